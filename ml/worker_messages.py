@@ -1,0 +1,199 @@
+"""What the daemon and its worker process say to each other over their socketpair.
+
+The daemon asks, the worker answers each request by its number; :class:`Progress` comes unasked
+while training runs. Model bytes never pass through here: they lie in files, described by
+:class:`Blob`. This module imports no torch, so the daemon may import it.
+"""
+
+from protocol.codec import Message
+from protocol.swarm import RoundSettings
+
+MAX_WORKER_MESSAGE_BYTES = 8 << 20
+
+
+class Blob(Message):
+    """A file with model bytes and the Merkle tree over its 1 MiB chunks (protocol/merkle.py)."""
+
+    path: str
+    size_bytes: int
+    root: bytes
+    leaves: tuple[bytes, ...]
+
+
+class TaskChoice(Message):
+    """Which task, on which data."""
+
+    task: str
+    """A built-in task's name, or the absolute path of a task file."""
+    builtin: bool
+    shard_index: int
+    shard_count: int
+    """0 of 1: all of the data."""
+    data_dir: str
+    """Empty: the task's default place."""
+    seed: int
+
+
+class OpenTask(Message, tag="open_task"):
+    """Load the task, its data and the last complete checkpoint (or make round 0's state)."""
+
+    request: int
+    choice: TaskChoice
+    settings: RoundSettings
+    state_dir: str
+    """Directory for ``checkpoints/`` and ``spool/``; the worker makes both."""
+    threads: int
+    """Torch's intra-op threads; 0: as torch likes."""
+
+
+class Train(Message, tag="train"):
+    """Train round ``round`` from the current state (which is that of ``round - 1``)."""
+
+    request: int
+    round: int
+
+
+class FinishTraining(Message, tag="finish_training"):
+    """End the training that runs after the step in hand and answer with what there is."""
+
+    request: int
+
+
+class CheckUpdate(Message, tag="check_update"):
+    """Check an update's file against the manifest, before anything of it is believed."""
+
+    request: int
+    path: str
+
+
+class Contribution(Message):
+    """One committed update."""
+
+    peer_id: str
+    path: str
+    sample_count: int
+
+
+class Apply(Message, tag="apply"):
+    """Aggregate committed updates, take the outer step, checkpoint, evaluate.
+
+    An empty tuple of contributions carries the state over to the next round unchanged.
+    """
+
+    request: int
+    round: int
+    contributions: tuple[Contribution, ...]
+
+
+class LoadState(Message, tag="load_state"):
+    """Take a swarm's state of ``round`` from a file that was fetched from peers."""
+
+    request: int
+    round: int
+    path: str
+    root: bytes
+
+
+class Export(Message, tag="export"):
+    """Write the current averaged model as plain safetensors, with metadata."""
+
+    request: int
+    path: str
+
+
+class Shutdown(Message, tag="shutdown"):
+    """End the process after answering."""
+
+    request: int
+
+
+WorkerRequest = (
+    OpenTask | Train | FinishTraining | CheckUpdate | Apply | LoadState | Export | Shutdown
+)
+
+
+class TaskOpened(Message, tag="task_opened"):
+    """Ready to train."""
+
+    request: int
+    file_sha256: bytes
+    """SHA-256 of the task file; empty for a built-in task."""
+    manifest_digest: bytes
+    parameter_count: int
+    sample_count: int
+    """Training samples of this shard."""
+    initial_root: bytes
+    """Merkle root of round 0's state as this machine makes it."""
+    round: int
+    """Which round's state the worker holds now: 0, or that of the checkpoint."""
+    state: Blob
+    max_update_bytes: int
+    """No valid update of this model in the swarm's encoding is larger."""
+    max_state_bytes: int
+
+
+class Trained(Message, tag="trained"):
+    """A round's local training is done and its update encoded."""
+
+    request: int
+    round: int
+    update: Blob
+    sample_count: int
+    steps: int
+    loss: float
+    """Mean training loss over the round's steps."""
+    seconds: float
+
+
+class Checked(Message, tag="checked"):
+    """The update is well-formed and finite."""
+
+    request: int
+
+
+class StateReady(Message, tag="state_ready"):
+    """The worker now holds ``round``'s state (answer to Apply and LoadState)."""
+
+    request: int
+    round: int
+    state: Blob
+    loss: float
+    """On the test set."""
+    accuracy: float
+    """The task's metric on the test set, 0 to 1 for an accuracy."""
+
+
+class Exported(Message, tag="exported"):
+    """The file is written, whole."""
+
+    request: int
+    round: int
+    size_bytes: int
+
+
+class Finished(Message, tag="finished"):
+    """Done, nothing to tell (answer to FinishTraining and Shutdown)."""
+
+    request: int
+
+
+class Failed(Message, tag="failed"):
+    """Could not be done. The worker lives and holds what it held before."""
+
+    request: int
+    kind: str
+    """``config`` (the operator can fix it), ``rejected`` (the bytes are bad), ``internal``."""
+    text: str
+
+
+class Progress(Message, tag="progress"):
+    """How the training goes, at most about once a second."""
+
+    round: int
+    step: int
+    loss: float
+    samples_per_second: float
+
+
+WorkerReply = TaskOpened | Trained | Checked | StateReady | Exported | Finished | Failed
+FromWorker = WorkerReply | Progress

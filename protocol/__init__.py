@@ -1,0 +1,1 @@
+"""What every part of p2pd speaks: identity, signed envelopes, messages. No I/O, no torch."""

@@ -1,0 +1,41 @@
+"""MessagePack at the edge: one place where bytes from outside become typed values.
+
+Past :func:`decode` types are trusted; before it nothing is. msgspec checks every length claim
+against the bytes that are really there, so a claim of 4 GiB allocates nothing.
+"""
+
+from typing import TypeVar
+
+import msgspec
+
+from protocol.errors import RemoteProtocolError
+
+T = TypeVar("T")
+
+MAX_MESSAGE_BYTES = 1 << 20
+"""Largest control message, in bytes. Model bytes travel in chunks and have their own bound."""
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Base of everything that goes on a wire. Subclasses that share a channel set ``tag``."""
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """The wire bytes of ``message``; equal messages give equal bytes."""
+    return msgspec.msgpack.encode(message)
+
+
+def decode(data: bytes | memoryview, kind: type[T], *, max_bytes: int = MAX_MESSAGE_BYTES) -> T:
+    """The message of type ``kind`` (a Message, or a union of tagged ones) in ``data``.
+
+    Raises :class:`RemoteProtocolError` for anything else: too long, malformed, unknown tag, wrong
+    types, missing or additional fields, trailing bytes, nesting without end.
+    """
+    if len(data) > max_bytes:
+        raise RemoteProtocolError(f"message of {len(data)} bytes, at most {max_bytes} allowed")
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError) as error:
+        raise RemoteProtocolError(f"malformed message: {error}") from error
+    except RecursionError:
+        raise RemoteProtocolError("malformed message: nested without end") from None

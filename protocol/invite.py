@@ -1,0 +1,72 @@
+"""The invite link: all that another person needs to join a swarm.
+
+``p2pd:`` and base64url of the swarm id, the rendezvous and the token's secret half. Whoever has the
+link can join, so it is shown to people and never logged.
+"""
+
+import base64
+import binascii
+
+import msgspec
+
+from protocol.codec import Message, decode, encode
+from protocol.errors import ConfigError, RemoteProtocolError
+from protocol.identity import KEY_BYTES
+from protocol.uri import ServerUri
+
+PREFIX = "p2pd:"
+MAX_LINK_LENGTH = 4096
+MAX_RENDEZVOUS = 8
+
+
+class _Link(Message):
+    version: int
+    swarm_id: bytes
+    token_secret: bytes
+    rendezvous: tuple[str, ...]
+
+
+class Invite(msgspec.Struct, frozen=True):
+    """What an invite link says."""
+
+    swarm_id: bytes
+    token_secret: bytes
+    """Secret half of the token; empty for an open swarm."""
+    rendezvous: tuple[ServerUri, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Invite":
+        """From the text of a link. Raises :class:`ConfigError`."""
+        text = "".join(text.split())
+        if not text.startswith(PREFIX) or len(text) > MAX_LINK_LENGTH:
+            raise ConfigError("not an invite link: it starts with 'p2pd:' and is pasted whole")
+        encoded = text[len(PREFIX) :]
+        try:
+            raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+            link = decode(raw, _Link)
+        except (binascii.Error, ValueError, RemoteProtocolError) as error:
+            raise ConfigError("the invite link is damaged: copy it again, whole") from error
+        if link.version != 1:
+            raise ConfigError("the invite link is of a newer p2pd: upgrade this one")
+        if (
+            len(link.swarm_id) != KEY_BYTES
+            or len(link.token_secret) not in (0, KEY_BYTES)
+            or not 1 <= len(link.rendezvous) <= MAX_RENDEZVOUS
+        ):
+            raise ConfigError("the invite link is damaged: copy it again, whole")
+        return cls(
+            swarm_id=link.swarm_id,
+            token_secret=link.token_secret,
+            rendezvous=tuple(ServerUri.parse(uri) for uri in link.rendezvous),
+        )
+
+    def __str__(self) -> str:
+        raw = encode(
+            _Link(
+                version=1,
+                swarm_id=self.swarm_id,
+                token_secret=self.token_secret,
+                rendezvous=tuple(str(uri) for uri in self.rendezvous),
+            )
+        )
+        return PREFIX + base64.urlsafe_b64encode(raw).decode("ascii").rstrip("=")

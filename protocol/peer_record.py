@@ -1,0 +1,81 @@
+"""What a peer says of itself: where it is and with which keys it can be talked to."""
+
+from dataclasses import dataclass
+
+from protocol.codec import Message, decode, encode
+from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
+from protocol.errors import ConfigError, VerificationError
+from protocol.identity import KEY_BYTES, Identity, PeerId
+from protocol.uri import HostPort
+
+MAX_RECORD_BYTES = 8 * 1024
+MAX_ADDRESSES = 16
+MAX_NAME_LENGTH = 64
+RECORD_LIFETIME_MS = 24 * 3600 * 1000
+
+
+class PeerRecord(Message):
+    """The payload of a peer record."""
+
+    curve_key: bytes
+    """Raw CURVE (X25519) public key, 32 bytes: ZAP admits it, sealed signals are sealed for it."""
+    addresses: tuple[str, ...]
+    """``HOST:PORT`` under which the peer may be dialled, best first; may be empty."""
+    name: str
+    """What its owner calls it; shown escaped, never trusted."""
+    trains: bool
+    """False for an observer, which takes part in connections but never in rounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedRecord:
+    """A record whose signature was checked, and who signed it."""
+
+    peer_id: PeerId
+    swarm: bytes
+    sequence: int
+    record: PeerRecord
+    raw: bytes
+
+
+def seal_record(
+    identity: Identity, record: PeerRecord, *, swarm: bytes, sequence: int, now_ms: int
+) -> bytes:
+    """The signed record, valid for :data:`RECORD_LIFETIME_MS`."""
+    return seal_envelope(
+        identity,
+        Domain.PEER_RECORD,
+        encode(record),
+        swarm=swarm,
+        sequence=sequence,
+        expires_ms=now_ms + RECORD_LIFETIME_MS,
+    )
+
+
+def record_of(message: VerifiedMessage) -> VerifiedRecord:
+    """The record inside an opened envelope of domain ``peer-record``.
+
+    Raises :class:`RemoteProtocolError` when it is malformed or beyond its bounds.
+    """
+    record = decode(message.payload, PeerRecord, max_bytes=MAX_RECORD_BYTES)
+    if len(record.curve_key) != KEY_BYTES:
+        raise VerificationError(f"CURVE key of {len(record.curve_key)} bytes in a peer record")
+    if len(record.addresses) > MAX_ADDRESSES:
+        raise VerificationError(f"{len(record.addresses)} addresses in a peer record")
+    if len(record.name) > MAX_NAME_LENGTH:
+        raise VerificationError(f"name of {len(record.name)} characters in a peer record")
+    for address in record.addresses:
+        try:
+            HostPort.parse(address)
+        except ConfigError as error:
+            raise VerificationError(f"address in a peer record: {error}") from error
+    return VerifiedRecord(message.signer, message.swarm, message.sequence, record, message.raw)
+
+
+def open_record(raw: bytes, *, swarm: bytes | None, now_ms: int) -> VerifiedRecord:
+    """The verified record in ``raw``; see :func:`protocol.envelope.open_envelope` for the errors."""
+    return record_of(
+        open_envelope(
+            raw, Domain.PEER_RECORD, now_ms=now_ms, swarm=swarm, max_bytes=MAX_RECORD_BYTES
+        )
+    )

@@ -1,0 +1,148 @@
+"""What peers and a rendezvous say to each other, over ZeroMQ DEALER and ROUTER with CURVE.
+
+Every request carries a number that its reply repeats. Notices come without being asked for. The
+rendezvous knows a connection by its CURVE key (``User-Id``), never by its routing id.
+"""
+
+from protocol.codec import Message
+
+MAX_FRAME_BYTES = 128 * 1024
+MAX_LOOKUP = 50
+
+
+class Announce(Message, tag="announce"):
+    """Take or renew the lease of the peer whose signed record this is, and subscribe to notices."""
+
+    request: int
+    record: bytes
+
+
+class Heartbeat(Message, tag="heartbeat"):
+    """Renew the lease without a new record; the connection's CURVE key says whose."""
+
+    request: int
+    swarm: bytes
+
+
+class Leave(Message, tag="leave"):
+    """Give the lease back."""
+
+    request: int
+    swarm: bytes
+
+
+class Lookup(Message, tag="lookup"):
+    """Ask for a random sample of at most ``want`` records of a swarm."""
+
+    request: int
+    swarm: bytes
+    want: int
+
+
+class Find(Message, tag="find"):
+    """Ask for one record, by public identity key or by CURVE key (32 bytes; the other is empty)."""
+
+    request: int
+    swarm: bytes
+    peer: bytes
+    curve_key: bytes
+
+
+class PublishStatement(Message, tag="publish"):
+    """Store a signed swarm statement; the highest version is kept."""
+
+    request: int
+    statement: bytes
+
+
+class FetchStatement(Message, tag="fetch"):
+    """Ask for the stored statement of a swarm."""
+
+    request: int
+    swarm: bytes
+
+
+class SendSignal(Message, tag="signal"):
+    """Pass a sealed signal on to a peer of the swarm that is connected now."""
+
+    request: int
+    swarm: bytes
+    to: bytes
+    """Public identity key of the receiver."""
+    sealed: bytes
+
+
+Request = (
+    Announce | Heartbeat | Leave | Lookup | Find | PublishStatement | FetchStatement | SendSignal
+)
+
+
+class Granted(Message, tag="granted"):
+    """The lease stands."""
+
+    request: int
+    lease_s: float
+    interval_s: float
+    """When to renew; the server spreads it by ± 20 %."""
+    server_time_ms: int
+    observed_address: str
+    """The address that the request came from, without port; empty when the host cannot tell."""
+
+
+class Records(Message, tag="records"):
+    """Signed records, as their peers sent them."""
+
+    request: int
+    records: tuple[bytes, ...]
+    total: int
+    """How many peers the swarm has here."""
+
+
+class Statement(Message, tag="statement"):
+    """A stored swarm statement."""
+
+    request: int
+    statement: bytes
+
+
+class Done(Message, tag="done"):
+    """Done, nothing to tell."""
+
+    request: int
+
+
+class Refused(Message, tag="refused"):
+    """Not done, and why."""
+
+    request: int
+    code: str
+    """``malformed``, ``denied``, ``stale``, ``quota``, ``retry_after``, ``unknown``, ``version``."""
+    text: str
+    retry_after_s: float
+
+
+Reply = Granted | Records | Statement | Done | Refused
+
+
+class Joined(Message, tag="joined"):
+    """Notice: a peer came, or has a new record."""
+
+    record: bytes
+
+
+class Left(Message, tag="left"):
+    """Notice: a peer's lease ended or was given back."""
+
+    swarm: bytes
+    peer: bytes
+
+
+class Signal(Message, tag="signaled"):
+    """Notice: another peer of the swarm sent this sealed signal. Who, is inside."""
+
+    swarm: bytes
+    sealed: bytes
+
+
+Notice = Joined | Left | Signal
+FromServer = Reply | Notice

@@ -1,0 +1,154 @@
+"""The swarm statement: what a swarm trains, by which rules, and who may take part.
+
+Invariants: the swarm id binds the founder's key, so nobody else can make a statement for it; of two
+statements the higher version wins; what decides about the training never changes under one id
+(:func:`check_successor`), while rendezvous, bans and tokens may.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from protocol.codec import Message, decode, encode
+from protocol.envelope import Domain, open_envelope, seal_envelope
+from protocol.errors import VerificationError
+from protocol.identity import Identity, PeerId, peer_id_of, public_key_of
+
+MAX_STATEMENT_BYTES = 64 * 1024
+NUMERICS_VERSION = 1
+UNLIMITED = 0
+
+
+class TaskReference(Message):
+    """Which task the swarm trains; its code never travels, each peer has its own copy."""
+
+    name: str
+    """A built-in task's name, or the file name of a task file (to show)."""
+    builtin: bool
+    file_sha256: bytes
+    """SHA-256 of the task file; empty for a built-in task."""
+    manifest_digest: bytes
+    """SHA-256 of the model manifest: tensor names, shapes, dtypes, kinds (ml/manifest.py)."""
+    seed: int
+    """From which every peer makes the initial weights."""
+    initial_state_digest: bytes
+    """Merkle root of round 0's state as the founder's machine made it."""
+
+
+class RoundSettings(Message):
+    """How a round runs. Times in seconds."""
+
+    local_unit: str = "epochs"
+    """``epochs``, ``steps`` or ``seconds``."""
+    local_amount: float = 1.0
+    exchange: str = "mesh"
+    aggregation: str = "mean"
+    compression: str = "none"
+    outer_learning_rate: float = 1.0
+    outer_momentum: float = 0.0
+    rounds: int = UNLIMITED
+    """After how many rounds the training is complete; 0: never."""
+    min_peers: int = 2
+    """How many peers the first round waits for."""
+    grace_s: float = 20.0
+    """How long stragglers are waited for once a majority's updates are there."""
+    longest_round_s: float = 3600.0
+    max_sample_weight: int = 1_000_000
+    """A peer's weight in the mean is its sample count, at most this."""
+    numerics: int = NUMERICS_VERSION
+
+
+class Token(Message):
+    """One invite: whoever holds its secret half may sign peer ids into the swarm."""
+
+    public_key: bytes
+    expires_ms: int
+    uses: int
+    """How many peers it admits; 0: any number."""
+
+
+class SwarmStatement(Message):
+    """The payload of a swarm statement."""
+
+    name: str
+    nonce: bytes
+    version: int
+    task: TaskReference
+    settings: RoundSettings
+    rendezvous: tuple[str, ...]
+    """``p2p://KEY@HOST:PORT`` each."""
+    open: bool
+    """True: anyone may join; a crowd of invented peers can then take the swarm over."""
+    tokens: tuple[Token, ...]
+    members: tuple[bytes, ...]
+    """Public keys admitted without a token."""
+    banned: tuple[bytes, ...]
+    """Public keys refused whatever token they hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swarm:
+    """A verified statement, its id (32 bytes) and its founder."""
+
+    swarm_id: bytes
+    founder: PeerId
+    statement: SwarmStatement
+    raw: bytes
+
+
+def swarm_id_of(founder_key: bytes, name: str, nonce: bytes) -> bytes:
+    """SHA-256 over the founder's public key, the name and the nonce, each with its length."""
+    digest = hashlib.sha256(b"p2pd swarm id v1\x00")
+    for part in (founder_key, name.encode(), nonce):
+        digest.update(len(part).to_bytes(4, "big") + part)
+    return digest.digest()
+
+
+def seal_statement(founder: Identity, statement: SwarmStatement) -> Swarm:
+    """The signed statement. Raises :class:`VerificationError` when it is too large."""
+    swarm_id = swarm_id_of(founder.public_key, statement.name, statement.nonce)
+    raw = seal_envelope(
+        founder, Domain.SWARM, encode(statement), swarm=swarm_id, sequence=statement.version
+    )
+    if len(raw) > MAX_STATEMENT_BYTES:
+        raise VerificationError(
+            f"swarm statement of {len(raw)} bytes, at most {MAX_STATEMENT_BYTES} allowed"
+        )
+    return Swarm(swarm_id, founder.peer_id, statement, raw)
+
+
+def open_statement(raw: bytes, *, swarm_id: bytes | None, now_ms: int) -> Swarm:
+    """The verified statement in ``raw``; ``swarm_id`` is the one asked for, None for any.
+
+    Raises :class:`RemoteProtocolError` when malformed, :class:`VerificationError` when the id does
+    not follow from founder, name and nonce, or the signature is not the founder's.
+    """
+    message = open_envelope(
+        raw, Domain.SWARM, now_ms=now_ms, swarm=swarm_id, max_bytes=MAX_STATEMENT_BYTES
+    )
+    statement = decode(message.payload, SwarmStatement, max_bytes=MAX_STATEMENT_BYTES)
+    if swarm_id_of(public_key_of(message.signer), statement.name, statement.nonce) != message.swarm:
+        raise VerificationError(f"swarm statement not signed by its founder but {message.signer}")
+    if statement.version != message.sequence:
+        raise VerificationError("swarm statement whose version is not its sequence number")
+    return Swarm(message.swarm, message.signer, statement, message.raw)
+
+
+def check_successor(old: Swarm, new: Swarm) -> bool:
+    """Whether ``new`` replaces ``old`` (a higher version of the same swarm).
+
+    Raises :class:`VerificationError` when it is of another swarm or changes the training.
+    """
+    if new.swarm_id != old.swarm_id:
+        raise VerificationError("statement of another swarm")
+    if new.statement.version <= old.statement.version:
+        return False
+    if (new.statement.task, new.statement.settings) != (old.statement.task, old.statement.settings):
+        raise VerificationError(
+            f"statement version {new.statement.version} changes the training of a running swarm"
+        )
+    return True
+
+
+def is_banned(swarm: Swarm, peer_id: PeerId) -> bool:
+    """Whether the founder has banned ``peer_id``."""
+    return any(peer_id_of(key) == peer_id for key in swarm.statement.banned)

@@ -1,0 +1,80 @@
+"""Addresses as people write them: ``HOST:PORT`` and ``p2p://KEY@HOST:PORT``."""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from protocol.errors import ConfigError
+from protocol.identity import KEY_TEXT_LENGTH, key_from_text, key_to_text
+
+SCHEME = "p2p://"
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """An IP address or host name, and a TCP or UDP port."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, *, any_port: bool = False) -> "HostPort":
+        """From ``HOST:PORT`` or ``[IPV6]:PORT``; ``any_port`` allows port 0, "pick one".
+
+        Raises :class:`ConfigError`.
+        """
+        host, colon, port_text = text.rpartition(":")
+        if not colon:
+            raise ConfigError(f"address {text!r}: write it as HOST:PORT, for example 127.0.0.1:5555")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+            try:
+                ipaddress.IPv6Address(host)
+            except ValueError as error:
+                raise ConfigError(f"address {text!r}: {error}") from error
+        elif ":" in host:
+            raise ConfigError(f"address {text!r}: write an IPv6 address in brackets, [::1]:5555")
+        elif not _HOST_NAME.fullmatch(host):
+            raise ConfigError(f"address {text!r}: {host!r} is neither an IP address nor a host name")
+        lowest = 0 if any_port else 1
+        if not (port_text.isascii() and port_text.isdigit() and lowest <= int(port_text) <= 65535):
+            raise ConfigError(f"address {text!r}: the port must be {lowest} to 65535")
+        return cls(host, int(port_text))
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def zmq_endpoint(self) -> str:
+        """As ZeroMQ writes it."""
+        return f"tcp://{self}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerUri:
+    """Where a rendezvous or relay is and the CURVE key (32 bytes) that proves it is that one."""
+
+    key: bytes
+    address: HostPort
+
+    @classmethod
+    def parse(cls, text: str) -> "ServerUri":
+        """From ``p2p://KEY@HOST:PORT``. Raises :class:`ConfigError`."""
+        form = "write it as the server printed it, p2p://KEY@HOST:PORT"
+        if not text.startswith(SCHEME):
+            raise ConfigError(f"{text!r} is no server URI: {form}")
+        key_text, at, address = text[len(SCHEME) :].partition("@")
+        if not at:
+            raise ConfigError(f"{text!r} lacks the server's key: {form}")
+        try:
+            key = key_from_text(key_text)
+        except ValueError as error:
+            raise ConfigError(
+                f"{text!r}: the key must be {KEY_TEXT_LENGTH} characters a-z and 2-7: {form}"
+            ) from error
+        return cls(key, HostPort.parse(address.rstrip("/")))
+
+    def __str__(self) -> str:
+        return f"{SCHEME}{key_to_text(self.key)}@{self.address}"
