@@ -1,0 +1,52 @@
+# Set-up, demo, checks. Everything lives in .venv; nothing is installed outside of it.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint fix clean
+
+help: ## Show what there is
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## Make .venv with p2pd, training and the development tools
+
+demo: $(STAMP) ## Rendezvous and three peers on this machine learn digits together (DEMO_ARGS="--task mnist")
+	$(BIN)/p2pd demo $(DEMO_ARGS)
+
+test: $(STAMP) ## Run the tests (TEST_ARGS="tests/cli -x")
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+check: lint test ## What CI runs: format, lint, types, import arrows, tests
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fix: $(STAMP) ## Format, and repair what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove .venv and caches
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "p2pd needs Python 3.11 or newer. Install it: apt-get install python3 python3-venv" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "p2pd needs Python 3.11 or newer and $(PYTHON) is $$($(PYTHON) -V 2>&1)." >&2; \
+	  echo "Name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments. Install Debian's package:" \
+	       "apt-get install python3-venv" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[train,dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""The peer: composes protocol, rendezvous, relay and ml; lifecycle, rounds, paths, control, CLI."""

@@ -1,0 +1,1 @@
+"""The path of last resort: a relay that forwards sealed frames."""

@@ -1,0 +1,35 @@
+"""What all tests share: skips that count as failures where everything needed is there.
+
+``P2PD_TESTS_REQUIRED=mnist,natlab`` (set by ``.ci/run``) makes a skipped test with one of these
+markers fail, so that a green run cannot hide that they never ran. Such tests are skipped by marker
+or fixture, never by skipping their whole module: a module skipped while anything is required fails
+the run too.
+"""
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+REQUIRED = frozenset(filter(None, os.environ.get("P2PD_TESTS_REQUIRED", "").split(",")))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    required = sorted(REQUIRED & {marker.name for marker in item.iter_markers()})
+    if report.skipped and required and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although {', '.join(required)} is required: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if report.skipped and REQUIRED:
+        report.outcome = "failed"
+        report.longrepr = f"whole module skipped although tests are required: {report.longrepr}"
+    return report

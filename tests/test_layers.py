@@ -1,0 +1,138 @@
+"""The import arrows between the packages, and that nothing but the worker ever loads torch."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+MAY_IMPORT = {
+    "protocol": {"protocol"},
+    "transport": {"transport", "protocol"},
+    "rendezvous": {"rendezvous", "transport", "protocol"},
+    "relay": {"relay", "transport", "protocol"},
+    "ml": {"ml", "protocol"},
+    "daemon": {"daemon", "ml", "relay", "rendezvous", "transport", "protocol"},
+}
+"""The arrows. Whatever is not named here is not ours and judged by FORBIDDEN alone."""
+
+NETWORK = {"aiohttp", "aioice", "aiortc", "asyncio", "http", "socketserver", "ssl", "uvloop", "zmq"}
+TRAINING = {"numpy", "safetensors", "sklearn", "torch", "torchvision"}
+
+FORBIDDEN = {
+    "protocol": NETWORK | TRAINING | {"socket", "subprocess", "threading"},
+    "transport": TRAINING,
+    "rendezvous": TRAINING,
+    "relay": TRAINING,
+    "ml": NETWORK,
+    "daemon": TRAINING,
+}
+
+WITHOUT_TORCH = ("daemon", "protocol", "relay", "rendezvous", "transport")
+
+
+def modules_of(package: str) -> dict[str, Path]:
+    """Each module of ``package`` by its import name."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+ALL_MODULES = {name: path for package in MAY_IMPORT for name, path in modules_of(package).items()}
+
+
+def imported_by(path: Path) -> Iterator[str]:
+    """Every module that the file names in an import, wherever in it.
+
+    ``from a import b`` names ``a``, and ``a.b`` too when that is a module of ours.
+    """
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import; write the full name"
+            assert node.module is not None
+            yield node.module
+            yield from (
+                name
+                for alias in node.names
+                if (name := f"{node.module}.{alias.name}") in ALL_MODULES
+            )
+
+
+def reached_from(start: str) -> set[str]:
+    """Every module of ours that importing ``start`` can load, itself included."""
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in ALL_MODULES:
+            continue
+        seen.add(name)
+        parents = [name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)]
+        waiting.extend([*imported_by(ALL_MODULES[name]), *parents])
+    return seen
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_package_imports_only_along_the_arrows(package: str) -> None:
+    wrong = [
+        f"{name} imports {target}"
+        for name, path in modules_of(package).items()
+        for target in imported_by(path)
+        if (top := target.partition(".")[0]) in FORBIDDEN[package]
+        or (top in MAY_IMPORT and top not in MAY_IMPORT[package])
+    ]
+    assert not wrong
+
+
+def test_ml_init_is_empty_so_that_one_of_its_modules_loads_no_torch() -> None:
+    assert (ROOT / "ml" / "__init__.py").read_text() == ""
+
+
+@pytest.mark.parametrize("package", ["rendezvous", "relay"])
+def test_client_never_imports_its_server(package: str) -> None:
+    clients = [name for name in modules_of(package) if "client" in name.rsplit(".", 1)[-1]]
+    servers = {
+        f"{package}.{name}" for name in ("server", "service", "registry", "store", "memory_store")
+    }
+    wrong = {client: sorted(reached_from(client) & servers) for client in clients}
+    assert not any(wrong.values()), wrong
+
+
+def test_peer_never_imports_a_server() -> None:
+    assert not reached_from("daemon.main") & {"rendezvous.server", "relay.server"}
+
+
+LIST_LOADED = """
+import importlib, json, sys
+loaded_by = {}
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    for heavy in ("torch", "torchvision", "sklearn", "safetensors"):
+        if heavy in sys.modules:
+            loaded_by.setdefault(heavy, name)
+print(json.dumps(loaded_by))
+"""
+
+
+def test_importing_anything_but_the_worker_never_loads_torch() -> None:
+    names = [name for package in WITHOUT_TORCH for name in modules_of(package)]
+    names = [name for name in names if not name.endswith("__main__")]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", LIST_LOADED, *names, "ml.worker_messages"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {}
