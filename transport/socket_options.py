@@ -1,0 +1,72 @@
+"""The options that every ZeroMQ socket of p2pd has, whichever side it is and whoever connects.
+
+Invariants: no socket without CURVE; a message's size and a queue's length are bounded; a socket
+with the CURVE server role refuses everyone when nobody answers for its ZAP domain (libzmq's default
+is to accept strangers then).
+"""
+
+from dataclasses import dataclass
+
+import zmq
+
+from transport.curve import CurveKeys, key_to_z85
+
+LINGER_MS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """What the other side may cost us."""
+
+    max_message_bytes: int
+    """A longer frame closes the connection."""
+    queue_messages: int = 256
+    """Most messages that wait in each direction, per connection."""
+    handshake_s: float = 10.0
+    """A connection that is not through its handshake by then is closed."""
+    heartbeat_s: float = 10.0
+    """ZMTP ping interval; three without an answer close the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurveClientRole:
+    """Talk only to whoever holds ``server_key``'s secret half. Binding or connecting alike."""
+
+    keys: CurveKeys
+    server_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CurveServerRole:
+    """Let in whom the ZAP domain admits. Binding or connecting alike."""
+
+    keys: CurveKeys
+    zap_domain: str
+
+
+CurveRole = CurveClientRole | CurveServerRole
+
+
+def apply_limits(socket: zmq.Socket[bytes], limits: SocketLimits) -> None:
+    """Set what holds for each socket; to be called before it binds or connects."""
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.max_message_bytes)
+    socket.setsockopt(zmq.SNDHWM, limits.queue_messages)
+    socket.setsockopt(zmq.RCVHWM, limits.queue_messages)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, round(limits.handshake_s * 1000))
+    socket.setsockopt(zmq.HEARTBEAT_IVL, round(limits.heartbeat_s * 1000))
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, round(limits.heartbeat_s * 3000))
+    socket.setsockopt(zmq.LINGER, LINGER_MS)
+    socket.setsockopt(zmq.IPV6, 1)
+
+
+def apply_curve(socket: zmq.Socket[bytes], role: CurveRole) -> None:
+    """Give ``socket`` its side of the CURVE handshake; to be called before it binds or connects."""
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, role.keys.public_z85)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, role.keys.secret_z85)
+    match role:
+        case CurveClientRole():
+            socket.setsockopt(zmq.CURVE_SERVERKEY, key_to_z85(role.server_key))
+        case CurveServerRole():
+            socket.setsockopt(zmq.CURVE_SERVER, 1)
+            socket.setsockopt(zmq.ZAP_DOMAIN, role.zap_domain.encode("ascii"))
+            socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
