@@ -1,0 +1,197 @@
+"""The CLI's side of the control API: synchronous, and quick to load (no asyncio, no zmq)."""
+
+import contextlib
+import enum
+import http.client
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from daemon.control_socket import connect_control
+from daemon.state_paths import CONTROL_SOCKET
+from daemon.status import Status, decode_status
+from protocol.errors import P2PDError
+
+ANSWER_TIMEOUT_S = 10.0
+EXPORT_TIMEOUT_S = 600.0
+STOP_TIMEOUT_S = 60.0
+STOP_POLL_S = 0.05
+MAX_ANSWER_BYTES = 64 << 20
+COPY_CHUNK_BYTES = 1 << 20
+
+
+class NotRunningError(P2PDError):
+    """No daemon answers there."""
+
+
+class NotPermittedError(P2PDError):
+    """The daemon, or the file system, does not let this user in."""
+
+
+class ControlError(P2PDError):
+    """The daemon answered that it could not do it, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written."""
+
+    round: int
+    size_bytes: int
+
+
+class _ControlConnection(http.client.HTTPConnection):
+    def __init__(self, socket_path: Path, timeout_s: float) -> None:
+        super().__init__("p2pd", timeout=timeout_s)
+        self._socket_path = socket_path
+        self._timeout_s = timeout_s
+
+    def connect(self) -> None:
+        self.sock = connect_control(self._socket_path, self._timeout_s)
+
+
+class _Answer(msgspec.Struct):
+    error: str = ""
+
+
+class ControlClient:
+    """Talks to the daemon of one state directory."""
+
+    def __init__(self, state_dir: Path, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        self._state_dir = state_dir
+        self._socket_path = state_dir / CONTROL_SOCKET
+        self._timeout_s = timeout_s
+
+    def status(self) -> Status:
+        """How the peer is doing.
+
+        Raises, as all methods do, :class:`NotRunningError`, :class:`NotPermittedError` and
+        :class:`ControlError`.
+        """
+        return decode_status(self.status_json())
+
+    def status_json(self) -> bytes:
+        """The status document as the daemon sent it."""
+        with self._request("GET", "/v1/status", self._timeout_s) as response:
+            return response.read(MAX_ANSWER_BYTES)
+
+    def pause(self) -> None:
+        """Start no new local training."""
+        self._command("pause")
+
+    def resume(self) -> None:
+        """Go on training."""
+        self._command("resume")
+
+    def stop(self) -> None:
+        """Ask the daemon to end, and return when it has."""
+        self._command("stop")
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while presence(self._state_dir) is Presence.RUNNING:
+            if time.monotonic() > deadline:
+                raise ControlError(f"the daemon has not ended within {STOP_TIMEOUT_S:.0f} s")
+            time.sleep(STOP_POLL_S)
+
+    def export(self, destination: Path) -> Exported:
+        """Write the current averaged model to ``destination``, whole or not at all."""
+        with (
+            self._request("POST", "/v1/export", EXPORT_TIMEOUT_S) as response,
+            _whole_file(destination) as descriptor,
+        ):
+            expected = int(response.headers.get("Content-Length", "-1"))
+            size = 0
+            while chunk := response.read(COPY_CHUNK_BYTES):
+                size += os.write(descriptor, chunk)
+            if size != expected:
+                raise ControlError(f"the export broke off after {size} of {expected} bytes")
+            return Exported(round=int(response.headers.get("X-P2PD-Round", "0")), size_bytes=size)
+
+    def _command(self, name: str) -> None:
+        with self._request("POST", f"/v1/{name}", self._timeout_s) as response:
+            response.read(MAX_ANSWER_BYTES)
+
+    @contextlib.contextmanager
+    def _request(
+        self, method: str, path: str, timeout_s: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = _ControlConnection(self._socket_path, timeout_s)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                raise _refusal(response)
+            yield response
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as error:
+            raise NotRunningError(
+                f"no p2pd is running with state directory {self._state_dir}"
+            ) from error
+        except PermissionError as error:
+            raise NotPermittedError(
+                f"this user may not control the p2pd in {self._state_dir}: use its owner's account,"
+                " or root"
+            ) from error
+        except TimeoutError as error:
+            raise ControlError(
+                f"the p2pd in {self._state_dir} did not answer within {timeout_s:.0f} s"
+            ) from error
+        except (http.client.HTTPException, ConnectionError) as error:
+            raise ControlError(
+                f"the p2pd in {self._state_dir} broke off the answer: {error}"
+            ) from error
+        finally:
+            connection.close()
+
+
+def _refusal(response: http.client.HTTPResponse) -> P2PDError:
+    try:
+        answer = msgspec.json.decode(response.read(MAX_ANSWER_BYTES), type=_Answer)
+    except msgspec.DecodeError:
+        answer = _Answer(error=f"HTTP {response.status} {response.reason}")
+    if response.status == http.client.FORBIDDEN:
+        return NotPermittedError(answer.error)
+    return ControlError(answer.error)
+
+
+@contextlib.contextmanager
+def _whole_file(destination: Path) -> Iterator[int]:
+    """A descriptor of a file that takes ``destination``'s place if the block ends well."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
+    try:
+        # mkstemp's 0600 is for secrets; a model is an ordinary file and follows the umask.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.fchmod(descriptor, 0o666 & ~umask)
+        yield descriptor
+        os.fsync(descriptor)
+        os.replace(temporary, destination)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+class Presence(enum.Enum):
+    """Whether a daemon runs with some state directory."""
+
+    RUNNING = enum.auto()
+    ABSENT = enum.auto()
+    DENIED = enum.auto()
+    """This user may not even look."""
+
+
+def presence(state_dir: Path) -> Presence:
+    """Whether a daemon listens on the state directory's control socket."""
+    try:
+        connect_control(state_dir / CONTROL_SOCKET, ANSWER_TIMEOUT_S).close()
+    except PermissionError:
+        return Presence.DENIED
+    except OSError:
+        return Presence.ABSENT
+    return Presence.RUNNING

@@ -1,0 +1,111 @@
+"""What can be wrong with a peer without stopping it: a code, what it is, what to do about it.
+
+A code never changes its meaning, so that scripts can rely on it. ``p2pd status`` exits 1 while any
+of these is there.
+"""
+
+from daemon.status import HealthItem
+
+
+def rendezvous_unreachable(uri: str) -> HealthItem:
+    """Nobody new can find this peer; sessions that stand go on."""
+    return HealthItem(
+        "rendezvous-unreachable",
+        f"the rendezvous {uri} does not answer; training goes on, but new peers cannot find this"
+        " one",
+        "check that it runs and that this machine can reach it; p2pd keeps trying by itself",
+    )
+
+
+def rendezvous_refused(uri: str, reason: str) -> HealthItem:
+    """The rendezvous answers, and says no."""
+    return HealthItem(
+        "rendezvous-refused",
+        f"the rendezvous {uri} refuses this peer: {reason}",
+        "ask who runs it; with 'version' upgrade the older side, with 'quota' wait or ask for more",
+    )
+
+
+def too_few_peers(present: int, wanted: int) -> HealthItem:
+    """The round waits for others."""
+    return HealthItem(
+        "too-few-peers",
+        f"{present} of the {wanted} peers that the swarm waits for are here",
+        "start more peers with the swarm's invite link",
+    )
+
+
+def peer_unreachable(names: tuple[str, ...]) -> HealthItem:
+    """There are peers to whom no path works."""
+    return HealthItem(
+        "peer-unreachable",
+        f"no path to {', '.join(names)}",
+        "'p2pd peers' shows why; one of each two peers must accept connections on its --listen"
+        " address",
+    )
+
+
+def clock_wrong(offset_s: float) -> HealthItem:
+    """The machine's clock differs from the rendezvous'."""
+    direction = "behind" if offset_s > 0 else "ahead of"
+    return HealthItem(
+        "clock-wrong",
+        f"this machine's clock is {abs(offset_s):.0f} s {direction} the rendezvous'; p2pd corrects"
+        " for it",
+        "set the clock (timedatectl set-ntp true)",
+    )
+
+
+def disk_full(path: str) -> HealthItem:
+    """Checkpoints cannot be written."""
+    return HealthItem(
+        "disk-full",
+        f"no space left for checkpoints in {path}; training goes on without them",
+        "free some space there; checkpoints go on by themselves",
+    )
+
+
+def worker_restarting(reason: str) -> HealthItem:
+    """The worker process died and is being started again."""
+    return HealthItem(
+        "worker-restarting",
+        f"the training process ended ({reason}) and is started again from the last checkpoint",
+        "if it keeps happening, see the log for its last words; out of memory is a common cause",
+    )
+
+
+def initial_state_differs() -> HealthItem:
+    """This machine's bits of round 0 are not the founder's and nobody has those yet."""
+    return HealthItem(
+        "initial-state-differs",
+        "this machine makes other initial weights than the founder's did, and no peer here has"
+        " the founder's",
+        "let the founder's machine join the swarm once; this peer then takes the weights from it",
+    )
+
+
+def outvoted() -> HealthItem:
+    """A majority of the swarm is on another base."""
+    return HealthItem(
+        "outvoted",
+        "most of the swarm holds another state; this peer takes theirs before it contributes",
+        "nothing to do unless it stays: then see the log",
+    )
+
+
+def updates_rejected(names: tuple[str, ...], count: int) -> HealthItem:
+    """Peers send what does not verify."""
+    return HealthItem(
+        "updates-rejected",
+        f"{count} messages or updates refused, from {', '.join(names)}",
+        "the log names each; if it goes on, the founder can ban the peer",
+    )
+
+
+def checkpoint_quarantined(path: str) -> HealthItem:
+    """A damaged checkpoint was put aside."""
+    return HealthItem(
+        "checkpoint-quarantined",
+        f"a damaged checkpoint was put aside as {path}; the one before it is in use",
+        "check the disk; delete the file once you have looked at it",
+    )

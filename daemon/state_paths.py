@@ -1,0 +1,63 @@
+"""Where peers keep their state: names and places only, nothing is opened here.
+
+Light on purpose: ``p2pd status`` needs it and must start at once.
+"""
+
+import base64
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+CONTROL_SOCKET = "control.sock"
+LOCK_FILE = "lock"
+IDENTITY_KEY = "identity.key"
+CURVE_KEY = "curve.key"
+MEMBERSHIP_FILE = "membership.json"
+STATEMENT_FILE = "swarm.statement"
+
+SYSTEM_ROOT = Path("/var/lib/p2pd")
+"""Where the systemd units keep theirs."""
+
+_NAME_LENGTH = 16
+
+
+def user_root(environ: Mapping[str, str]) -> Path:
+    """``$XDG_STATE_HOME/p2pd``, by default ``~/.local/state/p2pd``."""
+    state_home = environ.get("XDG_STATE_HOME", "")
+    # The XDG base directory specification: a relative path is to be ignored.
+    if not os.path.isabs(state_home):
+        state_home = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
+    return Path(state_home) / "p2pd"
+
+
+def service_directory(environ: Mapping[str, str]) -> Path | None:
+    """The directory that systemd made for this service, if it is one."""
+    # Several directories are joined by colons; ours come one to a unit.
+    first = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    return Path(first) if first else None
+
+
+def swarm_directory(environ: Mapping[str, str], swarm_id: bytes) -> Path:
+    """Where a peer of the swarm keeps its state unless told otherwise."""
+    service = service_directory(environ)
+    if service is not None:
+        return service
+    name = base64.b32encode(swarm_id).decode("ascii").lower()[:_NAME_LENGTH]
+    return user_root(environ) / name
+
+
+def rendezvous_directory(environ: Mapping[str, str]) -> Path:
+    """Where a rendezvous keeps its state unless told otherwise."""
+    return service_directory(environ) or user_root(environ) / "rendezvous"
+
+
+def known_directories(environ: Mapping[str, str]) -> list[Path]:
+    """Every state directory in the usual places, the user's own and the system's."""
+    roots = (user_root(environ), SYSTEM_ROOT)
+    found = []
+    for root in roots:
+        try:
+            found.extend(sorted(path for path in root.iterdir() if path.is_dir()))
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue  # nobody keeps peers there, or they are none of ours
+    return found
