@@ -4,7 +4,7 @@ Past :func:`decode` types are trusted; before it nothing is. msgspec checks ever
 against the bytes that are really there, so a claim of 4 GiB allocates nothing.
 """
 
-from typing import TypeVar
+from typing import TypeVar, dataclass_transform
 
 import msgspec
 
@@ -16,6 +16,8 @@ MAX_MESSAGE_BYTES = 1 << 20
 """Largest control message, in bytes. Model bytes travel in chunks and have their own bound."""
 
 
+# Subclasses are frozen too; type checkers have to be told.
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Base of everything that goes on a wire. Subclasses that share a channel set ``tag``."""
 
