@@ -4,9 +4,8 @@ libzmq connects, and connects again after a loss, by itself; what was in flight 
 whoever uses the socket has to know what to send again. It does not try again after a refusal.
 """
 
-import asyncio
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -14,9 +13,12 @@ import zmq
 
 from protocol.errors import TransportError
 from protocol.uri import HostPort
-from transport.socket_monitor import SocketEvent, SocketMonitor
-from transport.socket_options import CurveRole, SocketLimits, apply_curve, apply_limits
-from transport.socket_reader import SocketReader
+from transport.async_socket import AsyncSocket
+from transport.socket_monitor import SocketEvent
+from transport.socket_options import CurveRole, SocketLimits
+
+_ROUTE = b"server"
+"""A DEALER has one connection; its table of connections wants a name for it."""
 
 
 class LinkEvent(enum.Enum):
@@ -65,8 +67,9 @@ class ClientSocket:
         on_message: Callable[[bytes], None],
         on_event: Callable[[LinkEvent], None],
         source: HostPort | None = None,
-        reconnect: Reconnect = Reconnect(),
+        reconnect: Reconnect | None = Reconnect(),
     ) -> None:
+        """``reconnect`` None: one connection, once; after its end the socket is useless."""
         self._context = context
         self._endpoint = (
             address.zmq_endpoint if source is None else f"{source.zmq_endpoint};{address}"
@@ -78,22 +81,28 @@ class ClientSocket:
         self._reconnect = reconnect
 
     async def __aenter__(self) -> "ClientSocket":
-        """Raises :class:`TransportError` when libzmq rejects the address (a bad host name)."""
-        loop = asyncio.get_running_loop()
-        self._socket = self._context.socket(zmq.DEALER)
+        """Raises :class:`TransportError` when libzmq rejects the address."""
+        self._inner = AsyncSocket(
+            self._context,
+            zmq.DEALER,
+            self._role,
+            self._limits,
+            on_frames=self._receive,
+            on_event=self._handle_event,
+        )
+        socket = self._inner.socket
+        if self._reconnect is None:
+            socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        else:
+            socket.setsockopt(zmq.RECONNECT_IVL, round(self._reconnect.first_s * 1000))
+            socket.setsockopt(zmq.RECONNECT_IVL_MAX, round(self._reconnect.most_s * 1000))
+        # Nothing is queued for a connection that is not there: send says so instead.
+        socket.setsockopt(zmq.IMMEDIATE, 1)
         try:
-            apply_limits(self._socket, self._limits)
-            apply_curve(self._socket, self._role)
-            self._socket.setsockopt(zmq.RECONNECT_IVL, round(self._reconnect.first_s * 1000))
-            self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, round(self._reconnect.most_s * 1000))
-            # Nothing is queued for a connection that is not there: send says so instead.
-            self._socket.setsockopt(zmq.IMMEDIATE, 1)
-            self._monitor = SocketMonitor(loop, self._context, self._socket, self._on_event)
-            self._socket.connect(self._endpoint)
+            socket.connect(self._endpoint)
         except zmq.ZMQError as error:
-            self._socket.close()
+            self._inner.close()
             raise TransportError(f"cannot connect to {self._endpoint}: {error.strerror}") from error
-        self._reader = SocketReader(loop, self._socket, self._receive_one)
         return self
 
     async def __aexit__(
@@ -102,26 +111,28 @@ class ClientSocket:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._reader.close()
-        self._monitor.close()
-        self._socket.close()
+        self._inner.close()
 
     def send(self, frame: bytes) -> bool:
         """Queue ``frame``, without ever waiting. False: not connected, or the queue is full."""
         try:
-            self._socket.send(frame, zmq.NOBLOCK)
+            self._inner.send((frame,))
         except zmq.Again:
             return False
-        finally:
-            self._reader.check()
         return True
 
-    def _receive_one(self) -> None:
-        frames = self._socket.recv_multipart(zmq.NOBLOCK)
+    def _receive(self, frames: Sequence[zmq.Frame]) -> None:
+        descriptor = int(frames[-1].get(zmq.SRCFD))
+        if self._inner.is_open(descriptor):
+            self._inner.connections.delivered(descriptor, _ROUTE)
         if len(frames) == 1:
-            self._on_message(frames[0])
+            self._on_message(frames[0].bytes)
+        else:
+            self._inner.connections.disconnect(_ROUTE, "multipart")
 
-    def _on_event(self, event: SocketEvent, value: int) -> None:
+    def _handle_event(self, event: SocketEvent, value: int) -> None:
+        if event is SocketEvent.DISCONNECTED:
+            self._inner.connections.closed(value)
         link_event = _LINK_EVENTS.get(event)
         if link_event is not None:
             self._on_link_event(link_event)

@@ -6,22 +6,21 @@ good for answering on the same connection and is told to nobody (who knew which 
 next could make it abort); sending never waits.
 """
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from urllib.parse import urlsplit
 
 import zmq
 
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, TransportError
 from protocol.uri import HostPort
+from transport.address import plain_ip, resolve
+from transport.async_socket import AsyncSocket
 from transport.curve import key_from_z85
-from transport.socket_monitor import SocketEvent, SocketMonitor
-from transport.socket_options import CurveServerRole, SocketLimits, apply_curve, apply_limits
-from transport.socket_reader import SocketReader
-from transport.zap import plain_ip
+from transport.socket_monitor import SocketEvent
+from transport.socket_options import CurveServerRole, SocketLimits
 
 OnMessage = Callable[[bytes, bytes, str, bytes], None]
 """``on_message(route, curve_key, remote_ip, frame)``."""
@@ -31,14 +30,14 @@ OnMessage = Callable[[bytes, bytes, str, bytes], None]
 class ServerStatistics:
     """Counts since the socket was opened."""
 
-    connections: int = 0
-    """Open now, handshake done or not."""
     received: int = 0
     received_bytes: int = 0
     sent: int = 0
     sent_bytes: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     """By reason: received ``multipart``, ``anonymous``; to send ``peer_gone``, ``queue_full``."""
+    cut_off: Counter[str] = field(default_factory=Counter)
+    """Connections ended by us, by reason; see :class:`ConnectionTable`."""
     handshakes_failed: Counter[str] = field(default_factory=Counter)
 
 
@@ -52,34 +51,45 @@ class ServerSocket:
         role: CurveServerRole,
         limits: SocketLimits,
         on_message: OnMessage,
+        *,
+        on_gone: Callable[[bytes], None] | None = None,
     ) -> None:
+        """``on_gone(route)``: a connection over which messages came has ended."""
         self._context = context
         self._listen = listen
         self._role = role
         self._limits = limits
         self._on_message = on_message
+        self._on_gone = on_gone
         self.statistics = ServerStatistics()
         self.address = listen
 
     async def __aenter__(self) -> "ServerSocket":
         """Raises :class:`ConfigError` when the address cannot be listened on."""
-        loop = asyncio.get_running_loop()
-        self._socket = self._context.socket(zmq.ROUTER)
         try:
-            apply_limits(self._socket, self._limits)
-            apply_curve(self._socket, self._role)
-            # Sending to nobody is an error to be counted, not a silent loss.
-            self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-            self._monitor = SocketMonitor(loop, self._context, self._socket, self._on_event)
-            self._socket.bind(self._listen.zmq_endpoint)
+            listen = (await resolve(self._listen))[0]
+        except TransportError as error:
+            raise ConfigError(f"cannot listen on {self._listen}: {error}") from error
+        self._inner = AsyncSocket(
+            self._context,
+            zmq.ROUTER,
+            self._role,
+            self._limits,
+            on_frames=self._receive,
+            on_event=self._handle_event,
+        )
+        self.statistics.cut_off = self._inner.connections.cut_off
+        # Sending to nobody is an error to be counted, not a silent loss.
+        self._inner.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        try:
+            self._inner.socket.bind(listen.zmq_endpoint)
         except zmq.ZMQError as error:
-            self._socket.close()
+            self._inner.close()
             raise ConfigError(
                 f"cannot listen on {self._listen}: {error.strerror}; choose another address"
             ) from error
-        bound = urlsplit(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
-        self.address = HostPort(self._listen.host, bound.port or self._listen.port)
-        self._reader = SocketReader(loop, self._socket, self._receive_one)
+        bound = urlsplit(self._inner.socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        self.address = HostPort(listen.host, bound.port or listen.port)
         return self
 
     async def __aexit__(
@@ -88,9 +98,12 @@ class ServerSocket:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._reader.close()
-        self._monitor.close()
-        self._socket.close()
+        self._inner.close()
+
+    @property
+    def connection_count(self) -> int:
+        """Connections open now, handshake done or not."""
+        return len(self._inner.connections)
 
     def send(self, route: bytes, frame: bytes) -> bool:
         """Queue ``frame`` for the connection behind ``route``, without ever waiting.
@@ -98,7 +111,7 @@ class ServerSocket:
         False: its queue is full or it is gone; the frame is dropped and counted.
         """
         try:
-            self._socket.send_multipart((route, frame), zmq.NOBLOCK)
+            self._inner.send((route, frame))
         except zmq.Again:
             self.statistics.dropped["queue_full"] += 1
             return False
@@ -107,36 +120,52 @@ class ServerSocket:
                 raise
             self.statistics.dropped["peer_gone"] += 1
             return False
-        finally:
-            self._reader.check()
+        self._inner.connections.sent(route, len(frame))
         self.statistics.sent += 1
         self.statistics.sent_bytes += len(frame)
         return True
 
-    def _receive_one(self) -> None:
-        route, *payload = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-        if len(payload) != 1:
-            self.statistics.dropped["multipart"] += 1
-            return
-        frame = payload[0]
+    def disconnect(self, route: bytes, reason: str) -> None:
+        """End the connection behind ``route``; counted under ``reason``.
+
+        What is queued for it is lost. The other side may connect again.
+        """
+        self._inner.connections.disconnect(route, reason)
+
+    def _receive(self, frames: Sequence[zmq.Frame]) -> None:
+        route = frames[0].bytes
+        last = frames[-1]
         try:
-            user_id, address = str(frame.get("User-Id")), str(frame.get("Peer-Address"))
+            user_id, address = str(last.get("User-Id")), str(last.get("Peer-Address"))
+            descriptor = int(last.get(zmq.SRCFD))
         except zmq.ZMQError:
             self.statistics.dropped["anonymous"] += 1
             return
-        self.statistics.received += 1
-        self.statistics.received_bytes += len(frame)
-        self._on_message(route.bytes, key_from_z85(user_id), plain_ip(address), frame.bytes)
+        connected = self._inner.is_open(descriptor)
+        if connected:
+            self._report_gone(self._inner.connections.delivered(descriptor, route))
+        if len(frames) == 2:
+            self.statistics.received += 1
+            self.statistics.received_bytes += len(last)
+            self._on_message(route, key_from_z85(user_id), plain_ip(address), last.bytes)
+        else:
+            # Nobody of ours sends such; the next one might be as long as memory lasts.
+            self.statistics.dropped["multipart"] += 1
+            self.disconnect(route, "multipart")
+        if not connected:
+            self._report_gone(route)
 
-    def _on_event(self, event: SocketEvent, value: int) -> None:
+    def _handle_event(self, event: SocketEvent, value: int) -> None:
         match event:
-            case SocketEvent.ACCEPTED:
-                self.statistics.connections += 1
             case SocketEvent.DISCONNECTED:
-                self.statistics.connections -= 1
+                self._report_gone(self._inner.connections.closed(value))
             case (
                 SocketEvent.HANDSHAKE_BROKEN
                 | SocketEvent.HANDSHAKE_VIOLATED
                 | SocketEvent.HANDSHAKE_REFUSED
             ):
                 self.statistics.handshakes_failed[event.name.lower()] += 1
+
+    def _report_gone(self, route: bytes | None) -> None:
+        if route is not None and self._on_gone is not None:
+            self._on_gone(route)

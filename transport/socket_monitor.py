@@ -1,6 +1,7 @@
 """What libzmq reports about a socket's connections: made, lost, refused."""
 
 import asyncio
+import contextlib
 import enum
 import secrets
 from collections.abc import Callable
@@ -15,6 +16,7 @@ class SocketEvent(enum.IntEnum):
     """The events that are asked for."""
 
     ACCEPTED = zmq.EVENT_ACCEPTED
+    CONNECTED = zmq.EVENT_CONNECTED
     READY = zmq.EVENT_HANDSHAKE_SUCCEEDED
     DISCONNECTED = zmq.EVENT_DISCONNECTED
     HANDSHAKE_BROKEN = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -46,6 +48,12 @@ class SocketMonitor:
         self._events.setsockopt(zmq.RCVHWM, 0)
         self._events.connect(address)
         self._reader = SocketReader(loop, self._events, self._receive_one)
+
+    def catch_up(self) -> None:
+        """Handle now what was reported up to now."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._receive_one()
 
     def close(self) -> None:
         """Stop; to be called before the monitored socket is closed."""

@@ -26,6 +26,12 @@ class SocketLimits:
     """A connection that is not through its handshake by then is closed."""
     heartbeat_s: float = 10.0
     """ZMTP ping interval; three without an answer close the connection."""
+    max_connections: int | None = None
+    """None: what the process's limit of file descriptors allows."""
+    max_connections_per_address: int = 256
+    """From one IP address; loopback is exempt."""
+    max_queued_bytes: int | None = None
+    """A connection that leaves more of what we sent untaken is cut; None: the queue's worth."""
 
 
 @dataclass(frozen=True, slots=True)

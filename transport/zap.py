@@ -6,7 +6,6 @@ said yes to its key; its ``User-Id`` is then that key, in Z85. There is no wildc
 """
 
 import asyncio
-import ipaddress
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -14,6 +13,7 @@ from types import TracebackType
 
 import zmq
 
+from transport.address import plain_ip
 from transport.curve import KEY_BYTES, key_to_z85
 from transport.socket_reader import SocketReader
 
@@ -32,14 +32,6 @@ _LATER = b"300"
 _REFUSED = b"400"
 
 _log = logging.getLogger(__name__)
-
-
-def plain_ip(address: str) -> str:
-    """``address`` without an IPv6 zone, and as IPv4 if it is an IPv4-mapped IPv6 one."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
-    return str(ip)
 
 
 class ZapAuthenticator:

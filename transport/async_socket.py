@@ -1,0 +1,73 @@
+"""A ZeroMQ socket on an asyncio event loop, with its limits, CURVE role, monitor and guard."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import zmq
+
+from transport.connection_table import SWEEP_INTERVAL_S, ConnectionTable
+from transport.socket_monitor import SocketEvent, SocketMonitor
+from transport.socket_options import CurveRole, SocketLimits, apply_curve, apply_limits
+from transport.socket_reader import SocketReader
+
+
+class AsyncSocket:
+    """What :class:`ServerSocket` and :class:`ClientSocket` have in common.
+
+    Made open but neither bound nor connected: its owner does that, and closes it.
+    """
+
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        kind: int,
+        role: CurveRole,
+        limits: SocketLimits,
+        *,
+        on_frames: Callable[[Sequence[zmq.Frame]], None],
+        on_event: Callable[[SocketEvent, int], None],
+    ) -> None:
+        """``on_frames`` gets each message; ``on_event`` what the monitor reports beside it."""
+        self._loop = asyncio.get_running_loop()
+        self._on_frames = on_frames
+        self._on_event = on_event
+        self.connections = ConnectionTable(limits)
+        self.socket = context.socket(kind)
+        apply_limits(self.socket, limits)
+        apply_curve(self.socket, role)
+        self._monitor = SocketMonitor(self._loop, context, self.socket, self._handle_event)
+        self._reader = SocketReader(self._loop, self.socket, self._receive_one)
+        self._timer = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
+
+    def close(self) -> None:
+        """Close it; what is queued to be sent has :data:`LINGER_MS` left."""
+        self._timer.cancel()
+        self._reader.close()
+        self._monitor.close()
+        self.socket.close()
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Send without waiting; the errors are those of ``zmq.Socket.send_multipart``."""
+        try:
+            self.socket.send_multipart(frames, zmq.NOBLOCK)
+        finally:
+            self._reader.check()
+
+    def is_open(self, descriptor: int) -> bool:
+        """Whether the connection that a message came over is still open."""
+        if not self.connections.has(descriptor):
+            # The message may have overtaken the report that the connection was made.
+            self._monitor.catch_up()
+        return self.connections.has(descriptor)
+
+    def _receive_one(self) -> None:
+        self._on_frames(self.socket.recv_multipart(zmq.NOBLOCK, copy=False))
+
+    def _handle_event(self, event: SocketEvent, value: int) -> None:
+        if event in (SocketEvent.ACCEPTED, SocketEvent.CONNECTED):
+            self.connections.opened(value)
+        self._on_event(event, value)
+
+    def _sweep(self) -> None:
+        self._timer = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
+        self.connections.sweep()

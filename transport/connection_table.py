@@ -1,0 +1,186 @@
+"""The TCP connections of one socket: how many, from where, and an end to those that cost too much.
+
+libzmq bounds a frame (MAXMSGSIZE) and a queue in messages, but neither a message of endless frames,
+which it gathers before anyone sees it, nor a queue in bytes, nor the number of connections. The
+kernel knows better: it counts each connection's bytes. So libzmq's monitor tells us the file
+descriptors, and we ask the kernel about them and shut down what goes too far; libzmq then sees an
+ordinary end of the connection.
+
+Invariant: a descriptor is only borrowed, and used only while its peer's address is still the one
+that was seen when the connection came, since libzmq may have closed it and someone else reused it.
+"""
+
+import contextlib
+import resource
+import socket
+import struct
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from transport.address import is_loopback, plain_ip
+from transport.socket_options import SocketLimits
+
+SWEEP_INTERVAL_S = 0.25
+_SWEEP_CONNECTIONS = 1000
+"""Each costs the kernel about 5 µs."""
+
+_KERNEL_BUFFER_BYTES = 8 << 20
+"""What may wait in the kernel on either side, beyond libzmq's queues."""
+
+_RESERVED_DESCRIPTORS = 256
+
+# struct tcp_info of linux/tcp.h: tcpi_bytes_acked and tcpi_bytes_received.
+_TCP_INFO_BYTES = 192
+_TCP_INFO_COUNTERS = struct.Struct("=120xQQ")
+
+
+def descriptor_budget() -> int:
+    """How many connections leave this process enough file descriptors for its own work."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(soft - _RESERVED_DESCRIPTORS, soft // 2)
+
+
+@dataclass(slots=True)
+class _Connection:
+    peer: tuple[str, int]
+    ip: str
+    route: bytes | None = None
+    had_message: bool = True
+    received_before: int = 0
+    sent: int = 0
+    acknowledged_before: int = 0
+    cut: bool = field(default=False)
+
+
+class ConnectionTable:
+    """Keeps the books of open connections; does no waiting and no reading.
+
+    ``cut_off`` counts the connections that were ended, by reason: ``connections``, ``address``,
+    ``unfinished``, ``slow_reader``, and what :meth:`disconnect` was given.
+    """
+
+    def __init__(self, limits: SocketLimits) -> None:
+        queue_bytes = limits.queue_messages * limits.max_message_bytes
+        self._max_connections = limits.max_connections or descriptor_budget()
+        self._max_per_address = limits.max_connections_per_address
+        self._max_queued_bytes = limits.max_queued_bytes or queue_bytes + _KERNEL_BUFFER_BYTES
+        self._max_unfinished_bytes = queue_bytes + _KERNEL_BUFFER_BYTES
+        self._open: dict[int, _Connection] = {}
+        self._descriptor_of: dict[bytes, int] = {}
+        self._per_ip: Counter[str] = Counter()
+        self._to_sweep: deque[int] = deque()
+        self.cut_off: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def opened(self, descriptor: int) -> None:
+        """A connection was made (accepted or connected)."""
+        try:
+            with _borrowed(descriptor) as tcp:
+                peer = tcp.getpeername()[:2]
+        except OSError:
+            return  # Closed again already; its end is the next event.
+        ip = plain_ip(peer[0])
+        connection = self._open[descriptor] = _Connection(peer, ip)
+        self._per_ip[ip] += 1
+        if len(self._open) > self._max_connections:
+            self._cut(descriptor, connection, "connections")
+        elif self._per_ip[ip] > self._max_per_address and not is_loopback(ip):
+            self._cut(descriptor, connection, "address")
+
+    def closed(self, descriptor: int) -> bytes | None:
+        """A connection ended. The route that it had, if a message had come over it."""
+        connection = self._open.pop(descriptor, None)
+        if connection is None:
+            return None
+        self._per_ip[connection.ip] -= 1
+        if not self._per_ip[connection.ip]:
+            del self._per_ip[connection.ip]
+        if connection.route is not None:
+            self._descriptor_of.pop(connection.route, None)
+        return connection.route
+
+    def has(self, descriptor: int) -> bool:
+        """Whether the connection is known to be open."""
+        return descriptor in self._open
+
+    def delivered(self, descriptor: int, route: bytes) -> bytes | None:
+        """A whole message came over an open connection that is answered by ``route``.
+
+        Returns the route that the descriptor had before, if it was another: that one is gone.
+        """
+        connection = self._open[descriptor]
+        connection.had_message = True
+        before = connection.route
+        if before == route:
+            return None
+        connection.route = route
+        self._descriptor_of[route] = descriptor
+        if before is not None:
+            self._descriptor_of.pop(before, None)
+        return before
+
+    def sent(self, route: bytes, size_bytes: int) -> None:
+        """So much was queued for ``route``."""
+        descriptor = self._descriptor_of.get(route)
+        if descriptor is not None:
+            self._open[descriptor].sent += size_bytes
+
+    def disconnect(self, route: bytes, reason: str) -> None:
+        """End the connection behind ``route``, if it is still there."""
+        descriptor = self._descriptor_of.get(route)
+        if descriptor is not None:
+            self._cut(descriptor, self._open[descriptor], reason)
+
+    def sweep(self) -> None:
+        """Look at the kernel's counters; to be called every :data:`SWEEP_INTERVAL_S`."""
+        if not self._to_sweep:
+            self._to_sweep.extend(self._open)
+        for _ in range(min(len(self._to_sweep), _SWEEP_CONNECTIONS)):
+            descriptor = self._to_sweep.popleft()
+            connection = self._open.get(descriptor)
+            if connection is not None and not connection.cut:
+                self._inspect(descriptor, connection)
+
+    def _inspect(self, descriptor: int, connection: _Connection) -> None:
+        try:
+            with _borrowed(descriptor) as tcp:
+                if tcp.getpeername()[:2] != connection.peer:
+                    return
+                info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        except OSError:
+            return
+        acknowledged, received = _TCP_INFO_COUNTERS.unpack_from(info)
+        if connection.had_message:
+            connection.had_message = False
+            connection.received_before = received
+        elif received - connection.received_before > self._max_unfinished_bytes:
+            self._cut(descriptor, connection, "unfinished")
+            return
+        # Framing and pings are acknowledged too: when more was than we sent, the queue is empty.
+        queued = connection.sent - (acknowledged - connection.acknowledged_before)
+        if queued <= 0:
+            connection.sent = 0
+            connection.acknowledged_before = acknowledged
+        elif queued > self._max_queued_bytes:
+            self._cut(descriptor, connection, "slow_reader")
+
+    def _cut(self, descriptor: int, connection: _Connection, reason: str) -> None:
+        connection.cut = True
+        self.cut_off[reason] += 1
+        # It may have ended by itself in this moment: then that is what was wanted.
+        with contextlib.suppress(OSError), _borrowed(descriptor) as tcp:
+            if tcp.getpeername()[:2] == connection.peer:
+                tcp.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def _borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """libzmq's socket as a Python object that does not close it. :class:`OSError` if it is none."""
+    tcp = socket.socket(fileno=descriptor)
+    try:
+        yield tcp
+    finally:
+        tcp.detach()
