@@ -14,7 +14,7 @@ import enum
 from dataclasses import InitVar, dataclass
 
 from protocol.codec import MAX_MESSAGE_BYTES, Message, decode, encode
-from protocol.errors import RemoteProtocolError, VerificationError
+from protocol.errors import VerificationError, VersionError
 from protocol.identity import Identity, PeerId, peer_id_of, public_key_of, verify_signature
 
 PROTOCOL_VERSION = 1
@@ -119,13 +119,14 @@ def open_envelope(
     ``swarm=None`` accepts any (a swarm statement is what defines one); ``audience`` is the reader:
     an envelope to everyone passes, one to somebody else does not; ``signer`` demands a certain one.
 
-    Raises :class:`RemoteProtocolError` when it is no envelope or of another protocol version, and
-    :class:`VerificationError` when signature, domain, swarm, audience, signer or expiry is wrong.
+    Raises :class:`RemoteProtocolError` when it is no envelope, :class:`VersionError` when it is of
+    another protocol version, and :class:`VerificationError` when signature, domain, swarm,
+    audience, signer or expiry is wrong.
     """
     envelope = decode(raw, _Envelope, max_bytes=max_bytes)
     body = decode(envelope.body, _Body, max_bytes=max_bytes)
     if body.version != PROTOCOL_VERSION:
-        raise RemoteProtocolError(
+        raise VersionError(
             f"protocol version {PROTOCOL_VERSION} expected, got {body.version}:"
             " the older side needs an upgrade"
         )

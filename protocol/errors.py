@@ -13,6 +13,10 @@ class VerificationError(RemoteProtocolError):
     """A signature, key, digest or admission did not hold: drop it, count it, record who sent it."""
 
 
+class VersionError(RemoteProtocolError):
+    """The other side speaks another protocol version: one of the two needs an upgrade."""
+
+
 class TransportError(P2PDError):
     """The network failed: retry, or take another path."""
 
