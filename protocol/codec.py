@@ -4,7 +4,8 @@ Past :func:`decode` types are trusted; before it nothing is. msgspec checks ever
 against the bytes that are really there, so a claim of 4 GiB allocates nothing.
 """
 
-from typing import TypeVar, dataclass_transform
+from types import UnionType
+from typing import Any, TypeVar, dataclass_transform, overload
 
 import msgspec
 
@@ -27,7 +28,18 @@ def encode(message: msgspec.Struct) -> bytes:
     return msgspec.msgpack.encode(message)
 
 
-def decode(data: bytes | memoryview, kind: type[T], *, max_bytes: int = MAX_MESSAGE_BYTES) -> T:
+@overload
+def decode(data: bytes | memoryview, kind: type[T], *, max_bytes: int = ...) -> T: ...
+
+
+# Type checkers cannot take a union's value for a type: its caller annotates the result.
+@overload
+def decode(data: bytes | memoryview, kind: UnionType, *, max_bytes: int = ...) -> Any: ...
+
+
+def decode(
+    data: bytes | memoryview, kind: type[T] | UnionType, *, max_bytes: int = MAX_MESSAGE_BYTES
+) -> Any:
     """The message of type ``kind`` (a Message, or a union of tagged ones) in ``data``.
 
     Raises :class:`RemoteProtocolError` for anything else: too long, malformed, unknown tag, wrong
