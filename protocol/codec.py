@@ -44,9 +44,7 @@ def decode(data: bytes | memoryview, kind: type[T], *, max_bytes: int = ...) -> 
 def decode(data: bytes | memoryview, kind: UnionType, *, max_bytes: int = ...) -> Any: ...
 
 
-def decode(
-    data: bytes | memoryview, kind: type[T] | UnionType, *, max_bytes: int = MAX_MESSAGE_BYTES
-) -> Any:
+def decode(data: bytes | memoryview, kind: Any, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Any:
     """The message of type ``kind`` (a Message, or a union of tagged ones) in ``data``.
 
     Raises :class:`RemoteProtocolError` for anything else: too long, malformed, unknown tag, wrong
