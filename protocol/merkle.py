@@ -1,4 +1,4 @@
-"""Merkle tree over chunks of 1 MiB, so that each chunk is verified as it comes, from whoever has it.
+"""Merkle tree over chunks of 1 MiB: each chunk is verified as it comes, from whoever has it.
 
 Leaf and node hashes are told apart by a prefix byte and an odd node goes up unchanged (RFC 6962
 section 2.1), so a leaf cannot be passed off as a node.

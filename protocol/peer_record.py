@@ -73,7 +73,7 @@ def record_of(message: VerifiedMessage) -> VerifiedRecord:
 
 
 def open_record(raw: bytes, *, swarm: bytes | None, now_ms: int) -> VerifiedRecord:
-    """The verified record in ``raw``; see :func:`protocol.envelope.open_envelope` for the errors."""
+    """The verified record in ``raw``; errors as of :func:`protocol.envelope.open_envelope`."""
     return record_of(
         open_envelope(
             raw, Domain.PEER_RECORD, now_ms=now_ms, swarm=swarm, max_bytes=MAX_RECORD_BYTES

@@ -116,7 +116,8 @@ class Refused(Message, tag="refused"):
 
     request: int
     code: str
-    """``malformed``, ``denied``, ``stale``, ``quota``, ``retry_after``, ``unknown``, ``version``."""
+    """``malformed``, ``denied``, ``stale``, ``quota``, ``retry_after``, ``unknown`` or
+    ``version``."""
     text: str
     retry_after_s: float
 

@@ -1,0 +1,146 @@
+"""Where this peer's state comes from, and when to give it up for another.
+
+A peer that fell behind takes the state of those ahead. After a partition two lines of states exist;
+the line whose last round had more contributors wins, then the longer one, then the lower digest,
+and the others drop their rounds, so that nothing counts twice. Pure: no I/O, no time.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from daemon.agreement import next_roster
+from protocol.agreement_messages import Certificate
+from protocol.identity import PeerId
+from protocol.peer_messages import Standing
+
+MAX_HISTORY = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A complete round and the Merkle root of its state."""
+
+    round: int
+    base: bytes
+
+
+def contributors_of(certificate: Certificate) -> int:
+    """How many peers stand behind a certificate: contributors, as far as votes support them."""
+    claimed = len(certificate.outcome.updates) or len(certificate.outcome.newcomers)
+    return min(claimed, 2 * len(certificate.accepts))
+
+
+class Lineage:
+    """The states that this peer's came from, the present one last."""
+
+    def __init__(self, position: Position, certificate: Certificate | None) -> None:
+        """``certificate``: how ``position``'s round ended; None for round 0 before any start."""
+        self._history: OrderedDict[int, bytes] = OrderedDict()
+        self._certificates: OrderedDict[int, Certificate] = OrderedDict()
+        self._history[position.round] = position.base
+        self.position = position
+        self.certificate = certificate
+
+    @property
+    def contributors(self) -> int:
+        """Of the present state's round; 0 before any."""
+        return 0 if self.certificate is None else contributors_of(self.certificate)
+
+    @property
+    def roster(self) -> frozenset[PeerId]:
+        """Who is expected in the next round."""
+        return frozenset() if self.certificate is None else next_roster(self.certificate.outcome)
+
+    def start(self, certificate: Certificate) -> None:
+        """The swarm starts from the present state with the certificate's roster."""
+        self.certificate = certificate
+
+    def append(self, position: Position, certificate: Certificate) -> None:
+        """The next round is complete."""
+        self._history[position.round] = position.base
+        self._certificates[position.round] = certificate
+        while len(self._history) > MAX_HISTORY:
+            self._history.popitem(last=False)
+        while len(self._certificates) > 2:
+            self._certificates.popitem(last=False)
+        self.position = position
+        self.certificate = certificate
+
+    def replace(self, position: Position, certificate: Certificate) -> None:
+        """Another line's state was taken; what came after the common part is no longer ours."""
+        for number in [number for number in self._history if number >= position.round]:
+            del self._history[number]
+        self._certificates.clear()
+        self.append(position, certificate)
+
+    def reset(self, position: Position) -> None:
+        """Begin anew from a state of which nothing more is known."""
+        self._history.clear()
+        self._certificates.clear()
+        self._history[position.round] = position.base
+        self.position = position
+        self.certificate = None
+
+    def knows(self, round_number: int, base: bytes) -> bool:
+        """Whether the present state descends from that one, or is it."""
+        return self._history.get(round_number) == base
+
+    def certificate_of(self, round_number: int) -> Certificate | None:
+        """How a recent round ended, if it is still remembered."""
+        return self._certificates.get(round_number)
+
+
+@dataclass(frozen=True, slots=True)
+class Rivals:
+    """Peers that stand on a state which this peer's does not descend from."""
+
+    target: Position
+    """The state that most of them hold, the later one of equals."""
+    holders: frozenset[PeerId]
+    count: int
+    """How many peers hold some foreign state."""
+
+
+def find_rivals(lineage: Lineage, standings: Mapping[PeerId, Standing]) -> Rivals | None:
+    """Who is ahead of this peer or on another line; None when nobody is."""
+    foreign = {
+        peer: Position(standing.round, standing.base)
+        for peer, standing in standings.items()
+        if not lineage.knows(standing.round, standing.base)
+        and (
+            standing.round >= lineage.position.round or standing.contributors > lineage.contributors
+        )
+    }
+    if not foreign:
+        return None
+    votes = Counter(foreign.values())
+    target = max(votes, key=lambda position: (votes[position], position.round, position.base))
+    holders = frozenset(peer for peer, position in foreign.items() if position == target)
+    return Rivals(target, holders, len(foreign))
+
+
+def should_take(
+    lineage: Lineage,
+    offered: Position,
+    certificate: Certificate,
+    *,
+    descends: bool,
+    supporters: int,
+    rivals: int,
+) -> bool:
+    """Whether to give the own state up for ``offered``.
+
+    ``descends``: its holders say that it came from ours. ``supporters``: how many of the ``rivals``
+    peers with a foreign state, or of those who voted for it, stand behind it. A single peer cannot
+    talk a peer into its own state while several others say something else.
+    """
+    if 2 * supporters < rivals:
+        return False
+    if descends:
+        return offered.round > lineage.position.round
+    theirs = (contributors_of(certificate), offered.round)
+    ours = (lineage.contributors, lineage.position.round)
+    if theirs != ours:
+        return theirs > ours
+    return offered.base < lineage.position.base

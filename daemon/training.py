@@ -1,0 +1,359 @@
+"""Keeps this peer in step with its swarm: gathers peers, runs rounds, catches up, rests when told.
+
+One activity runs at a time, and beside it a watch for peers that are ahead or on another line. When
+the watch finds a state that is to be taken, the activity ends and the state is taken.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from daemon.blob_service import BlobService
+from daemon.catch_up import CatchUp
+from daemon.clock import Clock
+from daemon.exchange import Exchange
+from daemon.gathering import Gathering
+from daemon.lineage import Lineage, Position, Rivals
+from daemon.refusals import Refusals
+from daemon.round import Round
+from daemon.speaker import Speaker
+from daemon.standings import Standings
+from daemon.status import Phase
+from daemon.task_worker import TaskWorker
+from ml.worker_messages import Blob, StateReady
+from protocol.agreement_messages import AgreementMessage, Certificate
+from protocol.codec import decode
+from protocol.envelope import Domain
+from protocol.errors import RemoteProtocolError, TransportError, WorkerError
+from protocol.identity import PeerId
+from protocol.peer_messages import (
+    Agreement,
+    CertificateReply,
+    CertificateRequest,
+    PeerMessage,
+    Standing,
+    StateOffer,
+    StateRequest,
+)
+from protocol.swarm import UNLIMITED, RoundSettings
+
+BEAT_S = 1.0
+MAX_PENDING = 4096
+
+_log = logging.getLogger("p2pd.training")
+
+
+class Training:
+    """One peer's part in the training of its swarm."""
+
+    def __init__(
+        self,
+        *,
+        me: PeerId,
+        lineage: Lineage,
+        settings: RoundSettings,
+        exchange: Exchange,
+        blobs: BlobService,
+        worker: TaskWorker,
+        standings: Standings,
+        speaker: Speaker,
+        catch_up: CatchUp,
+        keep: Callable[[Certificate], None],
+        own_rounds: int,
+        refusals: Refusals,
+        clock: Clock,
+    ) -> None:
+        """``own_rounds``: leave once that round is complete; 0: stay."""
+        self.lineage = lineage
+        self.phase = Phase.STARTING
+        self.last_state: StateReady | None = None
+        self.waits_for = ""
+        """For people: what an unfinished gathering lacks."""
+        self._me = me
+        self._settings = settings
+        self._exchange = exchange
+        self._blobs = blobs
+        self._worker = worker
+        self._standings = standings
+        self._speaker = speaker
+        self._catch_up = catch_up
+        self._keep = keep
+        self._own_rounds = own_rounds
+        self._refusals = refusals
+        self._clock = clock
+        self._started = False
+        self._paused = False
+        self._said: Standing | None = None
+        self._changed = asyncio.Event()
+        self._interrupted = asyncio.Event()
+        self._round: Round | None = None
+        self._gathering: Gathering | None = None
+        self._pending: list[tuple[PeerId, bytes]] = []
+
+    # From outside
+
+    def pause(self) -> None:
+        """Train no more until :meth:`resume`; stay in the swarm."""
+        self._paused = True
+        self._interrupted.set()
+        self.wake()
+
+    def resume(self) -> None:
+        """Train again."""
+        self._paused = False
+        self.wake()
+
+    def wake(self) -> None:
+        """Something changed: a session, a standing, the worker."""
+        self._changed.set()
+        if self._round is not None:
+            self._round.wake()
+
+    def standing(self) -> Standing:
+        """What this peer says about itself."""
+        position = self.lineage.position
+        return Standing(
+            round=position.round,
+            base=position.base,
+            contributors=self.lineage.contributors,
+            started=self._started,
+            ready=self._worker.is_ready and not self._paused and not self.is_complete,
+        )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the swarm's last round is done."""
+        rounds = self._settings.rounds
+        return rounds != UNLIMITED and self.lineage.position.round >= rounds
+
+    def greet(self, peer: PeerId) -> None:
+        """A session with ``peer`` is new: say where this peer stands."""
+        self._speaker.send(peer, self.standing())
+        self.wake()
+
+    def forget(self, peer: PeerId) -> None:
+        """``peer``'s session ended."""
+        self._standings.remove(peer)
+        if self._round is not None:
+            self._round.forget_peer(peer)
+        self.wake()
+
+    def receive(self, peer: PeerId, message: PeerMessage) -> None:
+        """A message of ``peer``'s that concerns the training."""
+        match message:
+            case Standing():
+                if self._standings.update(peer, message):
+                    self.wake()
+            case Agreement(envelope):
+                self._receive_agreement(peer, envelope)
+            case CertificateRequest(round_number, base):
+                self._answer_certificate(peer, round_number, base)
+            case CertificateReply(certificate):
+                self._receive_certificate(peer, certificate)
+            case StateRequest():
+                self._catch_up.answer(peer, message)
+            case StateOffer():
+                self._catch_up.receive_offer(peer, message)
+                self._changed.set()
+            case _:
+                self._refusals.add(peer, "message", f"unexpected {type(message).__name__}")
+
+    def worker_restarted(self, position: Position) -> None:
+        """The worker is back with the state of ``position``."""
+        if position != self.lineage.position:
+            _log.warning(
+                "the worker came back with round %d, the swarm's state was of round %d",
+                position.round,
+                self.lineage.position.round,
+            )
+            self.lineage.reset(position)
+            self._started = False
+            self._interrupted.set()
+        self.wake()
+
+    # The loop
+
+    async def run(self) -> None:
+        """Take part until the own number of rounds is reached, or cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            beat = tasks.create_task(self._beat())
+            while not self._own_rounds or self.lineage.position.round < self._own_rounds:
+                await self._step()
+            beat.cancel()
+
+    async def _step(self) -> None:
+        self._interrupted.clear()
+        activity = asyncio.ensure_future(self._activity())
+        watch = asyncio.ensure_future(self._catch_up.find(self._is_about_to_follow))
+        interruption = asyncio.ensure_future(self._interrupted.wait())
+        everything: set[asyncio.Future[object]] = {activity, watch, interruption}
+        try:
+            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in everything:
+                task.cancel()
+            await asyncio.gather(*everything, return_exceptions=True)
+            self._round = None
+            self._gathering = None
+        if not activity.cancelled():
+            self._note_failure(activity)
+        if not watch.cancelled():
+            self.phase = Phase.FETCHING
+            self._started = False  # until those who have started say with whom
+            state = await self._catch_up.take(watch.result())
+            if state is not None:
+                self.last_state = state
+            self._announce_standing()
+
+    def _note_failure(self, activity: "asyncio.Future[None]") -> None:
+        """A round that could not end is given up; anything unexpected goes on up."""
+        error = activity.exception()
+        if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if isinstance(error, TransportError | WorkerError):
+            _log.warning("round given up: %s", error)
+        elif error is not None:
+            raise error
+
+    async def _activity(self) -> None:
+        if self._paused or self.is_complete:
+            self.phase = Phase.PAUSED if self._paused else Phase.COMPLETE
+            while self._paused or self.is_complete:
+                await self._next_change()
+        elif not self._worker.is_ready:
+            self.phase = Phase.STARTING
+            while not self._worker.is_ready:
+                await self._next_change()
+        elif not self._started:
+            await self._gather()
+        else:
+            await self._run_round()
+
+    async def _run_round(self) -> None:
+        round_ = self._round = Round(
+            me=self._me,
+            lineage=self.lineage,
+            settings=self._settings,
+            exchange=self._exchange,
+            worker=self._worker,
+            standings=self._standings,
+            speaker=self._speaker,
+            serve=self.serve,
+            keep=self._keep,
+            set_phase=self._set_phase,
+            clock=self._clock,
+        )
+        pending, self._pending = self._pending, []
+        for peer, envelope in pending:
+            self._receive_agreement(peer, envelope)
+        self.last_state = await round_.run()
+        self._announce_standing()
+
+    async def _gather(self) -> None:
+        """Wait for peers on the same state, and start with them, or with those who have started."""
+        self.phase = Phase.WAITING
+        position = self.lineage.position
+        gathering = self._gathering = Gathering(
+            self._me,
+            round_number=position.round,
+            base=position.base,
+            last_roster=self.lineage.roster,
+            min_peers=self._settings.min_peers,
+            open_agreement=self._speaker.open_agreement,
+            now=self._clock.monotonic(),
+        )
+        while gathering.certificate is None:
+            now = self._clock.monotonic()
+            same = self._standings.ready_at(position.round, position.base)
+            certificate = self._catch_up.certificate_of_started(same)
+            if certificate is not None:
+                break
+            gathering.set_candidates(same | {self._me}, now)
+            self.waits_for = gathering.needed()
+            for message in gathering.messages_to_send():
+                envelope = self._speaker.seal(Domain.AGREEMENT, message)
+                self._speaker.broadcast(Agreement(envelope=envelope))
+                gathering.receive(self._speaker.open_agreement(envelope), now)
+            timer = gathering.get_timer()
+            await self._next_change(BEAT_S if timer is None else max(0.0, timer - now))
+        else:
+            certificate = gathering.certificate
+        self.lineage.start(certificate)
+        self._keep(certificate)
+        self._started = True
+        self.waits_for = ""
+        self._announce_standing()
+
+    def _is_about_to_follow(self, rivals: Rivals) -> bool:
+        """Whether the round at hand is decided and leads to where the others are."""
+        return (
+            self._round is not None
+            and self._round.decided
+            and rivals.target.round <= self._round.number
+        )
+
+    # Answering others
+
+    def _receive_agreement(self, peer: PeerId, envelope: bytes) -> None:
+        try:
+            message = self._speaker.open_agreement(envelope)
+            content = decode(message.payload, AgreementMessage)
+            position = self.lineage.position
+            here = (content.round, content.base)
+            if self._round is not None and here == (self._round.number, self._round.base.base):
+                if self._round.decided:
+                    return
+                self._round.receive(message)
+            elif self._gathering is not None and here == (position.round, position.base):
+                self._gathering.receive(message, self._clock.monotonic())
+                self._changed.set()
+            elif content.round > position.round and len(self._pending) < MAX_PENDING:
+                self._pending.append((peer, envelope))
+            elif content.round <= position.round:
+                self._answer_certificate(message.signer, content.round, content.base)
+        except RemoteProtocolError as error:
+            self._refusals.add(peer, "agreement", error)
+
+    def _receive_certificate(self, peer: PeerId, certificate: Certificate) -> None:
+        if self._round is None or self._round.decided:
+            return
+        try:
+            self._round.receive_certificate(certificate)
+        except RemoteProtocolError as error:
+            self._refusals.add(peer, "certificate", error)
+
+    def _answer_certificate(self, peer: PeerId, round_number: int, base: bytes) -> None:
+        certificate = self.lineage.certificate_of(round_number)
+        if certificate is not None and certificate.base == base:
+            self._speaker.send(peer, CertificateReply(certificate=certificate))
+
+    # Small things
+
+    def serve(self, blob: Blob) -> None:
+        """Give a file of the worker's to whoever asks for it."""
+        self._blobs.store.add_local(blob)
+
+    def _set_phase(self, phase: Phase) -> None:
+        self.phase = phase
+
+    def _announce_standing(self) -> None:
+        standing = self.standing()
+        if standing != self._said:
+            self._said = standing
+            self._speaker.broadcast(standing)
+
+    async def _beat(self) -> None:
+        while True:
+            self._said = self.standing()
+            self._speaker.broadcast(self._said)
+            if self._round is not None:
+                self._round.wake()
+            await asyncio.sleep(BEAT_S)
+
+    async def _next_change(self, at_most_s: float = BEAT_S) -> None:
+        """Return when something changed, or soon."""
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):  # looking again is all that it is for
+            async with asyncio.timeout(at_most_s):
+                await self._changed.wait()

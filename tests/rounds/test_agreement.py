@@ -1,0 +1,408 @@
+"""The agreement core, driven through an in-memory network with a fake clock."""
+
+import random
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from daemon.agreement import (
+    AgreementState,
+    Decided,
+    RoundAgreement,
+    Want,
+    certificate_signers,
+    next_roster,
+    set_that_follows,
+)
+from protocol.agreement_messages import (
+    NO_BALLOT,
+    Accept,
+    AgreementMessage,
+    Certificate,
+    Outcome,
+    Promise,
+    Proposal,
+    UpdateRef,
+)
+from protocol.codec import encode
+from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
+from protocol.errors import VerificationError
+from protocol.identity import Identity, PeerId, peer_id_of
+
+SWARM = b"s" * 32
+BASE = b"b" * 32
+ROUND = 7
+
+
+def identity(number: int) -> Identity:
+    return Identity(number.to_bytes(32, "big"))
+
+
+def ref(peer: Identity, digest: bytes = b"") -> UpdateRef:
+    return UpdateRef(signer=peer.public_key, digest=digest or peer.public_key)
+
+
+def sealed(peer: Identity, message: AgreementMessage) -> bytes:
+    return seal_envelope(peer, Domain.AGREEMENT, encode(message), swarm=SWARM, sequence=0)
+
+
+def opened(raw: bytes) -> VerifiedMessage:
+    return open_envelope(raw, Domain.AGREEMENT, now_ms=0, swarm=SWARM)
+
+
+class Swarm:
+    """Some peers' agreement cores and the messages between them, delivered in a random order."""
+
+    def __init__(self, count: int, seed: int = 0) -> None:
+        self.random = random.Random(seed)
+        self.now = 0.0
+        self.peers = {peer.peer_id: peer for peer in map(identity, range(1, count + 1))}
+        roster = frozenset(self.peers)
+        self.cores = {
+            peer: RoundAgreement(
+                peer, round_number=ROUND, base=BASE, roster=roster, open_agreement=opened
+            )
+            for peer in self.peers
+        }
+        self.held: dict[PeerId, set[UpdateRef]] = {peer: set() for peer in self.peers}
+        self.dead: set[PeerId] = set()
+        self.flying: list[tuple[PeerId, bytes]] = []
+        self.decided: dict[PeerId, Certificate] = {}
+        self.may_deliver: Callable[[PeerId, PeerId], bool] = lambda source, target: True
+
+    @property
+    def ids(self) -> list[PeerId]:
+        return sorted(self.peers)
+
+    def hold(self, peer: PeerId, refs: Iterable[UpdateRef]) -> None:
+        self.held[peer].update(refs)
+        self.cores[peer].set_held(frozenset(self.held[peer]), self.now)
+
+    def hold_all(self) -> None:
+        for peer in self.ids:
+            self.hold(peer, [ref(other) for other in self.peers.values()])
+
+    def kill(self, peer: PeerId) -> None:
+        self.dead.add(peer)
+
+    def notice_deaths(self) -> None:
+        for peer in self.ids:
+            if peer not in self.dead:
+                self.cores[peer].set_live(frozenset(self.ids) - self.dead, self.now)
+
+    def collect(self, peer: PeerId) -> None:
+        core = self.cores[peer]
+        while messages := core.messages_to_send():
+            for message in messages:
+                raw = sealed(self.peers[peer], message)
+                core.receive(opened(raw), self.now)
+                self.flying += [
+                    (target, raw)
+                    for target in self.ids
+                    if target != peer and self.may_deliver(peer, target)
+                ]
+        while (event := core.next_event()) is not None:
+            match event:
+                case Decided(certificate):
+                    assert self.decided.setdefault(peer, certificate) == certificate
+                case Want(updates, holders):
+                    for item in updates:
+                        sources = [
+                            other
+                            for other in holders
+                            if other not in self.dead and item in self.held[other]
+                        ]
+                        if sources:
+                            self.hold(peer, [item])
+        if core.messages_to_send.__self__._outbox:
+            self.collect(peer)
+
+    def deliver(self, most: int = 1_000_000) -> None:
+        for _ in range(most):
+            for peer in self.ids:
+                if peer not in self.dead:
+                    self.collect(peer)
+            if not self.flying:
+                return
+            target, raw = self.flying.pop(self.random.randrange(len(self.flying)))
+            if target in self.dead:
+                continue
+            message = opened(raw)
+            if target in self.decided and message.signer not in self.dead | self.decided.keys():
+                # Whoever has decided answers with the certificate, as daemon/round.py does.
+                self.cores[message.signer].receive_certificate(self.decided[target], self.now)
+            else:
+                self.cores[target].receive(message, self.now)
+
+    def close(self, *peers: PeerId) -> None:
+        for peer in peers or self.ids:
+            if peer not in self.dead:
+                self.cores[peer].close(self.now)
+
+    def pass_time(self, seconds: float) -> None:
+        end = self.now + seconds
+        while True:
+            timers = [
+                (timer, peer)
+                for peer in self.ids
+                if peer not in self.dead
+                and (timer := self.cores[peer].get_timer()) is not None
+                and timer <= end
+            ]
+            if not timers:
+                self.now = end
+                return
+            self.now = max(self.now, min(timers)[0])
+            for timer, peer in timers:
+                if timer <= self.now:
+                    self.cores[peer].handle_timer(self.now)
+            self.deliver()
+
+    def outcomes(self) -> set[Outcome]:
+        return {certificate.outcome for certificate in self.decided.values()}
+
+    @property
+    def survivors(self) -> set[PeerId]:
+        return set(self.ids) - self.dead
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
+def test_all_hold_all_and_decide_for_all_without_waiting(count: int) -> None:
+    swarm = Swarm(count)
+    swarm.hold_all()
+    swarm.close()
+    swarm.deliver()
+    assert swarm.decided.keys() == swarm.survivors
+    (outcome,) = swarm.outcomes()
+    assert {item.signer for item in outcome.updates} == {
+        peer.public_key for peer in swarm.peers.values()
+    }
+    assert swarm.now == 0.0
+
+
+def test_update_that_only_the_dead_and_one_other_had_is_fetched_by_a_pair() -> None:
+    swarm = Swarm(3)
+    a, b, c = swarm.ids
+    swarm.hold(a, [ref(swarm.peers[peer]) for peer in (a, b, c)])
+    swarm.hold(b, [ref(swarm.peers[peer]) for peer in (a, b)])
+    swarm.kill(c)
+    swarm.notice_deaths()
+    swarm.close()
+    swarm.deliver()
+    (outcome,) = swarm.outcomes()
+    assert len(outcome.updates) == 3
+    assert swarm.decided.keys() == {a, b}
+    assert swarm.held[b] == swarm.held[a]
+
+
+def test_update_that_a_minority_holds_is_left_out() -> None:
+    swarm = Swarm(5)
+    late = ref(swarm.peers[swarm.ids[4]])
+    for peer in swarm.ids:
+        swarm.hold(peer, [ref(swarm.peers[other]) for other in swarm.ids[:4]])
+    swarm.hold(swarm.ids[4], [late])
+    swarm.close()
+    swarm.deliver()
+    (outcome,) = swarm.outcomes()
+    assert late not in outcome.updates
+    assert len(outcome.updates) == 4
+
+
+def test_leader_killed_after_the_promises_is_replaced_when_its_death_is_noticed() -> None:
+    swarm = Swarm(3)
+    swarm.hold_all()
+    leader = swarm.cores[swarm.ids[0]]._leader(0)
+    swarm.close()
+    swarm.kill(leader)
+    swarm.deliver()
+    assert not swarm.decided
+    swarm.notice_deaths()
+    swarm.deliver()
+    assert swarm.decided.keys() == swarm.survivors
+    assert len(swarm.outcomes()) == 1
+
+
+def test_leader_that_lives_but_says_nothing_loses_its_ballot() -> None:
+    swarm = Swarm(4)
+    swarm.hold_all()
+    leader = swarm.cores[swarm.ids[0]]._leader(0)
+    swarm.close()
+    swarm.dead.add(leader)
+    swarm.deliver()
+    swarm.pass_time(30.0)
+    assert swarm.decided.keys() == swarm.survivors
+    assert len(swarm.outcomes()) == 1
+
+
+def test_straggler_is_closed_by_the_promises_of_the_others() -> None:
+    swarm = Swarm(3)
+    a, b, c = swarm.ids
+    for peer in swarm.ids:
+        swarm.hold(peer, [ref(swarm.peers[a]), ref(swarm.peers[b])])
+    swarm.close(a, b)
+    swarm.deliver()
+    assert swarm.decided.keys() == {a, b, c}
+    (outcome,) = swarm.outcomes()
+    assert outcome.updates == tuple(sorted([ref(swarm.peers[a]), ref(swarm.peers[b])]))
+
+
+def test_when_fewer_than_half_live_they_go_on() -> None:
+    swarm = Swarm(5)
+    swarm.hold_all()
+    for peer in swarm.ids[:4]:
+        swarm.kill(peer)
+    swarm.close()
+    swarm.deliver()
+    assert not swarm.decided
+    swarm.notice_deaths()
+    swarm.deliver()
+    assert swarm.decided.keys() == swarm.survivors
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_survivors_of_kills_at_any_moment_decide_the_same(seed: int) -> None:
+    chance = random.Random(seed)
+    count = chance.randrange(3, 8)
+    swarm = Swarm(count, seed)
+    for peer in swarm.ids:
+        others = [ref(swarm.peers[other]) for other in swarm.ids]
+        swarm.hold(peer, [ref(swarm.peers[peer]), *chance.sample(others, count // 2 + 1)])
+    for peer in swarm.ids:
+        swarm.cores[peer].close(swarm.now)
+        swarm.deliver(chance.randrange(4))
+    for peer in chance.sample(swarm.ids, (count - 1) // 2):
+        swarm.deliver(chance.randrange(2 * count))
+        swarm.kill(peer)
+    swarm.deliver(chance.randrange(10))
+    swarm.notice_deaths()
+    swarm.deliver()
+    swarm.pass_time(120.0)
+    assert swarm.decided.keys() >= swarm.survivors
+    assert len(swarm.outcomes()) == 1
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_lost_messages_delay_but_never_split_the_decision(seed: int) -> None:
+    chance = random.Random(seed)
+    swarm = Swarm(5, seed)
+    swarm.hold_all()
+    swarm.may_deliver = lambda source, target: chance.random() > 0.3
+    swarm.close()
+    swarm.deliver()
+    swarm.may_deliver = lambda source, target: True
+    swarm.pass_time(200.0)
+    assert swarm.decided
+    assert len(swarm.outcomes()) == 1
+    certificate = next(iter(swarm.decided.values()))
+    for peer in swarm.survivors - swarm.decided.keys():
+        swarm.cores[peer].receive_certificate(certificate, swarm.now)
+        swarm.collect(peer)
+    assert swarm.decided.keys() == set(swarm.ids)
+
+
+def test_newcomer_that_half_of_the_roster_knows_is_in_the_next_roster() -> None:
+    swarm = Swarm(3)
+    known, unknown = identity(90), identity(91)
+    swarm.hold_all()
+    for peer in swarm.ids[:2]:
+        swarm.cores[peer].set_newcomers(frozenset({known.peer_id}))
+    swarm.cores[swarm.ids[0]].set_newcomers(frozenset({known.peer_id, unknown.peer_id}))
+    swarm.close()
+    swarm.deliver()
+    (outcome,) = swarm.outcomes()
+    assert next_roster(outcome) == set(swarm.ids) | {known.peer_id}
+
+
+def promise(held: Iterable[UpdateRef], **changes: object) -> Promise:
+    fields: dict[str, object] = {
+        "round": ROUND,
+        "base": BASE,
+        "ballot": 0,
+        "held": tuple(held),
+        "newcomers": (),
+        "accepted_ballot": NO_BALLOT,
+        "accepted": None,
+    }
+    return Promise(**(fields | changes))  # type: ignore[arg-type]  # a test's shorthand
+
+
+def test_two_updates_under_one_identity_exclude_both() -> None:
+    one, two = ref(identity(1), b"1" * 32), ref(identity(1), b"2" * 32)
+    fine = ref(identity(2))
+    outcome = set_that_follows([promise([one, fine]), promise([two, fine])])
+    assert outcome.updates == (fine,)
+
+
+def test_what_was_accepted_in_the_highest_ballot_is_proposed_again() -> None:
+    older = Outcome(updates=(ref(identity(1)),), newcomers=())
+    newer = Outcome(updates=(ref(identity(2)),), newcomers=())
+    outcome = set_that_follows(
+        [
+            promise([ref(identity(3))]),
+            promise([], accepted_ballot=2, accepted=newer),
+            promise([], accepted_ballot=1, accepted=older),
+        ]
+    )
+    assert outcome == newer
+
+
+class TestMessagesThatBreakTheRules:
+    def setup_method(self) -> None:
+        self.swarm = Swarm(3)
+        self.core = self.swarm.cores[self.swarm.ids[0]]
+        self.other = self.swarm.peers[self.swarm.ids[1]]
+
+    def refused(self, sender: Identity, message: AgreementMessage, text: str) -> None:
+        with pytest.raises(VerificationError, match=text):
+            self.core.receive(opened(sealed(sender, message)), 0.0)
+        assert self.core.state is AgreementState.OPEN
+
+    def test_from_outside_the_roster(self) -> None:
+        self.refused(identity(50), promise([]), "not in the roster")
+
+    def test_of_another_round(self) -> None:
+        self.refused(self.other, promise([], round=8), "round 8, at 7")
+
+    def test_from_another_base(self) -> None:
+        self.refused(self.other, promise([], base=b"x" * 32), "agreement on round 7")
+
+    def test_proposal_by_one_who_does_not_lead(self) -> None:
+        leader = self.core._leader(0)
+        wrong = next(peer for peer in self.swarm.peers.values() if peer.peer_id != leader)
+        empty = Outcome(updates=(), newcomers=())
+        proposal = Proposal(round=ROUND, base=BASE, ballot=0, outcome=empty, promises=())
+        self.refused(wrong, proposal, "does not lead ballot 0")
+
+    def test_proposal_that_leaves_an_update_out(self) -> None:
+        leader = self.swarm.peers[self.core._leader(0)]
+        promises = tuple(
+            sealed(peer, promise([ref(peer), ref(leader)])) for peer in self.swarm.peers.values()
+        )
+        empty = Outcome(updates=(), newcomers=())
+        proposal = Proposal(round=ROUND, base=BASE, ballot=0, outcome=empty, promises=promises)
+        self.refused(leader, proposal, "do not lead to")
+
+    def test_certificate_with_a_minority_of_votes(self) -> None:
+        empty = Outcome(updates=(), newcomers=())
+        accept = Accept(round=ROUND, base=BASE, ballot=0, outcome_digest=empty.digest)
+        certificate = Certificate(
+            round=ROUND, base=BASE, ballot=0, outcome=empty, accepts=(sealed(self.other, accept),)
+        )
+        with pytest.raises(VerificationError, match="1 of 3 votes"):
+            self.core.receive_certificate(certificate, 0.0)
+
+    def test_certificate_with_a_vote_for_another_outcome(self) -> None:
+        empty = Outcome(updates=(), newcomers=())
+        full = Outcome(updates=(ref(self.other),), newcomers=())
+        accept = Accept(round=ROUND, base=BASE, ballot=0, outcome_digest=empty.digest)
+        certificate = Certificate(
+            round=ROUND, base=BASE, ballot=0, outcome=full, accepts=(sealed(self.other, accept),)
+        )
+        with pytest.raises(VerificationError, match="vote for something else"):
+            certificate_signers(certificate, opened)
+
+
+def test_peer_ids_of_the_roster_follow_from_updates_and_newcomers() -> None:
+    one, two = identity(1), identity(2)
+    outcome = Outcome(updates=(ref(one),), newcomers=(two.public_key,))
+    assert next_roster(outcome) == {peer_id_of(one.public_key), peer_id_of(two.public_key)}

@@ -1,0 +1,158 @@
+"""Blobs on disk and the plan of fetching them."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from daemon.blob_fetch import STALL_S, WINDOW_CHUNKS, BlobFetcher, FetchRequest
+from daemon.blob_store import BlobMissingError, BlobStore
+from ml.worker_messages import Blob
+from protocol.errors import VerificationError
+from protocol.identity import PeerId
+from protocol.merkle import CHUNK_BYTES, leaves_of, merkle_root
+
+ONE, TWO = PeerId("one"), PeerId("two")
+DATA = random.Random(1).randbytes(2 * CHUNK_BYTES) + b"the rest"
+CHUNKS = [DATA[:CHUNK_BYTES], DATA[CHUNK_BYTES : 2 * CHUNK_BYTES], DATA[2 * CHUNK_BYTES :]]
+LEAVES = tuple(leaves_of(CHUNKS))
+ROOT = merkle_root(LEAVES)
+ENOUGH = 1 << 30
+
+
+class TestStore:
+    def test_chunks_in_any_order_make_the_file(self, tmp_path: Path) -> None:
+        with BlobStore(tmp_path) as store:
+            store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
+            assert not store.write_chunk(ROOT, 2, CHUNKS[2])
+            assert not store.write_chunk(ROOT, 0, CHUNKS[0])
+            assert not store.has_whole(ROOT)
+            assert store.missing(ROOT) == {1}
+            assert store.write_chunk(ROOT, 1, CHUNKS[1])
+            assert store.path(ROOT).read_bytes() == DATA
+            assert store.read_chunk(ROOT, 2) == b"the rest"
+
+    def test_wrong_chunk_is_refused_and_stays_missing(self, tmp_path: Path) -> None:
+        flipped = bytes([CHUNKS[0][0] ^ 1]) + CHUNKS[0][1:]
+        with BlobStore(tmp_path) as store:
+            store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
+            for bad in (flipped, CHUNKS[0][:-1], b"", CHUNKS[1]):
+                with pytest.raises(VerificationError, match="chunk 0"):
+                    store.write_chunk(ROOT, 0, bad)
+            with pytest.raises(VerificationError, match="chunk 3"):
+                store.write_chunk(ROOT, 3, b"")
+            assert store.missing(ROOT) == {0, 1, 2}
+
+    @pytest.mark.parametrize(
+        ("size", "leaves", "most", "text"),
+        [
+            (len(DATA), LEAVES, len(DATA) - 1, "at most"),
+            (0, (), ENOUGH, "blob of 0 bytes"),
+            (-1, LEAVES, ENOUGH, "blob of -1 bytes"),
+            (1 << 62, LEAVES, 1 << 63, "chunks"),
+            (len(DATA), LEAVES[:2], ENOUGH, "2 leaves"),
+            (len(DATA), (*LEAVES[:2], b"x" * 32), ENOUGH, "do not belong"),
+            (len(DATA), (*LEAVES[:2], b"short"), ENOUGH, "do not belong"),
+        ],
+    )
+    def test_impossible_blob_is_refused_before_a_file_is_made(
+        self, tmp_path: Path, size: int, leaves: tuple[bytes, ...], most: int, text: str
+    ) -> None:
+        with BlobStore(tmp_path) as store:
+            with pytest.raises(VerificationError, match=text):
+                store.begin(ROOT, size, leaves, most)
+            assert list(tmp_path.iterdir()) == []
+
+    def test_local_file_is_served_after_its_owner_unlinked_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "mine"
+        path.write_bytes(DATA)
+        with BlobStore(tmp_path / "spool") as store:
+            store.add_local(Blob(path=str(path), size_bytes=len(DATA), root=ROOT, leaves=LEAVES))
+            path.unlink()
+            assert store.read_chunk(ROOT, 1) == CHUNKS[1]
+
+    def test_what_is_not_there_is_named(self, tmp_path: Path) -> None:
+        with BlobStore(tmp_path) as store:
+            with pytest.raises(BlobMissingError, match="is not here"):
+                store.read_chunk(ROOT, 0)
+            store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
+            with pytest.raises(BlobMissingError, match="chunk 0"):
+                store.read_chunk(ROOT, 0)
+
+    def test_leaving_deletes_what_came_in_and_keeps_what_is_local(self, tmp_path: Path) -> None:
+        mine = tmp_path / "mine"
+        mine.write_bytes(DATA)
+        spool = tmp_path / "spool"
+        with BlobStore(spool) as store:
+            store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
+            other = merkle_root(LEAVES[:1])
+            store.add_local(
+                Blob(path=str(mine), size_bytes=CHUNK_BYTES, root=other, leaves=LEAVES[:1])
+            )
+            assert len(list(spool.iterdir())) == 1
+        assert list(spool.iterdir()) == []
+        assert mine.exists()
+
+
+class TestFetcher:
+    def test_chunks_are_shared_among_sources_within_their_windows(self) -> None:
+        fetcher = BlobFetcher()
+        fetcher.want(ROOT, range(100))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        fetcher.add_source(ROOT, TWO, 0.0)
+        requests = fetcher.requests(0.0)
+        asked = {request.peer: request.indexes for request in requests}
+        assert {peer: len(indexes) for peer, indexes in asked.items()} == {
+            ONE: WINDOW_CHUNKS,
+            TWO: WINDOW_CHUNKS,
+        }
+        assert sorted(asked[ONE] + asked[TWO]) == list(range(2 * WINDOW_CHUNKS))
+        assert fetcher.requests(0.0) == []
+
+    def test_each_chunk_that_comes_makes_room_for_the_next(self) -> None:
+        fetcher = BlobFetcher()
+        fetcher.want(ROOT, range(100))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        fetcher.requests(0.0)
+        fetcher.received(ONE, ROOT, 0, 1.0)
+        assert fetcher.requests(1.0) == [FetchRequest(ONE, ROOT, (WINDOW_CHUNKS,))]
+
+    def test_what_a_lost_source_owed_is_asked_of_another(self) -> None:
+        fetcher = BlobFetcher()
+        fetcher.want(ROOT, range(3))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        assert fetcher.requests(0.0) == [FetchRequest(ONE, ROOT, (0, 1, 2))]
+        fetcher.drop_peer(ONE)
+        assert not fetcher.has_source(ROOT)
+        assert fetcher.requests(0.0) == []
+        fetcher.add_source(ROOT, TWO, 1.0)
+        assert fetcher.requests(1.0) == [FetchRequest(TWO, ROOT, (0, 1, 2))]
+
+    def test_source_that_stalls_is_dropped_and_one_that_delivers_is_not(self) -> None:
+        fetcher = BlobFetcher()
+        fetcher.want(ROOT, range(20))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        fetcher.add_source(ROOT, TWO, 0.0)
+        fetcher.requests(0.0)
+        assert fetcher.get_timer() == STALL_S
+        fetcher.received(TWO, ROOT, 1, STALL_S - 1)
+        fetcher.handle_timer(STALL_S)
+        requests = fetcher.requests(STALL_S)
+        assert {request.peer for request in requests} == {TWO}
+
+    def test_source_that_was_added_long_ago_gets_its_time_when_it_is_asked(self) -> None:
+        fetcher = BlobFetcher()
+        fetcher.want(ROOT, range(1))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        fetcher.requests(1000.0)
+        fetcher.handle_timer(1000.0)
+        assert fetcher.has_source(ROOT)
+
+    def test_cancelled_blob_is_asked_for_no_more(self) -> None:
+        fetcher = BlobFetcher()
+        fetcher.want(ROOT, range(100))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        fetcher.cancel(ROOT)
+        fetcher.received(ONE, ROOT, 0, 0.0)
+        assert fetcher.requests(0.0) == []
+        assert fetcher.get_timer() is None

@@ -1,0 +1,160 @@
+"""Peers on one state start together: cores back to back with a fake clock."""
+
+import random
+
+import pytest
+
+from daemon.agreement import certificate_signers, next_roster
+from daemon.gathering import PATIENCE_S, SETTLE_S, Gathering
+from protocol.agreement_messages import Accept, AgreementMessage, Outcome, Start
+from protocol.codec import encode
+from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
+from protocol.errors import VerificationError
+from protocol.identity import Identity, PeerId
+
+SWARM = b"s" * 32
+BASE = b"b" * 32
+
+
+def identity(number: int) -> Identity:
+    return Identity(number.to_bytes(32, "big"))
+
+
+def sealed(peer: Identity, message: AgreementMessage) -> bytes:
+    return seal_envelope(peer, Domain.AGREEMENT, encode(message), swarm=SWARM, sequence=0)
+
+
+def opened(raw: bytes) -> VerifiedMessage:
+    return open_envelope(raw, Domain.AGREEMENT, now_ms=0, swarm=SWARM)
+
+
+class Peers:
+    """Gathering cores that see each other and talk without loss, in a random order."""
+
+    def __init__(self, count: int, *, min_peers: int, round_number: int = 0, seed: int = 0) -> None:
+        self.random = random.Random(seed)
+        self.identities = {peer.peer_id: peer for peer in map(identity, range(1, count + 1))}
+        self.ids = sorted(self.identities)
+        roster = frozenset(self.ids) if round_number else frozenset()
+        self.cores = {
+            peer: Gathering(
+                peer,
+                round_number=round_number,
+                base=BASE,
+                last_roster=roster,
+                min_peers=min_peers,
+                open_agreement=opened,
+                now=0.0,
+            )
+            for peer in self.ids
+        }
+        self.silent: set[PeerId] = set()
+
+    def see(self, peers: list[PeerId], now: float) -> None:
+        for peer in peers:
+            self.cores[peer].set_candidates(frozenset(peers), now)
+
+    def run(self, now: float) -> None:
+        for peer in self.ids:
+            self.cores[peer].handle_timer(now)
+        flying: list[tuple[PeerId, bytes]] = []
+        while True:
+            for peer, core in self.cores.items():
+                for message in core.messages_to_send():
+                    raw = sealed(self.identities[peer], message)
+                    core.receive(opened(raw), now)
+                    flying += [(other, raw) for other in self.ids if other != peer]
+            if not flying:
+                return
+            target, raw = flying.pop(self.random.randrange(len(flying)))
+            if target not in self.silent:
+                self.cores[target].receive(opened(raw), now)
+
+    def rosters(self) -> list[frozenset[PeerId] | None]:
+        return [
+            None if core.certificate is None else next_roster(core.certificate.outcome)
+            for core in self.cores.values()
+        ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_all_start_with_all_once_they_are_enough_and_settled(seed: int) -> None:
+    peers = Peers(4, min_peers=4, seed=seed)
+    peers.see(peers.ids, 1.0)
+    peers.run(1.0)
+    assert peers.rosters() == [None] * 4
+    peers.run(1.0 + SETTLE_S)
+    assert peers.rosters() == [frozenset(peers.ids)] * 4
+    for core in peers.cores.values():
+        assert core.certificate is not None
+        assert certificate_signers(core.certificate, opened) == frozenset(peers.ids)
+
+
+def test_nobody_starts_while_they_are_too_few() -> None:
+    peers = Peers(3, min_peers=3)
+    peers.see(peers.ids[:2], 0.0)
+    peers.run(1000.0)
+    assert peers.rosters() == [None] * 3
+    assert peers.cores[peers.ids[0]].needed() == "2 of 3 peers are ready"
+
+
+def test_proposal_without_all_accepts_is_given_up_and_made_again_without_the_silent() -> None:
+    peers = Peers(3, min_peers=2)
+    silent = peers.ids[2]
+    peers.silent = {silent}
+    peers.see(peers.ids, 0.0)
+    peers.run(1.0)
+    assert peers.rosters() == [None] * 3
+    rest = peers.ids[:2]
+    peers.see(rest, 5.0)
+    peers.run(20.0)
+    assert peers.rosters() == [frozenset(rest), frozenset(rest), None]
+
+
+def test_restarted_swarm_waits_for_most_of_its_roster() -> None:
+    peers = Peers(5, min_peers=2, round_number=9)
+    peers.see(peers.ids[:2], 0.0)
+    peers.run(PATIENCE_S - 1)
+    assert peers.rosters() == [None] * 5
+    peers.see(peers.ids[:3], PATIENCE_S - 1)
+    peers.run(PATIENCE_S - 1 + SETTLE_S)
+    assert peers.rosters()[:3] == [frozenset(peers.ids[:3])] * 3
+
+
+def test_lone_peer_of_a_restarted_swarm_goes_on_after_a_while() -> None:
+    peers = Peers(5, min_peers=2, round_number=9)
+    alone = peers.ids[3]
+    peers.see([alone], 0.0)
+    peers.run(PATIENCE_S)
+    assert peers.rosters().count(frozenset({alone})) == 1
+
+
+def test_accept_binds_to_one_proposal_at_a_time() -> None:
+    peers = Peers(3, min_peers=3)
+    me, one, two = peers.ids
+    core = peers.cores[me]
+    keys = {peer: peers.identities[peer].public_key for peer in peers.ids}
+    first = Outcome(updates=(), newcomers=tuple(sorted((keys[me], keys[one]))))
+    second = Outcome(updates=(), newcomers=tuple(sorted((keys[me], keys[two]))))
+    for sender, outcome in ((one, first), (two, second)):
+        message = Start(round=0, base=BASE, outcome=outcome)
+        core.receive(opened(sealed(peers.identities[sender], message)), 0.0)
+    accepts = [message for message in core.messages_to_send() if isinstance(message, Accept)]
+    assert [accept.outcome_digest for accept in accepts] == [first.digest]
+
+
+def test_start_that_leaves_the_receiver_out_is_not_accepted() -> None:
+    peers = Peers(3, min_peers=3)
+    me, one, two = peers.ids
+    keys = tuple(sorted(peers.identities[peer].public_key for peer in (one, two)))
+    message = Start(round=0, base=BASE, outcome=Outcome(updates=(), newcomers=keys))
+    peers.cores[me].receive(opened(sealed(peers.identities[one], message)), 0.0)
+    assert peers.cores[me].messages_to_send() == []
+
+
+def test_start_from_another_state_is_refused() -> None:
+    peers = Peers(2, min_peers=2)
+    me, one = peers.ids
+    message = Start(round=0, base=b"x" * 32, outcome=Outcome(updates=(), newcomers=()))
+    with pytest.raises(VerificationError, match="start from round 0"):
+        peers.cores[me].receive(opened(sealed(peers.identities[one], message)), 0.0)
