@@ -1,0 +1,1 @@
+"""What the network between this peer and the others does: STUN, NAT behaviour, port mapping."""

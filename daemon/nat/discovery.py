@@ -1,0 +1,188 @@
+"""Discovers the NAT behaviour of the network that this machine is in now, over real sockets."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from daemon.nat.behavior_discovery import BehaviorDiscovery
+from daemon.nat.binding import Binding, BindingRefusedError
+from daemon.nat.probe import (
+    Answered,
+    BindingOutcome,
+    BindingProbe,
+    Flow,
+    HairpinProbe,
+    NoAnswer,
+    Probe,
+    Transport,
+)
+from daemon.nat.resolve import resolve_servers
+from daemon.nat.tcp_binding import TcpBinding
+from daemon.nat.udp_bindings import UdpBindings
+from protocol.errors import RemoteProtocolError, TransportError
+from protocol.nat_behavior import FamilyBehavior, NatBehavior
+from protocol.uri import HostPort
+from rendezvous.stun_message import TRANSACTION_ID_BYTES, encode_request, parse_request
+
+log = logging.getLogger(__name__)
+
+DISCOVERY_TIMEOUT_S = 6.0
+HAIRPIN_TRIES = 3
+HAIRPIN_INTERVAL_S = 0.15
+
+
+async def discover_behavior(
+    servers: Sequence[HostPort], *, timeout_s: float = DISCOVERY_TIMEOUT_S
+) -> NatBehavior:
+    """How the NAT behaves over IPv4 and IPv6, as far as ``servers`` and the time let it be known.
+
+    ``servers``: STUN servers in order of preference; two ports of one of them say more than one.
+    Takes about 1.5 s behind a NAT, since a filtered answer shows by its absence. Never raises for
+    what the network does.
+    """
+    endpoints = await resolve_servers(servers)
+    ipv6 = [endpoint for endpoint in endpoints if ":" in endpoint.host]
+    ipv4 = [endpoint for endpoint in endpoints if ":" not in endpoint.host]
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(_discover_family(family, of_family, timeout_s))
+            for family, of_family in ((socket.AF_INET, ipv4), (socket.AF_INET6, ipv6))
+        ]
+    return NatBehavior(ipv4=tasks[0].result(), ipv6=tasks[1].result())
+
+
+async def _discover_family(
+    family: socket.AddressFamily, servers: list[HostPort], timeout_s: float
+) -> FamilyBehavior:
+    discovery = BehaviorDiscovery(servers)
+    with _Flows(family) as flows:
+        try:
+            async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as group:
+
+                async def run(probe: Probe) -> None:
+                    match probe:
+                        case BindingProbe():
+                            outcome = await flows.bind(probe)
+                            send(discovery.binding_ended(probe, outcome))
+                        case HairpinProbe():
+                            received = await flows.hairpin(probe)
+                            send(discovery.hairpin_ended(probe, received=received))
+
+                def send(probes: list[Probe]) -> None:
+                    for probe in probes:
+                        group.create_task(run(probe))
+
+                send(discovery.start())
+        except TimeoutError:
+            log.info("NAT behaviour: not all found out in %g s", timeout_s)
+    return discovery.result()
+
+
+@dataclass(slots=True)
+class _UdpFlow:
+    bindings: UdpBindings
+    expected: bytes = b""
+    """Transaction id of the request that another flow sends here through the NAT."""
+    arrived: asyncio.Event | None = None
+
+    def receive_other(self, data: bytes, _source: HostPort) -> None:
+        try:
+            request = parse_request(data)
+        except RemoteProtocolError:
+            return
+        if request and self.arrived and request.transaction_id == self.expected:
+            self.arrived.set()
+
+
+class _Flows:
+    """The sockets of a discovery. All stay open until its end, so that their mappings stay too."""
+
+    def __init__(self, family: socket.AddressFamily) -> None:
+        self._family = family
+        self._any_host = "::" if family == socket.AF_INET6 else "0.0.0.0"
+        self._resources = ExitStack()
+        self._udp: dict[Flow, _UdpFlow] = {}
+        self._tcp: dict[Flow, HostPort] = {}
+        """The local endpoint of each."""
+
+    def __enter__(self) -> "_Flows":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._resources.close()
+
+    async def bind(self, probe: BindingProbe) -> BindingOutcome:
+        """Send a Binding request and wait for its outcome."""
+        try:
+            binding = await self._binding(probe)
+        except BindingRefusedError:
+            return NoAnswer.REFUSED
+        except TransportError as error:
+            log.debug("%s: %s", probe, error)
+            return NoAnswer.SILENT
+        return Answered(binding.local, binding.mapped, binding.other)
+
+    async def hairpin(self, probe: HairpinProbe) -> bool:
+        """Whether a packet of one flow to the other's public endpoint comes back in.
+
+        Both send, since a NAT filters what comes back in like everything else.
+        """
+        flows = [self._udp[flow] for flow in probe.flows]
+        arrived = asyncio.Event()
+        for flow in flows:
+            flow.expected, flow.arrived = os.urandom(TRANSACTION_ID_BYTES), arrived
+        for _ in range(HAIRPIN_TRIES):
+            for sender, receiver, mapped in zip(
+                flows, reversed(flows), reversed(probe.mapped), strict=True
+            ):
+                try:
+                    sender.bindings.send(encode_request(receiver.expected), mapped)
+                except TransportError as error:
+                    log.debug("hairpinning: %s", error)
+                    return False
+            try:
+                async with asyncio.timeout(HAIRPIN_INTERVAL_S):
+                    await arrived.wait()
+            except TimeoutError:
+                continue
+            return True
+        return False
+
+    async def _binding(self, probe: BindingProbe) -> Binding:
+        if probe.flow.transport is Transport.UDP:
+            return await self._udp_flow(probe.flow).bindings.bind(probe.server, probe.change)
+        opened, binding = await TcpBinding.open(probe.server, self._tcp_local(probe.flow))
+        self._resources.callback(opened.close)
+        return binding
+
+    def _udp_flow(self, flow: Flow) -> _UdpFlow:
+        if flow not in self._udp:
+            udp = self._bound(socket.SOCK_DGRAM)
+            bindings = UdpBindings(
+                udp, on_other=lambda data, source: made.receive_other(data, source)
+            )
+            made = self._udp[flow] = _UdpFlow(bindings)
+            self._resources.enter_context(bindings)
+        return self._udp[flow]
+
+    def _tcp_local(self, flow: Flow) -> HostPort:
+        if flow not in self._tcp:
+            # Not connected itself: it keeps the port for those that are.
+            kept = self._bound(socket.SOCK_STREAM)
+            self._tcp[flow] = HostPort(self._any_host, kept.getsockname()[1])
+        return self._tcp[flow]
+
+    def _bound(self, kind: socket.SocketKind) -> socket.socket:
+        bound = self._resources.enter_context(socket.socket(self._family, kind))
+        if kind == socket.SOCK_STREAM:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            bound.bind((self._any_host, 0))
+        except OSError as error:
+            raise TransportError(f"no free local port: {error.strerror}") from error
+        return bound

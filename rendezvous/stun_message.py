@@ -1,0 +1,237 @@
+"""STUN Binding messages (RFC 8489) with the attributes of behaviour discovery (RFC 5780).
+
+aioice writes and reads the attributes; what it is lenient about is checked here first, so that a
+message is either wholly well-formed or refused. What both the responder and the client speak.
+
+Invariants: nothing is looked at before the size, the cookie and every attribute's length hold; a
+Binding request is the only message that is ever answered, so two servers cannot talk to each other
+without end.
+"""
+
+import enum
+import struct
+from dataclasses import dataclass
+
+from aioice import stun
+
+from protocol.errors import RemoteProtocolError
+from protocol.uri import HostPort
+
+MAX_STUN_BYTES = 1232
+"""Longest message: what fits into IPv6's smallest packet (RFC 8489 section 6.1)."""
+HEADER_BYTES = stun.HEADER_LENGTH
+MAX_ATTRIBUTES = 32
+TRANSACTION_ID_BYTES = 12
+
+UNKNOWN_ATTRIBUTE = 420
+"""ERROR-CODE for a request that needs something that this server cannot do."""
+
+_ATTRIBUTE_HEADER = struct.Struct("!HH")
+_UNKNOWN_ATTRIBUTES_TYPE = 0x000A
+_CHANGE_REQUEST_TYPE = 0x0003
+_FINGERPRINT_TYPE = 0x8028
+_FIRST_OPTIONAL_TYPE = 0x8000
+_UNDERSTOOD_TYPES = frozenset(
+    {
+        _CHANGE_REQUEST_TYPE,
+        0x0001,  # MAPPED-ADDRESS
+        0x0004,  # SOURCE-ADDRESS and
+        0x0005,  # CHANGED-ADDRESS, which servers of RFC 3489 still send
+        0x0006,  # USERNAME; credentials are allowed and not asked for
+        0x0008,  # MESSAGE-INTEGRITY
+        0x0014,  # REALM
+        0x0015,  # NONCE
+        0x001C,  # MESSAGE-INTEGRITY-SHA256
+        0x001D,  # PASSWORD-ALGORITHM
+        0x001E,  # USERHASH
+        0x0020,  # XOR-MAPPED-ADDRESS
+    }
+)
+"""Attributes that must be understood by whoever answers, and are."""
+
+
+class Change(enum.IntFlag):
+    """From where the answer shall come instead of where the request went (CHANGE-REQUEST)."""
+
+    NONE = 0
+    PORT = 2
+    IP = 4
+
+
+@dataclass(frozen=True, slots=True)
+class BindingRequest:
+    """A well-formed Binding request."""
+
+    transaction_id: bytes
+    change: Change
+    has_fingerprint: bool
+    not_understood: tuple[int, ...]
+    """Types of attributes that had to be understood and are not: answered with 420."""
+
+
+@dataclass(frozen=True, slots=True)
+class BindingSuccess:
+    """What a server says of the sender of a Binding request."""
+
+    transaction_id: bytes
+    mapped: HostPort
+    """Where the request came from, as the server saw it."""
+    origin: HostPort | None
+    """Where the server says that it sent this from."""
+    other: HostPort | None
+    """The server's other address and other port, if it has a second address."""
+
+
+@dataclass(frozen=True, slots=True)
+class BindingError:
+    """A server's refusal."""
+
+    transaction_id: bytes
+    code: int
+    reason: str
+
+
+BindingResponse = BindingSuccess | BindingError
+
+
+def encode_request(transaction_id: bytes, change: Change = Change.NONE) -> bytes:
+    """A Binding request with FINGERPRINT."""
+    message = stun.Message(stun.Method.BINDING, stun.Class.REQUEST, transaction_id)
+    if change:
+        message.attributes["CHANGE-REQUEST"] = int(change)
+    message.add_fingerprint()
+    return bytes(message)
+
+
+def encode_success(
+    request: BindingRequest, *, mapped: HostPort, origin: HostPort, other: HostPort | None
+) -> bytes:
+    """The success response to ``request``."""
+    message = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, request.transaction_id)
+    message.attributes["XOR-MAPPED-ADDRESS"] = _pair(mapped)
+    # RFC 5780 section 6.1 wants the plain form too.
+    message.attributes["MAPPED-ADDRESS"] = _pair(mapped)
+    message.attributes["RESPONSE-ORIGIN"] = _pair(origin)
+    if other is not None:
+        message.attributes["OTHER-ADDRESS"] = _pair(other)
+    if request.has_fingerprint:
+        message.add_fingerprint()
+    return bytes(message)
+
+
+def encode_unknown_attribute(request: BindingRequest, attribute_types: tuple[int, ...]) -> bytes:
+    """The 420 response that names ``attribute_types``."""
+    message = stun.Message(stun.Method.BINDING, stun.Class.ERROR, request.transaction_id)
+    message.attributes["ERROR-CODE"] = (UNKNOWN_ATTRIBUTE, "Unknown Attribute")
+    named = struct.pack(f"!{len(attribute_types)}H", *attribute_types)
+    # aioice knows no UNKNOWN-ATTRIBUTES and looks names up in a table of its own, so that this one
+    # is appended to what it wrote.
+    data = _append(bytes(message), _UNKNOWN_ATTRIBUTES_TYPE, named)
+    if request.has_fingerprint:
+        fingerprint = stun.message_fingerprint(data)
+        data = _append(data, _FINGERPRINT_TYPE, stun.pack_unsigned(fingerprint))
+    return data
+
+
+def message_length(header: bytes | bytearray) -> int:
+    """How long the message is whose first :data:`HEADER_BYTES` these are: how TCP frames them.
+
+    Raises :class:`RemoteProtocolError` when that is no STUN message or a longer one than allowed.
+    """
+    message_type, length, cookie = struct.unpack_from("!HHI", header)
+    if message_type & 0xC000 or cookie != stun.COOKIE:
+        raise RemoteProtocolError("no STUN message")
+    if length % 4 or HEADER_BYTES + length > MAX_STUN_BYTES:
+        raise RemoteProtocolError(f"STUN message of {length} bytes after its header")
+    return HEADER_BYTES + int(length)
+
+
+def parse_request(data: bytes) -> BindingRequest | None:
+    """The Binding request in ``data``; None for another well-formed message.
+
+    Raises :class:`RemoteProtocolError` for anything malformed.
+    """
+    types, message = _parse(data)
+    if (message.message_method, message.message_class) != (
+        stun.Method.BINDING,
+        stun.Class.REQUEST,
+    ):
+        return None
+    asked = message.attributes.get("CHANGE-REQUEST", 0)
+    return BindingRequest(
+        transaction_id=message.transaction_id,
+        change=Change(asked & (Change.IP | Change.PORT)),
+        has_fingerprint=_FINGERPRINT_TYPE in types,
+        not_understood=_not_understood(types),
+    )
+
+
+def parse_response(data: bytes) -> BindingResponse:
+    """The Binding response in ``data``.
+
+    Raises :class:`RemoteProtocolError` for anything malformed, and for any other message.
+    """
+    types, message = _parse(data)
+    attributes = message.attributes
+    if message.message_method != stun.Method.BINDING:
+        raise RemoteProtocolError("no Binding response")
+    if message.message_class == stun.Class.ERROR:
+        code, reason = attributes.get("ERROR-CODE", (0, "no ERROR-CODE"))
+        return BindingError(message.transaction_id, code, reason)
+    if message.message_class != stun.Class.RESPONSE:
+        raise RemoteProtocolError("no Binding response")
+    if strange := _not_understood(types):
+        raise RemoteProtocolError(f"STUN attributes {strange} are not understood")
+    mapped = attributes.get("XOR-MAPPED-ADDRESS") or attributes.get("MAPPED-ADDRESS")
+    if mapped is None:
+        raise RemoteProtocolError("Binding response without the mapped address")
+    return BindingSuccess(
+        transaction_id=message.transaction_id,
+        mapped=HostPort(*mapped),
+        origin=_host_port(attributes.get("RESPONSE-ORIGIN")),
+        other=_host_port(attributes.get("OTHER-ADDRESS")),
+    )
+
+
+def _parse(data: bytes) -> tuple[list[int], stun.Message]:
+    if not HEADER_BYTES <= len(data) <= MAX_STUN_BYTES or message_length(data) != len(data):
+        raise RemoteProtocolError(f"no STUN message in {len(data)} bytes")
+    types = _attribute_types(data)
+    try:
+        return types, stun.parse_message(data)
+    except (ValueError, struct.error) as error:
+        raise RemoteProtocolError(f"malformed STUN message: {error}") from error
+
+
+def _attribute_types(data: bytes) -> list[int]:
+    """The types of all attributes, in order, whose lengths fill the message exactly."""
+    types: list[int] = []
+    position = HEADER_BYTES
+    while position < len(data):
+        attribute_type, length = _ATTRIBUTE_HEADER.unpack_from(data, position)
+        position += _ATTRIBUTE_HEADER.size + length + stun.padding_length(length)
+        types.append(attribute_type)
+    if position != len(data):
+        raise RemoteProtocolError("STUN attribute beyond the end of its message")
+    if len(types) > MAX_ATTRIBUTES:
+        raise RemoteProtocolError(f"STUN message with {len(types)} attributes")
+    return types
+
+
+def _not_understood(types: list[int]) -> tuple[int, ...]:
+    strange = {kind for kind in types if kind < _FIRST_OPTIONAL_TYPE} - _UNDERSTOOD_TYPES
+    return tuple(sorted(strange))
+
+
+def _append(data: bytes, attribute_type: int, value: bytes) -> bytes:
+    longer = data + _ATTRIBUTE_HEADER.pack(attribute_type, len(value)) + value
+    longer += bytes(stun.padding_length(len(value)))
+    return stun.set_body_length(longer, len(longer) - HEADER_BYTES)
+
+
+def _pair(address: HostPort) -> tuple[str, int]:
+    return address.host, address.port
+
+
+def _host_port(pair: tuple[str, int] | None) -> HostPort | None:
+    return None if pair is None else HostPort(*pair)
