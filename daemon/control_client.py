@@ -37,6 +37,10 @@ class ControlError(P2PDError):
     """The daemon answered that it could not do it, and why."""
 
 
+class ExportFileError(P2PDError):
+    """The file to export to cannot be written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exported:
     """What was written."""
@@ -60,37 +64,35 @@ class _Answer(msgspec.Struct):
 
 
 class ControlClient:
-    """Talks to the daemon of one state directory."""
+    """Talks to the daemon of one state directory.
+
+    Every method raises :class:`NotRunningError`, :class:`NotPermittedError` or
+    :class:`ControlError` when it gets no, or no good, answer.
+    """
 
     def __init__(self, state_dir: Path, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         self._state_dir = state_dir
-        self._socket_path = state_dir / CONTROL_SOCKET
         self._timeout_s = timeout_s
 
     def status(self) -> Status:
-        """How the peer is doing.
-
-        Raises, as all methods do, :class:`NotRunningError`, :class:`NotPermittedError` and
-        :class:`ControlError`.
-        """
-        return decode_status(self.status_json())
+        """How the peer is doing."""
+        return read_status(self.status_json())
 
     def status_json(self) -> bytes:
         """The status document as the daemon sent it."""
-        with self._request("GET", "/v1/status", self._timeout_s) as response:
-            return response.read(MAX_ANSWER_BYTES)
+        return self._call("GET", "/v1/status")
 
     def pause(self) -> None:
         """Start no new local training."""
-        self._command("pause")
+        self._call("POST", "/v1/pause")
 
     def resume(self) -> None:
         """Go on training."""
-        self._command("resume")
+        self._call("POST", "/v1/resume")
 
     def stop(self) -> None:
         """Ask the daemon to end, and return when it has."""
-        self._command("stop")
+        self._call("POST", "/v1/stop")
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while presence(self._state_dir) is Presence.RUNNING:
             if time.monotonic() > deadline:
@@ -98,34 +100,56 @@ class ControlClient:
             time.sleep(STOP_POLL_S)
 
     def export(self, destination: Path) -> Exported:
-        """Write the current averaged model to ``destination``, whole or not at all."""
+        """Write the current averaged model to ``destination``, whole or not at all.
+
+        Raises :class:`ExportFileError` when it cannot be written.
+        """
         with (
-            self._request("POST", "/v1/export", EXPORT_TIMEOUT_S) as response,
             _whole_file(destination) as descriptor,
+            self._request("POST", "/v1/export", EXPORT_TIMEOUT_S) as response,
         ):
             expected = int(response.headers.get("Content-Length", "-1"))
             size = 0
-            while chunk := response.read(COPY_CHUNK_BYTES):
+            while chunk := self._read(response, COPY_CHUNK_BYTES):
                 size += os.write(descriptor, chunk)
             if size != expected:
                 raise ControlError(f"the export broke off after {size} of {expected} bytes")
             return Exported(round=int(response.headers.get("X-P2PD-Round", "0")), size_bytes=size)
 
-    def _command(self, name: str) -> None:
-        with self._request("POST", f"/v1/{name}", self._timeout_s) as response:
-            response.read(MAX_ANSWER_BYTES)
+    def _call(self, method: str, path: str) -> bytes:
+        with self._request(method, path, self._timeout_s) as response:
+            body = self._read(response, MAX_ANSWER_BYTES)
+            if response.length:
+                raise ControlError(
+                    f"the p2pd in {self._state_dir} broke off the answer: {response.length} bytes"
+                    " are missing"
+                )
+            return body
 
     @contextlib.contextmanager
     def _request(
         self, method: str, path: str, timeout_s: float
     ) -> Iterator[http.client.HTTPResponse]:
-        connection = _ControlConnection(self._socket_path, timeout_s)
+        connection = _ControlConnection(self._state_dir / CONTROL_SOCKET, timeout_s)
         try:
-            connection.request(method, path)
-            response = connection.getresponse()
+            with self._explained():
+                connection.request(method, path)
+                response = connection.getresponse()
             if response.status != http.client.OK:
-                raise _refusal(response)
+                raise _refusal(response, self._read(response, MAX_ANSWER_BYTES))
             yield response
+        finally:
+            connection.close()
+
+    def _read(self, response: http.client.HTTPResponse, at_most: int) -> bytes:
+        with self._explained():
+            return response.read(at_most)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the system says of the connection, in the words of this module's errors."""
+        try:
+            yield
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as error:
             raise NotRunningError(
                 f"no p2pd is running with state directory {self._state_dir}"
@@ -136,20 +160,26 @@ class ControlClient:
                 " or root"
             ) from error
         except TimeoutError as error:
-            raise ControlError(
-                f"the p2pd in {self._state_dir} did not answer within {timeout_s:.0f} s"
-            ) from error
-        except (http.client.HTTPException, ConnectionError) as error:
+            raise ControlError(f"the p2pd in {self._state_dir} does not answer") from error
+        except (http.client.HTTPException, OSError) as error:
             raise ControlError(
                 f"the p2pd in {self._state_dir} broke off the answer: {error}"
             ) from error
-        finally:
-            connection.close()
 
 
-def _refusal(response: http.client.HTTPResponse) -> P2PDError:
+def read_status(document: bytes) -> Status:
+    """The status in what the daemon sent. Raises :class:`ControlError`."""
     try:
-        answer = msgspec.json.decode(response.read(MAX_ANSWER_BYTES), type=_Answer)
+        return decode_status(document)
+    except msgspec.DecodeError as error:
+        raise ControlError(
+            f"the daemon's status cannot be read ({error}): is it of another version? Restart it"
+        ) from error
+
+
+def _refusal(response: http.client.HTTPResponse, body: bytes) -> P2PDError:
+    try:
+        answer = msgspec.json.decode(body, type=_Answer)
     except msgspec.DecodeError:
         answer = _Answer(error=f"HTTP {response.status} {response.reason}")
     if response.status == http.client.FORBIDDEN:
@@ -160,21 +190,27 @@ def _refusal(response: http.client.HTTPResponse) -> P2PDError:
 @contextlib.contextmanager
 def _whole_file(destination: Path) -> Iterator[int]:
     """A descriptor of a file that takes ``destination``'s place if the block ends well."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
+    temporary = None
     try:
-        # mkstemp's 0600 is for secrets; a model is an ordinary file and follows the umask.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(descriptor, 0o666 & ~umask)
-        yield descriptor
-        os.fsync(descriptor)
+        descriptor, temporary = tempfile.mkstemp(
+            prefix=f".{destination.name}.", dir=destination.parent
+        )
+        try:
+            # mkstemp's 0600 is for secrets; a model is an ordinary file and follows the umask.
+            umask = os.umask(0)
+            os.umask(umask)
+            os.fchmod(descriptor, 0o666 & ~umask)
+            yield descriptor
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         os.replace(temporary, destination)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+        temporary = None
+    except OSError as error:
+        raise ExportFileError(f"cannot write {destination}: {error.strerror}") from error
     finally:
-        os.close(descriptor)
+        if temporary is not None:
+            os.unlink(temporary)
 
 
 class Presence(enum.Enum):

@@ -38,6 +38,14 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 0
 
 
+def read_identity(state_dir: Path) -> Identity:
+    """The identity that is stored in ``state_dir``. Raises :class:`ConfigError`, also for none."""
+    path = state_dir / state_paths.IDENTITY_KEY
+    if not os.path.lexists(path):
+        raise ConfigError(f"there is no peer in {state_dir} yet; 'p2pd join LINK' makes one")
+    return Identity(read_or_create_secret(path, lambda: Identity.generate().secret))
+
+
 class StateDir:
     """A peer's directory, made if need be, and locked while the ``with`` block runs."""
 

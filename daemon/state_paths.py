@@ -53,11 +53,12 @@ def rendezvous_directory(environ: Mapping[str, str]) -> Path:
 
 def known_directories(environ: Mapping[str, str]) -> list[Path]:
     """Every state directory in the usual places, the user's own and the system's."""
-    roots = (user_root(environ), SYSTEM_ROOT)
-    found = []
-    for root in roots:
+    found: list[Path] = []
+    for root in (user_root(environ), SYSTEM_ROOT):
         try:
-            found.extend(sorted(path for path in root.iterdir() if path.is_dir()))
+            entries = sorted(root.iterdir())
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             continue  # nobody keeps peers there, or they are none of ours
+        # A service's directory may be one that this user cannot even look at, but is no file.
+        found.extend(path for path in entries if not os.path.isfile(path))
     return found

@@ -1,0 +1,5 @@
+"""The command line."""
+
+from daemon.cli.entry import main
+
+__all__ = ["main"]

@@ -1,0 +1,130 @@
+"""Command-line arguments that several commands share, and their types.
+
+Handlers import what is heavy themselves: ``p2pd status`` must not wait for what only ``join``
+needs.
+"""
+
+import argparse
+import os
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from protocol.errors import ConfigError
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+T = TypeVar("T")
+
+
+def help_format(prog: str) -> argparse.RawDescriptionHelpFormatter:
+    """Descriptions and examples as they are written, long option names beside their help."""
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=28)
+
+
+def add_command(
+    commands: "Commands",
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    summary: str,
+    description: str,
+    examples: str,
+) -> argparse.ArgumentParser:
+    """A command's parser; ``run`` takes the parsed arguments and returns the exit code."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description="\n\n".join(
+            textwrap.fill(paragraph, width=100) for paragraph in description.split("\n\n")
+        ),
+        epilog=f"examples:\n{examples}",
+        formatter_class=help_format,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_state_dir(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """``--state-dir DIR``."""
+    parser.add_argument("--state-dir", type=directory, metavar="DIR", help=purpose)
+
+
+def add_running_state_dir(parser: argparse.ArgumentParser) -> None:
+    """``--state-dir DIR`` for commands that talk to a daemon."""
+    add_state_dir(parser, "which peer, if several run here (default: the one that runs)")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """``--json``."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+
+
+def add_log_level(parser: argparse.ArgumentParser) -> None:
+    """``--log-level LEVEL``."""
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        metavar="LEVEL",
+        help="debug, info, warning or error (default: info)",
+    )
+
+
+def directory(text: str) -> Path:
+    """An absolute path; ``~`` is expanded. It need not exist."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return Path(os.path.abspath(os.path.expanduser(text)))
+
+
+def config(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """An argument type from a parser that raises :class:`ConfigError`: a usage error instead."""
+
+    def argument(text: str) -> T:
+        try:
+            return parse(text)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return argument
+
+
+def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
+    """An argument type: an integer from ``lowest`` to ``highest``."""
+
+    def argument(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and lowest <= int(text) <= highest):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is no whole number from {lowest} to {highest}"
+            )
+        return int(text)
+
+    return argument
+
+
+def seconds(lowest: float, highest: float) -> Callable[[str], float]:
+    """An argument type: a time in seconds."""
+
+    def argument(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is no number of seconds from {lowest:g} to {highest:g}"
+            )
+        return value
+
+    return argument
+
+
+def display_name(text: str) -> str:
+    """An argument type: a name that others will see."""
+    if not text or len(text) > 64 or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of 1 to 64 printable characters")
+    return text

@@ -1,0 +1,140 @@
+"""``stop``, ``pause``, ``resume``, ``export``, ``id``: what is done to a peer that is there."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daemon.cli import arguments
+
+if TYPE_CHECKING:
+    from daemon.cli.arguments import Commands
+    from daemon.control_client import ControlClient
+
+
+def add_commands(commands: "Commands") -> None:
+    """The group's parsers."""
+    for name, run, summary, description in (
+        (
+            "stop",
+            _stop,
+            "end a peer",
+            "End the peer and return when it has ended. Others go on without it; 'p2pd join' in the"
+            " same state directory brings it back.",
+        ),
+        (
+            "pause",
+            _pause,
+            "stop training for a while",
+            "Start no new local training. The peer stays in the swarm and keeps up with its state.",
+        ),
+        ("resume", _resume, "go on training after a pause", "Go on training after a pause."),
+    ):
+        parser = arguments.add_command(
+            commands,
+            name,
+            run,
+            summary=summary,
+            description=description,
+            examples=f"  p2pd {name}\n  p2pd {name} --state-dir ~/peer-2",
+        )
+        arguments.add_running_state_dir(parser)
+
+    parser = arguments.add_command(
+        commands,
+        "export",
+        _export,
+        summary="write the current averaged model to a file",
+        description="Write the current averaged model as safetensors, whole or not at all. It"
+        " loads with safetensors.torch.load_file.",
+        examples="  p2pd export model.safetensors",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="the file to write")
+    arguments.add_running_state_dir(parser)
+    arguments.add_json(parser)
+
+    parser = arguments.add_command(
+        commands,
+        "id",
+        _id,
+        summary="print a peer's id",
+        description="Print the peer id: the public half of the key in the state directory. The"
+        " peer need not run.",
+        examples="  p2pd id\n  p2pd id --state-dir ~/peer-2 --json",
+    )
+    arguments.add_state_dir(parser, "whose (default: the only one here)")
+    arguments.add_json(parser)
+
+
+def _client(options: argparse.Namespace) -> "ControlClient":
+    from daemon.cli.running_peer import find_running
+    from daemon.control_client import ControlClient
+
+    return ControlClient(find_running(options.state_dir))
+
+
+def _stop(options: argparse.Namespace) -> int:
+    _client(options).stop()
+    print("stopped")
+    return 0
+
+
+def _pause(options: argparse.Namespace) -> int:
+    _client(options).pause()
+    print("paused; 'p2pd resume' goes on")
+    return 0
+
+
+def _resume(options: argparse.Namespace) -> int:
+    _client(options).resume()
+    print("training goes on")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from daemon.cli.text import byte_count
+
+    exported = _client(options).export(options.file)
+    if options.json:
+        document = {
+            "schema": 1,
+            "file": os.path.abspath(options.file),
+            "round": exported.round,
+            "bytes": exported.size_bytes,
+        }
+        print(json.dumps(document))
+    else:
+        print(
+            f"wrote the model of round {exported.round} to {options.file}"
+            f" ({byte_count(exported.size_bytes)})"
+        )
+    return 0
+
+
+def _id(options: argparse.Namespace) -> int:
+    from daemon.state_dir import read_identity
+
+    state_dir = options.state_dir or _only_identity()
+    peer_id = read_identity(state_dir).peer_id
+    if options.json:
+        print(json.dumps({"schema": 1, "peer_id": peer_id, "state_dir": os.fspath(state_dir)}))
+    else:
+        print(peer_id)
+    return 0
+
+
+def _only_identity() -> Path:
+    from daemon.cli.exit_codes import UsageError
+    from daemon.state_paths import IDENTITY_KEY, known_directories
+    from protocol.errors import ConfigError
+
+    found = [path for path in known_directories(os.environ) if os.path.lexists(path / IDENTITY_KEY)]
+    if not found:
+        raise ConfigError("there is no peer here yet; 'p2pd join LINK' makes one")
+    if len(found) > 1:
+        choices = ", ".join(map(str, found))
+        raise UsageError(
+            f"there are {len(found)} peers here; say which with --state-dir: {choices}"
+        )
+    return found[0]

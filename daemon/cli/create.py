@@ -1,0 +1,222 @@
+"""``create``: founds a swarm and prints its invite link."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daemon.cli import arguments
+
+if TYPE_CHECKING:
+    from daemon.cli.arguments import Commands
+    from daemon.create import Created, CreateOptions
+    from protocol.uri import ServerUri
+
+MAX_COUNT = 1_000_000_000
+MAX_SECONDS = 30 * 86400.0
+MAX_INVITE_DAYS = 3650
+
+DESCRIPTION = """\
+Found a swarm: sign what it trains and by which rules, leave that with the rendezvous, and print the
+invite link. Send the link to those who should take part; it is all that they need.
+
+The founder's key stays in the state directory. You need not take part yourself; if you want to, run
+'p2pd join' here with the same link.
+"""
+
+EXAMPLES = """\
+  p2pd create --task digits --rendezvous p2p://KEY@host:5555
+  p2pd create --task mnist --rendezvous p2p://KEY@host:5555 --rounds 20 --min-peers 3
+  p2pd create --task ./my_task.py --rendezvous p2p://KEY@host:5555 --local-seconds 60
+  p2pd create --task digits --rendezvous p2p://KEY@host:5555 --invite-uses 5 --invite-days 7
+  p2pd create --task digits --rendezvous p2p://KEY@host:5555 > link.txt
+"""
+
+
+def add_commands(commands: "Commands") -> None:
+    """The group's parser."""
+    parser = arguments.add_command(
+        commands,
+        "create",
+        _create,
+        summary="found a swarm; prints its invite link",
+        description=DESCRIPTION,
+        examples=EXAMPLES,
+    )
+    parser.add_argument(
+        "--task",
+        required=True,
+        metavar="TASK",
+        help="what to train: digits, mnist, or a Python file of your own",
+    )
+    parser.add_argument(
+        "--rendezvous",
+        required=True,
+        action="append",
+        type=arguments.config(_uri),
+        metavar="URI",
+        help="where peers find each other, as 'p2pd rendezvous' printed it; may be repeated",
+    )
+    parser.add_argument(
+        "--name",
+        type=arguments.display_name,
+        metavar="NAME",
+        help="the swarm's (default: the task's)",
+    )
+    arguments.add_state_dir(parser, "where the founder's key is kept (default: as for 'p2pd join')")
+    parser.add_argument(
+        "--data-dir",
+        type=arguments.directory,
+        metavar="DIR",
+        help="where the task's data are (default: $P2PD_DATA_DIR, or the task's usual place)",
+    )
+
+    admission = parser.add_argument_group("who may join")
+    admission.add_argument(
+        "--invite-uses",
+        type=arguments.whole_number(0, MAX_COUNT),
+        default=0,
+        metavar="N",
+        help="how many peers the link lets in (default: 0, any number)",
+    )
+    admission.add_argument(
+        "--invite-days",
+        type=arguments.whole_number(1, MAX_INVITE_DAYS),
+        default=30,
+        metavar="DAYS",
+        help="for how long the link lets new peers in (default: 30)",
+    )
+    admission.add_argument(
+        "--open",
+        action="store_true",
+        help="let anyone in who knows the swarm's id. Anyone can then invent a crowd of peers and"
+        " take the swarm over: only for trying things out",
+    )
+
+    rounds = parser.add_argument_group("rounds")
+    rounds.add_argument(
+        "--rounds",
+        type=arguments.whole_number(0, MAX_COUNT),
+        default=0,
+        metavar="N",
+        help="after how many the training is complete (default: 0, never)",
+    )
+    local = rounds.add_mutually_exclusive_group()
+    local.add_argument(
+        "--local-epochs",
+        type=arguments.whole_number(1, MAX_COUNT),
+        metavar="N",
+        help="each peer trains N epochs on its data per round (default: 1)",
+    )
+    local.add_argument(
+        "--local-steps",
+        type=arguments.whole_number(1, MAX_COUNT),
+        metavar="N",
+        help="each peer trains N steps per round",
+    )
+    local.add_argument(
+        "--local-seconds",
+        type=arguments.seconds(0.1, MAX_SECONDS),
+        metavar="S",
+        help="each peer trains S seconds per round, so that slow machines hold nobody up",
+    )
+    rounds.add_argument(
+        "--min-peers",
+        type=arguments.whole_number(1, MAX_COUNT),
+        default=2,
+        metavar="N",
+        help="how many peers the first round waits for (default: 2)",
+    )
+    rounds.add_argument(
+        "--grace",
+        type=arguments.seconds(0.0, MAX_SECONDS),
+        default=20.0,
+        metavar="S",
+        help="how long a round waits for the rest once most are done (default: 20)",
+    )
+    arguments.add_json(parser)
+
+
+def _uri(text: str) -> "ServerUri":
+    from protocol.uri import ServerUri
+
+    return ServerUri.parse(text)
+
+
+def _create(options: argparse.Namespace) -> int:
+    from daemon.create import create_swarm
+    from daemon.logs import set_up_logging
+
+    set_up_logging("warning", os.environ)
+    created = create_swarm(create_options(options))
+    if options.json:
+        print(json.dumps(_document(created)))
+        return 0
+    print(_explanation(options, created), file=sys.stderr)
+    print(created.link)
+    return 0
+
+
+def create_options(options: argparse.Namespace) -> "CreateOptions":
+    """What to create, from the command line. Raises :class:`ConfigError`."""
+    from daemon.create import CreateOptions
+    from protocol.errors import ConfigError
+    from protocol.swarm import RoundSettings
+
+    task_file = None
+    if options.task.endswith(".py") or os.sep in options.task:
+        task_file = Path(os.path.abspath(os.path.expanduser(options.task)))
+        if not task_file.is_file():
+            raise ConfigError(f"there is no task file {task_file}")
+    if options.local_seconds is not None:
+        unit, amount = "seconds", float(options.local_seconds)
+    elif options.local_steps is not None:
+        unit, amount = "steps", float(options.local_steps)
+    else:
+        unit, amount = "epochs", float(options.local_epochs or 1)
+    return CreateOptions(
+        task=options.task if task_file is None else task_file.name,
+        task_file=task_file,
+        name=options.name or (options.task if task_file is None else task_file.stem),
+        rendezvous=tuple(options.rendezvous),
+        state_dir=options.state_dir,
+        data_dir=options.data_dir,
+        open=options.open,
+        invite_uses=options.invite_uses,
+        invite_days=options.invite_days,
+        settings=RoundSettings(
+            local_unit=unit,
+            local_amount=amount,
+            rounds=options.rounds,
+            min_peers=options.min_peers,
+            grace_s=options.grace,
+        ),
+    )
+
+
+def _document(created: "Created") -> dict[str, object]:
+    return {
+        "schema": 1,
+        "link": created.link,
+        "swarm": created.name,
+        "swarm_id": created.swarm_id,
+        "founder": created.founder,
+        "state_dir": str(created.state_dir),
+    }
+
+
+def _explanation(options: argparse.Namespace, created: "Created") -> str:
+    task = f" --task {options.task}" if created.needs_task_file else ""
+    admitted = (
+        "whoever has it can join, and invented peers can take the swarm over"
+        if options.open
+        else "whoever has it can join"
+    )
+    state_dir = f" --state-dir {created.state_dir}" if options.state_dir else ""
+    return (
+        f"swarm {created.name!r} founded; its key is in {created.state_dir}\n"
+        f"the invite link is below; {admitted}. Others run:  p2pd join LINK{task}\n"
+        f"to take part yourself:  p2pd join LINK{task}{state_dir}"
+    )

@@ -1,0 +1,68 @@
+"""``p2pd``: parses the command line, runs the command, and says in one sentence what went wrong."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from daemon.cli import control, create, demo, join, rendezvous, status
+from daemon.cli.arguments import help_format
+from daemon.printable import printable
+from daemon.version import VERSION
+from protocol.errors import P2PDError
+
+DESCRIPTION = """\
+Train one model together, peer to peer: each on its own data and its own machine, with no server
+that ever sees the model.
+"""
+
+EPILOG = """\
+to start a swarm:
+  p2pd rendezvous --listen 0.0.0.0:5555            where peers find each other; prints its URI
+  p2pd create --task digits --rendezvous URI       prints an invite link
+  p2pd join LINK                                   trains until told to stop
+  p2pd status                                      how it goes
+
+to see it work on this machine alone:
+  p2pd demo
+
+exit codes: 0 healthy or done, 1 degraded or failed, 2 usage, 3 daemon not running,
+4 no permission, 5 peer unknown or unreachable, 78 bad configuration.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="p2pd",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=help_format,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"p2pd {VERSION}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for group in (demo, rendezvous, create, join, status, control):
+        group.add_commands(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. ``argv`` without the program's name."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except P2PDError as error:
+        from daemon.cli.exit_codes import exit_code_of
+
+        print(f"p2pd: {printable(str(error))}", file=sys.stderr)
+        return exit_code_of(error)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output (head, less) has seen enough. The interpreter's own flush at exit
+        # must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code

@@ -1,0 +1,257 @@
+"""``join``: runs a peer in the foreground until it is told to stop."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daemon.cli import arguments
+
+if TYPE_CHECKING:
+    from daemon.cli.arguments import Commands
+    from daemon.options import JoinOptions
+    from daemon.state_dir import Membership
+    from protocol.invite import Invite
+
+MAX_LINK_FILE_BYTES = 16 * 1024
+MAX_ROUNDS = 1_000_000_000
+MAX_THREADS = 4096
+
+DESCRIPTION = """\
+Join a swarm and train with it until told to stop ('p2pd stop', Ctrl-C or SIGTERM).
+
+Whoever has the link can join, and other users of this machine can see the command line: give the
+link in a file, or as - on standard input, where that matters.
+
+What is said here is kept in the state directory (not --rounds and --log-level). Without LINK, a
+peer that has joined before goes on as before, under the same id.
+"""
+
+EXAMPLES = """\
+  p2pd join p2pd:…                             all of the data
+  p2pd join p2pd:… --shard 0/4                 the first quarter of it
+  p2pd join link.txt --task my_task.py         your copy of the task's file
+  p2pd join - < link.txt
+  p2pd join                                    go on where this peer left off
+  p2pd join link.txt --shard 1/4 --state-dir ~/peer-2     a second peer on this machine
+  p2pd join link.txt --listen 0.0.0.0:6000 --advertise 203.0.113.5:6000
+"""
+
+
+def add_commands(commands: "Commands") -> None:
+    """The group's parser."""
+    parser = arguments.add_command(
+        commands,
+        "join",
+        _join,
+        summary="join a swarm and train with it",
+        description=DESCRIPTION,
+        examples=EXAMPLES,
+    )
+    parser.add_argument(
+        "link",
+        nargs="?",
+        metavar="LINK",
+        help="the invite link, a file that holds it, or - for standard input",
+    )
+    parser.add_argument(
+        "--task",
+        type=arguments.directory,
+        metavar="FILE",
+        help="your copy of the task's file, if the swarm's task is not a built-in one",
+    )
+    parser.add_argument(
+        "--shard",
+        type=arguments.config(_shard),
+        metavar="I/N",
+        help="train on part I (from 0) of the data cut into N (default: 0/1, all of it)",
+    )
+    parser.add_argument(
+        "--listen",
+        type=arguments.config(_listen),
+        metavar="HOST:PORT",
+        help="where other peers can connect; port 0 picks one (default: 0.0.0.0:0)",
+    )
+    parser.add_argument(
+        "--advertise",
+        type=arguments.config(_address),
+        action="append",
+        metavar="HOST:PORT",
+        help="the address to tell others instead of this machine's own; may be repeated",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=arguments.directory,
+        metavar="DIR",
+        help="where the task's data are (default: $P2PD_DATA_DIR, or the task's usual place)",
+    )
+    arguments.add_state_dir(
+        parser,
+        "where this peer keeps its key, its checkpoints and its control socket"
+        " (default: ~/.local/state/p2pd/ and a name made from the swarm's id)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=arguments.whole_number(1, MAX_ROUNDS),
+        default=0,
+        metavar="N",
+        help="leave when round N is complete (default: stay until told to stop)",
+    )
+    parser.add_argument(
+        "--name", type=arguments.display_name, metavar="NAME", help="what others see beside your id"
+    )
+    parser.add_argument(
+        "--threads",
+        type=arguments.whole_number(0, MAX_THREADS),
+        metavar="N",
+        help="CPU threads for training (default: 0, all)",
+    )
+    arguments.add_log_level(parser)
+
+
+def _shard(text: str) -> str:
+    from daemon.options import Shard
+
+    return str(Shard.parse(text))
+
+
+def _listen(text: str) -> str:
+    from protocol.uri import HostPort
+
+    return str(HostPort.parse(text, any_port=True))
+
+
+def _address(text: str) -> str:
+    from protocol.uri import HostPort
+
+    return str(HostPort.parse(text))
+
+
+def _join(options: argparse.Namespace) -> int:
+    from daemon.logs import set_up_logging
+
+    chosen = join_options(options)
+    set_up_logging(chosen.log_level, os.environ)
+
+    from daemon.main import run_peer
+
+    return run_peer(chosen)
+
+
+def join_options(options: argparse.Namespace) -> "JoinOptions":
+    """What to run: the command line, completed by what the state directory remembers.
+
+    Remembers it there in turn. Raises :class:`ConfigError`.
+    """
+    from daemon.options import JoinOptions, Shard
+    from daemon.state_dir import StateDir
+    from daemon.state_paths import swarm_directory
+    from protocol.invite import Invite
+    from protocol.uri import HostPort
+
+    invite = None if options.link is None else read_invite(options.link)
+    if options.state_dir is not None:
+        path: Path = options.state_dir
+    elif invite is not None:
+        path = swarm_directory(os.environ, invite.swarm_id)
+    else:
+        path = _only_membership()
+    with StateDir(path) as state_dir:
+        membership = _merge(options, invite, state_dir.read_membership(), path)
+        state_dir.write_membership(membership)
+    return JoinOptions(
+        state_dir=path,
+        invite=Invite.parse(membership.link),
+        task_file=Path(membership.task_file) if membership.task_file else None,
+        shard=Shard.parse(membership.shard),
+        listen=HostPort.parse(membership.listen, any_port=True),
+        advertise=tuple(HostPort.parse(address) for address in membership.advertise),
+        data_dir=Path(membership.data_dir) if membership.data_dir else None,
+        rounds=options.rounds,
+        name=membership.name,
+        threads=membership.threads,
+        log_level=options.log_level,
+    )
+
+
+def _merge(
+    options: argparse.Namespace,
+    invite: "Invite | None",
+    before: "Membership | None",
+    path: Path,
+) -> "Membership":
+    import msgspec
+
+    from daemon.state_dir import Membership
+    from protocol.errors import ConfigError
+    from protocol.invite import Invite
+
+    if invite is None:
+        if before is None:
+            raise ConfigError(
+                f"no peer has joined with state directory {path} yet: give an invite link"
+            )
+        membership = before
+    elif before is None:
+        membership = Membership(link=str(invite))
+    elif Invite.parse(before.link).swarm_id != invite.swarm_id:
+        raise ConfigError(
+            f"state directory {path} belongs to another swarm: give this one a --state-dir of its"
+            " own"
+        )
+    else:
+        membership = msgspec.structs.replace(before, link=str(invite))
+    given = {
+        "task_file": options.task and str(options.task),
+        "shard": options.shard,
+        "listen": options.listen,
+        "advertise": options.advertise and tuple(options.advertise),
+        "data_dir": options.data_dir and str(options.data_dir),
+        "name": options.name,
+        "threads": options.threads,
+    }
+    return msgspec.structs.replace(
+        membership, **{field: value for field, value in given.items() if value is not None}
+    )
+
+
+def read_invite(link: str) -> "Invite":
+    """The invite in ``link``: its text, ``-`` for standard input, or a file that holds it."""
+    from protocol.errors import ConfigError
+    from protocol.invite import PREFIX, Invite
+
+    if link.strip().startswith(PREFIX):
+        return Invite.parse(link)
+    if link == "-":
+        return Invite.parse(sys.stdin.read(MAX_LINK_FILE_BYTES))
+    try:
+        with open(link, encoding="utf-8", errors="replace") as file:
+            text = file.read(MAX_LINK_FILE_BYTES)
+    except OSError as error:
+        raise ConfigError(
+            f"{link!r} is neither an invite link (p2pd:…) nor a file that can be read"
+            f" ({error.strerror})"
+        ) from error
+    return Invite.parse(text)
+
+
+def _only_membership() -> Path:
+    from daemon.cli.exit_codes import UsageError
+    from daemon.state_paths import MEMBERSHIP_FILE, known_directories, service_directory
+    from protocol.errors import ConfigError
+
+    service = service_directory(os.environ)
+    if service is not None:
+        return service
+    found = [
+        path for path in known_directories(os.environ) if os.path.exists(path / MEMBERSHIP_FILE)
+    ]
+    if not found:
+        raise ConfigError("no swarm was joined from here yet: give an invite link, p2pd join LINK")
+    if len(found) > 1:
+        choices = ", ".join(map(str, found))
+        raise UsageError(
+            f"{len(found)} swarms were joined from here; say which with --state-dir: {choices}"
+        )
+    return found[0]

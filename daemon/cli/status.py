@@ -1,0 +1,185 @@
+"""``status`` and ``peers``: how a peer is doing, for people and for scripts."""
+
+import argparse
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from daemon.cli import arguments
+
+if TYPE_CHECKING:
+    from daemon.cli.arguments import Commands
+    from daemon.control_client import ControlClient
+    from daemon.status import PeerStatus, Status
+
+
+def add_commands(commands: "Commands") -> None:
+    """The group's parsers."""
+    parser = arguments.add_command(
+        commands,
+        "status",
+        _status,
+        summary="how a peer is doing",
+        description="Show how the peer is doing: the round it is in, how good the model is, who it"
+        " is connected to, and what is wrong, if anything, with what to do about it. Exits 0 when"
+        " all is well, 1 when something is not, 3 when no daemon runs.",
+        examples="  p2pd status\n"
+        "  p2pd status --json | jq .accuracy\n"
+        "  p2pd status --state-dir ~/peer-2",
+    )
+    arguments.add_running_state_dir(parser)
+    arguments.add_json(parser)
+
+    parser = arguments.add_command(
+        commands,
+        "peers",
+        _peers,
+        summary="the other peers, and over which path each is reached",
+        description="Show the other peers: the path to each and why it is that one, the round it"
+        " has, traffic, and how often something it sent was refused.",
+        examples="  p2pd peers\n  p2pd peers alice\n  p2pd peers --json",
+    )
+    parser.add_argument(
+        "peer",
+        nargs="?",
+        metavar="PEER",
+        help="only this one: its name, its id or the beginning of its id (exit code 5 if unknown)",
+    )
+    arguments.add_running_state_dir(parser)
+    arguments.add_json(parser)
+
+
+def _client(options: argparse.Namespace) -> "ControlClient":
+    from daemon.cli.running_peer import find_running
+    from daemon.control_client import ControlClient
+
+    return ControlClient(find_running(options.state_dir))
+
+
+def _status(options: argparse.Namespace) -> int:
+    from daemon.control_client import read_status
+
+    document = _client(options).status_json()
+    status = read_status(document)
+    if options.json:
+        sys.stdout.write(document.decode() + "\n")
+    else:
+        print(describe(status))
+    return 1 if status.health else 0
+
+
+def _peers(options: argparse.Namespace) -> int:
+    status = _client(options).status()
+    peers = status.peers if options.peer is None else (_find(status, options.peer),)
+    if options.json:
+        import msgspec
+
+        document = {"schema": 1, "peer_id": status.peer_id, "peers": peers}
+        sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+    elif not peers:
+        print("no other peers yet")
+    else:
+        print(peer_table(peers))
+    return 0
+
+
+def _find(status: "Status", wanted: str) -> "PeerStatus":
+    from daemon.cli.exit_codes import UnknownPeerError, UsageError
+
+    named = [peer for peer in status.peers if peer.name == wanted]
+    found = named or [peer for peer in status.peers if peer.peer_id.startswith(wanted)]
+    if not found:
+        raise UnknownPeerError(f"no peer {wanted!r} here; 'p2pd peers' lists those that are known")
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} peers match {wanted!r}; write more of the id")
+    return found[0]
+
+
+def describe(status: "Status") -> str:
+    """The status document for people."""
+    from daemon.cli import text
+    from daemon.printable import printable
+
+    of_rounds = f" of {status.rounds}" if status.rounds else ""
+    quality = [
+        ("accuracy", text.percent(status.accuracy)),
+        ("loss", text.number(status.loss)),
+        ("speed", text.number(status.samples_per_second, 0, " samples/s")),
+    ]
+    paths = Counter(peer.path for peer in status.peers)
+    path_counts = ", ".join(f"{count} {path}" for path, count in sorted(paths.items()))
+    named = f"{status.name} " if status.name else ""
+    lines = text.facts(
+        [
+            ("peer", f"{named}{status.peer_id}"),
+            ("swarm", f"{status.swarm}, task {status.task}, shard {status.shard}"),
+            ("phase", f"{status.phase}; round {status.round}{of_rounds} complete"),
+            ("model", ", ".join(f"{label} {value}" for label, value in quality)),
+            ("rendezvous", _rendezvous(status)),
+            ("addresses", ", ".join(status.addresses) or text.UNKNOWN),
+            (
+                "traffic",
+                f"{text.byte_count(status.bytes_sent)} sent,"
+                f" {text.byte_count(status.bytes_received)} received;"
+                f" updates: {status.updates_received} received,"
+                f" {status.updates_rejected} refused",
+            ),
+            ("running", f"p2pd {status.version}, for {text.duration(status.uptime_s)}"),
+            ("peers", f"{len(status.peers)}" + (f" ({path_counts})" if path_counts else "")),
+        ]
+    )
+    parts = [lines]
+    if status.peers:
+        parts.append(peer_table(status.peers))
+    parts.extend(
+        printable(f"! {item.code}: {item.text}") + "\n" + printable(f"  fix: {item.fix}")
+        for item in status.health
+    )
+    return "\n\n".join(parts)
+
+
+def _rendezvous(status: "Status") -> str:
+    from daemon.cli import text
+
+    rendezvous = status.rendezvous
+    parts = [rendezvous.state, f"announced {text.ago(rendezvous.last_announce_s)}"]
+    if rendezvous.clock_offset_ms is not None:
+        parts.append(f"its clock {rendezvous.clock_offset_ms:+.0f} ms")
+    return ", ".join([*parts, rendezvous.uri])
+
+
+def peer_table(peers: "tuple[PeerStatus, ...]") -> str:
+    """The peers, one a line."""
+    from daemon.cli import text
+
+    header = (
+        "PEER", "NAME", "PATH", "ADDRESS", "RTT", "ROUND", "SENT", "RECEIVED", "LAST UPDATE",
+        "REFUSED", "WHY THIS PATH",
+    )  # fmt: skip
+    return text.table(
+        header,
+        [
+            (
+                peer.peer_id[:8],
+                peer.name or text.UNKNOWN,
+                peer.path,
+                peer.address or text.UNKNOWN,
+                text.number(peer.rtt_ms, 1, " ms"),
+                _round(peer),
+                text.byte_count(peer.bytes_sent),
+                text.byte_count(peer.bytes_received),
+                text.ago(peer.last_update_s),
+                str(peer.rejects),
+                peer.reason,
+            )
+            for peer in peers
+        ],
+    )
+
+
+def _round(peer: "PeerStatus") -> str:
+    from daemon.cli import text
+
+    if peer.round is None:
+        return text.UNKNOWN
+    return f"{peer.round} (-{peer.round_lag})" if peer.round_lag else str(peer.round)

@@ -1,0 +1,52 @@
+"""Log lines: one a record, nothing in them acts on a terminal, no invite links."""
+
+import io
+import logging
+
+import pytest
+
+from daemon.logs import LogFormatter
+from protocol.invite import Invite
+from protocol.uri import ServerUri
+
+LINK = str(Invite(b"s" * 32, b"t" * 32, (ServerUri.parse("p2p://" + "a" * 52 + "@h:1"),)))
+
+
+def logged(message: str, *arguments: object, for_journal: bool = False, fail: bool = False) -> str:
+    output = io.StringIO()
+    handler = logging.StreamHandler(output)
+    handler.setFormatter(LogFormatter(for_journal=for_journal))
+    logger = logging.Logger("p2pd.test")
+    logger.addHandler(handler)
+    try:
+        if fail:
+            raise ValueError("bad \x1b[31m value")
+        logger.warning(message, *arguments)
+    except ValueError:
+        logger.exception(message, *arguments)
+    return output.getvalue()
+
+
+def test_escape_codes_and_line_breaks_in_what_others_sent_are_written_out() -> None:
+    line = logged("refused %s", "\x1b[2Jeve\n12:00:00 all is well\u202e")
+    assert line.count("\n") == 1
+    assert line.rstrip("\n").isprintable()
+    assert "\\x1b[2Jeve\\n12:00:00" in line
+
+
+@pytest.mark.parametrize("for_journal", [True, False])
+def test_invite_links_never_reach_the_log(for_journal: bool) -> None:
+    shown = logged("joining with %s now", LINK, for_journal=for_journal)
+    assert LINK[10:30] not in shown
+    assert "joining with p2pd:[redacted] now" in shown
+
+
+def test_tracebacks_keep_their_lines_and_are_escaped() -> None:
+    lines = logged("failed", fail=True).splitlines()
+    assert len(lines) > 3
+    assert all(line.isprintable() for line in lines)
+    assert "bad \\x1b[31m value" in lines[-1]
+
+
+def test_journal_gets_the_priority_instead_of_the_time() -> None:
+    assert logged("careful", for_journal=True) == "<4>p2pd.test: careful\n"
