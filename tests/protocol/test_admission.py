@@ -1,0 +1,169 @@
+"""Who is admitted to a swarm."""
+
+import pytest
+
+from protocol.admission import NO_PROOF, AdmissionBook, DeniedError, prove_admission
+from protocol.errors import ConfigError, VerificationError
+from protocol.identity import Identity
+from protocol.invite import Invite
+from protocol.swarm import (
+    MAX_STATEMENT_BYTES,
+    RoundSettings,
+    Swarm,
+    SwarmStatement,
+    TaskReference,
+    Token,
+    check_successor,
+    open_statement,
+    seal_statement,
+)
+from protocol.uri import HostPort, ServerUri
+
+FOUNDER, JOINER, OTHER = (Identity(letter * 32) for letter in (b"f", b"j", b"o"))
+TOKEN = Identity(b"t" * 32)
+NOW_MS = 1_800_000_000_000
+
+
+def statement(**changes: object) -> SwarmStatement:
+    fields: dict[str, object] = {
+        "name": "ours",
+        "nonce": b"n" * 16,
+        "version": 1,
+        "task": TaskReference(
+            name="digits",
+            builtin=True,
+            file_sha256=b"",
+            manifest_digest=b"m" * 32,
+            seed=1,
+            initial_state_digest=b"i" * 32,
+        ),
+        "settings": RoundSettings(),
+        "rendezvous": (),
+        "open": False,
+        "tokens": (Token(public_key=TOKEN.public_key, expires_ms=NOW_MS + 1000, uses=0),),
+        "members": (),
+        "banned": (),
+    }
+    return SwarmStatement(**(fields | changes))  # type: ignore[arg-type]  # a test's shorthand
+
+
+def swarm(**changes: object) -> Swarm:
+    return seal_statement(FOUNDER, statement(**changes))
+
+
+def proof(where: Swarm, token: Identity = TOKEN, peer: Identity = JOINER) -> bytes:
+    return prove_admission(token.secret, where.swarm_id, peer.peer_id)
+
+
+class TestAdmission:
+    def admit(self, where: Swarm, evidence: bytes, *, now_ms: int = NOW_MS) -> None:
+        AdmissionBook(where).check(JOINER.peer_id, evidence, now_ms=now_ms)
+
+    def refused(self, where: Swarm, evidence: bytes, text: str, *, now_ms: int = NOW_MS) -> None:
+        with pytest.raises(DeniedError, match=text):
+            self.admit(where, evidence, now_ms=now_ms)
+
+    def test_holder_of_an_invite_is_in(self) -> None:
+        where = swarm()
+        self.admit(where, proof(where))
+
+    def test_without_invite_nobody_is_in(self) -> None:
+        self.refused(swarm(), NO_PROOF, "shows no invite")
+
+    def test_founder_members_and_anyone_in_an_open_swarm_need_none(self) -> None:
+        AdmissionBook(swarm()).check(FOUNDER.peer_id, NO_PROOF, now_ms=NOW_MS)
+        self.admit(swarm(members=(JOINER.public_key,)), NO_PROOF)
+        self.admit(swarm(open=True), NO_PROOF)
+
+    def test_expired_invite_is_denied(self) -> None:
+        where = swarm()
+        self.refused(where, proof(where), "has expired", now_ms=NOW_MS + 1000)
+
+    def test_invite_made_out_to_another_is_denied(self) -> None:
+        where = swarm()
+        self.refused(where, proof(where, peer=OTHER), "made out to another")
+
+    def test_invite_of_another_swarm_is_denied(self) -> None:
+        self.refused(swarm(), proof(swarm(name="another")), "does not verify")
+
+    def test_invite_by_a_stranger_is_denied(self) -> None:
+        where = swarm()
+        self.refused(where, proof(where, token=OTHER), "not signed by this swarm's founder")
+
+    def test_damaged_invite_is_denied(self) -> None:
+        where = swarm()
+        evidence = bytearray(proof(where))
+        evidence[-1] ^= 1
+        self.refused(where, bytes(evidence), "does not verify")
+
+    def test_banned_peer_is_denied_whatever_it_shows(self) -> None:
+        where = swarm(banned=(JOINER.public_key,), open=True)
+        self.refused(where, proof(where), "banned")
+
+    def test_invite_for_one_admits_the_first_again_but_no_second(self) -> None:
+        where = swarm(
+            tokens=(Token(public_key=TOKEN.public_key, expires_ms=NOW_MS + 1000, uses=1),)
+        )
+        book = AdmissionBook(where)
+        for _ in range(2):
+            book.check(JOINER.peer_id, proof(where), now_ms=NOW_MS)
+        with pytest.raises(DeniedError, match="used 1 times already"):
+            book.check(OTHER.peer_id, proof(where, peer=OTHER), now_ms=NOW_MS)
+
+    def test_newer_statement_counts_from_then_on(self) -> None:
+        where = swarm()
+        book = AdmissionBook(where)
+        book.check(JOINER.peer_id, proof(where), now_ms=NOW_MS)
+        book.replace_statement(swarm(version=2, banned=(JOINER.public_key,)))
+        with pytest.raises(DeniedError, match="banned"):
+            book.check(JOINER.peer_id, proof(where), now_ms=NOW_MS)
+
+
+class TestStatement:
+    def test_is_opened_by_its_id(self) -> None:
+        made = swarm()
+        assert open_statement(made.raw, swarm_id=made.swarm_id, now_ms=NOW_MS) == made
+
+    def test_of_another_founder_under_this_id_is_refused(self) -> None:
+        made = swarm()
+        forged = seal_statement(OTHER, statement())
+        with pytest.raises(VerificationError, match="for swarm"):
+            open_statement(forged.raw, swarm_id=made.swarm_id, now_ms=NOW_MS)
+
+    def test_too_large_is_not_made(self) -> None:
+        members = tuple(number.to_bytes(32, "big") for number in range(MAX_STATEMENT_BYTES // 32))
+        with pytest.raises(VerificationError, match="at most"):
+            swarm(members=members)
+
+    def test_higher_version_succeeds_unless_it_changes_the_training(self) -> None:
+        old = swarm()
+        assert check_successor(old, swarm(version=2, open=True))
+        assert not check_successor(old, old)
+        with pytest.raises(VerificationError, match="changes the training"):
+            check_successor(old, swarm(version=2, settings=RoundSettings(rounds=7)))
+        with pytest.raises(VerificationError, match="another swarm"):
+            check_successor(old, swarm(name="another"))
+
+
+class TestInviteLink:
+    LINK = Invite(b"i" * 32, b"t" * 32, (ServerUri(b"k" * 32, HostPort("::1", 5555)),))
+
+    def test_is_read_as_it_was_written_also_broken_over_lines(self) -> None:
+        text = str(self.LINK)
+        assert Invite.parse(text) == self.LINK
+        assert Invite.parse(f"  {text[:40]}\n{text[40:]}\n") == self.LINK
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("https://example.org", "starts with 'p2pd:'"),
+            ("p2pd:", "damaged"),
+            ("p2pd:AAAA", "damaged"),
+            (str(LINK)[:-4], "damaged"),
+            ("p2pd:" + "A" * 5000, "pasted whole"),
+            ("p2pd:ü", "damaged"),
+        ],
+    )
+    def test_what_is_none_is_explained(self, text: str, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            Invite.parse(text)
