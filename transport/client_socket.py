@@ -26,6 +26,8 @@ class LinkEvent(enum.Enum):
 
     CONNECTED = "connected"
     """The CURVE handshake is done: the other side holds the key that was expected of it."""
+    UNREACHABLE = "unreachable"
+    """Nobody listens there, or no way leads there."""
     DISCONNECTED = "disconnected"
     HANDSHAKE_FAILED = "handshake failed"
     """Not the expected key, not ZeroMQ, or cut in the middle; libzmq tries again."""
@@ -35,6 +37,7 @@ class LinkEvent(enum.Enum):
 
 _LINK_EVENTS = {
     SocketEvent.READY: LinkEvent.CONNECTED,
+    SocketEvent.CLOSED: LinkEvent.UNREACHABLE,
     SocketEvent.DISCONNECTED: LinkEvent.DISCONNECTED,
     SocketEvent.HANDSHAKE_BROKEN: LinkEvent.HANDSHAKE_FAILED,
     SocketEvent.HANDSHAKE_VIOLATED: LinkEvent.HANDSHAKE_FAILED,

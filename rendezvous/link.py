@@ -1,0 +1,190 @@
+"""One connection to a rendezvous, from being made to being lost: requests, replies and notices."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+import msgspec
+import zmq
+
+from protocol.codec import decode, encode
+from protocol.errors import RemoteProtocolError, TransportError
+from protocol.rendezvous_messages import (
+    MAX_FRAME_BYTES,
+    FromServer,
+    Joined,
+    Left,
+    Notice,
+    Refused,
+    Reply,
+    Request,
+    Signal,
+)
+from protocol.uri import HostPort
+from rendezvous.clock import Clock
+from transport.client_socket import ClientSocket, LinkEvent
+from transport.curve import CurveKeys
+from transport.socket_options import CurveClientRole, SocketLimits
+
+CONNECT_TIMEOUT_S = 5.0
+MAX_PENDING = 256
+SOCKET_LIMITS = SocketLimits(max_message_bytes=MAX_FRAME_BYTES, handshake_s=5.0, heartbeat_s=5.0)
+
+_log = logging.getLogger(__name__)
+
+_LOST = {
+    LinkEvent.UNREACHABLE: "nobody listens there",
+    LinkEvent.DISCONNECTED: "the connection ended",
+    LinkEvent.HANDSHAKE_FAILED: "no rendezvous with the URI's key answers there",
+    LinkEvent.REFUSED: "the rendezvous does not let this key in",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply, and when it came."""
+
+    reply: Reply
+    round_trip_s: float
+    received_ms: int
+    """Unix milliseconds by this machine's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    future: asyncio.Future[Answer]
+    sent_at: float
+
+
+class RendezvousLink:
+    """A connection that is made once. An async context manager; once lost it stays lost."""
+
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        address: HostPort,
+        server_key: bytes,
+        keys: CurveKeys,
+        *,
+        on_notice: Callable[[Notice], None],
+        clock: Clock,
+    ) -> None:
+        self.address = address
+        self._on_notice = on_notice
+        self._clock = clock
+        self._socket = ClientSocket(
+            context,
+            address,
+            CurveClientRole(keys, server_key),
+            SOCKET_LIMITS,
+            on_message=self._on_message,
+            on_event=self._on_event,
+            reconnect=None,
+        )
+        self._settled = asyncio.Event()
+        self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._pending: dict[int, _Pending] = {}
+        self._last_request = 0
+
+    async def __aenter__(self) -> "RendezvousLink":
+        """Connect. Raises :class:`TransportError` with the reason when that fails."""
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._socket)
+            await self._settle()
+            self._resources = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._resources.aclose()
+        self.give_up("closed")
+
+    async def _settle(self) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._settled.wait()
+        except TimeoutError:
+            self.give_up(f"no answer in {CONNECT_TIMEOUT_S:.0f} s")
+        if self._lost.done():
+            raise TransportError(f"rendezvous {self.address}: {self._lost.result()}")
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is lost."""
+        return self._lost.done()
+
+    async def lost(self) -> str:
+        """Return when the connection is lost: why."""
+        return await asyncio.shield(self._lost)
+
+    def give_up(self, reason: str) -> None:
+        """Treat the connection as lost; every request that waits fails."""
+        if not self._lost.done():
+            self._lost.set_result(reason)
+        self._settled.set()
+        for pending in self._pending.values():
+            if not pending.future.done():
+                pending.future.set_exception(TransportError(f"rendezvous {self.address}: {reason}"))
+        self._pending.clear()
+
+    async def ask(self, request: Request, timeout_s: float) -> Answer:
+        """The reply to ``request``, whose number is set here.
+
+        Raises :class:`TransportError` when the connection is lost or no reply comes in time.
+        """
+        if self._lost.done() or len(self._pending) >= MAX_PENDING:
+            reason = self._lost.result() if self._lost.done() else "too many requests wait"
+            raise TransportError(f"rendezvous {self.address}: {reason}")
+        self._last_request += 1
+        number = self._last_request
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._pending[number] = _Pending(future, self._clock.monotonic())
+        try:
+            if not self._socket.send(encode(msgspec.structs.replace(request, request=number))):
+                raise TransportError(f"rendezvous {self.address}: it takes no more requests now")
+            async with asyncio.timeout(timeout_s):
+                return await future
+        except TimeoutError as error:
+            raise TransportError(
+                f"rendezvous {self.address}: no reply in {timeout_s:.0f} s"
+            ) from error
+        finally:
+            self._pending.pop(number, None)
+
+    def _on_message(self, frame: bytes) -> None:
+        try:
+            message: FromServer = decode(frame, FromServer, max_bytes=MAX_FRAME_BYTES)
+        except RemoteProtocolError as error:
+            _log.warning("rendezvous %s sent what is no message: %s", self.address, error)
+            return
+        match message:
+            case Joined() | Left() | Signal():
+                self._on_notice(message)
+            case _:
+                self._answer(message)
+
+    def _answer(self, reply: Reply) -> None:
+        if isinstance(reply, Refused):
+            reply = msgspec.structs.replace(reply, text=_printable(reply.text))
+        pending = self._pending.pop(reply.request, None)
+        if pending is not None and not pending.future.done():
+            round_trip_s = self._clock.monotonic() - pending.sent_at
+            pending.future.set_result(Answer(reply, round_trip_s, self._clock.now_ms()))
+
+    def _on_event(self, event: LinkEvent) -> None:
+        if event is LinkEvent.CONNECTED:
+            self._settled.set()
+        else:
+            self.give_up(_LOST[event])
+
+
+def _printable(text: str) -> str:
+    """``text`` as a log or a terminal can show it: a server may send escape codes."""
+    return "".join(character if character.isprintable() else "?" for character in text[:200])
