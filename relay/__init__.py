@@ -1,1 +1,1 @@
-"""The path of last resort: a relay that forwards sealed frames."""
+"""The path of last resort: a server that forwards sealed frames between peers, and its client."""

@@ -1,0 +1,52 @@
+"""What a relay's operator lets its peers take."""
+
+import math
+from dataclasses import dataclass
+
+UNLIMITED = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """The limits of one relay. Rates in bytes per second of sealed frames, charged to the sender.
+
+    The memory that peers can take is at most ``max_unread_bytes``, whatever they do by the rules;
+    one that breaks them is cut off by the length of its ZeroMQ queue.
+    """
+
+    peer_rate_bytes_s: float = UNLIMITED
+    total_rate_bytes_s: float = UNLIMITED
+    burst_s: float = 1.0
+    """How many seconds of its rate a peer may save up."""
+
+    window_bytes: int = 4 << 20
+    """Most bytes on the way to a peer on one link. A link's rate is at most this by its round
+    trip time."""
+    max_peer_unread_bytes: int = 16 << 20
+    """Most bytes on the way to one peer, over all its links."""
+    max_unread_bytes: int = 512 << 20
+    """Most bytes on the way in the whole relay."""
+
+    max_peers: int = 4096
+    max_peers_per_network: int = 256
+    """Of one IPv4 /24 or IPv6 /48: keys cost nothing, addresses do."""
+    max_links_per_peer: int = 64
+    max_asks_per_peer: int = 16
+    """How many links may wait for one peer's answer."""
+    link_quota_bytes: float = UNLIMITED
+    """A link that has carried so much is closed."""
+    peer_quota_bytes: float = UNLIMITED
+    """What a peer may send in ``quota_period_s``."""
+    quota_period_s: float = 24 * 3600.0
+
+    control_rate_s: float = 50.0
+    """Control messages a second, each peer's."""
+    control_burst: float = 500.0
+
+    consent_timeout_s: float = 10.0
+    idle_s: float = 300.0
+    """A link without data for so long is closed."""
+    silence_s: float = 30.0
+    """A peer that says nothing at all for so long, not even a ping, is gone."""
+    stall_s: float = 60.0
+    """A peer that takes nothing of what waits for it for so long is gone."""
