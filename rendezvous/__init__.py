@@ -1,7 +1,5 @@
-"""How peers find each other: the rendezvous' server and its client."""
+"""How peers find each other. What a peer needs; the server is :mod:`rendezvous.server`."""
 
 from rendezvous.client import RendezvousClient
-from rendezvous.registry_limits import RegistryLimits
-from rendezvous.server import serve_rendezvous
 
-__all__ = ["RegistryLimits", "RendezvousClient", "serve_rendezvous"]
+__all__ = ["RendezvousClient"]

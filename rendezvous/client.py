@@ -115,6 +115,9 @@ class RendezvousClient:
     ) -> None:
         self._running.cancel()
         try:
+            if kind is not None and not issubclass(kind, asyncio.CancelledError):
+                # Not the group's affair: it would come out wrapped in an ExceptionGroup.
+                kind = error = traceback = None
             await self._tasks.__aexit__(kind, error, traceback)
         finally:
             self._context.term()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Protocol
 
 from protocol.errors import ConfigError
-from rendezvous.atomic_file import sync_directory, write_atomically
 from rendezvous.directory import Change, Directory, StatementStored
 from rendezvous.snapshot import (
     MAX_SNAPSHOT_BYTES,
@@ -20,6 +19,7 @@ from rendezvous.snapshot import (
     decode_snapshot,
     encode_snapshot,
 )
+from transport.atomic_file import sync_directory, write_atomically
 
 SAVE_INTERVAL_S = 10.0
 """How long a change may wait for others to be written with it, unless someone waits for it."""

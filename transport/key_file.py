@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from protocol.errors import ConfigError
+from transport.atomic_file import sync_directory
 
 SECRET_BYTES = 32
 _OWNER_ONLY = 0o600
@@ -79,11 +80,7 @@ def _create(path: Path, secret: bytes) -> None:
             os.link(temporary, path)
     finally:
         os.unlink(temporary)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(path.parent)
 
 
 def _explain(path: Path, error: OSError) -> ConfigError:

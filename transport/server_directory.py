@@ -10,6 +10,7 @@ from pathlib import Path
 
 from protocol.errors import ConfigError
 from protocol.uri import HostPort, ServerUri
+from transport.atomic_file import write_atomically
 from transport.curve import CurveKeys
 from transport.key_file import read_or_create_secret
 
@@ -28,10 +29,8 @@ class ServerDirectory:
     def publish(self, address: HostPort) -> ServerUri:
         """The server's URI at ``address``, which lies in the file ``uri`` from now on."""
         uri = ServerUri(self.keys.public, reachable(address))
-        temporary = self.path / f".{URI_FILE}"
         try:
-            temporary.write_text(f"{uri}\n")
-            os.replace(temporary, self.path / URI_FILE)
+            write_atomically(self.path / URI_FILE, f"{uri}\n".encode(), mode=0o644)
         except OSError as error:
             raise ConfigError(f"cannot write {self.path / URI_FILE}: {error.strerror}") from error
         return uri
@@ -49,11 +48,12 @@ def open_server_directory(path: Path) -> Iterator[ServerDirectory]:
     except OSError as error:
         raise ConfigError(f"cannot use state directory {path}: {error.strerror}") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"another server runs in {path}: stop it, or name another") from error
         secret = read_or_create_secret(path / KEY_FILE, lambda: CurveKeys.generate().secret)
         yield ServerDirectory(path, CurveKeys.from_secret(secret))
-    except BlockingIOError as error:
-        raise ConfigError(f"another server runs in {path}: stop it, or name another") from error
     finally:
         os.close(lock)
 

@@ -26,9 +26,8 @@ MAX_PENDING = 256
 
 _VERSION = b"1.0"
 _OK = b"200"
-# libzmq hangs up on 300 without a word, and the other side tries again by itself;
-# after a 400 it is told, and does not.
-_LATER = b"300"
+# Also for what may pass, like a timeout: the other side is told, and may try again. On a 300
+# ("later") libzmq does nothing at all until HANDSHAKE_IVL ends the connection.
 _REFUSED = b"400"
 
 _log = logging.getLogger(__name__)
@@ -75,6 +74,9 @@ class ZapAuthenticator:
         for task in self._running:
             task.cancel()
         try:
+            if kind is not None and not issubclass(kind, asyncio.CancelledError):
+                # Not the group's affair: it would come out wrapped in an ExceptionGroup.
+                kind = error = traceback = None
             await self._tasks.__aexit__(kind, error, traceback)
         finally:
             self._socket.close()
@@ -93,7 +95,7 @@ class ZapAuthenticator:
             self._answer(route, request, _REFUSED, "domain")
             return
         if self._pending >= MAX_PENDING:
-            self._answer(route, request, _LATER, "busy")
+            self._answer(route, request, _REFUSED, "busy")
             return
         self._pending += 1
         task = self._tasks.create_task(
@@ -107,11 +109,11 @@ class ZapAuthenticator:
             async with asyncio.timeout(ADMIT_TIMEOUT_S):
                 admitted = await admit(key, ip)
         except TimeoutError:
-            self._answer(route, request, _LATER, "timeout")
+            self._answer(route, request, _REFUSED, "timeout")
         except Exception:
             # Whatever is wrong with one answer, the next connection has to get its own.
             _log.exception("admission check of %s failed", ip)
-            self._answer(route, request, _LATER, "error")
+            self._answer(route, request, _REFUSED, "error")
         else:
             if admitted:
                 self._answer(route, request, _OK, "admitted", key_to_z85(key))
