@@ -1,0 +1,54 @@
+"""The rendezvous as a process: signals, systemd, and its URI on standard output."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import uvloop
+
+from daemon.sd_notify import SystemdNotifier, feed_watchdog
+from protocol.errors import ConfigError
+from protocol.uri import HostPort, ServerUri
+from rendezvous.server import serve_rendezvous
+
+
+def run_rendezvous(*, listen: HostPort, advertise: HostPort | None, state_dir: Path) -> int:
+    """Run a rendezvous until SIGINT or SIGTERM; the exit code.
+
+    Raises :class:`ConfigError` when it cannot be started.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(listen, advertise, state_dir, SystemdNotifier(os.environ)))
+    return 0
+
+
+async def _serve(
+    listen: HostPort, advertise: HostPort | None, state_dir: Path, notifier: SystemdNotifier
+) -> None:
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        notifier.stopping()
+        stop.set()
+
+    def on_ready(uri: ServerUri) -> None:
+        print(uri, flush=True)
+        notifier.ready(f"{uri}")
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    failure: ConfigError | None = None
+    async with asyncio.TaskGroup() as group:
+        # The service is this one event loop: while it turns, it is alive.
+        feeder = group.create_task(feed_watchdog(notifier, lambda: True))
+        try:
+            await serve_rendezvous(
+                listen, state_dir, on_ready=on_ready, stop=stop, advertise=advertise
+            )
+        except ConfigError as error:  # kept out of the group, which would wrap it
+            failure = error
+        feeder.cancel()
+    if failure is not None:
+        raise failure
