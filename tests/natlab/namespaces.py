@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import socket
 import struct
@@ -24,6 +25,7 @@ _PREFIX = "p2pdlab"
 _DIRECTORY = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
 _COMMAND_TIMEOUT_S = 20
+_KILL_TIMEOUT_S = 10
 
 T = TypeVar("T")
 
@@ -121,8 +123,9 @@ def destroy(namespaces: Iterable[Namespace]) -> None:
     doomed = [one for one in namespaces if (_DIRECTORY / one.name).exists()]
     if not doomed:
         return
-    for pid in _processes_inside(doomed):
-        _kill(pid)
+    # Again, for what was forked meanwhile.
+    while pids := _processes_inside(doomed):
+        _kill(pids)
     # -force goes on past a name that another laboratory's cleaning took first.
     commands = "\n".join(f"netns del {one.name}" for one in doomed)
     subprocess.run(
@@ -190,22 +193,37 @@ def _start_time(pid: int) -> str | None:
 
 
 def _processes_inside(namespaces: Iterable[Namespace]) -> list[int]:
-    inodes = {(_DIRECTORY / one.name).stat().st_ino for one in namespaces}
-    pids = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            inode = (entry / "ns/net").stat().st_ino
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # ended in the meantime
-        if inode in inodes:
-            pids.append(int(entry.name))
-    return pids
+    inodes = {inode for one in namespaces if (inode := _inode(_DIRECTORY / one.name)) is not None}
+    return [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _inode(entry / "ns/net") in inodes
+    ]
 
 
-def _kill(pid: int) -> None:
+def _inode(path: Path) -> int | None:
+    """None for what is gone: an ended process, a zombie, a namespace that another one removed."""
     try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # it ended by itself
+        return path.stat().st_ino
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _kill(pids: Iterable[int]) -> None:
+    """Kills the processes and waits until they are dead."""
+    for pid in pids:
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue  # it ended by itself
+        try:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            poll = select.poll()
+            poll.register(handle, select.POLLIN)
+            ended = poll.poll(_KILL_TIMEOUT_S * 1000)
+        except ProcessLookupError:
+            continue
+        finally:
+            os.close(handle)
+        if not ended:
+            raise NatLabError(f"process {pid} does not die")
