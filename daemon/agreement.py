@@ -123,7 +123,9 @@ class RoundAgreement:
         self._newcomers: frozenset[PeerId] = frozenset()
         self._ballot = 0
         self._ballot_since = 0.0
-        self._quorum_since: float | None = None
+        self._patient_until: float | None = None
+        """While set, a leader with a quorum of promises waits for more."""
+        self._has_been_patient = False
         self._promises: dict[PeerId, tuple[Promise, bytes]] = {}
         self._proposal: Proposal | None = None
         self._proposal_signers: frozenset[PeerId] = frozenset()
@@ -213,14 +215,15 @@ class RoundAgreement:
         if self.state in (AgreementState.OPEN, AgreementState.DECIDED):
             return None
         deadline = self._ballot_since + BALLOT_TIMEOUT_S
-        if self._quorum_since is not None and self._proposal is None:
-            deadline = min(deadline, self._quorum_since + PATIENCE_S)
-        return deadline
+        return deadline if self._patient_until is None else min(deadline, self._patient_until)
 
     def handle_timer(self, now: float) -> None:
         """Time has passed."""
         if self.state in (AgreementState.OPEN, AgreementState.DECIDED):
             return
+        if self._patient_until is not None and now >= self._patient_until:
+            self._patient_until = None
+            self._has_been_patient = True
         if now >= self._ballot_since + BALLOT_TIMEOUT_S:
             self._enter_ballot(self._ballot + 1, now)
         self._advance(now)
@@ -279,7 +282,8 @@ class RoundAgreement:
             return
         self._ballot = ballot
         self._ballot_since = now
-        self._quorum_since = None
+        self._patient_until = None
+        self._has_been_patient = False
         self._proposal = None
         self._wanted = ()
         self.state = AgreementState.PROMISED
@@ -323,10 +327,11 @@ class RoundAgreement:
         promises = self._promises_at(self._ballot)
         if self._me not in promises or not self._is_quorum(promises):
             return
-        if self._quorum_since is None:
-            self._quorum_since = now
-        if not self._live <= promises.keys() and now < self._quorum_since + PATIENCE_S:
+        if not self._live <= promises.keys() and not self._has_been_patient:
+            if self._patient_until is None:
+                self._patient_until = now + PATIENCE_S
             return
+        self._patient_until = None
         alive = {peer: pair for peer, pair in promises.items() if peer in self._live}
         use = alive if self._is_quorum(alive) else promises
         outcome = set_that_follows(promise for promise, _ in use.values())

@@ -18,7 +18,7 @@ from daemon.lineage import Lineage, Position, Rivals, find_rivals, should_take
 from daemon.refusals import Refusals
 from daemon.speaker import Speaker
 from daemon.standings import Standings
-from daemon.task_worker import TaskWorker
+from daemon.trainer import Trainer
 from ml.worker_messages import StateReady
 from protocol.agreement_messages import Certificate
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError, WorkerError
@@ -56,7 +56,7 @@ class CatchUp:
         standings: Standings,
         speaker: Speaker,
         blobs: BlobService,
-        worker: TaskWorker,
+        worker: Trainer,
         serve: Callable[[StateReady], None],
         keep: Callable[[Certificate], None],
         max_state_bytes: int,

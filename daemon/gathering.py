@@ -95,12 +95,14 @@ class Gathering:
 
     def get_timer(self) -> float | None:
         """When :meth:`handle_timer` wants to be called."""
-        if self.certificate is not None or not self._candidates:
+        if self.certificate is not None or self._me != min(self._candidates, default=None):
             return None
         if self._proposed_until is not None:
             return self._proposed_until
         settled = self._candidates_since + SETTLE_S
-        return settled if self._are_enough() else max(settled, self._since + PATIENCE_S)
+        if self._are_enough():
+            return settled
+        return max(settled, self._since + PATIENCE_S) if self._round > 0 else None
 
     def handle_timer(self, now: float) -> None:
         """Time has passed."""

@@ -19,7 +19,7 @@ from daemon.round_clock import RoundClock
 from daemon.speaker import Speaker
 from daemon.standings import Standings
 from daemon.status import Phase
-from daemon.task_worker import TaskWorker
+from daemon.trainer import Trainer
 from ml.worker_messages import Blob, StateReady, Trained
 from protocol.agreement_messages import Certificate
 from protocol.envelope import Domain, VerifiedMessage
@@ -50,7 +50,7 @@ class Round:
         lineage: Lineage,
         settings: RoundSettings,
         exchange: Exchange,
-        worker: TaskWorker,
+        worker: Trainer,
         standings: Standings,
         speaker: Speaker,
         serve: Callable[[Blob], None],
@@ -177,9 +177,9 @@ class Round:
             if certificate is not None:
                 return certificate
             timers = [self._deadlines.get_timer(now), self._agreement.get_timer()]
-            wait_s = min(timer for timer in timers if timer is not None) - now
+            deadline = min((timer for timer in timers if timer is not None), default=None)
             with contextlib.suppress(TimeoutError):  # a deadline, to be looked at above
-                async with asyncio.timeout(max(0.0, wait_s)):
+                async with asyncio.timeout(None if deadline is None else deadline - now):
                     await self._wake.wait()
 
     def _observe(self, now: float) -> None:

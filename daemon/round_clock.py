@@ -34,11 +34,11 @@ class RoundClock:
         """Whether a peer that still trains should end with what it has."""
         return now >= self._closes_at() - self._grace_s / 2
 
-    def get_timer(self, now: float) -> float:
-        """The next moment at which one of the answers can change by itself."""
+    def get_timer(self, now: float) -> float | None:
+        """The next moment at which one of the answers can change by itself, if any is left."""
         closes_at = self._closes_at()
         hurry_at = closes_at - self._grace_s / 2
-        return hurry_at if now < hurry_at else closes_at
+        return next((moment for moment in (hurry_at, closes_at) if moment > now), None)
 
     def _closes_at(self) -> float:
         if self._grace_since is None:

@@ -20,7 +20,7 @@ from daemon.round import Round
 from daemon.speaker import Speaker
 from daemon.standings import Standings
 from daemon.status import Phase
-from daemon.task_worker import TaskWorker
+from daemon.trainer import Trainer
 from ml.worker_messages import Blob, StateReady
 from protocol.agreement_messages import AgreementMessage, Certificate
 from protocol.codec import decode
@@ -55,7 +55,7 @@ class Training:
         settings: RoundSettings,
         exchange: Exchange,
         blobs: BlobService,
-        worker: TaskWorker,
+        worker: Trainer,
         standings: Standings,
         speaker: Speaker,
         catch_up: CatchUp,

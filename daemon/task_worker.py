@@ -1,0 +1,143 @@
+"""The worker as the rest of the daemon sees it: always there, if perhaps not at the moment.
+
+A worker process that dies is started again from its last checkpoint; what it was asked meanwhile
+waits, and what it was doing is asked again. The peer stays in the swarm all the while, and says that
+it is not ready.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from daemon.lineage import Position
+from daemon.worker_process import WorkerDiedError, WorkerProcess
+from ml.worker_messages import (
+    Blob,
+    Contribution,
+    Exported,
+    OpenTask,
+    StateReady,
+    TaskOpened,
+    Trained,
+)
+from protocol.errors import ConfigError, WorkerError
+
+T = TypeVar("T")
+
+FIRST_DELAY_S = 1.0
+LONGEST_DELAY_S = 60.0
+MAX_ATTEMPTS = 3
+"""How often one request is asked again after the worker died of it, before it fails."""
+
+_log = logging.getLogger("p2pd.worker")
+
+
+class TaskWorker:
+    """Asks a :class:`WorkerProcess`, and keeps it alive."""
+
+    def __init__(
+        self, process: WorkerProcess, opening: OpenTask, *, on_change: Callable[[], None]
+    ) -> None:
+        """``on_change`` is called whenever :attr:`is_ready` changed."""
+        self._process = process
+        self._opening = opening
+        self._on_change = on_change
+        self._up = asyncio.Event()
+        self._finish_early = False
+        self.last_failure = ""
+        """Why it is being started again; empty while it runs."""
+        self.opened: TaskOpened | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the worker has the task loaded and can be asked now."""
+        return self._up.is_set()
+
+    async def open(self) -> TaskOpened:
+        """Load the task for the first time. Raises :class:`ConfigError` or :class:`WorkerError`."""
+        self.opened = await self._process.open_task(self._opening)
+        self._up.set()
+        self._on_change()
+        return self.opened
+
+    async def keep_alive(self, restarted: Callable[[Position], None]) -> None:
+        """Start the worker again whenever it dies; ``restarted`` is told what it then holds.
+
+        Runs until cancelled. Raises :class:`ConfigError` when the task cannot be loaded any more.
+        """
+        delay_s = FIRST_DELAY_S
+        while True:
+            self.last_failure = await self._process.wait_died()
+            self._up.clear()
+            self._on_change()
+            _log.warning("%s; starting it again from its last checkpoint", self.last_failure)
+            try:
+                await self._process.restart()
+                opened = await self._process.open_task(self._opening)
+            except WorkerError as error:
+                _log.error("the worker does not start (%s), again in %.0f s", error, delay_s)
+                await asyncio.sleep(delay_s)
+                delay_s = min(LONGEST_DELAY_S, 2 * delay_s)
+                continue
+            delay_s = FIRST_DELAY_S
+            self.opened = opened
+            self.last_failure = ""
+            self._up.set()
+            restarted(Position(opened.round, opened.state.root))
+            self._on_change()
+
+    async def train(self, round_number: int) -> Trained:
+        """Train a round. Raises :class:`WorkerError`."""
+        self._finish_early = False
+
+        async def ask() -> Trained:
+            training = asyncio.ensure_future(self._process.train(round_number))
+            if self._finish_early:
+                await self._process.finish_training()
+            return await training
+
+        return await self._ask(ask)
+
+    def finish_training(self) -> None:
+        """End the training that runs, or is about to, after the step in hand."""
+        if not self._finish_early:
+            self._finish_early = True
+            self._process.request_finish()
+
+    async def check_update(self, path: Path) -> None:
+        """Return if the update in ``path`` is sound. Raises :class:`VerificationError`."""
+        await self._ask(lambda: self._process.check_update(path))
+
+    async def apply(self, round_number: int, contributions: tuple[Contribution, ...]) -> StateReady:
+        """Average a round's updates: the new state. Raises :class:`WorkerError`."""
+
+        async def ask() -> StateReady:
+            # A worker that died after its checkpoint was written has this round behind it.
+            if self.opened is not None and self.opened.round == round_number:
+                own: Blob = self.opened.state
+                return await self._process.load_state(round_number, Path(own.path), own.root)
+            return await self._process.apply(round_number, contributions)
+
+        return await self._ask(ask)
+
+    async def load_state(self, round_number: int, path: Path, root: bytes) -> StateReady:
+        """Take over a state. Raises :class:`VerificationError` when it is not sound."""
+        return await self._ask(lambda: self._process.load_state(round_number, path, root))
+
+    async def export(self, path: Path) -> Exported:
+        """Write the current model to ``path``. Raises :class:`WorkerError`."""
+        return await self._ask(lambda: self._process.export(path))
+
+    async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            await self._up.wait()
+            try:
+                return await ask()
+            except WorkerDiedError:
+                if attempt == MAX_ATTEMPTS:
+                    raise
+                self._up.clear()
+        raise AssertionError("unreachable")

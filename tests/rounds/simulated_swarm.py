@@ -1,0 +1,390 @@
+"""Whole swarms in one process: the real rounds, exchange, agreement and blobs of each peer, over an
+in-memory network with latency, kills, stops and partitions, on virtual time. The trainer is a toy
+whose state is a few bytes, so that equal histories, and only they, give equal states.
+"""
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from daemon.blob_service import BlobService
+from daemon.blob_store import BlobStore
+from daemon.catch_up import CatchUp
+from daemon.clock import Clock
+from daemon.exchange import Exchange
+from daemon.lineage import Lineage, Position
+from daemon.refusals import Refusals
+from daemon.speaker import Speaker
+from daemon.standings import Standings
+from daemon.training import Training
+from ml.worker_messages import Blob, Contribution, StateReady, Trained
+from protocol.agreement_messages import Certificate
+from protocol.codec import decode
+from protocol.errors import VerificationError
+from protocol.identity import Identity, PeerId
+from protocol.merkle import CHUNK_BYTES, leaves_of, merkle_root
+from protocol.peer_messages import (
+    ChunkMissing,
+    ChunkRequest,
+    PeerMessage,
+    UpdateOffer,
+    UpdateRequest,
+)
+from protocol.swarm import RoundSettings
+
+SWARM_ID = b"s" * 32
+SILENT_S = 5.0
+LATENCY_S = 0.02
+CHUNK_S = 0.05
+INITIAL = b"initial state"
+
+
+class LoopClock(Clock):
+    """The virtual loop's time, as both clocks."""
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def now_ms(self) -> int:
+        return int(self.monotonic() * 1000)
+
+
+def make_blob(path: Path, content: bytes) -> Blob:
+    path.write_bytes(content)
+    leaves = tuple(
+        leaves_of(content[at : at + CHUNK_BYTES] for at in range(0, len(content), CHUNK_BYTES))
+    )
+    return Blob(path=str(path), size_bytes=len(content), root=merkle_root(leaves), leaves=leaves)
+
+
+class ToyTrainer:
+    """A state that is the hash of all that went into it."""
+
+    def __init__(self, directory: Path, *, name: str, training_s: float, size_bytes: int) -> None:
+        self.training_s = training_s
+        self.is_ready = True
+        self.state = INITIAL
+        self.poison = b""
+        """Goes into this peer's updates; others' checks refuse it."""
+        self.applied: list[tuple[int, tuple[str, ...]]] = []
+        self._directory = directory
+        self._name = name
+        self._size_bytes = size_bytes
+        self._finish = asyncio.Event()
+
+    def state_blob(self) -> Blob:
+        return make_blob(self._directory / f"{hashlib.sha256(self.state).hexdigest()}", self.state)
+
+    async def train(self, round_number: int) -> Trained:
+        self._finish.clear()
+        began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(self.training_s):
+                await self._finish.wait()
+        except TimeoutError:
+            pass  # trained to the end
+        seconds = asyncio.get_running_loop().time() - began
+        content = f"{self._name} {round_number} ".encode() + self.state + self.poison
+        content = content.ljust(self._size_bytes, b".")
+        return Trained(
+            request=0,
+            round=round_number,
+            update=make_blob(self._directory / f"update-{round_number}", content),
+            sample_count=max(1, int(seconds * 100)),
+            steps=1,
+            loss=0.5,
+            seconds=seconds,
+        )
+
+    def finish_training(self) -> None:
+        self._finish.set()
+
+    async def check_update(self, path: Path) -> None:
+        if b"poison" in path.read_bytes():
+            raise VerificationError("tensor 'weight' holds NaN")
+
+    async def apply(self, round_number: int, contributions: tuple[Contribution, ...]) -> StateReady:
+        await asyncio.sleep(0.1)
+        digest = hashlib.sha256(self.state)
+        for one in sorted(contributions, key=lambda item: item.peer_id):
+            digest.update(Path(one.path).read_bytes() + str(one.sample_count).encode())
+        self.state = f"state {round_number} ".encode() + digest.digest()
+        self.applied.append((round_number, tuple(sorted(one.peer_id for one in contributions))))
+        return self._ready(round_number)
+
+    async def load_state(self, round_number: int, path: Path, root: bytes) -> StateReady:
+        self.state = path.read_bytes()
+        return self._ready(round_number)
+
+    def _ready(self, round_number: int) -> StateReady:
+        blob = self.state_blob()
+        return StateReady(request=0, round=round_number, state=blob, loss=0.5, accuracy=0.5)
+
+
+class SimulatedPeer:
+    """One peer: everything of the daemon that concerns rounds."""
+
+    def __init__(
+        self,
+        swarm: "SimulatedSwarm",
+        number: int,
+        directory: Path,
+        *,
+        training_s: float,
+        size_bytes: int,
+    ) -> None:
+        self.swarm = swarm
+        self.identity = Identity(number.to_bytes(32, "big"))
+        self.id = self.identity.peer_id
+        directory.mkdir()
+        self.trainer = ToyTrainer(
+            directory, name=str(number), training_s=training_s, size_bytes=size_bytes
+        )
+        self.stopped = False
+        self.inbox: list[tuple[PeerId, bytes, bool]] = []
+        self.certificates: list[Certificate] = []
+        self._tasks: asyncio.TaskGroup
+        clock = LoopClock()
+        self.refusals = Refusals(clock)
+        self.speaker = Speaker(
+            self.identity,
+            SWARM_ID,
+            own_proof=b"",
+            send=lambda peer, data: swarm.send(self.id, peer, data, bulk=False),
+            peers=lambda: swarm.connected(self.id),
+            clock=clock,
+        )
+        self.store = BlobStore(directory / "spool")
+        self.blobs = BlobService(
+            self.store,
+            send=self.speaker.send,
+            send_bulk=lambda peer, data: swarm.send(self.id, peer, data, bulk=True),
+            bulk_room=lambda peer: 1 << 30 if peer in swarm.connected(self.id) else 0,
+            refusals=self.refusals,
+            clock=clock,
+        )
+        self.standings = Standings(lambda: swarm.live(self.id))
+        self.exchange = Exchange(
+            blobs=self.blobs,
+            open_update=self.speaker.open_update,
+            check_admission=lambda peer, proof: None,
+            check_content=self.trainer.check_update,
+            send=self.speaker.send,
+            spawn=self._spawn,
+            on_change=lambda: self.training.wake(),
+            on_update=lambda peer: None,
+            refusals=self.refusals,
+            max_update_bytes=1 << 24,
+        )
+        state = self.trainer.state_blob()
+        lineage = Lineage(Position(0, state.root), None)
+        catch_up = CatchUp(
+            lineage=lineage,
+            standings=self.standings,
+            speaker=self.speaker,
+            blobs=self.blobs,
+            worker=self.trainer,
+            serve=lambda ready: self.store.add_local(ready.state),
+            keep=self.certificates.append,
+            max_state_bytes=1 << 24,
+            refusals=self.refusals,
+        )
+        self.training = Training(
+            me=self.id,
+            lineage=lineage,
+            settings=swarm.settings,
+            exchange=self.exchange,
+            blobs=self.blobs,
+            worker=self.trainer,
+            standings=self.standings,
+            speaker=self.speaker,
+            catch_up=catch_up,
+            keep=self.certificates.append,
+            own_rounds=0,
+            refusals=self.refusals,
+            clock=clock,
+        )
+        self._state = state
+
+    @property
+    def round(self) -> int:
+        return self.training.lineage.position.round
+
+    def contributors(self, round_number: int) -> set[PeerId]:
+        """Whose updates this peer averaged in a round."""
+        return {
+            PeerId(peer)
+            for number, peers in self.trainer.applied
+            if number == round_number
+            for peer in peers
+        }
+
+    async def run(self) -> None:
+        with self.store:
+            self.store.add_local(self._state)
+            try:
+                async with asyncio.TaskGroup() as self._tasks:
+                    await self.training.run()
+            finally:
+                self.blobs.close()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._tasks.create_task(coroutine)
+
+    def take(self, source: PeerId, data: bytes, bulk: bool) -> None:
+        if bulk:
+            self.blobs.receive_chunk(source, data)
+            return
+        message = decode(data, PeerMessage)
+        match message:
+            case UpdateOffer():
+                self.exchange.receive_offer(source, message)
+            case UpdateRequest():
+                self.exchange.receive_request(source, message)
+            case ChunkRequest():
+                self.blobs.receive_request(source, message)
+            case ChunkMissing():
+                self.blobs.receive_missing(source, message)
+            case _:
+                self.training.receive(source, message)
+
+
+class SimulatedSwarm:
+    """The peers and the network between them."""
+
+    def __init__(self, directory: Path, settings: RoundSettings) -> None:
+        self.settings = settings
+        self.peers: dict[PeerId, SimulatedPeer] = {}
+        self._directory = directory
+        self._numbers = itertools.count(1)
+        self._tasks: dict[PeerId, asyncio.Task[None]] = {}
+        self._cut: set[frozenset[PeerId]] = set()
+        self._silent_since: dict[PeerId, float] = {}
+        self._parted_since: dict[frozenset[PeerId], float] = {}
+
+    async def __aenter__(self) -> "SimulatedSwarm":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def add(self, training_s: float = 2.0, size_bytes: int = 100) -> SimulatedPeer:
+        number = next(self._numbers)
+        peer = SimulatedPeer(
+            self,
+            number,
+            self._directory / str(number),
+            training_s=training_s,
+            size_bytes=size_bytes,
+        )
+        self.peers[peer.id] = peer
+        self._tasks[peer.id] = asyncio.get_running_loop().create_task(peer.run())
+        for other in self.connected(peer.id):
+            self.peers[other].training.greet(peer.id)
+            peer.training.greet(other)
+        return peer
+
+    def check(self) -> None:
+        """Raise what a peer died of."""
+        for task in self._tasks.values():
+            if task.done() and not task.cancelled():
+                task.result()
+
+    def kill(self, peer: SimulatedPeer) -> None:
+        """The process is gone, and its connections are closed."""
+        others = self.connected(peer.id)
+        self._tasks[peer.id].cancel()
+        del self.peers[peer.id]
+        for other in others:
+            self.peers[other].training.forget(peer.id)
+            self.peers[other].blobs.drop_peer(peer.id)
+
+    def stop(self, peer: SimulatedPeer) -> None:
+        """SIGSTOP: nothing is closed, nothing is answered. What it would do by itself goes on in
+        the simulation, but nobody hears of it."""
+        peer.stopped = True
+        self._silent_since[peer.id] = asyncio.get_running_loop().time()
+
+    def go_on(self, peer: SimulatedPeer) -> None:
+        """SIGCONT."""
+        peer.stopped = False
+        del self._silent_since[peer.id]
+        inbox, peer.inbox = peer.inbox, []
+        for source, data, bulk in inbox:
+            peer.take(source, data, bulk)
+
+    def part(self, one_side: set[PeerId]) -> None:
+        """Cut every connection between one side and the rest."""
+        now = asyncio.get_running_loop().time()
+        for pair in map(frozenset, itertools.combinations(self.peers, 2)):
+            if len(pair & one_side) == 1:
+                self._cut.add(pair)
+                self._parted_since[pair] = now
+
+    def heal(self) -> None:
+        """Connect everyone again."""
+        cut, self._cut = self._cut, set()
+        for pair in cut:
+            one, two = pair
+            if one in self.peers and two in self.peers:
+                self.peers[one].training.greet(two)
+                self.peers[two].training.greet(one)
+
+    def connected(self, peer: PeerId) -> frozenset[PeerId]:
+        return frozenset(
+            other
+            for other in self.peers
+            if other != peer and frozenset({peer, other}) not in self._cut
+        )
+
+    def live(self, peer: PeerId) -> frozenset[PeerId]:
+        now = asyncio.get_running_loop().time()
+        return frozenset(
+            other
+            for other in self.peers
+            if other != peer
+            and now < self._silent_since.get(other, now) + SILENT_S
+            and (
+                (pair := frozenset({peer, other})) not in self._cut
+                or now < self._parted_since[pair] + SILENT_S
+            )
+        )
+
+    def send(self, source: PeerId, target: PeerId, data: bytes, *, bulk: bool) -> bool:
+        if target not in self.connected(source):
+            return False
+        delay_s = CHUNK_S if bulk else LATENCY_S
+        asyncio.get_running_loop().call_later(delay_s, self._deliver, source, target, data, bulk)
+        return True
+
+    def _deliver(self, source: PeerId, target: PeerId, data: bytes, bulk: bool) -> None:
+        peer = self.peers.get(target)
+        if (
+            peer is None
+            or source not in self.peers
+            or self.peers[source].stopped
+            or frozenset({source, target}) in self._cut
+        ):
+            return
+        if peer.stopped:
+            peer.inbox.append((source, data, bulk))
+        else:
+            peer.take(source, data, bulk)
+
+    async def until_round(self, round_number: int, *peers: SimulatedPeer, within_s: float) -> float:
+        """Wait until these peers (all, if none is named) have completed a round; how long it took."""
+        began = asyncio.get_running_loop().time()
+        while min(peer.round for peer in peers or self.peers.values()) < round_number:
+            self.check()
+            waited = asyncio.get_running_loop().time() - began
+            rounds = [(peer.round, peer.training.phase) for peer in self.peers.values()]
+            assert waited < within_s, (
+                f"round {round_number} not reached in {waited:.0f} s: {rounds}"
+            )
+            await asyncio.sleep(0.05)
+        return asyncio.get_running_loop().time() - began

@@ -1,0 +1,240 @@
+"""Whole swarms through rounds, kills, stops, partitions and late arrivals, in virtual time."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from daemon.status import Phase
+from protocol.swarm import RoundSettings
+from tests.rounds.simulated_swarm import SimulatedPeer, SimulatedSwarm
+from tests.rounds.virtual_time import run_virtual
+
+ROUND_S = 2.0
+
+
+def simulate(
+    directory: Path,
+    scenario: Callable[[SimulatedSwarm], Awaitable[None]],
+    **settings: object,
+) -> None:
+    """Run a scenario in a swarm with these round settings."""
+
+    async def main() -> None:
+        chosen = RoundSettings(**({"min_peers": 3, "grace_s": 10.0} | settings))  # type: ignore[arg-type]  # a test's shorthand
+        async with SimulatedSwarm(directory, chosen) as swarm:
+            await scenario(swarm)
+            swarm.check()
+
+    run_virtual(main())
+
+
+def assert_same_history(*peers: SimulatedPeer) -> None:
+    """What several of these peers averaged in a round is the same set, and states are equal."""
+    assert len({peer.training.lineage.position for peer in peers}) == 1
+    assert len({peer.trainer.state for peer in peers}) == 1
+
+
+def test_three_peers_go_through_rounds_together(tmp_path: Path) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        peers = [swarm.add() for _ in range(3)]
+        await swarm.until_round(5, within_s=20)
+        for number in range(1, 6):
+            for peer in peers:
+                assert peer.contributors(number) == set(swarm.peers)
+        assert_same_history(*peers)
+        assert [peer.refusals.total() for peer in peers] == [0, 0, 0]
+
+    simulate(tmp_path, scenario, rounds=5)
+
+
+def test_complete_swarm_rests_and_gives_its_state_to_newcomers(tmp_path: Path) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        old = [swarm.add() for _ in range(3)]
+        await swarm.until_round(4, within_s=20)
+        new = swarm.add()
+        await swarm.until_round(4, within_s=10)
+        assert_same_history(*old, new)
+        await asyncio.sleep(1)
+        assert {peer.training.phase for peer in (*old, new)} == {Phase.COMPLETE}
+
+    simulate(tmp_path, scenario, rounds=4)
+
+
+def test_kill_in_mid_round_costs_nothing_but_the_killed_peers_update(tmp_path: Path) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        a, b, c = [swarm.add() for _ in range(3)]
+        await swarm.until_round(2, within_s=20)
+        await asyncio.sleep(ROUND_S / 2)
+        swarm.kill(c)
+        assert await swarm.until_round(3, a, b, within_s=20) < ROUND_S + 1
+        assert await swarm.until_round(5, a, b, within_s=20) < 3 * ROUND_S
+        assert a.contributors(3) == b.contributors(3) == {a.id, b.id}
+        assert_same_history(a, b)
+
+    simulate(tmp_path, scenario)
+
+
+def test_stopped_peer_is_given_up_after_its_silence_and_comes_back_with_the_swarms_state(
+    tmp_path: Path,
+) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        a, b, c = [swarm.add() for _ in range(3)]
+        await swarm.until_round(2, within_s=20)
+        await asyncio.sleep(ROUND_S / 2)
+        swarm.stop(c)
+        assert await swarm.until_round(3, a, b, within_s=20) < 10
+        assert await swarm.until_round(5, a, b, within_s=20) < 3 * ROUND_S
+        swarm.go_on(c)
+        back = a.round + 3
+        await swarm.until_round(back, within_s=30)
+        assert c.id in a.contributors(back)
+        assert a.contributors(back) == b.contributors(back) == c.contributors(back)
+
+    simulate(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_survivors_of_kills_at_any_moment_hold_equal_states(tmp_path: Path, seed: int) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        chance = random.Random(seed)
+        count = chance.randrange(3, 7)
+        peers = [swarm.add(size_bytes=chance.choice([100, 3_000_000])) for _ in range(count)]
+        await swarm.until_round(1, within_s=30)
+        for _ in range(count - 2):
+            await asyncio.sleep(chance.random() * 2 * ROUND_S)
+            victim = peers.pop(chance.randrange(len(peers)))
+            (swarm.kill if chance.random() < 0.5 else swarm.stop)(victim)
+        goal = max(peer.round for peer in peers) + 3
+        await swarm.until_round(goal, *peers, within_s=60)
+        histories = [dict(peer.trainer.applied) for peer in peers]
+        for number in set(histories[0]) & set(histories[1]):
+            assert histories[0][number] == histories[1][number]
+
+    simulate(tmp_path, scenario, min_peers=2)
+
+
+def test_late_peer_takes_part_in_the_round_that_has_not_closed(tmp_path: Path) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        old = [swarm.add(training_s=20.0) for _ in range(3)]
+        await swarm.until_round(2, within_s=100)
+        await asyncio.sleep(2)
+        new = swarm.add(training_s=8.0)
+        await swarm.until_round(3, within_s=60)
+        assert new.trainer.applied[0][0] == 3
+        for peer in old:
+            assert new.id in peer.contributors(3)
+        assert_same_history(*old, new)
+
+    simulate(tmp_path, scenario)
+
+
+def test_slow_peer_contributes_what_it_has_and_holds_nobody_up(tmp_path: Path) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        fast = [swarm.add() for _ in range(3)]
+        slow = swarm.add(training_s=1000.0)
+        await swarm.until_round(3, within_s=60)
+        assert slow.id in fast[0].contributors(3)
+        assert_same_history(*fast, slow)
+
+    simulate(tmp_path, scenario, min_peers=4)
+
+
+def test_poisoned_update_is_refused_by_all_and_training_goes_on(tmp_path: Path) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        good = [swarm.add() for _ in range(3)]
+        bad = swarm.add()
+        bad.trainer.poison = b"poison"
+        await swarm.until_round(3, *good, within_s=120)
+        for peer in good:
+            assert bad.id not in peer.contributors(3)
+            assert peer.refusals.of(bad.id) >= 1
+            assert peer.refusals.by_code()["update-content"] >= 1
+        assert_same_history(*good)
+
+    simulate(tmp_path, scenario, min_peers=4)
+
+
+def test_partition_is_healed_towards_the_larger_side(tmp_path: Path) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        peers = [swarm.add() for _ in range(5)]
+        await swarm.until_round(2, within_s=20)
+        small, large = peers[:2], peers[2:]
+        swarm.part({peer.id for peer in small})
+        goal = max(peer.round for peer in peers) + 4
+        await swarm.until_round(goal, within_s=60)
+        assert_same_history(*small)
+        assert_same_history(*large)
+        assert small[0].trainer.state != large[0].trainer.state
+        line_of_large = large[0].training.lineage.position
+        swarm.heal()
+        await swarm.until_round(max(peer.round for peer in peers) + 4, within_s=60)
+        for peer in peers:
+            assert peer.training.lineage.knows(line_of_large.round, line_of_large.base)
+        last = min(peer.round for peer in peers)
+        assert peers[0].contributors(last) == set(swarm.peers)
+
+    simulate(tmp_path, scenario)
+
+
+def test_two_equal_sides_of_a_partition_become_one_again(tmp_path: Path) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        peers = [swarm.add() for _ in range(4)]
+        await swarm.until_round(2, within_s=20)
+        swarm.part({peer.id for peer in peers[:2]})
+        await swarm.until_round(6, within_s=60)
+        swarm.heal()
+        await swarm.until_round(max(peer.round for peer in peers) + 5, within_s=90)
+        last = min(peer.round for peer in peers)
+        assert peers[0].contributors(last) == set(swarm.peers)
+
+    simulate(tmp_path, scenario)
+
+
+def test_paused_peer_is_not_waited_for_and_comes_back_in_step(tmp_path: Path) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        a, b, c = [swarm.add() for _ in range(3)]
+        await swarm.until_round(2, within_s=20)
+        c.training.pause()
+        assert await swarm.until_round(5, a, b, within_s=20) < 4 * ROUND_S
+        assert c.training.phase is Phase.PAUSED
+        c.training.resume()
+        goal = a.round + 3
+        await swarm.until_round(goal, within_s=30)
+        assert c.id in a.contributors(goal)
+
+    simulate(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_swarm_lives_through_churn(tmp_path: Path, seed: int) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        chance = random.Random(seed)
+        for _ in range(3):
+            swarm.add()
+        await swarm.until_round(1, within_s=30)
+        for _ in range(20):
+            await asyncio.sleep(chance.random() * 3 * ROUND_S)
+            alive = [peer for peer in swarm.peers.values() if not peer.stopped]
+            action = chance.choice(["add", "add", "kill", "stop", "go on"])
+            stopped = [peer for peer in swarm.peers.values() if peer.stopped]
+            if action == "add" and len(alive) < 8:
+                swarm.add(training_s=chance.uniform(0.5, 5))
+            elif action == "kill" and len(alive) > 2:
+                swarm.kill(chance.choice(alive))
+            elif action == "stop" and len(alive) > 2:
+                swarm.stop(chance.choice(alive))
+            elif action == "go on" and stopped:
+                swarm.go_on(chance.choice(stopped))
+        for peer in list(swarm.peers.values()):
+            if peer.stopped:
+                swarm.go_on(peer)
+        goal = max(peer.round for peer in swarm.peers.values()) + 5
+        await swarm.until_round(goal, within_s=200)
+        last = min(peer.round for peer in swarm.peers.values())
+        sets = {frozenset(peer.contributors(last)) for peer in swarm.peers.values()}
+        assert sets == {frozenset(swarm.peers)}
+
+    simulate(tmp_path, scenario)
