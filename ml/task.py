@@ -1,0 +1,165 @@
+"""What a task is: a plain Python module with a model, data, a loss and a metric.
+
+Required: ``model() -> nn.Module``, ``train_dataset(data_dir)`` and ``test_dataset(data_dir)``
+(sequences of (input, target), such as a torch Dataset; ``data_dir`` is a :class:`pathlib.Path`),
+``loss(outputs, targets)`` (a scalar tensor to minimize) and ``metric(outputs, targets)`` (the
+mean over the given samples, such as the accuracy from 0 to 1).
+
+Optional: ``optimizer(parameters)`` (a torch optimizer; else AdamW), ``BATCH_SIZE`` (else 64),
+``ROUND`` (a dict with suggestions for the swarm's round settings).
+
+Everything that such a module gets wrong becomes a :class:`ConfigError` that names the function.
+"""
+
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import msgspec
+import torch
+from torch import nn
+
+from protocol.errors import ConfigError
+from protocol.swarm import RoundSettings
+
+DEFAULT_BATCH_SIZE = 64
+DEFAULT_LEARNING_RATE = 1e-3
+
+_REQUIRED = ("model", "train_dataset", "test_dataset", "loss", "metric")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A checked task module. Its functions are called through the methods, never directly."""
+
+    name: str
+    module: ModuleType
+    batch_size: int
+    suggestion: RoundSettings
+    """The defaults, with what the task's ``ROUND`` says instead."""
+    file_sha256: bytes = b""
+    """Of a task file; empty for a built-in task."""
+
+    def make_model(self, seed: int) -> nn.Module:
+        """The model with the initial weights that follow from ``seed``; seeds torch."""
+        torch.manual_seed(seed)
+        return self._checked("model", nn.Module, "a torch.nn.Module")
+
+    def train_dataset(self, data_dir: Path) -> Any:
+        """The training data of all shards: a sequence of (input, target)."""
+        return self._dataset("train_dataset", data_dir)
+
+    def test_dataset(self, data_dir: Path) -> Any:
+        """The test data: a sequence of (input, target)."""
+        return self._dataset("test_dataset", data_dir)
+
+    def outputs(self, model: nn.Module, inputs: Any) -> Any:
+        """What ``model`` makes of a batch of inputs."""
+        return self._run("the model's forward", model, inputs)
+
+    def loss(self, outputs: Any, targets: Any) -> torch.Tensor:
+        """The scalar to minimize, the mean over the batch."""
+        value = self._run("loss", self.module.loss, outputs, targets)
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            raise self._error("loss", f"returned {_described(value)}, not a scalar tensor")
+        return value
+
+    def metric(self, outputs: Any, targets: Any) -> float:
+        """The metric's mean over the batch."""
+        value = self._run("metric", self.module.metric, outputs, targets)
+        if isinstance(value, torch.Tensor) and value.numel() == 1:
+            value = value.item()
+        if not isinstance(value, int | float):
+            raise self._error("metric", f"returned {_described(value)}, not a number")
+        return float(value)
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """A new inner optimizer over the trainable ``parameters``."""
+        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        if not hasattr(self.module, "optimizer"):
+            return torch.optim.AdamW(trainable, lr=DEFAULT_LEARNING_RATE)
+        return self._checked(
+            "optimizer", torch.optim.Optimizer, "a torch.optim.Optimizer", trainable
+        )
+
+    def _dataset(self, function: str, data_dir: Path) -> Any:
+        dataset = self._run(function, getattr(self.module, function), data_dir)
+        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+            raise self._error(
+                function, f"returned {_described(dataset)}, which has no length or no items"
+            )
+        if not len(dataset):
+            raise self._error(function, "returned no samples")
+        sample = self._run(f"{function}'s first item", dataset.__getitem__, 0)
+        if not isinstance(sample, tuple | list) or len(sample) != 2:
+            raise self._error(
+                function, f"has {_described(sample)} as its first item, not (input, target)"
+            )
+        return dataset
+
+    def _checked(self, function: str, kind: type[T], wanted: str, *arguments: Any) -> T:
+        value = self._run(function, getattr(self.module, function), *arguments)
+        if not isinstance(value, kind):
+            raise self._error(function, f"returned {_described(value)}, not {wanted}")
+        return value
+
+    def _run(self, function: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except Exception as error:
+            raise self._error(function, f"failed: {describe_error(error, self.module)}") from error
+
+    def _error(self, function: str, text: str) -> ConfigError:
+        name = f"{function}()" if function.isidentifier() else function
+        return ConfigError(f"task {self.name}: {name} {text}")
+
+
+def check_module(module: ModuleType, name: str, file_sha256: bytes = b"") -> Task:
+    """The task that ``module`` defines. Raises :class:`ConfigError` for what it lacks."""
+    for function in _REQUIRED:
+        if not callable(getattr(module, function, None)):
+            raise ConfigError(f"task {name}: it has no function {function}()")
+    if not callable(getattr(module, "optimizer", len)):
+        raise ConfigError(f"task {name}: optimizer is not a function")
+    batch_size = getattr(module, "BATCH_SIZE", DEFAULT_BATCH_SIZE)
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(f"task {name}: BATCH_SIZE is {batch_size!r}, not a positive number")
+    return Task(name, module, batch_size, _suggestion(module, name), file_sha256)
+
+
+def describe_error(error: Exception, module: ModuleType) -> str:
+    """Type, message, and the last line of ``module`` that led there."""
+    path = getattr(module, "__file__", None)
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == path
+    ]
+    place = f" (line {lines[-1]} of {Path(path).name})" if path and lines else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def _suggestion(module: ModuleType, name: str) -> RoundSettings:
+    given = getattr(module, "ROUND", {})
+    known = {field: getattr(RoundSettings(), field) for field in RoundSettings.__struct_fields__}
+    if not isinstance(given, dict):
+        raise ConfigError(f"task {name}: ROUND is {_described(given)}, not a dict")
+    for key, value in given.items():
+        if key not in known:
+            raise ConfigError(f"task {name}: ROUND has {key!r}; known are {', '.join(known)}")
+        try:
+            known[key] = msgspec.convert(value, type(known[key]))
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"task {name}: ROUND[{key!r}] is {value!r}: {error}") from error
+    return RoundSettings(**known)
+
+
+def _described(value: object) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {list(value.shape)}"
+    return "None" if value is None else f"a {type(value).__name__}"
