@@ -1,0 +1,132 @@
+"""Updates as files: written from a trained model, read block by block, never trusted.
+
+The layout of an update follows from the manifest and the swarm's encoding, so a file with other
+tensors, shapes, dtypes, names or sizes is refused before anything is read out of it; numbers that
+are not finite are refused as they are decoded.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ml.encoding import Encoding
+from ml.manifest import Manifest, TensorSpec, file_dtype
+from ml.quantization import Float16Encoding, Float32Encoding, Int8Encoding
+from ml.state import blocks_of
+from ml.tensor_file import AnyArray, FileTensor, TensorFile, TensorLayout, TensorWriter, layout_of
+from ml.topk_encoding import TopKEncoding
+from protocol.errors import ConfigError, VerificationError
+
+ReadBlock = Callable[[TensorSpec, int, int], AnyArray]
+WriteBlock = Callable[[TensorSpec, int, AnyArray], None]
+
+
+def parse_encoding(text: str) -> Encoding:
+    """From its spelling in settings: none, fp16, int8, topk or topk:KEPT.
+
+    Raises :class:`ConfigError`.
+    """
+    kind, _, amount = text.partition(":")
+    match kind:
+        case "none" | "fp32" if not amount:
+            return Float32Encoding()
+        case "fp16" if not amount:
+            return Float16Encoding()
+        case "int8" if not amount:
+            return Int8Encoding()
+        case "topk":
+            return TopKEncoding.parse(amount)
+    raise ConfigError(f"compression {text!r}: write none, fp16, int8, topk or topk:64")
+
+
+class UpdateCodec:
+    """Writes and reads the updates of one model in one encoding."""
+
+    def __init__(self, manifest: Manifest, encoding: Encoding) -> None:
+        self.manifest = manifest
+        self.encoding = encoding
+        self.layout = self._make_layout()
+
+    def fill(
+        self, writer: TensorWriter, contribution: ReadBlock, left_over: WriteBlock | None
+    ) -> None:
+        """Encode the blocks that ``contribution`` gives into ``writer``.
+
+        ``left_over`` gets what the encoding lost of each block of a parameter.
+        """
+        for spec in self.manifest.tensors:
+            encoding = self._encoding_of(spec)
+            for start, stop in blocks_of(spec):
+                values = contribution(spec, start, stop)
+                if encoding is None:
+                    writer.write(spec.name, start, values)
+                    continue
+                floats = values.astype(np.float32, copy=False)
+                wire = encoding.encode(floats)
+                writer.write(spec.name, encoding.wire_count(start), wire)
+                if left_over is not None and spec.has_momentum:
+                    left_over(spec, start, floats - encoding.decode(wire, stop - start))
+
+    def open(self, path: Path) -> "UpdateFile":
+        """An update's file, as :meth:`TensorFile.open`."""
+        return UpdateFile(self, TensorFile.open(path, self.layout))
+
+    def check(self, path: Path) -> None:
+        """Raises :class:`VerificationError` unless all of the file can be used."""
+        with self.open(path) as update:
+            for spec in self.manifest.tensors:
+                for start, stop in blocks_of(spec):
+                    update.read(spec, start, stop)
+
+    def _encoding_of(self, spec: TensorSpec) -> Encoding | None:
+        """Float buffers travel exactly, since they are few; integers as they are (None)."""
+        if not spec.is_float:
+            return None
+        return self.encoding if spec.has_momentum else Float32Encoding()
+
+    def _make_layout(self) -> TensorLayout:
+        tensors = []
+        for spec in self.manifest.tensors:
+            encoding = self._encoding_of(spec)
+            if encoding is None:
+                tensors.append(FileTensor(spec.name, file_dtype(spec), spec.shape))
+            else:
+                shape = encoding.wire_shape(spec.shape)
+                tensors.append(FileTensor(spec.name, encoding.wire_dtype, shape))
+        return layout_of(tensors, {"format": "p2pd-update-1"})
+
+
+class UpdateFile:
+    """An open update. A context manager."""
+
+    def __init__(self, codec: UpdateCodec, file: TensorFile) -> None:
+        self._codec = codec
+        self._file = file
+
+    def read(self, spec: TensorSpec, start: int, stop: int) -> AnyArray:
+        """A block, decoded; start and stop as :func:`ml.state.blocks_of` gives them.
+
+        Raises :class:`VerificationError` naming the tensor.
+        """
+        encoding = self._codec._encoding_of(spec)
+        if encoding is None:
+            values = self._file.read(spec.name, start, stop)
+            if spec.dtype == "BOOL" and (values.view(np.uint8) > 1).any():
+                raise VerificationError(f"bytes that are no booleans, in tensor {spec.name}")
+            return values
+        wire = self._file.read(spec.name, encoding.wire_count(start), encoding.wire_count(stop))
+        try:
+            return encoding.decode(wire, stop - start)
+        except VerificationError as error:
+            raise VerificationError(f"{error}, in tensor {spec.name}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> "UpdateFile":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
