@@ -17,23 +17,27 @@ from aioice import stun
 from protocol.errors import RemoteProtocolError
 from protocol.uri import HostPort
 
-MAX_STUN_BYTES = 1232
-"""Longest message: what fits into IPv6's smallest packet (RFC 8489 section 6.1)."""
+MAX_STUN_BYTES = 1600
+"""Longest message: one whose PADDING alone fills an Ethernet packet; others are far shorter."""
 HEADER_BYTES = stun.HEADER_LENGTH
 MAX_ATTRIBUTES = 32
 TRANSACTION_ID_BYTES = 12
 
+BAD_REQUEST = 400
 UNKNOWN_ATTRIBUTE = 420
-"""ERROR-CODE for a request that needs something that this server cannot do."""
 
 _ATTRIBUTE_HEADER = struct.Struct("!HH")
 _UNKNOWN_ATTRIBUTES_TYPE = 0x000A
-_CHANGE_REQUEST_TYPE = 0x0003
+CHANGE_REQUEST_TYPE = 0x0003
+PADDING_TYPE = 0x0026
+RESPONSE_PORT_TYPE = 0x0027
 _FINGERPRINT_TYPE = 0x8028
 _FIRST_OPTIONAL_TYPE = 0x8000
 _UNDERSTOOD_TYPES = frozenset(
     {
-        _CHANGE_REQUEST_TYPE,
+        CHANGE_REQUEST_TYPE,
+        PADDING_TYPE,
+        RESPONSE_PORT_TYPE,
         0x0001,  # MAPPED-ADDRESS
         0x0004,  # SOURCE-ADDRESS and
         0x0005,  # CHANGED-ADDRESS, which servers of RFC 3489 still send
@@ -64,6 +68,10 @@ class BindingRequest:
 
     transaction_id: bytes
     change: Change
+    response_port: int | None
+    """To which port of the sender's address the answer shall go instead."""
+    padding_bytes: int | None
+    """How much PADDING it came with."""
     has_fingerprint: bool
     not_understood: tuple[int, ...]
     """Types of attributes that had to be understood and are not: answered with 420."""
@@ -114,23 +122,32 @@ def encode_success(
     message.attributes["RESPONSE-ORIGIN"] = _pair(origin)
     if other is not None:
         message.attributes["OTHER-ADDRESS"] = _pair(other)
-    if request.has_fingerprint:
-        message.add_fingerprint()
-    return bytes(message)
+    data = bytes(message)
+    if request.padding_bytes is not None:
+        data = _append(data, PADDING_TYPE, bytes(request.padding_bytes))
+    return _with_fingerprint(data) if request.has_fingerprint else data
+
+
+def encode_bad_request(request: BindingRequest) -> bytes:
+    """The response to a request whose attributes contradict each other."""
+    return _encode_error(request, BAD_REQUEST, "Bad Request")
 
 
 def encode_unknown_attribute(request: BindingRequest, attribute_types: tuple[int, ...]) -> bytes:
-    """The 420 response that names ``attribute_types``."""
+    """The response to a request that needs what ``attribute_types`` ask for."""
+    return _encode_error(request, UNKNOWN_ATTRIBUTE, "Unknown Attribute", attribute_types)
+
+
+def _encode_error(
+    request: BindingRequest, code: int, reason: str, attribute_types: tuple[int, ...] = ()
+) -> bytes:
     message = stun.Message(stun.Method.BINDING, stun.Class.ERROR, request.transaction_id)
-    message.attributes["ERROR-CODE"] = (UNKNOWN_ATTRIBUTE, "Unknown Attribute")
-    named = struct.pack(f"!{len(attribute_types)}H", *attribute_types)
-    # aioice knows no UNKNOWN-ATTRIBUTES and looks names up in a table of its own, so that this one
-    # is appended to what it wrote.
-    data = _append(bytes(message), _UNKNOWN_ATTRIBUTES_TYPE, named)
-    if request.has_fingerprint:
-        fingerprint = stun.message_fingerprint(data)
-        data = _append(data, _FINGERPRINT_TYPE, stun.pack_unsigned(fingerprint))
-    return data
+    message.attributes["ERROR-CODE"] = (code, reason)
+    data = bytes(message)
+    if attribute_types:
+        named = struct.pack(f"!{len(attribute_types)}H", *attribute_types)
+        data = _append(data, _UNKNOWN_ATTRIBUTES_TYPE, named)
+    return _with_fingerprint(data) if request.has_fingerprint else data
 
 
 def message_length(header: bytes | bytearray) -> int:
@@ -151,18 +168,18 @@ def parse_request(data: bytes) -> BindingRequest | None:
 
     Raises :class:`RemoteProtocolError` for anything malformed.
     """
-    types, message = _parse(data)
-    if (message.message_method, message.message_class) != (
-        stun.Method.BINDING,
-        stun.Class.REQUEST,
-    ):
+    attributes, message = _parse(data)
+    kind = (message.message_method, message.message_class)
+    if kind != (stun.Method.BINDING, stun.Class.REQUEST):
         return None
     asked = message.attributes.get("CHANGE-REQUEST", 0)
     return BindingRequest(
         transaction_id=message.transaction_id,
         change=Change(asked & (Change.IP | Change.PORT)),
-        has_fingerprint=_FINGERPRINT_TYPE in types,
-        not_understood=_not_understood(types),
+        response_port=_response_port(attributes),
+        padding_bytes=len(attributes[PADDING_TYPE]) if PADDING_TYPE in attributes else None,
+        has_fingerprint=_FINGERPRINT_TYPE in attributes,
+        not_understood=_not_understood(attributes),
     )
 
 
@@ -171,7 +188,7 @@ def parse_response(data: bytes) -> BindingResponse:
 
     Raises :class:`RemoteProtocolError` for anything malformed, and for any other message.
     """
-    types, message = _parse(data)
+    raw_attributes, message = _parse(data)
     attributes = message.attributes
     if message.message_method != stun.Method.BINDING:
         raise RemoteProtocolError("no Binding response")
@@ -180,7 +197,7 @@ def parse_response(data: bytes) -> BindingResponse:
         return BindingError(message.transaction_id, code, reason)
     if message.message_class != stun.Class.RESPONSE:
         raise RemoteProtocolError("no Binding response")
-    if strange := _not_understood(types):
+    if strange := _not_understood(raw_attributes):
         raise RemoteProtocolError(f"STUN attributes {strange} are not understood")
     mapped = attributes.get("XOR-MAPPED-ADDRESS") or attributes.get("MAPPED-ADDRESS")
     if mapped is None:
@@ -193,37 +210,57 @@ def parse_response(data: bytes) -> BindingResponse:
     )
 
 
-def _parse(data: bytes) -> tuple[list[int], stun.Message]:
+def _parse(data: bytes) -> tuple[dict[int, bytes], stun.Message]:
     if not HEADER_BYTES <= len(data) <= MAX_STUN_BYTES or message_length(data) != len(data):
         raise RemoteProtocolError(f"no STUN message in {len(data)} bytes")
-    types = _attribute_types(data)
+    attributes = _raw_attributes(data)
     try:
-        return types, stun.parse_message(data)
+        return attributes, stun.parse_message(data)
     except (ValueError, struct.error) as error:
         raise RemoteProtocolError(f"malformed STUN message: {error}") from error
 
 
-def _attribute_types(data: bytes) -> list[int]:
-    """The types of all attributes, in order, whose lengths fill the message exactly."""
-    types: list[int] = []
+def _raw_attributes(data: bytes) -> dict[int, bytes]:
+    """All attributes by type, whose lengths fill the message exactly."""
+    attributes: dict[int, bytes] = {}
     position = HEADER_BYTES
-    while position < len(data):
+    for _ in range(MAX_ATTRIBUTES):
+        if position == len(data):
+            return attributes
         attribute_type, length = _ATTRIBUTE_HEADER.unpack_from(data, position)
-        position += _ATTRIBUTE_HEADER.size + length + stun.padding_length(length)
-        types.append(attribute_type)
-    if position != len(data):
-        raise RemoteProtocolError("STUN attribute beyond the end of its message")
-    if len(types) > MAX_ATTRIBUTES:
-        raise RemoteProtocolError(f"STUN message with {len(types)} attributes")
-    return types
+        position += _ATTRIBUTE_HEADER.size
+        attributes[attribute_type] = data[position : position + length]
+        position += length + stun.padding_length(length)
+        if position > len(data):
+            raise RemoteProtocolError("STUN attribute beyond the end of its message")
+    if position == len(data):
+        return attributes
+    raise RemoteProtocolError(f"STUN message with more than {MAX_ATTRIBUTES} attributes")
 
 
-def _not_understood(types: list[int]) -> tuple[int, ...]:
-    strange = {kind for kind in types if kind < _FIRST_OPTIONAL_TYPE} - _UNDERSTOOD_TYPES
-    return tuple(sorted(strange))
+def _response_port(attributes: dict[int, bytes]) -> int | None:
+    # aioice does not know this one. Two bytes, which some pad within the attribute.
+    value = attributes.get(RESPONSE_PORT_TYPE)
+    if value is None:
+        return None
+    port = int.from_bytes(value[:2], "big")
+    if len(value) not in (2, 4) or port == 0:
+        raise RemoteProtocolError(f"RESPONSE-PORT {value.hex()}")
+    return port
+
+
+def _not_understood(attributes: dict[int, bytes]) -> tuple[int, ...]:
+    required = {kind for kind in attributes if kind < _FIRST_OPTIONAL_TYPE}
+    return tuple(sorted(required - _UNDERSTOOD_TYPES))
+
+
+def _with_fingerprint(data: bytes) -> bytes:
+    return _append(data, _FINGERPRINT_TYPE, stun.pack_unsigned(stun.message_fingerprint(data)))
 
 
 def _append(data: bytes, attribute_type: int, value: bytes) -> bytes:
+    # aioice writes attributes that stand in a table of its own. Those that do not are appended to
+    # what it wrote.
     longer = data + _ATTRIBUTE_HEADER.pack(attribute_type, len(value)) + value
     longer += bytes(stun.padding_length(len(value)))
     return stun.set_body_length(longer, len(longer) - HEADER_BYTES)

@@ -1,6 +1,6 @@
 """What a STUN server answers to each packet, and what it leaves unanswered. Sans-IO.
 
-Invariants: an answer goes only to where the request came from; it is never longer than
+Invariants: an answer goes only to the address that the request came from; it is never longer than
 :data:`MAX_AMPLIFICATION` times the request, IP and UDP headers included; nothing malformed, no
 response and no indication is ever answered; the work for a packet is bounded by its size.
 """
@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from protocol.errors import RemoteProtocolError
 from protocol.uri import HostPort
 from rendezvous.stun_message import (
+    CHANGE_REQUEST_TYPE,
+    PADDING_TYPE,
+    RESPONSE_PORT_TYPE,
     BindingRequest,
     Change,
+    encode_bad_request,
     encode_success,
     encode_unknown_attribute,
     parse_request,
@@ -21,8 +25,6 @@ from rendezvous.stun_rate_limit import SourceRateLimiter
 
 MAX_AMPLIFICATION = 2.5
 """A bare IPv6 request is 68 bytes on the wire, its answer with both addresses 164."""
-
-CHANGE_REQUEST_TYPE = 0x0003
 
 
 class DropReason(enum.StrEnum):
@@ -63,14 +65,16 @@ class Answer:
 
     data: bytes
     origin: HostPort
+    to_port: int
+    """A port of the sender's."""
 
 
 class StunResponder:
     """Answers Binding requests (RFC 8489) with all of RFC 5780 that the endpoints allow.
 
-    PADDING and RESPONSE-PORT are optional there and refused with 420: the one is for making large
-    packets, the other sends them to ports that did not ask. With one address a change of the port
-    alone is granted, which lets a client tell port-dependent filtering from the rest.
+    It departs from RFC 5780 twice. PADDING is answered with as much as came and not with a whole
+    packet, which would make an amplifier. And with one address a change of the port alone is
+    granted, where the RFC refuses any change: so a client can tell whether its NAT filters by port.
     """
 
     def __init__(self, endpoints: ServerEndpoints, limiter: SourceRateLimiter) -> None:
@@ -92,16 +96,24 @@ class StunResponder:
             return DropReason.MALFORMED
         if request is None:
             return DropReason.NOT_A_REQUEST
-        if request.not_understood:
-            return Answer(encode_unknown_attribute(request, request.not_understood), local)
-        return self._success(request, source, local, connected)
-
-    def _success(
-        self, request: BindingRequest, source: HostPort, local: HostPort, connected: bool
-    ) -> Answer:
-        change = request.change
-        origin = self._endpoints.moved(local, change)
-        if origin is None or (connected and change):
-            return Answer(encode_unknown_attribute(request, (CHANGE_REQUEST_TYPE,)), local)
+        if refused := self._cannot(request, local, connected=connected):
+            return Answer(encode_unknown_attribute(request, refused), local, source.port)
+        if request.padding_bytes is not None and request.response_port is not None:
+            return Answer(encode_bad_request(request), local, source.port)
+        origin = self._endpoints.moved(local, request.change) or local
         other = self._endpoints.moved(local, Change.IP | Change.PORT)
-        return Answer(encode_success(request, mapped=source, origin=origin, other=other), origin)
+        data = encode_success(request, mapped=source, origin=origin, other=other)
+        return Answer(data, origin, request.response_port or source.port)
+
+    def _cannot(
+        self, request: BindingRequest, local: HostPort, *, connected: bool
+    ) -> tuple[int, ...]:
+        """The types of attributes that ask for what cannot be done."""
+        cannot = list(request.not_understood)
+        if self._endpoints.moved(local, request.change) is None or (connected and request.change):
+            cannot.append(CHANGE_REQUEST_TYPE)
+        if connected and request.response_port is not None:
+            cannot.append(RESPONSE_PORT_TYPE)
+        if connected and request.padding_bytes is not None:
+            cannot.append(PADDING_TYPE)
+        return tuple(cannot)

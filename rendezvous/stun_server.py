@@ -167,7 +167,8 @@ class StunServer:
         if bound_host not in WILDCARDS:
             bound_host = origin.host
         sender = self._udp[HostPort(bound_host, origin.port)]
-        if sender.send(outcome.data, packet.sender, origin.host, packet.interface):
+        to = packet.sender_at(outcome.to_port)
+        if sender.send(outcome.data, to, origin.host, packet.interface):
             self._answered += 1
         else:
             self._count_drop(DropReason.SEND_FAILED)

@@ -37,6 +37,13 @@ class ReceivedPacket:
         """Who sent it."""
         return HostPort(self.sender[0], self.sender[1])
 
+    def sender_at(self, port: int) -> SocketAddress:
+        """Another port of the sender."""
+        if len(self.sender) == 2:
+            return self.sender[0], port
+        host, _, flow, scope = self.sender
+        return host, port, flow, scope
+
 
 class StunUdpSocket:
     """Reads packets on the running loop and sends answers without ever waiting.

@@ -94,13 +94,21 @@ def test_response_comes_out_as_it_went_in(host: str) -> None:
 
 
 def test_refusal_names_what_was_not_understood_and_aioice_can_read_it() -> None:
-    request = parse_request(message((0x0026, bytes(8)), (0x0027, bytes(4)), (0x8022, b"abc")))
+    request = parse_request(message((0x0055, bytes(8)), (0x7777, bytes(4)), (0x8022, b"abc")))
     assert request is not None
-    assert request.not_understood == (0x0026, 0x0027)
+    assert request.not_understood == (0x0055, 0x7777)
     data = encode_unknown_attribute(request, request.not_understood)
     assert parse_response(data) == BindingError(ID, 420, "Unknown Attribute")
-    assert bytes.fromhex("000a000400260027") in data
+    assert bytes.fromhex("000a000400557777") in data
     assert stun.parse_message(data).error_code == 420
+
+
+@pytest.mark.parametrize("value", [b"\x10\x01", b"\x10\x01\0\0"])
+def test_response_port_is_read_in_both_its_lengths(value: bytes) -> None:
+    request = parse_request(message((0x0027, value)))
+    assert request is not None
+    assert request.response_port == 0x1001
+    assert request.not_understood == ()
 
 
 def test_refusal_of_a_request_with_fingerprint_has_one() -> None:
@@ -137,6 +145,16 @@ def test_malformed_message_is_refused(what: str, data: bytes) -> None:
         parse_request(data)
     with pytest.raises(RemoteProtocolError):
         parse_response(data)
+
+
+@pytest.mark.parametrize("value", [b"", b"\0\0", b"\0\0\0\1", b"\x10\x01\0\0\0\0\0\0"])
+def test_response_port_that_is_none_is_refused(value: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match="RESPONSE-PORT"):
+        parse_request(message((0x0027, value)))
+
+
+def test_thirty_two_attributes_are_as_many_as_may_be() -> None:
+    assert parse_request(message(*[(0x8000 + number, b"") for number in range(32)]))
 
 
 @pytest.mark.parametrize("message_type", [0x0011, 0x0101, 0x0111, 0x0003])

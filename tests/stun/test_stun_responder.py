@@ -103,13 +103,39 @@ def test_over_tcp_no_answer_comes_from_elsewhere() -> None:
     assert answered == BindingSuccess(ID, SOURCE, PRIMARY, HostPort("192.0.2.1", 3479))
 
 
-@pytest.mark.parametrize("attribute_type", [0x0026, 0x0027])
-def test_padding_and_response_port_are_refused(attribute_type: int) -> None:
-    body = struct.pack("!HHI", attribute_type, 4, 0)
+def request_with(attribute_type: int, value: int) -> bytes:
+    body = struct.pack("!HHI", attribute_type, 4, value)
+    return struct.pack("!HHI", 0x0001, len(body), stun.COOKIE) + ID + body
+
+
+def test_padding_is_answered_with_as_much_and_no_more() -> None:
+    body = struct.pack("!HH", 0x0026, 1500) + bytes(1500)
     request = struct.pack("!HHI", 0x0001, len(body), stun.COOKIE) + ID + body
     answer = ask(TWO, request)
-    assert parse_response(answer.data) == BindingError(ID, 420, "Unknown Attribute")
-    assert len(answer.data) <= 2.5 * len(request)
+    assert isinstance(parse_response(answer.data), BindingSuccess)
+    assert bytes.fromhex("002605dc") + bytes(1500) in answer.data
+    refused = ask(TWO, request, connected=True)
+    assert parse_response(refused.data) == BindingError(ID, 420, "Unknown Attribute")
+
+
+def test_padding_to_another_port_is_a_bad_request() -> None:
+    body = struct.pack("!HHIHHI", 0x0026, 4, 0, 0x0027, 4, 4097 << 16)
+    request = struct.pack("!HHI", 0x0001, len(body), stun.COOKIE) + ID + body
+    answer = ask(TWO, request)
+    assert parse_response(answer.data) == BindingError(ID, 400, "Bad Request")
+    assert answer.to_port == SOURCE.port
+
+
+def test_answer_goes_to_the_response_port_of_the_same_address() -> None:
+    request = request_with(0x0027, 4097 << 16)
+    answer = ask(TWO, request)
+    assert answer.to_port == 4097
+    response = parse_response(answer.data)
+    assert isinstance(response, BindingSuccess)
+    assert response.mapped == SOURCE
+    refused = ask(TWO, request, connected=True)
+    assert parse_response(refused.data) == BindingError(ID, 420, "Unknown Attribute")
+    assert refused.to_port == SOURCE.port
 
 
 @pytest.mark.parametrize("version", [4, 6])
