@@ -202,10 +202,11 @@ def _processes_inside(namespaces: Iterable[Namespace]) -> list[int]:
 
 
 def _inode(path: Path) -> int | None:
-    """None for what is gone: an ended process, a zombie, a namespace that another one removed."""
+    """None for what is gone (an ended process, a zombie, a namespace that another one removed) and
+    for a process that may not be looked at, which is none of ours."""
     try:
         return path.stat().st_ino
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
 
 
