@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 from transport.address import is_loopback, plain_ip
 from transport.socket_options import SocketLimits
 
-SWEEP_INTERVAL_S = 0.25
-_SWEEP_CONNECTIONS = 1000
-"""Each costs the kernel about 5 µs."""
+SWEEP_INTERVAL_S = 0.1
+_LEAST_SWEPT = 100
+_SWEEPS_A_ROUND = 10
+"""All connections are looked at within so many sweeps. Each takes about 5 µs."""
 
 _KERNEL_BUFFER_BYTES = 8 << 20
 """What may wait in the kernel on either side, beyond libzmq's queues."""
@@ -138,7 +139,8 @@ class ConnectionTable:
         """Look at the kernel's counters; to be called every :data:`SWEEP_INTERVAL_S`."""
         if not self._to_sweep:
             self._to_sweep.extend(self._open)
-        for _ in range(min(len(self._to_sweep), _SWEEP_CONNECTIONS)):
+        share = max(_LEAST_SWEPT, len(self._open) // _SWEEPS_A_ROUND)
+        for _ in range(min(len(self._to_sweep), share)):
             descriptor = self._to_sweep.popleft()
             connection = self._open.get(descriptor)
             if connection is not None and not connection.cut:

@@ -13,6 +13,10 @@ from transport.curve import CurveKeys, key_to_z85
 
 LINGER_MS = 200
 
+_CURVE_OVERHEAD_BYTES = 33
+"""What a CURVE MESSAGE command (ZeroMQ RFC 26) adds to a frame: name, nonce, flags, authenticator.
+libzmq's limit counts it."""
+
 
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
@@ -55,7 +59,7 @@ CurveRole = CurveClientRole | CurveServerRole
 
 def apply_limits(socket: zmq.Socket[bytes], limits: SocketLimits) -> None:
     """Set what holds for each socket; to be called before it binds or connects."""
-    socket.setsockopt(zmq.MAXMSGSIZE, limits.max_message_bytes)
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.max_message_bytes + _CURVE_OVERHEAD_BYTES)
     socket.setsockopt(zmq.SNDHWM, limits.queue_messages)
     socket.setsockopt(zmq.RCVHWM, limits.queue_messages)
     socket.setsockopt(zmq.HANDSHAKE_IVL, round(limits.handshake_s * 1000))

@@ -1,0 +1,176 @@
+"""Sockets on loopback, and the ways of strangers."""
+
+import asyncio
+import gc
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import zmq
+
+from protocol.uri import HostPort
+from transport.client_socket import ClientSocket, LinkEvent, Reconnect
+from transport.curve import CurveKeys
+from transport.server_socket import ServerSocket
+from transport.socket_options import CurveClientRole, CurveServerRole, SocketLimits
+from transport.zap import ZapAuthenticator
+
+DOMAIN = "test"
+ANY_PORT = HostPort("127.0.0.1", 0)
+LIMITS = SocketLimits(max_message_bytes=64 * 1024, queue_messages=64)
+SERVER = CurveKeys.generate()
+ADMITTED = CurveKeys.generate()
+STRANGER = CurveKeys.generate()
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+async def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> None:
+    """Return as soon as ``condition()`` holds."""
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 — conditions are of many kinds, few have an event.
+            await asyncio.sleep(0.005)
+
+
+async def admit_known(curve_key: bytes, remote_ip: str) -> bool:
+    return curve_key == ADMITTED.public
+
+
+@dataclass
+class Client:
+    """A client socket, and what came to it."""
+
+    socket: ClientSocket
+    frames: list[bytes] = field(default_factory=list)
+    events: list[LinkEvent] = field(default_factory=list)
+
+    async def connected(self) -> None:
+        await eventually(lambda: LinkEvent.CONNECTED in self.events)
+
+    async def received(self, count: int) -> list[bytes]:
+        await eventually(lambda: len(self.frames) >= count)
+        return self.frames[:count]
+
+
+@dataclass
+class Echo:
+    """A server socket that answers each frame with itself, and what came to it."""
+
+    context: Context
+    server: ServerSocket
+    zap: ZapAuthenticator
+    messages: list[tuple[bytes, bytes, str, bytes]] = field(default_factory=list)
+    gone: list[bytes] = field(default_factory=list)
+
+    @property
+    def address(self) -> HostPort:
+        return HostPort("127.0.0.1", self.server.address.port)
+
+    def dealer(self, keys: CurveKeys | None = ADMITTED) -> zmq.Socket[bytes]:
+        """A plain pyzmq DEALER, to do with as a stranger likes; None: without CURVE."""
+        dealer = self.context.socket(zmq.DEALER)
+        dealer.setsockopt(zmq.LINGER, 0)
+        if keys is not None:
+            dealer.setsockopt(zmq.CURVE_PUBLICKEY, keys.public_z85)
+            dealer.setsockopt(zmq.CURVE_SECRETKEY, keys.secret_z85)
+            dealer.setsockopt(zmq.CURVE_SERVERKEY, SERVER.public_z85)
+        return dealer
+
+    def raw(self) -> socket.socket:
+        """A TCP connection that speaks whatever the test writes."""
+        return socket.create_connection((self.address.host, self.address.port), timeout=5)
+
+    @asynccontextmanager
+    async def client(
+        self, keys: CurveKeys = ADMITTED, source: HostPort | None = None
+    ) -> AsyncIterator[Client]:
+        frames: list[bytes] = []
+        events: list[LinkEvent] = []
+        client = ClientSocket(
+            self.context,
+            self.address,
+            CurveClientRole(keys, SERVER.public),
+            LIMITS,
+            on_message=frames.append,
+            on_event=events.append,
+            source=source,
+            reconnect=Reconnect(0.05, 0.1),
+        )
+        async with client:
+            yield Client(client, frames, events)
+
+    async def still_serves(self) -> None:
+        """An admitted client gets its answer."""
+        async with self.client() as client:
+            await client.connected()
+            assert client.socket.send(b"still there?")
+            assert await client.received(1) == [b"still there?"]
+
+
+EchoMaker = Callable[..., AbstractAsyncContextManager[Echo]]
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    with zmq.Context() as context:
+        yield context
+
+
+@pytest.fixture
+def serve_echo(context: Context) -> EchoMaker:
+    @asynccontextmanager
+    async def serve(
+        limits: SocketLimits = LIMITS,
+        listen: HostPort = ANY_PORT,
+        admit: Callable[[bytes, str], Awaitable[bool]] = admit_known,
+        domain: str = DOMAIN,
+    ) -> AsyncIterator[Echo]:
+        messages: list[tuple[bytes, bytes, str, bytes]] = []
+        gone: list[bytes] = []
+
+        def answer(route: bytes, curve_key: bytes, remote_ip: str, frame: bytes) -> None:
+            messages.append((route, curve_key, remote_ip, frame))
+            server.send(route, frame)
+
+        server = ServerSocket(
+            context, listen, CurveServerRole(SERVER, domain), limits, answer, on_gone=gone.append
+        )
+        async with ZapAuthenticator(context) as zap:
+            zap.add_domain(DOMAIN, admit)
+            async with server:
+                yield Echo(context, server, zap, messages, gone)
+
+    return serve
+
+
+@pytest.fixture
+async def echo(serve_echo: EchoMaker) -> AsyncIterator[Echo]:
+    async with serve_echo() as echo:
+        yield echo
+
+
+def rss_bytes() -> int:
+    """What this process holds in memory now."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def closed_within(connection: socket.socket, seconds: float) -> bool:
+    """Whether the other side ends the connection in time; blocks, so call it in a thread."""
+    deadline = time.monotonic() + seconds
+    connection.settimeout(0.05)
+    while time.monotonic() < deadline:
+        try:
+            if not connection.recv(65536):
+                return True
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            return True
+    return False

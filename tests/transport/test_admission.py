@@ -1,0 +1,178 @@
+"""Who is let in, by ZAP: OPERATIONS' bad inputs 6 to 9."""
+
+import asyncio
+
+import pytest
+import zmq
+
+from protocol.uri import HostPort
+from tests.transport.loopback import ADMITTED, DOMAIN, SERVER, STRANGER, Echo, EchoMaker, eventually
+from transport.client_socket import ClientSocket, LinkEvent, Reconnect
+from transport.server_socket import ServerSocket
+from transport.socket_options import CurveClientRole, CurveServerRole, SocketLimits
+from transport.zap import ADMIT_TIMEOUT_S, MAX_PENDING
+
+
+async def never() -> bool:
+    await asyncio.Event().wait()
+    return True
+
+
+async def test_admitted_key_is_the_senders_name(echo: Echo) -> None:
+    async with echo.client() as client:
+        await client.connected()
+        assert client.socket.send(b"hello")
+        assert await client.received(1) == [b"hello"]
+    [(_, curve_key, remote_ip, frame)] = echo.messages
+    assert (curve_key, remote_ip, frame) == (ADMITTED.public, "127.0.0.1", b"hello")
+    assert echo.zap.statistics == {"admitted": 1}
+
+
+async def test_key_that_is_not_admitted_is_refused_and_told_so(echo: Echo) -> None:
+    async with echo.client(STRANGER) as client:
+        await eventually(lambda: LinkEvent.REFUSED in client.events)
+        assert not client.socket.send(b"let me in")
+    assert echo.messages == []
+    assert echo.zap.statistics == {"denied": 1}
+    await eventually(lambda: echo.server.statistics.handshakes_failed["handshake_refused"] == 1)
+    await echo.still_serves()
+
+
+async def test_client_without_curve_is_dropped(echo: Echo) -> None:
+    dealer = echo.dealer(None)
+    dealer.connect(echo.address.zmq_endpoint)
+    dealer.send(b"plain")
+    await eventually(lambda: echo.server.statistics.handshakes_failed.total() > 0)
+    dealer.close()
+    assert echo.messages == []
+    await echo.still_serves()
+
+
+async def test_client_with_the_plain_mechanism_is_dropped(echo: Echo) -> None:
+    dealer = echo.dealer(None)
+    dealer.setsockopt(zmq.PLAIN_USERNAME, b"user")
+    dealer.setsockopt(zmq.PLAIN_PASSWORD, b"password")
+    dealer.connect(echo.address.zmq_endpoint)
+    dealer.send(b"plain")
+    await eventually(lambda: echo.server.statistics.handshakes_failed.total() > 0)
+    dealer.close()
+    assert echo.messages == []
+    await echo.still_serves()
+
+
+async def test_socket_of_an_unknown_domain_refuses_everyone(serve_echo: EchoMaker) -> None:
+    async with serve_echo(domain="another") as echo, echo.client() as client:
+        await eventually(lambda: LinkEvent.REFUSED in client.events)
+        assert echo.messages == []
+        assert echo.zap.statistics == {"domain": 1}
+
+
+async def test_without_a_zap_handler_everyone_is_refused(
+    context: "zmq.Context[zmq.Socket[bytes]]",
+) -> None:
+    received: list[bytes] = []
+    events: list[LinkEvent] = []
+    limits = SocketLimits(max_message_bytes=1024, handshake_s=0.3)
+    server = ServerSocket(
+        context,
+        HostPort("127.0.0.1", 0),
+        CurveServerRole(SERVER, DOMAIN),
+        limits,
+        lambda *message: received.append(message[3]),
+    )
+    async with server:
+        client = ClientSocket(
+            context,
+            server.address,
+            CurveClientRole(ADMITTED, SERVER.public),
+            limits,
+            on_message=lambda frame: None,
+            on_event=events.append,
+            reconnect=Reconnect(0.01, 0.02),
+        )
+        async with client:
+            await eventually(lambda: events.count(LinkEvent.HANDSHAKE_FAILED) >= 2)
+    assert LinkEvent.CONNECTED not in events
+    assert received == []
+
+
+async def test_client_that_expects_another_server_key_does_not_connect(echo: Echo) -> None:
+    events: list[LinkEvent] = []
+    client = ClientSocket(
+        echo.context,
+        echo.address,
+        CurveClientRole(ADMITTED, STRANGER.public),
+        SocketLimits(max_message_bytes=1024),
+        on_message=lambda frame: None,
+        on_event=events.append,
+        reconnect=None,
+    )
+    async with client:
+        await eventually(lambda: LinkEvent.DISCONNECTED in events)
+    assert events == [LinkEvent.HANDSHAKE_FAILED, LinkEvent.DISCONNECTED]
+
+
+async def test_answer_may_take_its_time_and_others_do_not_wait_for_it(
+    serve_echo: EchoMaker,
+) -> None:
+    slow_may_go_on = asyncio.Event()
+
+    async def admit(curve_key: bytes, remote_ip: str) -> bool:
+        if curve_key == STRANGER.public:
+            await slow_may_go_on.wait()
+        return True
+
+    async with serve_echo(admit=admit) as echo, echo.client(STRANGER) as slow:
+        await echo.still_serves()
+        assert slow.events == []
+        slow_may_go_on.set()
+        await slow.connected()
+
+
+async def test_failed_admission_check_lets_nobody_in_until_it_works_again(
+    serve_echo: EchoMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = 0
+
+    async def admit(curve_key: bytes, remote_ip: str) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ValueError("the book of guests is lost")
+        return True
+
+    async with serve_echo(admit=admit) as echo:
+        async with echo.client() as client:
+            await eventually(lambda: LinkEvent.REFUSED in client.events)
+        await echo.still_serves()
+        assert echo.zap.statistics == {"error": 1, "admitted": 1}
+    assert "the book of guests is lost" in caplog.text
+
+
+async def test_admission_check_that_takes_too_long_lets_nobody_in(serve_echo: EchoMaker) -> None:
+    async def admit(curve_key: bytes, remote_ip: str) -> bool:
+        return await never()
+
+    async with serve_echo(admit=admit) as echo, echo.client() as client:
+        await eventually(lambda: LinkEvent.REFUSED in client.events, ADMIT_TIMEOUT_S + 2)
+        assert echo.zap.statistics == {"timeout": 1}
+
+
+async def test_more_checks_than_may_be_pending_are_refused_at_once(serve_echo: EchoMaker) -> None:
+    async def admit(curve_key: bytes, remote_ip: str) -> bool:
+        return await never()
+
+    async with serve_echo(admit=admit) as echo:
+        dealers = []
+        for _ in range(MAX_PENDING + 5):
+            dealers.append(echo.dealer())
+            dealers[-1].connect(echo.address.zmq_endpoint)
+        await eventually(lambda: echo.zap.statistics["busy"] == 5)
+        for dealer in dealers:
+            dealer.close()
+
+
+async def test_errors_inside_the_block_come_out_as_they_are(serve_echo: EchoMaker) -> None:
+    with pytest.raises(ValueError, match="mine"):
+        async with serve_echo():
+            raise ValueError("mine")

@@ -1,0 +1,258 @@
+"""What strangers and admitted enemies may send: OPERATIONS' bad inputs 1 to 5 and 10."""
+
+import asyncio
+import os
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import zmq
+
+from tests.transport.loopback import (
+    ADMITTED,
+    LIMITS,
+    SERVER,
+    Echo,
+    EchoMaker,
+    closed_within,
+    eventually,
+    rss_bytes,
+)
+from transport.socket_options import SocketLimits
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+MIB = 1 << 20
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + bytes(32)
+"""ZMTP 3.1 (RFC 37): signature, version, mechanism, as-server, filler."""
+
+
+def start(script: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(HERE / script), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
+async def test_frame_above_the_limit_ends_the_connection_and_nothing_else(echo: Echo) -> None:
+    async with echo.client() as client:
+        await client.connected()
+        assert client.socket.send(bytes(LIMITS.max_message_bytes))
+        await client.received(1)
+        assert client.socket.send(bytes(LIMITS.max_message_bytes + 1))
+        await eventually(lambda: len(client.events) > 1)
+    assert len(echo.messages) == 1
+    await echo.still_serves()
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [b"", GREETING[:10], GREETING],
+    ids=["at once", "within the greeting", "after the greeting"],
+)
+async def test_claim_of_a_gibibyte_before_the_handshake_takes_no_memory(
+    echo: Echo, greeting: bytes
+) -> None:
+    before = rss_bytes()
+    claim = b"\x02" + struct.pack(">Q", 1 << 30)  # A long frame, RFC 23.
+    connections = [echo.raw() for _ in range(20)]
+    for connection in connections:
+        connection.sendall(greeting + claim)
+    junk = bytes(MIB)
+
+    def push() -> None:
+        for connection in connections:
+            try:
+                for _ in range(8):
+                    connection.sendall(junk)
+            except OSError:
+                continue  # Cut off, as it should be.
+
+    await asyncio.to_thread(push)
+    assert rss_bytes() - before < 20 * MIB
+    for connection in connections:
+        assert await asyncio.to_thread(closed_within, connection, 5.0)
+        connection.close()
+    await echo.still_serves()
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\nHost: here\r\n\r\n",
+        b"\x16\x03\x01" + bytes(200),
+        os.urandom(4096),
+        GREETING.replace(b"CURVE", b"NULL\0") + b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x06DEALER",
+        GREETING + b"\x04\xc8\x05HELLO" + bytes(194),
+        GREETING + b"\x04\x05\x05WRONG",
+    ],
+    ids=["http", "tls", "random", "null mechanism", "zero hello", "unknown command"],
+)
+async def test_garbage_instead_of_a_handshake_is_dropped(
+    serve_echo: EchoMaker, garbage: bytes
+) -> None:
+    limits = SocketLimits(max_message_bytes=1024, handshake_s=0.5)
+    async with serve_echo(limits) as echo:
+        with echo.raw() as connection:
+            connection.sendall(garbage)
+            assert await asyncio.to_thread(closed_within, connection, 5.0)
+        assert echo.messages == []
+        await echo.still_serves()
+
+
+async def test_silent_connection_is_closed_when_the_handshake_is_due(
+    serve_echo: EchoMaker,
+) -> None:
+    async with serve_echo(SocketLimits(max_message_bytes=1024, handshake_s=0.3)) as echo:
+        with echo.raw() as silent:
+            await eventually(lambda: echo.server.connection_count == 1)
+            assert await asyncio.to_thread(closed_within, silent, 3.0)
+        await eventually(lambda: echo.server.connection_count == 0)
+        assert echo.server.statistics.handshakes_failed["handshake_broken"] == 1
+
+
+async def test_message_of_several_frames_is_dropped_and_its_sender_cut_off(echo: Echo) -> None:
+    dealer = echo.dealer()
+    dealer.connect(echo.address.zmq_endpoint)
+    dealer.send_multipart([b"one", b"two"])
+    await eventually(lambda: echo.server.statistics.cut_off["multipart"] == 1)
+    dealer.close()
+    assert echo.server.statistics.dropped == {"multipart": 1}
+    assert echo.messages == []
+    await echo.still_serves()
+
+
+async def test_message_of_endless_frames_is_cut_off_before_it_fills_memory(
+    serve_echo: EchoMaker,
+) -> None:
+    async with serve_echo() as echo:
+        await echo.still_serves()
+        before = rss_bytes()
+        flood = start(
+            "flood_multipart.py",
+            echo.address.zmq_endpoint,
+            ADMITTED.public_z85.decode(),
+            ADMITTED.secret_z85.decode(),
+            SERVER.public_z85.decode(),
+            "4000",
+        )
+        highest = before
+        try:
+            assert flood.stdout is not None
+            assert await asyncio.to_thread(flood.stdout.readline) == "sent\n"
+            async with asyncio.timeout(20):
+                while not echo.server.statistics.cut_off:
+                    highest = max(highest, rss_bytes())
+                    await asyncio.sleep(0.02)
+        finally:
+            flood.kill()
+            flood.communicate()
+        assert echo.server.statistics.cut_off == {"unfinished": 1}
+        assert len(echo.messages) == 1, "only the honest one"
+        # 240 MB were on their way; what comes within a sweep's interval is what may be held.
+        assert highest - before < 150 * MIB
+        await echo.still_serves()
+
+
+async def test_who_never_reads_the_answers_is_cut_off(serve_echo: EchoMaker) -> None:
+    limits = SocketLimits(max_message_bytes=64 * 1024, queue_messages=1000, max_queued_bytes=MIB)
+    async with serve_echo(limits) as echo:
+        dealer = echo.dealer()
+        dealer.setsockopt(zmq.RCVHWM, 1)
+        dealer.setsockopt(zmq.RCVBUF, 4096)
+        dealer.connect(echo.address.zmq_endpoint)
+        before = rss_bytes()
+        frame = bytes(64 * 1024)
+        async with asyncio.timeout(20):
+            while not echo.server.statistics.cut_off:
+                try:
+                    dealer.send(frame, zmq.NOBLOCK)
+                except zmq.Again:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
+                echo.messages.clear()
+        dealer.close()
+        assert echo.server.statistics.cut_off == {"slow_reader": 1}
+        assert rss_bytes() - before < 150 * MIB
+        await echo.still_serves()
+
+
+async def test_routing_id_of_another_client_gains_nothing(echo: Echo) -> None:
+    async with echo.client() as client:
+        await client.connected()
+        assert client.socket.send(b"mine")
+        await client.received(1)
+        route = echo.messages[0][0]
+        thief = echo.dealer()
+        thief.setsockopt(zmq.ROUTING_ID, b"\1" + route[1:])
+        thief.connect(echo.address.zmq_endpoint)
+        copy = echo.dealer()
+        copy.setsockopt(zmq.ROUTING_ID, b"\1" + route[1:])
+        copy.connect(echo.address.zmq_endpoint)
+        thief.send(b"stolen?")
+        copy.send(b"stolen again?")
+        await eventually(lambda: len(echo.messages) >= 2)
+        assert client.socket.send(b"still mine")
+        assert await client.received(2) == [b"mine", b"still mine"]
+        thief.close()
+        copy.close()
+
+
+async def test_more_connections_than_allowed_are_cut_and_make_room_again(
+    serve_echo: EchoMaker,
+) -> None:
+    limits = SocketLimits(max_message_bytes=1024, max_connections=5)
+    async with serve_echo(limits) as echo:
+        connections = [echo.raw() for _ in range(8)]
+        await eventually(lambda: echo.server.statistics.cut_off["connections"] >= 3)
+        for connection in connections:
+            connection.close()
+        await eventually(lambda: echo.server.connection_count == 0)
+        await echo.still_serves()
+
+
+@pytest.mark.parametrize("max_connections", [0, 1000], ids=["own limit", "no limit but the OS's"])
+async def test_server_without_file_descriptors_lives_and_recovers(
+    context: "zmq.Context[zmq.Socket[bytes]]", max_connections: int
+) -> None:
+    server = start("echo_process.py", SERVER.secret.hex(), str(max_connections))
+    try:
+        assert server.stdout is not None
+        port = int(await asyncio.to_thread(server.stdout.readline))
+        flood = []
+        for _ in range(150):
+            connection = socket.socket()
+            connection.settimeout(5)
+            connection.connect(("127.0.0.1", port))
+            flood.append(connection)
+        # Cut as too many, or when its handshake is due.
+        first_to_go = flood[0] if max_connections else flood[60]
+        assert await asyncio.to_thread(closed_within, first_to_go, 5.0)
+        for connection in flood:
+            connection.close()
+        dealer = context.socket(zmq.DEALER)
+        dealer.setsockopt(zmq.LINGER, 0)
+        dealer.setsockopt(zmq.CURVE_PUBLICKEY, ADMITTED.public_z85)
+        dealer.setsockopt(zmq.CURVE_SECRETKEY, ADMITTED.secret_z85)
+        dealer.setsockopt(zmq.CURVE_SERVERKEY, SERVER.public_z85)
+        dealer.connect(f"tcp://127.0.0.1:{port}")
+        dealer.send(b"alive?")
+        assert await asyncio.to_thread(dealer.poll, 15_000)
+        assert dealer.recv(zmq.NOBLOCK) == b"alive?"
+        dealer.close()
+        assert server.poll() is None
+        output, _ = await asyncio.to_thread(server.communicate, timeout=10)
+        answered, cut_off = output.split()
+        assert answered == "True"
+        assert (int(cut_off) > 0) == (max_connections == 0)
+        assert server.returncode == 0
+    finally:
+        server.kill()
+        server.communicate()
