@@ -24,7 +24,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from tests.natlab import namespaces
 from tests.natlab.addresses import CARRIER_GATEWAY, INTERNET_GATEWAY, AddressPlan
@@ -47,6 +47,13 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _RUN_TIMEOUT_S = 30.0
 
 T = TypeVar("T")
+
+
+class Machine(Protocol):
+    """What programs can run on: a host, or a router."""
+
+    @property
+    def namespace(self) -> Namespace: ...
 
 
 class NatLab:
@@ -233,41 +240,41 @@ class NatLab:
     # -- programs and sockets inside ----------------------------------------------------------
 
     def popen(
-        self, host: Host, argv: Sequence[str | os.PathLike[str]], **kwargs: Any
+        self, machine: Machine, argv: Sequence[str | os.PathLike[str]], **kwargs: Any
     ) -> LabProcess:
-        """Starts a program on the host; takes what subprocess.Popen takes.
+        """Starts a program there; takes what subprocess.Popen takes.
 
         The pid is the program's own. It is ended with its `with` block, or with the laboratory.
         """
-        process = LabProcess([*self._inside(host), *argv], **kwargs)
+        process = LabProcess([*self._inside(machine), *argv], **kwargs)
         self._processes.append(process)
         return process
 
     def run(
         self,
-        host: Host,
+        machine: Machine,
         argv: Sequence[str | os.PathLike[str]],
         *,
         timeout: float = _RUN_TIMEOUT_S,
         **kwargs: Any,
     ) -> subprocess.CompletedProcess[Any]:
-        """subprocess.run on the host, never without a timeout (in seconds)."""
-        return subprocess.run([*self._inside(host), *argv], timeout=timeout, **kwargs)
+        """subprocess.run there, never without a timeout (in seconds)."""
+        return subprocess.run([*self._inside(machine), *argv], timeout=timeout, **kwargs)
 
     def socket(
         self,
-        host: Host,
+        machine: Machine,
         family: int = socket.AF_INET,
         kind: int = socket.SOCK_STREAM,
         protocol: int = 0,
     ) -> socket.socket:
-        """A socket of this process that lives on the host: for quick probes."""
-        return self.call(host, lambda: socket.socket(family, kind, protocol))
+        """A socket of this process that lives there: for quick probes."""
+        return self.call(machine, lambda: socket.socket(family, kind, protocol))
 
-    def call(self, host: Host, function: Callable[[], T]) -> T:
-        """The function's result, run in a thread whose network is the host's."""
-        return host.namespace.call(function)
+    def call(self, machine: Machine, function: Callable[[], T]) -> T:
+        """The function's result, run in a thread whose network is the machine's."""
+        return machine.namespace.call(function)
 
     @staticmethod
-    def _inside(host: Host) -> list[str]:
-        return ["ip", "netns", "exec", host.namespace.name]
+    def _inside(machine: Machine) -> list[str]:
+        return ["ip", "netns", "exec", machine.namespace.name]

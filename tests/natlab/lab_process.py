@@ -6,18 +6,19 @@ import subprocess
 from types import TracebackType
 from typing import Any
 
-_TERM_TIMEOUT_S = 5
+_PATIENCE_S = 5.0
 
 
 class LabProcess(subprocess.Popen[Any]):
-    """A Popen that a `with` block ends: SIGTERM on the way out, SIGKILL after 5 s."""
+    """A Popen that its `with` block ends."""
 
-    def stop(self) -> int:
-        """Ends the program if it still runs, and returns its exit code."""
+    def stop(self, patience_s: float = _PATIENCE_S) -> int:
+        """Ends the program if it still runs, by SIGKILL when SIGTERM did not within the patience;
+        returns its exit code."""
         if self.poll() is None:
             self.terminate()
             try:
-                self.wait(_TERM_TIMEOUT_S)
+                self.wait(patience_s)
             except subprocess.TimeoutExpired:
                 self.kill()
         return self.wait()

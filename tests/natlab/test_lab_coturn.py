@@ -70,15 +70,23 @@ def wait_for_stun(lab: NatLab, server: PublicHost, address: str) -> None:
 
 def discover(lab: NatLab, sites: dict[NatKind, Site], server: PublicHost) -> dict[NatKind, str]:
     """The judge's words on each site; all at once, since its timeouts are long."""
-    argv = ["turnutils_natdiscovery", "-m", "-f", "-H", server.address]
-    running = {
-        kind: lab.popen(site.host, argv, stdout=subprocess.PIPE, text=True)
+    running = [
+        (
+            kind,
+            lab.popen(
+                site.host,
+                ["turnutils_natdiscovery", *questions, server.address],
+                stdout=subprocess.PIPE,
+                text=True,
+            ),
+        )
         for kind, site in sites.items()
-    }
-    words = {}
-    for kind, process in running.items():
+        for questions in (["-m", "-f"], ["-H"])
+    ]
+    words = dict.fromkeys(sites, "")
+    for kind, process in running:
         with process:
-            words[kind] = process.communicate(timeout=60)[0]
+            words[kind] += process.communicate(timeout=60)[0]
             assert process.returncode == 0, kind
     return words
 

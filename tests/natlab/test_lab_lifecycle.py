@@ -146,6 +146,14 @@ def test_nothing_leads_out_of_the_laboratory(lab: NatLab) -> None:
     assert done.stdout.strip() == "blackhole default"
 
 
+def test_programs_run_on_routers_too(lab: NatLab) -> None:
+    home = lab.add_site("home", NatKind.PORT_RESTRICTED)
+    done = lab.run(
+        home.router, ["nft", "list", "tables"], capture_output=True, text=True, check=True
+    )
+    assert "table ip router" in done.stdout
+
+
 def test_program_ends_with_its_own_block(lab: NatLab) -> None:
     home = lab.add_site("home", NatKind.OPEN)
     with lab.popen(home.host, ["sleep", "1000"]) as program:
@@ -159,6 +167,7 @@ def test_program_that_ignores_sigterm_is_killed(lab: NatLab) -> None:
     with lab.popen(home.host, ["sh", "-c", script], stdout=subprocess.PIPE) as program:
         assert program.stdout is not None
         assert program.stdout.readline() == READY
+        program.stop(patience_s=0.1)
     assert program.returncode == -signal.SIGKILL
 
 

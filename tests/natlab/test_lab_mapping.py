@@ -105,6 +105,21 @@ def test_same_port_on_two_inner_hosts_gets_two_outer_endpoints(
         assert observe_udp(one, observer) != observe_udp(other, observer)
 
 
+def test_homes_may_use_the_same_private_network(lab: NatLab) -> None:
+    server = lab.add_public_host("server", addresses=2)
+    homes = [
+        lab.add_site(name, NatKind.MASQUERADE, lan="192.168.1.0/24") for name in ("one", "other")
+    ]
+    assert homes[0].host.address == homes[1].host.address
+    with observers(lab, server) as echo:
+        for home in homes:
+            with udp_socket(lab, home.host) as client:
+                outside = observe_udp(client, echo.udp[0])
+                assert outside[0] == str(home.public_ipv4)
+                echo.udp[0].sendto(b"back", outside)
+                assert client.recv(100) == b"back"
+
+
 def test_independent_mapping_never_gives_one_port_to_two_endpoints(street: Street) -> None:
     host = street.sites[NatKind.PORT_RESTRICTED].host
     ports = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.natlab.lab import Host, IpStack, NatKind, NatLab
@@ -107,6 +109,22 @@ def test_what_may_not_go_out_over_ipv4_may_not_over_ipv6(lab: NatLab) -> None:
                 fence_tcp(allowed, accepted)
         assert not waiting(udp)
         assert not waiting(other_port)
+
+
+def test_delay_holds_for_both_versions(lab: NatLab) -> None:
+    server = lab.add_public_host("server", stack=IpStack.DUAL, delay_ms=5)
+    site = lab.add_site("home", NatKind.DOUBLE, stack=IpStack.DUAL, delay_ms=10)
+    for address in (*server.ipv4, *server.ipv6):
+        any_address = "0.0.0.0" if address.version == 4 else "::"
+        with (
+            udp_socket(lab, server, (str(address), 3478)) as observer,
+            udp_socket(lab, site.host, (any_address, PORT)) as client,
+        ):
+            started = time.monotonic()
+            outside = observe_udp(client, observer)
+            observer.sendto(b"back", outside)
+            assert client.recv(100) == b"back"
+            assert time.monotonic() - started >= 0.03
 
 
 def test_ipv4_host_has_no_ipv6_at_all(lab: NatLab) -> None:
