@@ -1,0 +1,292 @@
+"""The peers of one swarm that this one talks to: who they are, and a session with each.
+
+Invariants:
+
+- A peer is known by the key that signed its hello, never by where it came from or what it calls
+  itself; nothing that it sends before is looked at.
+- Only CURVE keys of known records get in at all; who may take part is checked at each hello.
+- Bounded: the number of peers and paths, and the bytes of each session; all sessions share
+  :data:`BULK_BUDGET_BYTES` in each direction. A slow peer fills its own queue, then its messages
+  are refused; nobody else's are.
+"""
+
+from collections.abc import Callable
+from random import Random
+from types import TracebackType
+
+import zmq
+
+from daemon.clock import Clock
+from daemon.link_status import LinkStatus
+from daemon.own_record import OwnRecord
+from daemon.paths.direct import DirectListener
+from daemon.paths.direct_dialer import DirectDialer
+from daemon.paths.path import PathSeeker, PathWish
+from daemon.paths.reception import Reception
+from daemon.peer_book import FindRecord, PeerBook
+from daemon.peer_link import PeerLink
+from daemon.refusals import Refusals
+from daemon.session import SessionLimits
+from daemon.session.handshake import BusyError, Greeter
+from daemon.session.receive_stream import INITIAL_CREDIT_BYTES
+from protocol.admission import AdmissionBook
+from protocol.errors import RemoteProtocolError
+from protocol.hello import VerifiedHello
+from protocol.identity import Identity, PeerId
+from protocol.peer_record import PeerRecord, VerifiedRecord
+from protocol.sequence import SequenceCounter
+from protocol.session_frames import CloseCode, Stream
+from protocol.swarm import Swarm, is_banned
+from protocol.uri import HostPort
+from transport.curve import CurveKeys
+from transport.zap import ZapAuthenticator
+
+BULK_BUDGET_BYTES = 16 << 20
+MAX_BULK_BYTES_PER_PEER = 4 << 20
+
+
+class PeerNetwork:
+    """Sessions with the peers of one swarm. An async context manager.
+
+    The callbacks are set before entering. They are called from the event loop and return at once;
+    in them everything here may be called.
+    """
+
+    def __init__(
+        self,
+        *,
+        swarm: Swarm,
+        identity: Identity,
+        curve: CurveKeys,
+        listen: HostPort,
+        advertise: tuple[str, ...],
+        admission: AdmissionBook,
+        own_proof: bytes,
+        name: str,
+        trains: bool,
+        clock: Clock,
+        refusals: Refusals,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        zap: ZapAuthenticator,
+        random: Random | None = None,
+    ) -> None:
+        """``advertise``: addresses for the own record, ``HOST:PORT``; a port of 0 stands for the
+        one that is listened on. Empty: the address that is listened on."""
+        self.on_message: Callable[[PeerId, bytes], None] = lambda peer_id, message: None
+        self.on_bulk: Callable[[PeerId, bytes], None] = lambda peer_id, message: None
+        self.on_peer_up: Callable[[PeerId], None] = lambda peer_id: None
+        self.on_peer_down: Callable[[PeerId, str], None] = lambda peer_id, reason: None
+        self.on_bulk_room: Callable[[PeerId], None] = lambda peer_id: None
+        self._swarm = swarm
+        self._identity = identity
+        self._curve = curve
+        self._advertise = advertise
+        self._admission = admission
+        self._clock = clock
+        self._context = context
+        self._random = random or Random()
+        sequence = SequenceCounter(now_ms=clock.now_ms())
+        self._own_record = OwnRecord(
+            identity,
+            swarm.swarm_id,
+            curve_key=curve.public,
+            name=name,
+            trains=trains,
+            sequence=sequence,
+            clock=clock,
+        )
+        self._book = PeerBook(
+            identity.peer_id,
+            swarm.swarm_id,
+            clock,
+            make_link=self._make_link,
+            make_seekers=self._make_seekers,
+        )
+        self._reception = Reception(
+            Greeter(
+                identity=identity,
+                swarm_id=swarm.swarm_id,
+                proof=own_proof,
+                own_record=self._own_record.signed,
+                take_sequence=sequence.take,
+                now_ms=clock.now_ms,
+                admit=self._admit,
+                session_of=self._book.get,
+            ),
+            self._book,
+            clock,
+            refusals,
+        )
+        self._listener = DirectListener(
+            context, zap, listen, curve, admit=self._book.admit_key, owner=self._reception
+        )
+
+    async def __aenter__(self) -> "PeerNetwork":
+        """Raises :class:`ConfigError` when the address cannot be listened on."""
+        await self._listener.__aenter__()
+        self._own_record.set_addresses(self._advertise, self.listen_address)
+        await self._book.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for link in self._book:
+            link.end_session(CloseCode.LEAVING, "this peer stops")
+        self._reception.close()
+        try:
+            await self._book.__aexit__()
+        finally:
+            await self._listener.__aexit__(kind, error, traceback)
+
+    # Who this peer is
+
+    @property
+    def listen_address(self) -> HostPort:
+        """Where others can dial this peer, with the real port."""
+        return self._listener.address
+
+    @property
+    def own_record(self) -> PeerRecord:
+        """What this peer says of itself; with the real port."""
+        return self._own_record.payload
+
+    def signed_record(self) -> bytes:
+        """The same in its envelope, sealed anew when it has grown old."""
+        return self._own_record.signed()
+
+    def advertise(self, addresses: tuple[str, ...]) -> None:
+        """Say from now on that this peer can be dialled there. Raises :class:`ConfigError`."""
+        self._own_record.set_addresses(addresses, self.listen_address)
+
+    # Whom to talk to
+
+    @property
+    def find_record(self) -> FindRecord:
+        """Asks others for the record with a CURVE key that is not known here."""
+        return self._book.find_record
+
+    @find_record.setter
+    def find_record(self, find_record: FindRecord) -> None:
+        self._book.find_record = find_record
+
+    def add_record(self, record: VerifiedRecord) -> bool:
+        """Connect to this peer, and let it connect; of several records the newest counts.
+
+        False: it is banned, or there are too many peers.
+        """
+        if is_banned(self._swarm, record.peer_id):
+            return False
+        try:
+            self._book.add(record)
+        except BusyError:
+            return False
+        return True
+
+    def remove_record(self, peer_id: PeerId) -> None:
+        """Do not look for this peer any more; while it is live the session with it goes on."""
+        self._book.remove(peer_id)
+
+    def record_for_curve_key(self, curve_key: bytes) -> VerifiedRecord | None:
+        """The record of a known peer that names this key."""
+        return self._book.record_for_curve_key(curve_key)
+
+    def replace_statement(self, swarm: Swarm) -> None:
+        """Go by a newer swarm statement: end the sessions with those whom it bans."""
+        self._swarm = swarm
+        for link in self._book:
+            if is_banned(swarm, link.peer_id):
+                self._book.remove(link.peer_id)
+                link.end_session(CloseCode.DENIED, "banned by the swarm's founder")
+
+    # Messages
+
+    def send(self, peer_id: PeerId, message: bytes) -> bool:
+        """Queue a control message (at most MAX_CONTROL_BYTES); it goes before all bulk.
+
+        False: no session, or 2 MiB are waiting already.
+        """
+        link = self._book.get(peer_id)
+        return link is not None and link.send(Stream.CONTROL, message)
+
+    def send_bulk(self, peer_id: PeerId, message: bytes) -> bool:
+        """Queue a bulk message (at most MAX_BULK_BYTES). False: no session, or no room for it."""
+        link = self._book.get(peer_id)
+        return link is not None and link.send(Stream.BULK, message)
+
+    def bulk_room(self, peer_id: PeerId) -> int:
+        """How many bytes of bulk may be queued now; ``on_bulk_room`` tells when it is enough for a
+        largest message again after it was not."""
+        link = self._book.get(peer_id)
+        return 0 if link is None else link.room_bytes(Stream.BULK)
+
+    def live_peers(self) -> frozenset[PeerId]:
+        """Those with a session that were heard within 5 s."""
+        return frozenset(link.peer_id for link in self._book if link.is_live)
+
+    def links(self) -> list[LinkStatus]:
+        """Every known peer and how it is reached."""
+        return [link.status() for link in self._book]
+
+    # What links tell (LinkObserver)
+
+    def message_received(self, peer_id: PeerId, stream: Stream, message: bytes) -> None:
+        """See :class:`LinkObserver`."""
+        if stream is Stream.CONTROL:
+            self.on_message(peer_id, message)
+        else:
+            self.on_bulk(peer_id, message)
+
+    def bulk_room_found(self, peer_id: PeerId) -> None:
+        """See :class:`LinkObserver`."""
+        self.on_bulk_room(peer_id)
+
+    def peer_up(self, peer_id: PeerId) -> None:
+        """See :class:`LinkObserver`."""
+        self._share_memory()
+        self.on_peer_up(peer_id)
+
+    def peer_down(self, peer_id: PeerId, reason: str) -> None:
+        """See :class:`LinkObserver`."""
+        self._share_memory()
+        self.on_peer_down(peer_id, reason)
+        self._book.drop_if_unwanted(peer_id)
+
+    # Inside
+
+    def _make_link(self, record: VerifiedRecord) -> PeerLink:
+        return PeerLink(self._identity.peer_id, record, SessionLimits(), self._clock, self)
+
+    def _make_seekers(self, wish: PathWish) -> tuple[PathSeeker, ...]:
+        """What looks for paths to a peer: one for each kind, all at the same time."""
+        dialer = DirectDialer(
+            self._context,
+            self._curve,
+            self._identity.peer_id,
+            wish,
+            owner=self._reception,
+            clock=self._clock,
+            random=self._random,
+        )
+        return (dialer,)
+
+    def _admit(self, hello: VerifiedHello) -> PeerLink:
+        """The link of a peer that may take part. Raises :class:`RemoteProtocolError` otherwise."""
+        now_ms = self._clock.now_ms()
+        self._admission.check(hello.peer_id, hello.payload.proof, now_ms=now_ms)
+        self._book.add(hello.record)
+        link = self._book.get(hello.peer_id)
+        if link is None or link.is_held_off:
+            raise RemoteProtocolError("it broke the protocol a moment ago")
+        return link
+
+    def _share_memory(self) -> None:
+        """Let all sessions together hold no more bulk than the budget, down to what each needs."""
+        links = [link for link in self._book if link.has_session]
+        share_bytes = BULK_BUDGET_BYTES // max(1, len(links))
+        limit_bytes = min(MAX_BULK_BYTES_PER_PEER, max(INITIAL_CREDIT_BYTES, share_bytes))
+        for link in links:
+            link.set_bulk_limit(limit_bytes)

@@ -1,0 +1,154 @@
+"""Dials the addresses that a peer's record names, until one of them is the peer.
+
+Several are tried at once, each a little later than the one before (as in RFC 8305), and the first
+that says a believable hello stays. An address that nobody answers at, or somebody else, costs
+nothing but the attempt.
+"""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+
+import zmq
+
+from daemon.clock import Clock
+from daemon.paths.direct import DialledPath
+from daemon.paths.path import PathOwner, PathWish
+from daemon.status import PathKind
+from protocol.errors import TransportError
+from protocol.identity import PeerId
+from protocol.peer_record import MAX_ADDRESSES, VerifiedRecord
+from protocol.uri import HostPort
+from transport.address import resolve
+from transport.curve import CurveKeys
+
+STAGGER_S = 0.25
+ATTEMPT_S = 5.0
+YIELD_S = 1.0
+"""Of two peers that find each other, the one with the higher id lets the other dial first."""
+SHORTEST_WAIT_S = 0.1
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 30.0
+LASTING_S = 10.0
+"""A path that ended sooner was a failure too."""
+
+
+class DirectDialer:
+    """Keeps a direct path to one peer. ``run`` it as a task."""
+
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        keys: CurveKeys,
+        own_id: PeerId,
+        wish: PathWish,
+        *,
+        owner: PathOwner,
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        self._context = context
+        self._keys = keys
+        self._own_id = own_id
+        self._wish = wish
+        self._owner = owner
+        self._clock = clock
+        self._random = random
+
+    async def run(self) -> None:
+        """Dial whenever there is no direct path; until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            if self._own_id > self._wish.record.peer_id:
+                await self._wait(YIELD_S, self._has_path)
+            failures = 0
+            while True:
+                await self._wait_while_refused()
+                record, started_at = self._wish.record, self._clock.monotonic()
+                if not self._has_path():
+                    await self._attempt(group)
+                await self._wish.until(lambda: not self._has_path())
+                if self._clock.monotonic() >= started_at + LASTING_S:
+                    failures = 0
+                longest_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**failures)
+                failures = min(failures + 1, 10)
+                await self._wait_for_news(self._random.uniform(SHORTEST_WAIT_S, longest_s), record)
+
+    def _has_path(self) -> bool:
+        return self._wish.has(PathKind.DIRECT)
+
+    async def _attempt(self, group: asyncio.TaskGroup) -> None:
+        """Try all addresses, and note what is wrong with those that are not the peer."""
+        addresses = await self._addresses()
+        if not addresses:
+            self._wish.failures.setdefault(
+                PathKind.DIRECT, "it names no address that can be dialled"
+            )
+            return
+        tried: list[DialledPath] = []
+        try:
+            async with asyncio.timeout(ATTEMPT_S):
+                for address in addresses:
+                    path = self._path_to(address)
+                    tried.append(path)
+                    group.create_task(self._hold(path))
+                    await self._wait(STAGGER_S, lambda: self._is_settled(tried[-1:]))
+                    if self._has_path():
+                        break
+                await self._wish.until(lambda: self._is_settled(tried))
+        except TimeoutError:
+            pass  # Those that are still trying say so below.
+        reasons = [
+            f"{path.remote_address}: {path.failure or f'no answer within {ATTEMPT_S:.0f} s'}"
+            for path in tried
+            if path not in self._wish.paths
+        ]
+        for path in tried:
+            if path not in self._wish.paths:
+                path.give_up("another address was faster")
+        if not self._has_path():
+            self._wish.failures[PathKind.DIRECT] = "; ".join(reasons)
+
+    def _is_settled(self, paths: list[DialledPath]) -> bool:
+        return self._has_path() or all(path.has_ended for path in paths)
+
+    def _path_to(self, address: HostPort) -> DialledPath:
+        record = self._wish.record
+        return DialledPath(
+            self._context,
+            address,
+            self._keys,
+            peer_id=record.peer_id,
+            curve_key=record.record.curve_key,
+            owner=self._owner,
+        )
+
+    async def _hold(self, path: DialledPath) -> None:
+        try:
+            await path.run()
+        except TransportError as error:
+            path.give_up(str(error))
+        finally:
+            self._wish.notify()
+
+    async def _addresses(self) -> list[HostPort]:
+        found: dict[HostPort, None] = {}
+        for text in self._wish.record.record.addresses:
+            try:
+                found.update(dict.fromkeys(await resolve(HostPort.parse(text))))
+            except TransportError as error:
+                self._wish.failures[PathKind.DIRECT] = str(error)
+        return list(found)[:MAX_ADDRESSES]
+
+    async def _wait_while_refused(self) -> None:
+        while (left_s := self._wish.not_before - self._clock.monotonic()) > 0:
+            await self._wait(left_s, self._has_path)
+
+    async def _wait_for_news(self, longest_s: float, record: VerifiedRecord) -> None:
+        await self._wait(longest_s, lambda: self._has_path() or self._wish.record is not record)
+
+    async def _wait(self, longest_s: float, condition: Callable[[], bool]) -> None:
+        try:
+            async with asyncio.timeout(longest_s):
+                await self._wish.until(condition)
+        except TimeoutError:
+            pass  # Waited long enough.

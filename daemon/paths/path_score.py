@@ -1,0 +1,15 @@
+"""How much a path is preferred to others to the same peer, as both ends see it."""
+
+from daemon.paths.path import Path
+from daemon.status import PathKind
+from protocol.hello import Role
+from protocol.identity import PeerId
+
+BEST_FIRST = (PathKind.DIRECT, PathKind.PUNCHED, PathKind.ICE, PathKind.RELAY)
+
+
+def score(path: Path, *, own_id: PeerId, peer_id: PeerId) -> float:
+    """Higher is better. Of two paths of one kind both ends prefer the one that the lower id opened:
+    so when each dials the other, both drop the same one."""
+    lower_opened = (path.channel.role is Role.INITIATOR) == (own_id < peer_id)
+    return len(BEST_FIRST) - BEST_FIRST.index(path.kind) + (0.5 if lower_opened else 0.0)

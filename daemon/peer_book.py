@@ -1,0 +1,148 @@
+"""The other peers that are known: a link for each, and what looks for paths to it.
+
+At most :data:`MAX_PEERS`: when there are more, one that is not live gives way to a new one.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+
+from daemon.clock import Clock
+from daemon.paths.path import PathSeeker, PathWish
+from daemon.peer_link import PeerLink
+from daemon.session.handshake import BusyError
+from protocol.identity import PeerId, short
+from protocol.peer_record import VerifiedRecord
+
+MAX_PEERS = 64
+FIND_RECORD_S = 2.8
+"""Below the 3 s that ZAP waits, so that the answer is a plain no."""
+UNKNOWN_KEY_S = 5.0
+"""For so long a key that nobody knew is not asked about again."""
+MAX_UNKNOWN_KEYS = 256
+
+FindRecord = Callable[[bytes], Awaitable[VerifiedRecord | None]]
+
+_log = logging.getLogger("p2pd.peers")
+
+
+async def find_nothing(curve_key: bytes) -> VerifiedRecord | None:
+    """Nobody to ask."""
+    return None
+
+
+class PeerBook:
+    """An async context manager: within it, paths are looked for."""
+
+    def __init__(
+        self,
+        own_id: PeerId,
+        swarm_id: bytes,
+        clock: Clock,
+        *,
+        make_link: Callable[[VerifiedRecord], PeerLink],
+        make_seekers: Callable[[PathWish], tuple[PathSeeker, ...]],
+    ) -> None:
+        self.find_record: FindRecord = find_nothing
+        self._own_id = own_id
+        self._swarm_id = swarm_id
+        self._clock = clock
+        self._make_link = make_link
+        self._make_seekers = make_seekers
+        self._links: dict[PeerId, PeerLink] = {}
+        self._seeking: dict[PeerId, list[asyncio.Task[None]]] = {}
+        self._unknown_keys: dict[bytes, float] = {}
+        self._tasks = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> "PeerBook":
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for peer_id in list(self._seeking):
+            self._stop_seeking(peer_id)
+        await self._tasks.__aexit__(None, None, None)
+
+    def __iter__(self) -> Iterator[PeerLink]:
+        return iter(list(self._links.values()))
+
+    def get(self, peer_id: PeerId | None) -> PeerLink | None:
+        """The link to a known peer."""
+        return None if peer_id is None else self._links.get(peer_id)
+
+    def add(self, record: VerifiedRecord) -> None:
+        """Look for paths to this peer from now on; of several records the newest counts.
+
+        Raises :class:`BusyError` when there are too many peers already.
+        """
+        peer_id = record.peer_id
+        if peer_id == self._own_id or record.swarm != self._swarm_id:
+            return
+        link = self._links.get(peer_id)
+        if link is None:
+            self._make_room()
+            link = self._links[peer_id] = self._make_link(record)
+        elif record.sequence > link.record.sequence:
+            link.record = record
+        if peer_id not in self._seeking:
+            self._seeking[peer_id] = [
+                self._tasks.create_task(seeker.run()) for seeker in self._make_seekers(link.wish)
+            ]
+
+    def remove(self, peer_id: PeerId) -> None:
+        """Look for it no longer; while it is live the session with it goes on."""
+        self._stop_seeking(peer_id)
+        self.drop_if_unwanted(peer_id)
+
+    def drop_if_unwanted(self, peer_id: PeerId) -> None:
+        """Forget a peer that was removed, once it is not live."""
+        link = self._links.get(peer_id)
+        if link is not None and not link.is_live and peer_id not in self._seeking:
+            self._forget(link)
+
+    def record_for_curve_key(self, curve_key: bytes) -> VerifiedRecord | None:
+        """The record of a known peer that names this key."""
+        for link in self._links.values():
+            if link.record.record.curve_key == curve_key:
+                return link.record
+        return None
+
+    async def admit_key(self, curve_key: bytes, remote_ip: str) -> bool:
+        """Whether a key is some peer's of the swarm: what ZAP asks for each new connection."""
+        if self.record_for_curve_key(curve_key) is not None:
+            return True
+        now = self._clock.monotonic()
+        if self._unknown_keys.get(curve_key, now) > now:
+            return False
+        try:
+            async with asyncio.timeout(FIND_RECORD_S):
+                record = await self.find_record(curve_key)
+            if record is not None:
+                self.add(record)
+        except (TimeoutError, BusyError) as error:
+            _log.info("connection from %s not let in: %s", remote_ip, error or "nobody answers")
+        if self.record_for_curve_key(curve_key) is not None:
+            return True
+        if len(self._unknown_keys) >= MAX_UNKNOWN_KEYS:
+            del self._unknown_keys[next(iter(self._unknown_keys))]
+        self._unknown_keys[curve_key] = self._clock.monotonic() + UNKNOWN_KEY_S
+        return False
+
+    def _make_room(self) -> None:
+        if len(self._links) < MAX_PEERS:
+            return
+        for link in self._links.values():
+            if not link.is_live:
+                _log.info("peer %s is forgotten, there are too many", short(link.peer_id))
+                self._stop_seeking(link.peer_id)
+                self._forget(link)
+                return
+        raise BusyError(f"{MAX_PEERS} peers are connected already")
+
+    def _stop_seeking(self, peer_id: PeerId) -> None:
+        for task in self._seeking.pop(peer_id, []):
+            task.cancel()
+
+    def _forget(self, link: PeerLink) -> None:
+        del self._links[link.peer_id]
+        link.close()

@@ -1,0 +1,317 @@
+"""One other peer: its session, the paths that the session uses, and the timer that drives it."""
+
+import asyncio
+import logging
+import secrets
+from typing import Protocol
+
+from daemon.clock import Clock
+from daemon.link_status import LinkStatus, path_reason
+from daemon.paths.path import PathWish
+from daemon.paths.path_end import PathEnd
+from daemon.paths.path_score import score
+from daemon.session import (
+    ActivePathChanged,
+    BulkRoom,
+    Event,
+    MessageReceived,
+    PathFailed,
+    PeerDown,
+    PeerUp,
+    Session,
+    SessionExpired,
+    SessionLimits,
+    SessionReset,
+    SessionState,
+)
+from daemon.status import PathKind
+from protocol.hello import EPOCH_BYTES, ResumePoint, Role, VerifiedHello
+from protocol.identity import PeerId, short
+from protocol.peer_record import VerifiedRecord
+from protocol.session_frames import CloseCode, Stream
+
+_log = logging.getLogger("p2pd.link")
+
+
+class LinkObserver(Protocol):
+    """Who is told what happens on a link."""
+
+    def message_received(self, peer_id: PeerId, stream: Stream, message: bytes) -> None:
+        """A whole message came."""
+
+    def peer_up(self, peer_id: PeerId) -> None:
+        """The peer is live."""
+
+    def peer_down(self, peer_id: PeerId, reason: str) -> None:
+        """It is not any more."""
+
+    def bulk_room_found(self, peer_id: PeerId) -> None:
+        """There is room for a largest bulk message again."""
+
+
+class PeerLink:
+    """The session with one peer, begun anew when it is lost, for as long as the peer is known."""
+
+    def __init__(
+        self,
+        own_id: PeerId,
+        record: VerifiedRecord,
+        limits: SessionLimits,
+        clock: Clock,
+        observer: LinkObserver,
+    ) -> None:
+        self.peer_id = record.peer_id
+        self.wish = PathWish(record)
+        self._own_id = own_id
+        self._limits = limits
+        self._clock = clock
+        self._observer = observer
+        self._ends: dict[int, PathEnd] = {}
+        self._session = self._new_session()
+        self._is_flushing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._past_bytes_sent = 0
+        self._past_bytes_received = 0
+        self._held_off_until = 0.0
+
+    # The peer
+
+    @property
+    def record(self) -> VerifiedRecord:
+        """The newest that is known."""
+        return self.wish.record
+
+    @record.setter
+    def record(self, record: VerifiedRecord) -> None:
+        self.wish.record = record
+        self.wish.notify()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a session and the peer was heard within 5 s."""
+        return self._session.is_live
+
+    @property
+    def has_session(self) -> bool:
+        """Whether messages are taken for the peer, be it live or not."""
+        return self._session.state in (SessionState.OPEN, SessionState.WAITING)
+
+    @property
+    def is_held_off(self) -> bool:
+        """Whether it broke the protocol a moment ago and is not to be talked to."""
+        return self._clock.monotonic() < self._held_off_until
+
+    def hold_off(self, until: float) -> None:
+        """Neither call it nor believe its hellos until then."""
+        self._held_off_until = self.wish.not_before = until
+
+    def status(self) -> LinkStatus:
+        """How it stands now."""
+        active = self._session.active_path
+        end = None if active is None else self._ends[active]
+        rtt_s = None if active is None else self._session.rtt_s(active)
+        if end is not None:
+            kind = end.path.kind
+        else:
+            kind = PathKind.FAILED if self.wish.failures else PathKind.CONNECTING
+        ends = self._ends.values()
+        return LinkStatus(
+            peer_id=self.peer_id,
+            name=self.record.record.name,
+            path=kind,
+            address=(
+                ", ".join(self.record.record.addresses) if end is None else end.path.remote_address
+            ),
+            reason=path_reason(self.wish, None if end is None else kind),
+            is_live=self.is_live,
+            rtt_ms=None if rtt_s is None else rtt_s * 1000,
+            bytes_sent=self._past_bytes_sent + sum(end.bytes_sent for end in ends),
+            bytes_received=self._past_bytes_received + sum(end.bytes_received for end in ends),
+        )
+
+    # Paths
+
+    @property
+    def own_epoch(self) -> bytes:
+        """Of this side of the session."""
+        return self._session.own_epoch
+
+    def resume_point(self, remote_epoch: bytes) -> ResumePoint:
+        """See :meth:`Session.resume_point`."""
+        return self._session.resume_point(remote_epoch)
+
+    def attach(self, end: PathEnd, hello: VerifiedHello) -> None:
+        """Let the session use a path. Raises what :meth:`Session.attach_path` raises."""
+        self._session.attach_path(
+            end.number,
+            remote_epoch=hello.payload.epoch,
+            resume=hello.payload.resume,
+            score=self._score(end),
+            now=self._clock.monotonic(),
+        )
+        self._ends[end.number] = end
+        self.wish.failures.pop(end.path.kind, None)
+        self._paths_changed()
+        self._close_spare_paths(end.path.kind)
+        self.flush()
+
+    def detach(self, end: PathEnd) -> None:
+        """The path is over."""
+        if self._forget(end):
+            self._session.detach_path(end.number, self._clock.monotonic())
+            self.flush()
+
+    def receive(self, end: PathEnd, frame: bytes) -> None:
+        """Take in a frame; :meth:`flush` then acts on it. Raises :class:`RemoteProtocolError`."""
+        self._session.receive_frame(end.number, frame, self._clock.monotonic())
+
+    def writable(self, end: PathEnd) -> None:
+        """The path takes frames again."""
+        self._session.path_writable(end.number)
+        self.flush()
+
+    def end_session(self, code: CloseCode, text: str) -> None:
+        """Close all paths and forget everything; the next path begins a new session."""
+        was_live = self.is_live
+        self._session = self._new_session()
+        self._arm_timer()
+        for end in list(self._ends.values()):
+            self._forget(end)
+            end.close(code, text)
+        if was_live:
+            self._tell_down(text)
+
+    def close(self) -> None:
+        """The peer is forgotten."""
+        self.end_session(CloseCode.LEAVING, "this peer has no use for the session any more")
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # The application
+
+    def send(self, stream: Stream, message: bytes) -> bool:
+        """See :meth:`Session.send`."""
+        taken = self._session.send(stream, message)
+        if taken:
+            self.flush()
+        return taken
+
+    def room_bytes(self, stream: Stream) -> int:
+        """How much may be queued now; 0 without a session."""
+        return self._session.room_bytes(stream) if self.has_session else 0
+
+    def set_bulk_limit(self, limit_bytes: int) -> None:
+        """Hold at most so much bulk in each direction from now on."""
+        self._session.set_bulk_limits(window_bytes=limit_bytes, queue_bytes=limit_bytes)
+
+    def flush(self) -> None:
+        """Tell what happened, send what there is to send, and set the timer."""
+        if self._is_flushing:
+            return  # Called from within, by whoever was told: the loop below goes on anyway.
+        self._is_flushing = True
+        try:
+            while (event := self._session.next_event()) is not None or self._send_frame():
+                if event is not None:
+                    self._handle(event)
+        finally:
+            self._is_flushing = False
+            self._arm_timer()
+
+    # Inside
+
+    def _new_session(self) -> Session:
+        return Session(
+            own_epoch=secrets.token_bytes(EPOCH_BYTES),
+            limits=self._limits,
+            now=self._clock.monotonic(),
+        )
+
+    def _send_frame(self) -> bool:
+        now = self._clock.monotonic()
+        frame = self._session.next_frame(now)
+        if frame is None:
+            return False
+        end = self._ends.get(frame.path_id)
+        if end is None or not end.send(frame.data):
+            self._session.frame_refused(frame, now)
+        return True
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case MessageReceived(stream=stream, message=message):
+                self._observer.message_received(self.peer_id, stream, message)
+            case BulkRoom():
+                self._observer.bulk_room_found(self.peer_id)
+            case PeerUp():
+                self._observer.peer_up(self.peer_id)
+            case PeerDown(reason=reason):
+                self._tell_down(reason)
+            case PathFailed(path_id=path_id, reason=reason):
+                end = self._ends.get(path_id)
+                if end is not None:
+                    self._forget(end)
+                    end.close(CloseCode.PATH, reason)
+            case ActivePathChanged(path_id=path_id):
+                self._log_path(None if path_id is None else self._ends.get(path_id))
+            case SessionReset():
+                _log.info("peer %s restarted: a new session", short(self.peer_id))
+            case SessionExpired():
+                self._session = self._new_session()
+
+    def _tell_down(self, reason: str) -> None:
+        _log.info("peer %s is down: %s", short(self.peer_id), ascii(reason)[1:-1])
+        self._observer.peer_down(self.peer_id, reason)
+
+    def _log_path(self, end: PathEnd | None) -> None:
+        if end is None:
+            _log.info("peer %s: no path", short(self.peer_id))
+        else:
+            _log.info(
+                "peer %s: %s path, %s",
+                short(self.peer_id),
+                end.path.kind.value,
+                end.path.remote_address,
+            )
+
+    def _forget(self, end: PathEnd) -> bool:
+        if self._ends.pop(end.number, None) is None:
+            return False
+        self._past_bytes_sent += end.bytes_sent
+        self._past_bytes_received += end.bytes_received
+        self._paths_changed()
+        return True
+
+    def _paths_changed(self) -> None:
+        self.wish.paths = frozenset(end.path for end in self._ends.values())
+        self.wish.notify()
+
+    def _score(self, end: PathEnd) -> float:
+        return score(end.path, own_id=self._own_id, peer_id=self.peer_id)
+
+    def _close_spare_paths(self, kind: PathKind) -> None:
+        """Of each kind keep the best; of the others each side closes those that it opened."""
+        alike = [end for end in self._ends.values() if end.path.kind is kind]
+        best = max(alike, key=self._score)
+        for end in alike:
+            if end is not best and end.path.channel.role is Role.INITIATOR:
+                self.detach(end)
+                end.close(CloseCode.PATH, "another path of the same kind is as good")
+
+    def _arm_timer(self) -> None:
+        deadline = self._session.deadline()
+        if self._timer is not None:
+            if deadline is not None and self._timer_at <= deadline:
+                return  # It comes early enough, and will be set anew then.
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            self._timer_at = deadline
+            self._timer = asyncio.get_running_loop().call_later(
+                max(0.0, deadline - self._clock.monotonic()), self._time_is_up
+            )
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        self._session.handle_timer(self._clock.monotonic())
+        self.flush()

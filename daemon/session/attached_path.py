@@ -1,0 +1,105 @@
+"""What a session knows of its paths: how good each is, when it was last heard, its round trip."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+HEARTBEAT_S = 1.0
+PATH_SILENT_S = 3.0
+"""After so much silence frames go over another path, if there is one."""
+PATH_FAILED_S = 10.0
+"""After so much silence the path is given up."""
+_MAX_PINGS = 16
+
+
+@dataclass(slots=True)
+class AttachedPath:
+    """One path of a session, from its confirmed hello to its end."""
+
+    path_id: int
+    score: float
+    heard_at: float
+    ping_at: float
+    """When the next ping is due."""
+    rtt_s: float | None = None
+    """Smoothed round trip of pings, which wait in the path's queues like everything else."""
+    blocked_until: float = 0.0
+    """The path did not take a frame; not before then is the next one offered."""
+    _last_ping: int = 0
+    _pings: dict[int, float] = field(default_factory=dict)
+    """When the unanswered ones were sent."""
+
+    def is_usable(self, now: float) -> bool:
+        """Whether frames may be entrusted to it."""
+        return now < self.heard_at + PATH_SILENT_S
+
+    def has_failed(self, now: float) -> bool:
+        """Whether it has been silent for so long that it is to be given up."""
+        return now >= self.heard_at + PATH_FAILED_S
+
+    def next_change_at(self, now: float) -> float:
+        """When it will next be silent, failed or due for a ping, if nothing is heard of it."""
+        silent_s = PATH_SILENT_S if self.is_usable(now) else PATH_FAILED_S
+        return min(self.ping_at, self.heard_at + silent_s)
+
+    def take_ping(self, now: float) -> int:
+        """The number of a ping that is sent now."""
+        self.ping_at = now + HEARTBEAT_S
+        self._last_ping += 1
+        self._pings[self._last_ping] = now
+        if len(self._pings) > _MAX_PINGS:
+            del self._pings[next(iter(self._pings))]
+        return self._last_ping
+
+    def receive_pong(self, number: int, now: float) -> None:
+        """Measure the round trip; an answer to no ping of ours is ignored."""
+        sent_at = self._pings.pop(number, None)
+        if sent_at is None:
+            return
+        rtt_s = now - sent_at
+        self.rtt_s = rtt_s if self.rtt_s is None else 0.75 * self.rtt_s + 0.25 * rtt_s
+
+
+class PathSet:
+    """The paths of a session, and the active one: the usable one of highest score.
+
+    Among equals the active one stays, so that nothing goes back and forth.
+    """
+
+    def __init__(self) -> None:
+        self._paths: dict[int, AttachedPath] = {}
+        self.active: AttachedPath | None = None
+
+    def __iter__(self) -> Iterator[AttachedPath]:
+        return iter(self._paths.values())
+
+    def get(self, path_id: int) -> AttachedPath | None:
+        """The path, unless it is gone."""
+        return self._paths.get(path_id)
+
+    def add(self, path_id: int, *, score: float, now: float) -> None:
+        """A path that was just heard."""
+        self._paths[path_id] = AttachedPath(path_id, score, heard_at=now, ping_at=now)
+
+    def remove(self, path_id: int) -> bool:
+        """Forget a path; False if it was gone already."""
+        return self._paths.pop(path_id, None) is not None
+
+    def choose(self, now: float) -> bool:
+        """Make the best usable path the active one; whether that changed anything."""
+        usable = [path for path in self if path.is_usable(now)]
+        best = max(usable, key=lambda path: (path.score, path is self.active), default=None)
+        changed = best is not self.active
+        self.active = best
+        return changed
+
+    def take_due_ping(self, now: float) -> tuple[int, int] | None:
+        """Path and number of a ping to be sent now; silent paths are asked too."""
+        for path in self:
+            if now >= path.ping_at:
+                return path.path_id, path.take_ping(now)
+        return None
+
+    def restart_clocks(self, now: float) -> None:
+        """The silence until now was this process's own."""
+        for path in self:
+            path.heard_at = now

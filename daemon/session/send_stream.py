@@ -1,0 +1,252 @@
+"""The sending half of a stream: queue, fragments, credit, resend buffer, loss detection.
+
+A fragment is in one of three places: in the queue (its message is not cut yet), in flight, or lost
+and to be sent again. It leaves when the other side says that it has arrived. Loss is found as in
+RACK (RFC 8985): what was sent clearly before something that has arrived is lost. Paths deliver in
+order or not at all, so this finds a gap as soon as anything behind it comes through, whatever path
+that took; when nothing does, a timeout sends the oldest fragments again as a probe.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from protocol.errors import RemoteProtocolError
+from protocol.session_frames import (
+    FRAME_COST_BYTES,
+    MAX_PAYLOAD_BYTES,
+    Stream,
+    StreamAck,
+    encode_data,
+)
+
+REORDER_WINDOW_S = 0.05
+MIN_TIMEOUT_S = 1.0
+MAX_TIMEOUT_S = 8.0
+PROBE_FRAGMENTS = 4
+
+
+@dataclass(slots=True)
+class _Fragment:
+    sequence: int
+    first: bool
+    last: bool
+    payload: memoryview
+    path_id: int = -1
+    sent_at: float = 0.0
+    transmissions: int = 0
+
+    @property
+    def cost_bytes(self) -> int:
+        return len(self.payload) + FRAME_COST_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """What an acknowledgement brought."""
+
+    cost_bytes: int
+    """Newly arrived, as credit counts it."""
+    delay_s: float | None
+    """From sending to hearing that it arrived, of a fragment that was sent only once."""
+
+
+class SendStream:
+    """Messages in, data frames out, each byte kept until it is known to have arrived.
+
+    ``queue_bytes`` bounds what is held altogether, sent or not; a message that would go beyond it
+    is not taken.
+    """
+
+    def __init__(self, stream: Stream, queue_bytes: int) -> None:
+        self._stream = stream
+        self.queue_bytes = queue_bytes
+        self._held_bytes = 0
+        self._queue: deque[bytes] = deque()
+        self._cut_bytes = 0
+        """How much of the first queued message is in fragments already."""
+        self._next_sequence = 0
+        self._acknowledged = 0
+        """Every fragment before this one has arrived."""
+        self._in_flight: dict[int, _Fragment] = {}
+        """In the order in which they were last sent."""
+        self._in_flight_bytes = 0
+        self._lost: dict[int, _Fragment] = {}
+        self._sent_bytes = 0
+        """Credit used."""
+        self._credit_bytes = 0
+        self._delay_s: float | None = None
+        self._delay_variation_s = 0.0
+        self._timeouts = 0
+        self._progress_at = 0.0
+
+    @property
+    def room_bytes(self) -> int:
+        """How much may be queued now."""
+        return max(0, self.queue_bytes - self._held_bytes)
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Cost of what was sent and is neither known to have arrived nor to be lost."""
+        return self._in_flight_bytes
+
+    def offer(self, message: bytes) -> bool:
+        """Queue ``message``; False if there is no room for it. An empty one always fits."""
+        if len(message) > self.room_bytes:
+            return False
+        self._queue.append(message)
+        self._held_bytes += len(message)
+        return True
+
+    def next_frame(self, path_id: int, now: float) -> bytes | None:
+        """The next data frame to send over ``path_id``: what was lost first, then what is new."""
+        if self._lost:
+            fragment = self._lost.pop(next(iter(self._lost)))
+        else:
+            cut = self._cut_fragment()
+            if cut is None:
+                return None
+            fragment = cut
+        if not self._in_flight:
+            self._progress_at = now
+        fragment.path_id = path_id
+        fragment.sent_at = now
+        fragment.transmissions += 1
+        self._in_flight[fragment.sequence] = fragment
+        self._in_flight_bytes += fragment.cost_bytes
+        return encode_data(
+            self._stream,
+            fragment.sequence,
+            first=fragment.first,
+            last=fragment.last,
+            payload=fragment.payload,
+        )
+
+    def take_back_last(self) -> None:
+        """The path did not take the frame that :meth:`next_frame` just gave: it is to be sent."""
+        _, fragment = self._in_flight.popitem()
+        self._in_flight_bytes -= fragment.cost_bytes
+        fragment.transmissions -= 1
+        self._lost = {fragment.sequence: fragment, **self._lost}
+
+    def acknowledge(self, ack: StreamAck, now: float) -> Acknowledged:
+        """Let go of what has arrived, and find out what is lost.
+
+        Acknowledgements may come late or twice. Raises :class:`RemoteProtocolError` for one of
+        something that was never sent.
+        """
+        self._check(ack)
+        self._credit_bytes = max(self._credit_bytes, ack.credit_bytes)
+        arrived: list[_Fragment] = []
+        for sequence in range(self._acknowledged, ack.next_sequence):
+            self._let_go(sequence, arrived)
+        self._acknowledged = max(self._acknowledged, ack.next_sequence)
+        for first, end in ack.received:
+            for sequence in range(max(first, self._acknowledged), end):
+                self._let_go(sequence, arrived)
+        if not arrived:
+            return Acknowledged(0, None)
+        self._progress_at = now
+        self._timeouts = 0
+        delay_s = self._measure_delay(arrived, now)
+        self._find_losses(arrived, now)
+        return Acknowledged(sum(fragment.cost_bytes for fragment in arrived), delay_s)
+
+    def path_lost(self, path_id: int) -> None:
+        """What was last sent over this path and is not known to have arrived is lost with it."""
+        gone = [item for item in self._in_flight.values() if item.path_id == path_id]
+        if gone:
+            self._lose(gone)
+
+    def timeout_at(self) -> float | None:
+        """When to call :meth:`time_out`, unless something arrives before."""
+        if not self._in_flight:
+            return None
+        return self._progress_at + self._timeout_s()
+
+    def time_out(self, now: float) -> None:
+        """Nothing has arrived for too long: send the oldest fragments again."""
+        self._timeouts += 1
+        self._progress_at = now
+        self._lose(list(self._in_flight.values())[:PROBE_FRAGMENTS])
+
+    def _check(self, ack: StreamAck) -> None:
+        last = ack.next_sequence
+        for first, end in ack.received:
+            if not last < first < end:
+                raise RemoteProtocolError(f"acknowledged range {first} to {end} after {last}")
+            last = end
+        if last > self._next_sequence:
+            raise RemoteProtocolError(
+                f"frames before {last} acknowledged, {self._next_sequence} were sent"
+            )
+
+    def _cut_fragment(self) -> _Fragment | None:
+        if not self._queue:
+            return None
+        message = self._queue[0]
+        start = self._cut_bytes
+        end = min(start + MAX_PAYLOAD_BYTES, len(message))
+        cost_bytes = end - start + FRAME_COST_BYTES
+        if self._sent_bytes + cost_bytes > self._credit_bytes:
+            return None
+        last = end == len(message)
+        fragment = _Fragment(self._next_sequence, start == 0, last, memoryview(message)[start:end])
+        self._next_sequence += 1
+        self._sent_bytes += cost_bytes
+        self._cut_bytes = 0 if last else end
+        if last:
+            self._queue.popleft()
+        return fragment
+
+    def _let_go(self, sequence: int, arrived: list[_Fragment]) -> None:
+        fragment = self._in_flight.pop(sequence, None)
+        if fragment is not None:
+            self._in_flight_bytes -= fragment.cost_bytes
+        else:
+            fragment = self._lost.pop(sequence, None)
+        if fragment is not None:
+            self._held_bytes -= len(fragment.payload)
+            arrived.append(fragment)
+
+    def _measure_delay(self, arrived: list[_Fragment], now: float) -> float | None:
+        once = [fragment.sent_at for fragment in arrived if fragment.transmissions == 1]
+        if not once:
+            return None
+        delay_s = now - max(once)
+        if self._delay_s is None:
+            self._delay_s, self._delay_variation_s = delay_s, delay_s / 2
+        else:  # RFC 6298, section 2.3
+            difference_s = abs(self._delay_s - delay_s)
+            self._delay_variation_s = 0.75 * self._delay_variation_s + 0.25 * difference_s
+            self._delay_s = 0.875 * self._delay_s + 0.125 * delay_s
+        return delay_s
+
+    def _find_losses(self, arrived: list[_Fragment], now: float) -> None:
+        usual_s = self._delay_s or 0.0
+        # A fragment sent again that "arrives" sooner than possible is the first copy's doing.
+        sent_at = [
+            fragment.sent_at
+            for fragment in arrived
+            if fragment.transmissions == 1 or now - fragment.sent_at > usual_s / 2
+        ]
+        if not sent_at:
+            return
+        before = max(sent_at) - max(REORDER_WINDOW_S, usual_s / 2)
+        lost = []
+        for fragment in self._in_flight.values():
+            if fragment.sent_at >= before:
+                break
+            lost.append(fragment)
+        if lost:
+            self._lose(lost)
+
+    def _lose(self, fragments: list[_Fragment]) -> None:
+        for fragment in fragments:
+            del self._in_flight[fragment.sequence]
+            self._in_flight_bytes -= fragment.cost_bytes
+            self._lost[fragment.sequence] = fragment
+        self._lost = dict(sorted(self._lost.items()))
+
+    def _timeout_s(self) -> float:
+        usual_s = 0.0 if self._delay_s is None else self._delay_s + 4 * self._delay_variation_s
+        return min(MAX_TIMEOUT_S, max(MIN_TIMEOUT_S, usual_s) * 2.0**self._timeouts)
