@@ -20,7 +20,7 @@ from daemon.nat.network_state import (
 from protocol.nat_behavior import FamilyBehavior, NatBehavior, TransportBehavior
 from protocol.uri import HostPort
 from rendezvous.stun_message import encode_success, parse_request
-from tests.stun.conftest import LOOPBACK
+from tests.stun.conftest import LOOPBACK, eventually
 
 FOUND = NatBehavior(ipv4=FamilyBehavior(udp=TransportBehavior(reachable=True)))
 
@@ -32,7 +32,6 @@ class ScriptedServer(asyncio.DatagramProtocol):
         self.mapped: HostPort | None = HostPort("203.0.113.7", 1000)
         self.requests = 0
         self._transport: asyncio.DatagramTransport | None = None
-        self._heard = asyncio.Condition()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
@@ -47,9 +46,7 @@ class ScriptedServer(asyncio.DatagramProtocol):
     async def hear(self, more: int) -> None:
         """Wait for so many further requests."""
         wanted = self.requests + more
-        async with asyncio.timeout(30):
-            while self.requests < wanted:  # noqa: ASYNC110 - a datagram sets no event
-                await asyncio.sleep(0.01)
+        await eventually(lambda: self.requests >= wanted)
 
 
 class Discoveries:
