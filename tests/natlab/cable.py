@@ -120,7 +120,7 @@ class Cable:
     # -- the line's quality -------------------------------------------------------------------
 
     def set_delay(self, delay_s: float) -> None:
-        """One way, each way. Packets are reordered at the moment of a change to or from zero."""
+        """One way, each way. A change to or from zero may reorder packets at its moment."""
         if delay_s > 0 and self._delay_line is None:
             lower, upper = self._lower, self._upper
             self._delay_line = DelayLine(

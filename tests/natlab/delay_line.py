@@ -39,6 +39,8 @@ class DelayLine:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=queues,
+                # Ctrl-C is for the test; this ends with its standard input.
+                start_new_session=True,
             )
         finally:
             for queue in queues:

@@ -56,6 +56,13 @@ class Machine(Protocol):
     def namespace(self) -> Namespace: ...
 
 
+class Wired(Protocol):
+    """What hangs on a cable: a public host, a site, a router."""
+
+    @property
+    def cable(self) -> Cable: ...
+
+
 class NatLab:
     """A context manager; `seed` decides which outer ports the NATs draw (except random mapping,
     where the kernel draws them)."""
@@ -73,7 +80,7 @@ class NatLab:
     def __enter__(self) -> Self:
         namespaces.destroy_leftovers()
         try:
-            internet = self._new_namespaces("internet")[0]
+            internet = self._new_namespace("internet")
             enable_forwarding(internet)
             # What has no address here vanishes without an answer, as most of the internet does.
             internet.ip("route add blackhole 0.0.0.0/0", "route add blackhole ::/0")
@@ -121,7 +128,7 @@ class NatLab:
         delay_ms: float = 0,
     ) -> PublicHost:
         """A machine on the internet; a second IPv4 address lies in another network."""
-        namespace = self._new_namespaces(name)[0]
+        namespace = self._new_namespace(name)
         prepare_host(namespace, stack)
         cable = self._internet.plug(CableEnd(namespace, "eth"), ipv6=stack.has_v6)
         host = PublicHost(name, namespace, cable=cable)
@@ -172,7 +179,7 @@ class NatLab:
         if owns_carrier:
             carrier = self._add_carrier(f"{name}-carrier", options)
         upstream = self._internet if carrier is None else self._carriers[carrier]
-        namespace = self._new_namespaces(f"{name}-router")[0]
+        namespace = self._new_namespace(f"{name}-router")
         public = None
         if behaviour.mapping is not Mapping.NONE:
             is_outermost = carrier is None
@@ -191,14 +198,14 @@ class NatLab:
         """One more machine in a home: `NAME`, `NAME-2`, `NAME-3`."""
         number = len(site.hosts) + 1
         name = site.name if number == 1 else f"{site.name}-{number}"
-        return site.plug_in(name, self._new_namespaces(name)[0])
+        return site.plug_in(name, self._new_namespace(name))
 
     def add_carrier(self, name: str, *, hairpin: bool = False) -> Router:
         """A carrier's NAT for several sites: endpoint-independent mapping, port-restricted."""
         return self._add_carrier(name, NatOptions(hairpin=hairpin))
 
     def _add_carrier(self, name: str, options: NatOptions) -> Router:
-        namespace = self._new_namespaces(name)[0]
+        namespace = self._new_namespace(name)
         router = Router(
             namespace,
             CARRIER_BEHAVIOUR,
@@ -211,29 +218,27 @@ class NatLab:
         self._carriers[router] = Upstream(namespace, CARRIER_GATEWAY)
         return router
 
-    def _new_namespaces(self, *names: str) -> list[Namespace]:
-        for name in names:
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"a name of lower-case letters, digits and - expected, got {name}")
-            if name in self._namespaces:
-                raise ValueError(f"there is a {name} already")
-        made = [Namespace(self._prefix + name) for name in names]
+    def _new_namespace(self, name: str) -> Namespace:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"a name of lower-case letters, digits and - expected, got {name}")
+        if name in self._namespaces:
+            raise ValueError(f"there is a {name} already")
         # Noted first: a namespace whose making was interrupted is removed like any other.
-        self._namespaces.update(zip(names, made, strict=True))
+        made = self._namespaces[name] = Namespace(self._prefix + name)
         namespaces.create(made)
         return made
 
     # -- the lines' quality -------------------------------------------------------------------
 
-    def set_round_trip(self, node: Site | PublicHost, round_trip_ms: float) -> None:
+    def set_round_trip(self, node: Wired, round_trip_ms: float) -> None:
         """So much is added to every round trip through this node's line."""
         node.cable.set_delay(round_trip_ms / 2000)
 
-    def set_loss(self, node: Site | PublicHost, loss: float) -> None:
+    def set_loss(self, node: Wired, loss: float) -> None:
         """Each packet on this node's line is lost with this probability, each way."""
         node.cable.set_loss(loss)
 
-    def set_rate(self, node: Site | PublicHost, rate: str | None) -> None:
+    def set_rate(self, node: Wired, rate: str | None) -> None:
         """The line's rate each way, such as `20mbit`; None: as fast as the machine."""
         node.cable.set_rate(rate)
 

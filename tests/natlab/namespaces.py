@@ -110,12 +110,10 @@ def own_prefix(token: str) -> str:
     return f"{_PREFIX}.{pid}.{_start_time(pid)}.{token}."
 
 
-def create(namespaces: Iterable[Namespace]) -> None:
-    """Makes the namespaces, loopback up in each."""
-    made = list(namespaces)
-    run_tool(["ip", "-batch", "-"], "\n".join(f"netns add {one.name}" for one in made))
-    for one in made:
-        one.ip("link set lo up")
+def create(namespace: Namespace) -> None:
+    """Makes the namespace, with its loopback up."""
+    run_tool(["ip", "-batch", "-"], f"netns add {namespace.name}")
+    namespace.ip("link set lo up")
 
 
 def destroy(namespaces: Iterable[Namespace]) -> None:

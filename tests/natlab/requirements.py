@@ -16,22 +16,27 @@ _PROGRAMS = ("ip", "tc", "nft")
 T = TypeVar("T", bound=Callable[..., object])
 
 
-def missing_requirement() -> str | None:
+def missing_requirement(
+    *,
+    search_path: str | None = None,
+    status: Path = Path("/proc/self/status"),
+    tun: Path = Path("/dev/net/tun"),
+) -> str | None:
     """Why the laboratory cannot run here, in words for a skip message; None when it can."""
     for program in _PROGRAMS:
-        if shutil.which(program) is None:
+        if shutil.which(program, path=search_path) is None:
             return f"the NAT laboratory needs the program {program}"
-    capabilities = _effective_capabilities()
+    capabilities = _effective_capabilities(status)
     for bit, name in ((_CAP_NET_ADMIN, "CAP_NET_ADMIN"), (_CAP_SYS_ADMIN, "CAP_SYS_ADMIN")):
         if not capabilities >> bit & 1:
             return f"the NAT laboratory needs root ({name})"
-    if not Path("/dev/net/tun").exists():
-        return "the NAT laboratory needs /dev/net/tun"
+    if not tun.exists():
+        return f"the NAT laboratory needs {tun}"
     return None
 
 
-def _effective_capabilities() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+def _effective_capabilities(status: Path) -> int:
+    for line in status.read_text().splitlines():
         if line.startswith("CapEff:"):
             return int(line.split()[1], 16)
     return 0

@@ -74,15 +74,15 @@ class Router:
             )
         self._outside = CableEnd(namespace, _STEM)
         self.cable = upstream.plug(self._outside, ipv6=True)
-        if public is None:
+        if public is not None:
+            namespace.ip(f"addr add {public}/32 dev {self._outside.wire}")
+            self.cable.add_prefixes(IPv4Network(public))
+        else:
             # It answers for its hosts' addresses, at once (by default after up to 0.8 s).
             device = self._outside.wire
             namespace.sysctl(
                 {f"ipv4/conf/{device}/proxy_arp": 1, f"ipv4/neigh/{device}/proxy_delay": 0}
             )
-        if public is not None:
-            namespace.ip(f"addr add {public}/32 dev {self._outside.wire}")
-            self.cable.add_prefixes(IPv4Network(public))
         namespace.nft(rules)
 
     def reboot(self) -> None:
