@@ -125,15 +125,16 @@ class BlobService:
         """A bulk message came."""
         try:
             chunk = decode_chunk(frame)
-            if chunk.root not in self._waiting:
-                return  # asked for, and no longer needed
+        except RemoteProtocolError as error:
+            self._refusals.add(peer, "chunk", error)
+            return
+        if chunk.root not in self._waiting:
+            return  # asked for, and no longer needed
+        try:
             complete = self.store.write_chunk(chunk.root, chunk.index, chunk.data)
         except VerificationError as error:
             self._refusals.add(peer, "chunk", error)
             self._fetcher.drop_source(chunk.root, peer)
-        except RemoteProtocolError as error:
-            self._refusals.add(peer, "chunk", error)
-            return
         except OSError as error:
             future = self._waiting.pop(chunk.root)
             self._fetcher.cancel(chunk.root)

@@ -59,11 +59,12 @@ class CatchUp:
         worker: Trainer,
         serve: Callable[[StateReady], None],
         keep: Callable[[Certificate], None],
+        initial_root: bytes,
         max_state_bytes: int,
         refusals: Refusals,
     ) -> None:
         """``serve`` makes a state that was taken available to others; ``keep`` stores a certificate
-        where a restart finds it."""
+        where a restart finds it; ``initial_root`` is round 0's, by the swarm statement."""
         self._lineage = lineage
         self._standings = standings
         self._speaker = speaker
@@ -71,6 +72,7 @@ class CatchUp:
         self._worker = worker
         self._serve = serve
         self._keep = keep
+        self._initial_root = initial_root
         self._max_state_bytes = max_state_bytes
         self._refusals = refusals
         self._offers: dict[PeerId, StateOffer] = {}
@@ -86,7 +88,7 @@ class CatchUp:
         """``peer`` asks for this peer's state."""
         position, certificate = self._lineage.position, self._lineage.certificate
         store = self._blobs.store
-        if certificate is not None and store.has_whole(position.base):
+        if (certificate is not None or position.round == 0) and store.has_whole(position.base):
             self._speaker.send(
                 peer,
                 StateOffer(
@@ -136,7 +138,7 @@ class CatchUp:
             offer = self._offers.pop(peer, None)
             if offer is None or (offer.round, offer.root) != (position.round, position.base):
                 self._speaker.send(peer, StateRequest(round=position.round, base=position.base))
-            elif self._voters(peer, offer):
+            elif offer.certificate is not None and self._voters(peer, offer, offer.certificate):
                 return offer.certificate
         return None
 
@@ -158,7 +160,8 @@ class CatchUp:
                 max_bytes=self._max_state_bytes,
                 sources=better.holders,
             )
-            self._keep(offer.certificate)
+            if offer.certificate is not None:
+                self._keep(offer.certificate)
             state = await self._worker.load_state(offer.round, path, offer.root)
         except VerificationError as error:
             self._bad_states[offer.root] = None
@@ -173,7 +176,11 @@ class CatchUp:
             return None
         self._blobs.discard(offer.root)
         self._serve(state)
-        self._lineage.replace(Position(offer.round, state.state.root), offer.certificate)
+        position = Position(offer.round, state.state.root)
+        if offer.certificate is None:
+            self._lineage.reset(position)
+        else:
+            self._lineage.replace(position, offer.certificate)
         return state
 
     async def _ask_for_states(self, rivals: Rivals) -> BetterState | None:
@@ -196,7 +203,11 @@ class CatchUp:
         live = self._standings.live().keys()
         for by_peer in sorted(offers.values(), key=len, reverse=True):
             peer, offer = next(iter(by_peer.items()))
-            voters = self._voters(peer, offer)
+            if (offer.round, offer.root) == (0, self._initial_root):
+                return BetterState(offer, frozenset(by_peer))  # the founder vouches for it
+            if offer.certificate is None:
+                continue
+            voters = self._voters(peer, offer, offer.certificate)
             if voters and should_take(
                 self._lineage,
                 Position(offer.round, offer.root),
@@ -208,9 +219,10 @@ class CatchUp:
                 return BetterState(offer, frozenset(by_peer))
         return None
 
-    def _voters(self, peer: PeerId, offer: StateOffer) -> frozenset[PeerId]:
+    def _voters(
+        self, peer: PeerId, offer: StateOffer, certificate: Certificate
+    ) -> frozenset[PeerId]:
         """Who voted for the round that an offered state ended; nobody when that does not verify."""
-        certificate = offer.certificate
         try:
             if certificate.round != offer.round:
                 raise VerificationError(

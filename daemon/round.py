@@ -224,16 +224,18 @@ class Round:
 
     async def _obtain(self, certificate: Certificate) -> None:
         """Wait until all decided updates are here, asking those who accepted them."""
+        missing = self._exchange.lacks(certificate.outcome)
         voters = tuple(self._speaker.open_agreement(raw).signer for raw in certificate.accepts)
         try:
             async with asyncio.timeout(FETCH_DECIDED_S):
-                while missing := self._exchange.lacks(certificate.outcome):
+                while missing:
                     self._set_phase(Phase.FETCHING)
                     self._exchange.ask(missing, voters)
                     self._wake.clear()
                     with contextlib.suppress(TimeoutError):  # ask again
                         async with asyncio.timeout(ASK_AGAIN_S):
                             await self._wake.wait()
+                    missing = self._exchange.lacks(certificate.outcome)
         except TimeoutError:
             raise TransportError(
                 f"round {self.number} was decided, but nobody gives {len(missing)} of its updates"

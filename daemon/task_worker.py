@@ -1,12 +1,11 @@
 """The worker as the rest of the daemon sees it: always there, if perhaps not at the moment.
 
 A worker process that dies is started again from its last checkpoint; what it was asked meanwhile
-waits, and what it was doing is asked again. The peer stays in the swarm all the while, and says that
-it is not ready.
+waits, and what it was doing is asked again. The peer stays in the swarm all the while, and says
+that it is not ready.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from ml.worker_messages import (
     TaskOpened,
     Trained,
 )
-from protocol.errors import ConfigError, WorkerError
+from protocol.errors import WorkerError
 
 T = TypeVar("T")
 
@@ -95,9 +94,13 @@ class TaskWorker:
 
         async def ask() -> Trained:
             training = asyncio.ensure_future(self._process.train(round_number))
-            if self._finish_early:
-                await self._process.finish_training()
-            return await training
+            try:
+                await asyncio.sleep(0)  # let the request go out before it is cut short
+                if self._finish_early:
+                    self._process.request_finish()
+                return await training
+            finally:
+                training.cancel()
 
         return await self._ask(ask)
 

@@ -1,4 +1,4 @@
-"""What rounds need of whatever trains and averages; :class:`daemon.task_worker.TaskWorker` does it."""
+"""What rounds need of whatever trains and averages (daemon/task_worker.py does it)."""
 
 from pathlib import Path
 from typing import Protocol

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from daemon.blob_service import BlobService
 from daemon.catch_up import CatchUp
@@ -60,11 +61,13 @@ class Training:
         speaker: Speaker,
         catch_up: CatchUp,
         keep: Callable[[Certificate], None],
+        initial_root: bytes,
         own_rounds: int,
         refusals: Refusals,
         clock: Clock,
     ) -> None:
-        """``own_rounds``: leave once that round is complete; 0: stay."""
+        """``initial_root``: round 0's, by the swarm statement. ``own_rounds``: leave once that
+        round is complete; 0: stay."""
         self.lineage = lineage
         self.phase = Phase.STARTING
         self.last_state: StateReady | None = None
@@ -79,6 +82,7 @@ class Training:
         self._speaker = speaker
         self._catch_up = catch_up
         self._keep = keep
+        self._initial_root = initial_root
         self._own_rounds = own_rounds
         self._refusals = refusals
         self._clock = clock
@@ -118,8 +122,18 @@ class Training:
             base=position.base,
             contributors=self.lineage.contributors,
             started=self._started,
-            ready=self._worker.is_ready and not self._paused and not self.is_complete,
+            ready=self._can_train and not self.is_complete,
         )
+
+    @property
+    def lacks_initial_state(self) -> bool:
+        """Whether this machine's round 0 differs from the founder's, which is still to be had."""
+        position = self.lineage.position
+        return position.round == 0 and position.base != self._initial_root
+
+    @property
+    def _can_train(self) -> bool:
+        return self._worker.is_ready and not self._paused and not self.lacks_initial_state
 
     @property
     def is_complete(self) -> bool:
@@ -142,7 +156,9 @@ class Training:
     def receive(self, peer: PeerId, message: PeerMessage) -> None:
         """A message of ``peer``'s that concerns the training."""
         match message:
-            case Standing():
+            case Standing(round_number, base):
+                if round_number == 0 and base != self._initial_root:
+                    return  # it made other bits of round 0 and has to take the founder's
                 if self._standings.update(peer, message):
                     self.wake()
             case Agreement(envelope):
@@ -187,7 +203,7 @@ class Training:
         activity = asyncio.ensure_future(self._activity())
         watch = asyncio.ensure_future(self._catch_up.find(self._is_about_to_follow))
         interruption = asyncio.ensure_future(self._interrupted.wait())
-        everything: set[asyncio.Future[object]] = {activity, watch, interruption}
+        everything: set[asyncio.Future[Any]] = {activity, watch, interruption}
         try:
             await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -219,11 +235,12 @@ class Training:
     async def _activity(self) -> None:
         if self._paused or self.is_complete:
             self.phase = Phase.PAUSED if self._paused else Phase.COMPLETE
+            self._announce_standing()
             while self._paused or self.is_complete:
                 await self._next_change()
-        elif not self._worker.is_ready:
-            self.phase = Phase.STARTING
-            while not self._worker.is_ready:
+        elif not self._can_train:
+            self.phase = Phase.FETCHING if self._worker.is_ready else Phase.STARTING
+            while not self._can_train:
                 await self._next_change()
         elif not self._started:
             await self._gather()
@@ -263,12 +280,22 @@ class Training:
             open_agreement=self._speaker.open_agreement,
             now=self._clock.monotonic(),
         )
+        certificate = await self._start_certificate(gathering)
+        self.lineage.start(certificate)
+        self._keep(certificate)
+        self._started = True
+        self.waits_for = ""
+        self._announce_standing()
+
+    async def _start_certificate(self, gathering: Gathering) -> Certificate:
+        """How the round at hand was started: by those who have started, or together from here."""
+        position = self.lineage.position
         while gathering.certificate is None:
             now = self._clock.monotonic()
             same = self._standings.ready_at(position.round, position.base)
             certificate = self._catch_up.certificate_of_started(same)
             if certificate is not None:
-                break
+                return certificate
             gathering.set_candidates(same | {self._me}, now)
             self.waits_for = gathering.needed()
             for message in gathering.messages_to_send():
@@ -277,13 +304,7 @@ class Training:
                 gathering.receive(self._speaker.open_agreement(envelope), now)
             timer = gathering.get_timer()
             await self._next_change(BEAT_S if timer is None else max(0.0, timer - now))
-        else:
-            certificate = gathering.certificate
-        self.lineage.start(certificate)
-        self._keep(certificate)
-        self._started = True
-        self.waits_for = ""
-        self._announce_standing()
+        return gathering.certificate
 
     def _is_about_to_follow(self, rivals: Rivals) -> bool:
         """Whether the round at hand is decided and leads to where the others are."""

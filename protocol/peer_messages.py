@@ -96,8 +96,9 @@ class StateOffer(Message, tag="state_offer"):
     root: bytes
     size_bytes: int
     leaves: tuple[bytes, ...]
-    certificate: Certificate
-    """How the round that made it ended; the next roster follows from it."""
+    certificate: Certificate | None
+    """How the round that made it ended; the next roster follows from it. None for round 0's state
+    while nobody has started."""
     descends: bool
     """Whether the asker's state is one that the sender's came from."""
 

@@ -63,10 +63,12 @@ def make_blob(path: Path, content: bytes) -> Blob:
 class ToyTrainer:
     """A state that is the hash of all that went into it."""
 
-    def __init__(self, directory: Path, *, name: str, training_s: float, size_bytes: int) -> None:
+    def __init__(
+        self, directory: Path, *, name: str, training_s: float, size_bytes: int, initial: bytes
+    ) -> None:
         self.training_s = training_s
         self.is_ready = True
-        self.state = INITIAL
+        self.state = initial
         self.poison = b""
         """Goes into this peer's updates; others' checks refuse it."""
         self.applied: list[tuple[int, tuple[str, ...]]] = []
@@ -135,13 +137,18 @@ class SimulatedPeer:
         *,
         training_s: float,
         size_bytes: int,
+        initial: bytes,
     ) -> None:
         self.swarm = swarm
         self.identity = Identity(number.to_bytes(32, "big"))
         self.id = self.identity.peer_id
         directory.mkdir()
         self.trainer = ToyTrainer(
-            directory, name=str(number), training_s=training_s, size_bytes=size_bytes
+            directory,
+            name=str(number),
+            training_s=training_s,
+            size_bytes=size_bytes,
+            initial=initial,
         )
         self.stopped = False
         self.inbox: list[tuple[PeerId, bytes, bool]] = []
@@ -189,6 +196,7 @@ class SimulatedPeer:
             worker=self.trainer,
             serve=lambda ready: self.store.add_local(ready.state),
             keep=self.certificates.append,
+            initial_root=swarm.initial_root,
             max_state_bytes=1 << 24,
             refusals=self.refusals,
         )
@@ -203,6 +211,7 @@ class SimulatedPeer:
             speaker=self.speaker,
             catch_up=catch_up,
             keep=self.certificates.append,
+            initial_root=swarm.initial_root,
             own_rounds=0,
             refusals=self.refusals,
             clock=clock,
@@ -258,6 +267,7 @@ class SimulatedSwarm:
     def __init__(self, directory: Path, settings: RoundSettings) -> None:
         self.settings = settings
         self.peers: dict[PeerId, SimulatedPeer] = {}
+        self.initial_root = merkle_root(leaves_of([INITIAL]))
         self._directory = directory
         self._numbers = itertools.count(1)
         self._tasks: dict[PeerId, asyncio.Task[None]] = {}
@@ -273,7 +283,9 @@ class SimulatedSwarm:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def add(self, training_s: float = 2.0, size_bytes: int = 100) -> SimulatedPeer:
+    def add(
+        self, training_s: float = 2.0, size_bytes: int = 100, initial: bytes = INITIAL
+    ) -> SimulatedPeer:
         number = next(self._numbers)
         peer = SimulatedPeer(
             self,
@@ -281,6 +293,7 @@ class SimulatedSwarm:
             self._directory / str(number),
             training_s=training_s,
             size_bytes=size_bytes,
+            initial=initial,
         )
         self.peers[peer.id] = peer
         self._tasks[peer.id] = asyncio.get_running_loop().create_task(peer.run())
@@ -377,7 +390,7 @@ class SimulatedSwarm:
             peer.take(source, data, bulk)
 
     async def until_round(self, round_number: int, *peers: SimulatedPeer, within_s: float) -> float:
-        """Wait until these peers (all, if none is named) have completed a round; how long it took."""
+        """Wait until these peers, by default all, have completed a round; how long it took."""
         began = asyncio.get_running_loop().time()
         while min(peer.round for peer in peers or self.peers.values()) < round_number:
             self.check()

@@ -193,6 +193,21 @@ def test_two_equal_sides_of_a_partition_become_one_again(tmp_path: Path) -> None
     simulate(tmp_path, scenario)
 
 
+def test_peer_whose_machine_makes_other_initial_weights_takes_the_founders(
+    tmp_path: Path,
+) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        odd = swarm.add(initial=b"other bits")
+        await asyncio.sleep(3)
+        assert odd.training.lacks_initial_state
+        good = [swarm.add() for _ in range(2)]
+        await swarm.until_round(2, within_s=40)
+        assert odd.contributors(1) == {odd.id, *(peer.id for peer in good)}
+        assert_same_history(odd, *good)
+
+    simulate(tmp_path, scenario)
+
+
 def test_paused_peer_is_not_waited_for_and_comes_back_in_step(tmp_path: Path) -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:
         a, b, c = [swarm.add() for _ in range(3)]

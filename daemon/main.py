@@ -1,0 +1,50 @@
+"""The daemon's entry: builds the real clock, keys and loop, and runs one peer until it ends."""
+
+import asyncio
+import logging
+import os
+import signal
+
+import uvloop
+
+from daemon.clock import Clock
+from daemon.logs import set_up_logging
+from daemon.options import JoinOptions
+from daemon.peer import Peer
+from daemon.sd_notify import SystemdNotifier
+from daemon.state_dir import StateDir
+from protocol.errors import P2PDError
+
+_log = logging.getLogger("p2pd")
+
+
+def run_peer(options: JoinOptions) -> int:
+    """Run the peer; the exit code. Raises :class:`ConfigError` for what the operator can change."""
+    set_up_logging(options.log_level, os.environ)
+    with StateDir(options.state_dir) as state_dir:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_run(options, state_dir))
+        except BaseExceptionGroup as group:
+            raise _first_of(group) from group
+    return 0
+
+
+async def _run(options: JoinOptions, state_dir: StateDir) -> None:
+    peer = Peer(options, state_dir, notifier=SystemdNotifier(os.environ), clock=Clock())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, peer.request_stop)
+    await peer.run()
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What the group is about: an error that says what to do, if one is in it, else the first."""
+    errors = list(_leaves(group))
+    return next((error for error in errors if isinstance(error, P2PDError)), errors[0])
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]

@@ -1,0 +1,88 @@
+"""What ``p2pd status`` tells of the peers and of what is not as it should be."""
+
+from collections.abc import Iterable, Sequence
+
+from daemon import health
+from daemon.lineage import Lineage
+from daemon.link_status import LinkStatus
+from daemon.refusals import Refusals
+from daemon.standings import Standings
+from daemon.status import HealthItem, PathKind, PeerStatus, RendezvousStatus
+from daemon.update_log import UpdateLog
+from rendezvous import RendezvousClient
+
+CLOCK_WRONG_MS = 30_000
+
+
+def describe_peers(
+    links: Iterable[LinkStatus],
+    *,
+    lineage: Lineage | None,
+    standings: Standings,
+    refusals: Refusals,
+    updates: UpdateLog,
+) -> tuple[PeerStatus, ...]:
+    """Every other peer that is known, in the order of their ids."""
+    described = []
+    for link in sorted(links, key=lambda link: link.peer_id):
+        standing = standings.get(link.peer_id)
+        round_number = None if standing is None else standing.round
+        lag = (
+            None
+            if round_number is None or lineage is None
+            else lineage.position.round - round_number
+        )
+        described.append(
+            PeerStatus(
+                peer_id=link.peer_id,
+                name=link.name,
+                path=link.kind,
+                reason=link.reason,
+                address=link.address,
+                rtt_ms=link.rtt_ms,
+                round=round_number,
+                round_lag=lag,
+                bytes_sent=link.bytes_sent,
+                bytes_received=link.bytes_received,
+                last_update_s=updates.seconds_since(link.peer_id),
+                updates=updates.count(link.peer_id),
+                rejects=refusals.of(link.peer_id),
+            )
+        )
+    return tuple(described)
+
+
+def describe_rendezvous(uri: str, client: RendezvousClient) -> RendezvousStatus:
+    """How the dealings with one rendezvous are."""
+    round_trip_s = client.round_trip_s
+    return RendezvousStatus(
+        uri=uri,
+        state=client.state,
+        last_announce_s=client.last_announce_s,
+        clock_offset_ms=client.clock_offset_ms,
+        round_trip_ms=None if round_trip_s is None else 1000 * round_trip_s,
+    )
+
+
+def find_trouble(
+    rendezvous: Sequence[RendezvousStatus], peers: Sequence[PeerStatus]
+) -> list[HealthItem]:
+    """What is wrong with the connections."""
+    found: list[HealthItem] = []
+    for server in rendezvous:
+        if server.state == "unreachable":
+            found.append(health.rendezvous_unreachable(server.uri))
+        elif server.state.startswith("refused: "):
+            found.append(
+                health.rendezvous_refused(server.uri, server.state.removeprefix("refused: "))
+            )
+        if server.clock_offset_ms is not None and abs(server.clock_offset_ms) > CLOCK_WRONG_MS:
+            found.append(health.clock_wrong(server.clock_offset_ms / 1000))
+    lost = tuple(peer.name or peer.peer_id for peer in peers if peer.path == PathKind.FAILED)
+    if lost:
+        found.append(health.peer_unreachable(lost))
+    rejected = [peer for peer in peers if peer.rejects]
+    if rejected:
+        names = tuple(peer.name or peer.peer_id for peer in rejected)
+        found.append(health.updates_rejected(names, sum(peer.rejects for peer in rejected)))
+    return found
