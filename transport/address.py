@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import socket
+from functools import lru_cache
 
 from protocol.errors import TransportError
 from protocol.uri import HostPort
@@ -10,6 +11,7 @@ from protocol.uri import HostPort
 RESOLVE_TIMEOUT_S = 5.0
 
 
+@lru_cache(maxsize=4096)
 def plain_ip(address: str) -> str:
     """``address`` without an IPv6 zone, and as IPv4 if it is an IPv4-mapped IPv6 one."""
     ip = ipaddress.ip_address(address.partition("%")[0])

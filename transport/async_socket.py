@@ -46,10 +46,13 @@ class AsyncSocket:
         self._monitor.close()
         self.socket.close()
 
-    def send(self, frames: Sequence[bytes]) -> None:
+    def send(self, frames: Sequence[bytes | zmq.Frame]) -> None:
         """Send without waiting; the errors are those of ``zmq.Socket.send_multipart``."""
         try:
-            self.socket.send_multipart(frames, zmq.NOBLOCK)
+            # Sharing libzmq's own frame costs nothing; sharing bytes wakes pyzmq's thread for
+            # each message, to release them.
+            copied = not isinstance(frames[-1], zmq.Frame)
+            self.socket.send_multipart(frames, zmq.NOBLOCK, copy=copied)
         finally:
             self._reader.check()
 

@@ -67,12 +67,15 @@ class ClientSocket:
         role: CurveRole,
         limits: SocketLimits,
         *,
-        on_message: Callable[[bytes], None],
+        on_message: Callable[[bytes], None] | None = None,
+        on_frame: Callable[[zmq.Frame], None] | None = None,
         on_event: Callable[[LinkEvent], None],
         source: HostPort | None = None,
         reconnect: Reconnect | None = Reconnect(),
     ) -> None:
-        """``reconnect`` None: one connection, once; after its end the socket is useless."""
+        """Messages go to ``on_frame`` as libzmq's own frames if it is given, else to
+        ``on_message``. ``reconnect`` None: one connection, once; after its end the socket is of no
+        more use."""
         self._context = context
         self._endpoint = (
             address.zmq_endpoint if source is None else f"{source.zmq_endpoint};{address}"
@@ -80,6 +83,7 @@ class ClientSocket:
         self._role = role
         self._limits = limits
         self._on_message = on_message
+        self._on_frame = on_frame
         self._on_link_event = on_event
         self._reconnect = reconnect
 
@@ -128,10 +132,12 @@ class ClientSocket:
         descriptor = int(frames[-1].get(zmq.SRCFD))
         if self._inner.is_open(descriptor):
             self._inner.connections.delivered(descriptor, _ROUTE)
-        if len(frames) == 1:
-            self._on_message(frames[0].bytes)
-        else:
+        if len(frames) != 1:
             self._inner.connections.disconnect(_ROUTE, "multipart")
+        elif self._on_frame is not None:
+            self._on_frame(frames[0])
+        elif self._on_message is not None:
+            self._on_message(frames[0].bytes)
 
     def _handle_event(self, event: SocketEvent, value: int) -> None:
         if event is SocketEvent.DISCONNECTED:

@@ -24,6 +24,8 @@ from transport.socket_options import CurveServerRole, SocketLimits
 
 OnMessage = Callable[[bytes, bytes, str, bytes], None]
 """``on_message(route, curve_key, remote_ip, frame)``."""
+OnFrame = Callable[[bytes, bytes, str, zmq.Frame], None]
+"""The same with libzmq's own frame, for those who pass it on without a copy."""
 
 
 @dataclass(slots=True)
@@ -50,16 +52,19 @@ class ServerSocket:
         listen: HostPort,
         role: CurveServerRole,
         limits: SocketLimits,
-        on_message: OnMessage,
+        on_message: OnMessage | None = None,
         *,
+        on_frame: OnFrame | None = None,
         on_gone: Callable[[bytes], None] | None = None,
     ) -> None:
-        """``on_gone(route)``: a connection over which messages came has ended."""
+        """Messages go to ``on_frame`` if it is given, else to ``on_message``. ``on_gone(route)``: a
+        connection over which messages came has ended."""
         self._context = context
         self._listen = listen
         self._role = role
         self._limits = limits
         self._on_message = on_message
+        self._on_frame = on_frame
         self._on_gone = on_gone
         self.statistics = ServerStatistics()
         self.address = listen
@@ -105,7 +110,7 @@ class ServerSocket:
         """Connections open now, handshake done or not."""
         return len(self._inner.connections)
 
-    def send(self, route: bytes, frame: bytes) -> bool:
+    def send(self, route: bytes, frame: bytes | zmq.Frame) -> bool:
         """Queue ``frame`` for the connection behind ``route``, without ever waiting.
 
         False: its queue is full or it is gone; the frame is dropped and counted.
@@ -147,13 +152,19 @@ class ServerSocket:
         if len(frames) == 2:
             self.statistics.received += 1
             self.statistics.received_bytes += len(last)
-            self._on_message(route, key_from_z85(user_id), plain_ip(address), last.bytes)
+            self._deliver(route, key_from_z85(user_id), plain_ip(address), last)
         else:
             # Nobody of ours sends such; the next one might be as long as memory lasts.
             self.statistics.dropped["multipart"] += 1
             self.disconnect(route, "multipart")
         if not connected:
             self._report_gone(route)
+
+    def _deliver(self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame) -> None:
+        if self._on_frame is not None:
+            self._on_frame(route, curve_key, remote_ip, frame)
+        elif self._on_message is not None:
+            self._on_message(route, curve_key, remote_ip, frame.bytes)
 
     def _handle_event(self, event: SocketEvent, value: int) -> None:
         match event:
