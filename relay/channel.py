@@ -15,9 +15,8 @@ from transport.curve import CurveKeys
 from transport.socket_options import CurveClientRole, SocketLimits
 
 CONNECT_TIMEOUT_S = 10.0
-_CURVE_OVERHEAD_BYTES = 64
 _SOCKET_LIMITS = SocketLimits(
-    max_message_bytes=MAX_FRAME_BYTES + _CURVE_OVERHEAD_BYTES,
+    max_message_bytes=MAX_FRAME_BYTES,
     queue_messages=1024,
     handshake_s=CONNECT_TIMEOUT_S,
 )
@@ -57,7 +56,7 @@ class RelayChannel:
             address,
             CurveClientRole(curve, relay_key),
             _SOCKET_LIMITS,
-            on_message=self._on_message,
+            on_frame=self._on_frame,
             on_event=self._on_socket_event,
             reconnect=None,
         )
@@ -94,9 +93,9 @@ class RelayChannel:
             self._connection.flush(time.monotonic())
             self._follow_up(self._connection)
 
-    def _on_message(self, frame: bytes) -> None:
+    def _on_frame(self, frame: zmq.Frame) -> None:
         if self._connection is not None:
-            self._connection.receive(frame, time.monotonic())
+            self._connection.receive(frame.buffer, time.monotonic())
             self._follow_up(self._connection)
 
     def _on_socket_event(self, event: LinkEvent) -> None:

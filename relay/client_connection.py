@@ -209,7 +209,7 @@ class ClientConnection:
             wish = _Wish(incoming.swarm, peer_id)
             self._seal(number, SealRole.SERVER, wish, incoming.curve_key, None, now)
 
-    def receive(self, frame: bytes, now: float) -> None:
+    def receive(self, frame: bytes | memoryview, now: float) -> None:
         """A frame from the relay. After an :class:`Ended` there is no need to bring more."""
         if self._ended:
             return
@@ -221,7 +221,7 @@ class ClientConnection:
             elif kind == FrameKind.CREDIT:
                 self._receive_credit(frame)
             else:
-                self._receive_control(decode_from_relay(frame), now)
+                self._receive_control(decode_from_relay(bytes(frame)), now)
         except RemoteProtocolError as error:
             self.end(Code.MALFORMED, f"the relay broke the protocol: {error}")
 
@@ -277,7 +277,7 @@ class ClientConnection:
             self._events.append(LinkFailed(request, wish.peer_id, TransportError(text)))
         self._events.append(Ended(code, text, retry_after_s))
 
-    def _receive_data(self, frame: bytes) -> None:
+    def _receive_data(self, frame: bytes | memoryview) -> None:
         if len(frame) <= DATA_HEADER.size:
             raise RemoteProtocolError("a data frame without data")
         number: int = DATA_HEADER.unpack_from(frame)[1]
@@ -295,7 +295,7 @@ class ClientConnection:
         elif number in self._sealing and link.is_open:
             self._events.append(LinkOpened(self._sealing.pop(number).request, link))
 
-    def _receive_credit(self, frame: bytes) -> None:
+    def _receive_credit(self, frame: bytes | memoryview) -> None:
         if len(frame) != CREDIT_FRAME.size:
             raise RemoteProtocolError(f"credit of {len(frame)} bytes")
         _, number, allowed = CREDIT_FRAME.unpack(frame)

@@ -15,7 +15,7 @@ Invariants:
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from protocol.errors import RemoteProtocolError
 from protocol.peer_record import open_record
@@ -56,17 +56,15 @@ RETRY_S = 30.0
 """When a peer that was turned away may come again."""
 
 
-class Frame(Protocol):
-    """A frame as it came: bytes, or ZeroMQ's own object, which is passed on without copying."""
-
-    def __len__(self) -> int: ...
-    def __buffer__(self, flags: int, /) -> memoryview: ...
+Frame = TypeVar("Frame")
+"""A frame as the socket has it. The forwarder looks at the bytes in it and passes the object on."""
+Frame_contra = TypeVar("Frame_contra", contravariant=True)
 
 
-class Connections(Protocol):
+class Connections(Protocol[Frame_contra]):
     """The connections of the relay's socket, by route."""
 
-    def send(self, route: bytes, frame: Frame) -> bool:
+    def send(self, route: bytes, frame: bytes | Frame_contra) -> bool:
         """Queue a frame without waiting; False: the connection is gone, or its queue is full."""
 
     def disconnect(self, route: bytes, reason: str) -> None:
@@ -85,13 +83,13 @@ class RelayStatistics:
     """Peers that were sent away or lost, by code."""
 
 
-class Forwarder:
+class Forwarder(Generic[Frame]):
     """All of a relay but its socket and its clock. ``now`` is monotonic seconds everywhere."""
 
     def __init__(
         self,
         limits: RelayLimits,
-        connections: Connections,
+        connections: Connections[Frame],
         *,
         now: float,
         unix_ms: Callable[[], int],
@@ -141,10 +139,15 @@ class Forwarder:
         return self._switchboard.closed
 
     def receive(
-        self, route: bytes, curve_key: bytes, remote_ip: str, frame: Frame, now: float
+        self,
+        route: bytes,
+        curve_key: bytes,
+        remote_ip: str,
+        frame: Frame,
+        view: memoryview,
+        now: float,
     ) -> None:
-        """A frame came over a connection that was admitted with ``curve_key``."""
-        view = memoryview(frame)
+        """A frame, whose bytes are ``view``, came over a connection admitted with ``curve_key``."""
         kind = view[0] if len(view) else None
         peer = self._peers.find(curve_key)
         if peer is not None and peer.route == route:

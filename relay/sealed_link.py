@@ -12,7 +12,7 @@ Invariants:
 - No frame is given out before the other side's identity is proven.
 
 On the wire: version (1 byte), length (2 bytes) and DER of the own certificate, then TLS. In TLS:
-length (4 bytes) and bytes of each frame. Numbers are big-endian.
+length (4 bytes, in a record of its own) and bytes of each frame. Numbers are big-endian.
 """
 
 import contextlib
@@ -129,16 +129,16 @@ class SealedLink:
             raise TransportError(f"sealed link to {self.peer_id} is {self.state.value}")
         if len(frame) > MAX_FRAME_BYTES:
             raise ValueError(f"frame of {len(frame)} bytes, at most {MAX_FRAME_BYTES}")
-        self._records_sent += 1 + len(frame) // _RECORD_BYTES
+        self._records_sent += 1 - -len(frame) // _RECORD_BYTES
         if self._records_sent > MAX_RECORDS_SENT:
             raise self._failed(
                 TransportError(f"sealed link to {self.peer_id} is used up: open anew")
             )
-        # One write: the length goes into the frame's first record instead of one of its own.
-        plaintext = memoryview(_FRAME_LENGTH.pack(len(frame)) + frame)
         try:
-            while plaintext:
-                plaintext = plaintext[self._tls.write(plaintext) :]
+            # Into a record of its own: cheaper than to copy the frame behind it.
+            self._tls.write(_FRAME_LENGTH.pack(len(frame)))
+            if frame:
+                self._tls.write(frame)
         except ssl.SSLError as error:
             raise self._failed(self._explain(error)) from error
 
@@ -208,7 +208,8 @@ class SealedLink:
     def _read_frames(self) -> list[bytes]:
         frames: list[bytes] = []
         with contextlib.suppress(ssl.SSLWantReadError):
-            while self.state is SealState.OPEN:
+            # Asked before each read: to be told by an exception takes longer.
+            while self.state is SealState.OPEN and (self._incoming.pending or self._tls.pending()):
                 frame = self._read_frame()
                 if frame is None:
                     self.state = SealState.CLOSED
@@ -219,7 +220,6 @@ class SealedLink:
     def _read_frame(self) -> bytes | None:
         """The next frame; None when the other side ended the link before one began."""
         if self._missing is None:
-            # Never split: the other side writes it in one record with what follows.
             header = self._tls.read(_FRAME_LENGTH.size)
             if not header:
                 return None

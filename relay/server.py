@@ -24,7 +24,6 @@ ZAP_DOMAIN = "relay"
 IO_THREADS = 2
 """One connection's decryption and another's encryption then run side by side."""
 
-_CURVE_OVERHEAD_BYTES = 64
 _log = logging.getLogger(__name__)
 
 
@@ -70,10 +69,10 @@ class RelayService:
             listen,
             CurveServerRole(keys, ZAP_DOMAIN),
             _socket_limits(limits),
-            self._on_frame,
+            on_frame=self._on_frame,
             on_gone=self._on_gone,
         )
-        self.forwarder = Forwarder(
+        self.forwarder: Forwarder[zmq.Frame] = Forwarder(
             limits,
             self.socket,
             now=time.monotonic(),
@@ -96,9 +95,11 @@ class RelayService:
                 self._timer.cancel()
             self.forwarder.stop(time.monotonic())
 
-    def _on_frame(self, route: bytes, curve_key: bytes, remote_ip: str, frame: bytes) -> None:
+    def _on_frame(self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame) -> None:
         try:
-            self.forwarder.receive(route, curve_key, remote_ip, frame, time.monotonic())
+            self.forwarder.receive(
+                route, curve_key, remote_ip, frame, frame.buffer, time.monotonic()
+            )
         except Exception:
             # One frame must not end the service of all others, whatever it found to break.
             self.errors += 1
@@ -125,7 +126,7 @@ class RelayService:
 def _socket_limits(limits: RelayLimits) -> SocketLimits:
     queue_bytes = limits.max_peer_unread_bytes
     return SocketLimits(
-        max_message_bytes=MAX_FRAME_BYTES + _CURVE_OVERHEAD_BYTES,
+        max_message_bytes=MAX_FRAME_BYTES,
         # The forwarder counts bytes, and each frame as FRAME_COST_BYTES at least; this is for
         # control messages beside them.
         queue_messages=queue_bytes // FRAME_COST_BYTES + 1024,

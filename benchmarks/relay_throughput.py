@@ -1,0 +1,371 @@
+"""How fast the relay forwards, beside what plain pyzmq reaches on the same machine.
+
+    python benchmarks/relay_throughput.py [--size 400M] [--repeat 3] [--json] [--profile FILE]
+
+Each row is sender → forwarder → receiver, three processes over loopback. "pyzmq" is a blocking loop
+around a ROUTER with CURVE that passes frames on (copy=False) and does nothing else; "relay" is
+p2pd's relay with two of its clients: TLS end to end, consent, credits, limits. The rows take turns,
+and the best run of each counts, since what else the machine does can only slow a run down.
+"""
+
+import argparse
+import asyncio
+import cProfile
+import json
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import uvloop
+import zmq
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from protocol.errors import TransportError
+from protocol.identity import Identity, PeerId
+from protocol.uri import HostPort, ServerUri
+from relay.client import IncomingCall, RelayClient
+from relay.client_link import RelayLink
+from relay.limits import RelayLimits
+from relay.server import serve_relay
+from transport.curve import CurveKeys, key_to_z85
+
+PYZMQ_WINDOW_BYTES = 16 << 20
+FRAME_BYTES = 64 * 1024
+SWARM = bytes(32)
+RUN_TIMEOUT_S = 120.0
+MEGA = 1_000_000
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Everyone's keys, made before the processes start."""
+
+    server: CurveKeys
+    sender: CurveKeys
+    receiver: CurveKeys
+    sender_secret: bytes
+    receiver_secret: bytes
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the processes of one run are told."""
+
+    keys: Keys
+    size: int
+    frame_bytes: int
+    profile: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one run went."""
+
+    mb_per_s: float
+    cpu_s: tuple[float, float, float]
+    """Of sender, forwarder, receiver; from the first frame on, the forwarder's from its start."""
+
+
+def cpu_seconds() -> float:
+    """What this process has used so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+# Plain pyzmq: frames are [to, payload], the receiver reports what it has consumed.
+
+
+def dealer(
+    context: "zmq.Context[zmq.Socket[bytes]]", run: Run, keys: CurveKeys, name: bytes, port: int
+) -> "zmq.Socket[bytes]":
+    """A client of the bare forwarder."""
+    socket = context.socket(zmq.DEALER)
+    socket.curve_publickey, socket.curve_secretkey = keys.public_z85, keys.secret_z85
+    socket.curve_serverkey = key_to_z85(run.keys.server.public)
+    socket.routing_id = name
+    socket.sndhwm = socket.rcvhwm = 0
+    socket.connect(f"tcp://127.0.0.1:{port}")
+    return socket
+
+
+def pyzmq_forwarder(pipe: Connection, run: Run) -> None:
+    """Pass frames on until told to stop."""
+    keys = run.keys.server
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.curve_server = True
+        router.curve_publickey, router.curve_secretkey = keys.public_z85, keys.secret_z85
+        router.sndhwm = router.linger = 0
+        pipe.send(router.bind_to_random_port("tcp://127.0.0.1"))
+        began_s = cpu_seconds()
+        while True:
+            router.poll()
+            try:
+                while True:
+                    source, target, frame = router.recv_multipart(zmq.NOBLOCK, copy=False)
+                    if target.bytes == b"stop":
+                        pipe.send(cpu_seconds() - began_s)
+                        return
+                    router.send_multipart([target, source, frame], copy=False)
+            except zmq.Again:
+                continue
+
+
+def pyzmq_sender(pipe: Connection, run: Run) -> None:
+    """Send as the window allows."""
+    frame = bytes(run.frame_bytes)
+    with (
+        zmq.Context() as context,
+        dealer(context, run, run.keys.sender, b"sender", pipe.recv()) as socket,
+    ):
+        socket.recv_multipart()
+        began_s = cpu_seconds()
+        sent = consumed = 0
+        while consumed < run.size:
+            while sent < run.size and sent + run.frame_bytes - consumed <= PYZMQ_WINDOW_BYTES:
+                socket.send_multipart([b"receiver", frame], copy=False)
+                sent += run.frame_bytes
+            consumed = int(socket.recv_multipart()[1])
+        pipe.send(cpu_seconds() - began_s)
+        socket.send_multipart([b"stop", b""])
+        pipe.recv()
+
+
+def pyzmq_receiver(pipe: Connection, run: Run) -> None:
+    """Count, and report each eighth of the window."""
+    with (
+        zmq.Context() as context,
+        dealer(context, run, run.keys.receiver, b"receiver", pipe.recv()) as socket,
+    ):
+        while not socket.poll(100):
+            # Again and again: a ROUTER drops what is for someone who is not connected yet.
+            socket.send_multipart([b"sender", b"0"])
+        received = reported = 0
+        began_at, began_s = 0.0, cpu_seconds()
+        while received < run.size:
+            frame = socket.recv_multipart(copy=False)[1]
+            began_at = began_at or time.perf_counter()
+            received += len(frame)
+            if received - reported >= PYZMQ_WINDOW_BYTES // 8 or received >= run.size:
+                socket.send_multipart([b"sender", str(received).encode()])
+                reported = received
+        pipe.send((run.size / (time.perf_counter() - began_at), cpu_seconds() - began_s))
+        pipe.recv()
+
+
+# p2pd's relay
+
+
+def relay_forwarder(pipe: Connection, run: Run) -> None:
+    """A relay until told to stop."""
+
+    began_s = 0.0
+
+    def on_ready(uri: ServerUri) -> None:
+        nonlocal began_s
+        began_s = cpu_seconds()
+        pipe.send(str(uri))
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_reader(pipe.fileno(), stop.set)
+        with tempfile.TemporaryDirectory() as directory:
+            await serve_relay(
+                HostPort("127.0.0.1", 0),
+                Path(directory),
+                limits=RelayLimits(),
+                on_ready=on_ready,
+                stop=stop,
+            )
+
+    profiler = cProfile.Profile()
+    if run.profile:
+        profiler.enable()
+    uvloop.run(serve())
+    if run.profile:
+        profiler.disable()
+        profiler.dump_stats(run.profile)
+    pipe.send(cpu_seconds() - began_s)
+
+
+def relay_sender(pipe: Connection, run: Run) -> None:
+    """Send frames whenever the link takes them."""
+
+    async def send() -> None:
+        writable, done = asyncio.Event(), asyncio.Event()
+        async with client(run.keys.sender, run.keys.sender_secret, pipe.recv()) as relay:
+            link = await open_link(relay, run.keys)
+            link.on_writable, link.on_frame = writable.set, lambda frame: done.set()
+            link.start()
+            began_s = cpu_seconds()
+            frame = bytes(run.frame_bytes)
+            for _ in range(run.size // run.frame_bytes):
+                while not link.send(frame):
+                    writable.clear()
+                    await writable.wait()
+            await done.wait()
+            pipe.send(cpu_seconds() - began_s)
+
+    uvloop.run(send())
+    pipe.recv()
+
+
+def relay_receiver(pipe: Connection, run: Run) -> None:
+    """Count."""
+    sender = Identity(run.keys.sender_secret).peer_id
+
+    async def receive() -> None:
+        linked: asyncio.Future[RelayLink] = asyncio.get_running_loop().create_future()
+        done = asyncio.Event()
+        received = 0
+        began_at = 0.0
+
+        def count(frame: bytes) -> None:
+            nonlocal received, began_at
+            began_at = began_at or time.perf_counter()
+            received += len(frame)
+            if received >= run.size:
+                done.set()
+
+        uri = pipe.recv()
+        async with client(run.keys.receiver, run.keys.receiver_secret, uri, linked) as relay:
+            relay.allow(SWARM, {run.keys.sender.public: sender})
+            link = await linked
+            began_s = cpu_seconds()
+            link.on_frame = count
+            link.start()
+            await done.wait()
+            pipe.send((run.size / (time.perf_counter() - began_at), cpu_seconds() - began_s))
+            link.send(b"done")
+            await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
+
+    uvloop.run(receive())
+
+
+def client(
+    keys: CurveKeys,
+    secret: bytes,
+    uri: str,
+    linked: "asyncio.Future[RelayLink] | None" = None,
+) -> RelayClient:
+    """A client that takes at most one link."""
+
+    async def refuse(call: IncomingCall) -> PeerId | None:
+        return None
+
+    def take(link: RelayLink) -> None:
+        assert linked is not None
+        linked.set_result(link)
+
+    return RelayClient(ServerUri.parse(uri), Identity(secret), keys, on_call=refuse, on_link=take)
+
+
+async def open_link(relay: RelayClient, keys: Keys) -> RelayLink:
+    """The link to the receiver, once both are connected."""
+    receiver = Identity(keys.receiver_secret).peer_id
+    async with asyncio.timeout(RUN_TIMEOUT_S):
+        while True:
+            try:
+                return await relay.open_link(SWARM, receiver, curve_key=keys.receiver.public)
+            except TransportError:
+                await asyncio.sleep(0.05)
+
+
+# The table
+
+Role = Callable[[Connection, Run], None]
+PYZMQ: tuple[Role, Role, Role] = (pyzmq_sender, pyzmq_forwarder, pyzmq_receiver)
+RELAY: tuple[Role, Role, Role] = (relay_sender, relay_forwarder, relay_receiver)
+
+
+def measure(roles: tuple[Role, Role, Role], run: Run) -> Result:
+    """One run of three processes."""
+    spawn = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    for role in roles:
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(target=role, args=(theirs, run), daemon=True)
+        process.start()
+        pipes.append(ours)
+        processes.append(process)
+    sender, forwarder, receiver = pipes
+
+    def answer(pipe: Connection) -> Any:
+        if not pipe.poll(RUN_TIMEOUT_S):
+            raise TimeoutError("a process of the benchmark does not answer")
+        return pipe.recv()
+
+    try:
+        address = answer(forwarder)
+        receiver.send(address)
+        sender.send(address)
+        rate, receiver_s = answer(receiver)
+        sender_s = answer(sender)
+        for pipe in (sender, receiver, forwarder):
+            pipe.send("stop")
+        forwarder_s = answer(forwarder)
+        for process in processes:
+            process.join(10)
+    finally:
+        for process in processes:
+            process.kill()
+    return Result(rate / MEGA, (sender_s, forwarder_s, receiver_s))
+
+
+def parse_size(text: str) -> int:
+    """``400M`` and the like, in bytes."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    return int(float(text[:-1]) * units[text[-1]]) if text[-1] in units else int(text)
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--size", type=parse_size, default="400M", help="bytes per run")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--profile", help="write the relay process's profile to this file")
+    options = parser.parse_args()
+
+    keys = Keys(
+        server=CurveKeys.generate(),
+        sender=CurveKeys.generate(),
+        receiver=CurveKeys.generate(),
+        sender_secret=Identity.generate().secret,
+        receiver_secret=Identity.generate().secret,
+    )
+    rows: dict[str, tuple[tuple[Role, Role, Role], Run]] = {
+        "pyzmq ROUTER, CURVE, 64 KiB frames": (PYZMQ, Run(keys, options.size, FRAME_BYTES)),
+        "pyzmq ROUTER, CURVE, 1 MiB frames": (PYZMQ, Run(keys, options.size, 1 << 20)),
+        "p2pd relay, CURVE and TLS": (RELAY, Run(keys, options.size, FRAME_BYTES)),
+    }
+    best: dict[str, Result] = {}
+    for _ in range(options.repeat):
+        for name, (roles, run) in rows.items():
+            result = measure(roles, run)
+            if name not in best or result.mb_per_s > best[name].mb_per_s:
+                best[name] = result
+    if options.profile:
+        measure(RELAY, Run(keys, options.size, FRAME_BYTES, options.profile))
+    *baselines, relay = best
+    ratios = {name: best[relay].mb_per_s / best[name].mb_per_s for name in baselines}
+    if options.json:
+        rates = {name: round(result.mb_per_s, 1) for name, result in best.items()}
+        print(json.dumps({"schema": 1, "mb_per_s": rates, "relay_to": ratios}))
+        return
+    print(f"{'':38}    MB/s   relay is   CPU s of sender, forwarder, receiver")
+    for name, result in best.items():
+        ratio = f"{ratios[name]:.2f} of it" if name in ratios else ""
+        cpu = "  ".join(f"{seconds:6.2f}" for seconds in result.cpu_s)
+        print(f"{name:38} {result.mb_per_s:7.0f}   {ratio:10} {cpu}")
+
+
+if __name__ == "__main__":
+    main()
