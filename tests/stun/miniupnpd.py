@@ -92,14 +92,14 @@ class UpnpRouter:
             assert self._process.poll() is None, said
 
     def stop(self) -> None:
-        """Stop it; the mappings that it made go with it."""
+        """Stop it as a power cut does: a gentle signal it can miss. Its mappings stay."""
         if self._process is not None:
-            self._process.terminate()
+            self._process.kill()
             self._process.wait(10)
             self._process = None
 
     def restart_forgetful(self, **protocols: bool) -> None:
-        """As after a power cut: it comes back and knows no mapping."""
+        """Let it come back knowing no mapping."""
         self.stop()
         self.site.router.namespace.nft(RULES)
         self.start(**protocols)

@@ -1,11 +1,13 @@
 """Programs of others that the tests run, and how a test says that it needs one."""
 
 import shutil
-import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TypeVar
 
 import pytest
+
+from rendezvous.stun_listen import bind_port
 
 T = TypeVar("T", bound=Callable[..., object])
 
@@ -25,21 +27,9 @@ def requires_program(program: str, package: str) -> Callable[[T], T]:
 
 def free_ports(*hosts: str, count: int) -> list[int]:
     """Ports that are free for UDP and TCP on every host."""
-    found: list[int] = []
-    while len(found) < count:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind((hosts[0], 0))
-            port = probe.getsockname()[1]
-            if port not in found and all(_is_free(host, port) for host in hosts[1:]):
-                found.append(port)
-    return found
-
-
-def _is_free(host: str, port: int) -> bool:
-    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-        with socket.socket(socket.AF_INET, kind) as probe:
-            try:
-                probe.bind((host, port))
-            except OSError:
-                return False
-    return True
+    with ExitStack() as bound:
+        found = [bind_port(hosts, 0) for _ in range(count)]
+        for port in found:
+            for each in port.udp + port.tcp:
+                bound.enter_context(each)
+    return [port.number for port in found]

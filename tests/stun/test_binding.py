@@ -14,6 +14,7 @@ from daemon.nat.tcp_binding import TcpBinding
 from daemon.nat.udp_bindings import UdpBindings
 from protocol.errors import TransportError
 from protocol.uri import HostPort
+from rendezvous.stun_listen import bind_port
 from rendezvous.stun_message import (
     BindingSuccess,
     Change,
@@ -39,11 +40,10 @@ def udp() -> Iterator[socket.socket]:
 @pytest.fixture
 def silent_server() -> Iterator[HostPort]:
     """A UDP and TCP endpoint that takes everything and says nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-        udp.bind((LOOPBACK, 0))
-        tcp.bind(udp.getsockname())
+    port = bind_port((LOOPBACK,), 0)
+    with port.udp[0], port.tcp[0] as tcp:
         tcp.listen()
-        yield HostPort(*udp.getsockname())
+        yield HostPort(LOOPBACK, port.number)
 
 
 def response_to(request: bytes, transaction_id: bytes = ID) -> bytes:
