@@ -66,7 +66,10 @@ class ConnectionTable:
         self._max_connections = limits.max_connections or descriptor_budget()
         self._max_per_address = limits.max_connections_per_address
         self._max_queued_bytes = limits.max_queued_bytes or queue_bytes + _KERNEL_BUFFER_BYTES
-        self._max_unfinished_bytes = queue_bytes + _KERNEL_BUFFER_BYTES
+        received_messages = limits.receive_queue_messages or limits.queue_messages
+        self._max_unfinished_bytes = (
+            received_messages * limits.max_message_bytes + _KERNEL_BUFFER_BYTES
+        )
         self._open: dict[int, _Connection] = {}
         self._descriptor_of: dict[bytes, int] = {}
         self._per_ip: Counter[str] = Counter()

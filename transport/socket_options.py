@@ -26,6 +26,8 @@ class SocketLimits:
     """A longer frame closes the connection."""
     queue_messages: int = 256
     """Most messages that wait in each direction, per connection."""
+    receive_queue_messages: int | None = None
+    """Another number for those that wait to be received."""
     handshake_s: float = 10.0
     """A connection that is not through its handshake by then is closed."""
     heartbeat_s: float = 10.0
@@ -61,7 +63,7 @@ def apply_limits(socket: zmq.Socket[bytes], limits: SocketLimits) -> None:
     """Set what holds for each socket; to be called before it binds or connects."""
     socket.setsockopt(zmq.MAXMSGSIZE, limits.max_message_bytes + _CURVE_OVERHEAD_BYTES)
     socket.setsockopt(zmq.SNDHWM, limits.queue_messages)
-    socket.setsockopt(zmq.RCVHWM, limits.queue_messages)
+    socket.setsockopt(zmq.RCVHWM, limits.receive_queue_messages or limits.queue_messages)
     socket.setsockopt(zmq.HANDSHAKE_IVL, round(limits.handshake_s * 1000))
     socket.setsockopt(zmq.HEARTBEAT_IVL, round(limits.heartbeat_s * 1000))
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, round(limits.heartbeat_s * 3000))
