@@ -7,8 +7,8 @@ from pathlib import Path
 
 import uvloop
 
+from daemon.error_group import first_error
 from daemon.sd_notify import SystemdNotifier, feed_watchdog
-from protocol.errors import ConfigError
 from protocol.uri import HostPort, ServerUri
 from rendezvous.server import serve_rendezvous
 
@@ -18,8 +18,11 @@ def run_rendezvous(*, listen: HostPort, advertise: HostPort | None, state_dir: P
 
     Raises :class:`ConfigError` when it cannot be started.
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(listen, advertise, state_dir, SystemdNotifier(os.environ)))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(listen, advertise, state_dir, SystemdNotifier(os.environ)))
+    except BaseExceptionGroup as group:
+        raise first_error(group) from group
     return 0
 
 
@@ -34,21 +37,13 @@ async def _serve(
 
     def on_ready(uri: ServerUri) -> None:
         print(uri, flush=True)
-        notifier.ready(f"{uri}")
+        notifier.ready(str(uri))
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
-    failure: ConfigError | None = None
     async with asyncio.TaskGroup() as group:
         # The service is this one event loop: while it turns, it is alive.
         feeder = group.create_task(feed_watchdog(notifier, lambda: True))
-        try:
-            await serve_rendezvous(
-                listen, state_dir, on_ready=on_ready, stop=stop, advertise=advertise
-            )
-        except ConfigError as error:  # kept out of the group, which would wrap it
-            failure = error
+        await serve_rendezvous(listen, state_dir, on_ready=on_ready, stop=stop, advertise=advertise)
         feeder.cancel()
-    if failure is not None:
-        raise failure

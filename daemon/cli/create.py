@@ -72,6 +72,13 @@ def add_commands(commands: "Commands") -> None:
         metavar="DIR",
         help="where the task's data are (default: $P2PD_DATA_DIR, or the task's usual place)",
     )
+    parser.add_argument(
+        "--seed",
+        type=arguments.whole_number(0, MAX_COUNT),
+        metavar="N",
+        help="makes the initial weights and the shards; the same seed makes the same ones"
+        " (default: a random one)",
+    )
 
     admission = parser.add_argument_group("who may join")
     admission.add_argument(
@@ -99,7 +106,6 @@ def add_commands(commands: "Commands") -> None:
     rounds.add_argument(
         "--rounds",
         type=arguments.whole_number(0, MAX_COUNT),
-        default=0,
         metavar="N",
         help="after how many the training is complete (default: 0, never)",
     )
@@ -108,7 +114,7 @@ def add_commands(commands: "Commands") -> None:
         "--local-epochs",
         type=arguments.whole_number(1, MAX_COUNT),
         metavar="N",
-        help="each peer trains N epochs on its data per round (default: 1)",
+        help="each peer trains N epochs on its data per round (default: as the task suggests)",
     )
     local.add_argument(
         "--local-steps",
@@ -125,14 +131,12 @@ def add_commands(commands: "Commands") -> None:
     rounds.add_argument(
         "--min-peers",
         type=arguments.whole_number(1, MAX_COUNT),
-        default=2,
         metavar="N",
         help="how many peers the first round waits for (default: 2)",
     )
     rounds.add_argument(
         "--grace",
         type=arguments.seconds(0.0, MAX_SECONDS),
-        default=20.0,
         metavar="S",
         help="how long a round waits for the rest once most are done (default: 20)",
     )
@@ -150,7 +154,7 @@ def _create(options: argparse.Namespace) -> int:
     from daemon.logs import set_up_logging
 
     set_up_logging("warning", os.environ)
-    created = create_swarm(create_options(options))
+    created = create_swarm(create_options(options), os.environ)
     if options.json:
         print(json.dumps(_document(created)))
         return 0
@@ -163,19 +167,24 @@ def create_options(options: argparse.Namespace) -> "CreateOptions":
     """What to create, from the command line. Raises :class:`ConfigError`."""
     from daemon.create import CreateOptions
     from protocol.errors import ConfigError
-    from protocol.swarm import RoundSettings
 
     task_file = None
     if options.task.endswith(".py") or os.sep in options.task:
         task_file = Path(os.path.abspath(os.path.expanduser(options.task)))
         if not task_file.is_file():
             raise ConfigError(f"there is no task file {task_file}")
-    if options.local_seconds is not None:
-        unit, amount = "seconds", float(options.local_seconds)
-    elif options.local_steps is not None:
-        unit, amount = "steps", float(options.local_steps)
-    else:
-        unit, amount = "epochs", float(options.local_epochs or 1)
+    settings: dict[str, int | float | str] = {}
+    for unit in ("epochs", "steps", "seconds"):
+        amount = getattr(options, f"local_{unit}")
+        if amount is not None:
+            settings |= {"local_unit": unit, "local_amount": float(amount)}
+    for field, value in (
+        ("rounds", options.rounds),
+        ("min_peers", options.min_peers),
+        ("grace_s", options.grace),
+    ):
+        if value is not None:
+            settings[field] = value
     return CreateOptions(
         task=options.task if task_file is None else task_file.name,
         task_file=task_file,
@@ -183,16 +192,11 @@ def create_options(options: argparse.Namespace) -> "CreateOptions":
         rendezvous=tuple(options.rendezvous),
         state_dir=options.state_dir,
         data_dir=options.data_dir,
+        seed=options.seed,
         open=options.open,
         invite_uses=options.invite_uses,
         invite_days=options.invite_days,
-        settings=RoundSettings(
-            local_unit=unit,
-            local_amount=amount,
-            rounds=options.rounds,
-            min_peers=options.min_peers,
-            grace_s=options.grace,
-        ),
+        settings=settings,
     )
 
 

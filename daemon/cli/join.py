@@ -129,11 +129,9 @@ def _address(text: str) -> str:
 
 
 def _join(options: argparse.Namespace) -> int:
-    from daemon.logs import set_up_logging
-
     chosen = join_options(options)
-    set_up_logging(chosen.log_level, os.environ)
 
+    # Only now: what is wrong with the options is said at once.
     from daemon.main import run_peer
 
     return run_peer(chosen)

@@ -1,0 +1,260 @@
+"""The demo: a rendezvous and some peers as real processes on this machine, from first to last.
+
+It uses the same commands that people type, watches the peers through their control sockets, and
+stops them in the end. Beside them runs, at low priority, what each peer would do alone.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from daemon.control_client import ControlClient, ControlError, NotRunningError
+from daemon.demo_processes import Child, DemoFailedError, run_child
+from daemon.demo_view import DemoView, PeerResult
+from daemon.error_group import first_error
+from daemon.status import Phase, Status
+from protocol.errors import ConfigError
+
+SEED = 1
+CLI = ("-m", "daemon.cli")
+POLL_S = 0.25
+START_S = 60.0
+STALL_S = 600.0
+"""Without any change for so long, the demo is given up."""
+SOLO_NICENESS = 10
+TERMINATED = 128 + signal.SIGTERM
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What to show."""
+
+    peers: int
+    rounds: int
+    task: str
+    data_dir: Path | None
+    keep: Path | None
+    json: bool
+
+
+def run_demo(options: DemoOptions) -> int:
+    """Run the demo; the exit code. Raises :class:`ConfigError` when it cannot work here."""
+    if importlib.util.find_spec("torch") is None:
+        raise ConfigError("training needs torch, which is not installed: pip install 'p2pd[train]'")
+    with _directory(options.keep) as directory:
+        demo = Demo(options, directory)
+        try:
+            return asyncio.run(demo.run())
+        except DemoFailedError as failure:
+            if failure.log_tail:
+                print(f"{failure.log_tail}\n", file=sys.stderr)
+            raise
+        except asyncio.CancelledError:
+            return TERMINATED
+        finally:
+            # An impatient second Ctrl-C ends the event loop before they have ended.
+            for child in demo.children:
+                child.kill()
+
+
+@contextlib.contextmanager
+def _directory(keep: Path | None) -> Iterator[Path]:
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="p2pd-demo-") as temporary:
+            yield Path(temporary)
+        return
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        if any(keep.iterdir()):
+            raise ConfigError(f"{keep} is not empty: name a new directory")
+    except OSError as error:
+        raise ConfigError(f"cannot use {keep}: {error.strerror}") from error
+    yield keep
+
+
+class Demo:
+    """One run."""
+
+    def __init__(self, options: DemoOptions, directory: Path) -> None:
+        self.children: list[Child] = []
+        """Every process that was started."""
+        self._options = options
+        self._directory = directory
+        self._names = [f"peer-{index}" for index in range(options.peers)]
+        self._shards = [f"{index}/{options.peers}" for index in range(options.peers)]
+        self._threads = max(1, (os.cpu_count() or 1) // options.peers)
+        self._data_arguments = (
+            [] if options.data_dir is None else ["--data-dir", str(options.data_dir)]
+        )
+        self._view = DemoView(Console(stderr=options.json, highlight=False), self._names)
+
+    async def run(self) -> int:
+        """Everything, from the rendezvous to the table at the end; the exit code."""
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, task.cancel)
+        started = time.monotonic()
+        with self._view.running():
+            async with self._processes() as (peers, solos):
+                statuses = await self._train(peers)
+                same_weights = await self._export()
+                self._view.step("finishing what each reaches alone")
+                alone = [_solo_accuracy(await solo.output()) for solo in solos]
+        seconds = time.monotonic() - started
+        results = [
+            PeerResult(
+                peer_id=status.peer_id,
+                shard=shard,
+                rounds=status.round,
+                accuracy=status.accuracy or 0.0,
+                accuracy_alone=accuracy_alone,
+                updates_received=status.updates_received,
+                bytes_sent=status.bytes_sent,
+                bytes_received=status.bytes_received,
+            )
+            for status, shard, accuracy_alone in zip(statuses, self._shards, alone, strict=True)
+        ]
+        self._view.results(results, seconds, same_weights)
+        if self._options.json:
+            document = {
+                "schema": 1,
+                "task": self._options.task,
+                "rounds": self._options.rounds,
+                "seconds": round(seconds, 3),
+                "peers": [asdict(result) for result in results],
+            }
+            print(json.dumps(document))
+        return 0 if same_weights else 1
+
+    @contextlib.asynccontextmanager
+    async def _processes(self) -> AsyncIterator[tuple[list[Child], list[Child]]]:
+        """The peers, training, and beside them the same peers alone."""
+        async with contextlib.AsyncExitStack() as stack:
+            self._view.step("starting a rendezvous")
+            rendezvous = await self._start(
+                stack,
+                "rendezvous",
+                *CLI, "rendezvous", "--listen", "127.0.0.1:0",
+                "--state-dir", str(self._directory / "rendezvous"),
+            )  # fmt: skip
+            uri = await rendezvous.first_line(START_S)
+            self._view.step("founding a swarm")
+            link = await self._create(stack, uri)
+            self._view.step(f"{self._options.peers} peers start")
+            peers = [
+                await self._start_peer(stack, index, link) for index in range(len(self._names))
+            ]
+            solos = [await self._start_solo(stack, shard) for shard in self._shards]
+            # Told all at once; each is then waited for as the stack unwinds.
+            for child in (rendezvous, *peers, *solos):
+                stack.callback(child.terminate)
+            yield peers, solos
+
+    async def _start(
+        self, stack: contextlib.AsyncExitStack, name: str, *arguments: str, niceness: int = 0
+    ) -> Child:
+        child = await stack.enter_async_context(
+            run_child(name, arguments, self._directory, niceness=niceness)
+        )
+        self.children.append(child)
+        return child
+
+    async def _create(self, stack: contextlib.AsyncExitStack, uri: str) -> Path:
+        """Found the swarm; the file with the invite link."""
+        options = self._options
+        create = await self._start(
+            stack,
+            "create",
+            *CLI, "create", "--task", options.task, "--rendezvous", uri,
+            "--rounds", str(options.rounds), "--min-peers", str(options.peers),
+            "--seed", str(SEED), "--state-dir", str(self._directory / "founder"),
+            *self._data_arguments,
+        )  # fmt: skip
+        link = self._directory / "link"
+        link.write_text(await create.output())
+        return link
+
+    async def _start_peer(self, stack: contextlib.AsyncExitStack, index: int, link: Path) -> Child:
+        name = self._names[index]
+        return await self._start(
+            stack,
+            name,
+            *CLI, "join", str(link), "--name", name, "--shard", self._shards[index],
+            "--listen", "127.0.0.1:0", "--threads", str(self._threads),
+            "--state-dir", str(self._directory / name), *self._data_arguments,
+        )  # fmt: skip
+
+    async def _start_solo(self, stack: contextlib.AsyncExitStack, shard: str) -> Child:
+        return await self._start(
+            stack,
+            f"alone-{shard.partition('/')[0]}",
+            "-m", "ml.solo", "--task", self._options.task, "--shard", shard,
+            "--rounds", str(self._options.rounds), "--seed", str(SEED),
+            "--threads", str(self._threads), *self._data_arguments,
+            niceness=SOLO_NICENESS,
+        )  # fmt: skip
+
+    async def _train(self, peers: list[Child]) -> list[Status]:
+        """Watch until every peer has all rounds; their last statuses."""
+        self._view.step("training together")
+        try:
+            async with asyncio.TaskGroup() as group:
+                ends = [group.create_task(_fail_when_ended(peer)) for peer in peers]
+                watches = [group.create_task(self._watch(name)) for name in self._names]
+                statuses = [await watch for watch in watches]
+                for end in ends:
+                    end.cancel()
+        except ExceptionGroup as failures:
+            raise first_error(failures) from failures
+        return statuses
+
+    async def _watch(self, name: str) -> Status:
+        client = ControlClient(self._directory / name)
+        seen: tuple[str, int] | None = None
+        changed = time.monotonic()
+        while True:
+            try:
+                status = await asyncio.to_thread(client.status)
+            except (NotRunningError, ControlError):
+                pass  # not yet; whether it ever comes is watched beside this
+            else:
+                self._view.update(name, status)
+                if status.phase == Phase.COMPLETE and status.round >= self._options.rounds:
+                    return status
+                if seen != (status.phase, status.round):
+                    seen, changed = (status.phase, status.round), time.monotonic()
+            if time.monotonic() - changed > STALL_S:
+                raise DemoFailedError(f"{name} made no progress for {STALL_S:.0f} s")
+            await asyncio.sleep(POLL_S)
+
+    async def _export(self) -> bool:
+        """Each peer's model in a file; whether all are the same, bit for bit."""
+        self._view.step("comparing the peers' models")
+        digests = set()
+        for name in self._names:
+            path = self._directory / f"{name}.safetensors"
+            await asyncio.to_thread(ControlClient(self._directory / name).export, path)
+            digests.add(hashlib.sha256(path.read_bytes()).digest())
+        return len(digests) == 1
+
+
+async def _fail_when_ended(child: Child) -> None:
+    raise await child.ended()
+
+
+def _solo_accuracy(output: str) -> float:
+    return float(json.loads(output)["accuracy"])
