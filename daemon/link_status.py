@@ -14,7 +14,7 @@ class LinkStatus:
 
     peer_id: PeerId
     name: str
-    path: PathKind
+    kind: PathKind
     """CONNECTING before anything was found out, FAILED when nothing that was tried works."""
     address: str
     """Of the other end; without a path, those that its record names."""

@@ -150,6 +150,11 @@ class PeerNetwork:
         return self._listener.address
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where this peer says that it can be dialled."""
+        return self._own_record.payload.addresses
+
+    @property
     def own_record(self) -> PeerRecord:
         """What this peer says of itself; with the real port."""
         return self._own_record.payload

@@ -119,7 +119,7 @@ class PeerLink:
         return LinkStatus(
             peer_id=self.peer_id,
             name=self.record.record.name,
-            path=kind,
+            kind=kind,
             address=(
                 ", ".join(self.record.record.addresses) if end is None else end.path.remote_address
             ),

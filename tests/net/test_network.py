@@ -16,7 +16,7 @@ async def test_two_peers_connect_and_exchange_messages_in_order() -> None:
         assert first.bulk == [(second.peer_id, bytes(1_000_000))]
         assert first.log == [f"up {second.peer_id}"]
         (status,) = first.network.links()
-        assert status.path == "direct"
+        assert status.kind == "direct"
         assert status.reason == "there is no better kind"
         assert status.address == str(second.network.listen_address)
         assert status.rtt_ms is not None

@@ -1,0 +1,1 @@
+"""Paths to other peers: what each kind has in common, and the kinds."""
