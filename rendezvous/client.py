@@ -39,8 +39,8 @@ from protocol.uri import ServerUri
 from rendezvous.clock import Clock, SystemClock
 from rendezvous.clock_offset import ClockOffset
 from rendezvous.lease_keeper import LeaseKeeper, LeaseState
-from rendezvous.link import Answer, RendezvousLink
-from rendezvous.persistent_link import REPLY_TIMEOUT_S, LinkState, PersistentLink
+from rendezvous.link import Answer, RendezvousLink, Timeouts
+from rendezvous.persistent_link import LinkState, PersistentLink
 from transport.address import plain_ip
 from transport.curve import CurveKeys
 
@@ -75,6 +75,7 @@ class RendezvousClient:
         on_state_change: Callable[[str], None] | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
+        timeouts: Timeouts | None = None,
     ) -> None:
         """``clock``: this machine's own, uncorrected, or its offset would be measured away."""
         self._uri = uri
@@ -83,6 +84,7 @@ class RendezvousClient:
         self._on_state_change = on_state_change
         self._clock = clock or SystemClock()
         self._random = random or Random()
+        self._timeouts = timeouts or Timeouts()
         self._offset = ClockOffset()
         self._leases: dict[bytes, _Lease] = {}
         self._leases_changed = asyncio.Event()
@@ -101,6 +103,7 @@ class RendezvousClient:
             on_notice=self._on_notice,
             clock=self._clock,
             random=self._random,
+            timeouts=self._timeouts,
         )
         self._tasks = asyncio.TaskGroup()
         await self._tasks.__aenter__()
@@ -180,8 +183,9 @@ class RendezvousClient:
         if link is None:
             return
         try:
-            await link.ask(Leave(request=0, swarm=swarm_id), LEAVE_TIMEOUT_S)
-        except TransportError as error:
+            async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                await link.ask(Leave(request=0, swarm=swarm_id))
+        except (TransportError, TimeoutError) as error:
             _log.debug("left without the server's knowledge, the lease will run out: %s", error)
 
     async def publish_statement(self, raw: bytes) -> None:
@@ -265,7 +269,7 @@ class RendezvousClient:
             request = Announce(request=0, record=record)
         lease.keeper.sent()
         try:
-            answer = await link.ask(request, REPLY_TIMEOUT_S)
+            answer = await link.ask(request)
         except TransportError as error:
             # The connection may look alive for long after the server is not.
             link.give_up(str(error))

@@ -29,7 +29,6 @@ from transport.client_socket import ClientSocket, LinkEvent
 from transport.curve import CurveKeys
 from transport.socket_options import CurveClientRole, SocketLimits
 
-CONNECT_TIMEOUT_S = 5.0
 MAX_PENDING = 256
 SOCKET_LIMITS = SocketLimits(max_message_bytes=MAX_FRAME_BYTES, handshake_s=5.0, heartbeat_s=5.0)
 
@@ -41,6 +40,16 @@ _LOST = {
     LinkEvent.HANDSHAKE_FAILED: "no rendezvous with the URI's key answers there",
     LinkEvent.REFUSED: "the rendezvous does not let this key in",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long the server may take."""
+
+    connect_s: float = 5.0
+    reply_s: float = 5.0
+    request_s: float = 10.0
+    """For a whole request: waiting for a connection, the reply, and being told to try again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +80,10 @@ class RendezvousLink:
         *,
         on_notice: Callable[[Notice], None],
         clock: Clock,
+        timeouts: Timeouts,
     ) -> None:
         self.address = address
+        self._timeouts = timeouts
         self._on_notice = on_notice
         self._clock = clock
         self._socket = ClientSocket(
@@ -108,10 +119,10 @@ class RendezvousLink:
 
     async def _settle(self) -> None:
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(self._timeouts.connect_s):
                 await self._settled.wait()
         except TimeoutError:
-            self.give_up(f"no answer in {CONNECT_TIMEOUT_S:.0f} s")
+            self.give_up(f"no answer in {self._timeouts.connect_s:g} s")
         if self._lost.done():
             raise TransportError(f"rendezvous {self.address}: {self._lost.result()}")
 
@@ -134,7 +145,7 @@ class RendezvousLink:
                 pending.future.set_exception(TransportError(f"rendezvous {self.address}: {reason}"))
         self._pending.clear()
 
-    async def ask(self, request: Request, timeout_s: float) -> Answer:
+    async def ask(self, request: Request) -> Answer:
         """The reply to ``request``, whose number is set here.
 
         Raises :class:`TransportError` when the connection is lost or no reply comes in time.
@@ -149,11 +160,11 @@ class RendezvousLink:
         try:
             if not self._socket.send(encode(msgspec.structs.replace(request, request=number))):
                 raise TransportError(f"rendezvous {self.address}: it takes no more requests now")
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(self._timeouts.reply_s):
                 return await future
         except TimeoutError as error:
             raise TransportError(
-                f"rendezvous {self.address}: no reply in {timeout_s:.0f} s"
+                f"rendezvous {self.address}: no reply in {self._timeouts.reply_s:g} s"
             ) from error
         finally:
             self._pending.pop(number, None)

@@ -13,13 +13,10 @@ from protocol.rendezvous_messages import Notice, Refused, Reply, Request
 from protocol.uri import ServerUri
 from rendezvous.backoff import FullJitterBackoff, bounded_wait_s
 from rendezvous.clock import Clock
-from rendezvous.link import RendezvousLink
+from rendezvous.link import RendezvousLink, Timeouts
 from transport.address import resolve
 from transport.curve import CurveKeys
 
-REPLY_TIMEOUT_S = 5.0
-REQUEST_DEADLINE_S = 10.0
-"""For a whole request: waiting for a connection, the reply, and being told to try again."""
 RECONNECT_FIRST_S = 0.5
 RECONNECT_MOST_S = 8.0
 
@@ -54,6 +51,7 @@ class PersistentLink:
         on_notice: Callable[[Notice], None],
         clock: Clock,
         random: Random,
+        timeouts: Timeouts,
     ) -> None:
         self._context = context
         self._uri = uri
@@ -62,6 +60,7 @@ class PersistentLink:
         self._on_state = on_state
         self._on_notice = on_notice
         self._clock = clock
+        self._timeouts = timeouts
         self._backoff = FullJitterBackoff(
             random, first_s=RECONNECT_FIRST_S, most_s=RECONNECT_MOST_S
         )
@@ -86,15 +85,15 @@ class PersistentLink:
     async def ask(self, request: Request) -> Reply:
         """The reply to ``request``, over as many connections as it takes; asking twice is harmless.
 
-        Raises :class:`TransportError` when there is none within :data:`REQUEST_DEADLINE_S`.
+        Raises :class:`TransportError` when there is none in time.
         """
         try:
-            async with asyncio.timeout(REQUEST_DEADLINE_S):
+            async with asyncio.timeout(self._timeouts.request_s):
                 while True:
                     link = await self._standing()
                     retry_after_s = _RETRY_S
                     try:
-                        reply = (await link.ask(request, REPLY_TIMEOUT_S)).reply
+                        reply = (await link.ask(request)).reply
                     except TransportError as error:
                         self.trouble = str(error)
                     else:
@@ -105,7 +104,7 @@ class PersistentLink:
                     await asyncio.sleep(retry_after_s)
         except TimeoutError as error:
             raise TransportError(
-                f"no answer from rendezvous {self._uri.address} in {REQUEST_DEADLINE_S:.0f} s"
+                f"no answer from rendezvous {self._uri.address} in {self._timeouts.request_s:g} s"
                 f" ({self.trouble or 'still connecting'})"
             ) from error
 
@@ -123,6 +122,7 @@ class PersistentLink:
                 self._curve,
                 on_notice=self._on_notice,
                 clock=self._clock,
+                timeouts=self._timeouts,
             )
             try:
                 return await stack.enter_async_context(link)

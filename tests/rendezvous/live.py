@@ -1,0 +1,222 @@
+"""Rendezvous servers and clients on loopback, with real sockets."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zmq
+
+from protocol.codec import decode, encode
+from protocol.identity import Identity
+from protocol.peer_record import PeerRecord, seal_record
+from protocol.rendezvous_messages import FromServer, Notice, Request
+from protocol.uri import HostPort, ServerUri
+from rendezvous.client import RendezvousClient
+from rendezvous.clock import SystemClock
+from rendezvous.link import Timeouts
+from rendezvous.registry_limits import RegistryLimits
+from rendezvous.server import serve_rendezvous
+from transport.curve import CurveKeys, key_to_z85
+
+ANY_PORT = HostPort("127.0.0.1", 0)
+SWARM = b"s" * 32
+
+
+async def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+    """Return as soon as ``condition()`` holds."""
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 — conditions are of many kinds, few have an event.
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def serving(
+    state_dir: Path,
+    listen: HostPort = ANY_PORT,
+    *,
+    limits: RegistryLimits | None = None,
+    advertise: HostPort | None = None,
+) -> AsyncIterator[ServerUri]:
+    """A server in this process."""
+    ready: asyncio.Future[ServerUri] = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+    serve = asyncio.create_task(
+        serve_rendezvous(
+            listen,
+            state_dir,
+            on_ready=ready.set_result,
+            stop=stop,
+            advertise=advertise,
+            limits=limits,
+        )
+    )
+    try:
+        await asyncio.wait((serve, ready), return_when=asyncio.FIRST_COMPLETED)
+        if serve.done():
+            await serve
+        yield ready.result()
+    finally:
+        stop.set()
+        await serve
+
+
+SERVER_SCRIPT = """
+import asyncio, logging, sys
+from pathlib import Path
+from protocol.uri import HostPort
+from rendezvous.server import serve_rendezvous
+
+logging.basicConfig(level=logging.INFO)
+asyncio.run(serve_rendezvous(
+    HostPort.parse(sys.argv[1], any_port=True), Path(sys.argv[2]),
+    on_ready=lambda uri: print(uri, flush=True), stop=asyncio.Event(),
+))
+"""
+
+
+class ServerProcess:
+    """A server in a process of its own, to be killed."""
+
+    def __init__(self, state_dir: Path, listen: HostPort = ANY_PORT) -> None:
+        self._state_dir = state_dir
+        self._listen = listen
+
+    async def start(self) -> ServerUri:
+        """Start, or start again at the same address."""
+        self._process = subprocess.Popen(  # noqa: ASYNC220 — it only has to start.
+            [sys.executable, "-c", SERVER_SCRIPT, str(self._listen), str(self._state_dir)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)},
+        )
+        assert self._process.stdout is not None
+        uri = ServerUri.parse((await asyncio.to_thread(self._process.stdout.readline)).strip())
+        self._listen = uri.address
+        return uri
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def rss_bytes(self) -> int:
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def cpu_s(self) -> float:
+        """Processor time used so far."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class LivePeer:
+    """Keys, a client, and what came to it."""
+
+    client: RendezvousClient
+    identity: Identity
+    curve: CurveKeys
+    notices: list[Notice] = field(default_factory=list)
+    states: list[str] = field(default_factory=list)
+    now_ms: int = field(default_factory=SystemClock().now_ms)
+    """When its records are signed."""
+
+    def record(self, sequence: int = 1, swarm: bytes = SWARM) -> bytes:
+        content = PeerRecord(curve_key=self.curve.public, addresses=(), name="a peer", trains=True)
+        return seal_record(
+            self.identity,
+            content,
+            swarm=swarm,
+            sequence=sequence,
+            now_ms=self.now_ms,
+        )
+
+    async def announced(self) -> None:
+        await eventually(
+            lambda: self.client.state == "connected" and self.client.last_announce_s is not None
+        )
+
+    async def announced_since(self, moment: float) -> None:
+        """The lease was renewed after ``moment`` (monotonic seconds)."""
+
+        def renewed() -> bool:
+            age_s = self.client.last_announce_s
+            return age_s is not None and time.monotonic() - age_s > moment
+
+        await eventually(renewed, 30.0)
+
+
+@asynccontextmanager
+async def joined(
+    uri: ServerUri, *, announce: bool = True, timeouts: Timeouts | None = None
+) -> AsyncIterator[LivePeer]:
+    """A peer whose client runs."""
+    notices: list[Notice] = []
+    states: list[str] = []
+    curve, identity = CurveKeys.generate(), Identity.generate()
+    async with RendezvousClient(
+        uri, curve, on_notice=notices.append, on_state_change=states.append, timeouts=timeouts
+    ) as client:
+        peer = LivePeer(client, identity, curve, notices, states)
+        if announce:
+            client.set_record(peer.record())
+            await peer.announced()
+        yield peer
+
+
+class Stranger:
+    """A DEALER that sends whatever the test wants."""
+
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        uri: ServerUri,
+        routing_id: bytes | None = None,
+    ) -> None:
+        self.keys = keys = CurveKeys.generate()
+        self.socket = context.socket(zmq.DEALER)
+        if routing_id is not None:
+            self.socket.setsockopt(zmq.ROUTING_ID, routing_id)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public_z85)
+        self.socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret_z85)
+        self.socket.setsockopt(zmq.CURVE_SERVERKEY, key_to_z85(uri.key))
+        self._monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self.socket.connect(uri.address.zmq_endpoint)
+
+    def is_cut_off(self, within_s: float = 0.0) -> bool:
+        """Whether the server ended the connection at least once."""
+        return self._monitor.poll(round(within_s * 1000)) != 0
+
+    def has_mail(self) -> bool:
+        return self.socket.poll(0) != 0
+
+    def close(self) -> None:
+        self.socket.disable_monitor()
+        self._monitor.close()
+        self.socket.close()
+
+    def send(self, request: Request) -> None:
+        self.socket.send(encode(request))
+
+    async def reply(self) -> FromServer:
+        """The next message from the server."""
+        assert await asyncio.to_thread(self.socket.poll, 5000)
+        reply: FromServer = decode(self.socket.recv(zmq.NOBLOCK), FromServer)
+        return reply
+
+
+def unused_address() -> HostPort:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return HostPort("127.0.0.1", probe.getsockname()[1])
