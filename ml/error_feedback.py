@@ -66,6 +66,12 @@ class ErrorFeedback:
             if self._current is None or other != self._current.path:
                 other.unlink()
 
+    def close(self) -> None:
+        """Close the files."""
+        for left_over in (self._current, self._pending):
+            if left_over is not None:
+                left_over.file.close()
+
     def _path(self, round_number: int) -> Path:
         return self._directory / f"residual-{round_number:08d}.safetensors"
 

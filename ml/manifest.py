@@ -33,6 +33,7 @@ NUMPY_DTYPES: Mapping[str, DTypeLike] = {
     "F64": "<f8",
     "F32": "<f4",
     "F16": "<f2",
+    "BF16": "<u2",
     "I64": "<i8",
     "I32": "<i4",
     "I16": "<i2",
@@ -40,9 +41,7 @@ NUMPY_DTYPES: Mapping[str, DTypeLike] = {
     "U8": "|u1",
     "BOOL": "|b1",
 }
-"""How tensors lie in files. NumPy has no BF16; see :attr:`TensorSpec.is_float` for why none is
-needed.
-"""
+"""How tensors lie in files. NumPy has no BF16; its bits stand as integers (in exports only)."""
 
 
 class TensorSpec(Message):

@@ -23,6 +23,10 @@ class Samples:
     def __len__(self) -> int:
         return int(self._indices.size)
 
+    def head(self, count: int) -> "Samples":
+        """The first ``count`` of them."""
+        return Samples(self._dataset, self._indices[:count], self._device)
+
     def batches(self, batch_size: int, order: NDArray[np.int64] | None = None) -> Iterator[Batch]:
         """All samples once, in ``order`` (of positions), in batches of nearly equal size.
 

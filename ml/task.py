@@ -111,7 +111,7 @@ class Task:
     def _run(self, function: str, call: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return call(*arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._error(function, f"failed: {describe_error(error, self.module)}") from error
 
     def _error(self, function: str, text: str) -> ConfigError:
@@ -129,10 +129,11 @@ def check_module(module: ModuleType, name: str, file_sha256: bytes = b"") -> Tas
     batch_size = getattr(module, "BATCH_SIZE", DEFAULT_BATCH_SIZE)
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(f"task {name}: BATCH_SIZE is {batch_size!r}, not a positive number")
-    return Task(name, module, batch_size, _suggestion(module, name), file_sha256)
+    suggestion = settings_from(getattr(module, "ROUND", {}), f"task {name}: ROUND")
+    return Task(name, module, batch_size, suggestion, file_sha256)
 
 
-def describe_error(error: Exception, module: ModuleType) -> str:
+def describe_error(error: BaseException, module: ModuleType) -> str:
     """Type, message, and the last line of ``module`` that led there."""
     path = getattr(module, "__file__", None)
     lines = [
@@ -144,18 +145,21 @@ def describe_error(error: Exception, module: ModuleType) -> str:
     return f"{type(error).__name__}: {error}{place}"
 
 
-def _suggestion(module: ModuleType, name: str) -> RoundSettings:
-    given = getattr(module, "ROUND", {})
+def settings_from(given: object, place: str) -> RoundSettings:
+    """The default settings with those in ``given``, a dict of :class:`RoundSettings` fields.
+
+    Raises :class:`ConfigError`, where ``place`` tells where it stands.
+    """
     known = {field: getattr(RoundSettings(), field) for field in RoundSettings.__struct_fields__}
     if not isinstance(given, dict):
-        raise ConfigError(f"task {name}: ROUND is {_described(given)}, not a dict")
+        raise ConfigError(f"{place} is {_described(given)}, not a dict")
     for key, value in given.items():
         if key not in known:
-            raise ConfigError(f"task {name}: ROUND has {key!r}; known are {', '.join(known)}")
+            raise ConfigError(f"{place} has {key!r}; known are {', '.join(known)}")
         try:
             known[key] = msgspec.convert(value, type(known[key]))
         except msgspec.ValidationError as error:
-            raise ConfigError(f"task {name}: ROUND[{key!r}] is {value!r}: {error}") from error
+            raise ConfigError(f"{place}[{key!r}] is {value!r}: {error}") from error
     return RoundSettings(**known)
 
 

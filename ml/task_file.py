@@ -17,6 +17,11 @@ MAX_TASK_FILE_BYTES = 4 << 20
 DATA_DIR_VARIABLE = "P2PD_DATA_DIR"
 
 
+def load_task(task: str, *, builtin: bool) -> Task:
+    """A built-in task by its name, or a task file by its path. Raises :class:`ConfigError`."""
+    return load_builtin_task(task) if builtin else load_task_file(Path(task))
+
+
 def load_builtin_task(name: str) -> Task:
     """A task that ships with p2pd. Raises :class:`ConfigError` for an unknown name."""
     names = sorted(module.name for module in pkgutil.iter_modules(ml.tasks.__path__))
@@ -45,7 +50,7 @@ def load_task_file(path: Path) -> Task:
     sys.modules[module.__name__] = module
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         raise ConfigError(f"task file {path}: {describe_error(error, module)}") from error
     return check_module(module, path.name, digest.digest())

@@ -92,7 +92,7 @@ class TensorFile:
 
     def __init__(self, descriptor: int, layout: TensorLayout) -> None:
         """Use :meth:`open`; takes over ``descriptor``."""
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self.layout = layout
 
     @classmethod
@@ -100,11 +100,11 @@ class TensorFile:
         """Raises :class:`VerificationError` saying how the file differs from ``layout``."""
         file = cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), layout)
         try:
-            size_bytes = os.fstat(file._descriptor).st_size
-            head = os.pread(file._descriptor, len(layout.header), 0)
+            size_bytes = os.fstat(file.descriptor).st_size
+            head = os.pread(file.descriptor, len(layout.header), 0)
             if size_bytes != layout.size_bytes or head != layout.header:
                 raise VerificationError(
-                    explain_difference(file._descriptor, size_bytes, layout.header)
+                    explain_difference(file.descriptor, size_bytes, layout.header)
                     or f"file of {size_bytes} bytes, {layout.size_bytes} expected"
                 )
         except BaseException:
@@ -123,7 +123,7 @@ class TensorFile:
         buffer = values.view(np.uint8).data
         offset = self.layout.offsets[name] + start * values.itemsize
         while len(buffer):
-            count = os.preadv(self._descriptor, [buffer], offset)
+            count = os.preadv(self.descriptor, [buffer], offset)
             if count == 0:
                 raise VerificationError(f"file ends within tensor {name}")
             buffer, offset = buffer[count:], offset + count
@@ -131,9 +131,9 @@ class TensorFile:
 
     def close(self) -> None:
         """Close the file; nothing can be read any more."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     def __enter__(self) -> "TensorFile":
         return self
@@ -151,7 +151,7 @@ class TensorWriter:
     """Puts the tensors of one layout into a file, in any order, each element once."""
 
     def __init__(self, descriptor: int, layout: TensorLayout) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self.layout = layout
         self._missing_bytes = layout.size_bytes - len(layout.header)
         os.posix_fallocate(descriptor, 0, layout.size_bytes)
@@ -164,7 +164,7 @@ class TensorWriter:
         if values.dtype != dtype or start + values.size > tensor.element_count:
             raise ValueError(f"{values.size} {values.dtype} at {start} do not fit tensor {name}")
         data = np.ascontiguousarray(values.reshape(-1)).view(np.uint8).data
-        _write_all(self._descriptor, data, self.layout.offsets[name] + start * dtype.itemsize)
+        _write_all(self.descriptor, data, self.layout.offsets[name] + start * dtype.itemsize)
         self._missing_bytes -= len(data)
 
     def check_complete(self) -> None:

@@ -5,7 +5,6 @@ import torch
 from ml.encoding import Floats, within_magnitude
 from ml.manifest import TensorSpec
 from ml.state import State, model_block
-from ml.tensor_file import AnyArray
 from protocol.errors import WorkerError
 
 
@@ -23,8 +22,3 @@ def pseudo_gradient(
     if not within_magnitude(difference):
         raise WorkerError(f"training diverged: NaN, infinity or huge numbers in {spec.name}")
     return difference
-
-
-def trained_value(trained: torch.Tensor, start: int, stop: int) -> AnyArray:
-    """A block of an integer tensor, which travels as it is: there is no gradient of a counter."""
-    return model_block(trained, start, stop)

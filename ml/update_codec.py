@@ -19,7 +19,7 @@ from ml.topk_encoding import TopKEncoding
 from protocol.errors import ConfigError, VerificationError
 
 ReadBlock = Callable[[TensorSpec, int, int], AnyArray]
-WriteBlock = Callable[[TensorSpec, int, AnyArray], None]
+WriteBlock = Callable[[str, int, AnyArray], None]
 
 
 def parse_encoding(text: str) -> Encoding:
@@ -66,7 +66,7 @@ class UpdateCodec:
                 wire = encoding.encode(floats)
                 writer.write(spec.name, encoding.wire_count(start), wire)
                 if left_over is not None and spec.has_momentum:
-                    left_over(spec, start, floats - encoding.decode(wire, stop - start))
+                    left_over(spec.name, start, floats - encoding.decode(wire, stop - start))
 
     def open(self, path: Path) -> "UpdateFile":
         """An update's file, as :meth:`TensorFile.open`."""

@@ -32,6 +32,9 @@ class TaskChoice(Message):
     data_dir: str
     """Empty: the task's default place."""
     seed: int
+    """The swarm's: decides initial weights, shards and the order of samples."""
+    partition: str = "iid"
+    """How the shards are cut (ml/shards.py)."""
 
 
 class OpenTask(Message, tag="open_task"):
@@ -55,6 +58,13 @@ class Train(Message, tag="train"):
 
 class FinishTraining(Message, tag="finish_training"):
     """End the training that runs after the step in hand and answer with what there is."""
+
+    request: int
+
+
+class AbandonTraining(Message, tag="abandon_training"):
+    """End the training that runs, without a result: its Train fails. Also a new state or a new
+    Train does that."""
 
     request: int
 
@@ -108,7 +118,15 @@ class Shutdown(Message, tag="shutdown"):
 
 
 WorkerRequest = (
-    OpenTask | Train | FinishTraining | CheckUpdate | Apply | LoadState | Export | Shutdown
+    OpenTask
+    | Train
+    | FinishTraining
+    | AbandonTraining
+    | CheckUpdate
+    | Apply
+    | LoadState
+    | Export
+    | Shutdown
 )
 
 
@@ -130,6 +148,8 @@ class TaskOpened(Message, tag="task_opened"):
     max_update_bytes: int
     """No valid update of this model in the swarm's encoding is larger."""
     max_state_bytes: int
+    suggestion: RoundSettings = RoundSettings()
+    """The settings that the task suggests to whoever founds a swarm with it."""
 
 
 class Trained(Message, tag="trained"):
@@ -161,6 +181,8 @@ class StateReady(Message, tag="state_ready"):
     """On the test set."""
     accuracy: float
     """The task's metric on the test set, 0 to 1 for an accuracy."""
+    checkpoint_problem: str = ""
+    """Why this state is in memory only, such as a full disk; empty when it is on disk."""
 
 
 class Exported(Message, tag="exported"):
@@ -172,7 +194,7 @@ class Exported(Message, tag="exported"):
 
 
 class Finished(Message, tag="finished"):
-    """Done, nothing to tell (answer to FinishTraining and Shutdown)."""
+    """Done, nothing to tell (answer to FinishTraining, AbandonTraining and Shutdown)."""
 
     request: int
 

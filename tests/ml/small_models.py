@@ -1,17 +1,18 @@
 """Small models for the tests, and their states and updates in a directory."""
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ml.checkpoint import CheckpointStore
 from ml.manifest import manifest_of, tensors_of
 from ml.quantization import Float32Encoding
-from ml.state import State, fill_from_model
+from ml.state import State, fill_from_model, model_block
 from ml.tensor_store import write_to_disk
-from ml.update import pseudo_gradient, trained_value
+from ml.update import pseudo_gradient
 from ml.update_codec import UpdateCodec
 
 
@@ -65,7 +66,7 @@ def write_update(
             lambda spec, start, stop: (
                 pseudo_gradient(base, spec, tensors[spec.name], start, stop)
                 if spec.is_float
-                else trained_value(tensors[spec.name], start, stop)
+                else model_block(tensors[spec.name], start, stop)
             ),
             None,
         ),
@@ -87,7 +88,7 @@ def perturbed(model: nn.Module, seed: int, scale: float = 0.1) -> nn.Module:
     return copy
 
 
-def state_tensors(state: State) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+def state_tensors(state: State) -> dict[str, NDArray[Any]]:
     """All of a state, by name in its file."""
     return {
         name: state.file.read(name).reshape(tensor.shape)

@@ -1,0 +1,45 @@
+"""Requests with the settings that most tests share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ml.worker_messages import OpenTask, TaskChoice
+from protocol.swarm import RoundSettings
+
+TINY_TASK = Path(__file__).parent / "tiny_task.py"
+
+MakeOpening = Callable[..., OpenTask]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """More threads than idle cores slow each other down."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def make_opening(tmp_path: Path) -> MakeOpening:
+    """Makes requests to open the tiny task, each with a state directory of its own."""
+
+    def make(
+        name: str = "peer",
+        *,
+        task: str = str(TINY_TASK),
+        builtin: bool = False,
+        shard: tuple[int, int] = (0, 1),
+        partition: str = "iid",
+        **settings: object,
+    ) -> OpenTask:
+        choice = TaskChoice(task, builtin, *shard, data_dir="", seed=7, partition=partition)
+        return OpenTask(
+            request=0,
+            choice=choice,
+            settings=RoundSettings(**settings),  # type: ignore[arg-type]  # any of its fields
+            state_dir=str(tmp_path / name),
+            threads=1,
+        )
+
+    return make

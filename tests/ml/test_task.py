@@ -1,0 +1,179 @@
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from ml.samples import Samples
+from ml.task import Task
+from ml.task_file import data_directory, load_builtin_task, load_task
+from protocol.errors import ConfigError
+from protocol.swarm import RoundSettings
+from tests.ml.conftest import TINY_TASK
+
+SOURCE = TINY_TASK.read_text()
+
+
+def load(tmp_path: Path, source: str) -> Task:
+    path = tmp_path / "my_task.py"
+    path.write_text(source)
+    return load_task(str(path), builtin=False)
+
+
+def error_of(tmp_path: Path, source: str) -> str:
+    """What is said about a task whose source is wrong, whenever that shows."""
+    with pytest.raises(ConfigError) as caught:
+        use(load(tmp_path, source), tmp_path)
+    return str(caught.value)
+
+
+def use(task: Task, data_dir: Path) -> None:
+    model = task.make_model(1)
+    optimizer = task.make_optimizer(model.parameters())
+    dataset = task.train_dataset(data_dir)
+    task.test_dataset(data_dir)
+    inputs, targets, _ = next(
+        Samples(dataset, torch.arange(8).numpy(), torch.device("cpu")).batches(8)
+    )
+    outputs = task.outputs(model, inputs)
+    task.loss(outputs, targets).backward()  # type: ignore[no-untyped-call]  # torch's own
+    task.metric(outputs, targets)
+    optimizer.step()
+
+
+def replaced(function: str, body: str) -> str:
+    changed = re.sub(rf"(def {function}\([^)]*\):\n)(    .*\n)+", rf"\1    {body}\n", SOURCE)
+    assert changed != SOURCE
+    return changed
+
+
+def test_task_file_is_loaded_with_its_digest_and_suggestions(tmp_path: Path) -> None:
+    task = load(tmp_path, SOURCE)
+    use(task, tmp_path)
+    assert task.name == "my_task.py"
+    assert task.file_sha256 == hashlib.sha256(SOURCE.encode()).digest()
+    assert task.batch_size == 16
+    assert task.suggestion == RoundSettings(local_unit="steps", local_amount=20.0)
+
+
+def test_defaults_stand_in_for_what_is_optional(tmp_path: Path) -> None:
+    source = SOURCE.replace("def optimizer", "def unused").replace("BATCH_SIZE", "X")
+    task = load(tmp_path, source.replace("ROUND", "Y"))
+    use(task, tmp_path)
+    assert task.batch_size == 64
+    assert task.suggestion == RoundSettings()
+    model = task.make_model(1)
+    assert isinstance(task.make_optimizer(model.parameters()), torch.optim.AdamW)
+
+
+def test_frozen_parameters_are_not_given_to_the_optimizer(tmp_path: Path) -> None:
+    task = load(tmp_path, SOURCE)
+    model = task.make_model(1)
+    for parameter in list(model.parameters())[:2]:
+        parameter.requires_grad_(False)
+    groups = task.make_optimizer(model.parameters()).param_groups
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters())) - 2
+
+
+@pytest.mark.parametrize("function", ["model", "train_dataset", "test_dataset", "loss", "metric"])
+def test_missing_function_is_named(tmp_path: Path, function: str) -> None:
+    text = error_of(tmp_path, SOURCE.replace(f"def {function}(", "def renamed("))
+    assert text == f"task my_task.py: it has no function {function}()"
+
+
+@pytest.mark.parametrize(
+    ("function", "body", "expected"),
+    [
+        ("model", "return 3", "model() returned a int, not a torch.nn.Module"),
+        ("model", "return 1 / 0", "model() failed: ZeroDivisionError: division by zero (line 14"),
+        ("model", "raise SystemExit(3)", "model() failed: SystemExit: 3 (line 14 of my_task.py)"),
+        ("train_dataset", "return None", "train_dataset() returned None, which has no length"),
+        ("train_dataset", "return []", "train_dataset() returned no samples"),
+        ("test_dataset", "return [1, 2]", "test_dataset() has a int as its first item, not (input"),
+        ("loss", "return outputs", "loss() returned a tensor of shape [8, 3], not a scalar tensor"),
+        ("loss", "return outputs @ targets", "loss() failed: RuntimeError"),
+        ("metric", "return 'good'", "metric() returned a str, not a number"),
+        ("metric", "return outputs", "metric() returned a tensor of shape [8, 3], not a number"),
+        ("optimizer", "return 1", "optimizer() returned a int, not a torch.optim.Optimizer"),
+    ],
+)
+def test_mistake_is_told_with_the_functions_name(
+    tmp_path: Path, function: str, body: str, expected: str
+) -> None:
+    assert error_of(tmp_path, replaced(function, body)).startswith(f"task my_task.py: {expected}")
+
+
+def test_model_that_does_not_fit_the_data_is_told(tmp_path: Path) -> None:
+    text = error_of(tmp_path, SOURCE.replace("nn.Linear(8, 16)", "nn.Linear(9, 16)"))
+    assert text.startswith("task my_task.py: the model's forward failed: RuntimeError: mat1 and")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("BATCH_SIZE = 0", "BATCH_SIZE is 0, not a positive number"),
+        ("ROUND = 3", "ROUND is a int, not a dict"),
+        ("ROUND = {'epochs': 3}", "ROUND has 'epochs'; known are local_unit, local_amount"),
+        ("ROUND = {'local_amount': 'x'}", "ROUND['local_amount'] is 'x': Expected `float`"),
+        ("optimizer = 3", "optimizer is not a function"),
+    ],
+)
+def test_wrong_constant_is_named(tmp_path: Path, source: str, expected: str) -> None:
+    assert expected in error_of(tmp_path, f"{SOURCE}\n{source}\n")
+
+
+def test_file_that_does_not_run_is_explained(tmp_path: Path) -> None:
+    assert "my_task.py: SyntaxError" in error_of(tmp_path, "def model(:\n")
+    assert "ModuleNotFoundError: No module named 'no_such_thing' (line 1" in error_of(
+        tmp_path, "import no_such_thing\n"
+    )
+    with pytest.raises(ConfigError, match="No such file"):
+        load_task(str(tmp_path / "missing.py"), builtin=False)
+
+
+def test_dataclasses_work_in_a_task_file(tmp_path: Path) -> None:
+    source = "import dataclasses\n@dataclasses.dataclass\nclass A:\n    x: 'int' = 3\n"
+    assert load(tmp_path, source + SOURCE).module.A().x == 3
+
+
+def test_unknown_builtin_task_lists_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="no built-in task 'cifar'; there are digits, mnist"):
+        load_builtin_task("cifar")
+
+
+def test_equal_seeds_give_equal_models(tmp_path: Path) -> None:
+    task = load(tmp_path, SOURCE)
+    first, second, other = (task.make_model(seed)[0].weight for seed in (1, 1, 2))  # type: ignore[index]
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def test_data_directory_is_the_named_one_then_the_environments_then_the_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    monkeypatch.delenv("P2PD_DATA_DIR", raising=False)
+    assert data_directory("") == Path("/cache/p2pd/data")
+    monkeypatch.setenv("P2PD_DATA_DIR", "/data")
+    assert data_directory("") == Path("/data")
+    assert data_directory("/chosen") == Path("/chosen")
+
+
+def test_digits_are_split_alike_in_every_class() -> None:
+    task = load_builtin_task("digits")
+    train, test = task.train_dataset(Path()), task.test_dataset(Path())
+    assert len(train) + len(test) == 1797
+    counts = torch.bincount(test.tensors[1])
+    assert counts.tolist() == [-(-int(n) // 5) for n in counts + torch.bincount(train.tensors[1])]
+
+
+def test_mnist_that_cannot_be_had_says_what_to_do(tmp_path: Path) -> None:
+    task = load_builtin_task("mnist")
+    (tmp_path / "data").write_text("no directory, so nothing can be downloaded into it")
+    with pytest.raises(ConfigError) as caught:
+        task.train_dataset(tmp_path / "data")
+    text = str(caught.value)
+    assert "train_dataset() failed" in text
+    assert f"into {tmp_path}/data/MNIST/raw" in text
+    assert "P2PD_DATA_DIR" in text
