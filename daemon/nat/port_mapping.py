@@ -11,6 +11,7 @@ from daemon.nat.network_state import read_network_state
 from daemon.nat.probe import Transport
 from daemon.nat.upnp_method import UpnpMethod
 from protocol.errors import TransportError
+from protocol.uri import HostPort
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class PortMapper:
         self._first_retry_s = first_retry_s
         self._gateway: str | None = None
         self._methods: list[MappingMethod] = []
+        self._asked: tuple[MappingMethod, MappingRequest] | None = None
+        """Who was asked last, unless that failed."""
         self._network_changed = asyncio.Event()
         self.mapping: PortMapping | None = None
         self.failure = "not tried yet"
@@ -107,7 +110,7 @@ class PortMapper:
         gateway = self._find_gateway()
         if gateway != self._gateway:
             # What the former router mapped is out of reach now; its lease ends by itself.
-            self._gateway = gateway
+            self._gateway, self._asked = gateway, None
             self._methods = list(self._make_methods(gateway)) if gateway else []
             self._set(None, "")
         failures = []
@@ -118,10 +121,12 @@ class PortMapper:
                 external_port=self.mapping.external.port if self.mapping else self._internal_port,
                 lifetime_s=self._lifetime_s,
             )
+            self._asked = method, request
             try:
                 mapping = await method.map_port(request)
             except TransportError as error:
                 log.debug("port mapping: %s", error)
+                self._asked = None
                 failures.append(str(error))
                 continue
             # The one that works is asked first from now on.
@@ -133,9 +138,9 @@ class PortMapper:
 
     def _set(self, mapping: PortMapping | None, failure: str) -> None:
         self.failure = failure
-        if mapping == self.mapping:
-            return
-        self.mapping = mapping
+        before, self.mapping = self.mapping, mapping
+        if (before and before.external) == (mapping and mapping.external):
+            return  # Renewed at most.
         if mapping is None:
             log.info("port mapping: none any more")
         else:
@@ -143,11 +148,20 @@ class PortMapper:
         self._on_change(mapping)
 
     async def _unmap(self) -> None:
-        if self.mapping is None:
+        if self._asked is None:
             return
+        method, request = self._asked
+        # Cancelled between question and answer, the router may have made a mapping all the same.
+        mapping = self.mapping or PortMapping(
+            method="asked for",
+            transport=request.transport,
+            internal_port=request.internal_port,
+            external=HostPort("", request.external_port),
+            lifetime_s=request.lifetime_s,
+        )
         try:
             async with asyncio.timeout(REMOVAL_TIMEOUT_S):
-                await self._methods[0].unmap_port(self.mapping)
+                await method.unmap_port(mapping)
         except (TransportError, TimeoutError) as error:
             log.info("port mapping: not taken back (%s); it ends by itself", error)
         self._set(None, "stopped")

@@ -130,7 +130,7 @@ class UpnpMethod:
             self._location = None
             raise
         except UpnpActionError as error:
-            raise MappingRefusedError(f"UPnP: {self._gateway} refused: {error}") from error
+            raise MappingRefusedError(f"UPnP: {self._gateway} refused: {error!r}") from error
         except Exception as error:
             # The library reads whatever the router sends; on nonsense it fails in many ways, from
             # ValueError to RecursionError.

@@ -427,6 +427,29 @@ async def test_another_router_is_asked_anew_and_the_old_mapping_is_void() -> Non
     assert (first.method, second.method) == ("192.168.1.1", "10.0.0.1")
 
 
+async def test_mapping_whose_answer_was_not_awaited_is_taken_back_too() -> None:
+    class AnswersNever(ScriptedMethod):
+        async def map_port(self, request: MappingRequest) -> PortMapping:
+            self.mapped.append(request)
+            await asyncio.Event().wait()
+            raise AssertionError("never")
+
+    method, changes = AnswersNever("slow"), Changes()
+    async with running(mapper_of([method], changes, lambda: "192.168.1.1")):
+        await eventually(lambda: bool(method.mapped))
+    assert [(mapping.internal_port, mapping.external.port) for mapping in method.unmapped] == [
+        (40000, 40000)
+    ]
+    assert changes.is_empty
+
+
+async def test_method_that_failed_is_not_asked_to_take_anything_back() -> None:
+    method, changes = ScriptedMethod("broken", works=False), Changes()
+    async with running(mapper_of([method], changes, lambda: "192.168.1.1")):
+        await eventually(lambda: bool(method.mapped))
+    assert method.unmapped == []
+
+
 async def test_router_that_hangs_does_not_hold_up_the_end() -> None:
     method, changes = ScriptedMethod("hangs"), Changes()
     method.hangs_on_unmap = True
