@@ -2,7 +2,7 @@
 
 Invariants:
 
-- An update's identity is (swarm, base, round, signer). Two different ones under one identity
+- An update's identity is (swarm, base, round, signer, part). Two different ones under one identity
   exclude both, and the second header is kept as evidence in the log.
 - An update is *held* only when its header's signature, its signer's admission, every chunk and,
   by the worker, its content were checked, in this order; nothing is allocated for it before.
@@ -13,7 +13,7 @@ Invariants:
 import asyncio
 import enum
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,18 @@ class UpdateState(enum.Enum):
     REFUSED = "refused"
 
 
+Slot = tuple[PeerId, int, bool]
+"""Signer, part, and whether it is a reduced part: under each there is one update a round."""
+
+Accepts = Callable[[PeerId, UpdateHeader], bool]
+"""Whether an update of this signer with this header has a place in the round."""
+
+
+def is_whole_model(signer: PeerId, header: UpdateHeader) -> bool:
+    """What rounds accept in which every update is about the whole model."""
+    return (header.part, header.parts, header.reduced) == (0, 1, False)
+
+
 @dataclass(slots=True)
 class KnownUpdate:
     """An update that somebody offered (or this peer made) and whose header verified."""
@@ -54,6 +66,11 @@ class KnownUpdate:
     path: Path | None = None
     state: UpdateState = UpdateState.FETCHING
 
+    @property
+    def slot(self) -> Slot:
+        """Its place in the round."""
+        return (self.signer, self.header.part, self.header.reduced)
+
 
 class Exchange:
     """The updates of the round at hand; those of the one before stay for peers that lag."""
@@ -64,7 +81,7 @@ class Exchange:
         blobs: BlobService,
         open_update: Callable[[bytes], VerifiedMessage],
         check_admission: Callable[[PeerId, bytes], None],
-        check_content: Callable[[Path], Awaitable[None]],
+        check_content: Callable[[Path, UpdateHeader], Awaitable[None]],
         send: Callable[[PeerId, PeerMessage], bool],
         spawn: Callable[[Coroutine[object, object, None]], None],
         on_change: Callable[[], None],
@@ -87,48 +104,40 @@ class Exchange:
         self._base = Position(0, b"")
         self._updates: dict[bytes, KnownUpdate] = {}
         self._previous: dict[bytes, KnownUpdate] = {}
-        self._excluded: set[PeerId] = set()
+        self._accepts: Accepts = is_whole_model
+        self._excluded: set[Slot] = set()
         self._decided: set[bytes] = set()
-        self._early: dict[bytes, tuple[PeerId, UpdateOffer]] = {}
-        self._own: KnownUpdate | None = None
+        self._early: dict[Slot, tuple[PeerId, UpdateOffer]] = {}
 
-    def begin_round(self, base: Position) -> None:
+    def begin_round(self, base: Position, accepts: Accepts) -> None:
         """A round starts from ``base``: forget the one before the last, look at early offers."""
-        for update in self._previous.values():
-            self._blobs.discard(update.header.root)
-        self._previous = self._updates
-        for update in self._previous.values():
-            if update.state is not UpdateState.HELD:
+        kept = {update.header.root for update in self._held_now()}
+        for update in (*self._previous.values(), *self._updates.values()):
+            if update.header.root not in kept:
                 self._blobs.discard(update.header.root)
+        self._previous = self._updates
         self._base = base
+        self._accepts = accepts
         self._updates = {}
         self._excluded = set()
         self._decided = set()
-        self._own = None
         early, self._early = self._early, {}
         for source, offer in early.values():
             self.receive_offer(source, offer)
 
-    @property
-    def held(self) -> dict[PeerId, UpdateRef]:
-        """The updates that are here and checked, by signer."""
+    def held(self, *, reduced: bool = False) -> dict[PeerId, UpdateRef]:
+        """The contributions, or the reduced parts, that are here and checked, by signer."""
         return {
             update.signer: update.ref
-            for update in self._updates.values()
-            if update.state is UpdateState.HELD and update.signer not in self._excluded
+            for update in self._held_now()
+            if update.header.reduced is reduced and update.slot not in self._excluded
         }
 
-    @property
-    def own_offer(self) -> UpdateOffer | None:
-        """This peer's own update of the round, once it is there."""
-        return None if self._own is None else self._own.offer
-
     def add_own(self, me: PeerId, header: UpdateHeader, offer: UpdateOffer, path: Path) -> None:
-        """This peer's own update, already served by the blob store."""
+        """An update of this peer's own, already served by the blob store."""
         payload = self._open_update(offer.header).payload
         ref = UpdateRef(signer=public_key_of(me), digest=hashlib.sha256(payload).digest())
-        self._own = KnownUpdate(ref, me, header, offer, path, UpdateState.HELD)
-        self._updates[ref.digest] = self._own
+        self._updates[ref.digest] = KnownUpdate(ref, me, header, offer, path, UpdateState.HELD)
         self._on_change()
 
     def receive_offer(self, source: PeerId, offer: UpdateOffer) -> None:
@@ -148,9 +157,16 @@ class Exchange:
             self._refusals.add(message.signer, "update-header", error)
             return
         if (header.round, header.base) == (self._base.round + 1, self._base.base):
-            self._consider(source, message, header, offer)
+            if self._accepts(message.signer, header):
+                self._consider(source, message, header, offer)
+            else:
+                self._refusals.add(
+                    message.signer,
+                    "update-part",
+                    f"part {header.part} of {header.parts} has no place in this round",
+                )
         elif header.round == self._base.round + 2 and len(self._early) < MAX_EARLY_OFFERS:
-            self._early[public_key_of(message.signer)] = (source, offer)
+            self._early[(message.signer, header.part, header.reduced)] = (source, offer)
         elif header.round <= self._base.round and self._base.round - header.round <= 1:
             return  # late for a round that has just ended: the network's doing, nobody's fault
         else:
@@ -186,21 +202,27 @@ class Exchange:
             or self._updates[ref.digest].state is not UpdateState.HELD
         )
 
-    def contributions(self, outcome: Outcome) -> tuple[Contribution, ...]:
-        """What the worker aggregates. Raises :class:`KeyError` while any is lacking."""
-        contributions = []
-        for ref in outcome.updates:
+    def paths(self, refs: Iterable[UpdateRef]) -> list[tuple[KnownUpdate, Path]]:
+        """These updates and their files. Raises :class:`KeyError` while any is lacking."""
+        found = []
+        for ref in refs:
             update = self._updates[ref.digest]
-            if update.path is None:
+            if update.path is None or update.state is not UpdateState.HELD:
                 raise KeyError(ref.digest)
-            contributions.append(
-                Contribution(
-                    peer_id=update.signer,
-                    path=str(update.path),
-                    sample_count=update.header.sample_count,
-                )
+            found.append((update, update.path))
+        return found
+
+    def contributions(self, refs: Iterable[UpdateRef]) -> tuple[Contribution, ...]:
+        """What the worker averages. Raises :class:`KeyError` while any is lacking."""
+        return tuple(
+            Contribution(
+                peer_id=update.signer, path=str(path), sample_count=update.header.sample_count
             )
-        return tuple(contributions)
+            for update, path in self.paths(refs)
+        )
+
+    def _held_now(self) -> list[KnownUpdate]:
+        return [update for update in self._updates.values() if update.state is UpdateState.HELD]
 
     def _consider(
         self, source: PeerId, message: VerifiedMessage, header: UpdateHeader, offer: UpdateOffer
@@ -210,11 +232,10 @@ class Exchange:
         if known is not None:
             self._blobs.add_source(known.header.root, source)
             return
-        other = next(
-            (update for update in self._updates.values() if update.signer == message.signer), None
-        )
+        slot = (message.signer, header.part, header.reduced)
+        other = next((update for update in self._updates.values() if update.slot == slot), None)
         if other is not None and digest not in self._decided:
-            self._excluded.add(message.signer)
+            self._excluded.add(slot)
             self._refusals.add(
                 message.signer,
                 "update-equivocation",
@@ -249,7 +270,7 @@ class Exchange:
                 sources=(source,),
             )
             update.state = UpdateState.CHECKING
-            await self._check_content(update.path)
+            await self._check_content(update.path, header)
         except VerificationError as error:
             # The blob stays until the round ends: another update may have the same bytes.
             update.state = UpdateState.REFUSED

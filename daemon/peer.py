@@ -361,7 +361,7 @@ class Peer:
             blobs=blobs,
             open_update=speaker.open_update,
             check_admission=self._check_admission,
-            check_content=worker.check_update,
+            check_content=lambda path, header: worker.check_update(path),
             send=speaker.send,
             spawn=lambda coroutine: _spawn(tasks, coroutine),
             on_change=self._wake,

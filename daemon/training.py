@@ -10,14 +10,15 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from daemon.agreed_round import AgreedRound, RoundParts
 from daemon.blob_service import BlobService
 from daemon.catch_up import CatchUp
 from daemon.clock import Clock
 from daemon.exchange import Exchange
 from daemon.gathering import Gathering
 from daemon.lineage import Lineage, Position, Rivals
+from daemon.mesh_round import MeshRound
 from daemon.refusals import Refusals
-from daemon.round import Round
 from daemon.speaker import Speaker
 from daemon.standings import Standings
 from daemon.status import Phase
@@ -91,7 +92,7 @@ class Training:
         self._said: Standing | None = None
         self._changed = asyncio.Event()
         self._interrupted = asyncio.Event()
-        self._round: Round | None = None
+        self._round: AgreedRound | None = None
         self._gathering: Gathering | None = None
         self._pending: list[tuple[PeerId, bytes]] = []
 
@@ -248,18 +249,20 @@ class Training:
             await self._run_round()
 
     async def _run_round(self) -> None:
-        round_ = self._round = Round(
-            me=self._me,
-            lineage=self.lineage,
-            settings=self._settings,
-            exchange=self._exchange,
-            worker=self._worker,
-            standings=self._standings,
-            speaker=self._speaker,
-            serve=self.serve,
-            keep=self._keep,
-            set_phase=self._set_phase,
-            clock=self._clock,
+        round_ = self._round = MeshRound(
+            RoundParts(
+                me=self._me,
+                lineage=self.lineage,
+                settings=self._settings,
+                exchange=self._exchange,
+                worker=self._worker,
+                standings=self._standings,
+                speaker=self._speaker,
+                serve=self.serve,
+                keep=self._keep,
+                set_phase=self._set_phase,
+                clock=self._clock,
+            )
         )
         pending, self._pending = self._pending, []
         for peer, envelope in pending:

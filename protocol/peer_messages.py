@@ -32,6 +32,11 @@ class UpdateHeader(Message):
     size_bytes: int
     sample_count: int
     loss: float
+    part: int = 0
+    """Which part of the model it is about, of ``parts``; an update in mesh or gossip has one."""
+    parts: int = 1
+    reduced: bool = False
+    """True: not one peer's contribution but the owner's average of all that it got for its part."""
 
 
 class UpdateOffer(Message, tag="update_offer"):

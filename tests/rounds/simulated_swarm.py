@@ -178,7 +178,7 @@ class SimulatedPeer:
             blobs=self.blobs,
             open_update=self.speaker.open_update,
             check_admission=lambda peer, proof: None,
-            check_content=self.trainer.check_update,
+            check_content=lambda path, header: self.trainer.check_update(path),
             send=self.speaker.send,
             spawn=self._spawn,
             on_change=lambda: self.training.wake(),

@@ -1,0 +1,319 @@
+"""One round, from local steps to the next base, in a swarm that agrees on each round's updates.
+
+The round runs on two legs. One trains and offers what this peer contributes. The other watches
+whose updates are here, closes the round in time and agrees with the roster on the set. Whatever
+decides the round, this peer's own agreement or a certificate from peers that were quicker, ends
+both.
+
+What is exchanged, and how it becomes the next state, the kinds of rounds tell: daemon/mesh_round.py
+and daemon/allreduce_round.py.
+"""
+
+import abc
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.agreement import Decided, RoundAgreement, Want
+from daemon.clock import Clock
+from daemon.exchange import Accepts, Exchange
+from daemon.lineage import Lineage, Position
+from daemon.round_clock import RoundClock
+from daemon.speaker import Speaker
+from daemon.standings import Standings
+from daemon.status import Phase
+from daemon.trainer import Trainer
+from ml.worker_messages import Blob, StateReady, Trained
+from protocol.agreement_messages import Certificate, Outcome, UpdateRef
+from protocol.envelope import Domain, VerifiedMessage
+from protocol.errors import TransportError
+from protocol.identity import PeerId
+from protocol.peer_messages import Agreement, UpdateHeader, UpdateOffer
+from protocol.swarm import RoundSettings
+
+ASK_AGAIN_S = 2.0
+"""How often missing members of a decided set are asked for."""
+FETCH_DECIDED_S = 600.0
+"""After so long without a decided set's members the round is given up; catching up takes over."""
+
+_log = logging.getLogger("p2pd.round")
+
+
+@dataclass(frozen=True, slots=True)
+class RoundParts:
+    """What every round works with."""
+
+    me: PeerId
+    lineage: Lineage
+    settings: RoundSettings
+    exchange: Exchange
+    worker: Trainer
+    standings: Standings
+    speaker: Speaker
+    serve: Callable[[Blob], None]
+    """Hands a file of the worker's to the blob store."""
+    keep: Callable[[Certificate], None]
+    """Stores a certificate where a restart finds it."""
+    set_phase: Callable[[Phase], None]
+    clock: Clock
+
+
+class OwnOffers:
+    """What this peer offers in one round, and who has been offered it."""
+
+    def __init__(self, parts: RoundParts, base: Position) -> None:
+        self._parts = parts
+        self._base = base
+        self._offers: list[tuple[UpdateOffer, PeerId | None]] = []
+        self._offered: set[tuple[PeerId, bytes]] = set()
+
+    def add(
+        self,
+        blob: Blob,
+        *,
+        sample_count: int,
+        loss: float,
+        part: int = 0,
+        parts: int = 1,
+        reduced: bool = False,
+        audience: PeerId | None = None,
+    ) -> None:
+        """Sign and hold an update; it goes to ``audience``, by default to everyone."""
+        own = self._parts
+        own.serve(blob)
+        header = UpdateHeader(
+            round=self._base.round + 1,
+            base=self._base.base,
+            root=blob.root,
+            size_bytes=blob.size_bytes,
+            sample_count=sample_count,
+            loss=loss,
+            part=part,
+            parts=parts,
+            reduced=reduced,
+        )
+        offer = UpdateOffer(
+            header=own.speaker.seal(Domain.UPDATE, header),
+            leaves=blob.leaves,
+            proof=own.speaker.own_proof,
+        )
+        own.exchange.add_own(own.me, header, offer, Path(blob.path))
+        if audience != own.me:
+            self._offers.append((offer, audience))
+
+    def send(self, peers: frozenset[PeerId]) -> None:
+        """Offer to those of ``peers`` who have not been offered it."""
+        for offer, audience in self._offers:
+            targets = peers if audience is None else peers & {audience}
+            for peer in targets:
+                if (peer, offer.header) not in self._offered and self._parts.speaker.send(
+                    peer, offer
+                ):
+                    self._offered.add((peer, offer.header))
+
+    def forget(self, peer: PeerId) -> None:
+        """``peer``'s session ended: what it was offered may be lost."""
+        self._offered = {(who, header) for who, header in self._offered if who != peer}
+
+
+class AgreedRound(abc.ABC):
+    """The round that starts from the lineage's present state."""
+
+    def __init__(self, parts: RoundParts) -> None:
+        self.base = parts.lineage.position
+        self.number = self.base.round + 1
+        self.decided = False
+        """Whether the set is agreed on; what remains is to average it."""
+        self._parts = parts
+        self._roster = parts.lineage.roster
+        self._offers = OwnOffers(parts, self.base)
+        self._agreement = RoundAgreement(
+            parts.me,
+            round_number=self.number,
+            base=self.base.base,
+            roster=self._roster,
+            open_agreement=parts.speaker.open_agreement,
+        )
+        self._deadlines = self._new_clock()
+        self._wake = asyncio.Event()
+        self._training = False
+
+    # What the kinds of rounds differ in
+
+    @property
+    @abc.abstractmethod
+    def _accepts(self) -> Accepts:
+        """Which updates have a place in this round."""
+
+    @property
+    @abc.abstractmethod
+    def _held(self) -> dict[PeerId, UpdateRef]:
+        """What is agreed on, as far as it is here."""
+
+    @abc.abstractmethod
+    async def _contribute(self) -> None:
+        """Train, and offer what this peer contributes."""
+
+    @abc.abstractmethod
+    async def _average(self, outcome: Outcome) -> StateReady:
+        """The next state, from a decided set that is here."""
+
+    # The round
+
+    async def run(self) -> StateReady:
+        """Train, exchange, agree, average; the new state, which the lineage then ends in.
+
+        Raises :class:`TransportError` when the decided updates cannot be had, and
+        :class:`WorkerError` when the worker cannot go on.
+        """
+        parts = self._parts
+        parts.exchange.begin_round(self.base, self._accepts)
+        async with asyncio.TaskGroup() as legs:
+            contributing = legs.create_task(self._contribute())
+            certificate = await self._decide()
+            self.decided = True
+            await self._end_contributing(contributing)
+        parts.keep(certificate)
+        await self._obtain(certificate)
+        parts.set_phase(Phase.APPLYING)
+        state = await self._average(certificate.outcome)
+        parts.serve(state.state)
+        parts.lineage.append(Position(self.number, state.state.root), certificate)
+        _log.info(
+            "round %d: %d updates averaged, accuracy %.4f, state %s",
+            self.number,
+            len(certificate.outcome.updates),
+            state.accuracy,
+            state.state.root.hex()[:16],
+        )
+        return state
+
+    def wake(self) -> None:
+        """Something changed that the round may depend on."""
+        self._wake.set()
+
+    def receive(self, message: VerifiedMessage) -> None:
+        """A signed agreement message of this round. Raises :class:`RemoteProtocolError`."""
+        self._agreement.receive(message, self._parts.clock.monotonic())
+        self.wake()
+
+    def receive_certificate(self, certificate: Certificate) -> None:
+        """Others decided. Raises :class:`VerificationError` when the certificate is none."""
+        self._agreement.receive_certificate(certificate, self._parts.clock.monotonic())
+        self.wake()
+
+    def forget_peer(self, peer: PeerId) -> None:
+        """``peer``'s session ended: what it was offered may be lost."""
+        self._offers.forget(peer)
+        self.wake()
+
+    # For the kinds of rounds
+
+    def _new_clock(self) -> RoundClock:
+        settings = self._parts.settings
+        return RoundClock(
+            roster=self._roster,
+            grace_s=settings.grace_s,
+            longest_round_s=settings.longest_round_s,
+            now=self._parts.clock.monotonic(),
+        )
+
+    async def _wait_for_change(self, deadline: float | None) -> None:
+        """Return when something changed, or at ``deadline``."""
+        with contextlib.suppress(TimeoutError):  # a deadline, which the caller looks at
+            now = self._parts.clock.monotonic()
+            async with asyncio.timeout(None if deadline is None else deadline - now):
+                await self._wake.wait()
+
+    def _expected(self) -> frozenset[PeerId]:
+        """Who is waited for: the live roster, and who else is ready to train from this base."""
+        parts = self._parts
+        ready = parts.standings.ready() | {parts.me}
+        present = parts.standings.ready_at(self.base.round, self.base.base)
+        return (self._roster & ready) | present | {parts.me}
+
+    # Inside
+
+    async def _end_contributing(self, contributing: "asyncio.Task[None]") -> None:
+        """Let a training end in good order; whatever comes after it is no longer needed."""
+        if self._training:
+            self._parts.worker.finish_training()
+        while self._training:
+            self._wake.clear()
+            await self._wait_for_change(None)
+        contributing.cancel()
+
+    async def _train(self) -> Trained:
+        self._parts.set_phase(Phase.TRAINING)
+        self._training = True
+        try:
+            return await self._parts.worker.train(self.number)
+        finally:
+            self._training = False
+            self.wake()
+
+    async def _decide(self) -> Certificate:
+        """Watch, close and agree, until there is a certificate."""
+        while True:
+            self._wake.clear()
+            now = self._parts.clock.monotonic()
+            self._observe(now)
+            certificate = self._pump(now)
+            if certificate is not None:
+                return certificate
+            timers = [self._deadlines.get_timer(now), self._agreement.get_timer()]
+            await self._wait_for_change(
+                min((timer for timer in timers if timer is not None), default=None)
+            )
+
+    def _observe(self, now: float) -> None:
+        parts = self._parts
+        expected = self._expected()
+        self._offers.send(expected)
+        held = self._held
+        self._deadlines.update(expected=expected, held=frozenset(held), now=now)
+        self._agreement.set_newcomers(expected - self._roster)
+        self._agreement.set_held(frozenset(held.values()), now)
+        self._agreement.set_live(expected & self._roster, now)
+        if self._training and self._deadlines.should_hurry(now):
+            parts.worker.finish_training()
+        if self._deadlines.should_close(now):
+            parts.set_phase(Phase.AGREEING)
+            self._agreement.close(now)
+        self._agreement.handle_timer(now)
+
+    def _pump(self, now: float) -> Certificate | None:
+        speaker = self._parts.speaker
+        while messages := self._agreement.messages_to_send():
+            for message in messages:
+                envelope = speaker.seal(Domain.AGREEMENT, message)
+                speaker.broadcast(Agreement(envelope=envelope))
+                self._agreement.receive(speaker.open_agreement(envelope), now)
+        while (event := self._agreement.next_event()) is not None:
+            match event:
+                case Decided(certificate):
+                    return certificate
+                case Want(updates, holders):
+                    self._parts.exchange.ask(updates, holders)
+        return None
+
+    async def _obtain(self, certificate: Certificate) -> None:
+        """Wait until all decided updates are here, asking those who accepted them."""
+        parts = self._parts
+        missing = parts.exchange.lacks(certificate.outcome)
+        voters = tuple(parts.speaker.open_agreement(raw).signer for raw in certificate.accepts)
+        try:
+            async with asyncio.timeout(FETCH_DECIDED_S):
+                while missing:
+                    parts.set_phase(Phase.FETCHING)
+                    parts.exchange.ask(missing, voters)
+                    self._wake.clear()
+                    await self._wait_for_change(parts.clock.monotonic() + ASK_AGAIN_S)
+                    missing = parts.exchange.lacks(certificate.outcome)
+        except TimeoutError:
+            raise TransportError(
+                f"round {self.number} was decided, but nobody gives {len(missing)} of its updates"
+            ) from None
