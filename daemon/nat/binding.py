@@ -36,12 +36,12 @@ def source_host(server: HostPort) -> str:
 
     Raises :class:`TransportError` when there is no route.
     """
-    with socket.socket(family_of(server), socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(family_of(server), socket.SOCK_DGRAM) as probe:
             probe.connect((server.host, server.port))
-        except OSError as error:
-            raise TransportError(f"no route to {server}: {error.strerror}") from error
-        return str(probe.getsockname()[0])
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise TransportError(f"no route to {server}: {error.strerror}") from error
 
 
 def family_of(server: HostPort) -> socket.AddressFamily:

@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from daemon.nat.behavior_discovery import BehaviorDiscovery
 from daemon.nat.binding import Binding, BindingRefusedError
@@ -82,19 +81,24 @@ async def _discover_family(
     return discovery.result()
 
 
-@dataclass(slots=True)
 class _UdpFlow:
-    bindings: UdpBindings
-    expected: bytes = b""
-    """Transaction id of the request that another flow sends here through the NAT."""
-    arrived: asyncio.Event | None = None
+    """A UDP socket that can wait for a request which another flow sends to it through the NAT."""
 
-    def receive_other(self, data: bytes, _source: HostPort) -> None:
+    def __init__(self, udp: socket.socket) -> None:
+        self.bindings = UdpBindings(udp, on_other=self._receive_other)
+        self.expected = b""
+        self.arrived = asyncio.Event()
+
+    def expect(self, transaction_id: bytes, arrived: asyncio.Event) -> None:
+        """Set ``arrived`` once a request with this transaction id comes in."""
+        self.expected, self.arrived = transaction_id, arrived
+
+    def _receive_other(self, data: bytes, _source: HostPort) -> None:
         try:
             request = parse_request(data)
         except RemoteProtocolError:
             return
-        if request and self.arrived and request.transaction_id == self.expected:
+        if request and request.transaction_id == self.expected:
             self.arrived.set()
 
 
@@ -134,7 +138,7 @@ class _Flows:
         flows = [self._udp[flow] for flow in probe.flows]
         arrived = asyncio.Event()
         for flow in flows:
-            flow.expected, flow.arrived = os.urandom(TRANSACTION_ID_BYTES), arrived
+            flow.expect(os.urandom(TRANSACTION_ID_BYTES), arrived)
         for _ in range(HAIRPIN_TRIES):
             for sender, receiver, mapped in zip(
                 flows, reversed(flows), reversed(probe.mapped), strict=True
@@ -161,12 +165,8 @@ class _Flows:
 
     def _udp_flow(self, flow: Flow) -> _UdpFlow:
         if flow not in self._udp:
-            udp = self._bound(socket.SOCK_DGRAM)
-            bindings = UdpBindings(
-                udp, on_other=lambda data, source: made.receive_other(data, source)
-            )
-            made = self._udp[flow] = _UdpFlow(bindings)
-            self._resources.enter_context(bindings)
+            made = self._udp[flow] = _UdpFlow(self._bound(socket.SOCK_DGRAM))
+            self._resources.enter_context(made.bindings)
         return self._udp[flow]
 
     def _tcp_local(self, flow: Flow) -> HostPort:
@@ -177,12 +177,13 @@ class _Flows:
         return self._tcp[flow]
 
     def _bound(self, kind: socket.SocketKind) -> socket.socket:
-        bound = self._resources.enter_context(socket.socket(self._family, kind))
-        if kind == socket.SOCK_STREAM:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
+            bound = self._resources.enter_context(socket.socket(self._family, kind))
+            if kind == socket.SOCK_STREAM:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             bound.bind((self._any_host, 0))
         except OSError as error:
-            raise TransportError(f"no free local port: {error.strerror}") from error
+            # Where IPv6 is switched off there are no such sockets.
+            raise TransportError(f"no socket on {self._any_host}: {error.strerror}") from error
         return bound

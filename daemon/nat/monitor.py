@@ -99,16 +99,19 @@ class NatMonitor:
         self, family: socket.AddressFamily, servers: Sequence[HostPort]
     ) -> None:
         """Want a discovery when one socket's mapping changes or an answer comes after a silence."""
-        with socket.socket(family, socket.SOCK_DGRAM) as udp, UdpBindings(udp) as bindings:
+        try:
+            udp = socket.socket(family, socket.SOCK_DGRAM)
+        except OSError as error:
+            log.debug("no mapping to watch: %s", error)
+            return
+        with udp, UdpBindings(udp) as bindings:
             known: Binding | None = None
             was_silent = False
             while True:
                 try:
-                    if known is None:
-                        binding = await bindings.bind_any(servers)
-                    else:
-                        # Always the same server: towards another the mapping may be another.
-                        binding = await bindings.bind(known.server)
+                    # Always the same server: towards another the mapping may be another.
+                    asked = [known.server] if known else servers
+                    binding = await bindings.bind_any(asked)
                 except TransportError as error:
                     log.debug("%s", error)
                     known, was_silent = None, True

@@ -139,10 +139,12 @@ class PortMapper:
     def _set(self, mapping: PortMapping | None, failure: str) -> None:
         self.failure = failure
         before, self.mapping = self.mapping, mapping
-        if (before and before.external) == (mapping and mapping.external):
-            return  # Renewed at most.
         if mapping is None:
+            if before is None:
+                return
             log.info("port mapping: none any more")
+        elif before and (before.method, before.external) == (mapping.method, mapping.external):
+            return  # Renewed, for however long.
         else:
             log.info("port mapping: %s by %s", mapping.external, mapping.method)
         self._on_change(mapping)

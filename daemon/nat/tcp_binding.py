@@ -53,11 +53,11 @@ class TcpBinding:
         Raises :class:`BindingRefusedError`; :class:`TransportError` when it fails or takes longer.
         """
         with ExitStack() as on_failure:
-            tcp = socket.socket(family_of(server), socket.SOCK_STREAM)
-            opened = cls(tcp, server)
-            on_failure.callback(opened.close)
             try:
                 async with asyncio.timeout(timeout_s):
+                    tcp = socket.socket(family_of(server), socket.SOCK_STREAM)
+                    opened = cls(tcp, server)
+                    on_failure.callback(opened.close)
                     tcp.setblocking(False)
                     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -220,6 +220,15 @@ def test_both_families_are_told_at_once(internet: Internet) -> None:
     assert behavior.ipv6.tcp.mapping == EI
 
 
+def test_machine_without_ipv6_finds_out_the_rest(
+    internet: Internet, found: dict[str, FamilyBehavior]
+) -> None:
+    servers = [HostPort("2001:db8:ffff::99", 3478), *internet.stun(3478)]
+    host = internet.sites[NatKind.PORT_RESTRICTED].host
+    behavior = run_on(internet.lab, host, lambda: discover_behavior(servers))
+    assert behavior == NatBehavior(ipv4=found["port-restricted"])
+
+
 def test_router_that_reboots_or_gets_another_address_is_noticed(internet: Internet) -> None:
     """Neither is visible on the machine itself."""
     site = internet.lab.add_site("watched", NatKind.PORT_RESTRICTED)
