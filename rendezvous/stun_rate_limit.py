@@ -1,71 +1,34 @@
-"""How many packets a source may have answered, in a table that a flood of sources cannot grow."""
+"""How many packets a source may have answered, and all sources together."""
 
 import ipaddress
-from collections import OrderedDict
-from dataclasses import dataclass
+
+from rendezvous.rate_limit import Allowed, Rate, RateLimiter
 
 IPV6_SITE_BITS = 64
 """One customer has a whole /64 and can send from each of its addresses."""
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """A token bucket: ``burst`` at once, ``per_s`` in the long run."""
-
-    per_s: float
-    burst: float
-
-
-class _Bucket:
-    __slots__ = ("_limit", "_tokens", "_updated")
-
-    def __init__(self, limit: RateLimit, now: float) -> None:
-        self._limit = limit
-        self._tokens = limit.burst
-        self._updated = now
-
-    def take(self, now: float) -> bool:
-        grown = self._tokens + (now - self._updated) * self._limit.per_s
-        self._tokens = min(self._limit.burst, grown)
-        self._updated = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
 
 class SourceRateLimiter:
     """Says whether a packet from an address may be answered now. Sans-IO.
 
     Past ``max_sources`` the source that was quiet for longest is forgotten and starts anew. A flood
-    from invented addresses could use that, so ``total`` bounds all of them together; it is asked
-    last, so that one source over its own limit uses up nobody else's.
+    from invented addresses could use that, so ``total_per_s`` bounds all of them together; it is
+    asked last, so that one source over its own limit uses up nobody else's.
     """
 
-    def __init__(self, *, source: RateLimit, total: RateLimit, max_sources: int) -> None:
-        self._source = source
-        self._total = total
-        self._max_sources = max_sources
-        self._total_bucket: _Bucket | None = None
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+    def __init__(
+        self, *, source_per_s: float, source_burst: float, total_per_s: float, max_sources: int
+    ) -> None:
+        source = Rate(burst=source_burst, per_s=source_per_s, patience=0)
+        total = Rate(burst=total_per_s, per_s=total_per_s, patience=0)
+        self._sources = RateLimiter(source, capacity=max_sources)
+        self._total = RateLimiter(total, capacity=1)
 
     def allow(self, host: str, now: float) -> bool:
         """Whether to answer ``host`` (an IP address), at ``now`` monotonic seconds."""
-        key = source_key(host)
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            if len(self._buckets) >= self._max_sources:
-                self._buckets.popitem(last=False)
-            bucket = self._buckets[key] = _Bucket(self._source, now)
-        else:
-            self._buckets.move_to_end(key)
-        if self._total_bucket is None:
-            self._total_bucket = _Bucket(self._total, now)
-        return bucket.take(now) and self._total_bucket.take(now)
-
-    def __len__(self) -> int:
-        """How many sources are remembered."""
-        return len(self._buckets)
+        return isinstance(self._sources.take(source_key(host), 1, now), Allowed) and isinstance(
+            self._total.take("all", 1, now), Allowed
+        )
 
 
 def source_key(host: str) -> str:

@@ -17,7 +17,7 @@ from types import TracebackType
 from protocol.errors import ConfigError
 from protocol.uri import HostPort
 from rendezvous.stun_listen import BoundPort, bind_port
-from rendezvous.stun_rate_limit import RateLimit, SourceRateLimiter
+from rendezvous.stun_rate_limit import SourceRateLimiter
 from rendezvous.stun_responder import Answer, DropReason, ServerEndpoints, StunResponder
 from rendezvous.stun_tcp import OpenConnections, StunTcpConnection
 from rendezvous.stun_udp import ReceivedPacket, StunUdpSocket
@@ -134,8 +134,9 @@ class StunServer:
         )
         limits = self._limits
         limiter = SourceRateLimiter(
-            source=RateLimit(per_s=limits.source_per_s, burst=limits.source_burst),
-            total=RateLimit(per_s=limits.total_per_s, burst=limits.total_per_s),
+            source_per_s=limits.source_per_s,
+            source_burst=limits.source_burst,
+            total_per_s=limits.total_per_s,
             max_sources=limits.max_sources,
         )
         self._endpoints = ServerEndpoints(hosts, (ports[0].number, ports[1].number))
