@@ -10,16 +10,25 @@ import datetime
 import hashlib
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from protocol.errors import VerificationError
-from protocol.identity import Identity, PeerId, peer_id_of, public_key_of
+from protocol.identity import (
+    KEY_BYTES,
+    Identity,
+    PeerId,
+    peer_id_of,
+    public_key_of,
+    verify_signature,
+)
 
 MAX_CERTIFICATE_BYTES = 512
 
+_ED25519_KEY = bytes.fromhex("302a300506032b6570032100")
+"""RFC 8410: what stands before the 32 bytes of an Ed25519 public key."""
+_SIGNATURE_BYTES = 64
 _NOT_BEFORE = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 _NOT_AFTER = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
 
@@ -38,33 +47,24 @@ def certificate_digest(certificate: bytes) -> bytes:
 def check_certificate(certificate: bytes, peer_id: PeerId) -> None:
     """Return if ``certificate`` (DER) is the one of ``peer_id``.
 
-    Raises :class:`VerificationError`: naming both keys when it is another peer's.
+    It is compared, never parsed. Raises :class:`VerificationError`: naming both peers when it is
+    another's.
     """
-    if len(certificate) > MAX_CERTIFICATE_BYTES:
-        raise VerificationError(f"certificate of {len(certificate)} bytes")
-    try:
-        found = x509.load_der_x509_certificate(certificate)
-        key = found.public_key()
-    except ValueError as error:
-        raise VerificationError(f"malformed certificate: {error}") from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise VerificationError("certificate whose key is not Ed25519")
-    claimed = key.public_bytes_raw()
+    _, marker, rest = certificate.partition(_ED25519_KEY)
+    if not marker or len(rest) < KEY_BYTES or len(certificate) > MAX_CERTIFICATE_BYTES:
+        raise VerificationError(f"{len(certificate)} bytes that are no certificate of p2pd's form")
+    claimed = rest[:KEY_BYTES]
     if claimed != public_key_of(peer_id):
         raise VerificationError(
             f"certificate of {peer_id} expected, got one of {peer_id_of(claimed)}"
             f" (SHA-256 {certificate_digest(certificate).hex()}):"
             " someone stands in between, or the peer has a new identity"
         )
-    # What is signed does not depend on who signs it, so a throw-away key yields the bytes that
-    # the peer must have signed.
-    expected = _certificate(claimed, Ed25519PrivateKey.from_private_bytes(bytes(32)))
-    if found.tbs_certificate_bytes != expected.tbs_certificate_bytes:
+    # All but the signature follows from the key, so one made with a throw-away key shows it.
+    expected = _certificate(claimed, Ed25519PrivateKey.from_private_bytes(bytes(KEY_BYTES)))
+    if expected.public_bytes(Encoding.DER)[:-_SIGNATURE_BYTES] != certificate[:-_SIGNATURE_BYTES]:
         raise VerificationError(f"certificate of {peer_id} is not of the form that p2pd makes")
-    try:
-        key.verify(found.signature, found.tbs_certificate_bytes)
-    except InvalidSignature as error:
-        raise VerificationError(f"certificate of {peer_id} is not signed by its own key") from error
+    verify_signature(claimed, certificate[-_SIGNATURE_BYTES:], expected.tbs_certificate_bytes)
 
 
 def _certificate(public_key: bytes, signer: Ed25519PrivateKey) -> x509.Certificate:

@@ -14,6 +14,9 @@ gave it, which both ends use.
 
 import enum
 import struct
+from typing import Annotated
+
+import msgspec
 
 from protocol.codec import Message, decode, encode
 from protocol.errors import RemoteProtocolError
@@ -35,6 +38,11 @@ DATA_HEADER = struct.Struct("!BQ")
 CREDIT_FRAME = struct.Struct("!BQQ")
 MAX_FRAME_BYTES = DATA_HEADER.size + MAX_DATA_BYTES
 """Longest frame of any kind."""
+
+
+LinkNumber = Annotated[int, msgspec.Meta(ge=0)]
+"""64 bits, chosen by the relay at random."""
+WaitSeconds = Annotated[float, msgspec.Meta(ge=0.0, le=366 * 24 * 3600.0)]
 
 
 class FrameKind(enum.IntEnum):
@@ -117,14 +125,14 @@ class Open(Message, tag="open"):
 class Answer(Message, tag="answer"):
     """Client: whether this peer agrees to a link that it was asked about."""
 
-    link: int
+    link: LinkNumber
     agreed: bool
 
 
 class Close(Message, tag="close"):
     """Client: end a link, or confirm that the relay ended it (nothing comes on it after this)."""
 
-    link: int
+    link: LinkNumber
     reason: str
     """For the other end's log; not trusted, at most :data:`MAX_REASON_LENGTH` characters."""
 
@@ -153,7 +161,7 @@ class Welcome(Message, tag="welcome"):
 class Incoming(Message, tag="incoming"):
     """Relay: another peer opens a link to this one."""
 
-    link: int
+    link: LinkNumber
     swarm: bytes
     curve_key: bytes
     """The other peer's, for which the relay vouches; who it is, the sealed link proves."""
@@ -165,7 +173,7 @@ class Opened(Message, tag="opened"):
     """Relay: the link that was asked for is open."""
 
     request: int
-    link: int
+    link: LinkNumber
     curve_key: bytes
     """The CURVE key of the peer at its other end."""
 
@@ -176,13 +184,13 @@ class NotOpened(Message, tag="not_opened"):
     request: int
     code: str
     text: str
-    retry_after_s: float
+    retry_after_s: WaitSeconds
 
 
 class Closed(Message, tag="closed"):
     """Relay: the link ended. To be confirmed with :class:`Close`, unless that was sent already."""
 
-    link: int
+    link: LinkNumber
     code: str
     text: str
 
@@ -198,7 +206,7 @@ class Goodbye(Message, tag="goodbye"):
 
     code: str
     text: str
-    retry_after_s: float
+    retry_after_s: WaitSeconds
 
 
 FromRelay = Welcome | Incoming | Opened | NotOpened | Closed | Pong | Goodbye

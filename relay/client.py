@@ -3,7 +3,6 @@
 import asyncio
 import enum
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -294,9 +293,7 @@ class RelayClient:
         ceiling_s = min(MOST_WAIT_S, FIRST_WAIT_S * 2**self._failures)
         self._failures = min(self._failures + 1, 16)
         jitter_s = self._random.uniform(0.0, ceiling_s)
-        if not math.isfinite(ended.retry_after_s):
-            return jitter_s
-        return jitter_s + max(0.0, min(ended.retry_after_s, MOST_RETRY_AFTER_S))
+        return jitter_s + min(ended.retry_after_s, MOST_RETRY_AFTER_S)
 
     def _set_state(self, state: RelayState) -> None:
         if state is not self._state:

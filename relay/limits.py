@@ -19,10 +19,10 @@ class RelayLimits:
     burst_s: float = 1.0
     """How many seconds of its rate a peer may save up."""
 
-    window_bytes: int = 16 << 20
+    window_bytes: int = 4 << 20
     """Most bytes on the way to a peer on one link. A link's rate is at most this by its round
     trip time."""
-    max_peer_unread_bytes: int = 64 << 20
+    max_peer_unread_bytes: int = 16 << 20
     """Most bytes on the way to one peer, over all its links."""
     max_unread_bytes: int = 512 << 20
     """Most bytes on the way in the whole relay."""

@@ -74,7 +74,14 @@ class SealState(enum.Enum):
 class SealedLink:
     """One end of a link between two identities, over anything that keeps bytes in order."""
 
-    def __init__(self, identity: Identity, role: SealRole, peer_id: PeerId) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        role: SealRole,
+        peer_id: PeerId,
+        *,
+        max_records: int = MAX_RECORDS_SENT,
+    ) -> None:
         self.state = SealState.PREFACE
         self.peer_id = peer_id
         self._role = role
@@ -84,7 +91,7 @@ class SealedLink:
         self._missing: int | None = None
         """Of the frame being received, how many bytes; None while its length has not come."""
         self._parts: list[bytes] = []
-        self._records_sent = 0
+        self._records_left = max_records
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._context = _make_context(identity, self._certificate, role)
@@ -129,8 +136,8 @@ class SealedLink:
             raise TransportError(f"sealed link to {self.peer_id} is {self.state.value}")
         if len(frame) > MAX_FRAME_BYTES:
             raise ValueError(f"frame of {len(frame)} bytes, at most {MAX_FRAME_BYTES}")
-        self._records_sent += 1 - -len(frame) // _RECORD_BYTES
-        if self._records_sent > MAX_RECORDS_SENT:
+        self._records_left -= 1 - -len(frame) // _RECORD_BYTES
+        if self._records_left < 0:
             raise self._failed(
                 TransportError(f"sealed link to {self.peer_id} is used up: open anew")
             )
