@@ -5,6 +5,7 @@ import threading
 
 from ml.worker_messages import MAX_WORKER_MESSAGE_BYTES, FromWorker, WorkerRequest
 from protocol.codec import decode, encode
+from protocol.errors import RemoteProtocolError
 
 _LENGTH_BYTES = 4
 
@@ -21,8 +22,10 @@ class WorkerChannel:
 
         Raises :class:`RemoteProtocolError` for what is none.
         """
-        head = self._read(_LENGTH_BYTES)
-        data = head and self._read(int.from_bytes(head, "big"))
+        length = int.from_bytes(self._read(_LENGTH_BYTES), "big")
+        if length > MAX_WORKER_MESSAGE_BYTES:
+            raise RemoteProtocolError(f"message of {length} bytes announced")
+        data = self._read(length)
         if not data:
             return None
         # mypy does not take a union for a type[T].
@@ -41,7 +44,7 @@ class WorkerChannel:
         """``count`` bytes, or none at the end of the stream."""
         parts = []
         while count:
-            part = os.read(self._descriptor, min(count, MAX_WORKER_MESSAGE_BYTES))
+            part = os.read(self._descriptor, count)
             if not part:
                 return b""
             parts.append(part)
