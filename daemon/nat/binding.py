@@ -1,5 +1,6 @@
 """What a STUN server says of a socket, and which local endpoint that is."""
 
+import ipaddress
 import socket
 from dataclasses import dataclass
 
@@ -53,4 +54,18 @@ def binding_from(response: BindingResponse, server: HostPort, bound: socket.sock
     """What ``response`` says of ``bound``. Raises :class:`BindingRefusedError`."""
     if isinstance(response, BindingError):
         raise BindingRefusedError(f"STUN server {server} refused with {response.code}")
-    return Binding(server, local_endpoint(bound, server), response.mapped, response.other)
+    other = response.other if is_credible_other(server, response.other) else None
+    return Binding(server, local_endpoint(bound, server), response.mapped, other)
+
+
+def is_credible_other(server: HostPort, other: HostPort | None) -> bool:
+    """Whether ``other`` may be asked too because ``server`` names it as its second address.
+
+    A server out on the Internet must not make us knock at doors of our own network.
+    """
+    if other is None or other.host == server.host or other.port == 0:
+        return False
+    own, second = ipaddress.ip_address(server.host), ipaddress.ip_address(other.host)
+    if own.version != second.version or second.is_multicast or second.is_unspecified:
+        return False
+    return second.is_global or not own.is_global

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon.nat.binding import BindingRefusedError, local_endpoint, source_host
+from daemon.nat.binding import (
+    BindingRefusedError,
+    is_credible_other,
+    local_endpoint,
+    source_host,
+)
 from daemon.nat.binding_transaction import BindingTransaction
 from daemon.nat.resolve import resolve_servers
 from daemon.nat.tcp_binding import TcpBinding
@@ -235,6 +240,33 @@ async def test_tcp_server_that_answers_nonsense_ends_in_a_transport_error(answer
     async with await asyncio.start_server(serve, LOOPBACK, 0) as server:
         with pytest.raises(TransportError, match="STUN server"):
             await TcpBinding.open(HostPort(*server.sockets[0].getsockname()))
+
+
+@pytest.mark.parametrize(
+    ("server", "other", "credible"),
+    [
+        ("8.8.8.8", "9.9.9.9", True),
+        ("8.8.8.8", "8.8.8.8", False),
+        ("8.8.8.8", "192.168.1.1", False),
+        ("8.8.8.8", "127.0.0.1", False),
+        ("8.8.8.8", "169.254.169.254", False),
+        ("8.8.8.8", "224.0.0.1", False),
+        ("8.8.8.8", "2001:4860::1", False),
+        ("2001:4860::1", "2001:4860::2", True),
+        ("2001:4860::1", "fd00::1", False),
+        ("192.168.1.1", "192.168.1.2", True),
+        ("192.168.1.1", "0.0.0.0", False),
+    ],
+)
+def test_server_on_the_internet_cannot_send_us_into_our_own_network(
+    server: str, other: str, credible: bool
+) -> None:
+    assert is_credible_other(HostPort(server, 3478), HostPort(other, 3479)) is credible
+
+
+def test_no_other_address_and_none_of_port_zero_is_asked() -> None:
+    assert not is_credible_other(HostPort("8.8.8.8", 3478), None)
+    assert not is_credible_other(HostPort("8.8.8.8", 3478), HostPort("9.9.9.9", 0))
 
 
 def test_local_endpoint_is_the_one_that_packets_leave_from(udp: socket.socket) -> None:
