@@ -63,12 +63,14 @@ class LeaseKeeper:
 
     def refused(self, now: float, *, code: str, text: str, retry_after_s: float) -> None:
         """The server refused."""
+        if code == "retry_after":
+            self.state = LeaseState.RENEW if self._renewing else LeaseState.ANNOUNCE
+            self._due_at = now + bounded_wait_s(retry_after_s)
+            return
         self.state = LeaseState.ANNOUNCE
         if code == "unknown" and self._renewing:
             # It forgot the lease, or we were away for too long: no fault of the record's.
             self._due_at = now
-        elif code == "retry_after":
-            self._due_at = now + bounded_wait_s(retry_after_s)
         else:
             self.refusal = f"{code}: {text}"
             self._due_at = now + bounded_wait_s(max(self._backoff.next_s(), retry_after_s))

@@ -86,7 +86,9 @@ class Registry:
         for swarm, raw in directory.statements.items():
             self._statements.restore(swarm, raw)
         for kept in directory.records.values():
-            if kept.expires_ms > now_ms and len(self._leases) < self._limits.max_leases:
+            taken = self._leases.of_curve_key(kept.swarm, kept.curve_key) is not None
+            full = len(self._leases) >= self._limits.max_leases
+            if kept.expires_ms > now_ms and not taken and not full:
                 self._history.accept(kept.swarm, kept.peer, kept.sequence, kept.raw)
                 self._quota.add(kept.prefix)
                 self._leases.add(self._lease_for(kept, route=None, now=now))
@@ -204,8 +206,7 @@ class Registry:
         self, stored: StoredRecord, held: Lease | None, sender: Sender, now: float
     ) -> list[Effect]:
         """Enter a new record; ``held`` is the lease that the peer has with an older one."""
-        if held is None or held.prefix != stored.prefix:
-            self._check_room(stored)
+        self._check_room(stored, held)
         self._history.accept(stored.swarm, stored.peer, stored.sequence, stored.raw)
         effects: list[Effect] = []
         if held is not None:
@@ -220,19 +221,21 @@ class Registry:
         effects += self._notices(stored.swarm, encode(Joined(record=stored.raw)), unless=lease)
         return effects
 
-    def _check_room(self, stored: StoredRecord) -> None:
+    def _check_room(self, stored: StoredRecord, held: Lease | None) -> None:
         limits = self._limits
-        if not self._quota.has_room(stored.prefix):
+        moved = held is None or held.prefix != stored.prefix
+        if moved and not self._quota.has_room(stored.prefix):
             raise RefusalError("quota", f"too many peers from {stored.prefix}")
+        more = 1 if held is None else 0
+        more_bytes = len(stored.raw) - (0 if held is None else len(held.record))
         if (
-            len(self._leases) >= limits.max_leases
-            or self._leases.total_bytes + len(stored.raw) > limits.max_record_bytes
+            len(self._leases) + more > limits.max_leases
+            or self._leases.total_bytes + more_bytes > limits.max_record_bytes
         ):
             raise RefusalError("quota", f"no room: {len(self._leases)} peers are here")
-        if self._leases.count(stored.swarm) >= limits.max_leases_per_swarm:
-            raise RefusalError(
-                "quota", f"no room in the swarm: {limits.max_leases_per_swarm} peers"
-            )
+        in_swarm = self._leases.count(stored.swarm)
+        if in_swarm + more > limits.max_leases_per_swarm:
+            raise RefusalError("quota", f"no room: {in_swarm} peers are in the swarm")
 
     def _heartbeat(
         self, sender: Sender, request: Heartbeat, now: float, now_ms: int

@@ -25,16 +25,23 @@ def is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address).is_loopback
 
 
+def is_ip(host: str) -> bool:
+    """Whether ``host`` is an IP address, and not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 async def resolve(address: HostPort) -> tuple[HostPort, ...]:
     """The IP addresses that ``address`` stands for, in the system's order of preference.
 
     libzmq looks names up itself, but blocks its I/O thread and knows only the first IPv6 address
     when there is one, though nobody may listen there. Raises :class:`TransportError`.
     """
-    try:
-        return (HostPort(plain_ip(address.host), address.port),)
-    except ValueError:
-        pass  # A name.
+    if is_ip(address.host):
+        return (address,)
     try:
         async with asyncio.timeout(RESOLVE_TIMEOUT_S):
             found = await asyncio.get_running_loop().getaddrinfo(

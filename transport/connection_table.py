@@ -16,7 +16,7 @@ import socket
 import struct
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from transport.address import is_loopback, plain_ip
 from transport.socket_options import SocketLimits
@@ -51,7 +51,7 @@ class _Connection:
     received_before: int = 0
     sent: int = 0
     acknowledged_before: int = 0
-    cut: bool = field(default=False)
+    cut: bool = False
 
 
 class ConnectionTable:
@@ -95,16 +95,18 @@ class ConnectionTable:
             self._cut(descriptor, connection, "address")
 
     def closed(self, descriptor: int) -> bytes | None:
-        """A connection ended. The route that it had, if a message had come over it."""
+        """A connection ended. Its route, if messages came over it and no other one has it now."""
         connection = self._open.pop(descriptor, None)
         if connection is None:
             return None
         self._per_ip[connection.ip] -= 1
         if not self._per_ip[connection.ip]:
             del self._per_ip[connection.ip]
-        if connection.route is not None:
-            self._descriptor_of.pop(connection.route, None)
-        return connection.route
+        route = connection.route
+        if route is None or self._descriptor_of.get(route) != descriptor:
+            return None
+        del self._descriptor_of[route]
+        return route
 
     def has(self, descriptor: int) -> bool:
         """Whether the connection is known to be open."""
@@ -173,6 +175,8 @@ class ConnectionTable:
             self._cut(descriptor, connection, "slow_reader")
 
     def _cut(self, descriptor: int, connection: _Connection, reason: str) -> None:
+        if connection.cut:
+            return
         connection.cut = True
         self.cut_off[reason] += 1
         # It may have ended by itself in this moment: then that is what was wanted.

@@ -81,6 +81,12 @@ class TestLeaseKeeper:
         keeper.refused(101.0, code="retry_after", text="slower", retry_after_s=7.0)
         assert (keeper.state, keeper.due_at, keeper.refusal) == (LeaseState.ANNOUNCE, 108.0, None)
 
+    def test_heartbeat_that_came_too_fast_stays_a_heartbeat(self) -> None:
+        keeper = self.renewing()
+        keeper.sent()
+        keeper.refused(162.0, code="retry_after", text="slower", retry_after_s=3.0)
+        assert (keeper.state, keeper.due_at) == (LeaseState.RENEW, 165.0)
+
     def test_refused_record_is_offered_again_ever_more_rarely_until_it_is_taken(self) -> None:
         keeper = self.keeper()
         waits = []

@@ -545,6 +545,12 @@ class TestBounds:
         assert [type(reply) for reply in replies[:3]] == [Granted] * 3
         assert code(replies[3]) == "quota"
 
+    def test_longer_record_of_the_same_peer_counts_too(self) -> None:
+        world = World(replace(UNHURRIED, max_record_bytes=len(Peer(1).record()) + 5))
+        assert isinstance(world.announce(Peer(1)), Granted)
+        longer = Peer(1).record(2, address=f"{'a' * 100}.example:1")
+        assert code(world.ask(Peer(1), Announce(request=1, record=longer))) == "quota"
+
     def test_announce_flood_is_told_when_to_retry_and_then_disconnected(self) -> None:
         world = World()
         peer = Peer(1)

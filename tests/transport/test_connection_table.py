@@ -1,0 +1,181 @@
+"""The books of connections, with real TCP connections but no ZeroMQ."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.transport.loopback import closed_within
+from transport.connection_table import ConnectionTable
+from transport.socket_options import SocketLimits
+
+TcpPair = tuple[socket.socket, socket.socket]
+
+LIMITS = SocketLimits(max_message_bytes=1000, queue_messages=10, max_queued_bytes=50_000)
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[], TcpPair]]:
+    """Makes connections: our end and the other one."""
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+        def make() -> TcpPair:
+            far = sockets.enter_context(socket.create_connection(listener.getsockname()))
+            return sockets.enter_context(listener.accept()[0]), far
+
+        yield make
+
+
+def test_connection_is_known_until_it_ends(connect: Callable[[], TcpPair]) -> None:
+    table = ConnectionTable(LIMITS)
+    near, _ = connect()
+    table.opened(near.fileno())
+    assert table.has(near.fileno())
+    assert table.delivered(near.fileno(), b"route") is None
+    assert table.closed(near.fileno()) == b"route"
+    assert not table.has(near.fileno())
+    assert table.closed(near.fileno()) is None
+    assert len(table) == 0
+
+
+def test_connection_without_a_message_has_no_route_to_report(
+    connect: Callable[[], TcpPair],
+) -> None:
+    table = ConnectionTable(LIMITS)
+    near, _ = connect()
+    table.opened(near.fileno())
+    assert table.closed(near.fileno()) is None
+
+
+def test_descriptor_that_is_no_connection_is_left_alone() -> None:
+    table = ConnectionTable(LIMITS)
+    for descriptor in (0, 1_000_000):
+        table.opened(descriptor)
+    assert len(table) == 0
+
+
+def test_route_that_moved_to_a_newer_connection_does_not_go_with_the_older(
+    connect: Callable[[], TcpPair],
+) -> None:
+    table = ConnectionTable(LIMITS)
+    (old, _), (new, far) = connect(), connect()
+    for near in (old, new):
+        table.opened(near.fileno())
+        table.delivered(near.fileno(), b"route")
+    assert table.closed(old.fileno()) is None
+    table.disconnect(b"route", "test")
+    assert closed_within(far, 1.0)
+    assert table.closed(new.fileno()) == b"route"
+
+
+def test_message_of_another_route_means_that_the_first_is_gone(
+    connect: Callable[[], TcpPair],
+) -> None:
+    table = ConnectionTable(LIMITS)
+    near, _ = connect()
+    table.opened(near.fileno())
+    table.delivered(near.fileno(), b"late message of the descriptor's last owner")
+    before = table.delivered(near.fileno(), b"route")
+    assert before == b"late message of the descriptor's last owner"
+    assert table.closed(near.fileno()) == b"route"
+
+
+def test_disconnecting_twice_counts_once(connect: Callable[[], TcpPair]) -> None:
+    table = ConnectionTable(LIMITS)
+    near, far = connect()
+    table.opened(near.fileno())
+    table.delivered(near.fileno(), b"route")
+    table.disconnect(b"route", "flood")
+    table.disconnect(b"route", "flood")
+    table.disconnect(b"nobody", "flood")
+    assert table.cut_off == {"flood": 1}
+    assert closed_within(far, 1.0)
+
+
+def test_descriptor_that_someone_else_reused_is_not_shut_down(
+    connect: Callable[[], TcpPair],
+) -> None:
+    table = ConnectionTable(LIMITS)
+    near, _ = connect()
+    table.opened(near.fileno())
+    table.delivered(near.fileno(), b"route")
+    descriptor = near.fileno()
+    other, far = connect()
+    near.close()
+    reused = socket.fromfd(other.fileno(), other.family, other.type)
+    try:
+        assert reused.fileno() == descriptor, "the lowest free descriptor is taken"
+        table.disconnect(b"route", "flood")
+        far.sendall(b"alive")
+        assert other.recv(5) == b"alive"
+    finally:
+        reused.close()
+
+
+def test_connections_above_the_limit_are_cut_but_loopback_is_not_limited_by_address(
+    connect: Callable[[], TcpPair],
+) -> None:
+    table = ConnectionTable(
+        SocketLimits(max_message_bytes=1000, max_connections=3, max_connections_per_address=1)
+    )
+    ends = [connect() for _ in range(4)]
+    for near, _ in ends:
+        table.opened(near.fileno())
+    assert table.cut_off == {"connections": 1}
+    assert closed_within(ends[3][1], 1.0)
+    assert not closed_within(ends[2][1], 0.1)
+
+
+def test_bytes_without_a_message_are_borne_up_to_the_limit_only(
+    connect: Callable[[], TcpPair],
+) -> None:
+    table = ConnectionTable(LIMITS)
+    near, far = connect()
+    table.opened(near.fileno())
+    chunk = bytes(1 << 20)
+    for _ in range(8):
+        table.sweep()
+        far.sendall(chunk)
+        near.recv(len(chunk), socket.MSG_WAITALL)
+    table.delivered(near.fileno(), b"route")
+    for _ in range(8):
+        table.sweep()
+        far.sendall(chunk)
+        near.recv(len(chunk), socket.MSG_WAITALL)
+    assert not table.cut_off
+    far.sendall(chunk)
+    near.recv(len(chunk), socket.MSG_WAITALL)
+    table.sweep()
+    assert table.cut_off == {"unfinished": 1}
+    assert closed_within(far, 1.0)
+
+
+def test_who_takes_what_is_sent_may_be_sent_any_amount(connect: Callable[[], TcpPair]) -> None:
+    table = ConnectionTable(LIMITS)
+    near, far = connect()
+    table.opened(near.fileno())
+    table.delivered(near.fileno(), b"route")
+    for _ in range(20):
+        near.sendall(bytes(40_000))
+        table.sent(b"route", 40_000)
+        far.recv(40_000, socket.MSG_WAITALL)
+        table.sweep()
+    assert not table.cut_off
+
+
+def test_what_was_sent_and_not_taken_is_borne_up_to_the_limit_only(
+    connect: Callable[[], TcpPair],
+) -> None:
+    table = ConnectionTable(LIMITS)
+    near, far = connect()
+    table.opened(near.fileno())
+    table.delivered(near.fileno(), b"route")
+    table.sent(b"route", 50_000)
+    table.sweep()
+    assert not table.cut_off
+    table.sent(b"route", 1)
+    table.sweep()
+    assert table.cut_off == {"slow_reader": 1}
+    assert closed_within(far, 1.0)
