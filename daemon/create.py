@@ -74,15 +74,15 @@ class Created:
     needs_task_file: bool
 
 
-def create_swarm(options: CreateOptions, environ: Mapping[str, str]) -> Created:
+async def create_swarm(options: CreateOptions, environ: Mapping[str, str]) -> Created:
     """Found the swarm.
 
     Raises :class:`ConfigError` for what the operator can change, and :class:`TransportError` when a
     rendezvous does not answer; then nothing was founded.
     """
     try:
-        return asyncio.run(_create(options, environ))
-    except BaseExceptionGroup as group:
+        return await _create(options, environ)
+    except ExceptionGroup as group:
         raise first_error(group) from group
 
 

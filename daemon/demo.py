@@ -1,7 +1,7 @@
 """The demo: a rendezvous and some peers as real processes on this machine, from first to last.
 
-It uses the same commands that people type, watches the peers through their control sockets, and
-stops them in the end. Beside them runs, at low priority, what each peer would do alone.
+Rendezvous and peers are the commands that people type, watched through the peers' control sockets
+and stopped in the end. Beside them runs, at low priority, what each peer would reach alone.
 """
 
 import asyncio
@@ -21,11 +21,13 @@ from pathlib import Path
 from rich.console import Console
 
 from daemon.control_client import ControlClient, ControlError, NotRunningError
+from daemon.create import CreateOptions, create_swarm
 from daemon.demo_processes import Child, DemoFailedError, run_child
 from daemon.demo_view import DemoView, PeerResult
 from daemon.error_group import first_error
 from daemon.status import Phase, Status
 from protocol.errors import ConfigError
+from protocol.uri import ServerUri
 
 SEED = 1
 CLI = ("-m", "daemon.cli")
@@ -53,7 +55,7 @@ def run_demo(options: DemoOptions) -> int:
     """Run the demo; the exit code. Raises :class:`ConfigError` when it cannot work here."""
     if importlib.util.find_spec("torch") is None:
         raise ConfigError("training needs torch, which is not installed: pip install 'p2pd[train]'")
-    with _directory(options.keep) as directory:
+    with _directory(options.keep) as directory, _temporary_files_in(directory):
         demo = Demo(options, directory)
         try:
             return asyncio.run(demo.run())
@@ -84,6 +86,21 @@ def _directory(keep: Path | None) -> Iterator[Path]:
     yield keep
 
 
+@contextlib.contextmanager
+def _temporary_files_in(directory: Path) -> Iterator[None]:
+    """Have children make their temporary files where a killed child's are deleted too."""
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="tmp-", dir=directory) as temporary:
+        os.environ["TMPDIR"] = temporary
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = before
+
+
 class Demo:
     """One run."""
 
@@ -109,11 +126,14 @@ class Demo:
             loop.add_signal_handler(number, task.cancel)
         started = time.monotonic()
         with self._view.running():
-            async with self._processes() as (peers, solos):
+            async with self._processes() as (peers, solo):
                 statuses = await self._train(peers)
                 same_weights = await self._export()
                 self._view.step("finishing what each reaches alone")
-                alone = [_solo_accuracy(await solo.output()) for solo in solos]
+                alone = [
+                    float(json.loads(line)["accuracy"])
+                    for line in (await solo.output()).splitlines()
+                ]
         seconds = time.monotonic() - started
         results = [
             PeerResult(
@@ -141,7 +161,7 @@ class Demo:
         return 0 if same_weights else 1
 
     @contextlib.asynccontextmanager
-    async def _processes(self) -> AsyncIterator[tuple[list[Child], list[Child]]]:
+    async def _processes(self) -> AsyncIterator[tuple[list[Child], Child]]:
         """The peers, training, and beside them the same peers alone."""
         async with contextlib.AsyncExitStack() as stack:
             self._view.step("starting a rendezvous")
@@ -151,18 +171,18 @@ class Demo:
                 *CLI, "rendezvous", "--listen", "127.0.0.1:0",
                 "--state-dir", str(self._directory / "rendezvous"),
             )  # fmt: skip
+            solo = await self._start_solo(stack)
             uri = await rendezvous.first_line(START_S)
             self._view.step("founding a swarm")
-            link = await self._create(stack, uri)
+            link = await self._create(ServerUri.parse(uri))
             self._view.step(f"{self._options.peers} peers start")
             peers = [
                 await self._start_peer(stack, index, link) for index in range(len(self._names))
             ]
-            solos = [await self._start_solo(stack, shard) for shard in self._shards]
             # Told all at once; each is then waited for as the stack unwinds.
-            for child in (rendezvous, *peers, *solos):
+            for child in self.children:
                 stack.callback(child.terminate)
-            yield peers, solos
+            yield peers, solo
 
     async def _start(
         self, stack: contextlib.AsyncExitStack, name: str, *arguments: str, niceness: int = 0
@@ -173,19 +193,27 @@ class Demo:
         self.children.append(child)
         return child
 
-    async def _create(self, stack: contextlib.AsyncExitStack, uri: str) -> Path:
+    async def _create(self, rendezvous: ServerUri) -> Path:
         """Found the swarm; the file with the invite link."""
         options = self._options
-        create = await self._start(
-            stack,
-            "create",
-            *CLI, "create", "--task", options.task, "--rendezvous", uri,
-            "--rounds", str(options.rounds), "--min-peers", str(options.peers),
-            "--seed", str(SEED), "--state-dir", str(self._directory / "founder"),
-            *self._data_arguments,
-        )  # fmt: skip
+        created = await create_swarm(
+            CreateOptions(
+                task=options.task,
+                task_file=None,
+                name=options.task,
+                rendezvous=(rendezvous,),
+                state_dir=self._directory / "founder",
+                data_dir=options.data_dir,
+                seed=SEED,
+                open=False,
+                invite_uses=options.peers,
+                invite_days=1,
+                settings={"rounds": options.rounds, "min_peers": options.peers},
+            ),
+            os.environ,
+        )
         link = self._directory / "link"
-        link.write_text(await create.output())
+        link.write_text(created.link)
         return link
 
     async def _start_peer(self, stack: contextlib.AsyncExitStack, index: int, link: Path) -> Child:
@@ -198,11 +226,12 @@ class Demo:
             "--state-dir", str(self._directory / name), *self._data_arguments,
         )  # fmt: skip
 
-    async def _start_solo(self, stack: contextlib.AsyncExitStack, shard: str) -> Child:
+    async def _start_solo(self, stack: contextlib.AsyncExitStack) -> Child:
         return await self._start(
             stack,
-            f"alone-{shard.partition('/')[0]}",
-            "-m", "ml.solo", "--task", self._options.task, "--shard", shard,
+            "alone",
+            "-m", "ml.solo", "--task", self._options.task,
+            *(word for shard in self._shards for word in ("--shard", shard)),
             "--rounds", str(self._options.rounds), "--seed", str(SEED),
             "--threads", str(self._threads), *self._data_arguments,
             niceness=SOLO_NICENESS,
@@ -254,7 +283,3 @@ class Demo:
 
 async def _fail_when_ended(child: Child) -> None:
     raise await child.ended()
-
-
-def _solo_accuracy(output: str) -> float:
-    return float(json.loads(output)["accuracy"])

@@ -12,6 +12,7 @@ from rich.text import Text
 from daemon.cli.text import byte_count, number, percent
 from daemon.printable import printable
 from daemon.status import Status
+from protocol.identity import short
 
 REFRESH_PER_S = 4
 
@@ -61,7 +62,8 @@ class DemoView:
         """A peer's newest status."""
         before = self._statuses[name]
         self._statuses[name] = status
-        if self._live is None and (before is None or before.round != status.round):
+        is_new = status.round > (0 if before is None else before.round)
+        if self._live is None and is_new:
             self._console.print(
                 Text(
                     f"{name}: round {status.round} of {status.rounds} complete,"
@@ -97,16 +99,16 @@ class DemoView:
     def results(self, results: Sequence[PeerResult], seconds: float, same_weights: bool) -> None:
         """The table at the end."""
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("peer", "shard"):
+        for heading in ("peer", "id", "shard"):
             table.add_column(heading)
-        for heading in ("rounds", "together", "alone", "gain", "updates", "sent", "received"):
+        for heading in ("together", "alone", "gain", "updates", "sent", "received"):
             table.add_column(heading, justify="right")
         for name, result in zip(self._statuses, results, strict=True):
             gain = 100 * (result.accuracy - result.accuracy_alone)
             table.add_row(
-                f"{name} {result.peer_id[:8]}",
+                name,
+                short(result.peer_id),
                 result.shard,
-                str(result.rounds),
                 percent(result.accuracy),
                 percent(result.accuracy_alone),
                 f"{gain:+.1f}",
@@ -115,13 +117,14 @@ class DemoView:
                 byte_count(result.bytes_received),
             )
         self._console.print(table)
+        weights = (
+            "All peers hold the same weights, bit for bit."
+            if same_weights
+            else "The peers do NOT hold the same weights."
+        )
         self._console.print(
-            Text(
-                f"accuracy on the test data, after training together and alone; {seconds:.1f} s. "
-                + (
-                    "All peers hold the same weights, bit for bit."
-                    if same_weights
-                    else "The peers do NOT hold the same weights."
-                )
-            )
+            "Accuracy on the test data: what the peers reached together, and what each reaches"
+            f" alone,\non its own part of the data, in as many rounds ({results[0].rounds})."
+            f" {weights} {seconds:.1f} s.",
+            soft_wrap=True,
         )

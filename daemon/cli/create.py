@@ -150,11 +150,13 @@ def _uri(text: str) -> "ServerUri":
 
 
 def _create(options: argparse.Namespace) -> int:
+    import asyncio
+
     from daemon.create import create_swarm
     from daemon.logs import set_up_logging
 
     set_up_logging("warning", os.environ)
-    created = create_swarm(create_options(options), os.environ)
+    created = asyncio.run(create_swarm(create_options(options), os.environ))
     if options.json:
         print(json.dumps(_document(created)))
         return 0

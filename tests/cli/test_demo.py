@@ -1,0 +1,149 @@
+"""``p2pd demo``: the whole swarm with real processes, and how it ends when it does not end well."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import CommandLine
+
+WAIT_S = 110.0
+
+
+def processes_of(directory: Path) -> dict[int, str]:
+    """The command lines of the processes that were told of ``directory`` and still run."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            told = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            if os.fsencode(directory) in told:
+                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue  # gone meanwhile, or another user's
+    return found
+
+
+def read_until(demo: "subprocess.Popen[str]", wanted: str) -> None:
+    """Read what the demo prints up to the line that has ``wanted`` in it."""
+    assert demo.stdout is not None
+    seen = []
+    while not seen or wanted not in seen[-1]:
+        line = demo.stdout.readline()
+        assert line, f"{seen}, then: {demo.communicate()[1]}"
+        seen.append(line)
+
+
+def assert_all_ended(scratch: Path) -> None:
+    """The demo's processes are gone, or at least killed and about to be."""
+    deadline = time.monotonic() + 10
+    while processes_of(scratch) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes_of(scratch) == {}
+
+
+@pytest.mark.slow
+def test_three_peers_learn_digits_together_and_nothing_is_left_of_them(
+    p2pd: CommandLine, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "daemon.cli", "demo", "--json"],
+        env={**p2pd.environ, "TMPDIR": str(scratch)},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert set(document) == {"schema", "task", "rounds", "seconds", "peers"}
+    assert (document["schema"], document["task"], document["rounds"]) == (1, "digits", 5)
+    assert [peer["shard"] for peer in document["peers"]] == ["0/3", "1/3", "2/3"]
+    for peer in document["peers"]:
+        assert set(peer) == {
+            "peer_id", "shard", "rounds", "accuracy", "accuracy_alone", "updates_received",
+            "bytes_sent", "bytes_received",
+        }  # fmt: skip
+        assert peer["rounds"] == 5
+        assert peer["accuracy"] >= 0.95
+        assert peer["accuracy"] > peer["accuracy_alone"] > 0.5
+        assert peer["updates_received"] == 2 * 5
+        assert peer["bytes_sent"] > 100_000
+        assert peer["bytes_received"] > 100_000
+    assert "peer-0: round 5 of 5 complete" in done.stderr
+    assert "hold the same weights, bit for bit" in done.stderr
+    assert list(scratch.iterdir()) == []
+    assert_all_ended(scratch)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_demo_leaves_nothing_behind(
+    p2pd: CommandLine, tmp_path: Path, number: signal.Signals
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "daemon.cli", "demo", "--rounds", "100000"],
+        env={**p2pd.environ, "TMPDIR": str(scratch)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        read_until(demo, "peers start")
+        assert len(processes_of(scratch)) >= 2
+        demo.send_signal(number)
+        _, errors = demo.communicate(timeout=WAIT_S)
+    finally:
+        demo.kill()
+        demo.wait(WAIT_S)
+    assert demo.returncode == 128 + number
+    assert errors == ""
+    assert list(scratch.iterdir()) == []
+    assert_all_ended(scratch)
+
+
+def test_a_peer_that_dies_ends_the_demo_which_says_so(p2pd: CommandLine, tmp_path: Path) -> None:
+    keep = tmp_path / "kept"
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "daemon.cli", "demo", "--rounds", "100000", "--keep", str(keep)],
+        env=p2pd.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        read_until(demo, "training together")
+        (peer,) = [
+            number
+            for number, command in processes_of(keep).items()
+            if "daemon.cli join" in command and "peer-1" in command
+        ]
+        os.kill(peer, signal.SIGKILL)
+        _, errors = demo.communicate(timeout=WAIT_S)
+    finally:
+        demo.kill()
+        demo.wait(WAIT_S)
+    assert demo.returncode == 1
+    assert "p2pd: peer-1 was killed by SIGKILL" in errors
+    assert (keep / "peer-1.log").exists()
+    assert_all_ended(keep)
+
+
+def test_what_cannot_work_is_said_before_peers_start(p2pd: CommandLine, tmp_path: Path) -> None:
+    unknown = p2pd("demo", "--task", "nonsense")
+    assert unknown.returncode == 78
+    assert "no built-in task 'nonsense'" in unknown.stderr
+    (tmp_path / "file").write_text("")
+    taken = p2pd("demo", "--keep", tmp_path)
+    assert taken.returncode == 78
+    assert "is not empty" in taken.stderr
+    assert p2pd("demo", "--peers", "0").returncode == 2
