@@ -8,6 +8,7 @@ they are, for their reader to verify.
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 from types import TracebackType
 from typing import TypeVar
@@ -51,12 +52,12 @@ R = TypeVar("R", bound=Reply)
 _log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
 class _Lease:
     """A record to keep announced."""
 
-    def __init__(self, record: bytes, keeper: LeaseKeeper) -> None:
-        self.record = record
-        self.keeper = keeper
+    record: bytes
+    keeper: LeaseKeeper
 
 
 class RendezvousClient:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from protocol.errors import ConfigError, RemoteProtocolError, TransportError
 from protocol.identity import Identity
@@ -103,6 +104,17 @@ class TestRequests:
         async with serving(tmp_path) as uri, joined(uri, announce=False) as peer:
             with pytest.raises(RemoteProtocolError):
                 peer.client.set_record(b"nonsense")
+
+
+def test_client_and_server_work_under_uvloop(tmp_path: Path) -> None:
+    async def meet() -> None:
+        async with serving(tmp_path) as uri, joined(uri) as one, joined(uri) as two:
+            assert await one.client.lookup(SWARM, 5) == [two.record()]
+            await two.client.send_signal(SWARM, one.identity.peer_id, b"sealed")
+            await eventually(lambda: Signal(swarm=SWARM, sealed=b"sealed") in one.notices)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(meet())
 
 
 class TestState:
