@@ -106,7 +106,7 @@ class NatMonitor:
             return
         with udp, UdpBindings(udp) as bindings:
             known: Binding | None = None
-            was_silent = False
+            was_silent = was_seen_again = False
             while True:
                 try:
                     # Always the same server: towards another the mapping may be another.
@@ -116,8 +116,13 @@ class NatMonitor:
                     log.debug("%s", error)
                     known, was_silent = None, True
                 else:
-                    if was_silent or (known and known.mapped != binding.mapped):
+                    moved = known is not None and known.mapped.host != binding.mapped.host
+                    changed = known is not None and known.mapped != binding.mapped
+                    # Some NATs forget a mapping sooner than we ask again. There another port is no
+                    # news, as it is where the port had stayed before.
+                    if was_silent or moved or (changed and was_seen_again):
                         log.info("the NAT's mapping changed: now %s", binding.mapped)
                         self._wanted.set()
+                    was_seen_again = known is not None and not changed
                     known, was_silent = binding, False
                 await asyncio.sleep(self._check_interval_s)

@@ -241,8 +241,8 @@ def test_router_that_reboots_or_gets_another_address_is_noticed(internet: Intern
             running = group.create_task(monitor.run())
             seen.append(await behaviors.get())
             for happens in (site.reboot_nat, site.change_address):
-                # The second check is sent when the first one's mapping is known.
-                await answers(server, 2)
+                # The third check is sent once the second has seen the first one's mapping again.
+                await answers(server, 3)
                 await asyncio.to_thread(happens)
                 seen.append(await behaviors.get())
             running.cancel()

@@ -30,6 +30,7 @@ class ScriptedServer(asyncio.DatagramProtocol):
 
     def __init__(self) -> None:
         self.mapped: HostPort | None = HostPort("203.0.113.7", 1000)
+        self.moves_each_time = False
         self.requests = 0
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -42,6 +43,8 @@ class ScriptedServer(asyncio.DatagramProtocol):
         if self.mapped is not None and request is not None and self._transport is not None:
             answer = encode_success(request, mapped=self.mapped, origin=HostPort(*addr), other=None)
             self._transport.sendto(answer, addr)
+            if self.moves_each_time:
+                self.mapped = HostPort(self.mapped.host, self.mapped.port + 1)
 
     async def hear(self, more: int) -> None:
         """Wait for so many further requests."""
@@ -102,6 +105,24 @@ async def test_changed_mapping_is_discovered_again_and_an_unchanged_one_is_not()
             await discoveries.next()
             await server.hear(10)
             assert len(discoveries.asked) == 2
+
+
+async def test_mapping_that_never_lasts_is_no_news_but_another_address_is() -> None:
+    discoveries = Discoveries()
+    async with scripted_server() as (server, address):
+        server.moves_each_time = True
+        monitor = NatMonitor(
+            [address],
+            discoveries.reported.put_nowait,
+            check_interval_s=0.01,
+            discover=discoveries.discover,
+        )
+        async with running(monitor):
+            await discoveries.next()
+            await server.hear(10)
+            assert len(discoveries.asked) == 1
+            server.mapped = HostPort("203.0.113.8", 1)
+            await discoveries.next()
 
 
 async def test_answer_after_a_silence_is_discovered_again() -> None:
