@@ -81,17 +81,24 @@ class Registry:
         self.refused: Counter[str] = Counter()
         """By code, and ``flood`` for what was not even answered."""
 
-    def restore(self, directory: Directory, *, now: float, now_ms: int) -> None:
-        """Go on from what a store kept: leases run anew, as if all had just been announced."""
+    def restore(self, directory: Directory, *, now: float, now_ms: int) -> list[Effect]:
+        """Go on from what a store kept: leases run anew, as if all had just been announced.
+
+        What follows is that the store forgets the records that are of no more use.
+        """
         for swarm, raw in directory.statements.items():
             self._statements.restore(swarm, raw)
+        effects: list[Effect] = []
         for kept in directory.records.values():
             taken = self._leases.of_curve_key(kept.swarm, kept.curve_key) is not None
             full = len(self._leases) >= self._limits.max_leases
-            if kept.expires_ms > now_ms and not taken and not full:
-                self._history.accept(kept.swarm, kept.peer, kept.sequence, kept.raw)
-                self._quota.add(kept.prefix)
-                self._leases.add(self._lease_for(kept, route=None, now=now))
+            if taken or full or kept.expires_ms <= now_ms:
+                effects.append(Keep(RecordRemoved(kept.swarm, kept.peer, "expired")))
+                continue
+            self._history.accept(kept.swarm, kept.peer, kept.sequence, kept.raw)
+            self._quota.add(kept.prefix)
+            self._leases.add(self._lease_for(kept, route=None, now=now))
+        return effects
 
     @property
     def lease_count(self) -> int:

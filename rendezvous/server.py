@@ -41,12 +41,11 @@ async def serve_rendezvous(
     with open_server_directory(state_dir) as directory:
         store = SnapshotStore(state_dir / SNAPSHOT_FILE)
         registry = Registry(limits or RegistryLimits(), Random())
-        kept = await store.load(now_ms=clock.now_ms())
-        registry.restore(kept, now=clock.monotonic(), now_ms=clock.now_ms())
         with zmq.Context() as context:
             service = RendezvousService(
                 context, directory.keys, listen, registry=registry, store=store, clock=clock
             )
+            await service.load()
             async with ZapAuthenticator(context) as zap:
                 zap.add_domain(ZAP_DOMAIN, _admit_everyone)
                 async with service.socket:

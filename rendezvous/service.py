@@ -73,6 +73,12 @@ class RendezvousService:
         self.errors = 0
         """Frames that showed a fault of this program; their traces are in the log."""
 
+    async def load(self) -> None:
+        """Go on from what the store kept; to be called once, before anyone can connect."""
+        now_ms = self._clock.now_ms()
+        kept = await self._store.load(now_ms=now_ms)
+        self._act(self._registry.restore(kept, now=self._clock.monotonic(), now_ms=now_ms))
+
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set; then what the store has not written yet is written."""
         async with asyncio.TaskGroup() as tasks:

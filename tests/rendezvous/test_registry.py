@@ -636,19 +636,13 @@ class TestBounds:
 
 
 class TestRestore:
-    def restart(self, world: World) -> World:
-        after = World(UNHURRIED)
-        after.now, after.now_ms = 5.0, world.now_ms
-        after.registry.restore(world.directory, now=after.now, now_ms=after.now_ms)
-        return after
-
     def test_peers_and_statements_are_there_after_a_restart(self, world: World) -> None:
         swarm = statement()
         world.ask(Peer(1), PublishStatement(request=1, statement=swarm.raw))
         world.announce(Peer(1))
         world.announce(Peer(2))
         world.ask(Peer(2), Leave(request=2, swarm=SWARM))
-        after = self.restart(world)
+        after = world.restart(UNHURRIED)
         assert looked_up(after, Peer(3)).records == (Peer(1).record(),)
         fetch = FetchStatement(request=6, swarm=swarm.swarm_id)
         assert after.ask(Peer(3), fetch) == Statement(request=6, statement=swarm.raw)
@@ -656,11 +650,11 @@ class TestRestore:
     def test_restored_lease_ends_unless_its_peer_comes_back(self, world: World) -> None:
         world.announce(Peer(1))
         world.announce(Peer(2))
-        after = self.restart(world)
+        after = world.restart(UNHURRIED)
         assert isinstance(after.ask(Peer(1), Heartbeat(request=1, swarm=SWARM)), Granted)
         after.wait(151)
         assert after.registry.lease_count == 0
-        after = self.restart(world)
+        after = world.restart(UNHURRIED)
         after.wait(140)
         after.ask(Peer(1), Announce(request=1, record=Peer(1).record()))
         after.wait(20)
@@ -668,13 +662,15 @@ class TestRestore:
 
     def test_old_record_is_still_stale_after_a_restart(self, world: World) -> None:
         world.announce(Peer(1), sequence=5)
-        after = self.restart(world)
+        after = world.restart(UNHURRIED)
         assert code(after.announce(Peer(1), sequence=4)) == "stale"
 
-    def test_records_that_expired_meanwhile_are_left_out(self, world: World) -> None:
+    def test_records_that_expired_meanwhile_are_left_out_and_forgotten(self, world: World) -> None:
         world.announce(Peer(1))
         world.now_ms += RECORD_LIFETIME_MS
-        assert self.restart(world).registry.lease_count == 0
+        after = world.restart(UNHURRIED)
+        assert after.registry.lease_count == 0
+        assert after.directory.records == {}
 
     def test_changes_say_what_a_store_needs(self, world: World) -> None:
         world.announce(Peer(1, ip="198.51.100.7"))

@@ -110,6 +110,16 @@ class World:
         self.full_routes: set[bytes] = set()
         self.disk_is_full = False
 
+    def restart(self, limits: RegistryLimits) -> "World":
+        """Another world in which the registry begins with what this one's store kept."""
+        after = World(limits)
+        after.now, after.now_ms = 5.0, self.now_ms
+        after.directory = self.directory
+        kept = Directory(dict(self.directory.statements), dict(self.directory.records))
+        effects = after.registry.restore(kept, now=after.now, now_ms=after.now_ms)
+        after._act(effects, defaultdict(list))
+        return after
+
     def ask(self, peer: Peer, request: Request) -> Reply:
         """The one reply to ``request``."""
         [reply] = self.send(peer, encode(request))
