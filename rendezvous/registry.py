@@ -76,8 +76,6 @@ class Registry:
             most_per_prefix=limits.max_statements_per_prefix,
         )
         self._rates = RequestRates(limits.key_rate, limits.prefix_rate)
-        self.requests: Counter[str] = Counter()
-        """By kind."""
         self.refused: Counter[str] = Counter()
         """By code, and ``flood`` for what was not even answered."""
 
@@ -121,7 +119,6 @@ class Registry:
                 self._rates.pay(sender.curve_key, prefix, _MALFORMED_COST, now)
                 raise
             request_number = request.request
-            self.requests[type(request).__name__.lower()] += 1
             cost = _COSTS.get(type(request), 1.0)
             self._rates.pay(sender.curve_key, prefix, cost, now)
             return self._answer(sender, prefix, request, now, now_ms)
