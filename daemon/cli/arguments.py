@@ -106,8 +106,8 @@ def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
     return argument
 
 
-def seconds(lowest: float, highest: float) -> Callable[[str], float]:
-    """An argument type: a time in seconds."""
+def real_number(lowest: float, highest: float) -> Callable[[str], float]:
+    """An argument type: a number from ``lowest`` to ``highest``."""
 
     def argument(text: str) -> float:
         try:
@@ -116,7 +116,7 @@ def seconds(lowest: float, highest: float) -> Callable[[str], float]:
             value = float("nan")
         if not lowest <= value <= highest:
             raise argparse.ArgumentTypeError(
-                f"{text!r} is no number of seconds from {lowest:g} to {highest:g}"
+                f"{text!r} is no number from {lowest:g} to {highest:g}"
             )
         return value
 

@@ -34,6 +34,10 @@ EXAMPLES = """\
   p2pd create --task digits --rendezvous p2p://KEY@host:5555 > link.txt
 """
 
+OPEN_WARNING = """\
+warning: this swarm is open. Anyone can join it, invent a crowd of peers and take it over.\
+"""
+
 
 def add_commands(commands: "Commands") -> None:
     """The group's parser."""
@@ -124,7 +128,7 @@ def add_commands(commands: "Commands") -> None:
     )
     local.add_argument(
         "--local-seconds",
-        type=arguments.seconds(0.1, MAX_SECONDS),
+        type=arguments.real_number(0.1, MAX_SECONDS),
         metavar="S",
         help="each peer trains S seconds per round, so that slow machines hold nobody up",
     )
@@ -136,9 +140,34 @@ def add_commands(commands: "Commands") -> None:
     )
     rounds.add_argument(
         "--grace",
-        type=arguments.seconds(0.0, MAX_SECONDS),
+        type=arguments.real_number(0.0, MAX_SECONDS),
         metavar="S",
         help="how long a round waits for the rest once most are done (default: 20)",
+    )
+
+    learning = parser.add_argument_group("learning")
+    learning.add_argument(
+        "--aggregation",
+        metavar="RULE",
+        help="how updates become one: mean (default), trimmed_mean:FRACTION, median, krum:F or"
+        " centered_clip",
+    )
+    learning.add_argument(
+        "--compression",
+        metavar="CODE",
+        help="how updates travel: none (default), fp16, int8 or topk",
+    )
+    learning.add_argument(
+        "--outer-learning-rate",
+        type=arguments.real_number(0.0, 100.0),
+        metavar="X",
+        help="how far to follow the aggregated update (default: 1, plain averaging)",
+    )
+    learning.add_argument(
+        "--outer-momentum",
+        type=arguments.real_number(0.0, 0.999),
+        metavar="X",
+        help="Nesterov momentum from round to round (default: 0)",
     )
     arguments.add_json(parser)
 
@@ -157,6 +186,8 @@ def _create(options: argparse.Namespace) -> int:
 
     set_up_logging("warning", os.environ)
     created = asyncio.run(create_swarm(create_options(options), os.environ))
+    if options.open:
+        print(OPEN_WARNING, file=sys.stderr)
     if options.json:
         print(json.dumps(_document(created)))
         return 0
@@ -184,6 +215,10 @@ def create_options(options: argparse.Namespace) -> "CreateOptions":
         ("rounds", options.rounds),
         ("min_peers", options.min_peers),
         ("grace_s", options.grace),
+        ("aggregation", options.aggregation),
+        ("compression", options.compression),
+        ("outer_learning_rate", options.outer_learning_rate),
+        ("outer_momentum", options.outer_momentum),
     ):
         if value is not None:
             settings[field] = value
@@ -215,14 +250,10 @@ def _document(created: "Created") -> dict[str, object]:
 
 def _explanation(options: argparse.Namespace, created: "Created") -> str:
     task = f" --task {options.task}" if created.needs_task_file else ""
-    admitted = (
-        "whoever has it can join, and invented peers can take the swarm over"
-        if options.open
-        else "whoever has it can join"
-    )
     state_dir = f" --state-dir {created.state_dir}" if options.state_dir else ""
     return (
         f"swarm {created.name!r} founded; its key is in {created.state_dir}\n"
-        f"the invite link is below; {admitted}. Others run:  p2pd join LINK{task}\n"
+        "the invite link is below; whoever has it can join. Others run:"
+        f"  p2pd join LINK{task}\n"
         f"to take part yourself:  p2pd join LINK{task}{state_dir}"
     )

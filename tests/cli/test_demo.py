@@ -33,7 +33,7 @@ def processes_of(directory: Path) -> dict[int, str]:
 def read_until(demo: "subprocess.Popen[str]", wanted: str) -> None:
     """Read what the demo prints up to the line that has ``wanted`` in it."""
     assert demo.stdout is not None
-    seen = []
+    seen: list[str] = []
     while not seen or wanted not in seen[-1]:
         line = demo.stdout.readline()
         assert line, f"{seen}, then: {demo.communicate()[1]}"

@@ -1,0 +1,105 @@
+"""What ``p2pd join`` runs: the command line, completed by what the state directory remembers."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from daemon.cli.entry import build_parser
+from daemon.cli.join import join_options
+from daemon.options import JoinOptions, Shard
+from protocol.errors import ConfigError
+from protocol.invite import Invite
+from protocol.uri import HostPort, ServerUri
+from tests.cli.fake_peer import URI
+
+LINK = str(Invite(b"s" * 32, b"t" * 32, (ServerUri.parse(URI),)))
+SAME_SWARM = str(Invite(b"s" * 32, b"u" * 32, (ServerUri.parse(URI),)))
+OTHER_SWARM = str(Invite(b"o" * 32, b"t" * 32, (ServerUri.parse(URI),)))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("XDG_STATE_HOME", "STATE_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def join(*words: str | Path) -> JoinOptions:
+    return join_options(build_parser().parse_args(["join", *map(str, words)]))
+
+
+def test_link_is_all_that_is_needed(home: Path) -> None:
+    options = join(LINK)
+    assert options == JoinOptions(state_dir=options.state_dir, invite=Invite.parse(LINK))
+    assert options.state_dir.parent == home / ".local" / "state" / "p2pd"
+
+
+def test_everything_that_was_said_arrives(tmp_path: Path) -> None:
+    options = join(
+        LINK, "--task", tmp_path / "task.py", "--shard", "2/20", "--listen", "127.0.0.1:6000",
+        "--advertise", "1.2.3.4:5", "--advertise", "[::1]:6", "--data-dir", tmp_path / "data",
+        "--state-dir", tmp_path / "peer", "--rounds", "7", "--name", "alice", "--threads", "3",
+        "--log-level", "debug",
+    )  # fmt: skip
+    assert options == JoinOptions(
+        state_dir=tmp_path / "peer",
+        invite=Invite.parse(LINK),
+        task_file=tmp_path / "task.py",
+        shard=Shard(2, 20),
+        listen=HostPort("127.0.0.1", 6000),
+        advertise=(HostPort("1.2.3.4", 5), HostPort("::1", 6)),
+        data_dir=tmp_path / "data",
+        rounds=7,
+        name="alice",
+        threads=3,
+        log_level="debug",
+    )
+
+
+def test_without_a_link_the_peer_goes_on_as_before() -> None:
+    first = join(LINK, "--shard", "1/3", "--name", "alice", "--rounds", "2")
+    again = join()
+    assert (again.state_dir, again.invite) == (first.state_dir, first.invite)
+    assert (again.shard, again.name) == (Shard(1, 3), "alice")
+    assert again.rounds == 0  # only ever for one run
+
+
+def test_what_is_said_again_replaces_what_was_remembered() -> None:
+    join(LINK, "--shard", "1/3", "--name", "alice")
+    changed = join("--shard", "0/4")
+    assert (changed.shard, changed.name) == (Shard(0, 4), "alice")
+    assert join(SAME_SWARM).invite.token_secret == b"u" * 32
+    assert join().shard == Shard(0, 4)
+
+
+def test_directory_of_another_swarm_is_not_taken_over(tmp_path: Path) -> None:
+    join(LINK, "--state-dir", tmp_path / "peer")
+    with pytest.raises(ConfigError, match="another swarm"):
+        join(OTHER_SWARM, "--state-dir", tmp_path / "peer")
+    assert join("--state-dir", tmp_path / "peer").invite == Invite.parse(LINK)
+
+
+def test_two_swarms_have_directories_of_their_own() -> None:
+    assert join(LINK).state_dir != join(OTHER_SWARM).state_dir
+
+
+def test_link_comes_from_a_file_or_from_standard_input_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "link.txt"
+    file.write_text(f"\n  {LINK[:40]}\n  {LINK[40:]}\n")  # as a mail program may break it
+    assert join(file).invite == Invite.parse(LINK)
+    monkeypatch.setattr("sys.stdin", io.StringIO(LINK + "\n"))
+    assert join("-").invite == Invite.parse(LINK)
+
+
+def test_service_uses_the_directory_that_systemd_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = tmp_path / "service"
+    service.mkdir(mode=0o700)
+    monkeypatch.setenv("STATE_DIRECTORY", str(service))
+    assert join(LINK).state_dir == service
+    assert join().state_dir == service
