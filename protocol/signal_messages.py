@@ -1,0 +1,98 @@
+"""What two peers tell each other through a rendezvous so that a path between them comes about.
+
+Each kind of path adds its messages to the union :data:`SignalBody`; how they are signed, sealed and
+opened is the same for all (protocol/peer_signal.py).
+"""
+
+import enum
+import ipaddress
+
+from protocol.codec import Message
+from protocol.errors import ConfigError, RemoteProtocolError
+from protocol.uri import HostPort
+
+ATTEMPT_BYTES = 16
+MAX_HOST_ENDPOINTS = 8
+MAX_PORT_STEP = 64
+MAX_SIGNAL_RTT_MS = 10_000
+MAX_REASON_LENGTH = 200
+
+
+class NextPort(enum.StrEnum):
+    """Which public port a NAT gives to the next connection from the same local port."""
+
+    FIXED = "fixed"
+    """Always the same one: endpoint-independent mapping, or no NAT at all."""
+    SEQUENTIAL = "sequential"
+    """``port_step`` from the last one, for each further remote endpoint."""
+    RANDOM = "random"
+    """Another one for each remote endpoint, which nobody can tell."""
+
+
+class PunchEnd(Message):
+    """One end of a connection that two peers are about to open at the same moment."""
+
+    public: str
+    """``IP:PORT`` under which a STUN server saw the source port last; empty when none answers."""
+    hosts: tuple[str, ...]
+    """``IP:PORT`` of the source port at the machine itself: on its LANs and over IPv6."""
+    next_port: NextPort
+    port_step: int
+    """When sequential, else 0."""
+    signal_rtt_ms: int
+    """From this peer to the rendezvous and back."""
+
+
+class PunchOffer(Message, tag="punch-offer"):
+    """Let us connect to each other: here is my end, tell me yours."""
+
+    attempt: bytes
+    """Random; the answer repeats it."""
+    end: PunchEnd
+
+
+class PunchAnswer(Message, tag="punch-answer"):
+    """Here is mine: begin as soon as you read this; I begin when I think that you do."""
+
+    attempt: bytes
+    end: PunchEnd
+
+
+class PunchDeclined(Message, tag="punch-declined"):
+    """Not now."""
+
+    attempt: bytes
+    reason: str
+    """To show to people."""
+
+
+SignalBody = PunchOffer | PunchAnswer | PunchDeclined
+
+
+def check_punch_end(end: PunchEnd) -> None:
+    """Raises :class:`RemoteProtocolError` unless ``end`` is within its bounds and its endpoints are
+    such as another machine could have."""
+    if len(end.hosts) > MAX_HOST_ENDPOINTS:
+        raise RemoteProtocolError(f"{len(end.hosts)} endpoints to punch to")
+    if not -MAX_PORT_STEP <= end.port_step <= MAX_PORT_STEP:
+        raise RemoteProtocolError(f"port step {end.port_step}")
+    if not 0 <= end.signal_rtt_ms <= MAX_SIGNAL_RTT_MS:
+        raise RemoteProtocolError(f"signaling round trip of {end.signal_rtt_ms} ms")
+    for text in (end.public, *end.hosts):
+        if text:
+            _check_endpoint(text)
+
+
+def _check_endpoint(text: str) -> None:
+    try:
+        address = ipaddress.ip_address(HostPort.parse(text).host)
+    except (ConfigError, ValueError) as error:
+        raise RemoteProtocolError(f"endpoint to punch to: {error}") from error
+    if (
+        address.is_loopback
+        or address.is_multicast
+        or address.is_unspecified
+        or address.is_link_local
+        or address == ipaddress.IPv4Address("255.255.255.255")
+    ):
+        raise RemoteProtocolError(f"endpoint to punch to: {address} is no other machine")
