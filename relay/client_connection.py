@@ -5,6 +5,7 @@ with :meth:`ClientConnection.next_event`, and calls :meth:`ClientConnection.flus
 ``on_work``.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -226,7 +227,9 @@ class ClientConnection:
             self.end(Code.MALFORMED, f"the relay broke the protocol: {error}")
 
     def get_timer(self) -> float:
-        """When to call :meth:`handle_timer`."""
+        """When to call :meth:`handle_timer`; never, after the end."""
+        if self._ended:
+            return math.inf
         deadlines = [sealing.deadline for sealing in self._sealing.values()]
         if self._retry_at is not None:
             deadlines.append(self._retry_at)
@@ -326,16 +329,16 @@ class ClientConnection:
             case NotOpened(request=request, code=code, text=text, retry_after_s=retry_after_s):
                 wish = self._wishes.pop(request, None)
                 if wish is not None:
-                    error = LinkRefusedError(code, text, retry_after_s)
+                    error = LinkRefusedError(code, _printable(text), retry_after_s)
                     self._events.append(LinkFailed(request, wish.peer_id, error))
             case Closed(link=number, code=code, text=text):
                 self._asked.pop(number, None)
                 if number in self._links:
-                    self._fail(number, LinkRefusedError(code, text, 0.0))
+                    self._fail(number, LinkRefusedError(code, _printable(text), 0.0))
                 else:
                     self._say(Close(number, ""))
             case Goodbye(code=code, text=text, retry_after_s=retry_after_s):
-                self.end(code, text, retry_after_s)
+                self.end(code, _printable(text), retry_after_s)
 
     def _receive_call(self, incoming: Incoming, now: float) -> None:
         number = incoming.link
@@ -408,3 +411,9 @@ class ClientConnection:
             self.end(Code.STALLED, "the relay takes nothing any more")
         else:
             self._on_work()
+
+
+def _printable(text: str) -> str:
+    """``text`` as a log or a terminal can show it: the relay and other peers may write anything."""
+    text = text[:MAX_REASON_LENGTH]
+    return "".join(character if character.isprintable() else "?" for character in text)

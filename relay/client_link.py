@@ -17,7 +17,7 @@ from protocol.relay_messages import (
     FrameKind,
     data_cost,
 )
-from relay.sealed_link import SealedLink, SealState
+from relay.sealed_link import SealedLink, SealRole, SealState
 
 MAX_PENDING_BYTES = 256 * 1024
 _WRITABLE_BYTES = MAX_PENDING_BYTES // 2
@@ -80,6 +80,11 @@ class RelayLink:
         return self.close_reason is None and self._sealed.state is SealState.OPEN
 
     @property
+    def role(self) -> SealRole:
+        """CLIENT at the end that opened the link."""
+        return self._sealed.role
+
+    @property
     def channel_binding(self) -> bytes:
         """See :attr:`SealedLink.channel_binding`."""
         return self._sealed.channel_binding
@@ -91,6 +96,7 @@ class RelayLink:
         """
         self._started = True
         self._give_out()
+        self._on_pending(self)
 
     def send(self, frame: bytes) -> bool:
         """Take ``frame`` (at most 64 KiB) to be sent. False: not taken; the link is over, or it is

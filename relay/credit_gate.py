@@ -86,12 +86,21 @@ class CreditGate:
             return
         self._total_is_short = False
         share = max(MIN_PASS_BYTES, self._total.available(now) / max(1, len(self._line)))
+        obstacles = set()
         for _ in range(len(self._line)):
             direction = self._line.popleft()
             direction.waits = False
             obstacle = self._pass(direction, share, now)
+            if self._total_is_short:
+                # Nothing left for this one: it is the first in the next turn.
+                direction.waits = True
+                self._line.appendleft(direction)
+                break
             if obstacle is not None:
                 self._wait(direction)
+                obstacles.add(obstacle)
+        # Whoever comes before the next turn stands behind those who wait for the same.
+        self._total_is_short = self._total_is_short or "total_rate" in obstacles
         self._next_tick = now + TICK_S if self._line else None
 
     def _pass_or_wait(self, direction: Direction, now: float) -> None:

@@ -84,7 +84,7 @@ class SealedLink:
     ) -> None:
         self.state = SealState.PREFACE
         self.peer_id = peer_id
-        self._role = role
+        self.role = role
         self._certificate = make_certificate(identity)
         self._peer_certificate = b""
         self._preface = bytearray()
@@ -119,7 +119,7 @@ class SealedLink:
             certificate_digest(self._certificate),
             certificate_digest(self._peer_certificate),
         ]
-        if self._role is SealRole.SERVER:
+        if self.role is SealRole.SERVER:
             digests.reverse()
         return b"".join(digests)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeVar
 
-from protocol.identity import Identity
+from protocol.identity import Identity, PeerId
 from protocol.peer_record import PeerRecord, seal_record
 from protocol.relay_messages import (
     CREDIT_FRAME,
@@ -24,6 +24,8 @@ from protocol.relay_messages import (
     decode_from_relay,
     encode_control,
 )
+from relay.client_connection import Asked, ClientConnection, Event, LinkOpened
+from relay.client_link import RelayLink
 from relay.forwarder import Forwarder
 from relay.limits import RelayLimits
 from transport.curve import CurveKeys
@@ -34,6 +36,7 @@ UNIX_MS = 1_800_000_000_000
 WINDOW = 512 * 1024
 
 M = TypeVar("M", bound=FromRelay)
+E = TypeVar("E", bound=Event)
 
 
 @dataclass
@@ -63,15 +66,20 @@ class World:
     def __init__(self, limits: RelayLimits | None = None) -> None:
         self.now = 1000.0
         self.wire = Wire()
-        numbers = count(1)
+        self.link_numbers: list[int] = []
         self.forwarder: Forwarder[bytes] = Forwarder(
             limits or RelayLimits(),
             self.wire,
             now=self.now,
             unix_ms=lambda: UNIX_MS,
-            new_link_number=lambda: next(numbers),
+            new_link_number=self._new_link_number,
         )
+        self.clients: list[ClientPeer] = []
         self._routes = count(1)
+
+    def _new_link_number(self) -> int:
+        self.link_numbers.append(len(self.link_numbers) + 1)
+        return self.link_numbers[-1]
 
     def deliver(self, route: bytes, curve_key: bytes, ip: str, frame: bytes) -> None:
         self.forwarder.receive(route, curve_key, ip, frame, memoryview(frame), self.now)
@@ -84,10 +92,33 @@ class World:
     def pass_time(self, seconds: float) -> None:
         """Let time go by; the forwarder's timer fires whenever it is due."""
         end = self.now + seconds
-        while (due := self.forwarder.get_timer()) <= end:
+        while (due := self._next_timer()) <= end:
             self.now = max(self.now, due)
             self.forwarder.handle_timer(self.now)
+            for client in self.clients:
+                client.handle_timer()
+            self.settle()
         self.now = end
+
+    def settle(self) -> None:
+        """Move frames until all clients have read and sent everything."""
+        busy = True
+        while busy:
+            busy = False
+            for client in self.clients:
+                busy = client.work() or busy
+
+    def client(self, *, identity: Identity | None = None) -> "ClientPeer":
+        """A real client, taken in by the relay."""
+        peer = ClientPeer(self, identity or Identity.generate())
+        self.clients.append(peer)
+        self.settle()
+        return peer
+
+    def _next_timer(self) -> float:
+        timers = [self.forwarder.get_timer()]
+        timers += [client.connection.get_timer() for client in self.clients if not client.frozen]
+        return min(timers)
 
     def peer(self, *, hello: bool = True, ip: str = "192.0.2.1", window: int = WINDOW) -> "RawPeer":
         peer = RawPeer(self, ip=ip)
@@ -205,3 +236,88 @@ class RawPeer:
                 if number == link:
                     allowed = max(allowed, total)
         return allowed
+
+
+class ClientPeer:
+    """A real client's connection, and what came of it."""
+
+    def __init__(self, world: World, identity: Identity) -> None:
+        self.world = world
+        self.identity = identity
+        self.curve = CurveKeys.generate()
+        self.events: list[Event] = []
+        self.frozen = False
+        """It neither reads nor does anything else."""
+        self.congested = False
+        """Its socket takes nothing."""
+        self.knows: dict[bytes, PeerId] = {}
+        """Whose calls it takes, beside those whom it allowed: identities by CURVE key."""
+        self.connect()
+
+    def connect(self) -> None:
+        """Make a new connection."""
+        self.route = self.world.new_route()
+        self._busy = False
+        self.connection = ClientConnection(
+            self.identity,
+            WINDOW,
+            transmit=self._transmit,
+            on_work=self._note_work,
+            now=self.world.now,
+        )
+
+    def work(self) -> bool:
+        """Read what came, act on it, send what waits. False: there was nothing to do."""
+        if self.frozen:
+            return False
+        busy, self._busy = self._busy, False
+        inbox = self.world.wire.inboxes.get(self.route, deque())
+        while inbox:
+            busy = True
+            self.connection.receive(inbox.popleft(), self.world.now)
+            self._take_events()
+        if busy:
+            self.connection.flush(self.world.now)
+            self._take_events()
+        return busy
+
+    def handle_timer(self) -> None:
+        if not self.frozen and self.connection.get_timer() <= self.world.now:
+            self.connection.handle_timer(self.world.now)
+            self._take_events()
+
+    def call(self, other: "ClientPeer", *, by_identity: bool = False) -> int:
+        """Ask for a link; the number of the request."""
+        curve_key = None if by_identity else other.curve.public
+        request = self.connection.open(SWARM, other.identity.peer_id, curve_key)
+        self.world.settle()
+        return request
+
+    def link_to(self, other: "ClientPeer") -> tuple[RelayLink, RelayLink]:
+        """An open link: this peer's end, and the other's."""
+        other.knows[self.curve.public] = self.identity.peer_id
+        request = self.call(other)
+        ours = [event.link for event in self.happened(LinkOpened) if event.request == request]
+        theirs = other.happened(LinkOpened)[-1].link
+        return ours[0], theirs
+
+    def happened(self, kind: type[E]) -> list[E]:
+        """All events of this kind so far."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def _take_events(self) -> None:
+        while (event := self.connection.next_event()) is not None:
+            self.events.append(event)
+            if isinstance(event, Asked):
+                peer_id = self.knows.get(event.curve_key)
+                self.connection.answer(event.link, peer_id, self.world.now)
+
+    def _transmit(self, frame: bytes) -> bool:
+        if self.congested:
+            return False
+        if self.route in self.world.wire.inboxes:
+            self.world.deliver(self.route, self.curve.public, "192.0.2.1", frame)
+        return True
+
+    def _note_work(self) -> None:
+        self._busy = True
