@@ -69,6 +69,7 @@ class OwnOffers:
         self._base = base
         self._offers: list[tuple[UpdateOffer, PeerId | None]] = []
         self._offered: set[tuple[PeerId, bytes]] = set()
+        self._passed_on: set[bytes] = set()
 
     def add(
         self,
@@ -104,6 +105,13 @@ class OwnOffers:
         if audience != own.me:
             self._offers.append((offer, audience))
 
+    def pass_on(self, offer: UpdateOffer, signer: PeerId) -> None:
+        """Offer another peer's update, too, to all but its signer."""
+        if offer.header not in self._passed_on:
+            self._passed_on.add(offer.header)
+            self._offered.add((signer, offer.header))
+            self._offers.append((offer, None))
+
     def send(self, peers: frozenset[PeerId]) -> None:
         """Offer to those of ``peers`` who have not been offered it."""
         for offer, audience in self._offers:
@@ -138,7 +146,7 @@ class AgreedRound(abc.ABC):
             open_agreement=parts.speaker.open_agreement,
         )
         self._deadlines = self._new_clock()
-        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
         self._training = False
 
     # What the kinds of rounds differ in
@@ -160,6 +168,23 @@ class AgreedRound(abc.ABC):
     @abc.abstractmethod
     async def _average(self, outcome: Outcome) -> StateReady:
         """The next state, from a decided set that is here."""
+
+    def _signers(self, expected: frozenset[PeerId]) -> frozenset[PeerId]:
+        """Who of those that take part signs something that is agreed on."""
+        return expected
+
+    def _share(self, expected: frozenset[PeerId]) -> None:
+        """Offer what there is to those who take part."""
+        self._offers.send(expected)
+
+    def _should_hurry(self, now: float) -> bool:
+        """Whether a training that still runs should end with what it has."""
+        return self._deadlines.should_hurry(now)
+
+    def _next_moment(self, now: float) -> float | None:
+        """When to look again though nothing has changed."""
+        moments = (self._deadlines.get_timer(now), self._agreement.get_timer())
+        return min((moment for moment in moments if moment is not None), default=None)
 
     # The round
 
@@ -193,7 +218,8 @@ class AgreedRound(abc.ABC):
 
     def wake(self) -> None:
         """Something changed that the round may depend on."""
-        self._wake.set()
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def receive(self, message: VerifiedMessage) -> None:
         """A signed agreement message of this round. Raises :class:`RemoteProtocolError`."""
@@ -222,11 +248,11 @@ class AgreedRound(abc.ABC):
         )
 
     async def _wait_for_change(self, deadline: float | None) -> None:
-        """Return when something changed, or at ``deadline``."""
+        """Return when something changes from now on, or at ``deadline``."""
         with contextlib.suppress(TimeoutError):  # a deadline, which the caller looks at
             now = self._parts.clock.monotonic()
             async with asyncio.timeout(None if deadline is None else deadline - now):
-                await self._wake.wait()
+                await self._changed.wait()
 
     def _expected(self) -> frozenset[PeerId]:
         """Who is waited for: the live roster, and who else is ready to train from this base."""
@@ -242,15 +268,14 @@ class AgreedRound(abc.ABC):
         if self._training:
             self._parts.worker.finish_training()
         while self._training:
-            self._wake.clear()
             await self._wait_for_change(None)
         contributing.cancel()
 
-    async def _train(self) -> Trained:
+    async def _train(self, parts: int = 1) -> Trained:
         self._parts.set_phase(Phase.TRAINING)
         self._training = True
         try:
-            return await self._parts.worker.train(self.number)
+            return await self._parts.worker.train(self.number, parts)
         finally:
             self._training = False
             self.wake()
@@ -258,27 +283,23 @@ class AgreedRound(abc.ABC):
     async def _decide(self) -> Certificate:
         """Watch, close and agree, until there is a certificate."""
         while True:
-            self._wake.clear()
             now = self._parts.clock.monotonic()
             self._observe(now)
             certificate = self._pump(now)
             if certificate is not None:
                 return certificate
-            timers = [self._deadlines.get_timer(now), self._agreement.get_timer()]
-            await self._wait_for_change(
-                min((timer for timer in timers if timer is not None), default=None)
-            )
+            await self._wait_for_change(self._next_moment(now))
 
     def _observe(self, now: float) -> None:
         parts = self._parts
         expected = self._expected()
-        self._offers.send(expected)
+        self._share(expected)
         held = self._held
-        self._deadlines.update(expected=expected, held=frozenset(held), now=now)
+        self._deadlines.update(expected=self._signers(expected), held=frozenset(held), now=now)
         self._agreement.set_newcomers(expected - self._roster)
         self._agreement.set_held(frozenset(held.values()), now)
         self._agreement.set_live(expected & self._roster, now)
-        if self._training and self._deadlines.should_hurry(now):
+        if self._training and self._should_hurry(now):
             parts.worker.finish_training()
         if self._deadlines.should_close(now):
             parts.set_phase(Phase.AGREEING)
@@ -310,7 +331,6 @@ class AgreedRound(abc.ABC):
                 while missing:
                     parts.set_phase(Phase.FETCHING)
                     parts.exchange.ask(missing, voters)
-                    self._wake.clear()
                     await self._wait_for_change(parts.clock.monotonic() + ASK_AGAIN_S)
                     missing = parts.exchange.lacks(certificate.outcome)
         except TimeoutError:

@@ -1,8 +1,8 @@
 """Takes the swarm's state from other peers: for newcomers, for who fell behind, after a partition.
 
-Trusts nobody alone: which state is taken follows from what most of the peers with another state say
-(daemon/lineage.py), its bytes are verified against the root chunk by chunk, from whoever has them,
-and the worker checks what is inside before it believes it.
+Trusts nobody alone: which state is taken follows from what most of the peers with another state
+say (daemon/succession.py), its bytes are verified against the root chunk by chunk, from whoever has
+them, and the worker checks what is inside before it believes it.
 """
 
 import asyncio
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 from daemon.agreement import certificate_signers
 from daemon.blob_service import BlobService
-from daemon.lineage import Lineage, Position, Rivals, find_rivals, should_take
+from daemon.lineage import Lineage, Position
 from daemon.refusals import Refusals
 from daemon.speaker import Speaker
 from daemon.standings import Standings
+from daemon.succession import Claim, Rivals, Succession
 from daemon.trainer import Trainer
 from ml.worker_messages import StateReady
 from protocol.agreement_messages import Certificate
@@ -53,6 +54,7 @@ class CatchUp:
         self,
         *,
         lineage: Lineage,
+        succession: Succession,
         standings: Standings,
         speaker: Speaker,
         blobs: BlobService,
@@ -66,6 +68,7 @@ class CatchUp:
         """``serve`` makes a state that was taken available to others; ``keep`` stores a certificate
         where a restart finds it; ``initial_root`` is round 0's, by the swarm statement."""
         self._lineage = lineage
+        self._succession = succession
         self._standings = standings
         self._speaker = speaker
         self._blobs = blobs
@@ -88,7 +91,7 @@ class CatchUp:
         """``peer`` asks for this peer's state."""
         position, certificate = self._lineage.position, self._lineage.certificate
         store = self._blobs.store
-        if (certificate is not None or position.round == 0) and store.has_whole(position.base):
+        if store.has_whole(position.base):
             self._speaker.send(
                 peer,
                 StateOffer(
@@ -107,7 +110,7 @@ class CatchUp:
         ``is_about_to_follow`` says whether the round at hand leads to where the rivals are anyway.
         """
         while True:
-            rivals = find_rivals(self._lineage, self._standings.live())
+            rivals = self._succession.find_rivals(self._lineage, self._standings.live())
             if rivals is None or is_about_to_follow(rivals):
                 await asyncio.sleep(LOOK_S)
                 continue
@@ -117,7 +120,7 @@ class CatchUp:
                     peer, CertificateRequest(round=before.round + 1, base=before.base)
                 )
             await asyncio.sleep(SETTLE_S)
-            rivals = find_rivals(self._lineage, self._standings.live())
+            rivals = self._succession.find_rivals(self._lineage, self._standings.live())
             if rivals is None or self._lineage.position != before or is_about_to_follow(rivals):
                 continue
             better = await self._ask_for_states(rivals)
@@ -177,10 +180,7 @@ class CatchUp:
         self._blobs.discard(offer.root)
         self._serve(state)
         position = Position(offer.round, state.state.root)
-        if offer.certificate is None:
-            self._lineage.reset(position)
-        else:
-            self._lineage.replace(position, offer.certificate)
+        self._lineage.replace(position, offer.certificate)
         return state
 
     async def _ask_for_states(self, rivals: Rivals) -> BetterState | None:
@@ -205,17 +205,18 @@ class CatchUp:
             peer, offer = next(iter(by_peer.items()))
             if (offer.round, offer.root) == (0, self._initial_root):
                 return BetterState(offer, frozenset(by_peer))  # the founder vouches for it
-            if offer.certificate is None:
-                continue
-            voters = self._voters(peer, offer, offer.certificate)
-            if voters and should_take(
-                self._lineage,
+            voters: frozenset[PeerId] = frozenset()
+            if offer.certificate is not None:
+                voters = self._voters(peer, offer, offer.certificate)
+                if not voters:
+                    continue
+            claim = Claim(
                 Position(offer.round, offer.root),
                 offer.certificate,
                 descends=all(other.descends for other in by_peer.values()),
                 supporters=len((voters & live) | by_peer.keys()),
-                rivals=rivals.count,
-            ):
+            )
+            if self._succession.should_take(self._lineage, claim, rivals):
                 return BetterState(offer, frozenset(by_peer))
         return None
 

@@ -202,6 +202,10 @@ class Exchange:
             or self._updates[ref.digest].state is not UpdateState.HELD
         )
 
+    def offer_of(self, ref: UpdateRef) -> UpdateOffer:
+        """How a known update is offered. Raises :class:`KeyError`."""
+        return self._updates[ref.digest].offer
+
     def paths(self, refs: Iterable[UpdateRef]) -> list[tuple[KnownUpdate, Path]]:
         """These updates and their files. Raises :class:`KeyError` while any is lacking."""
         found = []

@@ -1,18 +1,14 @@
-"""Where this peer's state comes from, and when to give it up for another.
+"""Where this peer's state comes from.
 
-A peer that fell behind takes the state of those ahead. After a partition two lines of states exist;
-the line whose last round had more contributors wins, then the longer one, then the lower digest,
-and the others drop their rounds, so that nothing counts twice. Pure: no I/O, no time.
+Pure: no I/O, no time. When to give it up for another one, daemon/succession.py says.
 """
 
-from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from daemon.agreement import next_roster
 from protocol.agreement_messages import Certificate
 from protocol.identity import PeerId
-from protocol.peer_messages import Standing
 
 MAX_HISTORY = 10_000
 
@@ -56,10 +52,11 @@ class Lineage:
         """The swarm starts from the present state with the certificate's roster."""
         self.certificate = certificate
 
-    def append(self, position: Position, certificate: Certificate) -> None:
-        """The next round is complete."""
+    def append(self, position: Position, certificate: Certificate | None) -> None:
+        """The next round is complete; in gossip there is no certificate."""
         self._history[position.round] = position.base
-        self._certificates[position.round] = certificate
+        if certificate is not None:
+            self._certificates[position.round] = certificate
         while len(self._history) > MAX_HISTORY:
             self._history.popitem(last=False)
         while len(self._certificates) > 2:
@@ -67,7 +64,7 @@ class Lineage:
         self.position = position
         self.certificate = certificate
 
-    def replace(self, position: Position, certificate: Certificate) -> None:
+    def replace(self, position: Position, certificate: Certificate | None) -> None:
         """Another line's state was taken; what came after the common part is no longer ours."""
         for number in [number for number in self._history if number >= position.round]:
             del self._history[number]
@@ -89,58 +86,3 @@ class Lineage:
     def certificate_of(self, round_number: int) -> Certificate | None:
         """How a recent round ended, if it is still remembered."""
         return self._certificates.get(round_number)
-
-
-@dataclass(frozen=True, slots=True)
-class Rivals:
-    """Peers that stand on a state which this peer's does not descend from."""
-
-    target: Position
-    """The state that most of them hold, the later one of equals."""
-    holders: frozenset[PeerId]
-    count: int
-    """How many peers hold some foreign state."""
-
-
-def find_rivals(lineage: Lineage, standings: Mapping[PeerId, Standing]) -> Rivals | None:
-    """Who is ahead of this peer or on another line; None when nobody is."""
-    foreign = {
-        peer: Position(standing.round, standing.base)
-        for peer, standing in standings.items()
-        if not lineage.knows(standing.round, standing.base)
-        and (
-            standing.round >= lineage.position.round or standing.contributors > lineage.contributors
-        )
-    }
-    if not foreign:
-        return None
-    votes = Counter(foreign.values())
-    target = max(votes, key=lambda position: (votes[position], position.round, position.base))
-    holders = frozenset(peer for peer, position in foreign.items() if position == target)
-    return Rivals(target, holders, len(foreign))
-
-
-def should_take(
-    lineage: Lineage,
-    offered: Position,
-    certificate: Certificate,
-    *,
-    descends: bool,
-    supporters: int,
-    rivals: int,
-) -> bool:
-    """Whether to give the own state up for ``offered``.
-
-    ``descends``: its holders say that it came from ours. ``supporters``: how many of the ``rivals``
-    peers with a foreign state, or of those who voted for it, stand behind it. A single peer cannot
-    talk a peer into its own state while several others say something else.
-    """
-    if 2 * supporters < rivals:
-        return False
-    if descends:
-        return offered.round > lineage.position.round
-    theirs = (contributors_of(certificate), offered.round)
-    ours = (lineage.contributors, lineage.position.round)
-    if theirs != ours:
-        return theirs > ours
-    return offered.base < lineage.position.base

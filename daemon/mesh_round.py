@@ -1,15 +1,24 @@
-"""A round in which everyone's update goes to everyone, whole."""
+"""A round in which everyone's update reaches everyone, whole."""
 
-from daemon.agreed_round import AgreedRound
+from daemon.agreed_round import AgreedRound, RoundParts
 from daemon.exchange import Accepts, is_whole_model
 from daemon.status import Phase
 from ml.worker_messages import StateReady
 from protocol.agreement_messages import Outcome, UpdateRef
 from protocol.identity import PeerId
+from protocol.topology import Topology
 
 
 class MeshRound(AgreedRound):
-    """local steps → pseudo-gradient → offer to all → agree on the set → aggregate → next base."""
+    """local steps → pseudo-gradient → offer to all → agree on the set → aggregate → next base.
+
+    Where the swarm's topology is not full, a peer offers to its neighbours only, and passes on what
+    it got from others: no peer uploads more than its number of neighbours times all updates.
+    """
+
+    def __init__(self, parts: RoundParts) -> None:
+        super().__init__(parts)
+        self._topology = Topology.parse(parts.settings.topology)
 
     @property
     def _accepts(self) -> Accepts:
@@ -19,10 +28,21 @@ class MeshRound(AgreedRound):
     def _held(self) -> dict[PeerId, UpdateRef]:
         return self._parts.exchange.held()
 
+    def _share(self, expected: frozenset[PeerId]) -> None:
+        if self._topology.kind == "full":
+            self._offers.send(expected)
+            return
+        parts = self._parts
+        neighbours = self._topology.graph(expected, self.number)[parts.me]
+        for signer, ref in parts.exchange.held().items():
+            if signer != parts.me:
+                self._offers.pass_on(parts.exchange.offer_of(ref), signer)
+        self._offers.send(neighbours)
+
     async def _contribute(self) -> None:
         trained = await self._train()
         self._parts.set_phase(Phase.EXCHANGING)
-        self._offers.add(trained.update, sample_count=trained.sample_count, loss=trained.loss)
+        self._offers.add(trained.updates[0], sample_count=trained.sample_count, loss=trained.loss)
 
     async def _average(self, outcome: Outcome) -> StateReady:
         parts = self._parts

@@ -33,6 +33,7 @@ from daemon.speaker import Speaker
 from daemon.standings import Standings
 from daemon.state_dir import StateDir
 from daemon.status import HealthItem, Phase, RendezvousStatus, Status
+from daemon.succession import AgreedSuccession, GossipSuccession
 from daemon.switchboard import Switchboard
 from daemon.task_check import check_opened, check_options
 from daemon.task_worker import TaskWorker
@@ -361,7 +362,7 @@ class Peer:
             blobs=blobs,
             open_update=speaker.open_update,
             check_admission=self._check_admission,
-            check_content=lambda path, header: worker.check_update(path),
+            check_content=lambda path, header: worker.check_update(path, header.part, header.parts),
             send=speaker.send,
             spawn=lambda coroutine: _spawn(tasks, coroutine),
             on_change=self._wake,
@@ -369,8 +370,10 @@ class Peer:
             refusals=self._refusals,
             max_update_bytes=opened.max_update_bytes,
         )
+        gossips = statement.settings.exchange == "gossip"
         catch_up = CatchUp(
             lineage=lineage,
+            succession=GossipSuccession() if gossips else AgreedSuccession(),
             standings=standings,
             speaker=speaker,
             blobs=blobs,
@@ -393,6 +396,7 @@ class Peer:
             catch_up=catch_up,
             keep=certificates.keep,
             initial_root=statement.task.initial_state_digest,
+            model_bytes=opened.max_update_bytes,
             own_rounds=self._options.rounds,
             refusals=self._refusals,
             clock=self._clock,

@@ -17,7 +17,10 @@ from ml.worker_messages import (
     Blob,
     Contribution,
     Exported,
+    Neighbour,
     OpenTask,
+    PartResult,
+    Reduced,
     StateReady,
     TaskOpened,
     Trained,
@@ -88,12 +91,12 @@ class TaskWorker:
             restarted(Position(opened.round, opened.state.root))
             self._on_change()
 
-    async def train(self, round_number: int) -> Trained:
+    async def train(self, round_number: int, parts: int = 1) -> Trained:
         """Train a round. Raises :class:`WorkerError`."""
         self._finish_early = False
 
         async def ask() -> Trained:
-            training = asyncio.ensure_future(self._process.train(round_number))
+            training = asyncio.ensure_future(self._process.train(round_number, parts))
             try:
                 await asyncio.sleep(0)  # let the request go out before it is cut short
                 if self._finish_early:
@@ -110,21 +113,39 @@ class TaskWorker:
             self._finish_early = True
             self._process.request_finish()
 
-    async def check_update(self, path: Path) -> None:
+    async def check_update(self, path: Path, part: int = 0, parts: int = 1) -> None:
         """Return if the update in ``path`` is sound. Raises :class:`VerificationError`."""
-        await self._ask(lambda: self._process.check_update(path))
+        await self._ask(lambda: self._process.check_update(path, part, parts))
 
     async def apply(self, round_number: int, contributions: tuple[Contribution, ...]) -> StateReady:
         """Average a round's updates: the new state. Raises :class:`WorkerError`."""
+        return await self._advance(
+            round_number, lambda: self._process.apply(round_number, contributions)
+        )
 
-        async def ask() -> StateReady:
-            # A worker that died after its checkpoint was written has this round behind it.
-            if self.opened is not None and self.opened.round == round_number:
-                own: Blob = self.opened.state
-                return await self._process.load_state(round_number, Path(own.path), own.root)
-            return await self._process.apply(round_number, contributions)
+    async def reduce(
+        self, round_number: int, part: int, parts: int, contributions: tuple[Contribution, ...]
+    ) -> Reduced:
+        """Average one part of a round's updates. Raises :class:`WorkerError`."""
+        return await self._ask(
+            lambda: self._process.reduce(round_number, part, parts, contributions)
+        )
 
-        return await self._ask(ask)
+    async def apply_parts(
+        self, round_number: int, parts: int, results: tuple[PartResult, ...]
+    ) -> StateReady:
+        """Apply averaged parts: the new state. Raises :class:`WorkerError`."""
+        return await self._advance(
+            round_number, lambda: self._process.apply_parts(round_number, parts, results)
+        )
+
+    async def mix(
+        self, round_number: int, own_path: Path, neighbours: tuple[Neighbour, ...]
+    ) -> StateReady:
+        """Average the own parameters with neighbours': the new state."""
+        return await self._advance(
+            round_number, lambda: self._process.mix(round_number, own_path, neighbours)
+        )
 
     async def load_state(self, round_number: int, path: Path, root: bytes) -> StateReady:
         """Take over a state. Raises :class:`VerificationError` when it is not sound."""
@@ -133,6 +154,19 @@ class TaskWorker:
     async def export(self, path: Path) -> Exported:
         """Write the current model to ``path``. Raises :class:`WorkerError`."""
         return await self._ask(lambda: self._process.export(path))
+
+    async def _advance(
+        self, round_number: int, ask: Callable[[], Awaitable[StateReady]]
+    ) -> StateReady:
+        """Ask for a round's end; a worker that died after its checkpoint has it behind it."""
+
+        async def ask_once() -> StateReady:
+            if self.opened is not None and self.opened.round == round_number:
+                own: Blob = self.opened.state
+                return await self._process.load_state(round_number, Path(own.path), own.root)
+            return await ask()
+
+        return await self._ask(ask_once)
 
     async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
         for attempt in range(1, MAX_ATTEMPTS + 1):

@@ -11,17 +11,21 @@ from collections.abc import Callable
 from typing import Any
 
 from daemon.agreed_round import AgreedRound, RoundParts
+from daemon.allreduce_round import AllReduceRound
 from daemon.blob_service import BlobService
 from daemon.catch_up import CatchUp
 from daemon.clock import Clock
 from daemon.exchange import Exchange
+from daemon.exchange_choice import choose_exchange
 from daemon.gathering import Gathering
-from daemon.lineage import Lineage, Position, Rivals
+from daemon.gossip_round import GossipRound
+from daemon.lineage import Lineage, Position
 from daemon.mesh_round import MeshRound
 from daemon.refusals import Refusals
 from daemon.speaker import Speaker
 from daemon.standings import Standings
 from daemon.status import Phase
+from daemon.succession import Rivals
 from daemon.trainer import Trainer
 from ml.worker_messages import Blob, StateReady
 from protocol.agreement_messages import AgreementMessage, Certificate
@@ -63,12 +67,13 @@ class Training:
         catch_up: CatchUp,
         keep: Callable[[Certificate], None],
         initial_root: bytes,
+        model_bytes: int,
         own_rounds: int,
         refusals: Refusals,
         clock: Clock,
     ) -> None:
-        """``initial_root``: round 0's, by the swarm statement. ``own_rounds``: leave once that
-        round is complete; 0: stay."""
+        """``initial_root``: round 0's, by the swarm statement. ``model_bytes``: of an encoded
+        update. ``own_rounds``: leave once that round is complete; 0: stay."""
         self.lineage = lineage
         self.phase = Phase.STARTING
         self.last_state: StateReady | None = None
@@ -84,6 +89,7 @@ class Training:
         self._catch_up = catch_up
         self._keep = keep
         self._initial_root = initial_root
+        self._model_bytes = model_bytes
         self._own_rounds = own_rounds
         self._refusals = refusals
         self._clock = clock
@@ -92,7 +98,7 @@ class Training:
         self._said: Standing | None = None
         self._changed = asyncio.Event()
         self._interrupted = asyncio.Event()
-        self._round: AgreedRound | None = None
+        self._round: AgreedRound | GossipRound | None = None
         self._gathering: Gathering | None = None
         self._pending: list[tuple[PeerId, bytes]] = []
 
@@ -243,32 +249,45 @@ class Training:
             self.phase = Phase.FETCHING if self._worker.is_ready else Phase.STARTING
             while not self._can_train:
                 await self._next_change()
-        elif not self._started:
+        elif not self._started and not self._goes_on_alone:
             await self._gather()
         else:
             await self._run_round()
 
+    @property
+    def _goes_on_alone(self) -> bool:
+        """In gossip nothing has to be agreed on once the swarm is under way."""
+        return self._settings.exchange == "gossip" and self.lineage.position.round > 0
+
     async def _run_round(self) -> None:
-        round_ = self._round = MeshRound(
-            RoundParts(
-                me=self._me,
-                lineage=self.lineage,
-                settings=self._settings,
-                exchange=self._exchange,
-                worker=self._worker,
-                standings=self._standings,
-                speaker=self._speaker,
-                serve=self.serve,
-                keep=self._keep,
-                set_phase=self._set_phase,
-                clock=self._clock,
-            )
-        )
+        round_ = self._round = self._new_round()
         pending, self._pending = self._pending, []
         for peer, envelope in pending:
             self._receive_agreement(peer, envelope)
         self.last_state = await round_.run()
         self._announce_standing()
+
+    def _new_round(self) -> AgreedRound | GossipRound:
+        parts = RoundParts(
+            me=self._me,
+            lineage=self.lineage,
+            settings=self._settings,
+            exchange=self._exchange,
+            worker=self._worker,
+            standings=self._standings,
+            speaker=self._speaker,
+            serve=self.serve,
+            keep=self._keep,
+            set_phase=self._set_phase,
+            clock=self._clock,
+        )
+        match choose_exchange(self._settings, len(self.lineage.roster), self._model_bytes):
+            case "gossip":
+                return GossipRound(parts, self._initial_root)
+            case "allreduce":
+                return AllReduceRound(parts)
+            case _:
+                return MeshRound(parts)
 
     async def _gather(self) -> None:
         """Wait for peers on the same state, and start with them, or with those who have started."""

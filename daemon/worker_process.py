@@ -15,6 +15,7 @@ from daemon.worker_life import WorkerDiedError, WorkerLife
 from ml.worker_messages import (
     AbandonTraining,
     Apply,
+    ApplyParts,
     Checked,
     CheckUpdate,
     Contribution,
@@ -24,8 +25,13 @@ from ml.worker_messages import (
     Finished,
     FinishTraining,
     LoadState,
+    Mix,
+    Neighbour,
     OpenTask,
+    PartResult,
     Progress,
+    Reduce,
+    Reduced,
     StateReady,
     TaskOpened,
     Train,
@@ -117,9 +123,9 @@ class WorkerProcess:
         )
         return await self._ask(request, TaskOpened, OPEN_DEADLINE_S)
 
-    async def train(self, round_number: int) -> Trained:
+    async def train(self, round_number: int, parts: int = 1) -> Trained:
         """Train a round. Cancelling it ends the training without a result."""
-        request = Train(self._number(), round_number)
+        request = Train(self._number(), round_number, parts)
         try:
             return await self._ask(request, Trained, None)
         except asyncio.CancelledError:
@@ -134,13 +140,35 @@ class WorkerProcess:
         """The same, and wait until the worker has heard it."""
         await self._ask(FinishTraining(self._number()), Finished, WORK_DEADLINE_S)
 
-    async def check_update(self, path: Path) -> None:
+    async def check_update(self, path: Path, part: int = 0, parts: int = 1) -> None:
         """Return if the update in ``path`` is sound. Raises :class:`VerificationError`."""
-        await self._ask(CheckUpdate(self._number(), str(path)), Checked, WORK_DEADLINE_S)
+        request = CheckUpdate(self._number(), str(path), part, parts)
+        await self._ask(request, Checked, WORK_DEADLINE_S)
 
     async def apply(self, round_number: int, contributions: tuple[Contribution, ...]) -> StateReady:
         """Average a round's updates: the new state."""
         request = Apply(self._number(), round_number, contributions)
+        return await self._ask(request, StateReady, WORK_DEADLINE_S)
+
+    async def reduce(
+        self, round_number: int, part: int, parts: int, contributions: tuple[Contribution, ...]
+    ) -> Reduced:
+        """Average one part of a round's updates."""
+        request = Reduce(self._number(), round_number, part, parts, contributions)
+        return await self._ask(request, Reduced, WORK_DEADLINE_S)
+
+    async def apply_parts(
+        self, round_number: int, parts: int, results: tuple[PartResult, ...]
+    ) -> StateReady:
+        """Apply averaged parts: the new state."""
+        request = ApplyParts(self._number(), round_number, parts, results)
+        return await self._ask(request, StateReady, WORK_DEADLINE_S)
+
+    async def mix(
+        self, round_number: int, own_path: Path, neighbours: tuple[Neighbour, ...]
+    ) -> StateReady:
+        """Average the own parameters with neighbours': the new state."""
+        request = Mix(self._number(), round_number, str(own_path), neighbours)
         return await self._ask(request, StateReady, WORK_DEADLINE_S)
 
     async def load_state(self, round_number: int, path: Path, root: bytes) -> StateReady:

@@ -151,7 +151,7 @@ class Learner:
         return Trained(
             request=request.request,
             round=request.round,
-            update=blob,
+            updates=(blob,),
             sample_count=result.sample_count,
             steps=result.steps,
             loss=result.loss,

@@ -35,7 +35,7 @@ def train_alone(opening: OpenTask, rounds: int) -> StateReady:
         control = TrainingControl()
         learner.start_training(control)
         trained = learner.train(Train(0, round_number), control, lambda report: None)
-        own = Contribution("alone", trained.update.path, trained.sample_count)
+        own = Contribution("alone", trained.updates[0].path, trained.sample_count)
         state = learner.apply(Apply(0, round_number, (own,)))
     learner.close()
     if state is None:

@@ -54,6 +54,9 @@ class Train(Message, tag="train"):
 
     request: int
     round: int
+    parts: int = 1
+    """In how many parts the update is to come; part j is about the elements from P·j//n on of the
+    P elements of all tensors in the manifest's order."""
 
 
 class FinishTraining(Message, tag="finish_training"):
@@ -74,6 +77,8 @@ class CheckUpdate(Message, tag="check_update"):
 
     request: int
     path: str
+    part: int = 0
+    parts: int = 1
 
 
 class Contribution(Message):
@@ -93,6 +98,51 @@ class Apply(Message, tag="apply"):
     request: int
     round: int
     contributions: tuple[Contribution, ...]
+
+
+class Reduce(Message, tag="reduce"):
+    """Average what peers contributed to one part, weighted by samples, and encode the result."""
+
+    request: int
+    round: int
+    part: int
+    parts: int
+    contributions: tuple[Contribution, ...]
+
+
+class PartResult(Message):
+    """The average of one part, as its owner encoded it."""
+
+    part: int
+    path: str
+
+
+class ApplyParts(Message, tag="apply_parts"):
+    """Take the outer step with averaged parts, checkpoint, evaluate. Elements of parts that are
+    lacking stay as they are, their momentum too."""
+
+    request: int
+    round: int
+    parts: int
+    results: tuple[PartResult, ...]
+
+
+class Neighbour(Message):
+    """A partner's parameters, and what they weigh beside the own ones."""
+
+    peer_id: str
+    path: str
+    weight: float
+
+
+class Mix(Message, tag="mix"):
+    """Gossip: move from the own parameters (in ``own_path``) towards the neighbours', checkpoint,
+    evaluate."""
+
+    request: int
+    round: int
+    own_path: str
+    neighbours: tuple[Neighbour, ...]
 
 
 class LoadState(Message, tag="load_state"):
@@ -124,6 +174,9 @@ WorkerRequest = (
     | AbandonTraining
     | CheckUpdate
     | Apply
+    | Reduce
+    | ApplyParts
+    | Mix
     | LoadState
     | Export
     | Shutdown
@@ -157,7 +210,8 @@ class Trained(Message, tag="trained"):
 
     request: int
     round: int
-    update: Blob
+    updates: tuple[Blob, ...]
+    """One for each part."""
     sample_count: int
     steps: int
     loss: float
@@ -171,8 +225,17 @@ class Checked(Message, tag="checked"):
     request: int
 
 
+class Reduced(Message, tag="reduced"):
+    """A part is averaged (answer to Reduce)."""
+
+    request: int
+    update: Blob
+    sample_count: int
+    """Of all contributions together."""
+
+
 class StateReady(Message, tag="state_ready"):
-    """The worker now holds ``round``'s state (answer to Apply and LoadState)."""
+    """The worker now holds ``round``'s state (answer to Apply, ApplyParts, Mix and LoadState)."""
 
     request: int
     round: int
@@ -217,5 +280,5 @@ class Progress(Message, tag="progress"):
     samples_per_second: float
 
 
-WorkerReply = TaskOpened | Trained | Checked | StateReady | Exported | Finished | Failed
+WorkerReply = TaskOpened | Trained | Checked | Reduced | StateReady | Exported | Finished | Failed
 FromWorker = WorkerReply | Progress

@@ -102,8 +102,8 @@ class StateOffer(Message, tag="state_offer"):
     size_bytes: int
     leaves: tuple[bytes, ...]
     certificate: Certificate | None
-    """How the round that made it ended; the next roster follows from it. None for round 0's state
-    while nobody has started."""
+    """How the round that made it ended; the next roster follows from it. None in gossip, and for
+    round 0's state while nobody has started."""
     descends: bool
     """Whether the asker's state is one that the sender's came from."""
 

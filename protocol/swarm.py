@@ -41,6 +41,10 @@ class RoundSettings(Message):
     """``epochs``, ``steps`` or ``seconds``."""
     local_amount: float = 1.0
     exchange: str = "mesh"
+    """``mesh``, ``gossip``, ``allreduce``, or ``auto``: mesh or allreduce by roster and model."""
+    topology: str = "full"
+    """Who passes updates to whom in mesh, and who averages with whom in gossip
+    (protocol/topology.py)."""
     aggregation: str = "mean"
     compression: str = "none"
     outer_learning_rate: float = 1.0

@@ -45,7 +45,7 @@ def train(learner: Learner, round_number: int, control: TrainingControl | None =
 
 def apply(learner: Learner, round_number: int, updates: list[Trained]) -> StateReady:
     contributions = [
-        Contribution(f"peer {i}", update.update.path, update.sample_count)
+        Contribution(f"peer {i}", update.updates[0].path, update.sample_count)
         for i, update in enumerate(updates)
     ]
     return learner.apply(Apply(1, round_number, tuple(reversed(contributions))))
@@ -56,7 +56,7 @@ def run_rounds(learners: list[Learner], rounds: int) -> list[StateReady]:
     for round_number in range(1, rounds + 1):
         updates = [train(learner, round_number) for learner in learners]
         for update in updates:
-            learners[0].check_update(CheckUpdate(1, update.update.path))
+            learners[0].check_update(CheckUpdate(1, update.updates[0].path))
         states = [apply(learner, round_number, updates) for learner in learners]
     return states
 
@@ -124,7 +124,7 @@ def test_outer_momentum_is_that_of_torch_sgd_with_nesterov(make_opening: MakeOpe
     reference = torch.optim.SGD([parameter], lr=0.7, momentum=0.9, nesterov=True)
     for round_number in range(1, 4):
         update = train(learner, round_number)
-        gradient = safetensors.torch.load_file(update.update.path)[name]
+        gradient = safetensors.torch.load_file(update.updates[0].path)[name]
         parameter.grad = gradient
         reference.step()
         state = apply(learner, round_number, [update])
@@ -136,7 +136,7 @@ def test_outer_momentum_is_that_of_torch_sgd_with_nesterov(make_opening: MakeOpe
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_no_update_is_larger_than_announced(make_opening: MakeOpening, compression: str) -> None:
     learner = open_learner(make_opening(compression=compression))
-    update = train(learner, 1).update
+    update = train(learner, 1).updates[0]
     assert Path(update.path).stat().st_size == update.size_bytes == learner.opened.max_update_bytes
     assert apply(learner, 1, []).state.size_bytes <= learner.opened.max_state_bytes
 
@@ -189,9 +189,9 @@ def test_update_that_was_made_before_a_restart_is_not_made_again(
 def test_damaged_own_update_is_made_again(make_opening: MakeOpening) -> None:
     learner = open_learner(make_opening())
     before = train(learner, 1)
-    path = Path(before.update.path)
+    path = Path(before.updates[0].path)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    assert train(learner, 1).update == before.update
+    assert train(learner, 1).updates[0] == before.updates[0]
 
 
 def test_own_updates_do_not_pile_up(make_opening: MakeOpening, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_error_feedback_makes_up_for_what_was_not_sent(make_opening: MakeOpening
         update = train(learner, round_number)
         local = learner._model.state_dict()[name].numpy().reshape(-1)
         meant += base - local
-        with learner._codec.open(Path(update.update.path)) as file:
+        with learner._codec.open(Path(update.updates[0].path)) as file:
             last = file.read(spec, 0, spec.element_count).astype(np.float32)
         sent += last
         apply(learner, round_number, [update])
@@ -232,7 +232,7 @@ def test_left_over_of_an_update_that_was_not_committed_is_forgotten(
         if lose_first:
             train(learner, 1)
         apply(learner, 1, [])
-        return train(learner, 2).update.root
+        return train(learner, 2).updates[0].root
 
     assert second_update("a", lose_first=True) == second_update("b", lose_first=False)
 
@@ -289,7 +289,7 @@ def test_bad_state_is_refused_and_the_own_one_kept(
 def test_apply_of_another_round_or_of_nonsense_is_refused(make_opening: MakeOpening) -> None:
     learner = open_learner(make_opening())
     update = train(learner, 1)
-    path = update.update.path
+    path = update.updates[0].path
     with pytest.raises(WorkerError, match="the state is of round 0, not 4"):
         apply(learner, 5, [update])
     with pytest.raises(WorkerError, match="the state is of round 0, not 1"):
@@ -326,7 +326,7 @@ def test_abandoned_training_leaves_nothing(make_opening: MakeOpening) -> None:
     with pytest.raises(TrainingAbandonedError):
         train(learner, 1, control)
     untouched = train(open_learner(make_opening("other")), 1)
-    assert train(learner, 1).update.root == untouched.update.root
+    assert train(learner, 1).updates[0].root == untouched.updates[0].root
 
 
 def test_training_by_steps_and_by_seconds(make_opening: MakeOpening) -> None:

@@ -6,6 +6,7 @@ whose state is a few bytes, so that equal histories, and only they, give equal s
 import asyncio
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,17 @@ from daemon.lineage import Lineage, Position
 from daemon.refusals import Refusals
 from daemon.speaker import Speaker
 from daemon.standings import Standings
+from daemon.succession import AgreedSuccession, GossipSuccession
 from daemon.training import Training
-from ml.worker_messages import Blob, Contribution, StateReady, Trained
+from ml.worker_messages import (
+    Blob,
+    Contribution,
+    Neighbour,
+    PartResult,
+    Reduced,
+    StateReady,
+    Trained,
+)
 from protocol.agreement_messages import Certificate
 from protocol.codec import decode
 from protocol.errors import VerificationError
@@ -60,6 +70,13 @@ def make_blob(path: Path, content: bytes) -> Blob:
     return Blob(path=str(path), size_bytes=len(content), root=merkle_root(leaves), leaves=leaves)
 
 
+def _digest_of(contributions: tuple[Contribution, ...]) -> bytes:
+    digest = hashlib.sha256()
+    for one in sorted(contributions, key=lambda item: item.peer_id):
+        digest.update(Path(one.path).read_bytes() + str(one.sample_count).encode())
+    return digest.digest()
+
+
 class ToyTrainer:
     """A state that is the hash of all that went into it."""
 
@@ -72,6 +89,8 @@ class ToyTrainer:
         self.poison = b""
         """Goes into this peer's updates; others' checks refuse it."""
         self.applied: list[tuple[int, tuple[str, ...]]] = []
+        self.reduced: list[tuple[int, tuple[str, ...]]] = []
+        self.parts_applied: list[tuple[int, int, tuple[int, ...]]] = []
         self._directory = directory
         self._name = name
         self._size_bytes = size_bytes
@@ -80,7 +99,7 @@ class ToyTrainer:
     def state_blob(self) -> Blob:
         return make_blob(self._directory / f"{hashlib.sha256(self.state).hexdigest()}", self.state)
 
-    async def train(self, round_number: int) -> Trained:
+    async def train(self, round_number: int, parts: int = 1) -> Trained:
         self._finish.clear()
         began = asyncio.get_running_loop().time()
         try:
@@ -89,12 +108,16 @@ class ToyTrainer:
         except TimeoutError:
             pass  # trained to the end
         seconds = asyncio.get_running_loop().time() - began
-        content = f"{self._name} {round_number} ".encode() + self.state + self.poison
-        content = content.ljust(self._size_bytes, b".")
+        updates = []
+        for part in range(parts):
+            content = f"{self._name} {round_number} {part} ".encode() + self.state + self.poison
+            content = content.ljust(self._size_bytes // parts, b".")
+            path = self._directory / f"update-{round_number}-{part}"
+            updates.append(make_blob(path, content))
         return Trained(
             request=0,
             round=round_number,
-            update=make_blob(self._directory / f"update-{round_number}", content),
+            updates=tuple(updates),
             sample_count=max(1, int(seconds * 100)),
             steps=1,
             loss=0.5,
@@ -110,11 +133,40 @@ class ToyTrainer:
 
     async def apply(self, round_number: int, contributions: tuple[Contribution, ...]) -> StateReady:
         await asyncio.sleep(0.1)
-        digest = hashlib.sha256(self.state)
-        for one in sorted(contributions, key=lambda item: item.peer_id):
-            digest.update(Path(one.path).read_bytes() + str(one.sample_count).encode())
+        digest = hashlib.sha256(self.state + _digest_of(contributions))
         self.state = f"state {round_number} ".encode() + digest.digest()
         self.applied.append((round_number, tuple(sorted(one.peer_id for one in contributions))))
+        return self._ready(round_number)
+
+    async def reduce(
+        self, round_number: int, part: int, parts: int, contributions: tuple[Contribution, ...]
+    ) -> Reduced:
+        self.reduced.append((round_number, tuple(sorted(one.peer_id for one in contributions))))
+        content = b"reduced " + _digest_of(contributions)
+        path = self._directory / f"reduced-{round_number}-{part}"
+        count = sum(one.sample_count for one in contributions)
+        return Reduced(request=0, update=make_blob(path, content), sample_count=count)
+
+    async def apply_parts(
+        self, round_number: int, parts: int, results: tuple[PartResult, ...]
+    ) -> StateReady:
+        await asyncio.sleep(0.1)
+        digest = hashlib.sha256(self.state)
+        for one in sorted(results, key=lambda item: item.part):
+            digest.update(Path(one.path).read_bytes() + str(one.part).encode())
+        self.state = f"state {round_number} ".encode() + digest.digest()
+        self.parts_applied.append((round_number, parts, tuple(sorted(r.part for r in results))))
+        return self._ready(round_number)
+
+    async def mix(
+        self, round_number: int, own_path: Path, neighbours: tuple[Neighbour, ...]
+    ) -> StateReady:
+        await asyncio.sleep(0.1)
+        digest = hashlib.sha256(own_path.read_bytes())
+        for one in neighbours:
+            digest.update(Path(one.path).read_bytes())
+        self.state = f"state {round_number} ".encode() + digest.digest()
+        self.applied.append((round_number, tuple(one.peer_id for one in neighbours)))
         return self._ready(round_number)
 
     async def load_state(self, round_number: int, path: Path, root: bytes) -> StateReady:
@@ -190,6 +242,9 @@ class SimulatedPeer:
         lineage = Lineage(Position(0, state.root), None)
         catch_up = CatchUp(
             lineage=lineage,
+            succession=(
+                GossipSuccession() if swarm.settings.exchange == "gossip" else AgreedSuccession()
+            ),
             standings=self.standings,
             speaker=self.speaker,
             blobs=self.blobs,
@@ -212,6 +267,7 @@ class SimulatedPeer:
             catch_up=catch_up,
             keep=self.certificates.append,
             initial_root=swarm.initial_root,
+            model_bytes=size_bytes,
             own_rounds=0,
             refusals=self.refusals,
             clock=clock,
@@ -268,6 +324,7 @@ class SimulatedSwarm:
         self.settings = settings
         self.peers: dict[PeerId, SimulatedPeer] = {}
         self.initial_root = merkle_root(leaves_of([INITIAL]))
+        self.bulk_bytes_sent: Counter[PeerId] = Counter()
         self._directory = directory
         self._numbers = itertools.count(1)
         self._tasks: dict[PeerId, asyncio.Task[None]] = {}
@@ -372,6 +429,8 @@ class SimulatedSwarm:
         if target not in self.connected(source):
             return False
         delay_s = CHUNK_S if bulk else LATENCY_S
+        if bulk:
+            self.bulk_bytes_sent[source] += len(data)
         asyncio.get_running_loop().call_later(delay_s, self._deliver, source, target, data, bulk)
         return True
 

@@ -1,0 +1,96 @@
+"""A round in which each peer averages one part of the model: reduce-scatter, then all-gather.
+
+Everyone in the roster owns one part. A peer sends each part of its update to the part's owner, the
+owner averages what it got and sends the result to all, so a peer sends about twice the model,
+however many they are (Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms", 2009). What is
+agreed on is the set of averaged parts: one that a majority did not get is dropped by all, so a
+member that dies costs its part and not the round.
+
+Trust: the owner of a part can put anything within the model's bounds into it. Robust aggregation
+needs mesh or gossip.
+"""
+
+from daemon.agreed_round import AgreedRound, RoundParts
+from daemon.exchange import Accepts
+from daemon.status import Phase
+from ml.worker_messages import PartResult, StateReady
+from protocol.agreement_messages import Outcome, UpdateRef
+from protocol.identity import PeerId
+from protocol.peer_messages import UpdateHeader
+
+
+class AllReduceRound(AgreedRound):
+    """local steps → parts to their owners → averages to all → agree on the parts → next base."""
+
+    def __init__(self, parts: RoundParts) -> None:
+        super().__init__(parts)
+        self._owners = sorted(self._roster)
+        self._own_part = self._owners.index(parts.me) if parts.me in self._roster else None
+        self._collecting = self._new_clock()
+
+    @property
+    def _accepts(self) -> Accepts:
+        def accepts(signer: PeerId, header: UpdateHeader) -> bool:
+            if header.parts != len(self._owners) or not 0 <= header.part < header.parts:
+                return False
+            if header.reduced:
+                return self._owners[header.part] == signer
+            return header.part == self._own_part
+
+        return accepts
+
+    @property
+    def _held(self) -> dict[PeerId, UpdateRef]:
+        return self._parts.exchange.held(reduced=True)
+
+    def _signers(self, expected: frozenset[PeerId]) -> frozenset[PeerId]:
+        return expected & self._roster
+
+    def _should_hurry(self, now: float) -> bool:
+        return self._collecting.should_hurry(now) or super()._should_hurry(now)
+
+    def _next_moment(self, now: float) -> float | None:
+        moments = (super()._next_moment(now), self._collecting.get_timer(now))
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _observe(self, now: float) -> None:
+        contributed = frozenset(self._parts.exchange.held())
+        self._collecting.update(expected=self._expected(), held=contributed, now=now)
+        super()._observe(now)
+
+    async def _contribute(self) -> None:
+        parts = self._parts
+        count = len(self._owners)
+        trained = await self._train(count)
+        parts.set_phase(Phase.EXCHANGING)
+        for part, (owner, update) in enumerate(zip(self._owners, trained.updates, strict=True)):
+            self._offers.add(
+                update,
+                sample_count=trained.sample_count,
+                loss=trained.loss,
+                part=part,
+                parts=count,
+                audience=owner,
+            )
+        if self._own_part is None:
+            return
+        while not self._collecting.should_close(now := parts.clock.monotonic()):
+            await self._wait_for_change(self._collecting.get_timer(now))
+        contributions = parts.exchange.contributions(parts.exchange.held().values())
+        reduced = await parts.worker.reduce(self.number, self._own_part, count, contributions)
+        self._offers.add(
+            reduced.update,
+            sample_count=reduced.sample_count,
+            loss=trained.loss,
+            part=self._own_part,
+            parts=count,
+            reduced=True,
+        )
+
+    async def _average(self, outcome: Outcome) -> StateReady:
+        parts = self._parts
+        results = tuple(
+            PartResult(part=update.header.part, path=str(path))
+            for update, path in parts.exchange.paths(outcome.updates)
+        )
+        return await parts.worker.apply_parts(self.number, len(self._owners), results)

@@ -1,0 +1,305 @@
+"""The worker as a real process over a real socket pair."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import pytest_asyncio
+import torch
+import uvloop
+
+from daemon.worker_process import WorkerDiedError, WorkerProcess
+from ml.learner import Learner
+from ml.train import TrainingControl
+from ml.worker_messages import Apply, Contribution, OpenTask, Progress, Train, Trained
+from protocol.codec import encode
+from protocol.errors import ConfigError, VerificationError, WorkerError
+from tests.ml.conftest import TINY_TASK, MakeOpening
+
+ROOT = Path(__file__).parents[2]
+ENDLESS: dict[str, Any] = {"local_unit": "seconds", "local_amount": 3600.0}
+
+in_shared_loop = pytest.mark.asyncio(loop_scope="module")
+
+
+class Watched(NamedTuple):
+    """A worker, an event that is set by progress, and all that was reported."""
+
+    worker: WorkerProcess
+    progress: asyncio.Event
+    reports: list[Progress]
+
+
+@contextlib.asynccontextmanager
+async def watched() -> AsyncIterator[Watched]:
+    progress = asyncio.Event()
+    reports: list[Progress] = []
+
+    def note(report: Progress) -> None:
+        reports.append(report)
+        progress.set()
+
+    async with WorkerProcess(on_progress=note) as worker:
+        yield Watched(worker, progress, reports)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared() -> AsyncIterator[Watched]:
+    """One process for the tests that do not end it, since a start takes seconds.
+
+    A task of its own holds it: a context has to be left by the task that entered it.
+    """
+    ready: asyncio.Future[Watched] = asyncio.get_running_loop().create_future()
+    done = asyncio.Event()
+
+    async def hold() -> None:
+        async with watched() as one:
+            ready.set_result(one)
+            await done.wait()
+
+    holder = asyncio.create_task(hold())
+    yield await ready
+    done.set()
+    await holder
+
+
+@contextlib.asynccontextmanager
+async def training(watched: Watched, round_number: int = 1) -> AsyncIterator[asyncio.Task[Trained]]:
+    """A training that has done its first step."""
+    watched.progress.clear()
+    task = asyncio.create_task(watched.worker.train(round_number))
+    try:
+        await watched.progress.wait()
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def own(trained: Trained) -> tuple[Contribution, ...]:
+    return (Contribution("me", trained.updates[0].path, trained.sample_count),)
+
+
+@in_shared_loop
+async def test_rounds_over_the_wire_are_those_of_the_learner(
+    shared: Watched, make_opening: MakeOpening, tmp_path: Path
+) -> None:
+    worker, _, reports = shared
+    reports.clear()
+    learner = Learner(make_opening("inside"), device=torch.device("cpu"), clock=time.monotonic)
+    opening = await worker.open_task(make_opening("outside"))
+    assert opening.initial_root == learner.opened.initial_root
+    assert opening.suggestion.local_amount == 20
+    for round_number in (1, 2):
+        trained = await worker.train(round_number)
+        await worker.check_update(Path(trained.updates[0].path))
+        state = await worker.apply(round_number, own(trained))
+        expected = learner.train(Train(0, round_number), TrainingControl(), lambda step: None)
+        assert trained.updates[0].root == expected.update.root
+        applied = learner.apply(Apply(0, round_number, own(expected)))
+        assert state.state.root == applied.state.root
+        again = await worker.load_state(round_number, Path(state.state.path), state.state.root)
+        assert (again.accuracy, again.state.root) == (state.accuracy, state.state.root)
+    exported = await worker.export(tmp_path / "model.safetensors")
+    assert exported.size_bytes == (tmp_path / "model.safetensors").stat().st_size
+    assert {report.round for report in reports} == {1, 2}
+    assert reports[0].samples_per_second > 0
+
+
+@in_shared_loop
+async def test_requests_are_answered_while_it_trains(
+    shared: Watched, make_opening: MakeOpening, tmp_path: Path
+) -> None:
+    worker = shared.worker
+    (tmp_path / "bad").write_bytes(b"\x80\x04")
+    await worker.open_task(make_opening(**ENDLESS))
+    async with training(shared) as task:
+        with pytest.raises(VerificationError, match="pickle"):
+            await worker.check_update(tmp_path / "bad")
+        assert (await worker.export(tmp_path / "model.safetensors")).round == 0
+        assert not task.done()
+        await worker.finish_training()
+        trained = await task
+    assert trained.steps >= 1
+    assert (await worker.apply(1, own(trained))).round == 1
+
+
+@in_shared_loop
+async def test_finish_that_comes_right_after_the_train_is_heard(
+    shared: Watched, make_opening: MakeOpening
+) -> None:
+    await shared.worker.open_task(make_opening(**ENDLESS))
+    task = asyncio.create_task(shared.worker.train(1))
+    await asyncio.sleep(0)
+    shared.worker.request_finish()
+    assert (await task).steps >= 1
+
+
+@in_shared_loop
+async def test_cancelled_training_ends_and_leaves_nothing(
+    shared: Watched, make_opening: MakeOpening, tmp_path: Path
+) -> None:
+    await shared.worker.open_task(make_opening(**ENDLESS))
+    async with training(shared) as task:
+        task.cancel()
+        await asyncio.wait([task])
+    async with training(shared) as task:
+        assert list((tmp_path / "peer" / "spool").iterdir()) == []
+        shared.worker.request_finish()
+        assert (await task).steps >= 1
+
+
+@in_shared_loop
+async def test_new_state_ends_the_training_on_the_old_one(
+    shared: Watched, make_opening: MakeOpening
+) -> None:
+    await shared.worker.open_task(make_opening(**ENDLESS))
+    async with training(shared) as task:
+        assert (await shared.worker.apply(1, ())).round == 1
+        with pytest.raises(WorkerError, match="the training was abandoned"):
+            await task
+    async with training(shared, 2) as task:
+        assert not task.done()
+
+
+@in_shared_loop
+async def test_worker_ignores_ctrl_c_and_is_nicer_than_the_daemon(
+    shared: Watched, make_opening: MakeOpening
+) -> None:
+    os.kill(shared.worker.pid, signal.SIGINT)
+    assert (await shared.worker.open_task(make_opening())).round == 0
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, shared.worker.pid) == min(here + 5, 19)
+
+
+@in_shared_loop
+async def test_config_errors_come_through_and_the_worker_lives(
+    shared: Watched, make_opening: MakeOpening, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = tmp_path / "loud.py"
+    task.write_text('print("\\x1b[31mred")\n' + TINY_TASK.read_text().replace("def loss", "def x"))
+    with caplog.at_level(logging.INFO, logger="p2pd.worker"):
+        with pytest.raises(ConfigError, match=r"loud\.py: it has no function loss\(\)"):
+            await shared.worker.open_task(make_opening(task=str(task)))
+        with pytest.raises(WorkerError, match="no task is open"):
+            await shared.worker.train(1)
+        with pytest.raises(ConfigError, match="aggregation 'mode'"):
+            await shared.worker.open_task(make_opening(aggregation="mode"))
+        assert (await shared.worker.open_task(make_opening())).round == 0
+    assert "\\x1b[31mred" in caplog.text
+
+
+async def test_killed_worker_fails_what_waits_and_goes_on_from_its_checkpoint(
+    make_opening: MakeOpening,
+) -> None:
+    opening = make_opening(**ENDLESS)
+    async with watched() as one:
+        worker = one.worker
+        await worker.open_task(opening)
+        state = await worker.apply(1, ())
+        async with training(one, 2) as task:
+            os.kill(worker.pid, signal.SIGKILL)
+            with pytest.raises(WorkerDiedError, match="worker died: signal 9"):
+                await task
+        assert await worker.wait_died() == "worker died: signal 9"
+        with pytest.raises(WorkerDiedError, match="signal 9"):
+            await worker.export(Path("/nowhere"))
+        worker.request_finish()  # to nobody, which does no harm
+        await worker.restart()
+        reopened = await worker.open_task(opening)
+        assert (reopened.round, reopened.state.root) == (1, state.state.root)
+        async with training(one, 2) as task:
+            assert not task.done()
+
+
+async def test_worker_that_trains_ends_when_told_to(make_opening: MakeOpening) -> None:
+    async with watched() as one:
+        await one.worker.open_task(make_opening(**ENDLESS))
+        async with training(one) as task:
+            await one.worker.shutdown()
+            with pytest.raises(WorkerDiedError, match="exit code 0"):
+                await task
+            assert not is_running(one.worker.pid)
+
+
+TRAIN_ENDLESSLY = """
+import asyncio, sys
+from daemon.worker_process import WorkerProcess
+from ml.worker_messages import OpenTask
+from protocol.codec import decode
+
+async def main():
+    opening = decode(bytes.fromhex(sys.argv[1]), OpenTask)
+    async with WorkerProcess(on_progress=lambda report: print(worker.pid, flush=True)) as worker:
+        await worker.open_task(opening)
+        await worker.train(1)
+
+asyncio.run(main())
+"""
+
+
+def test_killed_daemon_leaves_no_worker_behind(make_opening: MakeOpening) -> None:
+    opening = encode(make_opening(**ENDLESS)).hex()
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", TRAIN_ENDLESSLY, opening],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert daemon.stdout is not None
+    worker_pid = int(daemon.stdout.readline())
+    assert is_running(worker_pid)
+    daemon.kill()
+    # The worker holds the other end of its output; this ends when it is gone.
+    daemon.communicate(timeout=30)
+    deadline = time.monotonic() + 10
+    while is_running(worker_pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_running(worker_pid)
+
+
+async def test_stopped_worker_is_killed_with_its_context(make_opening: MakeOpening) -> None:
+    async with WorkerProcess() as worker:
+        os.kill(worker.pid, signal.SIGSTOP)
+    assert not is_running(worker.pid)
+
+
+async def test_training_that_hangs_is_killed(make_opening: MakeOpening, tmp_path: Path) -> None:
+    task = tmp_path / "hangs.py"
+    hang = "    if outputs.requires_grad:\n        time.sleep(3600)\n"
+    source = TINY_TASK.read_text().replace("import torch\n", "import time\n\nimport torch\n", 1)
+    loss = "def loss(outputs, targets):\n"
+    task.write_text(source.replace(loss, loss + hang))
+    async with WorkerProcess(stall_deadline_s=1) as worker:
+        await worker.open_task(make_opening(task=str(task)))
+        with pytest.raises(WorkerDiedError, match="the training made no progress for 1 s"):
+            await worker.train(1)
+        assert await worker.wait_died() == "the training made no progress for 1 s"
+
+
+def test_it_works_under_uvloop() -> None:
+    async def scenario() -> int:
+        async with WorkerProcess() as worker:
+            with pytest.raises(WorkerError, match="no task is open"):
+                await worker.train(1)
+            return worker.pid
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert not is_running(runner.run(scenario()))
