@@ -1,0 +1,218 @@
+"""Relays and clients on loopback, with real sockets."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import TypeVar, cast
+
+import zmq
+
+from protocol.identity import Identity, PeerId
+from protocol.relay_messages import (
+    FrameKind,
+    FromClient,
+    FromRelay,
+    decode_from_relay,
+    encode_control,
+)
+from protocol.uri import HostPort, ServerUri
+from relay.client import IncomingCall, RelayClient, RelayState
+from relay.client_link import RelayLink
+from relay.limits import RelayLimits
+from relay.server import serve_relay
+from transport.curve import CurveKeys, key_to_z85
+
+ANY_PORT = HostPort("127.0.0.1", 0)
+SWARM = b"s" * 32
+
+M = TypeVar("M", bound=FromRelay)
+
+
+async def eventually(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+    """Return as soon as ``condition()`` holds."""
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 — conditions are of many kinds, few have an event.
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def serving(
+    state_dir: Path, listen: HostPort = ANY_PORT, *, limits: RelayLimits | None = None
+) -> AsyncIterator[ServerUri]:
+    """A relay in this process."""
+    ready: asyncio.Future[ServerUri] = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+    serve = asyncio.create_task(
+        serve_relay(
+            listen, state_dir, limits=limits or RelayLimits(), on_ready=ready.set_result, stop=stop
+        )
+    )
+    try:
+        await asyncio.wait((serve, ready), return_when=asyncio.FIRST_COMPLETED)
+        if serve.done():
+            await serve
+        yield ready.result()
+    finally:
+        stop.set()
+        await serve
+
+
+RELAY_SCRIPT = """
+import asyncio, logging, sys
+from pathlib import Path
+from protocol.uri import HostPort
+from relay.limits import RelayLimits
+from relay.server import serve_relay
+
+logging.basicConfig(level=logging.INFO)
+asyncio.run(serve_relay(
+    HostPort.parse(sys.argv[1], any_port=True), Path(sys.argv[2]), limits=RelayLimits(),
+    on_ready=lambda uri: print(uri, flush=True), stop=asyncio.Event(),
+))
+"""
+
+
+class RelayProcess:
+    """A relay in a process of its own, to be watched and killed."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._listen = ANY_PORT
+
+    async def start(self) -> ServerUri:
+        """Start, or start again at the same address."""
+        self._process = subprocess.Popen(  # noqa: ASYNC220 — it only has to start.
+            [sys.executable, "-c", RELAY_SCRIPT, str(self._listen), str(self._state_dir)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)},
+        )
+        assert self._process.stdout is not None
+        uri = ServerUri.parse((await asyncio.to_thread(self._process.stdout.readline)).strip())
+        self._listen = uri.address
+        return uri
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def rss_bytes(self) -> int:
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass
+class LinkEnd:
+    """A link, and what came of it."""
+
+    link: RelayLink
+    frames: list[bytes] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    room: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.link.on_frame = self.frames.append
+        self.link.on_close = self.closed.append
+        self.link.on_writable = self.room.set
+        self.link.start()
+
+    async def send_all(self, frames: list[bytes]) -> None:
+        for frame in frames:
+            while not self.link.send(frame):
+                assert self.link.is_open
+                self.room.clear()
+                await self.room.wait()
+
+
+@dataclass
+class LivePeer:
+    """Keys, a client, and the links that others opened to it."""
+
+    client: RelayClient
+    identity: Identity
+    curve: CurveKeys
+    incoming: list[LinkEnd]
+    knows: dict[bytes, PeerId]
+    """Whom it talks to: identities by CURVE key."""
+    states: list[RelayState]
+
+    async def ready(self) -> None:
+        await eventually(lambda: self.client.state is RelayState.READY)
+
+    async def link_to(self, other: "LivePeer") -> tuple[LinkEnd, LinkEnd]:
+        """An open link: this peer's end, and the other's."""
+        other.knows[self.curve.public] = self.identity.peer_id
+        before = len(other.incoming)
+        link = await self.client.open_link(
+            SWARM, other.identity.peer_id, curve_key=other.curve.public
+        )
+        await eventually(lambda: len(other.incoming) > before)
+        return LinkEnd(link), other.incoming[-1]
+
+
+@asynccontextmanager
+async def connected(
+    uri: ServerUri, *, curve: CurveKeys | None = None, identity: Identity | None = None
+) -> AsyncIterator[LivePeer]:
+    """A client of the relay, not necessarily taken in yet."""
+    identity = identity or Identity.generate()
+    curve = curve or CurveKeys.generate()
+    incoming: list[LinkEnd] = []
+    knows: dict[bytes, PeerId] = {}
+    states: list[RelayState] = []
+
+    async def decide(call: IncomingCall) -> PeerId | None:
+        return knows.get(call.curve_key)
+
+    def take(link: RelayLink) -> None:
+        incoming.append(LinkEnd(link))
+
+    async with RelayClient(
+        uri, identity, curve, on_call=decide, on_link=take, on_state_change=states.append
+    ) as client:
+        yield LivePeer(client, identity, curve, incoming, knows, states)
+
+
+class RawSocket:
+    """A bare ZeroMQ socket at the relay, in the hands of someone who keeps no rules."""
+
+    def __init__(self, uri: ServerUri, *, queue_messages: int = 1000) -> None:
+        self.curve = CurveKeys.generate()
+        self._context = zmq.Context()
+        self.socket = self._context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RCVHWM, queue_messages)
+        self.socket.setsockopt(zmq.RCVBUF, 16 * 1024)
+        self.socket.setsockopt(zmq.CURVE_SERVERKEY, key_to_z85(uri.key))
+        self.socket.setsockopt(zmq.CURVE_PUBLICKEY, self.curve.public_z85)
+        self.socket.setsockopt(zmq.CURVE_SECRETKEY, self.curve.secret_z85)
+        self.socket.connect(uri.address.zmq_endpoint)
+
+    def __enter__(self) -> "RawSocket":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+        self._context.term()
+
+    def say(self, message: FromClient) -> None:
+        self.socket.send(encode_control(message))
+
+    async def expect(self, kind: type[M] | UnionType) -> M:
+        """The next message of this kind (or of one of these); all else is let go."""
+        while True:
+            frame = await self.receive()
+            if frame[0] == FrameKind.CONTROL:
+                message = decode_from_relay(frame)
+                if isinstance(message, kind):
+                    return cast(M, message)
+
+    async def receive(self) -> bytes:
+        await eventually(lambda: bool(self.socket.poll(0)))
+        return self.socket.recv(zmq.NOBLOCK)
