@@ -25,7 +25,7 @@ class AsyncSocket:
         limits: SocketLimits,
         *,
         on_frames: Callable[[Sequence[zmq.Frame]], None],
-        on_event: Callable[[SocketEvent, int], None],
+        on_event: Callable[[SocketEvent, int, str], None],
     ) -> None:
         """``on_frames`` gets each message; ``on_event`` what the monitor reports beside it."""
         self._loop = asyncio.get_running_loop()
@@ -66,10 +66,10 @@ class AsyncSocket:
     def _receive_one(self) -> None:
         self._on_frames(self.socket.recv_multipart(zmq.NOBLOCK, copy=False))
 
-    def _handle_event(self, event: SocketEvent, value: int) -> None:
+    def _handle_event(self, event: SocketEvent, value: int, endpoint: str) -> None:
         if event in (SocketEvent.ACCEPTED, SocketEvent.CONNECTED):
             self.connections.opened(value)
-        self._on_event(event, value)
+        self._on_event(event, value, endpoint)
 
     def _sweep(self) -> None:
         self._timer = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)

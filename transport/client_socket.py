@@ -35,7 +35,7 @@ class LinkEvent(enum.Enum):
     """The other side's ZAP said no; libzmq does not try again."""
 
 
-_LINK_EVENTS = {
+LINK_EVENTS = {
     SocketEvent.READY: LinkEvent.CONNECTED,
     SocketEvent.CLOSED: LinkEvent.UNREACHABLE,
     SocketEvent.DISCONNECTED: LinkEvent.DISCONNECTED,
@@ -139,9 +139,9 @@ class ClientSocket:
         elif self._on_message is not None:
             self._on_message(frames[0].bytes)
 
-    def _handle_event(self, event: SocketEvent, value: int) -> None:
+    def _handle_event(self, event: SocketEvent, value: int, _endpoint: str) -> None:
         if event is SocketEvent.DISCONNECTED:
             self._inner.connections.closed(value)
-        link_event = _LINK_EVENTS.get(event)
+        link_event = LINK_EVENTS.get(event)
         if link_event is not None:
             self._on_link_event(link_event)

@@ -166,7 +166,7 @@ class ServerSocket:
         elif self._on_message is not None:
             self._on_message(route, curve_key, remote_ip, frame.bytes)
 
-    def _handle_event(self, event: SocketEvent, value: int) -> None:
+    def _handle_event(self, event: SocketEvent, value: int, _endpoint: str) -> None:
         match event:
             case SocketEvent.DISCONNECTED:
                 self._report_gone(self._inner.connections.closed(value))

@@ -26,7 +26,8 @@ class SocketEvent(enum.IntEnum):
 
 
 class SocketMonitor:
-    """Calls ``on_event(event, value)``; the value is a file descriptor or an error code.
+    """Calls ``on_event(event, value, endpoint)``; the value is a file descriptor or an error code,
+    the endpoint the one that was connected or bound, as it was given.
 
     Not asked for: "accept failed". While file descriptors are short, libzmq repeats that in a busy
     loop, and its thread blocks when nobody takes the events away fast enough.
@@ -37,7 +38,7 @@ class SocketMonitor:
         loop: asyncio.AbstractEventLoop,
         context: "zmq.Context[zmq.Socket[bytes]]",
         socket: zmq.Socket[bytes],
-        on_event: Callable[[SocketEvent, int], None],
+        on_event: Callable[[SocketEvent, int, str], None],
     ) -> None:
         self._socket = socket
         self._on_event = on_event
@@ -64,4 +65,6 @@ class SocketMonitor:
 
     def _receive_one(self) -> None:
         message = parse_monitor_message(self._events.recv_multipart(zmq.NOBLOCK))
-        self._on_event(SocketEvent(message["event"]), message["value"])
+        self._on_event(
+            SocketEvent(message["event"]), message["value"], message["endpoint"].decode()
+        )

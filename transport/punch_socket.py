@@ -1,0 +1,134 @@
+"""The socket that two peers connect to each other with: a ZeroMQ DEALER with CURVE that tries many
+candidate pairs at once, each a TCP connection from a chosen local port.
+
+When both sides connect at the same moment through NATs that drop what nobody asked for, TCP's
+simultaneous open (RFC 9293 section 3.5) makes one connection of the two attempts. The CURVE roles
+do not depend on who connects. libzmq sets SO_REUSEADDR, so the local port may be one that other
+sockets connect from too, but not one that somebody listens on.
+
+More than one pair may come through. Messages then go over all of them, so whoever uses the socket
+has to bear reordering, and drops all but one.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import zmq
+
+from protocol.errors import TransportError
+from protocol.uri import HostPort
+from transport.async_socket import AsyncSocket
+from transport.client_socket import LINK_EVENTS, LinkEvent
+from transport.socket_monitor import SocketEvent
+from transport.socket_options import CurveRole, SocketLimits
+
+
+@dataclass(frozen=True, slots=True)
+class CandidatePair:
+    """A local endpoint to connect from, and a remote one to connect to; IP addresses both."""
+
+    local: HostPort
+    remote: HostPort
+
+    @property
+    def zmq_endpoint(self) -> str:
+        """As ZeroMQ writes it."""
+        return f"{self.local.zmq_endpoint};{self.remote}"
+
+
+class PunchSocket:
+    """A DEALER without any connection at first. An async context manager.
+
+    Messages go to ``on_message``; ``on_event`` is told what becomes of each pair. A pair that is
+    refused or cut is tried again after ``retry_s`` until it is dropped.
+    """
+
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        role: CurveRole,
+        limits: SocketLimits,
+        *,
+        on_message: Callable[[bytes], None],
+        on_event: Callable[[LinkEvent, CandidatePair], None],
+        retry_s: float,
+    ) -> None:
+        self._context = context
+        self._role = role
+        self._limits = limits
+        self._on_message = on_message
+        self._on_link_event = on_event
+        self._retry_s = retry_s
+        self._pairs: dict[str, CandidatePair] = {}
+
+    async def __aenter__(self) -> "PunchSocket":
+        self._inner = AsyncSocket(
+            self._context,
+            zmq.DEALER,
+            self._role,
+            self._limits,
+            on_frames=self._receive,
+            on_event=self._handle_event,
+        )
+        # With the default, libzmq adds as much again by chance: two sides that are refused at the
+        # same time are not to miss each other for ever.
+        self._inner.socket.setsockopt(zmq.RECONNECT_IVL, max(1, round(self._retry_s * 1000)))
+        # Nothing is queued for a pair before its handshake is done.
+        self._inner.socket.setsockopt(zmq.IMMEDIATE, 1)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._inner.close()
+
+    @property
+    def pairs(self) -> tuple[CandidatePair, ...]:
+        """Those that are tried or connected, in the order in which they were begun."""
+        return tuple(self._pairs.values())
+
+    def connect(self, pair: CandidatePair) -> None:
+        """Try ``pair`` from now on. Raises :class:`TransportError` when libzmq rejects it."""
+        endpoint = pair.zmq_endpoint
+        if endpoint in self._pairs:
+            return
+        try:
+            self._inner.socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            raise TransportError(f"cannot connect to {endpoint}: {error.strerror}") from error
+        self._pairs[endpoint] = pair
+
+    def drop(self, pair: CandidatePair) -> None:
+        """Give ``pair`` up, and its connection if it has one."""
+        if self._pairs.pop(pair.zmq_endpoint, None) is not None:
+            self._inner.socket.disconnect(pair.zmq_endpoint)
+
+    def send(self, frame: bytes) -> bool:
+        """Queue ``frame``, without ever waiting. False: not connected, or the queue is full."""
+        try:
+            self._inner.send((frame,))
+        except zmq.Again:
+            return False
+        return True
+
+    def _receive(self, frames: Sequence[zmq.Frame]) -> None:
+        descriptor = int(frames[-1].get(zmq.SRCFD))
+        route = descriptor.to_bytes(4, "big")
+        if self._inner.is_open(descriptor):
+            self._inner.connections.delivered(descriptor, route)
+        if len(frames) == 1:
+            self._on_message(frames[0].bytes)
+        else:
+            self._inner.connections.disconnect(route, "multipart")
+
+    def _handle_event(self, event: SocketEvent, value: int, endpoint: str) -> None:
+        if event is SocketEvent.DISCONNECTED:
+            self._inner.connections.closed(value)
+        link_event = LINK_EVENTS.get(event)
+        pair = self._pairs.get(endpoint)
+        if link_event is not None and pair is not None:
+            self._on_link_event(link_event, pair)
