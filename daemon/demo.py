@@ -239,7 +239,7 @@ class Demo:
 
     async def _train(self, peers: list[Child]) -> list[Status]:
         """Watch until every peer has all rounds; their last statuses."""
-        self._view.step("training together")
+        self._view.step("the peers load the task, then train together")
         try:
             async with asyncio.TaskGroup() as group:
                 ends = [group.create_task(_fail_when_ended(peer)) for peer in peers]

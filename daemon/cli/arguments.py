@@ -50,7 +50,7 @@ def add_command(
 
 def add_state_dir(parser: argparse.ArgumentParser, purpose: str) -> None:
     """``--state-dir DIR``."""
-    parser.add_argument("--state-dir", type=directory, metavar="DIR", help=purpose)
+    parser.add_argument("--state-dir", type=absolute_path, metavar="DIR", help=purpose)
 
 
 def add_running_state_dir(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +74,7 @@ def add_log_level(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def directory(text: str) -> Path:
+def absolute_path(text: str) -> Path:
     """An absolute path; ``~`` is expanded. It need not exist."""
     if not text:
         raise argparse.ArgumentTypeError("is empty")

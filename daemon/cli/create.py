@@ -72,7 +72,7 @@ def add_commands(commands: "Commands") -> None:
     arguments.add_state_dir(parser, "where the founder's key is kept (default: as for 'p2pd join')")
     parser.add_argument(
         "--data-dir",
-        type=arguments.directory,
+        type=arguments.absolute_path,
         metavar="DIR",
         help="where the task's data are (default: $P2PD_DATA_DIR, or the task's usual place)",
     )

@@ -55,13 +55,13 @@ def add_commands(commands: "Commands") -> None:
     )
     parser.add_argument(
         "--data-dir",
-        type=arguments.directory,
+        type=arguments.absolute_path,
         metavar="DIR",
         help="where the task's data are (default: $P2PD_DATA_DIR, or the task's usual place)",
     )
     parser.add_argument(
         "--keep",
-        type=arguments.directory,
+        type=arguments.absolute_path,
         metavar="DIR",
         help="put logs, checkpoints and each peer's exported model here and leave them",
     )

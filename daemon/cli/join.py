@@ -57,7 +57,7 @@ def add_commands(commands: "Commands") -> None:
     )
     parser.add_argument(
         "--task",
-        type=arguments.directory,
+        type=arguments.absolute_path,
         metavar="FILE",
         help="your copy of the task's file, if the swarm's task is not a built-in one",
     )
@@ -82,7 +82,7 @@ def add_commands(commands: "Commands") -> None:
     )
     parser.add_argument(
         "--data-dir",
-        type=arguments.directory,
+        type=arguments.absolute_path,
         metavar="DIR",
         help="where the task's data are (default: $P2PD_DATA_DIR, or the task's usual place)",
     )

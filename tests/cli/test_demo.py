@@ -121,7 +121,7 @@ def test_a_peer_that_dies_ends_the_demo_which_says_so(p2pd: CommandLine, tmp_pat
         text=True,
     )
     try:
-        read_until(demo, "training together")
+        read_until(demo, "train together")
         (peer,) = [
             number
             for number, command in processes_of(keep).items()
