@@ -163,7 +163,7 @@ class RoundAgreement:
             self._advance(now)
 
     def receive(self, message: VerifiedMessage, now: float) -> None:
-        """Take a signed message in. Raises :class:`RemoteProtocolError` for one against the rules."""
+        """Take a signed message in. Raises :class:`RemoteProtocolError` for a foul one."""
         content = decode(message.payload, AgreementMessage)
         if content.round != self.round or content.base != self.base:
             raise VerificationError(

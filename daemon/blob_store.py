@@ -14,6 +14,7 @@ from types import TracebackType
 from ml.worker_messages import Blob
 from protocol.errors import VerificationError
 from protocol.merkle import (
+    CHUNK_BYTES,
     DIGEST_BYTES,
     MAX_CHUNKS,
     chunk_count,
@@ -99,15 +100,18 @@ class BlobStore:
         if not 0 <= index < len(blob.leaves):
             raise VerificationError(f"chunk {index} of a blob of {len(blob.leaves)} chunks")
         if index in blob.missing:
-            if (
-                len(data) != chunk_size(blob.size_bytes, index)
-                or leaf_hash(data) != blob.leaves[index]
-            ):
+            is_last = index == len(blob.leaves) - 1
+            if len(data) > CHUNK_BYTES or leaf_hash(data) != blob.leaves[index]:
                 raise VerificationError(f"chunk {index} is not what the blob's root promised")
-            offset = index << 20
+            if not is_last and len(data) != CHUNK_BYTES:
+                raise VerificationError(f"chunk {index} of {len(data)} bytes is not the last one")
+            offset = index * CHUNK_BYTES
             written = 0
             while written < len(data):
                 written += os.pwrite(blob.file, memoryview(data)[written:], offset + written)
+            if is_last:
+                # The tree says what the bytes are; whoever began the blob only claimed a size.
+                blob.size_bytes = offset + len(data)
             blob.missing.discard(index)
         return not blob.missing
 
@@ -116,7 +120,7 @@ class BlobStore:
         blob = self._find(root)
         if not 0 <= index < len(blob.leaves) or index in blob.missing:
             raise BlobMissingError(f"chunk {index} of {root.hex()[:16]}")
-        return os.pread(blob.file, chunk_size(blob.size_bytes, index), index << 20)
+        return os.pread(blob.file, chunk_size(blob.size_bytes, index), index * CHUNK_BYTES)
 
     def missing(self, root: bytes) -> frozenset[int]:
         """Chunks of a begun blob that are not here yet. Raises :class:`BlobMissingError`."""
@@ -139,7 +143,10 @@ class BlobStore:
         return self._find(root).leaves
 
     def size_bytes(self, root: bytes) -> int:
-        """The size of a known blob. Raises :class:`BlobMissingError`."""
+        """The size of a known blob; as claimed until it is complete.
+
+        Raises :class:`BlobMissingError`.
+        """
         return self._find(root).size_bytes
 
     def discard(self, root: bytes) -> None:

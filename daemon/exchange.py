@@ -273,6 +273,9 @@ class Exchange:
                 max_bytes=self._max_update_bytes,
                 sources=(source,),
             )
+            size_bytes = self._blobs.store.size_bytes(header.root)
+            if size_bytes != header.size_bytes:
+                raise VerificationError(f"{size_bytes} bytes, {header.size_bytes} were claimed")
             update.state = UpdateState.CHECKING
             await self._check_content(update.path, header)
         except VerificationError as error:

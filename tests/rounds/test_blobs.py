@@ -43,6 +43,14 @@ class TestStore:
                 store.write_chunk(ROOT, 3, b"")
             assert store.missing(ROOT) == {0, 1, 2}
 
+    def test_size_is_what_the_chunks_are_and_not_what_was_claimed(self, tmp_path: Path) -> None:
+        with BlobStore(tmp_path) as store:
+            store.begin(ROOT, len(DATA) - 3, LEAVES, ENOUGH)
+            for index, chunk in enumerate(CHUNKS):
+                store.write_chunk(ROOT, index, chunk)
+            assert store.size_bytes(ROOT) == len(DATA)
+            assert store.read_chunk(ROOT, 2) == CHUNKS[2]
+
     @pytest.mark.parametrize(
         ("size", "leaves", "most", "text"),
         [
