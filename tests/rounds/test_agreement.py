@@ -114,8 +114,6 @@ class Swarm:
                         ]
                         if sources:
                             self.hold(peer, [item])
-        if core.messages_to_send.__self__._outbox:
-            self.collect(peer)
 
     def deliver(self, most: int = 1_000_000) -> None:
         for _ in range(most):
