@@ -28,6 +28,10 @@ class Encoding(Protocol):
         """The safetensors dtype of an encoded tensor."""
 
     @property
+    def block_elements(self) -> int:
+        """How many numbers are encoded together; a cut elsewhere wastes room."""
+
+    @property
     def residual_decay(self) -> float | None:
         """By what error feedback multiplies the left-over of before; None: nothing is left over."""
 

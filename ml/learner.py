@@ -6,45 +6,40 @@ that runs, since its base is gone. A request that fails leaves the state as it w
 """
 
 import contextlib
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
-from ml.aggregate import parse_aggregation
+from ml.averaging import Average
 from ml.checkpoint import CheckpointStore
-from ml.error_feedback import ErrorFeedback
+from ml.contributor import Contributor
 from ml.export import export_state
-from ml.manifest import TensorSpec, manifest_of, tensors_of
-from ml.next_state import NextState
-from ml.outer_optimizer import OuterOptimizer
-from ml.own_updates import OwnUpdates
-from ml.state import State, fill_from_model, load_into_model, model_block
+from ml.manifest import manifest_of
+from ml.next_state import Piece, fill_mixed_state, fill_next_state
+from ml.own_updates import OwnUpdates, UpdateKey, delete_left_overs
+from ml.round_rules import parse_rules
+from ml.state import State, fill_from_model, load_into_model
 from ml.task_data import load_shard, load_test_samples
 from ml.task_file import load_task
-from ml.tensor_file import AnyArray, TensorWriter
 from ml.tensor_store import write_to_memory
-from ml.train import (
-    LocalResult,
-    LocalWork,
-    StepReport,
-    TrainingControl,
-    evaluate,
-    round_seed,
-    train,
-)
-from ml.update import pseudo_gradient
-from ml.update_codec import UpdateCodec, parse_encoding
+from ml.train import LocalResult, StepReport, TrainingControl, evaluate
+from ml.update_codec import UpdateCodec, UpdateFile
 from ml.worker_messages import (
     Apply,
-    Blob,
+    ApplyParts,
     Checked,
     CheckUpdate,
+    Contribution,
     Export,
     Exported,
     LoadState,
+    Mix,
     OpenTask,
+    Reduce,
+    Reduced,
     StateReady,
     TaskOpened,
     Train,
@@ -64,37 +59,34 @@ class Learner:
         self, request: OpenTask, *, device: torch.device, clock: Callable[[], float]
     ) -> None:
         """Raises :class:`ConfigError` for a task, data, settings or checkpoints that cannot do."""
-        choice, settings = request.choice, request.settings
-        self._choice = choice
-        self._clock = clock
-        self._work = LocalWork.parse(settings.local_unit, settings.local_amount)
-        self._aggregation = parse_aggregation(settings.aggregation, settings.max_sample_weight)
-        self._outer = OuterOptimizer(settings.outer_learning_rate, settings.outer_momentum)
-        encoding = parse_encoding(settings.compression)
+        choice = request.choice
+        self._rules = parse_rules(request.settings)
         self._task = load_task(choice.task, builtin=choice.builtin)
-        self._train_samples = load_shard(self._task, choice, device)
+        samples = load_shard(self._task, choice, device)
         self._test_samples = load_test_samples(self._task, choice, device)
         self._model = self._task.make_model(choice.seed)
         self._manifest = manifest_of(self._model)
+        self._whole = UpdateCodec(self._manifest, self._rules.encoding)
         directory = Path(request.state_dir)
         self._checkpoints = CheckpointStore(
-            directory / "checkpoints", self._manifest, keeps_momentum=settings.outer_momentum > 0
+            directory / "checkpoints", self._manifest, keeps_momentum=self._rules.outer.momentum > 0
         )
-        self._codec = UpdateCodec(self._manifest, encoding)
-        self._own_updates = OwnUpdates(directory / "spool", self._codec.layout)
-        self._own_path = ""
+        self._reduced = OwnUpdates(directory / "spool", "reduced")
+        delete_left_overs(directory / "spool")
         self._evaluations: dict[bytes, tuple[float, float]] = {}
         self._model_lock = threading.Lock()
         self._control = TrainingControl()
         self._state, initial_root = self._first_state()
-        self._feedback: ErrorFeedback | None = None
-        if encoding.residual_decay is not None:
-            self._feedback = ErrorFeedback(
-                directory / "checkpoints",
-                self._manifest,
-                encoding.residual_decay,
-                self._state.round,
-            )
+        self._contributor = Contributor(
+            task=self._task,
+            samples=samples,
+            choice=choice,
+            rules=self._rules,
+            manifest=self._manifest,
+            state_dir=directory,
+            round_number=self._state.round,
+            clock=clock,
+        )
         self._model.to(device)
         self._probe_task()
         if self._state.round:
@@ -104,11 +96,11 @@ class Learner:
             file_sha256=self._task.file_sha256,
             manifest_digest=self._manifest.digest,
             parameter_count=self._manifest.parameter_count,
-            sample_count=len(self._train_samples),
+            sample_count=len(samples),
             initial_root=initial_root,
             round=self._state.round,
             state=self._state.blob,
-            max_update_bytes=self._codec.layout.size_bytes,
+            max_update_bytes=self._whole.layout.size_bytes,
             max_state_bytes=self._checkpoints.layout(LAST_ROUND).size_bytes,
             suggestion=self._task.suggestion,
         )
@@ -118,9 +110,8 @@ class Learner:
         self._control.abandon()
         with self._model_lock:
             self._state.close()
-            self._own_updates.close()
-            if self._feedback is not None:
-                self._feedback.close()
+            self._contributor.close()
+            self._reduced.close()
 
     # Training, in a thread of its own
 
@@ -138,112 +129,107 @@ class Learner:
         """
         with self._model_lock:
             control.should_finish()
-            base = self._state
-            if request.round != base.round + 1:
-                raise WorkerError(f"the state is of round {base.round}, not {request.round - 1}")
-            found = self._own_updates.find(request.round, base.blob.root)
-            if found and (self._feedback is None or self._feedback.take_pending(request.round)):
-                blob, result = found
-            else:
-                result = self._train_locally(base, request.round, control, on_step)
-                blob = self._write_update(base, request.round, result, control, on_step)
-            self._own_path = blob.path
+            base = self._base_of(request.round)
+            blobs, result = self._contributor.contribute(
+                self._model, base, request.parts, control, on_step
+            )
         return Trained(
             request=request.request,
             round=request.round,
-            updates=(blob,),
+            updates=blobs,
             sample_count=result.sample_count,
             steps=result.steps,
             loss=result.loss,
             seconds=result.seconds,
         )
 
-    def _train_locally(
-        self,
-        base: State,
-        round_number: int,
-        control: TrainingControl,
-        on_step: Callable[[StepReport], None],
-    ) -> LocalResult:
-        load_into_model(base, self._model)
-        choice = self._choice
-        return train(
-            self._model,
-            self._task,
-            self._train_samples,
-            self._work,
-            round_seed(choice.seed, round_number, choice.shard_index, choice.shard_count),
-            should_finish=control.should_finish,
-            on_step=on_step,
-            clock=self._clock,
-        )
-
-    def _write_update(
-        self,
-        base: State,
-        round_number: int,
-        result: LocalResult,
-        control: TrainingControl,
-        on_step: Callable[[StepReport], None],
-    ) -> Blob:
-        tensors = tensors_of(self._model)
-        feedback = self._feedback
-        progress = StepReport(result.steps, result.loss, 0.0)
-
-        def contribution(spec: TensorSpec, start: int, stop: int) -> AnyArray:
-            control.should_finish()
-            on_step(progress)
-            tensor = tensors[spec.name]
-            if not spec.is_float:
-                return model_block(tensor, start, stop)
-            gradient = pseudo_gradient(base, spec, tensor, start, stop)
-            if feedback is None or not spec.has_momentum:
-                return gradient
-            return feedback.add_to(spec, start, gradient)
-
-        def save(residual: TensorWriter | None) -> Blob:
-            def fill(writer: TensorWriter) -> None:
-                self._codec.fill(writer, contribution, residual.write if residual else None)
-
-            return self._own_updates.save(round_number, base.blob.root, fill, result)
-
-        if feedback is None:
-            return save(None)
-        saved: list[Blob] = []
-        feedback.write_pending(round_number, lambda residual: saved.append(save(residual)))
-        return saved[-1]
-
     # Everything else, in one other thread
 
     def check_update(self, request: CheckUpdate) -> Checked:
         """Raises :class:`VerificationError` with the reason."""
-        self._codec.check(Path(request.path))
+        self._codec(request.part, request.parts).check(Path(request.path))
         return Checked(request.request)
 
     def apply(self, request: Apply) -> StateReady:
         """The next state. Raises :class:`VerificationError` for an update that is not sound."""
-        base = self._state
-        if request.round != base.round + 1:
-            raise WorkerError(f"the state is of round {base.round}, not {request.round - 1}")
-        contributions = sorted(request.contributions, key=lambda one: one.peer_id)
-        if len({one.peer_id for one in contributions}) < len(contributions):
-            raise VerificationError("two contributions of one peer")
-        if any(one.sample_count < 1 for one in contributions):
-            raise VerificationError("a contribution of no samples")
+        base = self._base_of(request.round)
+        with self._average(request.contributions, self._whole) as average:
+            piece = Piece(self._whole.segments, average.read if average else None)
+            fill = fill_next_state(base, self._rules.outer, [piece])
+            state = self._checkpoints.save(request.round, fill)
+        paths = frozenset(one.path for one in request.contributions)
+        return self._adopt(
+            state, request.request, lambda: self._contributor.settle(state.round, paths)
+        )
+
+    def reduce(self, request: Reduce) -> Reduced:
+        """The average of one part. Raises :class:`VerificationError` likewise."""
+        base = self._base_of(request.round)
+        codec = self._codec(request.part, request.parts)
+        key = UpdateKey(request.round, base.blob.root, request.part, request.parts)
+        found = self._reduced.find(key, [codec.layout])
+        if found is not None:
+            blobs, result = found
+        else:
+            with self._average(request.contributions, codec) as average:
+                if average is None:
+                    raise WorkerError(f"nothing to average for part {request.part}")
+                read = average.read
+                total = sum(one.sample_count for one in request.contributions)
+                result = LocalResult(total, 0, 0.0, 0.0)
+                blobs = self._reduced.save(
+                    key, [codec.layout], [lambda writer: codec.fill(writer, read, None)], result
+                )
+        return Reduced(request.request, blobs[0], result.sample_count)
+
+    def apply_parts(self, request: ApplyParts) -> StateReady:
+        """The next state from averaged parts. Raises :class:`VerificationError` likewise."""
+        base = self._base_of(request.round)
+        paths = {result.part: result.path for result in request.results}
         with contextlib.ExitStack() as stack:
-            updates = [
-                stack.enter_context(self._codec.open(Path(one.path))) for one in contributions
-            ]
-            counts = [one.sample_count for one in contributions]
-            step = NextState(base, updates, counts, self._aggregation, self._outer)
-            state = self._checkpoints.save(request.round, step.fill())
-        committed = any(one.path == self._own_path for one in contributions)
-        return self._adopt(state, request.request, own_update_committed=committed)
+            pieces = []
+            for part in range(request.parts):
+                codec = self._codec(part, request.parts)
+                if part in paths:
+                    update = stack.enter_context(codec.open(Path(paths[part])))
+                    pieces.append(Piece(codec.segments, update.read))
+                else:
+                    pieces.append(Piece(codec.segments, None))
+            fill = fill_next_state(base, self._rules.outer, pieces)
+            state = self._checkpoints.save(request.round, fill)
+        return self._adopt(
+            state, request.request, lambda: self._contributor.settle_parts(state.round)
+        )
+
+    def mix(self, request: Mix) -> StateReady:
+        """The next state between own and others' parameters, in gossip.
+
+        Raises :class:`VerificationError` likewise.
+        """
+        self._base_of(request.round)
+        mixing = self._rules.mixing
+        if mixing is None:
+            raise WorkerError("parameters are mixed in gossip only")
+        neighbours = sorted(request.neighbours, key=lambda one: one.peer_id)
+        weights = [one.weight for one in neighbours]
+        if not all(weight >= 0 for weight in weights) or not math.fsum(weights) < 1 + 1e-6:
+            raise WorkerError(f"weights {weights}: not below 0, and at most 1 together")
+        with contextlib.ExitStack() as stack:
+            updates = _open_all(
+                stack, self._whole, [request.own_path, *(one.path for one in neighbours)]
+            )
+            average = Average(updates, lambda stacks: mixing.plan(weights, stacks))
+            fill = fill_mixed_state(self._manifest, average.read)
+            state = self._checkpoints.save(request.round, fill)
+        return self._adopt(state, request.request, lambda: None)
 
     def load_state(self, request: LoadState) -> StateReady:
         """Take over a state. Raises :class:`VerificationError` when it is not sound."""
         state = self._checkpoints.save_copy(request.round, Path(request.path), request.root)
-        return self._adopt(state, request.request, own_update_committed=False)
+        nothing: frozenset[str] = frozenset()
+        return self._adopt(
+            state, request.request, lambda: self._contributor.settle(state.round, nothing)
+        )
 
     def export(self, request: Export) -> Exported:
         """Write the current model for others to use. Raises :class:`ConfigError`."""
@@ -254,14 +240,41 @@ class Learner:
         size_bytes = export_state(self._state, self._model, Path(request.path), metadata)
         return Exported(request.request, self._state.round, size_bytes)
 
-    def _adopt(self, state: State, request: int, *, own_update_committed: bool) -> StateReady:
+    def _codec(self, part: int, parts: int) -> UpdateCodec:
+        if parts == 1 and part == 0:
+            return self._whole
+        return UpdateCodec(self._manifest, self._rules.encoding, part, parts)
+
+    def _base_of(self, round_number: int) -> State:
+        """The state, if it is what ``round_number`` starts from. Raises :class:`WorkerError`."""
+        if round_number != self._state.round + 1:
+            raise WorkerError(f"the state is of round {self._state.round}, not {round_number - 1}")
+        return self._state
+
+    @contextlib.contextmanager
+    def _average(
+        self, contributions: Sequence[Contribution], codec: UpdateCodec
+    ) -> Iterator[Average | None]:
+        """Of what peers contributed, in the order of their ids; None where nobody did."""
+        ordered = sorted(contributions, key=lambda one: one.peer_id)
+        if len({one.peer_id for one in ordered}) < len(ordered):
+            raise VerificationError("two contributions of one peer")
+        if any(one.sample_count < 1 for one in ordered):
+            raise VerificationError("a contribution of no samples")
+        counts = [one.sample_count for one in ordered]
+        with contextlib.ExitStack() as stack:
+            updates = _open_all(stack, codec, [one.path for one in ordered])
+            rule = self._rules.aggregation
+            yield Average(updates, lambda stacks: rule.plan(counts, stacks)) if updates else None
+
+    def _adopt(self, state: State, request: int, settle: Callable[[], None]) -> StateReady:
+        """Hold ``state`` from now on; a training on the one before ends."""
         self._control.abandon()
         with self._model_lock:
             loss, metric = self._evaluate(state)
             before, self._state = self._state, state
             before.close()
-            if self._feedback is not None:
-                self._feedback.settle(state.round, committed=own_update_committed)
+            settle()
         return StateReady(
             request=request,
             round=state.round,
@@ -280,7 +293,7 @@ class Learner:
         self._task.make_optimizer(self._model.parameters())
 
     def _evaluate(self, state: State) -> tuple[float, float]:
-        """Loss and metric of a state on the test set; leaves the model with that state."""
+        """Loss and metric of a state on the test set; the model may then be that of the state."""
         root = state.blob.root
         if root not in self._evaluations:
             load_into_model(state, self._model)
@@ -299,3 +312,9 @@ class Learner:
         blob, file = write_to_memory(self._checkpoints.layout(0), initial)
         file.close()
         return latest, blob.root
+
+
+def _open_all(
+    stack: contextlib.ExitStack, codec: UpdateCodec, paths: Sequence[str]
+) -> list[UpdateFile]:
+    return [stack.enter_context(codec.open(Path(path))) for path in paths]

@@ -1,91 +1,74 @@
-"""A round's end: committed updates and the base become the next state, block by block."""
+"""A round's end: the base and what its updates say become the next state, block by block."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from ml.aggregate import Aggregation, Plan
-from ml.encoding import Floats
-from ml.manifest import TensorSpec
+from ml.manifest import Manifest, TensorSpec
 from ml.outer_optimizer import OuterOptimizer
+from ml.parts import Segment
 from ml.state import State, blocks_of, momentum_name, tensor_name
 from ml.tensor_file import AnyArray, TensorWriter
 from ml.tensor_store import Fill
-from ml.update_codec import UpdateFile
+from ml.update_codec import ReadBlock
 
 
-class NextState:
-    """Computes the state after ``base`` from updates in the order of their peers' ids."""
+class Piece(NamedTuple):
+    """Some of the model, and the aggregated update of it: as an update's file has it."""
 
-    def __init__(
-        self,
-        base: State,
-        updates: Sequence[UpdateFile],
-        sample_counts: Sequence[int],
-        aggregation: Aggregation,
-        outer: OuterOptimizer,
-    ) -> None:
-        self._base = base
-        self._updates = updates
-        self._sample_counts = sample_counts
-        self._aggregation = aggregation
-        self._outer = outer
+    segments: Sequence[Segment]
+    read: ReadBlock | None
+    """None: there is no update of it; it stays as it is, its momentum too."""
 
-    def fill(self) -> Fill:
-        """Writes the next state; without updates that is the base, carried over.
 
-        Raises :class:`VerificationError` for an update that cannot be used, now or while writing.
-        """
-        plan = None
-        if self._updates:
-            plan = self._aggregation.plan(self._sample_counts, self._parameter_stacks)
+def fill_next_state(base: State, outer: OuterOptimizer, pieces: Sequence[Piece]) -> Fill:
+    """Writes the state after ``base``; the pieces together are the whole model."""
 
-        def fill(writer: TensorWriter) -> None:
-            for spec in self._base.manifest.tensors:
-                for start, stop in blocks_of(spec):
-                    self._write_block(writer, plan, spec, start, stop)
+    def fill(writer: TensorWriter) -> None:
+        for piece in pieces:
+            for segment in piece.segments:
+                for start, stop in segment.blocks():
+                    update = piece.read and piece.read(segment.spec, start, stop)
+                    _write_block(writer, base, outer, segment.spec, start, stop, update)
 
-        return fill
+    return fill
 
-    def _write_block(
-        self, writer: TensorWriter, plan: Plan | None, spec: TensorSpec, start: int, stop: int
-    ) -> None:
-        base = self._base.read(spec, start, stop)
-        if not spec.is_float:
-            writer.write(tensor_name(spec), start, self._largest(spec, base, start, stop))
-            return
-        values = base.astype(np.float32, copy=False)
-        velocity = None
-        if spec.has_momentum and self._outer.momentum:
-            velocity = self._base.read_momentum(spec, start, stop).astype(np.float32, copy=False)
-        if plan is not None:
-            stack = self._stack(spec, start, stop)
-            if not spec.has_momentum:
-                values = values - plan.buffers(stack)
-            else:
-                gradient = plan.parameters(stack)
-                values, velocity = self._outer.step(values, velocity, gradient)
+
+def fill_mixed_state(manifest: Manifest, mixed: ReadBlock) -> Fill:
+    """Writes a state out of parameters and buffers; it has no momentum."""
+
+    def fill(writer: TensorWriter) -> None:
+        for spec in manifest.tensors:
+            for start, stop in blocks_of(spec):
+                writer.write(tensor_name(spec), start, mixed(spec, start, stop))
+
+    return fill
+
+
+def _write_block(
+    writer: TensorWriter,
+    base: State,
+    outer: OuterOptimizer,
+    spec: TensorSpec,
+    start: int,
+    stop: int,
+    update: AnyArray | None,
+) -> None:
+    if not spec.is_float:
+        values = base.read(spec, start, stop) if update is None else update
         writer.write(tensor_name(spec), start, values)
-        if velocity is not None:
-            writer.write(momentum_name(spec), start, velocity)
-
-    def _largest(self, spec: TensorSpec, base: AnyArray, start: int, stop: int) -> AnyArray:
-        """Counters: the largest of all contributors; a mean of them would be nobody's count."""
-        if not self._updates:
-            return base
-        largest = self._updates[0].read(spec, start, stop)
-        for update in self._updates[1:]:
-            largest = np.maximum(largest, update.read(spec, start, stop))
-        return largest
-
-    def _stack(self, spec: TensorSpec, start: int, stop: int) -> Floats:
-        stack = np.empty((len(self._updates), stop - start), np.float32)
-        for row, update in zip(stack, self._updates, strict=True):
-            row[:] = update.read(spec, start, stop)
-        return stack
-
-    def _parameter_stacks(self) -> Iterator[Floats]:
-        for spec in self._base.manifest.tensors:
-            if spec.has_momentum:
-                for start, stop in blocks_of(spec):
-                    yield self._stack(spec, start, stop)
+        return
+    floats = base.read(spec, start, stop).astype(np.float32, copy=False)
+    velocity = None
+    if spec.has_momentum and outer.momentum:
+        velocity = base.read_momentum(spec, start, stop).astype(np.float32, copy=False)
+    if update is not None:
+        gradient = update.astype(np.float32, copy=False)
+        if spec.has_momentum:
+            floats, velocity = outer.step(floats, velocity, gradient)
+        else:
+            floats = floats - gradient
+    writer.write(tensor_name(spec), start, floats)
+    if velocity is not None:
+        writer.write(momentum_name(spec), start, velocity)

@@ -1,18 +1,20 @@
-"""This peer's own updates on disk: served to others, and never made twice for one base.
+"""What this peer contributed, on disk: served to others, and never made twice for one base.
 
 A peer that trained a round again after a crash could come to other bits, and two different updates
-of one peer for one round look like a lie. So an update that was written whole is used again.
+of one peer for one round look like a lie. So what was written whole is used again.
 """
 
 import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from ml.tensor_file import TensorFile, TensorLayout
-from ml.tensor_store import Fill, hash_chunks, write_tensors
+from ml.tensor_store import Fill, Written, hash_chunks, write_tensors
 from ml.train import LocalResult
 from ml.worker_messages import Blob
 from protocol.codec import Message
@@ -23,87 +25,135 @@ KEPT_ROUNDS = 3
 
 logger = logging.getLogger(__name__)
 
-_FILE_NAME = re.compile(r"update-(\d{8,})-[0-9a-f]{16}\.(safetensors|json)")
+
+class UpdateKey(NamedTuple):
+    """Which update: its files' names follow from this."""
+
+    round: int
+    base_root: bytes
+    part: int
+    """The first of those that are written together."""
+    parts: int
+
+    @property
+    def stem(self) -> str:
+        """What the names begin with, after the kind."""
+        return f"{self.round:08d}-{self.base_root.hex()[:16]}-{self.part}of{self.parts}"
 
 
 class OwnUpdates:
-    """The newest own updates in a directory that others may use too."""
+    """The newest own updates of one kind, in a directory that others may use too."""
 
-    def __init__(self, directory: Path, layout: TensorLayout) -> None:
-        """Makes the directory and deletes what a killed writer left half-written."""
+    def __init__(self, directory: Path, kind: str) -> None:
+        """``kind`` begins the files' names. Makes the directory."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left_over in directory.glob(".*.tmp"):
-            left_over.unlink()
         self._directory = directory
-        self._layout = layout
-        self._newest: TensorFile | None = None
+        self._kind = kind
+        self._pattern = re.compile(rf"{kind}-(\d{{8,}})-[0-9a-f]{{16}}-[0-9.a-z]+")
+        self._newest: list[TensorFile] = []
 
-    def save(self, round_number: int, base_root: bytes, fill: Fill, result: LocalResult) -> Blob:
-        """Write the update of a round on the state with ``base_root``, and what its training was.
+    def save(
+        self,
+        key: UpdateKey,
+        layouts: Sequence[TensorLayout],
+        fills: Sequence[Fill],
+        result: LocalResult,
+    ) -> tuple[Blob, ...]:
+        """Write an update in as many files as there are layouts, and what its training was.
 
         Where the disk is full it is in memory only, and gone with this process.
         """
-        self._delete_older(round_number)
-        stem = _stem(round_number, base_root)
-        written = write_tensors(
-            self._directory, lambda root: f"{stem}.safetensors", self._layout, fill
-        )
-        self._hold(written.file)
-        if not written.problem:
-            self._note(stem, written.blob.root, result)
-        return written.blob
-
-    def find(self, round_number: int, base_root: bytes) -> tuple[Blob, LocalResult] | None:
-        """The update that was made before for this round and base, if it is there whole."""
-        path = self._directory / f"{_stem(round_number, base_root)}.safetensors"
+        self._delete_older(key.round)
+        blobs: list[Blob] = []
+        files: list[TensorFile] = []
+        problem = ""
         try:
-            record = msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=_Record)
-            file = TensorFile.open(path, self._layout)
-        except (OSError, msgspec.DecodeError, VerificationError):
+            for index, (layout, fill) in enumerate(zip(layouts, fills, strict=True)):
+                written = self._write(self._name(key, index), layout, fill)
+                blobs.append(written.blob)
+                files.append(written.file)
+                problem = problem or written.problem
+        except BaseException:
+            for file in files:
+                file.close()
+            raise
+        self._hold(files)
+        if not problem:
+            self._note(key, blobs, result)
+        return tuple(blobs)
+
+    def find(
+        self, key: UpdateKey, layouts: Sequence[TensorLayout]
+    ) -> tuple[tuple[Blob, ...], LocalResult] | None:
+        """The update that was made before under this key, if it is there whole."""
+        files: list[TensorFile] = []
+        try:
+            record = msgspec.json.decode(self._note_path(key).read_bytes(), type=_Record)
+            blobs = []
+            for index, (layout, root) in enumerate(zip(layouts, record.roots, strict=True)):
+                path = self._directory / self._name(key, index)
+                files.append(TensorFile.open(path, layout))
+                leaves = hash_chunks(files[-1].descriptor)
+                if merkle_root(leaves) != root:
+                    raise VerificationError(f"{path.name} is damaged")
+                blobs.append(Blob(str(path), layout.size_bytes, root, leaves))
+        except FileNotFoundError:
             return None
-        leaves = hash_chunks(file.descriptor)
-        if merkle_root(leaves) != record.root:
-            file.close()
+        except (OSError, ValueError, msgspec.DecodeError, VerificationError) as error:
+            logger.warning("an update is made again: %s", error)
+            for file in files:
+                file.close()
             return None
-        self._hold(file)
-        blob = Blob(str(path), self._layout.size_bytes, record.root, leaves)
-        return blob, LocalResult(record.sample_count, record.steps, record.loss, record.seconds)
+        self._hold(files)
+        result = LocalResult(record.sample_count, record.steps, record.loss, record.seconds)
+        return tuple(blobs), result
 
     def close(self) -> None:
         """Close what is open; an update in memory is gone then."""
-        if self._newest is not None:
-            self._newest.close()
-            self._newest = None
+        self._hold([])
 
-    def _note(self, stem: str, root: bytes, result: LocalResult) -> None:
-        record = _Record(root, result.sample_count, result.steps, result.loss, result.seconds)
-        temporary = self._directory / f".{stem}.tmp"
+    def _write(self, name: str, layout: TensorLayout, fill: Fill) -> Written:
+        return write_tensors(self._directory, lambda root: name, layout, fill)
+
+    def _hold(self, files: list[TensorFile]) -> None:
+        """An update in memory ends when its file is closed."""
+        for file in self._newest:
+            file.close()
+        self._newest = files
+
+    def _note(self, key: UpdateKey, blobs: Sequence[Blob], result: LocalResult) -> None:
+        roots = tuple(blob.root for blob in blobs)
+        record = _Record(roots, result.sample_count, result.steps, result.loss, result.seconds)
+        path = self._note_path(key)
+        temporary = path.with_name(f".{path.name}.tmp")
         try:
             temporary.write_bytes(msgspec.json.encode(record))
-            os.replace(temporary, self._directory / f"{stem}.json")
+            os.replace(temporary, path)
         except OSError as error:
-            logger.warning("update %s would not be found after a restart: %s", stem, error)
-
-    def _hold(self, file: TensorFile) -> None:
-        """An update in memory ends when its file is closed."""
-        if self._newest is not None:
-            self._newest.close()
-        self._newest = file
+            logger.warning("%s would not be found after a restart: %s", path.stem, error)
 
     def _delete_older(self, round_number: int) -> None:
         for path in self._directory.iterdir():
-            match = _FILE_NAME.fullmatch(path.name)
+            match = self._pattern.fullmatch(path.name)
             if match and int(match[1]) <= round_number - KEPT_ROUNDS:
                 path.unlink()
 
+    def _name(self, key: UpdateKey, index: int) -> str:
+        return f"{self._kind}-{key._replace(part=key.part + index).stem}.safetensors"
+
+    def _note_path(self, key: UpdateKey) -> Path:
+        return self._directory / f"{self._kind}-{key.stem}.json"
+
 
 class _Record(Message):
-    root: bytes
+    roots: tuple[bytes, ...]
     sample_count: int
     steps: int
     loss: float
     seconds: float
 
 
-def _stem(round_number: int, base_root: bytes) -> str:
-    return f"update-{round_number:08d}-{base_root.hex()[:16]}"
+def delete_left_overs(directory: Path) -> None:
+    """Delete what a killed writer left half-written."""
+    for left_over in directory.glob(".*.tmp"):
+        left_over.unlink()

@@ -14,6 +14,7 @@ class Float32Encoding:
     """The numbers as they are."""
 
     wire_dtype = "F32"
+    block_elements = 1
     residual_decay = None
 
     def wire_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -37,6 +38,7 @@ class Float16Encoding:
     """Half precision: 2 bytes a number; larger ones are cut to 65504."""
 
     wire_dtype = "F16"
+    block_elements = 1
     residual_decay = 1.0
 
     def wire_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -60,6 +62,7 @@ class Int8Encoding:
     """Per block of 256 numbers: a float32 scale, then a signed byte each (the last block short)."""
 
     wire_dtype = "U8"
+    block_elements = INT8_BLOCK_ELEMENTS
     residual_decay = 1.0
 
     def wire_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -46,6 +46,11 @@ class TopKEncoding:
         return "U8"
 
     @property
+    def block_elements(self) -> int:
+        """A chunk."""
+        return CHUNK_ELEMENTS
+
+    @property
     def residual_decay(self) -> float | None:
         """As in SparseLoCo."""
         return 0.95

@@ -5,7 +5,19 @@ import torch
 from ml.encoding import Floats, within_magnitude
 from ml.manifest import TensorSpec
 from ml.state import State, model_block
+from ml.tensor_file import AnyArray
 from protocol.errors import WorkerError
+
+
+def trained_values(spec: TensorSpec, trained: torch.Tensor, start: int, stop: int) -> AnyArray:
+    """A block as the training left it: what gossip sends, and integers always.
+
+    Raises :class:`WorkerError` when the training left numbers that cannot be used.
+    """
+    values = model_block(trained, start, stop)
+    if spec.is_float and not within_magnitude(values):
+        raise WorkerError(f"training diverged: NaN, infinity or huge numbers in {spec.name}")
+    return values
 
 
 def pseudo_gradient(

@@ -12,11 +12,13 @@ import numpy as np
 
 from ml.encoding import Encoding
 from ml.manifest import Manifest, TensorSpec, file_dtype
+from ml.parts import segments_of
 from ml.quantization import Float16Encoding, Float32Encoding, Int8Encoding
-from ml.state import blocks_of
 from ml.tensor_file import AnyArray, FileTensor, TensorFile, TensorLayout, TensorWriter, layout_of
 from ml.topk_encoding import TopKEncoding
 from protocol.errors import ConfigError, VerificationError
+
+MAX_PARTS = 1 << 16
 
 ReadBlock = Callable[[TensorSpec, int, int], AnyArray]
 WriteBlock = Callable[[str, int, AnyArray], None]
@@ -41,12 +43,18 @@ def parse_encoding(text: str) -> Encoding:
 
 
 class UpdateCodec:
-    """Writes and reads the updates of one model in one encoding."""
+    """Writes and reads the updates of one model, or of one part of it, in one encoding."""
 
-    def __init__(self, manifest: Manifest, encoding: Encoding) -> None:
-        self.manifest = manifest
+    def __init__(
+        self, manifest: Manifest, encoding: Encoding, part: int = 0, parts: int = 1
+    ) -> None:
+        """Raises :class:`VerificationError` where there is no such part."""
+        if not 0 <= part < parts <= MAX_PARTS:
+            raise VerificationError(f"part {part} of {parts}, at most {MAX_PARTS} allowed")
         self.encoding = encoding
-        self.layout = self._make_layout()
+        self.segments = segments_of(manifest, part, parts, encoding.block_elements)
+        self.layout = self._make_layout(is_whole=parts == 1)
+        self._starts = {segment.spec.name: segment.start for segment in self.segments}
 
     def fill(
         self, writer: TensorWriter, contribution: ReadBlock, left_over: WriteBlock | None
@@ -55,16 +63,17 @@ class UpdateCodec:
 
         ``left_over`` gets what the encoding lost of each block of a parameter.
         """
-        for spec in self.manifest.tensors:
+        for segment in self.segments:
+            spec = segment.spec
             encoding = self._encoding_of(spec)
-            for start, stop in blocks_of(spec):
+            for start, stop in segment.blocks():
                 values = contribution(spec, start, stop)
                 if encoding is None:
-                    writer.write(spec.name, start, values)
+                    writer.write(spec.name, start - segment.start, values)
                     continue
                 floats = values.astype(np.float32, copy=False)
                 wire = encoding.encode(floats)
-                writer.write(spec.name, encoding.wire_count(start), wire)
+                writer.write(spec.name, encoding.wire_count(start - segment.start), wire)
                 if left_over is not None and spec.has_momentum:
                     left_over(spec.name, start, floats - encoding.decode(wire, stop - start))
 
@@ -75,9 +84,24 @@ class UpdateCodec:
     def check(self, path: Path) -> None:
         """Raises :class:`VerificationError` unless all of the file can be used."""
         with self.open(path) as update:
-            for spec in self.manifest.tensors:
-                for start, stop in blocks_of(spec):
-                    update.read(spec, start, stop)
+            for segment in self.segments:
+                for start, stop in segment.blocks():
+                    update.read(segment.spec, start, stop)
+
+    def decode(self, file: TensorFile, spec: TensorSpec, start: int, stop: int) -> AnyArray:
+        """A block out of a file of this layout. Raises :class:`VerificationError`."""
+        encoding = self._encoding_of(spec)
+        first = self._starts[spec.name]
+        if encoding is None:
+            values = file.read(spec.name, start - first, stop - first)
+            if spec.dtype == "BOOL" and (values.view(np.uint8) > 1).any():
+                raise VerificationError(f"bytes that are no booleans, in tensor {spec.name}")
+            return values
+        begin, end = encoding.wire_count(start - first), encoding.wire_count(stop - first)
+        try:
+            return encoding.decode(file.read(spec.name, begin, end), stop - start)
+        except VerificationError as error:
+            raise VerificationError(f"{error}, in tensor {spec.name}") from error
 
     def _encoding_of(self, spec: TensorSpec) -> Encoding | None:
         """Float buffers travel exactly, since they are few; integers as they are (None)."""
@@ -85,14 +109,16 @@ class UpdateCodec:
             return None
         return self.encoding if spec.has_momentum else Float32Encoding()
 
-    def _make_layout(self) -> TensorLayout:
+    def _make_layout(self, *, is_whole: bool) -> TensorLayout:
         tensors = []
-        for spec in self.manifest.tensors:
+        for segment in self.segments:
+            spec = segment.spec
+            shape = spec.shape if is_whole else (segment.element_count,)
             encoding = self._encoding_of(spec)
             if encoding is None:
-                tensors.append(FileTensor(spec.name, file_dtype(spec), spec.shape))
+                tensors.append(FileTensor(spec.name, file_dtype(spec), shape))
             else:
-                shape = encoding.wire_shape(spec.shape)
+                shape = encoding.wire_shape(shape)
                 tensors.append(FileTensor(spec.name, encoding.wire_dtype, shape))
         return layout_of(tensors, {"format": "p2pd-update-1"})
 
@@ -101,25 +127,16 @@ class UpdateFile:
     """An open update. A context manager."""
 
     def __init__(self, codec: UpdateCodec, file: TensorFile) -> None:
+        self.segments = codec.segments
         self._codec = codec
         self._file = file
 
     def read(self, spec: TensorSpec, start: int, stop: int) -> AnyArray:
-        """A block, decoded; start and stop as :func:`ml.state.blocks_of` gives them.
+        """A block, decoded; start and stop in the tensor, as :meth:`Segment.blocks` gives them.
 
         Raises :class:`VerificationError` naming the tensor.
         """
-        encoding = self._codec._encoding_of(spec)
-        if encoding is None:
-            values = self._file.read(spec.name, start, stop)
-            if spec.dtype == "BOOL" and (values.view(np.uint8) > 1).any():
-                raise VerificationError(f"bytes that are no booleans, in tensor {spec.name}")
-            return values
-        wire = self._file.read(spec.name, encoding.wire_count(start), encoding.wire_count(stop))
-        try:
-            return encoding.decode(wire, stop - start)
-        except VerificationError as error:
-            raise VerificationError(f"{error}, in tensor {spec.name}") from error
+        return self._codec.decode(self._file, spec, start, stop)
 
     def close(self) -> None:
         """Close the file."""

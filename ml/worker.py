@@ -25,14 +25,17 @@ from ml.worker_channel import WorkerChannel
 from ml.worker_messages import (
     AbandonTraining,
     Apply,
+    ApplyParts,
     CheckUpdate,
     Export,
     Failed,
     Finished,
     FinishTraining,
     LoadState,
+    Mix,
     OpenTask,
     Progress,
+    Reduce,
     Shutdown,
     Train,
     WorkerReply,
@@ -101,6 +104,12 @@ class Worker:
                 return learner.check_update(request)
             case Apply():
                 return learner.apply(request)
+            case Reduce():
+                return learner.reduce(request)
+            case ApplyParts():
+                return learner.apply_parts(request)
+            case Mix():
+                return learner.mix(request)
             case LoadState():
                 return learner.load_state(request)
             case Export():

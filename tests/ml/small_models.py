@@ -10,9 +10,9 @@ from torch import nn
 from ml.checkpoint import CheckpointStore
 from ml.manifest import manifest_of, tensors_of
 from ml.quantization import Float32Encoding
-from ml.state import State, fill_from_model, model_block
+from ml.state import State, fill_from_model
 from ml.tensor_store import write_to_disk
-from ml.update import pseudo_gradient
+from ml.update import pseudo_gradient, trained_values
 from ml.update_codec import UpdateCodec
 
 
@@ -66,7 +66,7 @@ def write_update(
             lambda spec, start, stop: (
                 pseudo_gradient(base, spec, tensors[spec.name], start, stop)
                 if spec.is_float
-                else model_block(tensors[spec.name], start, stop)
+                else trained_values(spec, tensors[spec.name], start, stop)
             ),
             None,
         ),

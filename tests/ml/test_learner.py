@@ -215,7 +215,7 @@ def test_error_feedback_makes_up_for_what_was_not_sent(make_opening: MakeOpening
         update = train(learner, round_number)
         local = learner._model.state_dict()[name].numpy().reshape(-1)
         meant += base - local
-        with learner._codec.open(Path(update.updates[0].path)) as file:
+        with learner._whole.open(Path(update.updates[0].path)) as file:
             last = file.read(spec, 0, spec.element_count).astype(np.float32)
         sent += last
         apply(learner, round_number, [update])

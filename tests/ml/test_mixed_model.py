@@ -7,9 +7,10 @@ import safetensors.torch
 import torch
 
 from ml.aggregate import WeightedMean
+from ml.averaging import Average
 from ml.checkpoint import CheckpointStore
 from ml.export import export_state
-from ml.next_state import NextState
+from ml.next_state import Piece, fill_next_state
 from ml.outer_optimizer import OuterOptimizer
 from ml.quantization import Float32Encoding
 from ml.state import State, load_into_model
@@ -27,9 +28,10 @@ from tests.ml.small_models import (
 
 def next_state(base: State, paths: list[Path], directory: Path, codec: UpdateCodec) -> State:
     updates = [codec.open(path) for path in paths]
-    step = NextState(base, updates, [1] * len(updates), WeightedMean(10), OuterOptimizer(1, 0))
+    average = Average(updates, lambda stacks: WeightedMean(10).plan([1] * len(updates), stacks))
+    pieces = [Piece(codec.segments, average.read)]
     store = CheckpointStore(directory, base.manifest, keeps_momentum=False)
-    return store.save(base.round + 1, step.fill())
+    return store.save(base.round + 1, fill_next_state(base, OuterOptimizer(1, 0), pieces))
 
 
 def test_state_goes_into_a_model_and_comes_back(tmp_path: Path) -> None:

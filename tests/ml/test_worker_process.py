@@ -20,7 +20,7 @@ import uvloop
 from daemon.worker_process import WorkerDiedError, WorkerProcess
 from ml.learner import Learner
 from ml.train import TrainingControl
-from ml.worker_messages import Apply, Contribution, OpenTask, Progress, Train, Trained
+from ml.worker_messages import Apply, Contribution, Progress, Train, Trained
 from protocol.codec import encode
 from protocol.errors import ConfigError, VerificationError, WorkerError
 from tests.ml.conftest import TINY_TASK, MakeOpening
@@ -112,7 +112,7 @@ async def test_rounds_over_the_wire_are_those_of_the_learner(
         await worker.check_update(Path(trained.updates[0].path))
         state = await worker.apply(round_number, own(trained))
         expected = learner.train(Train(0, round_number), TrainingControl(), lambda step: None)
-        assert trained.updates[0].root == expected.update.root
+        assert trained.updates[0].root == expected.updates[0].root
         applied = learner.apply(Apply(0, round_number, own(expected)))
         assert state.state.root == applied.state.root
         again = await worker.load_state(round_number, Path(state.state.path), state.state.root)
