@@ -1,0 +1,116 @@
+"""A swarm in one process: each peer's own learner, the updates passed as files as the daemon does.
+
+What is measured is learning, so nothing of the network is in it; the bytes are those of the files
+that mesh would send.
+"""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ml.learner import Learner
+from ml.train import TrainingControl
+from ml.worker_messages import Apply, Contribution, OpenTask, StateReady, TaskChoice, Train, Trained
+from protocol.swarm import RoundSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What one round came to. ``bytes_sent``: of all peers and rounds so far."""
+
+    round: int
+    accuracy: float
+    loss: float
+    bytes_sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Which task, cut how, by which rules."""
+
+    task: str
+    builtin: bool
+    data_dir: str
+    settings: RoundSettings
+    peers: int
+    rounds: int
+    partition: str = "iid"
+    shards: int = 0
+    """0: as many as peers."""
+    seed: int = 1
+
+
+def opening_of(run: Run, index: int, directory: Path) -> OpenTask:
+    """How peer ``index``'s worker opens the task."""
+    return OpenTask(
+        request=0,
+        choice=TaskChoice(
+            task=run.task,
+            builtin=run.builtin,
+            shard_index=index,
+            shard_count=run.shards or run.peers,
+            data_dir=run.data_dir,
+            seed=run.seed,
+            partition=run.partition,
+        ),
+        settings=run.settings,
+        state_dir=str(directory / str(index)),
+        threads=torch.get_num_threads(),
+    )
+
+
+@contextlib.contextmanager
+def learners_of(run: Run) -> Iterator[list[Learner]]:
+    """The peers' learners; closed at the end."""
+    with tempfile.TemporaryDirectory(prefix="p2pd-learning-") as directory:
+        learners = [
+            Learner(
+                opening_of(run, index, Path(directory)),
+                device=torch.device("cpu"),
+                clock=time.monotonic,
+            )
+            for index in range(run.peers)
+        ]
+        try:
+            yield learners
+        finally:
+            for learner in learners:
+                learner.close()
+
+
+def train_round(learner: Learner, round_number: int) -> Trained:
+    """One peer's local steps and its update."""
+    control = TrainingControl()
+    learner.start_training(control)
+    return learner.train(Train(0, round_number), control, lambda report: None)
+
+
+def run_swarm(run: Run, *, label: str) -> list[Point]:
+    """Train ``run`` with an update of each peer to every other one after each round."""
+    points = []
+    sent = 0
+    with learners_of(run) as learners:
+        for round_number in range(1, run.rounds + 1):
+            updates = [train_round(learner, round_number) for learner in learners]
+            contributions = tuple(
+                Contribution(f"peer-{index:03}", update.updates[0].path, update.sample_count)
+                for index, update in enumerate(updates)
+            )
+            states: list[StateReady] = [
+                learner.apply(Apply(0, round_number, contributions)) for learner in learners
+            ]
+            roots = {state.state.root for state in states}
+            assert len(roots) == 1, "peers that averaged the same updates hold other weights"
+            sent += sum(update.updates[0].size_bytes for update in updates) * (run.peers - 1)
+            points.append(Point(round_number, states[0].accuracy, states[0].loss, sent))
+            print(
+                f"{label:28} round {round_number:3}  accuracy {states[0].accuracy:.4f}"
+                f"  loss {states[0].loss:.4f}  sent {sent / 1e6:.2f} MB",
+                flush=True,
+            )
+    return points
