@@ -5,12 +5,13 @@ Invariants:
 - A peer is known by the key that signed its hello, never by where it came from or what it calls
   itself; nothing that it sends before is looked at.
 - Only CURVE keys of known records get in at all; who may take part is checked at each hello.
-- Bounded: the number of peers and paths, and the bytes of each session; all sessions share
-  :data:`BULK_BUDGET_BYTES` in each direction. A slow peer fills its own queue, then its messages
-  are refused; nobody else's are.
+- Bounded: the number of peers and paths, and the bytes of each session, which share
+  :data:`WINDOW_BUDGET_BYTES` for what arrives and :data:`QUEUE_BUDGET_BYTES` for what is sent. A
+  slow peer fills its own queue, then messages to it are refused; nobody else's are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from random import Random
 from types import TracebackType
 
@@ -21,7 +22,8 @@ from daemon.link_status import LinkStatus
 from daemon.own_record import OwnRecord
 from daemon.paths.direct import DirectListener
 from daemon.paths.direct_dialer import DirectDialer
-from daemon.paths.path import PathSeeker, PathWish
+from daemon.paths.maker import MakePaths, PathParts
+from daemon.paths.path import PathOwner, PathSeeker, PathWish
 from daemon.paths.reception import Reception
 from daemon.peer_book import FindRecord, PeerBook
 from daemon.peer_link import PeerLink
@@ -29,7 +31,8 @@ from daemon.refusals import Refusals
 from daemon.session import SessionLimits
 from daemon.session.handshake import BusyError, Greeter
 from daemon.session.receive_stream import INITIAL_CREDIT_BYTES
-from protocol.admission import AdmissionBook
+from daemon.signaling import SignalCarrier, Signaling
+from protocol.admission import AdmissionBook, DeniedError
 from protocol.errors import RemoteProtocolError
 from protocol.hello import VerifiedHello
 from protocol.identity import Identity, PeerId
@@ -41,8 +44,10 @@ from protocol.uri import HostPort
 from transport.curve import CurveKeys
 from transport.zap import ZapAuthenticator
 
-BULK_BUDGET_BYTES = 16 << 20
-MAX_BULK_BYTES_PER_PEER = 4 << 20
+WINDOW_BUDGET_BYTES = 8 << 20
+QUEUE_BUDGET_BYTES = 12 << 20
+MAX_SHARE_BYTES = 4 << 20
+"""No session gets more, however few there are; none gets less than INITIAL_CREDIT_BYTES."""
 
 
 class PeerNetwork:
@@ -69,9 +74,14 @@ class PeerNetwork:
         context: "zmq.Context[zmq.Socket[bytes]]",
         zap: ZapAuthenticator,
         random: Random | None = None,
+        signal_carriers: Sequence[SignalCarrier] = (),
+        make_paths: Sequence[MakePaths] = (),
     ) -> None:
         """``advertise``: addresses for the own record, ``HOST:PORT``; a port of 0 stands for the
-        one that is listened on. Empty: the address that is listened on."""
+        one that is listened on. Empty: the address that is listened on.
+
+        ``signal_carriers``: through whom signals go, and may still grow; ``make_paths``: the kinds
+        of paths beside the direct ones."""
         self.on_message: Callable[[PeerId, bytes], None] = lambda peer_id, message: None
         self.on_bulk: Callable[[PeerId, bytes], None] = lambda peer_id, message: None
         self.on_peer_up: Callable[[PeerId], None] = lambda peer_id: None
@@ -101,6 +111,7 @@ class PeerNetwork:
             clock,
             make_link=self._make_link,
             make_seekers=self._make_seekers,
+            is_banned=lambda peer_id: is_banned(self._swarm, peer_id),
         )
         self._reception = Reception(
             Greeter(
@@ -120,12 +131,40 @@ class PeerNetwork:
         self._listener = DirectListener(
             context, zap, listen, curve, admit=self._book.admit_key, owner=self._reception
         )
+        self._signaling = Signaling(
+            identity=identity,
+            curve=curve,
+            swarm_id=swarm.swarm_id,
+            own_record=self._own_record.signed,
+            own_proof=own_proof,
+            admission=admission,
+            introduce=self.add_record,
+            carriers=signal_carriers,
+            clock=clock,
+            refusals=refusals,
+        )
+        parts = PathParts(
+            identity=identity,
+            curve=curve,
+            swarm_id=swarm.swarm_id,
+            context=context,
+            zap=zap,
+            owner=self._reception,
+            signaling=self._signaling,
+            clock=clock,
+            random=self._random,
+        )
+        self._makers = [make(parts) for make in make_paths]
 
     async def __aenter__(self) -> "PeerNetwork":
-        """Raises :class:`ConfigError` when the address cannot be listened on."""
-        await self._listener.__aenter__()
-        self._own_record.set_addresses(self._advertise, self.listen_address)
-        await self._book.__aenter__()
+        """Raises :class:`ConfigError` when the address cannot be listened on or is none."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._listener)
+            self._own_record.set_addresses(self._advertise, self.listen_address)
+            for maker in self._makers:
+                await stack.enter_async_context(maker)
+            await stack.enter_async_context(self._book)
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
@@ -137,10 +176,7 @@ class PeerNetwork:
         for link in self._book:
             link.end_session(CloseCode.LEAVING, "this peer stops")
         self._reception.close()
-        try:
-            await self._book.__aexit__()
-        finally:
-            await self._listener.__aexit__(kind, error, traceback)
+        await self._stack.__aexit__(kind, error, traceback)
 
     # Who this peer is
 
@@ -183,11 +219,9 @@ class PeerNetwork:
 
         False: it is banned, or there are too many peers.
         """
-        if is_banned(self._swarm, record.peer_id):
-            return False
         try:
             self._book.add(record)
-        except BusyError:
+        except (BusyError, DeniedError):
             return False
         return True
 
@@ -206,6 +240,15 @@ class PeerNetwork:
             if is_banned(swarm, link.peer_id):
                 self._book.remove(link.peer_id)
                 link.end_session(CloseCode.DENIED, "banned by the swarm's founder")
+
+    def take_signal(self, sealed: bytes) -> None:
+        """A rendezvous passed on what some peer sealed for this one."""
+        self._signaling.receive(sealed)
+
+    @property
+    def path_owner(self) -> PathOwner:
+        """Who takes paths of whatever kind, from either side, to any peer of the swarm."""
+        return self._reception
 
     # Messages
 
@@ -276,7 +319,7 @@ class PeerNetwork:
             clock=self._clock,
             random=self._random,
         )
-        return (dialer,)
+        return (dialer, *(maker.seeker(wish) for maker in self._makers))
 
     def _admit(self, hello: VerifiedHello) -> PeerLink:
         """The link of a peer that may take part. Raises :class:`RemoteProtocolError` otherwise."""
@@ -289,9 +332,14 @@ class PeerNetwork:
         return link
 
     def _share_memory(self) -> None:
-        """Let all sessions together hold no more bulk than the budget, down to what each needs."""
         links = [link for link in self._book if link.has_session]
-        share_bytes = BULK_BUDGET_BYTES // max(1, len(links))
-        limit_bytes = min(MAX_BULK_BYTES_PER_PEER, max(INITIAL_CREDIT_BYTES, share_bytes))
         for link in links:
-            link.set_bulk_limit(limit_bytes)
+            link.set_bulk_limits(
+                window_bytes=_share(WINDOW_BUDGET_BYTES, len(links)),
+                queue_bytes=_share(QUEUE_BUDGET_BYTES, len(links)),
+            )
+
+
+def _share(budget_bytes: int, count: int) -> int:
+    """What each of ``count`` sessions gets: a largest message at least, so that bulk flows."""
+    return min(MAX_SHARE_BYTES, max(INITIAL_CREDIT_BYTES, budget_bytes // count))

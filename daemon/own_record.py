@@ -6,6 +6,7 @@ from protocol.peer_record import RECORD_LIFETIME_MS, PeerRecord, seal_record
 from protocol.sequence import SequenceCounter
 from protocol.uri import HostPort
 
+EVERY_ADDRESS = ("0.0.0.0", "::")
 FRESH_S = RECORD_LIFETIME_MS / 1000 / 4
 
 
@@ -35,9 +36,12 @@ class OwnRecord:
     def set_addresses(self, addresses: tuple[str, ...], listen: HostPort) -> None:
         """Say that this peer can be dialled there; port 0 stands for the one listened on.
 
-        None at all stand for the address that is listened on. Raises :class:`ConfigError`.
+        None at all stand for the address that is listened on, unless that is every address of the
+        machine. Raises :class:`ConfigError`.
         """
-        parsed = [HostPort.parse(text, any_port=True) for text in addresses] or [listen]
+        parsed = [HostPort.parse(text, any_port=True) for text in addresses]
+        if not parsed and listen.host not in EVERY_ADDRESS:
+            parsed = [listen]
         self.payload = PeerRecord(
             curve_key=self.payload.curve_key,
             addresses=tuple(

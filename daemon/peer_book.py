@@ -5,12 +5,14 @@ At most :data:`MAX_PEERS`: when there are more, one that is not live gives way t
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 
 from daemon.clock import Clock
 from daemon.paths.path import PathSeeker, PathWish
 from daemon.peer_link import PeerLink
 from daemon.session.handshake import BusyError
+from protocol.admission import DeniedError
 from protocol.identity import PeerId, short
 from protocol.peer_record import VerifiedRecord
 
@@ -20,6 +22,8 @@ FIND_RECORD_S = 2.8
 UNKNOWN_KEY_S = 5.0
 """For so long a key that nobody knew is not asked about again."""
 MAX_UNKNOWN_KEYS = 256
+MAX_SEARCHES_PER_S = 10
+"""A stranger that comes with a new key each time must not make this peer flood the rendezvous."""
 
 FindRecord = Callable[[bytes], Awaitable[VerifiedRecord | None]]
 
@@ -42,6 +46,7 @@ class PeerBook:
         *,
         make_link: Callable[[VerifiedRecord], PeerLink],
         make_seekers: Callable[[PathWish], tuple[PathSeeker, ...]],
+        is_banned: Callable[[PeerId], bool],
     ) -> None:
         self.find_record: FindRecord = find_nothing
         self._own_id = own_id
@@ -49,9 +54,11 @@ class PeerBook:
         self._clock = clock
         self._make_link = make_link
         self._make_seekers = make_seekers
+        self._is_banned = is_banned
         self._links: dict[PeerId, PeerLink] = {}
         self._seeking: dict[PeerId, list[asyncio.Task[None]]] = {}
         self._unknown_keys: dict[bytes, float] = {}
+        self._searches: deque[float] = deque(maxlen=MAX_SEARCHES_PER_S)
         self._tasks = asyncio.TaskGroup()
 
     async def __aenter__(self) -> "PeerBook":
@@ -73,11 +80,14 @@ class PeerBook:
     def add(self, record: VerifiedRecord) -> None:
         """Look for paths to this peer from now on; of several records the newest counts.
 
-        Raises :class:`BusyError` when there are too many peers already.
+        Raises :class:`DeniedError` for a banned peer, and :class:`BusyError` when there are too
+        many already.
         """
         peer_id = record.peer_id
         if peer_id == self._own_id or record.swarm != self._swarm_id:
             return
+        if self._is_banned(peer_id):
+            raise DeniedError(f"denied: {peer_id} was banned by the swarm's founder")
         link = self._links.get(peer_id)
         if link is None:
             self._make_room()
@@ -112,15 +122,17 @@ class PeerBook:
         if self.record_for_curve_key(curve_key) is not None:
             return True
         now = self._clock.monotonic()
-        if self._unknown_keys.get(curve_key, now) > now:
+        if self._unknown_keys.get(curve_key, now) > now or not self._may_search(now):
             return False
         try:
             async with asyncio.timeout(FIND_RECORD_S):
                 record = await self.find_record(curve_key)
             if record is not None:
                 self.add(record)
-        except (TimeoutError, BusyError) as error:
-            _log.info("connection from %s not let in: %s", remote_ip, error or "nobody answers")
+        except TimeoutError:
+            _log.debug("nobody says whose the key of %s is", remote_ip)
+        except (BusyError, DeniedError) as error:
+            _log.info("connection from %s not let in: %s", remote_ip, error)
         if self.record_for_curve_key(curve_key) is not None:
             return True
         if len(self._unknown_keys) >= MAX_UNKNOWN_KEYS:
@@ -128,16 +140,23 @@ class PeerBook:
         self._unknown_keys[curve_key] = self._clock.monotonic() + UNKNOWN_KEY_S
         return False
 
+    def _may_search(self, now: float) -> bool:
+        if len(self._searches) == MAX_SEARCHES_PER_S and self._searches[0] > now - 1.0:
+            return False
+        self._searches.append(now)
+        return True
+
     def _make_room(self) -> None:
         if len(self._links) < MAX_PEERS:
             return
-        for link in self._links.values():
-            if not link.is_live:
-                _log.info("peer %s is forgotten, there are too many", short(link.peer_id))
-                self._stop_seeking(link.peer_id)
-                self._forget(link)
-                return
-        raise BusyError(f"{MAX_PEERS} peers are connected already")
+        away = [link for link in self._links.values() if not link.is_live]
+        if not away:
+            raise BusyError(f"{MAX_PEERS} peers are connected already")
+        # One with a session may come back and go on with it.
+        link = min(away, key=lambda link: link.has_session)
+        _log.info("peer %s is forgotten, there are too many", short(link.peer_id))
+        self._stop_seeking(link.peer_id)
+        self._forget(link)
 
     def _stop_seeking(self, peer_id: PeerId) -> None:
         for task in self._seeking.pop(peer_id, []):

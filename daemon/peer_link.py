@@ -109,8 +109,8 @@ class PeerLink:
     def status(self) -> LinkStatus:
         """How it stands now."""
         active = self._session.active_path
-        end = None if active is None else self._ends[active]
-        rtt_s = None if active is None else self._session.rtt_s(active)
+        end = None if active is None else self._ends.get(active)
+        rtt_s = None if end is None else self._session.rtt_s(end.number)
         if end is not None:
             kind = end.path.kind
         else:
@@ -201,9 +201,9 @@ class PeerLink:
         """How much may be queued now; 0 without a session."""
         return self._session.room_bytes(stream) if self.has_session else 0
 
-    def set_bulk_limit(self, limit_bytes: int) -> None:
-        """Hold at most so much bulk in each direction from now on."""
-        self._session.set_bulk_limits(window_bytes=limit_bytes, queue_bytes=limit_bytes)
+    def set_bulk_limits(self, *, window_bytes: int, queue_bytes: int) -> None:
+        """See :meth:`Session.set_bulk_limits`."""
+        self._session.set_bulk_limits(window_bytes=window_bytes, queue_bytes=queue_bytes)
 
     def flush(self) -> None:
         """Tell what happened, send what there is to send, and set the timer."""

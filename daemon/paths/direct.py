@@ -110,6 +110,11 @@ class DirectListener:
             self._owner.path_received(path, frame)
 
     def _gone(self, route: bytes) -> None:
+        # libzmq tells of the end beside the messages, and may do so before the last ones are read.
+        # They are there already, and this turn of the loop reads them.
+        asyncio.get_running_loop().call_soon(self._forget, route)
+
+    def _forget(self, route: bytes) -> None:
         path = self._paths.pop(route, None)
         if path is None:
             return
@@ -243,4 +248,5 @@ class DialledPath:
             self._is_open = True
             self._owner.path_opened(self)
         else:
-            self.give_up(_FAILURES[event])
+            # Not before this turn of the loop has read what came last, as in DirectListener.
+            asyncio.get_running_loop().call_soon(self.give_up, _FAILURES[event])

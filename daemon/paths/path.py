@@ -55,8 +55,10 @@ class PathWish:
         """Those that the session uses."""
         self.failures: dict[PathKind, str] = {}
         """Why there is none of a kind, as was found last."""
+        self.refusal = ""
+        """Why the peer refused this one, when it last did."""
         self.not_before = 0.0
-        """Monotonic seconds: the peer refused this one, it is to be left alone until then."""
+        """Monotonic seconds: it is to be left alone until then."""
         self._changed = asyncio.Event()
 
     def has(self, kind: PathKind) -> bool:

@@ -140,14 +140,18 @@ class Reception:
         if link is None:
             return
         if close.code in _LASTING:
-            _log.warning(
-                "peer %s refuses this one (%s): %s", short(link.peer_id), ascii(close.code), reason
-            )
-            link.wish.not_before = self._clock.monotonic() + REFUSED_WAIT_S
+            self._leave_alone(link, end, reason)
         if end.peer_id is not None and close.code == CloseCode.LEAVING:
             link.end_session(CloseCode.PATH, "left")
         elif end.peer_id is not None and close.code == CloseCode.STALE_EPOCH:
             link.end_session(CloseCode.PATH, "the peer knows a newer session")
+
+    def _leave_alone(self, link: PeerLink, end: PathEnd, reason: str) -> None:
+        link.wish.not_before = self._clock.monotonic() + REFUSED_WAIT_S
+        link.wish.failures[end.path.kind] = f"refused: {reason}"
+        if link.wish.refusal != reason:  # Once, not at each attempt.
+            link.wish.refusal = reason
+            _log.warning("peer %s refuses this one: %s", short(link.peer_id), reason)
 
     def _detach(self, end: PathEnd) -> None:
         link = self._links.get(end.peer_id)

@@ -36,11 +36,6 @@ class AttachedPath:
         """Whether it has been silent for so long that it is to be given up."""
         return now >= self.heard_at + PATH_FAILED_S
 
-    def next_change_at(self, now: float) -> float:
-        """When it will next be silent, failed or due for a ping, if nothing is heard of it."""
-        silent_s = PATH_SILENT_S if self.is_usable(now) else PATH_FAILED_S
-        return min(self.ping_at, self.heard_at + silent_s)
-
     def take_ping(self, now: float) -> int:
         """The number of a ping that is sent now."""
         self.ping_at = now + HEARTBEAT_S
@@ -98,6 +93,20 @@ class PathSet:
             if now >= path.ping_at:
                 return path.path_id, path.take_ping(now)
         return None
+
+    def next_change_at(self) -> float | None:
+        """When something is to be done about a path, if nothing is heard by then."""
+        # While a path is active its silence is still to be noticed, even if it began before now.
+        return min(
+            (
+                min(
+                    path.ping_at,
+                    path.heard_at + (PATH_SILENT_S if path is self.active else PATH_FAILED_S),
+                )
+                for path in self
+            ),
+            default=None,
+        )
 
     def restart_clocks(self, now: float) -> None:
         """The silence until now was this process's own."""

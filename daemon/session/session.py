@@ -271,7 +271,9 @@ class Session:
         deadlines = [self._heartbeat_at]
         if self.is_live:
             deadlines.append(self._heard_at + PEER_SILENT_S)
-        deadlines.extend(path.next_change_at(self._now) for path in self._paths)
+        change_at = self._paths.next_change_at()
+        if change_at is not None:
+            deadlines.append(change_at)
         active = self._paths.active
         if active is not None:
             ack_at, timeout_at = self._streams.acks.due_at, self._streams.timeout_at()

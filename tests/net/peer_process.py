@@ -1,19 +1,21 @@
 """Run as a process: one peer of the tests' swarm, told what to do on its standard input.
 
-``NUMBER [PORT]`` as arguments. Prints one JSON document a line: first ``{"port"}``, then an
-answer to each command, and ``{"event": …}`` for what happens by itself.
+``NUMBER [PORT]`` as arguments. Prints one JSON document a line: first ``{"port"}``, then an answer
+to each command.
 
     connect NUMBER PORT          add that peer's record
-    bulk NUMBER MIB              send so much bulk in 1 MiB messages, numbered
-    status                       live peers, bytes and bulk messages received, peak RSS, CPU seconds
+    bulk NUMBER COUNT            send so many messages of 1 MiB, numbered
+    status                       live peers, what was received, memory and CPU time
     quit
 """
 
 import asyncio
 import json
+import re
 import resource
 import sys
 import time
+from pathlib import Path
 
 from protocol.identity import PeerId
 from protocol.uri import HostPort
@@ -27,69 +29,70 @@ def say(**what: object) -> None:
 
 
 class Talker:
-    """Feeds and counts bulk without keeping it."""
+    """Sends numbered bulk to several peers; receives it from several, without keeping it."""
 
     def __init__(self, node: Node) -> None:
-        self.node = node
-        self.received_bytes = 0
-        self.messages = 0
-        self.to_send: dict[PeerId, list[int]] = {}
-        self.started_at = self.last_at = 0.0
-        network = node.network
-        network.on_bulk = self.take_bulk
-        network.on_bulk_room = self.feed
-        network.on_peer_up = lambda peer_id: say(event="up", peer=peer_id)
-        network.on_peer_down = lambda peer_id, reason: say(
-            event="down", peer=peer_id, reason=reason, at=time.monotonic()
-        )
-        self.payload = memoryview(bytes(range(256)) * (MIB // 256))
+        self._network = node.network
+        self._network.on_bulk = self._take
+        self._network.on_bulk_room = self._feed
+        self._to_send: dict[PeerId, tuple[int, int]] = {}
+        self._received: dict[PeerId, int] = {}
+        self._payload = bytes(range(256)) * (MIB // 256)
+        self._first_at = self._last_at = 0.0
 
-    def feed(self, peer_id: PeerId) -> None:
-        network = self.node.network
-        queue = self.to_send.get(peer_id, [])
-        while queue and network.bulk_room(peer_id) >= MIB + 64:
-            number = queue.pop()
-            message = b"".join((number.to_bytes(8, "big"), self.payload))
-            assert network.send_bulk(peer_id, message)
+    def send(self, peer_id: PeerId, count: int) -> None:
+        self._to_send[peer_id] = (0, count)
+        self._feed(peer_id)
 
-    def take_bulk(self, peer_id: PeerId, message: bytes) -> None:
-        if not self.messages:
-            self.started_at = time.monotonic()
+    def status(self) -> dict[str, object]:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        # Not ru_maxrss: that begins with what the parent had at the fork.
+        (peak_kib,) = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        return {
+            "live": sorted(self._network.live_peers()),
+            "received": self._received,
+            "bytes_sent": sum(link.bytes_sent for link in self._network.links()),
+            "seconds": self._last_at - self._first_at,
+            "peak_rss_mib": int(peak_kib) / 1024,
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+        }
+
+    def _feed(self, peer_id: PeerId) -> None:
+        number, count = self._to_send.get(peer_id, (0, 0))
+        while number < count and self._network.bulk_room(peer_id) >= MIB + 8:
+            message = number.to_bytes(8, "big") + self._payload
+            assert self._network.send_bulk(peer_id, message)
+            number += 1
+        self._to_send[peer_id] = (number, count)
+
+    def _take(self, peer_id: PeerId, message: bytes) -> None:
+        self._last_at = time.monotonic()
+        self._first_at = self._first_at or self._last_at
+        expected = self._received.get(peer_id, 0)
         number = int.from_bytes(message[:8], "big")
-        assert number == self.messages, f"{self.messages} expected, got {number}"
-        assert len(message) == MIB + 8
-        self.messages += 1
-        self.received_bytes += len(message)
-        self.last_at = time.monotonic()
+        assert number == expected, f"message {expected} expected, got {number}"
+        assert message[8:] == self._payload
+        self._received[peer_id] = expected + 1
 
 
 async def main(number: int, port: int) -> None:
     async with running(Keys(number), listen=HostPort("127.0.0.1", port)) as node:
         talker = Talker(node)
         say(port=node.network.listen_address.port)
-        loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader()
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+        )
         while line := (await reader.readline()).decode().split():
             match line:
                 case ["connect", other, port_text]:
                     node.network.add_record(Keys(int(other)).record(f"127.0.0.1:{port_text}"))
-                    say(done="connect")
-                case ["bulk", other, size]:
-                    peer_id = Keys(int(other)).peer_id
-                    talker.to_send[peer_id] = list(range(int(size)))[::-1]
-                    talker.feed(peer_id)
-                    say(done="bulk")
+                    say()
+                case ["bulk", other, count]:
+                    talker.send(Keys(int(other)).peer_id, int(count))
+                    say()
                 case ["status"]:
-                    usage = resource.getrusage(resource.RUSAGE_SELF)
-                    say(
-                        live=sorted(node.network.live_peers()),
-                        messages=talker.messages,
-                        received_bytes=talker.received_bytes,
-                        seconds=talker.last_at - talker.started_at,
-                        peak_rss_kib=usage.ru_maxrss,
-                        cpu_s=usage.ru_utime + usage.ru_stime,
-                    )
+                    say(**talker.status())
                 case ["quit"]:
                     break
 

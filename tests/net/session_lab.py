@@ -30,6 +30,8 @@ class Wire:
     doubling: float = 0.0
     bytes_per_s: float = 0.0
     """0: without limit."""
+    refusal: float = 0.0
+    """How often the path does not take a frame."""
     is_cut: bool = False
     busy_until: dict[int, float] = field(default_factory=lambda: {0: 0.0, 1: 0.0})
     carried: int = 0
@@ -123,7 +125,10 @@ class Lab:
         for index, side in enumerate(self.sides):
             self._take_events(side)
             while (frame := side.session.next_frame(self.now)) is not None:
-                self._carry(index, frame.path_id, frame.data)
+                if self._random.random() < self.wires[frame.path_id].refusal:
+                    side.session.frame_refused(frame, self.now)
+                else:
+                    self._carry(index, frame.path_id, frame.data)
             self._take_events(side)
 
     def _take_events(self, side: Side) -> None:

@@ -109,10 +109,17 @@ def in_order_of_id(count: int, *, first: int = 0) -> list[Keys]:
 class Node:
     """A peer's network and all that it told."""
 
-    def __init__(self, keys: Keys, network: PeerNetwork, refusals: Refusals) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        network: PeerNetwork,
+        refusals: Refusals,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+    ) -> None:
         self.keys = keys
         self.network = network
         self.refusals = refusals
+        self.context = context
         self.messages: list[tuple[PeerId, bytes]] = []
         self.bulk: list[tuple[PeerId, bytes]] = []
         self.log: list[str] = []
@@ -165,7 +172,7 @@ async def running(
                 zap=zap,
                 random=Random(keys.number),
             )
-            node = Node(keys, network, refusals)
+            node = Node(keys, network, refusals, context)
             async with network:
                 yield node
 

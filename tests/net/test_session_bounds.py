@@ -131,6 +131,25 @@ def test_credit_is_not_lost_with_a_lost_acknowledgement() -> None:
     assert len(lab.sides[1].messages[Stream.BULK]) > 20
 
 
+def test_credit_that_was_granted_while_the_path_was_deaf_is_granted_again() -> None:
+    lab = Lab()
+    path = lab.attach()
+    lab.run(0.1)
+    lab.sides[1].takes_messages = False
+    for _ in range(10):
+        while lab.send(0, Stream.BULK, bytes(1_000_000)):
+            pass
+        lab.run(1)
+    lab.wires[path].is_cut = True
+    lab.sides[1].takes_messages = True
+    lab.pump()
+    lab.run(0.1)
+    before = len(lab.sides[1].messages[Stream.BULK])
+    lab.wires[path].is_cut = False
+    lab.run(1.5)
+    assert len(lab.sides[1].messages[Stream.BULK]) > before
+
+
 # Hostile frames
 
 

@@ -63,6 +63,7 @@ WIRES = st.builds(
     jitter_s=st.sampled_from([0.0, 0.01, 0.2]),
     loss=st.sampled_from([0.0, 0.01, 0.2, 0.5]),
     doubling=st.sampled_from([0.0, 0.3]),
+    refusal=st.sampled_from([0.0, 0.2]),
     bytes_per_s=st.sampled_from([0.0, 500_000.0]),
 )
 ACTIONS = st.one_of(
@@ -154,6 +155,30 @@ def test_closed_path_is_replaced_and_what_was_in_flight_is_sent_again_at_once() 
     assert lab.sides[1].messages[Stream.BULK] == sent
 
 
+def test_nothing_waits_for_a_timeout_when_the_path_it_was_sent_over_is_closed() -> None:
+    lab = Lab()
+    first = lab.attach(score=2)
+    lab.attach(score=1)
+    lab.run(0.5)
+    lab.wires[first].is_cut = True
+    assert lab.send(0, Stream.CONTROL, b"the last one")
+    lab.detach(first, 0)
+    lab.run(0.1)
+    assert lab.sides[1].messages[Stream.CONTROL] == [b"the last one"]
+
+
+def test_nothing_waits_for_a_timeout_when_the_path_it_was_sent_over_falls_silent() -> None:
+    lab = Lab()
+    best = lab.attach(score=2)
+    lab.attach(score=1)
+    lab.run(1.5)  # Last heard at 1.02 s.
+    lab.wires[best].is_cut = True
+    lab.run(2.3)
+    assert lab.send(0, Stream.CONTROL, b"the last one")
+    lab.run(0.3)
+    assert lab.sides[1].messages[Stream.CONTROL] == [b"the last one"]
+
+
 def test_silent_path_gives_way_to_the_next_after_3_s_and_comes_back() -> None:
     lab = Lab()
     best = lab.attach(score=2)
@@ -196,6 +221,20 @@ def test_lost_tail_is_found_by_timeout() -> None:
     lab.wires[path].is_cut = False
     lab.run(1.2)
     assert lab.sides[1].messages[Stream.CONTROL] == sent
+
+
+def test_path_that_takes_no_more_is_offered_the_frame_again_when_it_is_writable() -> None:
+    lab = Lab()
+    path = lab.attach()
+    lab.run(0.5)
+    lab.wires[path].refusal = 1.0
+    assert lab.send(0, Stream.CONTROL, b"first")
+    assert lab.send(0, Stream.CONTROL, b"second")
+    lab.wires[path].refusal = 0.0
+    lab.sides[0].session.path_writable(path)
+    lab.pump()
+    lab.run(0.02)
+    assert lab.sides[1].messages[Stream.CONTROL] == [b"first", b"second"]
 
 
 def test_control_overtakes_bulk_that_is_not_in_flight_yet() -> None:
