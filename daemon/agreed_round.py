@@ -161,6 +161,11 @@ class AgreedRound(abc.ABC):
     def _held(self) -> dict[PeerId, UpdateRef]:
         """What is agreed on, as far as it is here."""
 
+    @property
+    @abc.abstractmethod
+    def _refused(self) -> frozenset[PeerId]:
+        """Who signed such a thing that was refused, and so is not waited for."""
+
     @abc.abstractmethod
     async def _contribute(self) -> None:
         """Train, and offer what this peer contributes."""
@@ -295,7 +300,8 @@ class AgreedRound(abc.ABC):
         expected = self._expected()
         self._share(expected)
         held = self._held
-        self._deadlines.update(expected=self._signers(expected), held=frozenset(held), now=now)
+        awaited = self._signers(expected) - self._refused
+        self._deadlines.update(expected=awaited, held=frozenset(held), now=now)
         self._agreement.set_newcomers(expected - self._roster)
         self._agreement.set_held(frozenset(held.values()), now)
         self._agreement.set_live(expected & self._roster, now)

@@ -43,6 +43,10 @@ class AllReduceRound(AgreedRound):
     def _held(self) -> dict[PeerId, UpdateRef]:
         return self._parts.exchange.held(reduced=True)
 
+    @property
+    def _refused(self) -> frozenset[PeerId]:
+        return self._parts.exchange.refused(reduced=True)
+
     def _signers(self, expected: frozenset[PeerId]) -> frozenset[PeerId]:
         return expected & self._roster
 
@@ -54,8 +58,9 @@ class AllReduceRound(AgreedRound):
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _observe(self, now: float) -> None:
-        contributed = frozenset(self._parts.exchange.held())
-        self._collecting.update(expected=self._expected(), held=contributed, now=now)
+        exchange = self._parts.exchange
+        awaited = self._expected() - exchange.refused()
+        self._collecting.update(expected=awaited, held=frozenset(exchange.held()), now=now)
         super()._observe(now)
 
     async def _contribute(self) -> None:

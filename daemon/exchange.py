@@ -6,8 +6,8 @@ Invariants:
   exclude both, and the second header is kept as evidence in the log.
 - An update is *held* only when its header's signature, its signer's admission, every chunk and,
   by the worker, its content were checked, in this order; nothing is allocated for it before.
-- What is wrong with the envelope is counted against who passed it on; what is wrong with the
-  content against who signed it.
+- What is wrong with the envelope, or its signer's admission, is counted against who passed it on;
+  what is wrong with the content against who signed it.
 """
 
 import asyncio
@@ -21,7 +21,6 @@ from daemon.blob_service import BlobService
 from daemon.lineage import Position
 from daemon.refusals import Refusals
 from ml.worker_messages import Contribution
-from protocol.admission import DeniedError
 from protocol.agreement_messages import Outcome, UpdateRef
 from protocol.codec import decode
 from protocol.envelope import VerifiedMessage
@@ -90,7 +89,8 @@ class Exchange:
         max_update_bytes: int,
     ) -> None:
         """``check_content`` raises :class:`VerificationError`; ``on_change`` is called whenever
-        :attr:`held` changed, ``on_update`` for each update of another peer that was accepted."""
+        :meth:`held` or :meth:`refused` changed, ``on_update`` for each update of another peer that
+        was accepted."""
         self._blobs = blobs
         self._open_update = open_update
         self._check_admission = check_admission
@@ -133,6 +133,13 @@ class Exchange:
             if update.header.reduced is reduced and update.slot not in self._excluded
         }
 
+    def refused(self, *, reduced: bool = False) -> frozenset[PeerId]:
+        """Whose contribution, or reduced part, was refused: no other one of theirs can count."""
+        bad = {
+            update.slot for update in self._updates.values() if update.state is UpdateState.REFUSED
+        }
+        return frozenset(signer for signer, _, kind in bad | self._excluded if kind is reduced)
+
     def add_own(self, me: PeerId, header: UpdateHeader, offer: UpdateOffer, path: Path) -> None:
         """An update of this peer's own, already served by the blob store."""
         payload = self._open_update(offer.header).payload
@@ -148,11 +155,13 @@ class Exchange:
             self._refusals.add(source, "update-envelope", error)
             return
         try:
-            header = decode(message.payload, UpdateHeader)
             self._check_admission(message.signer, offer.proof)
-        except DeniedError as error:
-            self._refusals.add(message.signer, "update-denied", error)
+        except RemoteProtocolError as error:
+            # Counted against who passed it on: anybody can invent any number of signers.
+            self._refusals.add(source, "update-denied", error)
             return
+        try:
+            header = decode(message.payload, UpdateHeader)
         except RemoteProtocolError as error:
             self._refusals.add(message.signer, "update-header", error)
             return
@@ -282,9 +291,11 @@ class Exchange:
             # The blob stays until the round ends: another update may have the same bytes.
             update.state = UpdateState.REFUSED
             self._refusals.add(update.signer, "update-content", error)
+            self._on_change()
         except TransportError as error:
             update.state = UpdateState.REFUSED
             self._refusals.add(update.signer, "update-fetch", error)
+            self._on_change()
         except asyncio.CancelledError:
             # The fetch was given up with its round. A cancelled task goes on up by itself.
             task = asyncio.current_task()

@@ -28,6 +28,10 @@ class MeshRound(AgreedRound):
     def _held(self) -> dict[PeerId, UpdateRef]:
         return self._parts.exchange.held()
 
+    @property
+    def _refused(self) -> frozenset[PeerId]:
+        return self._parts.exchange.refused()
+
     def _share(self, expected: frozenset[PeerId]) -> None:
         if self._topology.kind == "full":
             self._offers.send(expected)

@@ -361,6 +361,9 @@ class Training:
     def _receive_certificate(self, peer: PeerId, certificate: Certificate) -> None:
         if self._round is None or self._round.decided:
             return
+        here = (self._round.number, self._round.base.base)
+        if (certificate.round, certificate.base) != here:
+            return  # an answer to what was asked before the round ended: nobody's fault
         try:
             self._round.receive_certificate(certificate)
         except RemoteProtocolError as error:
