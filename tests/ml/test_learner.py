@@ -1,5 +1,4 @@
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -8,61 +7,19 @@ import pytest
 import safetensors.torch
 import torch
 
-from ml.learner import Learner
 from ml.task_file import load_task
-from ml.train import StepReport, TrainingAbandonedError, TrainingControl
+from ml.train import TrainingAbandonedError, TrainingControl
 from ml.worker_messages import (
     Apply,
-    CheckUpdate,
     Contribution,
     Export,
     LoadState,
-    OpenTask,
-    StateReady,
-    Train,
-    Trained,
 )
 from protocol.errors import ConfigError, VerificationError, WorkerError
 from tests.ml.conftest import TINY_TASK, MakeOpening
+from tests.ml.running import apply, open_learner, open_three, run_rounds, train
 
-CPU = torch.device("cpu")
 COMPRESSIONS = ["none", "fp16", "int8", "topk"]
-
-
-def ignore(report: StepReport) -> None:
-    assert report.step > 0
-
-
-def open_learner(opening: OpenTask) -> Learner:
-    return Learner(opening, device=CPU, clock=time.monotonic)
-
-
-def train(learner: Learner, round_number: int, control: TrainingControl | None = None) -> Trained:
-    control = control or TrainingControl()
-    learner.start_training(control)
-    return learner.train(Train(1, round_number), control, ignore)
-
-
-def apply(learner: Learner, round_number: int, updates: list[Trained]) -> StateReady:
-    contributions = [
-        Contribution(f"peer {i}", update.updates[0].path, update.sample_count)
-        for i, update in enumerate(updates)
-    ]
-    return learner.apply(Apply(1, round_number, tuple(reversed(contributions))))
-
-
-def run_rounds(learners: list[Learner], rounds: int) -> list[StateReady]:
-    states: list[StateReady] = []
-    for round_number in range(1, rounds + 1):
-        updates = [train(learner, round_number) for learner in learners]
-        for update in updates:
-            learners[0].check_update(CheckUpdate(1, update.updates[0].path))
-        states = [apply(learner, round_number, updates) for learner in learners]
-    return states
-
-
-def open_three(make_opening: MakeOpening, prefix: str = "peer", **settings: Any) -> list[Learner]:
-    return [open_learner(make_opening(f"{prefix} {i}", shard=(i, 3), **settings)) for i in range(3)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,195 @@
+"""Parts of the model in all-reduce."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ml.learner import Learner
+from ml.manifest import Manifest, TensorSpec
+from ml.parts import segments_of
+from ml.quantization import Float32Encoding
+from ml.update_codec import UpdateCodec
+from ml.worker_messages import (
+    ApplyParts,
+    Blob,
+    CheckUpdate,
+    Contribution,
+    PartResult,
+    Reduce,
+    Reduced,
+    StateReady,
+)
+from protocol.errors import ConfigError, VerificationError, WorkerError
+from tests.ml.conftest import MakeOpening
+from tests.ml.running import apply, open_learner, open_three, train
+
+SIZES = st.lists(st.integers(0, 5000), min_size=1, max_size=6)
+
+
+def manifest_of_sizes(sizes: list[int]) -> Manifest:
+    return Manifest(
+        tuple(TensorSpec(f"t{i}", "F32", (size,), "parameter") for i, size in enumerate(sizes))
+    )
+
+
+def train_in_parts(learners: list[Learner], round_number: int) -> list[tuple[Contribution, ...]]:
+    """For each part, what everyone contributes to it."""
+    parts = len(learners)
+    updates = [train(learner, round_number, parts=parts) for learner in learners]
+    return [
+        tuple(
+            Contribution(f"peer {i}", update.updates[part].path, update.sample_count)
+            for i, update in enumerate(updates)
+        )
+        for part in range(parts)
+    ]
+
+
+def reduce_all(learners: list[Learner], round_number: int) -> list[Reduced]:
+    contributions = train_in_parts(learners, round_number)
+    parts = len(learners)
+    for part, ones in enumerate(contributions):
+        for one in ones:
+            learners[part].check_update(CheckUpdate(0, one.path, part, parts))
+    return [
+        learner.reduce(Reduce(0, round_number, part, parts, contributions[part]))
+        for part, learner in enumerate(learners)
+    ]
+
+
+def apply_parts(learner: Learner, round_number: int, reduced: dict[int, Blob]) -> StateReady:
+    results = tuple(PartResult(part, blob.path) for part, blob in reduced.items())
+    return learner.apply_parts(ApplyParts(0, round_number, 3, results))
+
+
+@settings(max_examples=200)
+@given(SIZES, st.integers(1, 9), st.sampled_from([1, 256, 4096]))
+def test_parts_together_have_every_element_once(sizes: list[int], parts: int, grain: int) -> None:
+    manifest = manifest_of_sizes(sizes)
+    seen = {spec.name: np.zeros(spec.element_count, int) for spec in manifest.tensors}
+    for part in range(parts):
+        for segment in segments_of(manifest, part, parts, grain):
+            seen[segment.spec.name][segment.start : segment.stop] += 1
+    assert all((counts == 1).all() for counts in seen.values())
+
+
+@settings(max_examples=100)
+@given(SIZES, st.integers(1, 9))
+def test_parts_are_of_equal_size(sizes: list[int], parts: int) -> None:
+    manifest = manifest_of_sizes(sizes)
+    counts = [
+        sum(segment.element_count for segment in segments_of(manifest, part, parts, 1))
+        for part in range(parts)
+    ]
+    assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize(("part", "parts"), [(3, 3), (-1, 3), (0, 0), (0, 10**9)])
+def test_part_that_there_is_not_is_refused(part: int, parts: int) -> None:
+    """The numbers come from strangers' headers."""
+    with pytest.raises(VerificationError, match=f"part {part} of {parts}"):
+        UpdateCodec(manifest_of_sizes([10]), Float32Encoding(), part, parts)
+
+
+@pytest.mark.parametrize("compression", ["none", "fp16", "int8"])
+def test_peers_hold_the_same_weights_near_those_of_the_mesh(
+    make_opening: MakeOpening, compression: str
+) -> None:
+    common: dict[str, Any] = {"compression": compression, "outer_momentum": 0.3}
+    learners = open_three(make_opening, exchange="allreduce", **common)
+    reference = open_three(make_opening, "mesh", **common)
+    reduced = reduce_all(learners, 1)
+    assert [one.sample_count for one in reduced] == [480] * 3
+    by_part = {part: one.update for part, one in enumerate(reduced)}
+    states = [apply_parts(learner, 1, by_part) for learner in learners]
+    assert len({state.state.root for state in states}) == 1
+    expected = apply(reference[0], 1, [train(learner, 1) for learner in reference])
+    found = safetensors.torch.load_file(states[0].state.path)
+    tolerance = 1e-6 if compression == "none" else 0.02
+    for name, tensor in safetensors.torch.load_file(expected.state.path).items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=tolerance)
+    by_part = {part: one.update for part, one in enumerate(reduce_all(learners, 2))}
+    assert len({apply_parts(one, 2, by_part).state.root for one in learners}) == 1
+
+
+def test_all_parts_together_are_hardly_larger_than_the_update(make_opening: MakeOpening) -> None:
+    learner = open_learner(make_opening(task="digits", builtin=True, local_amount=0.05))
+    whole = learner.opened.max_update_bytes
+    for parts in (4, 8, 16):
+        blobs = train(learner, 1, parts=parts).updates
+        assert len(blobs) == parts
+        assert sum(blob.size_bytes for blob in blobs) < 1.03 * whole + 400 * parts
+        assert max(blob.size_bytes for blob in blobs) < 1.1 * whole / parts + 500
+
+
+def test_part_that_is_lacking_stays_as_it_was(make_opening: MakeOpening) -> None:
+    learners = open_three(make_opening, exchange="allreduce", outer_momentum=0.5)
+    by_part = {part: one.update for part, one in enumerate(reduce_all(learners, 1))}
+    before = safetensors.torch.load_file(apply_parts(learners[0], 1, by_part).state.path)
+    for learner in learners[1:]:
+        apply_parts(learner, 1, by_part)
+    by_part = {part: one.update for part, one in enumerate(reduce_all(learners, 2))}
+    del by_part[1]
+    after = safetensors.torch.load_file(apply_parts(learners[0], 2, by_part).state.path)
+    lacking = segments_of(learners[0]._manifest, 1, 3, 1)
+    for spec in learners[0]._manifest.tensors:
+        kinds = ("model", "momentum") if spec.has_momentum else ("model",)
+        inside = np.zeros(spec.element_count, bool)
+        for segment in lacking:
+            if segment.spec == spec:
+                inside[segment.start : segment.stop] = True
+        for kind in kinds:
+            same = (before[f"{kind}/{spec.name}"] == after[f"{kind}/{spec.name}"]).reshape(-1)
+            assert same.numpy()[inside].all()
+            # The batch normalization after it leaves 0.bias without a gradient.
+            if kind == "momentum" and spec.name != "0.bias":
+                assert not same.numpy()[~inside].any()
+
+
+def test_part_that_was_averaged_is_not_averaged_again(make_opening: MakeOpening) -> None:
+    """A second result for the same part would look like a lie."""
+    learners = open_three(make_opening, exchange="allreduce")
+    contributions = train_in_parts(learners, 1)
+    first = learners[1].reduce(Reduce(0, 1, 1, 3, contributions[1]))
+    learners[1].close()
+    reopened = open_learner(make_opening("peer 1", shard=(1, 3), exchange="allreduce"))
+    assert reopened.reduce(Reduce(0, 1, 1, 3, contributions[1][:2])) == first
+
+
+def test_part_in_place_of_another_is_refused(make_opening: MakeOpening) -> None:
+    learners = open_three(make_opening, exchange="allreduce")
+    contributions = train_in_parts(learners, 1)
+    with pytest.raises(VerificationError, match=r"tensor .* has shape|is not in the model"):
+        learners[0].check_update(CheckUpdate(0, contributions[0][0].path, 1, 3))
+    with pytest.raises(VerificationError):
+        learners[0].check_update(CheckUpdate(0, contributions[0][0].path))
+
+
+def test_nothing_to_average_is_told(make_opening: MakeOpening) -> None:
+    with pytest.raises(WorkerError, match="nothing to average for part 2"):
+        open_learner(make_opening(exchange="allreduce")).reduce(Reduce(0, 1, 2, 3, ()))
+
+
+def test_update_in_parts_outlives_a_restart(make_opening: MakeOpening) -> None:
+    settings = {"local_unit": "seconds", "local_amount": 0.05, "compression": "int8"}
+    learner = open_learner(make_opening(exchange="allreduce", **settings))
+    before = train(learner, 1, parts=3)
+    learner.close()
+    reopened = open_learner(make_opening(exchange="allreduce", **settings))
+    assert train(reopened, 1, parts=3) == before
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"aggregation": "median"}, {"compression": "topk"}],
+)
+def test_what_does_not_go_with_allreduce_is_refused(
+    make_opening: MakeOpening, settings: dict[str, object]
+) -> None:
+    with pytest.raises(ConfigError, match="does not go with allreduce"):
+        open_learner(make_opening(exchange="allreduce", **settings))
