@@ -1,4 +1,4 @@
-"""Bytes at equal final quality: fp32 models to everyone after every epoch, against what p2pd can do.
+"""Bytes at equal final quality: fp32 models to everyone after every epoch, or what p2pd can do.
 
     python -m benchmarks.learning.bytes_sent --data-dir DIR [--peers 4]
 
