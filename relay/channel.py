@@ -9,7 +9,8 @@ import zmq
 
 from protocol.relay_messages import MAX_FRAME_BYTES, Code
 from protocol.uri import HostPort
-from relay.client_connection import ClientConnection, Ended, Event
+from relay.client_connection import ClientConnection
+from relay.client_events import Ended, Event
 from transport.client_socket import ClientSocket, LinkEvent
 from transport.curve import CurveKeys
 from transport.socket_options import CurveClientRole, SocketLimits

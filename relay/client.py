@@ -17,15 +17,8 @@ from protocol.peer_record import open_record
 from protocol.relay_messages import Code
 from protocol.uri import HostPort, ServerUri
 from relay.channel import RelayChannel
-from relay.client_connection import (
-    Asked,
-    ClientConnection,
-    Ended,
-    Event,
-    LinkFailed,
-    LinkOpened,
-    Ready,
-)
+from relay.client_connection import ClientConnection
+from relay.client_events import Asked, Ended, Event, LinkFailed, LinkOpened, Ready
 from relay.client_link import RelayLink
 from transport.address import resolve
 from transport.curve import CurveKeys

@@ -14,7 +14,6 @@ Invariants:
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from protocol.errors import RemoteProtocolError
@@ -71,18 +70,6 @@ class Connections(Protocol[Frame_contra]):
         """End a connection, and drop what waits for it."""
 
 
-@dataclass(slots=True)
-class RelayStatistics:
-    """Counts since the start."""
-
-    forwarded: int = 0
-    forwarded_bytes: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    """Frames that went nowhere, by reason."""
-    dismissed: Counter[str] = field(default_factory=Counter)
-    """Peers that were sent away or lost, by code."""
-
-
 class Forwarder(Generic[Frame]):
     """All of a relay but its socket and its clock. ``now`` is monotonic seconds everywhere."""
 
@@ -106,7 +93,12 @@ class Forwarder(Generic[Frame]):
         )
         self._unreachable: deque[ConnectedPeer] = deque()
         self._next_sweep = now + SWEEP_INTERVAL_S
-        self.statistics = RelayStatistics()
+        self.forwarded_frames = 0
+        self.forwarded_bytes = 0
+        self.dropped: Counter[str] = Counter()
+        """Frames that went nowhere, by reason."""
+        self.dismissed: Counter[str] = Counter()
+        """Peers that were sent away or lost, by code."""
 
     @property
     def peer_count(self) -> int:
@@ -205,19 +197,19 @@ class Forwarder(Generic[Frame]):
         direction = None if link is None else link.directions.get(peer.curve_key)
         if link is None or direction is None or link.state is not LinkState.OPEN:
             # On the way when the link ended, as a rule.
-            self.statistics.dropped["no_link"] += 1
+            self.dropped["no_link"] += 1
             return
         obstacle = self._charge(link, direction, len(view) - DATA_HEADER.size, now)
         if obstacle is not None:
-            self.statistics.dropped[obstacle.value] += 1
+            self.dropped[obstacle.value] += 1
             self._switchboard.end(link, obstacle, _TEXTS[obstacle], now)
             return
         if not self._connections.send(direction.receiver.route, frame):
-            self.statistics.dropped["peer_gone"] += 1
+            self.dropped["peer_gone"] += 1
             self._unreachable.append(direction.receiver)
             return
-        self.statistics.forwarded += 1
-        self.statistics.forwarded_bytes += len(view)
+        self.forwarded_frames += 1
+        self.forwarded_bytes += len(view)
 
     def _charge(
         self, link: RelayedLink, direction: Direction, size_bytes: int, now: float
@@ -237,7 +229,7 @@ class Forwarder(Generic[Frame]):
         link = peer.links.get(number)
         direction = None if link is None else link.towards(peer)
         if direction is None:
-            self.statistics.dropped["no_link"] += 1
+            self.dropped["no_link"] += 1
         elif not self._gate.grant(direction, total, now):
             self._dismiss(peer, Code.MALFORMED, "credit for more than the window", RETRY_S, now)
 
@@ -253,7 +245,7 @@ class Forwarder(Generic[Frame]):
                 case Open():
                     self._switchboard.open(peer, message, now, too_often=not allowed)
                 case _ if not allowed:
-                    self.statistics.dropped["throttled"] += 1
+                    self.dropped["throttled"] += 1
                 case Ping(number=number):
                     self._send(peer, Pong(number))
                 case Introduce(record=raw):
@@ -318,11 +310,11 @@ class Forwarder(Generic[Frame]):
     def _refuse(self, route: bytes, code: Code, text: str) -> None:
         """Send away someone who is no peer yet. It closes the connection, or is cut at its next
         message."""
-        self.statistics.dismissed[code.value] += 1
+        self.dismissed[code.value] += 1
         self._connections.send(route, encode_control(Goodbye(code.value, text, RETRY_S)))
 
     def _turn_away(self, route: bytes, reason: str) -> None:
-        self.statistics.dropped[reason] += 1
+        self.dropped[reason] += 1
         self._connections.disconnect(route, reason)
 
     def _dismiss(
@@ -340,7 +332,7 @@ class Forwarder(Generic[Frame]):
         self._connections.disconnect(peer.route, code.value)
 
     def _forget(self, peer: ConnectedPeer, code: Code, now: float) -> None:
-        self.statistics.dismissed[code.value] += 1
+        self.dismissed[code.value] += 1
         self._peers.remove(peer)
         self._switchboard.peer_gone(peer, now)
 

@@ -56,11 +56,13 @@ class ServerSocket:
         *,
         on_frame: OnFrame | None = None,
         on_gone: Callable[[bytes], None] | None = None,
+        also_listen: Sequence[HostPort] = (),
     ) -> None:
         """Messages go to ``on_frame`` if it is given, else to ``on_message``. ``on_gone(route)``: a
-        connection over which messages came has ended."""
+        connection over which messages came has ended. ``also_listen``: further addresses of the
+        same socket."""
         self._context = context
-        self._listen = listen
+        self._listen = (listen, *also_listen)
         self._role = role
         self._limits = limits
         self._on_message = on_message
@@ -71,10 +73,7 @@ class ServerSocket:
 
     async def __aenter__(self) -> "ServerSocket":
         """Raises :class:`ConfigError` when the address cannot be listened on."""
-        try:
-            listen = (await resolve(self._listen))[0]
-        except TransportError as error:
-            raise ConfigError(f"cannot listen on {self._listen}: {error}") from error
+        listen = [await _resolved(address) for address in self._listen]
         self._inner = AsyncSocket(
             self._context,
             zmq.ROUTER,
@@ -86,15 +85,16 @@ class ServerSocket:
         self.statistics.cut_off = self._inner.connections.cut_off
         # Sending to nobody is an error to be counted, not a silent loss.
         self._inner.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        try:
-            self._inner.socket.bind(listen.zmq_endpoint)
-        except zmq.ZMQError as error:
-            self._inner.close()
-            raise ConfigError(
-                f"cannot listen on {self._listen}: {error.strerror}; choose another address"
-            ) from error
+        for address in reversed(listen):  # The first one last: LAST_ENDPOINT is to be its.
+            try:
+                self._inner.socket.bind(address.zmq_endpoint)
+            except zmq.ZMQError as error:
+                self._inner.close()
+                raise ConfigError(
+                    f"cannot listen on {address}: {error.strerror}; choose another address"
+                ) from error
         bound = urlsplit(self._inner.socket.getsockopt_string(zmq.LAST_ENDPOINT))
-        self.address = HostPort(listen.host, bound.port or listen.port)
+        self.address = HostPort(listen[0].host, bound.port or listen[0].port)
         return self
 
     async def __aexit__(
@@ -180,3 +180,10 @@ class ServerSocket:
     def _report_gone(self, route: bytes | None) -> None:
         if route is not None and self._on_gone is not None:
             self._on_gone(route)
+
+
+async def _resolved(listen: HostPort) -> HostPort:
+    try:
+        return (await resolve(listen))[0]
+    except TransportError as error:
+        raise ConfigError(f"cannot listen on {listen}: {error}") from error

@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,14 +43,23 @@ async def eventually(condition: Callable[[], bool], within_s: float = 20.0) -> N
 
 @asynccontextmanager
 async def serving(
-    state_dir: Path, listen: HostPort = ANY_PORT, *, limits: RelayLimits | None = None
+    state_dir: Path,
+    listen: HostPort = ANY_PORT,
+    *,
+    limits: RelayLimits | None = None,
+    also_listen: Sequence[HostPort] = (),
 ) -> AsyncIterator[ServerUri]:
     """A relay in this process."""
     ready: asyncio.Future[ServerUri] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
     serve = asyncio.create_task(
         serve_relay(
-            listen, state_dir, limits=limits or RelayLimits(), on_ready=ready.set_result, stop=stop
+            listen,
+            state_dir,
+            limits=limits or RelayLimits(),
+            on_ready=ready.set_result,
+            stop=stop,
+            also_listen=also_listen,
         )
     )
     try:

@@ -24,7 +24,8 @@ from protocol.relay_messages import (
     decode_from_relay,
     encode_control,
 )
-from relay.client_connection import Asked, ClientConnection, Event, LinkOpened
+from relay.client_connection import ClientConnection
+from relay.client_events import Asked, Event, LinkOpened
 from relay.client_link import RelayLink
 from relay.forwarder import Forwarder
 from relay.limits import RelayLimits

@@ -24,9 +24,9 @@ from protocol.relay_messages import (
     Welcome,
     encode_control,
 )
-from relay.client_connection import (
+from relay.client_connection import ClientConnection
+from relay.client_events import (
     Asked,
-    ClientConnection,
     Ended,
     LinkFailed,
     LinkOpened,

@@ -81,7 +81,7 @@ def test_frame_without_credit_is_dropped_and_ends_the_link() -> None:
     assert received == spent // COST
     assert receiver.expect(Closed).code == Code.CREDIT
     assert sender.expect(Closed).code == Code.CREDIT
-    assert world.forwarder.statistics.dropped == {"credit": 1}
+    assert world.forwarder.dropped == {"credit": 1}
     assert world.forwarder.closed == {"credit": 1}
 
 
@@ -208,7 +208,7 @@ def test_sender_is_held_to_its_rate(rate: float) -> None:
     burst = max(rate, 256 * 1024)
     assert 0.9 * 20 * rate <= moved <= 20 * rate + burst
     assert world.forwarder.throttled["peer_rate"] > 0
-    assert world.forwarder.statistics.dropped == {}
+    assert world.forwarder.dropped == {}
 
 
 def test_one_senders_rate_does_not_slow_down_another() -> None:
@@ -223,7 +223,7 @@ def test_relays_rate_is_shared_fairly() -> None:
     assert 0.9 * 80_000_000 <= sum(moved) <= 84_000_000
     assert min(moved) > 0.8 * max(moved)
     assert world.forwarder.throttled["total_rate"] > 0
-    assert world.forwarder.statistics.dropped == {}
+    assert world.forwarder.dropped == {}
 
 
 def test_first_message_of_a_new_link_gets_through_a_busy_relay() -> None:

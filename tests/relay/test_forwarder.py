@@ -30,11 +30,11 @@ from tests.relay.relay_world import OTHER_SWARM, SWARM, WINDOW, RawPeer, World
 
 
 def dismissed(world: World) -> dict[str, int]:
-    return dict(world.forwarder.statistics.dismissed)
+    return dict(world.forwarder.dismissed)
 
 
 def dropped(world: World) -> dict[str, int]:
-    return dict(world.forwarder.statistics.dropped)
+    return dict(world.forwarder.dropped)
 
 
 def test_hello_is_answered_with_what_the_relay_grants() -> None:
@@ -106,8 +106,8 @@ def test_frame_arrives_as_the_object_that_was_sent() -> None:
     frame = DATA_HEADER.pack(FrameKind.DATA, link) + b"sealed"
     sender.send_raw(frame)
     assert receiver.inbox()[-1] is frame
-    assert world.forwarder.statistics.forwarded == 1
-    assert world.forwarder.statistics.forwarded_bytes == len(frame)
+    assert world.forwarder.forwarded_frames == 1
+    assert world.forwarder.forwarded_bytes == len(frame)
 
 
 def test_both_ends_can_send() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-import secrets
+import socket
 import stat
 import time
 from pathlib import Path
@@ -16,7 +16,6 @@ from protocol.identity import Identity
 from protocol.peer_record import PeerRecord, seal_record
 from protocol.relay_messages import (
     DATA_HEADER,
-    MAX_FRAME_BYTES,
     RELAY_VERSION,
     Close,
     Code,
@@ -32,9 +31,9 @@ from protocol.relay_messages import (
 )
 from protocol.uri import HostPort, ServerUri
 from relay.client import RelayState
-from relay.client_connection import LinkRefusedError
-from relay.forwarder import Forwarder
+from relay.client_events import LinkRefusedError
 from relay.limits import RelayLimits
+from relay.server import RelayService, socket_limits
 from tests.relay.relay_live import (
     SWARM,
     RawSocket,
@@ -45,7 +44,7 @@ from tests.relay.relay_live import (
 )
 from transport.curve import CurveKeys
 from transport.server_socket import ServerSocket
-from transport.socket_options import CurveServerRole, SocketLimits
+from transport.socket_options import CurveServerRole
 from transport.zap import ZapAuthenticator
 
 FRAME = os.urandom(64 * 1024)
@@ -262,32 +261,28 @@ async def test_what_passes_the_relay_is_ciphertext(tmp_path: Path) -> None:
     """A relay whose operator writes down every frame that comes out of CURVE."""
     seen: list[bytes] = []
     keys = CurveKeys.generate()
+    stop = asyncio.Event()
 
     def record_and_forward(
         route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
     ) -> None:
         seen.append(frame.bytes)
-        forwarder.receive(route, curve_key, remote_ip, frame, frame.buffer, time.monotonic())
+        service.receive(route, curve_key, remote_ip, frame)
 
     with zmq.Context() as context:
         async with ZapAuthenticator(context) as zap:
             zap.add_domain("relay", admit_everyone)
-            socket = ServerSocket(
+            router = ServerSocket(
                 context,
                 HostPort("127.0.0.1", 0),
                 CurveServerRole(keys, "relay"),
-                SocketLimits(max_message_bytes=MAX_FRAME_BYTES, queue_messages=1024),
+                socket_limits(RelayLimits()),
                 on_frame=record_and_forward,
             )
-            forwarder: Forwarder[zmq.Frame] = Forwarder(
-                RelayLimits(),
-                socket,
-                now=time.monotonic(),
-                unix_ms=lambda: 0,
-                new_link_number=lambda: secrets.randbits(63),
-            )
-            async with socket:
-                uri = ServerUri(keys.public, socket.address)
+            service = RelayService(router, RelayLimits())
+            async with router, asyncio.TaskGroup() as tasks:
+                tasks.create_task(service.run(stop))
+                uri = ServerUri(keys.public, router.address)
                 async with connected(uri) as alice, connected(uri) as bob:
                     await alice.ready()
                     await bob.ready()
@@ -297,6 +292,12 @@ async def test_what_passes_the_relay_is_ciphertext(tmp_path: Path) -> None:
                     await theirs.send_all([secret[::-1] * 1000] * 50)
                     await eventually(lambda: len(theirs.frames) == len(ours.frames) == 50)
                     private = [peer.identity.secret for peer in (alice, bob)]
+                    statistics = service.statistics()
+                stop.set()
+    assert (statistics.peers, statistics.links) == (2, 1)
+    assert statistics.forwarded_frames > 50
+    assert statistics.forwarded_bytes > 100 * 1000 * len(secret)
+    assert not statistics.troubles
     captured = b"".join(seen)
     assert len(captured) > 100 * 1000 * len(secret)
     for plaintext in (secret, secret[::-1], *private):
@@ -386,6 +387,22 @@ async def test_port_that_is_taken_is_a_configuration_error(tmp_path: Path) -> No
         with pytest.raises(ConfigError, match="cannot listen"):
             async with serving(tmp_path / "two", uri.address):
                 pass
+
+
+async def test_one_relay_listens_on_several_addresses(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.2", 0)) as free:
+        second = HostPort("127.0.0.2", free.getsockname()[1])
+    async with (
+        serving(tmp_path, also_listen=[second]) as uri,
+        connected(uri) as alice,
+        connected(ServerUri(uri.key, second)) as bob,
+    ):
+        assert uri.address.host == "127.0.0.1"
+        await alice.ready()
+        await bob.ready()
+        ours, theirs = await alice.link_to(bob)
+        await ours.send_all([FRAME])
+        await eventually(lambda: theirs.frames == [FRAME])
 
 
 async def test_second_relay_in_one_directory_is_a_configuration_error(tmp_path: Path) -> None:
