@@ -87,6 +87,8 @@ class Granted(Message, tag="granted"):
     server_time_ms: int
     observed_address: str
     """The address that the request came from, without port; empty when the host cannot tell."""
+    stun_ports: tuple[int, ...]
+    """Where the same host answers STUN, over UDP and TCP."""
 
 
 class Records(Message, tag="records"):

@@ -36,7 +36,7 @@ from protocol.rendezvous_messages import (
     SendSignal,
     Statement,
 )
-from protocol.uri import ServerUri
+from protocol.uri import HostPort, ServerUri
 from rendezvous.clock import Clock, SystemClock
 from rendezvous.clock_offset import ClockOffset
 from rendezvous.lease_keeper import LeaseKeeper, LeaseState
@@ -46,6 +46,8 @@ from transport.address import plain_ip
 from transport.curve import CurveKeys
 
 LEAVE_TIMEOUT_S = 2.0
+MAX_STUN_PORTS = 4
+LAST_PORT = 65535
 
 R = TypeVar("R", bound=Reply)
 
@@ -74,15 +76,19 @@ class RendezvousClient:
         *,
         on_notice: Callable[[Notice], None],
         on_state_change: Callable[[str], None] | None = None,
+        on_granted: Callable[[], None] | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
-        """``clock``: this machine's own, uncorrected, or its offset would be measured away."""
+        """``on_granted`` is told when the server granted a lease: what it says of itself and of
+        this peer may be new. ``clock``: this machine's own, uncorrected, or its offset would be
+        measured away."""
         self._uri = uri
         self._curve = curve
         self._on_notice = on_notice
         self._on_state_change = on_state_change
+        self._on_granted = on_granted
         self._clock = clock or SystemClock()
         self._random = random or Random()
         self._timeouts = timeouts or Timeouts()
@@ -92,6 +98,8 @@ class RendezvousClient:
         self._reported_state = LinkState.CONNECTING.value
         self.observed_address: str | None = None
         """The IP address that the server sees this peer at; None while unknown."""
+        self.stun_servers: tuple[HostPort, ...] = ()
+        """Where the server's host answers STUN, as it said last."""
 
     async def __aenter__(self) -> "RendezvousClient":
         self._context = zmq.Context()
@@ -299,6 +307,13 @@ class RendezvousClient:
             self.observed_address = plain_ip(granted.observed_address)
         except ValueError:
             self.observed_address = None  # It cannot tell.
+        self.stun_servers = tuple(
+            HostPort(self._uri.address.host, port)
+            for port in granted.stun_ports[:MAX_STUN_PORTS]
+            if 0 < port <= LAST_PORT
+        )
+        if self._on_granted is not None:
+            self._on_granted()
 
     def _report_state(self) -> None:
         state = self.state

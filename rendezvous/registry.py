@@ -64,8 +64,12 @@ _SWARM_ID_BYTES = 32
 class Registry:
     """One rendezvous. ``now`` is monotonic seconds, ``now_ms`` Unix milliseconds, throughout."""
 
-    def __init__(self, limits: RegistryLimits, random: Random) -> None:
+    def __init__(
+        self, limits: RegistryLimits, random: Random, *, stun_ports: tuple[int, ...] = ()
+    ) -> None:
+        """``stun_ports``: what peers are told of the STUN server beside this rendezvous."""
         self._limits = limits
+        self._stun_ports = stun_ports
         self._random = random
         self._leases = LeaseTable()
         self._history = RecordHistory()
@@ -377,6 +381,7 @@ class Registry:
             interval_s=self._limits.interval_s * self._random.uniform(1 - spread, 1 + spread),
             server_time_ms=now_ms,
             observed_address=sender.ip,
+            stun_ports=self._stun_ports,
         )
         return Send(sender.route, encode(reply))
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 
@@ -14,6 +15,7 @@ from rendezvous.registry import Registry
 from rendezvous.registry_limits import RegistryLimits
 from rendezvous.service import ZAP_DOMAIN, RendezvousService
 from rendezvous.store import SnapshotStore
+from rendezvous.stun_service import serving_stun
 from transport.server_directory import open_server_directory
 from transport.zap import ZapAuthenticator
 
@@ -29,36 +31,43 @@ async def serve_rendezvous(
     on_ready: Callable[[ServerUri], None],
     stop: asyncio.Event,
     advertise: HostPort | None = None,
+    stun_port: int | None = None,
+    stun_second_address: str | None = None,
     limits: RegistryLimits | None = None,
 ) -> None:
-    """Run a rendezvous until ``stop`` is set. Port 0 takes a free one.
+    """Run a rendezvous, and STUN beside it, until ``stop`` is set. Port 0 takes a free one.
 
     ``advertise`` is the address for the URI where it is not the one listened on (a name, or a
-    router's address in front). The URI is in ``state_dir/uri`` when ``on_ready`` gets it. Raises
+    router's address in front). The URI is in ``state_dir/uri`` when ``on_ready`` gets it.
+    ``stun_port`` and ``stun_second_address``: see :func:`serving_stun`. Raises
     :class:`ConfigError` when it cannot be started.
     """
     clock = SystemClock()
-    with open_server_directory(state_dir) as directory:
+    async with AsyncExitStack() as stack:
+        directory = stack.enter_context(open_server_directory(state_dir))
+        stun_ports = await stack.enter_async_context(
+            serving_stun(listen, stun_port, stun_second_address)
+        )
         store = SnapshotStore(state_dir / SNAPSHOT_FILE)
-        registry = Registry(limits or RegistryLimits(), Random())
-        with zmq.Context() as context:
-            service = RendezvousService(
-                context, directory.keys, listen, registry=registry, store=store, clock=clock
-            )
-            await service.load()
-            async with ZapAuthenticator(context) as zap:
-                zap.add_domain(ZAP_DOMAIN, _admit_everyone)
-                async with service.socket:
-                    uri = directory.publish(advertise or service.socket.address)
-                    _log.info(
-                        "rendezvous listens on %s with %d peers and %d swarms from before: %s",
-                        service.socket.address,
-                        registry.lease_count,
-                        registry.statement_count,
-                        uri,
-                    )
-                    on_ready(uri)
-                    await service.run(stop)
+        registry = Registry(limits or RegistryLimits(), Random(), stun_ports=stun_ports)
+        context = stack.enter_context(zmq.Context())
+        service = RendezvousService(
+            context, directory.keys, listen, registry=registry, store=store, clock=clock
+        )
+        await service.load()
+        zap = await stack.enter_async_context(ZapAuthenticator(context))
+        zap.add_domain(ZAP_DOMAIN, _admit_everyone)
+        await stack.enter_async_context(service.socket)
+        uri = directory.publish(advertise or service.socket.address)
+        _log.info(
+            "rendezvous listens on %s with %d peers and %d swarms from before: %s",
+            service.socket.address,
+            registry.lease_count,
+            registry.statement_count,
+            uri,
+        )
+        on_ready(uri)
+        await service.run(stop)
     _log.info("rendezvous stopped")
 
 

@@ -14,6 +14,10 @@ DESCRIPTION = """\
 Run a rendezvous in the foreground: where the peers of any number of swarms find each other. It
 never sees a model, and peers do not trust it with who may take part.
 
+Beside it, on the same host, it answers STUN over UDP and TCP, by which peers learn what their
+routers do to them and connect to each other through these. A firewall in front has to let these two
+ports in too.
+
 Its URI, p2p://KEY@HOST:PORT, is printed when it is ready; 'p2pd create' takes it. The key is made
 at the first start and kept in the state directory, so the URI stays the same.
 """
@@ -43,6 +47,19 @@ def add_commands(commands: "Commands") -> None:
         metavar="HOST:PORT",
         help="the address to print in the URI, if it is not the one listened on",
     )
+    parser.add_argument(
+        "--stun-port",
+        type=arguments.whole_number(1, 65534),
+        metavar="PORT",
+        help="STUN answers on this port and the next one (default: the two after the one listened"
+        " on)",
+    )
+    parser.add_argument(
+        "--stun-second-address",
+        type=arguments.config(_ip_address),
+        metavar="IP",
+        help="another address of this host: with two, peers can find out all that their routers do",
+    )
     arguments.add_state_dir(
         parser, "where its key and its snapshot are kept (default: ~/.local/state/p2pd/rendezvous)"
     )
@@ -61,14 +78,29 @@ def _address(text: str) -> "HostPort":
     return HostPort.parse(text)
 
 
+def _ip_address(text: str) -> str:
+    import ipaddress
+
+    from protocol.errors import ConfigError
+
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
 def _rendezvous(options: argparse.Namespace) -> int:
     from daemon.logs import set_up_logging
-    from daemon.rendezvous_main import run_rendezvous
+    from daemon.rendezvous_main import RendezvousOptions, run_rendezvous
     from daemon.state_paths import rendezvous_directory
 
     set_up_logging(options.log_level, os.environ)
     return run_rendezvous(
-        listen=options.listen,
-        advertise=options.advertise,
-        state_dir=options.state_dir or rendezvous_directory(os.environ),
+        RendezvousOptions(
+            listen=options.listen,
+            state_dir=options.state_dir or rendezvous_directory(os.environ),
+            advertise=options.advertise,
+            stun_port=options.stun_port,
+            stun_second_address=options.stun_second_address,
+        )
     )

@@ -54,6 +54,7 @@ MESSAGES: dict[str, Request | FromServer] = {
         interval_s=54.5,
         server_time_ms=1_800_000_000_000,
         observed_address="198.51.100.7",
+        stun_ports=(5556, 5557),
     ),
     "records": Records(request=4, records=(b"one", b"two"), total=70_000),
     "no records": Records(request=4, records=(), total=0),

@@ -1,0 +1,61 @@
+"""STUN beside the rendezvous: where it is, and how peers learn that."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from daemon.nat.tcp_binding import TcpBinding
+from protocol.errors import ConfigError
+from protocol.uri import HostPort
+from rendezvous.stun_listen import bind_port
+from rendezvous.stun_service import serving_stun
+from tests.rendezvous.live import joined, serving
+
+
+async def test_peer_learns_of_the_stun_server_with_its_lease(tmp_path: Path) -> None:
+    async with serving(tmp_path) as uri, joined(uri) as peer:
+        assert len(peer.client.stun_servers) == 2
+        for server in peer.client.stun_servers:
+            opened, binding = await TcpBinding.open(server)
+            opened.close()
+            assert binding.mapped == binding.local
+
+
+async def test_ports_after_the_rendezvous_are_taken_when_they_are_free() -> None:
+    port = _free_port()
+    async with serving_stun(HostPort("127.0.0.1", port), None) as ports:
+        assert ports == (port + 1, port + 2)
+
+
+async def test_other_ports_are_taken_when_the_neighbours_are_not_free() -> None:
+    port = _free_port()
+    taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", port + 1)
+    async with taken, serving_stun(HostPort("127.0.0.1", port), None) as ports:
+        assert port + 1 not in ports
+        assert all(ports)
+
+
+async def test_port_that_was_asked_for_and_is_taken_is_an_error() -> None:
+    port = _free_port()
+    taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", port)
+    async with taken:
+        with pytest.raises(ConfigError, match="STUN cannot listen"):
+            async with serving_stun(HostPort("127.0.0.1", 5555), port):
+                pass
+
+
+async def test_both_address_families_are_served_beside_a_dual_stack_rendezvous() -> None:
+    async with serving_stun(HostPort("::", 0), None) as ports:
+        for host in ("127.0.0.1", "::1"):
+            opened, binding = await TcpBinding.open(HostPort(host, ports[0]))
+            opened.close()
+            assert binding.mapped.host == host
+
+
+def _free_port() -> int:
+    """A port that is free, as the two after it most likely are."""
+    bound = bind_port(("127.0.0.1",), 0)
+    for each in bound.udp + bound.tcp:
+        each.close()
+    return bound.number
