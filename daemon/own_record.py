@@ -1,10 +1,13 @@
 """The record that this peer shows of itself: where it can be dialled, and with which key."""
 
+from msgspec.structs import replace
+
 from daemon.clock import Clock
 from protocol.identity import Identity
+from protocol.nat_summary import NatSummary
 from protocol.peer_record import RECORD_LIFETIME_MS, PeerRecord, seal_record
 from protocol.sequence import SequenceCounter
-from protocol.uri import HostPort
+from protocol.uri import HostPort, ServerUri
 
 EVERY_ADDRESS = ("0.0.0.0", "::")
 FRESH_S = RECORD_LIFETIME_MS / 1000 / 4
@@ -42,15 +45,16 @@ class OwnRecord:
         parsed = [HostPort.parse(text, any_port=True) for text in addresses]
         if not parsed and listen.host not in EVERY_ADDRESS:
             parsed = [listen]
-        self.payload = PeerRecord(
-            curve_key=self.payload.curve_key,
-            addresses=tuple(
-                str(HostPort(address.host, address.port or listen.port)) for address in parsed
-            ),
-            name=self.payload.name,
-            trains=self.payload.trains,
-        )
-        self._signed_until = 0.0
+        texts = (str(HostPort(address.host, address.port or listen.port)) for address in parsed)
+        self._change(replace(self.payload, addresses=tuple(texts)))
+
+    def set_relays(self, uris: tuple[ServerUri, ...]) -> None:
+        """Say that this peer can be called at these relays."""
+        self._change(replace(self.payload, relays=tuple(str(uri) for uri in uris)))
+
+    def set_nat(self, nat: NatSummary) -> None:
+        """Say that this peer's NAT behaves so."""
+        self._change(replace(self.payload, nat=nat))
 
     def signed(self) -> bytes:
         """The record in its envelope, good for hours."""
@@ -65,3 +69,8 @@ class OwnRecord:
                 now_ms=self._clock.now_ms(),
             )
         return self._signed
+
+    def _change(self, payload: PeerRecord) -> None:
+        if payload != self.payload:
+            self.payload = payload
+            self._signed_until = 0.0

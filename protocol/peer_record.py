@@ -6,10 +6,14 @@ from protocol.codec import Message, decode, encode
 from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
 from protocol.errors import ConfigError, VerificationError
 from protocol.identity import KEY_BYTES, Identity, PeerId
-from protocol.uri import HostPort
+from protocol.nat_summary import NatSummary, check_nat_summary
+from protocol.uri import HostPort, ServerUri
 
 MAX_RECORD_BYTES = 8 * 1024
 MAX_ADDRESSES = 16
+MAX_RELAYS = 4
+MAX_RELAY_URIS = 2 * MAX_RELAYS
+"""A relay may have several addresses."""
 MAX_NAME_LENGTH = 64
 RECORD_LIFETIME_MS = 24 * 3600 * 1000
 
@@ -25,6 +29,10 @@ class PeerRecord(Message):
     """What its owner calls it; shown escaped, never trusted."""
     trains: bool
     """False for an observer, which takes part in connections but never in rounds."""
+    relays: tuple[str, ...] = ()
+    """``p2p://KEY@HOST:PORT`` of the relays at which the peer can be called."""
+    nat: NatSummary = NatSummary()
+    """What its network does to connections, as far as it found out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +72,16 @@ def record_of(message: VerifiedMessage) -> VerifiedRecord:
         raise VerificationError(f"{len(record.addresses)} addresses in a peer record")
     if len(record.name) > MAX_NAME_LENGTH:
         raise VerificationError(f"name of {len(record.name)} characters in a peer record")
-    for address in record.addresses:
-        try:
+    if len(record.relays) > MAX_RELAY_URIS:
+        raise VerificationError(f"{len(record.relays)} relay URIs in a peer record")
+    check_nat_summary(record.nat)
+    try:
+        for address in record.addresses:
             HostPort.parse(address)
-        except ConfigError as error:
-            raise VerificationError(f"address in a peer record: {error}") from error
+        for uri in record.relays:
+            ServerUri.parse(uri)
+    except ConfigError as error:
+        raise VerificationError(f"address in a peer record: {error}") from error
     return VerifiedRecord(message.signer, message.swarm, message.sequence, record, message.raw)
 
 

@@ -1,0 +1,75 @@
+"""What a peer's record says of its NAT: enough for others to see which kinds of path make sense.
+
+A claim, as all of protocol/nat_behavior.py is. Over IPv6 nothing is translated; what is in the way
+there are filters, and those show when a path is tried.
+"""
+
+from protocol.codec import Message
+from protocol.errors import RemoteProtocolError
+from protocol.nat_behavior import Dependence, NatBehavior, PortAllocation, TransportBehavior
+
+MAX_HOST_LENGTH = 45
+
+
+class TransportSummary(Message):
+    """Over UDP or TCP, IPv4."""
+
+    reachable: bool = False
+    """Whether any STUN server answered."""
+    mapping: Dependence = Dependence.UNKNOWN
+    filtering: Dependence = Dependence.UNKNOWN
+    ports: PortAllocation = PortAllocation.UNKNOWN
+
+
+class NatSummary(Message):
+    """One peer's NAT, IPv4."""
+
+    public_host: str = ""
+    """The public address that STUN servers see; empty while unknown."""
+    translated: bool = False
+    udp: TransportSummary = TransportSummary()
+    tcp: TransportSummary = TransportSummary()
+
+
+def summarize(behavior: NatBehavior) -> NatSummary:
+    """What ``behavior`` comes to for others."""
+    ipv4 = behavior.ipv4
+    return NatSummary(
+        public_host=ipv4.tcp.public_host or ipv4.udp.public_host,
+        translated=bool(ipv4.tcp.translated or ipv4.udp.translated),
+        udp=_summarize(ipv4.udp),
+        tcp=_summarize(ipv4.tcp),
+    )
+
+
+def check_nat_summary(summary: NatSummary) -> None:
+    """Raises :class:`RemoteProtocolError` for one that is beyond its bounds."""
+    if len(summary.public_host) > MAX_HOST_LENGTH:
+        raise RemoteProtocolError(f"public host of {len(summary.public_host)} characters")
+
+
+def describe(summary: NatSummary) -> str:
+    """For people, in few words, in the terms of RFC 4787."""
+    if not summary.tcp.reachable and not summary.udp.reachable:
+        return "not known"
+    if not summary.translated:
+        return "no address translation"
+    tcp = summary.tcp if summary.tcp.reachable else summary.udp
+    words = f"{tcp.mapping.value} mapping"
+    if not maps_independently(tcp.mapping) and tcp.ports is not PortAllocation.UNKNOWN:
+        words += f", {tcp.ports.value} ports"
+    return words if summary.udp.reachable else f"{words}, UDP blocked"
+
+
+def maps_independently(mapping: Dependence) -> bool:
+    """Whether one local port has one public port, whoever it talks to, as far as is known."""
+    return mapping in (Dependence.ENDPOINT_INDEPENDENT, Dependence.NOT_PORT_DEPENDENT)
+
+
+def _summarize(transport: TransportBehavior) -> TransportSummary:
+    return TransportSummary(
+        reachable=transport.reachable,
+        mapping=transport.mapping,
+        filtering=transport.filtering,
+        ports=transport.port_allocation,
+    )
