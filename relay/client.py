@@ -4,7 +4,7 @@ import asyncio
 import enum
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from types import TracebackType
@@ -13,15 +13,14 @@ import zmq
 
 from protocol.errors import P2PDError, TransportError
 from protocol.identity import Identity, PeerId, short
-from protocol.peer_record import open_record
 from protocol.relay_messages import Code
 from protocol.uri import HostPort, ServerUri
 from relay.channel import RelayChannel
 from relay.client_connection import ClientConnection
 from relay.client_events import Asked, Ended, Event, LinkFailed, LinkOpened, Ready
 from relay.client_link import RelayLink
-from transport.address import resolve
 from transport.curve import CurveKeys
+from transport.fastest_address import fastest_address
 
 WINDOW_BYTES = 4 << 20
 OPEN_TIMEOUT_S = 15.0
@@ -29,7 +28,7 @@ OPEN_TIMEOUT_S = 15.0
 CONSENT_TIMEOUT_S = 8.0
 """Below the relay's own timeout, so that a refusal arrives as one."""
 FIRST_WAIT_S = 0.5
-MOST_WAIT_S = 30.0
+MOST_WAIT_S = 8.0
 MOST_RETRY_AFTER_S = 600.0
 REPLACED_WAIT_S = 30.0
 """Two daemons with one key would otherwise push each other out without end."""
@@ -89,10 +88,13 @@ class RelayClient:
         on_call: OnCall,
         on_link: Callable[[RelayLink], None],
         on_state_change: Callable[[RelayState], None] | None = None,
+        also_at: Sequence[HostPort] = (),
         window_bytes: int = WINDOW_BYTES,
         random: Random | None = None,
     ) -> None:
+        """``also_at``: further addresses of the same relay, for networks that swallow the URI's."""
         self.uri = uri
+        self._addresses = (uri.address, *also_at)
         self._identity = identity
         self._curve = curve
         self._on_call = on_call
@@ -150,9 +152,8 @@ class RelayClient:
             link_count=0 if connection is None else connection.link_count,
         )
 
-    def set_record(self, raw: bytes) -> None:
-        """Be called at this relay by the identity in this signed peer record, in its swarm."""
-        swarm = open_record(raw, swarm=None, now_ms=time.time_ns() // 1_000_000).swarm
+    def set_record(self, swarm: bytes, raw: bytes) -> None:
+        """Let this peer be called at the relay by its identity: here is its signed record."""
         self._records[swarm] = raw
         if self._connection is not None:
             self._connection.introduce(raw)
@@ -200,8 +201,7 @@ class RelayClient:
         attempt = 0
         while True:
             try:
-                addresses = await resolve(self.uri.address)
-                ended = await self._serve(addresses[attempt % len(addresses)])
+                ended = await self._serve(await fastest_address(self._addresses, turn=attempt))
             except TransportError as error:
                 ended = Ended(Code.PEER_GONE, str(error), 0.0)
             attempt += 1

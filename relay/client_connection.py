@@ -226,9 +226,14 @@ class ClientConnection:
         if self._ended:
             return
         self._ended = True
-        for link in tuple(self._links.values()):
+        links, self._links = self._links, {}
+        for number, sealing in self._sealing.items():
+            error = TransportError(text)
+            self._events.append(LinkFailed(sealing.request, links[number].peer_id, error))
+        self._sealing.clear()
+        self._asked.clear()
+        for link in links.values():
             link.end(text)
-        self._links.clear()
         for request, wish in self._wishes.items():
             self._events.append(LinkFailed(request, wish.peer_id, TransportError(text)))
         self._events.append(Ended(code, text, retry_after_s))

@@ -22,7 +22,7 @@ class RelayLimits:
     window_bytes: int = 4 << 20
     """Most bytes on the way to a peer on one link. A link's rate is at most this by its round
     trip time."""
-    max_peer_unread_bytes: int = 16 << 20
+    max_peer_unread_bytes: int = 32 << 20
     """Most bytes on the way to one peer, over all its links."""
     max_unread_bytes: int = 512 << 20
     """Most bytes on the way in the whole relay."""

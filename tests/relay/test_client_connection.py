@@ -336,6 +336,31 @@ def test_relay_that_falls_silent_ends_the_connection_and_its_links() -> None:
         alice.connection.open(SWARM, bob.identity.peer_id, None)
 
 
+def test_connection_that_ends_while_a_link_is_sealed_fails_that_link() -> None:
+    world, alice, bob = two()
+    bob.knows[alice.curve.public] = alice.identity.peer_id
+    bob.connection.allow(SWARM, {alice.curve.public: alice.identity.peer_id}, ask=False)
+    world.settle()
+    bob.frozen = True
+    request = alice.call(bob)
+    assert alice.connection.link_count == 1
+    alice.connection.end(Code.PEER_GONE, "the connection ended")
+    alice.handle_timer()
+    alice.events += iter(alice.connection.next_event, None)
+    assert [failed.request for failed in alice.happened(LinkFailed)] == [request]
+    assert alice.connection.link_count == 0
+
+
+def test_answer_that_comes_after_the_end_opens_nothing() -> None:
+    connection, sent = raw_client()
+    connection.receive(encode_control(Incoming(5, SWARM, CURVE_KEY, False)), 1.0)
+    connection.end(Code.PEER_GONE, "the connection ended")
+    connection.answer(5, Identity.generate().peer_id, 2.0)
+    connection.flush(2.0)
+    assert connection.link_count == 0
+    assert len(sent) == 1
+
+
 def test_idle_connection_is_kept_alive_by_pings() -> None:
     world, alice, bob = two()
     world.pass_time(100.0)

@@ -94,9 +94,10 @@ async def test_peer_is_found_by_its_identity(tmp_path: Path) -> None:
     async with serving(tmp_path) as uri, connected(uri) as alice, connected(uri) as bob:
         record = PeerRecord(curve_key=bob.curve.public, addresses=(), name="bob", trains=True)
         bob.client.set_record(
+            SWARM,
             seal_record(
                 bob.identity, record, swarm=SWARM, sequence=1, now_ms=time.time_ns() // 1_000_000
-            )
+            ),
         )
         bob.client.allow(SWARM, {alice.curve.public: alice.identity.peer_id}, ask=False)
         await alice.ready()
@@ -229,7 +230,7 @@ async def test_peer_that_never_reads_leaves_the_relays_memory_flat(tmp_path: Pat
             deaf.say(Ping(1))
             await deaf.expect(Pong)
             before = relay.rss_bytes()
-            await flood(sender, deaf, links=8)
+            await flood(sender, deaf, links=12)
             full = relay.rss_bytes()
             await flood(sender, deaf, links=24)
             assert full - before < RelayLimits().max_peer_unread_bytes + 16 * MEBI
