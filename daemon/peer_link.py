@@ -292,7 +292,16 @@ class PeerLink:
     def _close_spare_paths(self, kind: PathKind) -> None:
         """Of each kind keep the best; of the others each side closes those that it opened."""
         alike = [end for end in self._ends.values() if end.path.kind is kind]
-        best = max(alike, key=self._score)
+        now = self._clock.monotonic()
+        best = max(
+            alike,
+            # A newer one was made because the older one was broken, if only for the other side.
+            key=lambda end: (
+                self._session.is_usable(end.number, now),
+                self._score(end),
+                end.number,
+            ),
+        )
         for end in alike:
             if end is not best and end.path.channel.role is Role.INITIATOR:
                 self.detach(end)

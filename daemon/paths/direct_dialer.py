@@ -6,7 +6,6 @@ nothing but the attempt.
 """
 
 import asyncio
-from collections.abc import Callable
 from random import Random
 
 import zmq
@@ -59,11 +58,12 @@ class DirectDialer:
         """Dial whenever there is no direct path; until cancelled."""
         async with asyncio.TaskGroup() as group:
             if self._own_id > self._wish.record.peer_id:
-                await self._wait(YIELD_S, self._has_path)
+                await self._wish.until_or_after(YIELD_S, self._has_path)
             failures = 0
             while True:
                 await self._wait_while_refused()
                 record, started_at = self._wish.record, self._clock.monotonic()
+                network = self._wish.network_changes
                 if not self._has_path():
                     await self._attempt(group)
                 await self._wish.until(lambda: not self._has_path())
@@ -71,7 +71,11 @@ class DirectDialer:
                     failures = 0
                 longest_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**failures)
                 failures = min(failures + 1, 10)
-                await self._wait_for_news(self._random.uniform(SHORTEST_WAIT_S, longest_s), record)
+                await self._wait_for_news(
+                    self._random.uniform(SHORTEST_WAIT_S, longest_s), record, network
+                )
+                if self._wish.network_changes != network:
+                    failures = 0
 
     def _has_path(self) -> bool:
         return self._wish.has(PathKind.DIRECT)
@@ -91,7 +95,7 @@ class DirectDialer:
                     path = self._path_to(address)
                     tried.append(path)
                     group.create_task(self._hold(path))
-                    await self._wait(STAGGER_S, lambda: self._is_settled(tried[-1:]))
+                    await self._wish.until_or_after(STAGGER_S, lambda: self._is_settled(tried[-1:]))
                     if self._has_path():
                         break
                 await self._wish.until(lambda: self._is_settled(tried))
@@ -141,14 +145,14 @@ class DirectDialer:
 
     async def _wait_while_refused(self) -> None:
         while (left_s := self._wish.not_before - self._clock.monotonic()) > 0:
-            await self._wait(left_s, self._has_path)
+            await self._wish.until_or_after(left_s, self._has_path)
 
-    async def _wait_for_news(self, longest_s: float, record: VerifiedRecord) -> None:
-        await self._wait(longest_s, lambda: self._has_path() or self._wish.record is not record)
-
-    async def _wait(self, longest_s: float, condition: Callable[[], bool]) -> None:
-        try:
-            async with asyncio.timeout(longest_s):
-                await self._wish.until(condition)
-        except TimeoutError:
-            pass  # Waited long enough.
+    async def _wait_for_news(self, longest_s: float, record: VerifiedRecord, network: int) -> None:
+        await self._wish.until_or_after(
+            longest_s,
+            lambda: (
+                self._has_path()
+                or self._wish.record is not record
+                or self._wish.network_changes != network
+            ),
+        )

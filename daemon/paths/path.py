@@ -59,6 +59,8 @@ class PathWish:
         """Why the peer refused this one, when it last did."""
         self.not_before = 0.0
         """Monotonic seconds: it is to be left alone until then."""
+        self.network_changes = 0
+        """How often this machine came into another network: what failed before may work now."""
         self._changed = asyncio.Event()
 
     def has(self, kind: PathKind) -> bool:
@@ -74,6 +76,14 @@ class PathWish:
         """Wait until ``condition`` holds; it is looked at whenever something has changed."""
         while not condition():
             await self._changed.wait()
+
+    async def until_or_after(self, longest_s: float, condition: Callable[[], bool]) -> None:
+        """The same, but not for longer than ``longest_s``."""
+        try:
+            async with asyncio.timeout(longest_s):
+                await self.until(condition)
+        except TimeoutError:
+            pass  # Waited long enough.
 
 
 class PathSeeker(Protocol):

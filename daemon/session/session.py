@@ -110,6 +110,11 @@ class Session:
         """The path over which frames go now."""
         return None if self._paths.active is None else self._paths.active.path_id
 
+    def is_usable(self, path_id: int, now: float) -> bool:
+        """Whether the path is there and was heard a moment ago."""
+        path = self._paths.get(path_id)
+        return path is not None and path.is_usable(now)
+
     def rtt_s(self, path_id: int) -> float | None:
         """The path's smoothed round trip, once measured."""
         path = self._paths.get(path_id)
