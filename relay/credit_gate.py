@@ -125,8 +125,12 @@ class CreditGate:
         # Half of the memory is for credit that is out already.
         if direction.receiver.unread > self._limits.max_peer_unread_bytes // 2:
             return "peer_memory"
-        if self.unread > self._limits.max_unread_bytes // 2:
-            return "total_memory"
+        memory_is_short = self.unread > self._limits.max_unread_bytes // 2
+        if memory_is_short:
+            # Those who read go on in small portions; those who don't have made it short.
+            if direction.receiver.unread > MIN_PASS_BYTES:
+                return "total_memory"
+            share = MIN_PASS_BYTES
         own = direction.sender.account.bytes.available(now)
         total = self._total.available(now)
         least = min(wanted, MIN_PASS_BYTES)
@@ -142,6 +146,8 @@ class CreditGate:
         self._on_credit(direction)
         if amount == wanted:
             return None
+        if memory_is_short:
+            return "total_memory"
         return "peer_rate" if own < total else "total_rate"
 
     def _free(self, peer: ConnectedPeer, size_bytes: int) -> None:

@@ -48,5 +48,5 @@ class RelayLimits:
     """A link without data for so long is closed."""
     silence_s: float = 30.0
     """A peer that says nothing at all for so long, not even a ping, is gone."""
-    stall_s: float = 60.0
+    stall_s: float = 30.0
     """A peer that takes nothing of what waits for it for so long is gone."""

@@ -25,8 +25,3 @@ class TokenBucket:
     def take(self, tokens: float) -> None:
         """Take ``tokens`` of the ones that were available."""
         self._level -= tokens
-
-    def wait_s(self, tokens: float, now: float) -> float:
-        """How long until so many tokens (at most the burst) are there."""
-        missing = tokens - self.available(now)
-        return max(0.0, missing / self._rate) if missing > 0 else 0.0

@@ -201,6 +201,17 @@ def test_memory_of_the_whole_relay_is_bounded() -> None:
     assert world.forwarder.throttled["total_memory"] > 0
 
 
+def test_peers_that_never_read_do_not_hold_up_those_who_do() -> None:
+    world = World(RelayLimits(max_unread_bytes=2 << 20))
+    for _ in range(3):
+        sender, _, link = world.linked_pair()
+        send_all(sender, link, sender.credit(link))
+    assert world.forwarder.unread_bytes > 1 << 20
+    (moved,) = throughput(world, [world.linked_pair()], 5.0)
+    assert moved > 10_000_000
+    assert world.forwarder.unread_bytes <= 2 << 20
+
+
 @pytest.mark.parametrize("rate", [200_000.0, 5_000_000.0])
 def test_sender_is_held_to_its_rate(rate: float) -> None:
     world = World(RelayLimits(peer_rate_bytes_s=rate, silence_s=PATIENT))
