@@ -149,18 +149,21 @@ async def _reach(uri: ServerUri, curve: CurveKeys) -> AsyncIterator[RendezvousCl
 async def _examine_task(options: CreateOptions) -> tuple[TaskReference, RoundSettings]:
     """What a worker finds the task to be, and the rules that follow from task and options."""
     seed = secrets.randbelow(MAX_SEED) if options.seed is None else options.seed
-    choice = TaskChoice(
-        task=options.task if options.task_file is None else str(options.task_file),
-        builtin=options.task_file is None,
-        shard_index=0,
-        shard_count=1,
-        data_dir="" if options.data_dir is None else str(options.data_dir),
-        seed=seed,
-    )
+    task = options.task if options.task_file is None else str(options.task_file)
+    data_dir = "" if options.data_dir is None else str(options.data_dir)
     with tempfile.TemporaryDirectory(prefix="p2pd-create-") as scratch:
         async with WorkerProcess() as worker:
 
             async def open_with(settings: RoundSettings) -> TaskOpened:
+                choice = TaskChoice(
+                    task=task,
+                    builtin=options.task_file is None,
+                    shard_index=0,
+                    shard_count=1,
+                    data_dir=data_dir,
+                    seed=seed,
+                    partition=settings.partition,
+                )
                 opening = OpenTask(
                     request=0, choice=choice, settings=settings, state_dir=scratch, threads=0
                 )

@@ -96,8 +96,8 @@ class DemoView:
         yield table
         yield Text(self._step, style="dim")
 
-    def results(self, results: Sequence[PeerResult], seconds: float, same_weights: bool) -> None:
-        """The table at the end."""
+    def results(self, results: Sequence[PeerResult], seconds: float, verdict: str) -> None:
+        """The table at the end. ``verdict``: on how the peers' models compare."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("peer", "id", "shard"):
             table.add_column(heading)
@@ -117,14 +117,9 @@ class DemoView:
                 byte_count(result.bytes_received),
             )
         self._console.print(table)
-        weights = (
-            "All peers hold the same weights, bit for bit."
-            if same_weights
-            else "The peers do NOT hold the same weights."
-        )
         self._console.print(
             "Accuracy on the test data: what the peers reached together, and what each reaches"
             f" alone,\non its own part of the data, in as many rounds ({results[0].rounds})."
-            f" {weights} {seconds:.1f} s.",
+            f" {verdict} {seconds:.1f} s.",
             soft_wrap=True,
         )

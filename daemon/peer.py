@@ -319,6 +319,7 @@ class Peer:
                 shard_count=options.shard.count,
                 data_dir="" if options.data_dir is None else str(options.data_dir),
                 seed=task.seed,
+                partition=swarm.statement.settings.partition,
             ),
             settings=swarm.statement.settings,
             state_dir=str(self._state_dir.path),

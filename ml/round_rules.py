@@ -11,6 +11,7 @@ from ml.train import LocalWork
 from ml.update_codec import parse_encoding
 from protocol.errors import ConfigError
 from protocol.swarm import RoundSettings
+from protocol.topology import Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,36 +28,57 @@ class RoundRules:
 
 def parse_rules(settings: RoundSettings) -> RoundRules:
     """Raises :class:`ConfigError` naming the setting that cannot be, or cannot be with another."""
-    encoding = parse_encoding(settings.compression)
-    aggregation = parse_aggregation(settings.aggregation, settings.max_sample_weight)
-    outer = OuterOptimizer(settings.outer_learning_rate, settings.outer_momentum)
-    mixing = None
-    sparse = isinstance(encoding, TopKEncoding)
+    rules = RoundRules(
+        work=LocalWork.parse(settings.local_unit, settings.local_amount),
+        aggregation=parse_aggregation(settings.aggregation, settings.max_sample_weight),
+        mixing=parse_mixing(settings.aggregation) if settings.exchange == "gossip" else None,
+        encoding=parse_encoding(settings.compression),
+        outer=OuterOptimizer(settings.outer_learning_rate, settings.outer_momentum),
+    )
+    topology = Topology.parse(settings.topology)
     match settings.exchange:
-        case "mesh" | "auto":
-            pass
-        case "allreduce":
-            if settings.aggregation != "mean":
+        case "mesh":
+            if topology.kind == "regular" and topology.degree == 1:
                 raise ConfigError(
-                    f"aggregation {settings.aggregation!r} does not go with allreduce, whose owners"
-                    " of parts are trusted: take mesh or gossip"
+                    "topology regular:1 does not go with mesh, since updates do not get beyond one"
+                    " partner: take regular:2 or more, or gossip"
                 )
-            if sparse:
-                raise ConfigError("compression topk does not go with allreduce: take int8")
+        case "allreduce" | "auto":
+            if settings.topology != "full":
+                raise ConfigError(
+                    f"topology {settings.topology} does not go with {settings.exchange}: take mesh"
+                    " or gossip"
+                )
+            if settings.exchange == "allreduce":
+                _check_allreduce(settings, rules)
         case "gossip":
-            mixing = parse_mixing(settings.aggregation)
-            if sparse:
-                raise ConfigError(
-                    "compression topk does not go with gossip, where parameters travel: take int8"
-                )
-            if (outer.learning_rate, outer.momentum) != (1, 0):
-                raise ConfigError(
-                    "an outer optimizer does not go with gossip, which averages parameters: leave"
-                    " learning rate 1 and momentum 0"
-                )
+            _check_gossip(rules)
         case _:
             raise ConfigError(
                 f"exchange {settings.exchange!r}: write mesh, gossip, allreduce or auto"
             )
-    work = LocalWork.parse(settings.local_unit, settings.local_amount)
-    return RoundRules(work, aggregation, mixing, encoding, outer)
+    return rules
+
+
+def _check_allreduce(settings: RoundSettings, rules: RoundRules) -> None:
+    if settings.aggregation != "mean":
+        raise ConfigError(
+            f"aggregation {settings.aggregation} does not go with allreduce, whose owners of parts"
+            " are trusted: take mesh or gossip"
+        )
+    if isinstance(rules.encoding, TopKEncoding):
+        raise ConfigError(
+            "compression topk does not go with allreduce, since averages are not sparse: take int8"
+        )
+
+
+def _check_gossip(rules: RoundRules) -> None:
+    if isinstance(rules.encoding, TopKEncoding):
+        raise ConfigError(
+            "compression topk does not go with gossip, where parameters travel: take int8"
+        )
+    if (rules.outer.learning_rate, rules.outer.momentum) != (1, 0):
+        raise ConfigError(
+            "an outer optimizer does not go with gossip, which averages parameters: leave learning"
+            " rate 1 and momentum 0"
+        )

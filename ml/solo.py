@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgspec
 import torch
 
 from ml.learner import Learner
@@ -51,6 +52,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0, help="the swarm's")
     parser.add_argument("--settings", default="", help="the swarm's, as JSON; else the task's")
+    parser.add_argument("--partition", default="", help="how the data is cut; else the task's way")
     parser.add_argument("--data-dir", default="")
     parser.add_argument("--threads", type=int, default=0)
     arguments = parser.parse_args()
@@ -71,8 +73,16 @@ def _report(arguments: argparse.Namespace, shard: str) -> dict[str, object]:
         raise ConfigError(f"shard {shard!r}: write it as I/N, for example 0/3")
     builtin = arguments.task.isidentifier()
     task = arguments.task if builtin else str(Path(arguments.task).resolve())
-    choice = TaskChoice(task, builtin, int(index), int(count), arguments.data_dir, arguments.seed)
-    settings = _settings(arguments.settings, choice)
+    settings = _settings(arguments.settings, task, builtin=builtin)
+    choice = TaskChoice(
+        task,
+        builtin,
+        int(index),
+        int(count),
+        arguments.data_dir,
+        arguments.seed,
+        arguments.partition or settings.partition,
+    )
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="p2pd-solo-") as directory:
         opening = OpenTask(0, choice, settings, directory, arguments.threads)
@@ -87,13 +97,14 @@ def _report(arguments: argparse.Namespace, shard: str) -> dict[str, object]:
     }
 
 
-def _settings(text: str, choice: TaskChoice) -> RoundSettings:
-    if not text:
-        return load_task(choice.task, builtin=choice.builtin).suggestion
+def _settings(text: str, task: str, *, builtin: bool) -> RoundSettings:
+    """Those of the swarm, without what is about others."""
     try:
-        return settings_from(json.loads(text), "--settings")
+        given = settings_from(json.loads(text), "--settings") if text else None
     except json.JSONDecodeError as error:
         raise ConfigError(f"--settings is no JSON: {error}") from error
+    settings = given or load_task(task, builtin=builtin).suggestion
+    return msgspec.structs.replace(settings, exchange="mesh", topology="full", aggregation="mean")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Invariants: the swarm id binds the founder's key, so nobody else can make a statement for it; of two
 statements the higher version wins; what decides about the training never changes under one id
-(:func:`check_successor`), while rendezvous, bans and tokens may.
+(:func:`check_successor`), while rendezvous, relays, bans and tokens may.
 """
 
 import hashlib
@@ -47,6 +47,9 @@ class RoundSettings(Message):
     (protocol/topology.py)."""
     aggregation: str = "mean"
     compression: str = "none"
+    partition: str = "iid"
+    """How the data is cut into shards (ml/shards.py): of all peers alike, so that shards are
+    disjoint."""
     outer_learning_rate: float = 1.0
     outer_momentum: float = 0.0
     rounds: int = UNLIMITED
@@ -87,6 +90,8 @@ class SwarmStatement(Message):
     """Public keys admitted without a token."""
     banned: tuple[bytes, ...]
     """Public keys refused whatever token they hold."""
+    relays: tuple[str, ...] = ()
+    """``p2p://KEY@HOST:PORT`` each, best first: where peers meet that find no other path."""
 
 
 @dataclass(frozen=True, slots=True)

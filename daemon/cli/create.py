@@ -7,15 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.cli import arguments
+from daemon.cli import arguments, round_arguments
+from daemon.cli.round_arguments import MAX_COUNT, MAX_SECONDS
 
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
     from daemon.create import Created, CreateOptions
     from protocol.uri import ServerUri
 
-MAX_COUNT = 1_000_000_000
-MAX_SECONDS = 30 * 86400.0
 MAX_INVITE_DAYS = 3650
 
 DESCRIPTION = """\
@@ -30,6 +29,7 @@ EXAMPLES = """\
   p2pd create --task digits --rendezvous p2p://KEY@host:5555
   p2pd create --task mnist --rendezvous p2p://KEY@host:5555 --rounds 20 --min-peers 3
   p2pd create --task ./my_task.py --rendezvous p2p://KEY@host:5555 --local-seconds 60
+  p2pd create --task mnist --rendezvous p2p://KEY@host:5555 --exchange allreduce --compression int8
   p2pd create --task digits --rendezvous p2p://KEY@host:5555 --invite-uses 5 --invite-days 7
   p2pd create --task digits --rendezvous p2p://KEY@host:5555 > link.txt
 """
@@ -113,25 +113,7 @@ def add_commands(commands: "Commands") -> None:
         metavar="N",
         help="after how many the training is complete (default: 0, never)",
     )
-    local = rounds.add_mutually_exclusive_group()
-    local.add_argument(
-        "--local-epochs",
-        type=arguments.whole_number(1, MAX_COUNT),
-        metavar="N",
-        help="each peer trains N epochs on its data per round (default: as the task suggests)",
-    )
-    local.add_argument(
-        "--local-steps",
-        type=arguments.whole_number(1, MAX_COUNT),
-        metavar="N",
-        help="each peer trains N steps per round",
-    )
-    local.add_argument(
-        "--local-seconds",
-        type=arguments.real_number(0.1, MAX_SECONDS),
-        metavar="S",
-        help="each peer trains S seconds per round, so that slow machines hold nobody up",
-    )
+    round_arguments.add_local_work(rounds)
     rounds.add_argument(
         "--min-peers",
         type=arguments.whole_number(1, MAX_COUNT),
@@ -146,29 +128,8 @@ def add_commands(commands: "Commands") -> None:
     )
 
     learning = parser.add_argument_group("learning")
-    learning.add_argument(
-        "--aggregation",
-        metavar="RULE",
-        help="how updates become one: mean (default), trimmed_mean:FRACTION, median, krum:F or"
-        " centered_clip",
-    )
-    learning.add_argument(
-        "--compression",
-        metavar="CODE",
-        help="how updates travel: none (default), fp16, int8 or topk",
-    )
-    learning.add_argument(
-        "--outer-learning-rate",
-        type=arguments.real_number(0.0, 100.0),
-        metavar="X",
-        help="how far to follow the aggregated update (default: 1, plain averaging)",
-    )
-    learning.add_argument(
-        "--outer-momentum",
-        type=arguments.real_number(0.0, 0.999),
-        metavar="X",
-        help="Nesterov momentum from round to round (default: 0)",
-    )
+    round_arguments.add_exchange(learning)
+    round_arguments.add_outer_optimizer(learning)
     arguments.add_json(parser)
 
 
@@ -206,19 +167,11 @@ def create_options(options: argparse.Namespace) -> "CreateOptions":
         task_file = Path(os.path.abspath(os.path.expanduser(options.task)))
         if not task_file.is_file():
             raise ConfigError(f"there is no task file {task_file}")
-    settings: dict[str, int | float | str] = {}
-    for unit in ("epochs", "steps", "seconds"):
-        amount = getattr(options, f"local_{unit}")
-        if amount is not None:
-            settings |= {"local_unit": unit, "local_amount": float(amount)}
+    settings = round_arguments.chosen_settings(options)
     for field, value in (
         ("rounds", options.rounds),
         ("min_peers", options.min_peers),
         ("grace_s", options.grace),
-        ("aggregation", options.aggregation),
-        ("compression", options.compression),
-        ("outer_learning_rate", options.outer_learning_rate),
-        ("outer_momentum", options.outer_momentum),
     ):
         if value is not None:
             settings[field] = value

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.cli import arguments
+from daemon.cli import arguments, round_arguments
 
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
@@ -31,7 +31,10 @@ def add_commands(commands: "Commands") -> None:
         description=DESCRIPTION,
         examples="  p2pd demo\n"
         "  p2pd demo --task mnist --data-dir ~/data\n"
-        "  p2pd demo --peers 5 --rounds 10 --json",
+        "  p2pd demo --peers 5 --rounds 10 --json\n"
+        "  p2pd demo --peers 4 --exchange allreduce --compression int8\n"
+        "  p2pd demo --peers 6 --exchange gossip --topology ring\n"
+        "  p2pd demo --partition labels:4",
     )
     parser.add_argument(
         "--peers",
@@ -65,6 +68,8 @@ def add_commands(commands: "Commands") -> None:
         metavar="DIR",
         help="put logs, checkpoints and each peer's exported model here and leave them",
     )
+    learning = parser.add_argument_group("how they learn together")
+    round_arguments.add_exchange(learning)
     arguments.add_json(parser)
 
 
@@ -80,5 +85,6 @@ def _demo(options: argparse.Namespace) -> int:
             data_dir=options.data_dir,
             keep=keep,
             json=options.json,
+            settings=round_arguments.chosen_settings(options),
         )
     )

@@ -1,0 +1,109 @@
+"""The arguments by which whoever founds a swarm chooses how it learns.
+
+Here they are only named and explained; what they may be, and which of them go together, the worker
+says (ml/round_rules.py). What is not given is as the task suggests.
+"""
+
+import argparse
+
+from daemon.cli import arguments
+
+MAX_COUNT = 1_000_000_000
+MAX_SECONDS = 30 * 86400.0
+
+_FIELDS = ("exchange", "topology", "aggregation", "compression", "partition")
+_OUTER_FIELDS = ("outer_learning_rate", "outer_momentum")
+
+
+def add_local_work(parser: "argparse._ArgumentGroup") -> None:
+    """How much each peer trains between two exchanges."""
+    local = parser.add_mutually_exclusive_group()
+    local.add_argument(
+        "--local-epochs",
+        type=arguments.whole_number(1, MAX_COUNT),
+        metavar="N",
+        help="each peer trains N epochs on its data per round (default: as the task suggests)",
+    )
+    local.add_argument(
+        "--local-steps",
+        type=arguments.whole_number(1, MAX_COUNT),
+        metavar="N",
+        help="each peer trains N steps per round",
+    )
+    local.add_argument(
+        "--local-seconds",
+        type=arguments.real_number(0.1, MAX_SECONDS),
+        metavar="S",
+        help="each peer trains S seconds per round, so that slow machines hold nobody up",
+    )
+
+
+def add_exchange(parser: "argparse._ArgumentGroup") -> None:
+    """Who sends what to whom, in which form, and what becomes of it."""
+    parser.add_argument(
+        "--exchange",
+        metavar="KIND",
+        help="mesh (default): everyone sends to everyone. allreduce: everyone averages one part of"
+        " the model and sends the average, so that each peer sends about twice the model however"
+        " many there are. gossip: everyone averages with a few partners, so models stay a little"
+        " different. auto: mesh, or allreduce where that sends less",
+    )
+    parser.add_argument(
+        "--topology",
+        metavar="GRAPH",
+        help="who is whose partner, in mesh and gossip: full (default), ring, regular:K (K partners"
+        " each, drawn anew every round) or edges:0-1,1-2",
+    )
+    parser.add_argument(
+        "--aggregation",
+        metavar="RULE",
+        help="how updates become one: mean (default) trusts every peer; trimmed_mean:FRACTION,"
+        " median, krum:F and centered_clip bear some that lie, and need mesh or (all but krum)"
+        " gossip",
+    )
+    parser.add_argument(
+        "--compression",
+        metavar="CODE",
+        help="how numbers travel: none (default, 4 bytes each), fp16 (2 bytes), int8 (1 byte) or"
+        " topk (the largest 64 of each 4096, for mesh only; topk:32 keeps fewer). What an update"
+        " loses by it is added to the peer's next one, but in gossip",
+    )
+    parser.add_argument(
+        "--partition",
+        metavar="CUT",
+        help="how the data is cut into shards: iid (default, all alike), dirichlet:0.3 (classes in"
+        " uneven proportions, the smaller the number the more so), labels:2 (two classes each) or"
+        " quantity:0.5 (uneven sizes)",
+    )
+
+
+def add_outer_optimizer(parser: "argparse._ArgumentGroup") -> None:
+    """How the averaged update moves the model."""
+    parser.add_argument(
+        "--outer-learning-rate",
+        "--outer-lr",
+        type=arguments.real_number(0.0, 100.0),
+        metavar="X",
+        help="how far to follow the averaged update (default: 1, plain averaging)",
+    )
+    parser.add_argument(
+        "--outer-momentum",
+        type=arguments.real_number(0.0, 0.999),
+        metavar="X",
+        help="Nesterov momentum from round to round (default: 0; 0.9 with a learning rate of 0.7 is"
+        " usual after many local steps)",
+    )
+
+
+def chosen_settings(options: argparse.Namespace) -> dict[str, int | float | str]:
+    """The round settings that were chosen, by their fields in :class:`RoundSettings`."""
+    settings: dict[str, int | float | str] = {}
+    for unit in ("epochs", "steps", "seconds"):
+        amount = getattr(options, f"local_{unit}", None)
+        if amount is not None:
+            settings |= {"local_unit": unit, "local_amount": float(amount)}
+    for field in (*_FIELDS, *_OUTER_FIELDS):
+        value = getattr(options, field, None)
+        if value is not None:
+            settings[field] = value
+    return settings

@@ -1,0 +1,53 @@
+"""Which round settings go together."""
+
+import pytest
+
+from ml.mixing import ClippedMixing, WeightedMixing
+from ml.round_rules import parse_rules
+from protocol.errors import ConfigError
+from protocol.swarm import RoundSettings
+
+
+@pytest.mark.parametrize("exchange", ["mesh", "allreduce", "gossip", "auto"])
+def test_plain_averaging_goes_with_every_exchange(exchange: str) -> None:
+    rules = parse_rules(RoundSettings(exchange=exchange, compression="int8"))
+    assert (rules.mixing is not None) == (exchange == "gossip")
+
+
+def test_aggregation_of_gossip_is_its_way_to_mix() -> None:
+    assert parse_rules(RoundSettings(exchange="gossip")).mixing == WeightedMixing()
+    clipped = RoundSettings(exchange="gossip", aggregation="centered_clip")
+    assert parse_rules(clipped).mixing == ClippedMixing()
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"exchange": "ring"}, "exchange 'ring': write mesh, gossip, allreduce or auto"),
+        ({"topology": "star"}, "topology 'star': write full, ring"),
+        ({"topology": "regular:1"}, "regular:1 does not go with mesh"),
+        ({"exchange": "allreduce", "topology": "ring"}, "ring does not go with allreduce"),
+        ({"exchange": "auto", "topology": "ring"}, "ring does not go with auto"),
+        (
+            {"exchange": "allreduce", "aggregation": "median"},
+            "median does not go with allreduce, whose owners of parts are trusted",
+        ),
+        ({"exchange": "allreduce", "compression": "topk"}, "topk does not go with allreduce"),
+        ({"exchange": "gossip", "compression": "topk:8"}, "topk does not go with gossip"),
+        ({"exchange": "gossip", "aggregation": "krum:1"}, "krum:1' does not go with gossip"),
+        ({"exchange": "gossip", "outer_momentum": 0.9}, "optimizer does not go with gossip"),
+        ({"exchange": "gossip", "outer_learning_rate": 0.7}, "optimizer does not go with gossip"),
+        ({"aggregation": "krum"}, "aggregation 'krum': write mean"),
+        ({"local_unit": "weeks"}, "local unit 'weeks'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_said(settings: dict[str, object], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        parse_rules(RoundSettings(**settings))  # type: ignore[arg-type]  # any of its fields
+
+
+@pytest.mark.parametrize("topology", ["ring", "regular:2", "edges:0-1,1-2"])
+def test_mesh_and_gossip_go_over_few_links(topology: str) -> None:
+    for exchange in ("mesh", "gossip"):
+        assert parse_rules(RoundSettings(exchange=exchange, topology=topology))
