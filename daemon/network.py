@@ -22,9 +22,10 @@ from daemon.link_status import LinkStatus
 from daemon.own_record import OwnRecord
 from daemon.paths.direct import DirectListener
 from daemon.paths.direct_dialer import DirectDialer
-from daemon.paths.maker import MakePaths, PathParts
+from daemon.paths.maker import MakePaths, PathMaker, PathParts
 from daemon.paths.path import PathOwner, PathSeeker, PathWish
 from daemon.paths.reception import Reception
+from daemon.paths.relay_path import RelayPaths
 from daemon.peer_book import FindRecord, PeerBook
 from daemon.peer_link import PeerLink
 from daemon.refusals import Refusals
@@ -36,11 +37,13 @@ from protocol.admission import AdmissionBook, DeniedError
 from protocol.errors import RemoteProtocolError
 from protocol.hello import VerifiedHello
 from protocol.identity import Identity, PeerId
+from protocol.nat_summary import NatSummary
 from protocol.peer_record import PeerRecord, VerifiedRecord
 from protocol.sequence import SequenceCounter
 from protocol.session_frames import CloseCode, Stream
 from protocol.swarm import Swarm, is_banned
 from protocol.uri import HostPort
+from relay.client import RelayStatus
 from transport.curve import CurveKeys
 from transport.zap import ZapAuthenticator
 
@@ -81,7 +84,7 @@ class PeerNetwork:
         one that is listened on. Empty: the address that is listened on.
 
         ``signal_carriers``: through whom signals go, and may still grow; ``make_paths``: the kinds
-        of paths beside the direct ones."""
+        of paths beside those that are dialled and those over the swarm's relays."""
         self.on_message: Callable[[PeerId, bytes], None] = lambda peer_id, message: None
         self.on_bulk: Callable[[PeerId, bytes], None] = lambda peer_id, message: None
         self.on_peer_up: Callable[[PeerId], None] = lambda peer_id: None
@@ -154,7 +157,9 @@ class PeerNetwork:
             clock=clock,
             random=self._random,
         )
-        self._makers = [make(parts) for make in make_paths]
+        self._relays = RelayPaths(parts, swarm.statement.relays, who_calls=self._book.who_has)
+        self._makers: list[PathMaker] = [self._relays, *(make(parts) for make in make_paths)]
+        self._own_record.set_relays(self._relays.uris)
 
     async def __aenter__(self) -> "PeerNetwork":
         """Raises :class:`ConfigError` when the address cannot be listened on or is none."""
@@ -203,6 +208,16 @@ class PeerNetwork:
         """Say from now on that this peer can be dialled there. Raises :class:`ConfigError`."""
         self._own_record.set_addresses(addresses, self.listen_address)
 
+    def describe_nat(self, nat: NatSummary) -> None:
+        """Say from now on that this peer's NAT behaves so."""
+        self._own_record.set_nat(nat)
+
+    def network_changed(self) -> None:
+        """This machine is in another network now: look for all paths again, at once."""
+        for link in self._book:
+            link.wish.network_changes += 1
+            link.wish.notify()
+
     # Whom to talk to
 
     @property
@@ -226,7 +241,7 @@ class PeerNetwork:
         return True
 
     def remove_record(self, peer_id: PeerId) -> None:
-        """Do not look for this peer any more; while it is live the session with it goes on."""
+        """Forget this peer once it is not live; until then the session with it goes on."""
         self._book.remove(peer_id)
 
     def record_for_curve_key(self, curve_key: bytes) -> VerifiedRecord | None:
@@ -234,8 +249,11 @@ class PeerNetwork:
         return self._book.record_for_curve_key(curve_key)
 
     def replace_statement(self, swarm: Swarm) -> None:
-        """Go by a newer swarm statement: end the sessions with those whom it bans."""
+        """Go by a newer swarm statement: be on its relays, and end the sessions with those whom it
+        bans."""
         self._swarm = swarm
+        self._relays.replace_relays(swarm.statement.relays)
+        self._own_record.set_relays(self._relays.uris)
         for link in self._book:
             if is_banned(swarm, link.peer_id):
                 self._book.remove(link.peer_id)
@@ -278,6 +296,10 @@ class PeerNetwork:
     def links(self) -> list[LinkStatus]:
         """Every known peer and how it is reached."""
         return [link.status() for link in self._book]
+
+    def relays(self) -> list[RelayStatus]:
+        """The swarm's relays that this peer is on, or tries to be."""
+        return [client.status() for client in self._relays.clients()]
 
     # What links tell (LinkObserver)
 

@@ -57,6 +57,8 @@ class PeerBook:
         self._is_banned = is_banned
         self._links: dict[PeerId, PeerLink] = {}
         self._seeking: dict[PeerId, list[asyncio.Task[None]]] = {}
+        self._unwanted: set[PeerId] = set()
+        """Removed, and not gone so far."""
         self._unknown_keys: dict[bytes, float] = {}
         self._searches: deque[float] = deque(maxlen=MAX_SEARCHES_PER_S)
         self._tasks = asyncio.TaskGroup()
@@ -88,6 +90,7 @@ class PeerBook:
             return
         if self._is_banned(peer_id):
             raise DeniedError(f"denied: {peer_id} was banned by the swarm's founder")
+        self._unwanted.discard(peer_id)
         link = self._links.get(peer_id)
         if link is None:
             self._make_room()
@@ -100,15 +103,17 @@ class PeerBook:
             ]
 
     def remove(self, peer_id: PeerId) -> None:
-        """Look for it no longer; while it is live the session with it goes on."""
-        self._stop_seeking(peer_id)
+        """Forget it, once it is not live; until then the session with it goes on."""
+        self._unwanted.add(peer_id)
         self.drop_if_unwanted(peer_id)
 
     def drop_if_unwanted(self, peer_id: PeerId) -> None:
-        """Forget a peer that was removed, once it is not live."""
+        """Forget a peer that was removed, if it is not live."""
         link = self._links.get(peer_id)
-        if link is not None and not link.is_live and peer_id not in self._seeking:
-            self._forget(link)
+        if peer_id in self._unwanted and (link is None or not link.is_live):
+            self._unwanted.discard(peer_id)
+            if link is not None:
+                self._forget(link)
 
     def record_for_curve_key(self, curve_key: bytes) -> VerifiedRecord | None:
         """The record of a known peer that names this key."""
@@ -140,6 +145,13 @@ class PeerBook:
         self._unknown_keys[curve_key] = self._clock.monotonic() + UNKNOWN_KEY_S
         return False
 
+    async def who_has(self, curve_key: bytes) -> PeerId | None:
+        """The peer with this key, looked up like a key that connects."""
+        if not await self.admit_key(curve_key, "a relay"):
+            return None
+        record = self.record_for_curve_key(curve_key)
+        return None if record is None else record.peer_id
+
     def _may_search(self, now: float) -> bool:
         if len(self._searches) == MAX_SEARCHES_PER_S and self._searches[0] > now - 1.0:
             return False
@@ -155,7 +167,6 @@ class PeerBook:
         # One with a session may come back and go on with it.
         link = min(away, key=lambda link: link.has_session)
         _log.info("peer %s is forgotten, there are too many", short(link.peer_id))
-        self._stop_seeking(link.peer_id)
         self._forget(link)
 
     def _stop_seeking(self, peer_id: PeerId) -> None:
@@ -165,3 +176,4 @@ class PeerBook:
     def _forget(self, link: PeerLink) -> None:
         del self._links[link.peer_id]
         link.close()
+        self._stop_seeking(link.peer_id)

@@ -72,7 +72,9 @@ class RelayChannel:
                 self._timer = self._loop.call_later(
                     CONNECT_TIMEOUT_S, self._end, f"no answer in {CONNECT_TIMEOUT_S:.0f} s"
                 )
-                return await self._over
+                # Not awaited itself: cancelled, it would be done, and nobody be told of the end.
+                await asyncio.wait((self._over,))
+                return self._over.result()
         finally:
             self._end("this peer ended the connection")
             for handle in (self._timer, self._flush_handle):

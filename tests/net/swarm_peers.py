@@ -16,7 +16,7 @@ from protocol.admission import NO_PROOF, AdmissionBook
 from protocol.identity import Identity, PeerId
 from protocol.peer_record import PeerRecord, VerifiedRecord, open_record, seal_record
 from protocol.swarm import RoundSettings, Swarm, SwarmStatement, TaskReference, seal_statement
-from protocol.uri import HostPort
+from protocol.uri import HostPort, ServerUri
 from transport.curve import CurveKeys
 from transport.zap import ZapAuthenticator
 
@@ -31,7 +31,12 @@ async def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> N
 
 
 def make_swarm(
-    *, version: int = 1, is_open: bool = True, banned: tuple[bytes, ...] = (), name: str = "digits"
+    *,
+    version: int = 1,
+    is_open: bool = True,
+    banned: tuple[bytes, ...] = (),
+    name: str = "digits",
+    relays: tuple[ServerUri, ...] = (),
 ) -> Swarm:
     """A swarm whose founder is nobody of the peers."""
     return seal_statement(
@@ -54,6 +59,7 @@ def make_swarm(
             tokens=(),
             members=(),
             banned=banned,
+            relays=tuple(str(uri) for uri in relays),
         ),
     )
 
