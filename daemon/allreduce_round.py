@@ -41,11 +41,18 @@ class AllReduceRound(AgreedRound):
 
     @property
     def _held(self) -> dict[PeerId, UpdateRef]:
-        return self._parts.exchange.held(reduced=True)
+        return self._parts.exchange.held_reduced()
 
     @property
     def _refused(self) -> frozenset[PeerId]:
         return self._parts.exchange.refused(reduced=True)
+
+    @property
+    def _contributed(self) -> dict[PeerId, UpdateRef]:
+        """What is here of the part that this peer averages."""
+        if self._own_part is None:
+            return {}
+        return self._parts.exchange.held(part=self._own_part)
 
     def _signers(self, expected: frozenset[PeerId]) -> frozenset[PeerId]:
         return expected & self._roster
@@ -60,7 +67,7 @@ class AllReduceRound(AgreedRound):
     def _observe(self, now: float) -> None:
         exchange = self._parts.exchange
         awaited = self._expected() - exchange.refused()
-        self._collecting.update(expected=awaited, held=frozenset(exchange.held()), now=now)
+        self._collecting.update(expected=awaited, held=frozenset(self._contributed), now=now)
         super()._observe(now)
 
     async def _contribute(self) -> None:
@@ -81,7 +88,7 @@ class AllReduceRound(AgreedRound):
             return
         while not self._collecting.should_close(now := parts.clock.monotonic()):
             await self._wait_for_change(self._collecting.get_timer(now))
-        contributions = parts.exchange.contributions(parts.exchange.held().values())
+        contributions = parts.exchange.contributions(self._contributed.values())
         reduced = await parts.worker.reduce(self.number, self._own_part, count, contributions)
         self._offers.add(
             reduced.update,

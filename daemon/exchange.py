@@ -125,13 +125,17 @@ class Exchange:
         for source, offer in early.values():
             self.receive_offer(source, offer)
 
-    def held(self, *, reduced: bool = False) -> dict[PeerId, UpdateRef]:
-        """The contributions, or the reduced parts, that are here and checked, by signer."""
+    def held(self, *, part: int = 0) -> dict[PeerId, UpdateRef]:
+        """The contributions to one part that are here and checked, by signer."""
         return {
             update.signer: update.ref
-            for update in self._held_now()
-            if update.header.reduced is reduced and update.slot not in self._excluded
+            for update in self._usable()
+            if update.header.part == part and not update.header.reduced
         }
+
+    def held_reduced(self) -> dict[PeerId, UpdateRef]:
+        """The reduced parts that are here and checked, by signer: each makes one."""
+        return {update.signer: update.ref for update in self._usable() if update.header.reduced}
 
     def refused(self, *, reduced: bool = False) -> frozenset[PeerId]:
         """Whose contribution, or reduced part, was refused: no other one of theirs can count."""
@@ -233,6 +237,9 @@ class Exchange:
             )
             for update, path in self.paths(refs)
         )
+
+    def _usable(self) -> list[KnownUpdate]:
+        return [update for update in self._held_now() if update.slot not in self._excluded]
 
     def _held_now(self) -> list[KnownUpdate]:
         return [update for update in self._updates.values() if update.state is UpdateState.HELD]

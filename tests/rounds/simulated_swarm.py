@@ -141,6 +141,8 @@ class ToyTrainer:
     async def reduce(
         self, round_number: int, part: int, parts: int, contributions: tuple[Contribution, ...]
     ) -> Reduced:
+        for one in contributions:
+            assert f" {round_number} {part} ".encode() in Path(one.path).read_bytes()
         self.reduced.append((round_number, tuple(sorted(one.peer_id for one in contributions))))
         content = b"reduced " + _digest_of(contributions)
         path = self._directory / f"reduced-{round_number}-{part}"
