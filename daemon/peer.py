@@ -26,6 +26,8 @@ from daemon.exchange import Exchange
 from daemon.lineage import Lineage, Position
 from daemon.network import PeerNetwork
 from daemon.options import JoinOptions
+from daemon.own_addresses import OwnAddresses
+from daemon.own_record import EVERY_ADDRESS
 from daemon.peer_status import describe_peers, describe_rendezvous, find_trouble
 from daemon.refusals import Refusals
 from daemon.sd_notify import SystemdNotifier, feed_watchdog
@@ -249,6 +251,9 @@ class Peer:
                     work.create_task(discovery.run(network.signed_record)),
                     work.create_task(feed_watchdog(self._notifier, self._makes_progress)),
                 ]
+                if not self._options.advertise and network.listen_address.host in EVERY_ADDRESS:
+                    addresses = self._own_addresses(network, discovery)
+                    chores.append(work.create_task(addresses.run()))
                 opened = await worker.open()
                 check_opened(swarm.statement, opened)
                 training = self._start_training(swarm, network, store, worker, opened, work)
@@ -257,6 +262,9 @@ class Peer:
                 try:
                     await training.run()
                 finally:
+                    # What comes in from now on has nobody to go to: its tasks are ending.
+                    network.on_message = network.on_bulk = _ignore
+                    network.on_peer_up = network.on_bulk_room = lambda peer: None
                     for chore in chores:
                         chore.cancel()
             await discovery.leave()
@@ -305,6 +313,18 @@ class Peer:
             refusals=self._refusals,
             context=context,
             zap=zap,
+        )
+
+    def _own_addresses(self, network: PeerNetwork, discovery: Discovery) -> OwnAddresses:
+        def advertise(addresses: tuple[str, ...]) -> None:
+            network.advertise(addresses)
+            discovery.announce_now()
+
+        return OwnAddresses(
+            network.listen_address,
+            seen_at=lambda: [client.observed_address for client in self._clients],
+            advertise=advertise,
+            network_changed=network.network_changed,
         )
 
     def _opening(self, swarm: Swarm) -> OpenTask:
@@ -478,6 +498,10 @@ class Peer:
     def _wake(self) -> None:
         if self._running is not None:
             self._running.training.wake()
+
+
+def _ignore(peer: PeerId, message: bytes) -> None:
+    """For messages to a peer that ends."""
 
 
 def _spawn(tasks: asyncio.TaskGroup, coroutine: Coroutine[Any, Any, None]) -> None:
