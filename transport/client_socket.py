@@ -86,6 +86,7 @@ class ClientSocket:
         self._on_frame = on_frame
         self._on_link_event = on_event
         self._reconnect = reconnect
+        self._is_ready = False
 
     async def __aenter__(self) -> "ClientSocket":
         """Raises :class:`TransportError` when libzmq rejects the address."""
@@ -103,8 +104,10 @@ class ClientSocket:
         else:
             socket.setsockopt(zmq.RECONNECT_IVL, round(self._reconnect.first_s * 1000))
             socket.setsockopt(zmq.RECONNECT_IVL_MAX, round(self._reconnect.most_s * 1000))
-        # Nothing is queued for a connection that is not there: send says so instead.
-        socket.setsockopt(zmq.IMMEDIATE, 1)
+            # Nothing is queued for a connection that is not there: send says so instead. The price:
+            # at its end libzmq drops what had come over it and was not read so far. Where there is
+            # but one connection, what it carried last matters, and _is_ready does the same.
+            socket.setsockopt(zmq.IMMEDIATE, 1)
         try:
             socket.connect(self._endpoint)
         except zmq.ZMQError as error:
@@ -122,6 +125,8 @@ class ClientSocket:
 
     def send(self, frame: bytes) -> bool:
         """Queue ``frame``, without ever waiting. False: not connected, or the queue is full."""
+        if self._reconnect is None and not self._is_ready:
+            return False
         try:
             self._inner.send((frame,))
         except zmq.Again:
@@ -140,7 +145,10 @@ class ClientSocket:
             self._on_message(frames[0].bytes)
 
     def _handle_event(self, event: SocketEvent, value: int, _endpoint: str) -> None:
-        if event is SocketEvent.DISCONNECTED:
+        if event is SocketEvent.READY:
+            self._is_ready = True
+        elif event is SocketEvent.DISCONNECTED:
+            self._is_ready = False
             self._inner.connections.closed(value)
         link_event = LINK_EVENTS.get(event)
         if link_event is not None:

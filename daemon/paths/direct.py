@@ -212,8 +212,11 @@ class DialledPath:
     async def run(self) -> None:
         """Connect, and stay until the path ends. Raises :class:`TransportError` for an address
         that cannot be dialled at all."""
-        async with self._socket:
-            await self._ended.wait()
+        try:
+            async with self._socket:
+                await self._ended.wait()
+        finally:
+            self.give_up("it was stopped")  # If it has not ended otherwise.
 
     def send(self, frame: bytes) -> bool:
         """See :class:`Path`."""

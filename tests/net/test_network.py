@@ -329,6 +329,8 @@ async def test_removed_peer_is_forgotten_once_it_is_gone() -> None:
             introduce(first, second)
             await eventually(lambda: first.sees(second))
             first.network.remove_record(high.peer_id)
+            assert first.network.send(high.peer_id, b"still")
+            await eventually(lambda: second.messages == [(low.peer_id, b"still")])
             assert first.sees(second)
             assert first.network.record_for_curve_key(high.curve.public) is not None
         await eventually(lambda: first.network.links() == [])
