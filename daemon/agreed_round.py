@@ -302,7 +302,7 @@ class AgreedRound(abc.ABC):
         held = self._held
         awaited = self._signers(expected) - self._refused
         self._deadlines.update(expected=awaited, held=frozenset(held), now=now)
-        self._agreement.set_newcomers(expected - self._roster)
+        self._agreement.set_newcomers(expected - self._roster - self._refused)
         self._agreement.set_held(frozenset(held.values()), now)
         self._agreement.set_live(expected & self._roster, now)
         if self._training and self._should_hurry(now):
