@@ -1,0 +1,30 @@
+"""Swarms that the tests share, since each takes seconds to start."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.real_swarm import RealSwarm
+from tests.system.slow_swarm import SlowSwarm
+
+
+@pytest.fixture(scope="session")
+def _running_slow_swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlowSwarm]:
+    with RealSwarm(tmp_path_factory.mktemp("slow")) as swarm:
+        yield SlowSwarm.found(swarm)
+
+
+@pytest.fixture
+def slow_swarm(_running_slow_swarm: SlowSwarm) -> Iterator[SlowSwarm]:
+    """Three peers with slow rounds, all of them in the same round."""
+    _running_slow_swarm.make_whole()
+    yield _running_slow_swarm
+    _running_slow_swarm.swarm.print_logs()
+
+
+@pytest.fixture
+def empty_swarm(tmp_path: Path) -> Iterator[RealSwarm]:
+    """A swarm's place, in which nothing runs yet."""
+    with RealSwarm(tmp_path / "swarm") as swarm:
+        yield swarm

@@ -1,0 +1,212 @@
+"""A peer with a valid invite that speaks the real protocol over the real wire, and lies in it.
+
+Sessions, rendezvous and signatures are p2pd's own; what is offered is up to the test.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import msgspec
+import zmq
+
+from daemon.clock import Clock
+from daemon.discovery import Discovery
+from daemon.network import PeerNetwork
+from daemon.refusals import Refusals
+from protocol.admission import AdmissionBook, prove_admission
+from protocol.chunk_frame import encode_chunk
+from protocol.codec import decode, encode
+from protocol.envelope import Domain, seal_envelope
+from protocol.identity import Identity, PeerId
+from protocol.invite import Invite
+from protocol.merkle import CHUNK_BYTES, leaves_of, merkle_root
+from protocol.peer_messages import (
+    ChunkRequest,
+    PeerMessage,
+    Standing,
+    UpdateHeader,
+    UpdateOffer,
+)
+from protocol.swarm import Swarm, open_statement
+from protocol.uri import HostPort
+from rendezvous import RendezvousClient
+from transport.curve import CurveKeys
+from transport.zap import ZapAuthenticator
+
+SIGNATURE_PREFIX = b"p2pd signed envelope\x00"
+SIGNER = 2
+"""Place of the signer in an envelope's body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Where the honest peers are: an update of the round that they train now says so."""
+
+    round: int
+    base: bytes
+
+
+@dataclass
+class HostilePeer:
+    """Made by :func:`hostile_peer`."""
+
+    name: str
+    swarm: Swarm
+    token_secret: bytes
+    identity: Identity = field(default_factory=Identity.generate)
+    standings: dict[PeerId, Standing] = field(default_factory=dict)
+    """What each honest peer last said of itself."""
+    on_standing: Callable[[PeerId, Standing], None] = lambda peer, standing: None
+    network: PeerNetwork = field(init=False)
+    _blobs: dict[bytes, bytes] = field(default_factory=dict)
+    _sequence: int = 0
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self.identity.peer_id
+
+    @property
+    def proof(self) -> bytes:
+        """Its admission, which is in order."""
+        return prove_admission(self.token_secret, self.swarm.swarm_id, self.peer_id)
+
+    async def find_here(self, count: int, within_s: float = 30.0) -> Here:
+        """Where so many peers stand, once they all say the same."""
+        async with asyncio.timeout(within_s):
+            while True:
+                places = {
+                    Here(standing.round + 1, standing.base)
+                    for standing in self.standings.values()
+                    if standing.started
+                }
+                if len(self.standings) >= count and len(places) == 1:
+                    return places.pop()
+                await asyncio.sleep(0.02)
+
+    def stand(self, place: Here) -> None:
+        """Say, as an honest peer does, that it trains the round there."""
+        standing = Standing(
+            round=place.round - 1, base=place.base, contributors=1, started=True, ready=True
+        )
+        self.tell(standing)
+
+    def tell(self, message: PeerMessage, *, only: PeerId | None = None) -> None:
+        """Send a message to one peer or all."""
+        for peer in self.network.live_peers() if only is None else (only,):
+            assert self.network.send(peer, encode(message))
+
+    def offer(
+        self,
+        place: Here,
+        content: bytes,
+        *,
+        served: bytes | None = None,
+        signer: Identity | None = None,
+        swarm_id: bytes | None = None,
+        size_bytes: int | None = None,
+        sample_count: int = 10,
+    ) -> UpdateOffer:
+        """An update with that content; everything else is in order unless said otherwise.
+
+        ``served``: what is sent to those who fetch it.
+        """
+        chunks = [content[at : at + CHUNK_BYTES] for at in range(0, len(content), CHUNK_BYTES)]
+        leaves = tuple(leaves_of(chunks))
+        root = merkle_root(leaves)
+        self._blobs[root] = content if served is None else served
+        header = UpdateHeader(
+            round=place.round,
+            base=place.base,
+            root=root,
+            size_bytes=len(content) if size_bytes is None else size_bytes,
+            sample_count=sample_count,
+            loss=0.5,
+        )
+        self._sequence += 1
+        envelope = seal_envelope(
+            signer or self.identity,
+            Domain.UPDATE,
+            encode(header),
+            swarm=self.swarm.swarm_id if swarm_id is None else swarm_id,
+            sequence=self._sequence,
+        )
+        return UpdateOffer(header=envelope, leaves=leaves, proof=self.proof)
+
+    def receive(self, peer: PeerId, data: bytes) -> None:
+        """A control message: standings are noted, chunks are served."""
+        message = decode(data, PeerMessage)
+        match message:
+            case Standing():
+                self.standings[peer] = message
+                self.on_standing(peer, message)
+            case ChunkRequest(root, indexes):
+                for index in indexes:
+                    chunk = self._blobs[root][index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+                    self.network.send_bulk(peer, encode_chunk(root, index, chunk))
+
+
+def resigned(envelope: bytes, *, signed_by: Identity, claims: Identity | bytes) -> bytes:
+    """The envelope with another signer named in it, and signed by whoever."""
+    fields = msgspec.msgpack.decode(msgspec.msgpack.decode(envelope)[0])
+    fields[SIGNER] = claims if isinstance(claims, bytes) else claims.public_key
+    body = msgspec.msgpack.encode(fields)
+    return msgspec.msgpack.encode([body, signed_by.sign(SIGNATURE_PREFIX + body)])
+
+
+def flip_bit(data: bytes, bit: int) -> bytes:
+    """``data`` with one bit turned over."""
+    flipped = bytearray(data)
+    flipped[bit // 8] ^= 1 << bit % 8
+    return bytes(flipped)
+
+
+@contextlib.asynccontextmanager
+async def hostile_peer(name: str, link: str, statement: bytes) -> AsyncIterator[HostilePeer]:
+    """Connected to the rendezvous and, soon, to every peer of the swarm."""
+    clock = Clock()
+    invite = Invite.parse(link)
+    swarm = open_statement(statement, swarm_id=invite.swarm_id, now_ms=clock.now_ms())
+    peer = HostilePeer(name, swarm, invite.token_secret)
+    curve = CurveKeys.from_secret(hashlib.sha256(peer.identity.public_key).digest())
+    clients: list[RendezvousClient] = []
+    async with contextlib.AsyncExitStack() as stack:
+        context = stack.enter_context(zmq.Context())
+        zap = await stack.enter_async_context(ZapAuthenticator(context))
+        network = peer.network = PeerNetwork(
+            swarm=swarm,
+            identity=peer.identity,
+            curve=curve,
+            listen=HostPort("127.0.0.1", 0),
+            advertise=(),
+            admission=AdmissionBook(swarm),
+            own_proof=peer.proof,
+            name=name,
+            trains=True,
+            clock=clock,
+            refusals=Refusals(clock),
+            context=context,
+            zap=zap,
+        )
+        network.on_message = peer.receive
+        discovery = Discovery(
+            peer.peer_id,
+            invite.swarm_id,
+            clients,
+            found=network.add_record,
+            left=network.remove_record,
+            clock=clock,
+        )
+        client = RendezvousClient(invite.rendezvous[0], curve, on_notice=discovery.take_notice)
+        clients.append(await stack.enter_async_context(client))
+        await stack.enter_async_context(network)
+        # No task group: one that a failed assertion passes through wraps it.
+        searching = asyncio.ensure_future(discovery.run(network.signed_record))
+        try:
+            yield peer
+        finally:
+            searching.cancel()
+            await asyncio.wait({searching})
+        await discovery.leave()

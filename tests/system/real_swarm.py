@@ -1,0 +1,366 @@
+"""A swarm as people run it: rendezvous, founder and peers as real processes on loopback.
+
+Everything is started through the command line and looked at through the control socket, the log and
+the exported model; nothing is imported from inside the peers. Every wait is bounded, and whatever a
+swarm started is gone when its block ends.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, TypeVar
+
+import psutil
+
+from daemon.control_client import ControlClient, ControlError, NotRunningError
+from daemon.status import PeerStatus, Phase, Status
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND_S = 120.0
+START_S = 90.0
+END_S = 20.0
+ROUND_S = 60.0
+POLL_S = 0.02
+LOG_TAIL_BYTES = 6000
+
+_AVERAGED = re.compile(r"round (\d+): (\d+) updates averaged, accuracy \S+, state ([0-9a-f]+)")
+_TAKEN = re.compile(r"taking the state of round (\d+), ([0-9a-f]+),")
+
+T = TypeVar("T")
+
+
+def wait_until(what: str, probe: Callable[[], T | None], within_s: float) -> T:
+    """The first thing that ``probe`` finds. Fails, saying ``what``, when that takes too long."""
+    deadline = time.monotonic() + within_s
+    while not (found := probe()):
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        time.sleep(POLL_S)
+    return found
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Averaged(NamedTuple):
+    """A round as a peer logged it."""
+
+    updates: int
+    state: str
+    """The beginning of its digest."""
+
+
+class Program:
+    """One ``p2pd`` process and whatever it starts, in a process group of its own."""
+
+    def __init__(
+        self, arguments: Sequence[str | Path], output: Path, log: Path, environ: Mapping[str, str]
+    ) -> None:
+        with output.open("ab") as output_file, log.open("ab") as log_file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "daemon.cli", *map(str, arguments)],
+                cwd=output.parent,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output_file,
+                stderr=log_file,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    @property
+    def runs(self) -> bool:
+        """Whether the process itself has not ended."""
+        return self._process.poll() is None
+
+    def signal(self, number: signal.Signals, *, to_all: bool = False) -> None:
+        """Send a signal to the process, or to all that it started too."""
+        if to_all:
+            os.killpg(self.pid, number)
+        else:
+            os.kill(self.pid, number)
+
+    def wait_end(self, within_s: float = END_S) -> int:
+        """Its exit code (negative: the signal that killed it)."""
+        return self._process.wait(within_s)
+
+    def members(self) -> list[int]:
+        """The processes of its group that are alive."""
+        found = []
+        for process in psutil.process_iter(["pid", "status"]):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if os.getpgid(process.pid) == self.pid and process.info["status"] not in (
+                    psutil.STATUS_ZOMBIE,
+                    psutil.STATUS_DEAD,
+                ):
+                    found.append(process.pid)
+        return found
+
+    def wait_nothing_left(self, within_s: float) -> None:
+        """Return when none of its processes is left."""
+        wait_until(
+            f"processes {self.members()} of {self.pid} end",
+            lambda: not self.members(),
+            within_s,
+        )
+
+    def close(self) -> None:
+        """Kill all of it, stopped or not."""
+        with contextlib.suppress(ProcessLookupError):
+            self.signal(signal.SIGKILL, to_all=True)
+        self._process.wait(END_S)
+
+
+@dataclass
+class RealPeer:
+    """One peer: its state directory, and its process while it runs."""
+
+    swarm: "RealSwarm"
+    name: str
+    program: Program | None = None
+    state_dir: Path = field(init=False)
+    data_dir: Path = field(init=False)
+    log: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.state_dir = self.swarm.directory / self.name
+        self.data_dir = self.swarm.directory / f"{self.name}-data"
+        self.data_dir.mkdir()
+        self.log = self.swarm.directory / f"{self.name}.log"
+
+    def join(self, *arguments: str | Path) -> None:
+        """``p2pd join ARGUMENTS`` in this peer's state directory."""
+        assert self.program is None or not self.program.runs
+        self.program = self.swarm.start(
+            self.name, "join", *arguments, "--state-dir", self.state_dir
+        )
+
+    @property
+    def running(self) -> Program:
+        """The process. Fails when it has ended."""
+        assert self.program is not None
+        assert self.program.runs, f"{self.name} has ended with {self.program.wait_end()}"
+        return self.program
+
+    # What it shows
+
+    @property
+    def control(self) -> ControlClient:
+        """The way to talk to it."""
+        return ControlClient(self.state_dir)
+
+    def status(self) -> Status:
+        """What it says of itself now. Raises as :class:`ControlClient` does."""
+        return self.control.status()
+
+    def find_status(self) -> Status | None:
+        """The same; None while its control socket does not answer."""
+        with contextlib.suppress(NotRunningError, ControlError):
+            return self.status()
+        return None
+
+    def sees(self, other: "RealPeer") -> PeerStatus:
+        """What it says of another peer."""
+        return self.sees_id(other.status().peer_id)
+
+    def sees_id(self, peer_id: str) -> PeerStatus:
+        """What it says of the peer with that id."""
+        return next(peer for peer in self.status().peers if peer.peer_id == peer_id)
+
+    def wait_status(
+        self, what: str, holds: Callable[[Status], bool], within_s: float = ROUND_S
+    ) -> Status:
+        """The first status for which ``holds``."""
+        seen: Status | None = None
+
+        def probe() -> Status | None:
+            nonlocal seen
+            assert self.running
+            seen = self.find_status() or seen
+            return seen if seen is not None and holds(seen) else None
+
+        try:
+            return wait_until(f"{self.name} {what}", probe, within_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; last seen: {seen}") from None
+
+    def wait_round(self, number: int, within_s: float = ROUND_S) -> Status:
+        """The status once round ``number`` is complete."""
+        return self.wait_status(
+            f"completes round {number}", lambda status: status.round >= number, within_s
+        )
+
+    def wait_training(self, within_s: float = START_S) -> Status:
+        """The status once it trains."""
+        return self.wait_status("trains", lambda status: status.phase == Phase.TRAINING, within_s)
+
+    def peer_id(self) -> str:
+        """Its id, whether it runs or not."""
+        return self.swarm.run("id", "--state-dir", self.state_dir).stdout.strip()
+
+    def log_bytes(self) -> int:
+        """How long its log is: where to read on later."""
+        return self.log.stat().st_size
+
+    def logged(self, since: int = 0) -> str:
+        """Its log, of all of its lives, from that byte on."""
+        return self.log.read_bytes()[since:].decode(errors="replace")
+
+    def averaged(self, since: int = 0) -> dict[int, Averaged]:
+        """By the log: the rounds that it took part in."""
+        return {
+            int(number): Averaged(int(count), state)
+            for number, count, state in _AVERAGED.findall(self.logged(since))
+        }
+
+    def taken(self, since: int = 0) -> dict[int, str]:
+        """By the log: the states that it took over from others, by round."""
+        return {int(number): state for number, state in _TAKEN.findall(self.logged(since))}
+
+
+class RealSwarm:
+    """A context manager: leaving it kills whatever was started in it."""
+
+    def __init__(self, directory: Path, environ: Mapping[str, str] | None = None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.environ = {
+            **{name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ},
+            "HOME": str(directory),
+            "PYTHONPATH": str(ROOT),
+            **(environ or {}),
+        }
+        self.peers: dict[str, RealPeer] = {}
+        self.rendezvous: Program | None = None
+        self.uri = ""
+        self._programs: list[Program] = []
+
+    def __enter__(self) -> "RealSwarm":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for program in self._programs:
+            program.close()
+        self.print_logs()
+        for program in self._programs:
+            program.wait_nothing_left(END_S)
+
+    def print_logs(self) -> None:
+        """The end of every log. In a teardown: pytest shows it for a test that failed."""
+        for log in sorted(self.directory.glob("*.log")):
+            tail = log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+            print(f"--- {log.name}\n{tail}")
+
+    def start(self, name: str, *arguments: str | Path) -> Program:
+        """``p2pd ARGUMENTS``, in the background."""
+        program = Program(
+            arguments,
+            self.directory / f"{name}.out",
+            self.directory / f"{name}.log",
+            self.environ,
+        )
+        self._programs.append(program)
+        return program
+
+    def run(
+        self, *arguments: str | Path, within_s: float = COMMAND_S
+    ) -> subprocess.CompletedProcess[str]:
+        """``p2pd ARGUMENTS``, to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "daemon.cli", *map(str, arguments)],
+            cwd=self.directory,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=within_s,
+            check=False,
+        )
+
+    def start_rendezvous(self, *, port: int = 0) -> None:
+        """Start it, or start it again with what it kept, and return when it is ready."""
+        output = self.directory / "rendezvous.out"
+        output.write_bytes(b"")
+        self.rendezvous = program = self.start(
+            "rendezvous",
+            *("rendezvous", "--listen", f"127.0.0.1:{port}"),
+            *("--state-dir", self.directory / "rendezvous"),
+        )
+
+        def printed() -> str | None:
+            assert program.runs, f"the rendezvous ended with {program.wait_end()}"
+            text = output.read_text()
+            return text.splitlines()[0] if "\n" in text else None
+
+        self.uri = wait_until("the rendezvous prints its URI", printed, START_S)
+
+    @property
+    def rendezvous_port(self) -> int:
+        """What the rendezvous listens on."""
+        return int(self.uri.rpartition(":")[2])
+
+    def create(self, *arguments: str | Path) -> None:
+        """Found the swarm: ``p2pd create ARGUMENTS``."""
+        created = self.run(
+            "create",
+            "--rendezvous",
+            self.uri,
+            "--state-dir",
+            self.directory / "founder",
+            *arguments,
+        )
+        assert created.returncode == 0, created.stderr
+        self.link.write_text(created.stdout)
+
+    @property
+    def link(self) -> Path:
+        """The file with the invite link."""
+        return self.directory / "link"
+
+    def join(self, name: str, *arguments: str | Path) -> RealPeer:
+        """A new peer that joins with the invite link."""
+        peer = self.peers[name] = RealPeer(self, name)
+        peer.join(
+            self.link, "--name", name, "--threads", "1", "--data-dir", peer.data_dir, *arguments
+        )
+        return peer
+
+
+def exports_of_one_round(peers: Sequence[RealPeer], directory: Path) -> dict[str, Path]:
+    """The models that all ``peers`` hold after one and the same round, by the peers' names."""
+    files = {peer.name: directory / f"{peer.name}.safetensors" for peer in peers}
+
+    def export() -> bool:
+        rounds = {peer.control.export(files[peer.name]).round for peer in peers}
+        return len(rounds) == 1
+
+    wait_until(f"{', '.join(files)} export the same round", export, ROUND_S)
+    return files
+
+
+def assert_equal_exports(peers: Sequence[RealPeer], directory: Path) -> None:
+    """The peers' models are the same, bit for bit; and so was every round that they averaged."""
+    contents = {path.read_bytes() for path in exports_of_one_round(peers, directory).values()}
+    assert len(contents) == 1
+    histories = [peer.averaged() for peer in peers]
+    for number in sorted(set.union(*(set(history) for history in histories))):
+        states = {history[number].state for history in histories if number in history}
+        assert len(states) == 1, f"round {number} ended in {states}"

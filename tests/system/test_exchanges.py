@@ -1,0 +1,103 @@
+"""All-reduce and gossip between real processes: what they reach, send, and bear."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from daemon.status import Phase
+from tests.system.real_swarm import RealPeer, RealSwarm, assert_equal_exports
+from tests.system.slow_swarm import halted
+
+HERE = Path(__file__).parent
+ROUNDS = 4
+START_S = 240.0
+FLOAT_BYTES = 4
+
+
+def start(swarm: RealSwarm, count: int, task: str, *arguments: str) -> list[RealPeer]:
+    """``count`` peers of a new swarm, each with its own shard."""
+    swarm.start_rendezvous()
+    file = HERE / task
+    swarm.create("--task", file, "--min-peers", str(count), "--seed", "1", *arguments)
+    return [
+        swarm.join(
+            f"peer-{index}",
+            *("--task", file, "--shard", f"{index}/{count}", "--listen", "127.0.0.1:0"),
+        )
+        for index in range(count)
+    ]
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("count", "compression", "number_bytes"),
+    [
+        (4, "none", FLOAT_BYTES),
+        pytest.param(8, "none", FLOAT_BYTES, marks=pytest.mark.slow),
+        pytest.param(16, "none", FLOAT_BYTES, marks=pytest.mark.slow),
+        pytest.param(4, "int8", 1, marks=pytest.mark.slow),
+    ],
+)
+def test_allreduce_sends_about_two_models_a_round_however_many_peers_there_are(
+    empty_swarm: RealSwarm, tmp_path: Path, count: int, compression: str, number_bytes: int
+) -> None:
+    peers = start(
+        empty_swarm,
+        count,
+        "wide_task.py",
+        *("--exchange", "allreduce", "--compression", compression, "--rounds", str(ROUNDS)),
+    )
+    for peer in peers:
+        peer.wait_status("is done", lambda status: status.phase == Phase.COMPLETE, START_S)
+        assert {one.updates for one in peer.averaged().values()} == {count}
+        status = peer.status()
+        model_bytes = number_bytes * status.parameter_count
+        # Everything that was ever sent to peers, not only the parts.
+        models = status.bytes_sent / model_bytes / ROUNDS
+        print(f"{peer.name}: {models:.3f} models a round, of {count} peers")
+        assert models <= 2.1
+        assert models >= 2 * (count - 1) / count
+    assert_equal_exports(peers, tmp_path)
+
+
+def test_member_that_is_killed_costs_its_part_and_not_the_round(
+    empty_swarm: RealSwarm, tmp_path: Path
+) -> None:
+    *survivors, victim = peers = start(
+        empty_swarm, 4, "slow_task.py", "--exchange", "allreduce", "--grace", "2"
+    )
+    for peer in peers:
+        peer.wait_round(1, START_S)
+    with halted(peers, 3) as moment:
+        victim.running.signal(signal.SIGKILL)
+    number = moment.status.round + 1
+    for peer in survivors:
+        peer.wait_round(number + 2)
+        updates = {one: averaged.updates for one, averaged in peer.averaged().items()}
+        assert updates[number] in (3, 4)
+        assert updates[number + 2] == 3
+    assert_equal_exports(survivors, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--exchange", "allreduce"],
+        ["--exchange", "allreduce", "--compression", "int8"],
+        ["--exchange", "gossip", "--topology", "regular:2"],
+        ["--topology", "ring", "--compression", "topk", "--aggregation", "median"],
+    ],
+    ids=" ".join,
+)
+def test_four_peers_learn_digits_together(empty_swarm: RealSwarm, arguments: list[str]) -> None:
+    done = empty_swarm.run("demo", "--peers", "4", "--json", *arguments, within_s=280)
+    assert done.returncode == 0, done.stderr
+    for peer in json.loads(done.stdout)["peers"]:
+        assert peer["rounds"] == 5
+        assert peer["accuracy"] >= 0.95
+    if "gossip" not in arguments:
+        assert "hold the same weights, bit for bit" in done.stderr

@@ -1,0 +1,66 @@
+"""One of three peers is killed or stopped in the middle of a round: what holds for the others."""
+
+import signal
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.system.real_swarm import RealPeer, assert_equal_exports
+from tests.system.slow_swarm import SILENCE_S, Moment, SlowSwarm, halted, wait_round_of_all
+from tests.system.slow_task import STEPS
+
+LATEST_END_S = 10.0
+"""How much later than usual a round may end that a peer dies in."""
+
+_random = Random(3)
+MOMENTS = [(_random.randrange(3), _random.randrange(1, STEPS - 1)) for _ in range(3)]
+
+
+@pytest.mark.parametrize(("who", "step"), MOMENTS)
+def test_others_go_on_when_a_peer_is_killed_and_it_comes_back_by_itself(
+    slow_swarm: SlowSwarm, tmp_path: Path, who: int, step: int
+) -> None:
+    victim = slow_swarm.peers[who]
+    survivors = [peer for peer in slow_swarm.peers if peer is not victim]
+    with halted([victim], step) as moment:
+        victim.running.signal(signal.SIGKILL)
+
+    others_finish_in_time(slow_swarm, survivors, moment)
+    assert victim.program is not None
+    victim.program.wait_nothing_left(SILENCE_S)
+    assert_equal_exports(survivors, tmp_path)
+
+    victim.join()
+    slow_swarm.wait_all_average()
+    assert victim.status().peer_id == moment.status.peer_id
+    assert_equal_exports(slow_swarm.peers, tmp_path)
+
+
+@pytest.mark.parametrize(("who", "step"), MOMENTS)
+def test_others_go_on_when_a_peer_is_stopped_and_it_takes_their_weights_when_it_wakes(
+    slow_swarm: SlowSwarm, tmp_path: Path, who: int, step: int
+) -> None:
+    victim = slow_swarm.peers[who]
+    survivors = [peer for peer in slow_swarm.peers if peer is not victim]
+    with halted([victim], step) as moment:
+        victim.running.signal(signal.SIGSTOP, to_all=bool(step % 2))
+    try:
+        others_finish_in_time(slow_swarm, survivors, moment)
+        assert_equal_exports(survivors, tmp_path)
+    finally:
+        victim.running.signal(signal.SIGCONT, to_all=True)
+
+    slow_swarm.wait_all_average()
+    assert max(victim.taken()) > moment.status.round
+    assert_equal_exports(slow_swarm.peers, tmp_path)
+
+
+def others_finish_in_time(swarm: SlowSwarm, survivors: list[RealPeer], moment: Moment) -> None:
+    """They end the round when promised, and the next two without waiting for the absent."""
+    number = moment.status.round + 1
+    ended_at = wait_round_of_all(survivors, number)
+    assert ended_at <= moment.began_at + 2 * swarm.normal_round_s + LATEST_END_S
+    for later in (number + 1, number + 2):
+        before, ended_at = ended_at, wait_round_of_all(survivors, later)
+        assert ended_at - before < swarm.normal_round_s + SILENCE_S

@@ -1,0 +1,73 @@
+"""What is left when a process of a peer dies, or is told to end: nothing, and nobody waits long."""
+
+import signal
+from pathlib import Path
+
+import psutil
+
+from tests.system.real_swarm import END_S, assert_equal_exports
+from tests.system.slow_swarm import SlowSwarm, halted
+
+WORKER_END_S = 5.0
+
+
+def test_worker_that_is_killed_is_started_again_while_its_daemon_stays_in_the_swarm(
+    slow_swarm: SlowSwarm, tmp_path: Path
+) -> None:
+    victim, *others = slow_swarm.peers
+    ends = [other.log_bytes() for other in others]
+    with halted([victim], 3) as moment:
+        before = moment.status
+        assert before.worker_pid is not None
+        psutil.Process(before.worker_pid).kill()
+
+    after = victim.wait_status(
+        "has a new worker", lambda status: status.worker_pid not in (None, before.worker_pid)
+    )
+    slow_swarm.wait_all_average()
+    assert (after.pid, after.peer_id) == (before.pid, before.peer_id)
+    for other, end in zip(others, ends, strict=True):
+        assert other.sees(victim).path == "direct"
+        assert before.peer_id[:8] not in other.logged(end), "its session was not the same all along"
+    assert_equal_exports(slow_swarm.peers, tmp_path)
+
+
+def test_worker_ends_when_its_daemon_is_killed(slow_swarm: SlowSwarm) -> None:
+    victim = slow_swarm.peers[1]
+    program = victim.running
+    with halted([victim], 3) as moment:
+        assert set(program.members()) == {moment.status.pid, moment.status.worker_pid}
+        program.signal(signal.SIGKILL)
+        program.wait_end()
+    program.wait_nothing_left(WORKER_END_S)
+
+
+def test_peer_that_is_told_to_end_leaves_no_process_behind(slow_swarm: SlowSwarm) -> None:
+    for number, peer in zip((signal.SIGTERM, signal.SIGINT), slow_swarm.peers, strict=False):
+        program = peer.running
+        with halted([peer], 3):
+            program.signal(number)
+            assert program.wait_end(END_S) == 0
+        assert program.members() == []
+        assert not (peer.state_dir / "control.sock").exists()
+
+
+def test_swarm_of_which_all_peers_were_killed_goes_on_from_its_last_complete_round(
+    slow_swarm: SlowSwarm, tmp_path: Path
+) -> None:
+    peers = slow_swarm.peers
+    with halted(peers, 5):
+        for peer in peers:
+            peer.running.signal(signal.SIGKILL, to_all=True)
+    last = max(max(peer.averaged()) for peer in peers)
+    ids = [peer.peer_id() for peer in peers]
+    ends = [peer.log_bytes() for peer in peers]
+    for peer in peers:
+        peer.join()
+
+    slow_swarm.wait_all_average()
+    assert [peer.status().peer_id for peer in peers] == ids
+    for peer, end in zip(peers, ends, strict=True):
+        assert min(peer.averaged(end)) > last
+    assert min(min(peer.averaged(end)) for peer, end in zip(peers, ends, strict=True)) == last + 1
+    assert_equal_exports(peers, tmp_path)
