@@ -1,6 +1,7 @@
 """Finds the swarm's peers through its rendezvous, and lets them find this one."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -42,6 +43,7 @@ class Discovery:
         self._clock = clock
         self._announced = b""
         self._is_alone = True
+        self._changed = asyncio.Event()
 
     async def fetch_statement(self) -> bytes:
         """The swarm's signed statement, asked for until somebody answers.
@@ -91,7 +93,16 @@ class Discovery:
                 if client.clock_offset_ms is not None:
                     self._clock.set_offset_ms(client.clock_offset_ms)
             self._announced = record
-            await asyncio.sleep(FIRST_LOOKUPS_S if self._is_alone else LOOKUP_INTERVAL_S)
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):  # time to look again
+                async with asyncio.timeout(
+                    FIRST_LOOKUPS_S if self._is_alone else LOOKUP_INTERVAL_S
+                ):
+                    await self._changed.wait()
+
+    def announce_now(self) -> None:
+        """The own record has changed."""
+        self._changed.set()
 
     async def leave(self) -> None:
         """Tell the servers that this peer goes."""
