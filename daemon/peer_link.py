@@ -142,7 +142,10 @@ class PeerLink:
         return self._session.resume_point(remote_epoch)
 
     def attach(self, end: PathEnd, hello: VerifiedHello) -> None:
-        """Let the session use a path. Raises what :meth:`Session.attach_path` raises."""
+        """Let the session use a path; :meth:`flush` then acts on it.
+
+        Raises what :meth:`Session.attach_path` raises.
+        """
         self._session.attach_path(
             end.number,
             remote_epoch=hello.payload.epoch,
@@ -154,7 +157,6 @@ class PeerLink:
         self.wish.failures.pop(end.path.kind, None)
         self._paths_changed()
         self._close_spare_paths(end.path.kind)
-        self.flush()
 
     def detach(self, end: PathEnd) -> None:
         """The path is over."""
@@ -304,7 +306,8 @@ class PeerLink:
         )
         for end in alike:
             if end is not best and end.path.channel.role is Role.INITIATOR:
-                self.detach(end)
+                self._forget(end)
+                self._session.detach_path(end.number, self._clock.monotonic())
                 end.close(CloseCode.PATH, "another path of the same kind is as good")
 
     def _arm_timer(self) -> None:

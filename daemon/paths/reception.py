@@ -78,18 +78,12 @@ class Reception:
         if end is None:
             return
         end.bytes_received += len(frame)
-        link = self._links.get(end.peer_id)
         try:
-            message = None if is_data_frame(frame) else decode_frame(frame)
-            match message:
-                case Hello(envelope=envelope):
-                    self._greet(end, envelope)
-                case Close():
-                    self._closed_by_remote(end, message)
-                case _ if link is not None:
-                    link.receive(end, frame)
+            self._take_in(end, frame)
         except P2PDError as error:
             self._fail(end, error)
+        # Apart from that, so that no error of whoever is told now is taken for the peer's.
+        link = self._links.get(end.peer_id)
         if link is not None:
             link.flush()
 
@@ -111,6 +105,17 @@ class Reception:
         """Close all paths: this peer stops."""
         for end in list(self._ends.values()):
             end.close(CloseCode.LEAVING, "the peer stops")
+
+    def _take_in(self, end: PathEnd, frame: bytes) -> None:
+        message = None if is_data_frame(frame) else decode_frame(frame)
+        link = self._links.get(end.peer_id)
+        match message:
+            case Hello(envelope=envelope):
+                self._greet(end, envelope)
+            case Close():
+                self._closed_by_remote(end, message)
+            case _ if link is not None:
+                link.receive(end, frame)
 
     def _greet(self, end: PathEnd, envelope: bytes) -> None:
         hello = end.receive_hello(envelope)

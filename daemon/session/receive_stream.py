@@ -43,17 +43,13 @@ class ReceiveStream:
         self._granted_bytes = INITIAL_CREDIT_BYTES
         self._taken_bytes = 0
         self._held_bytes = 0
+        """Cost of all frames that have arrived and whose message was not taken yet."""
         self._next_sequence = 0
         self._ahead: dict[int, Data] = {}
         self._parts: list[memoryview] = []
         self._parts_bytes = 0
         self._parts_cost_bytes = 0
         self._messages: deque[tuple[bytes, int]] = deque()
-
-    @property
-    def held_bytes(self) -> int:
-        """Cost of all frames that have arrived and whose message was not taken yet."""
-        return self._held_bytes
 
     def receive(self, frame: Data) -> Arrival:
         """Take in a frame.
