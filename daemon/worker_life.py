@@ -6,14 +6,13 @@ closed, and the kernel kills it with its parent.
 
 import asyncio
 import contextlib
-import importlib.util
 import logging
-import os
 import socket
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
+from daemon.printable import printable
+from daemon.python_child import child_environment, require_torch
 from ml.worker_messages import (
     MAX_WORKER_MESSAGE_BYTES,
     FromWorker,
@@ -23,7 +22,7 @@ from ml.worker_messages import (
     WorkerRequest,
 )
 from protocol.codec import decode, encode
-from protocol.errors import ConfigError, RemoteProtocolError, WorkerError
+from protocol.errors import RemoteProtocolError, WorkerError
 
 END_DEADLINE_S = 5.0
 """How long a worker may take to end when told to; then it is killed."""
@@ -66,8 +65,7 @@ class WorkerLife:
         cls, tasks: asyncio.TaskGroup, on_progress: Callable[[Progress], None]
     ) -> "WorkerLife":
         """Raises :class:`ConfigError` where torch is not installed."""
-        if importlib.util.find_spec("torch") is None:
-            raise ConfigError("training needs torch, which is not installed: install p2pd[train]")
+        require_torch()
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -77,7 +75,7 @@ class WorkerLife:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.STDOUT,
-                    env=_environment(),
+                    env={**child_environment(), "PYTHONUNBUFFERED": "1"},
                     limit=_MAX_LOG_LINE_BYTES,
                 )
                 reader, writer = await asyncio.open_unix_connection(sock=ours)
@@ -183,24 +181,8 @@ class WorkerLife:
                 continue  # longer than the limit: dropped
             if not line:
                 return
-            text = _printable(line.decode(errors="replace").rstrip())
+            text = printable(line.decode(errors="replace").rstrip())
             if text:
                 self._last_line = text
                 level = logging.getLevelNamesMapping().get(text.partition(" ")[0], logging.INFO)
                 _log.log(level, "%s", text)
-
-
-def _environment() -> dict[str, str]:
-    """This process's, so that the worker finds the packages where this process found them."""
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.environ.get("PYTHONPATH")
-    return {
-        **os.environ,
-        "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root,
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-def _printable(text: str) -> str:
-    """Escape codes and the like made visible: a task's output may reach a terminal."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

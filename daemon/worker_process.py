@@ -75,8 +75,8 @@ class WorkerProcess:
         await self._tasks.__aenter__()
         try:
             await self.restart()
-        except BaseException as error:
-            await self._tasks.__aexit__(type(error), error, error.__traceback__)
+        except BaseException:
+            await self._tasks.__aexit__(None, None, None)
             raise
         return self
 
@@ -90,7 +90,12 @@ class WorkerProcess:
             if self._life is not None:
                 await self._life.end()
         finally:
-            await self._tasks.__aexit__(kind, error, trace)
+            # The group has to see a cancellation, which may be its own. Other errors of the body
+            # are none of its tasks', and would come out wrapped in a group.
+            if isinstance(error, asyncio.CancelledError):
+                await self._tasks.__aexit__(kind, error, trace)
+            else:
+                await self._tasks.__aexit__(None, None, None)
 
     @property
     def pid(self) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ml.aggregate import Aggregation, parse_aggregation
+from ml.aggregate import Aggregation, Median, TrimmedMean, parse_aggregation
 from ml.encoding import Encoding
 from ml.mixing import Mixing, parse_mixing
 from ml.outer_optimizer import OuterOptimizer
@@ -35,6 +35,14 @@ def parse_rules(settings: RoundSettings) -> RoundRules:
         encoding=parse_encoding(settings.compression),
         outer=OuterOptimizer(settings.outer_learning_rate, settings.outer_momentum),
     )
+    if isinstance(rules.encoding, TopKEncoding) and isinstance(
+        rules.aggregation, Median | TrimmedMean
+    ):
+        raise ConfigError(
+            f"aggregation {settings.aggregation} does not go with compression topk, which leaves"
+            " most numbers of most updates zero, and so what is in their middle: take"
+            " centered_clip, or int8"
+        )
     topology = Topology.parse(settings.topology)
     match settings.exchange:
         case "mesh":

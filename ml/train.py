@@ -136,6 +136,7 @@ def train(
         out_of_time = work.unit == "seconds" and elapsed_s >= work.amount
         if steps >= max_steps or out_of_time or should_finish():
             break
+    optimizer.zero_grad(set_to_none=True)  # gradients are as large as the model
     return LocalResult(min(seen, len(samples)), steps, loss_sum / seen, clock() - started_s)
 
 

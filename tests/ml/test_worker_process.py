@@ -294,12 +294,16 @@ async def test_training_that_hangs_is_killed(make_opening: MakeOpening, tmp_path
         assert await worker.wait_died() == "the training made no progress for 1 s"
 
 
-def test_it_works_under_uvloop() -> None:
-    async def scenario() -> int:
+def test_it_works_under_uvloop_and_lets_errors_through_as_they_are() -> None:
+    async def scenario(pids: list[int]) -> None:
         async with WorkerProcess() as worker:
-            with pytest.raises(WorkerError, match="no task is open"):
-                await worker.train(1)
-            return worker.pid
+            pids.append(worker.pid)
+            await worker.train(1)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        assert not is_running(runner.run(scenario()))
+    pids: list[int] = []
+    with (
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        pytest.raises(WorkerError, match="no task is open"),
+    ):
+        runner.run(scenario(pids))
+    assert not is_running(pids[0])

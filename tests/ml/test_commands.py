@@ -1,0 +1,71 @@
+"""The commands that run in a child process: trying a task, and training alone."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.ml.conftest import TINY_TASK
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_task_check_prints_the_manifest() -> None:
+    done = run("ml.task_check", str(TINY_TASK))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0.weight" in done.stdout
+    assert "9 tensors, 227 parameters" in done.stdout
+
+
+def test_task_check_names_what_is_wrong(tmp_path: Path) -> None:
+    task = tmp_path / "wrong.py"
+    task.write_text(TINY_TASK.read_text().replace("nn.Linear(8, 16)", "nn.Linear(7, 16)"))
+    done = run("ml.task_check", str(task), "--json")
+    assert done.returncode == 78
+    assert done.stdout == ""
+    assert done.stderr.startswith("task wrong.py: the model's forward failed: RuntimeError")
+
+
+def test_training_alone_reports_each_shard(tmp_path: Path) -> None:
+    settings = json.dumps({"local_unit": "steps", "local_amount": 10})
+    done = run(
+        "ml.solo", "--task", str(TINY_TASK), "--shard", "0/3", "--shard", "2/3",
+        "--rounds", "3", "--threads", "1", "--settings", settings,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(one["schema"], one["shard"], one["rounds"]) for one in reports] == [
+        (1, "0/3", 3),
+        (1, "2/3", 3),
+    ]
+    assert all(one["accuracy"] > 0.9 for one in reports)
+    assert reports[0]["loss"] != reports[1]["loss"]
+
+
+def test_training_alone_refuses_what_cannot_be() -> None:
+    done = run("ml.solo", "--task", "digits", "--shard", "one", "--rounds", "1")
+    assert done.returncode == 78
+    assert done.stderr.startswith("shard 'one': write it as I/N")
+    assert "Traceback" not in done.stderr
+
+
+def test_worker_without_a_daemon_ends_at_once() -> None:
+    reading, writing = os.pipe()
+    os.close(writing)
+    with subprocess.Popen(
+        [sys.executable, "-m", "ml.worker", str(reading)], cwd=ROOT, pass_fds=[reading]
+    ) as worker:
+        os.close(reading)
+        assert worker.wait(timeout=60) == 0
