@@ -7,7 +7,6 @@ and stopped in the end. Beside them runs, at low priority, what each peer would 
 import asyncio
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
 import signal
@@ -25,6 +24,7 @@ from daemon.create import CreateOptions, create_swarm
 from daemon.demo_processes import Child, DemoFailedError, run_child
 from daemon.demo_view import DemoView, PeerResult
 from daemon.error_group import first_error
+from daemon.python_child import require_torch
 from daemon.status import Phase, Status
 from protocol.errors import ConfigError
 from protocol.uri import ServerUri
@@ -60,8 +60,7 @@ class DemoOptions:
 
 def run_demo(options: DemoOptions) -> int:
     """Run the demo; the exit code. Raises :class:`ConfigError` when it cannot work here."""
-    if importlib.util.find_spec("torch") is None:
-        raise ConfigError("training needs torch, which is not installed: pip install 'p2pd[train]'")
+    require_torch()
     with _directory(options.keep) as directory, _temporary_files_in(directory):
         demo = Demo(options, directory)
         try:

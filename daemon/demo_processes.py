@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-import daemon
+from daemon.python_child import child_environment
 from protocol.errors import P2PDError
 
 TERMINATE_S = 15.0
@@ -112,10 +112,6 @@ async def run_child(
     name: str, arguments: Sequence[str], directory: Path, *, niceness: int = 0
 ) -> AsyncIterator[Child]:
     """``python ARGUMENTS`` while the ``async with`` block runs, with its files in ``directory``."""
-    # The packages that this process runs from, installed or not.
-    source = str(Path(daemon.__file__).resolve().parent.parent)
-    inherited = os.environ.get("PYTHONPATH")
-    search_path = source if not inherited else f"{source}{os.pathsep}{inherited}"
     command = [sys.executable, *arguments]
     if niceness:
         command = ["nice", "-n", str(niceness), *command]
@@ -126,7 +122,7 @@ async def run_child(
             stdin=subprocess.DEVNULL,
             stdout=output_file,
             stderr=log_file,
-            env={**os.environ, "PYTHONPATH": search_path},
+            env=child_environment(),
             # Ctrl-C is for the demo, which then stops its children in order.
             start_new_session=True,
         )

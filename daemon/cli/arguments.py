@@ -27,13 +27,16 @@ def help_format(prog: str) -> argparse.RawDescriptionHelpFormatter:
 def add_command(
     commands: "Commands",
     name: str,
-    run: Callable[[argparse.Namespace], int],
+    run: Callable[[argparse.Namespace], int] | None,
     *,
     summary: str,
     description: str,
     examples: str,
 ) -> argparse.ArgumentParser:
-    """A command's parser; ``run`` takes the parsed arguments and returns the exit code."""
+    """A command's parser; ``run`` takes the parsed arguments and returns the exit code.
+
+    None for a command that is only a prefix of others.
+    """
     parser = commands.add_parser(
         name,
         help=summary,
@@ -44,7 +47,8 @@ def add_command(
         formatter_class=help_format,
         allow_abbrev=False,
     )
-    parser.set_defaults(run=run)
+    if run is not None:
+        parser.set_defaults(run=run)
     return parser
 
 

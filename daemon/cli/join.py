@@ -71,7 +71,7 @@ def add_commands(commands: "Commands") -> None:
         "--listen",
         type=arguments.config(_listen),
         metavar="HOST:PORT",
-        help="where other peers can connect; port 0 picks one (default: 0.0.0.0:0)",
+        help="where other peers can connect; port 0 picks one (default: [::]:0, all addresses)",
     )
     parser.add_argument(
         "--advertise",
@@ -79,6 +79,20 @@ def add_commands(commands: "Commands") -> None:
         action="append",
         metavar="HOST:PORT",
         help="the address to tell others instead of this machine's own; may be repeated",
+    )
+    parser.add_argument(
+        "--stun",
+        type=arguments.config(_address),
+        action="append",
+        metavar="HOST:PORT",
+        help="another STUN server, beside those of the rendezvous; may be repeated",
+    )
+    parser.add_argument(
+        "--port-mapping",
+        dest="map_port",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="ask the router (PCP, NAT-PMP, UPnP) to let other peers connect (default: ask)",
     )
     parser.add_argument(
         "--data-dir",
@@ -165,6 +179,8 @@ def join_options(options: argparse.Namespace) -> "JoinOptions":
         shard=Shard.parse(membership.shard),
         listen=HostPort.parse(membership.listen, any_port=True),
         advertise=tuple(HostPort.parse(address) for address in membership.advertise),
+        stun=tuple(HostPort.parse(address) for address in membership.stun),
+        map_port=membership.map_port,
         data_dir=Path(membership.data_dir) if membership.data_dir else None,
         rounds=options.rounds,
         name=membership.name,
@@ -205,6 +221,8 @@ def _merge(
         "shard": options.shard,
         "listen": options.listen,
         "advertise": options.advertise and tuple(options.advertise),
+        "stun": options.stun and tuple(options.stun),
+        "map_port": options.map_port,
         "data_dir": options.data_dir and str(options.data_dir),
         "name": options.name,
         "threads": options.threads,

@@ -283,3 +283,15 @@ def test_output_into_a_closed_pipe_is_no_error(p2pd: CommandLine, start_peer: St
         os.close(writer)
     assert done.returncode == 0
     assert done.stderr == b""
+
+
+def test_task_check_prints_the_model_or_what_is_wrong(p2pd: CommandLine) -> None:
+    done = p2pd("task", "check", "digits", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["schema"], document["task"]) == (1, "digits")
+    (p2pd.home / "wrong.py").write_text("def model(): return None\n")
+    done = p2pd("task", "check", "wrong.py")
+    assert done.returncode == 78
+    assert "train_dataset()" in done.stderr
+    assert p2pd("task").returncode == 2

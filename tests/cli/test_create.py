@@ -60,7 +60,8 @@ def test_link_stands_alone_on_standard_output_and_leads_to_the_swarm(
     done = p2pd(
         "create", "--task", "digits", "--rendezvous", rendezvous, "--rounds", "7",
         "--min-peers", "3", "--local-steps", "5", "--grace", "1.5", "--invite-uses", "2",
-        "--invite-days", "3", "--seed", "11", "--compression", "fp16",
+        "--invite-days", "3", "--seed", "11", "--compression", "fp16", "--exchange", "gossip",
+        "--topology", "ring", "--partition", "labels:2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     invite = Invite.parse(done.stdout)
@@ -80,7 +81,8 @@ def test_link_stands_alone_on_standard_output_and_leads_to_the_swarm(
     settings = statement.settings
     assert (settings.rounds, settings.min_peers, settings.grace_s) == (7, 3, 1.5)
     assert (settings.local_unit, settings.local_amount) == ("steps", 5.0)
-    assert settings.compression == "fp16"
+    assert (settings.compression, settings.exchange) == ("fp16", "gossip")
+    assert (settings.topology, settings.partition) == ("ring", "labels:2")
     assert not statement.open
     (token,) = statement.tokens
     assert token.public_key == Identity(invite.token_secret).public_key
@@ -139,6 +141,7 @@ def test_task_file_is_named_by_its_digest_and_mentioned_to_those_who_join(
         (["--task", "nonsense"], 78, "there are digits, mnist"),
         (["--task", "./missing.py"], 78, "no task file"),
         (["--task", "digits", "--aggregation", "sum"], 78, "write mean"),
+        (["--task", "digits", "--exchange", "shouting"], 78, "write mesh"),
         (["--task", "digits", "--local-steps", "1", "--local-epochs", "1"], 2, "not allowed with"),
         (["--task", "digits", "--invite-days", "0"], 2, "from 1 to"),
         (["--task", "digits", "--grace", "nan"], 2, "is no number"),

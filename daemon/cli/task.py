@@ -1,0 +1,59 @@
+"""``task check``: whether a task of one's own can be trained, before anybody is invited to it."""
+
+import argparse
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from daemon.cli import arguments
+
+if TYPE_CHECKING:
+    from daemon.cli.arguments import Commands
+
+DESCRIPTION = """\
+Try a task: load it, train its model for one step, evaluate it on some samples, and print the
+model's manifest, the tensors that peers will exchange. What is wrong is said by the name of the
+function. The file is run: read it first, if it is somebody else's.
+"""
+
+
+def add_commands(commands: "Commands") -> None:
+    """The group's parsers."""
+    group = arguments.add_command(
+        commands,
+        "task",
+        None,
+        summary="try a task of your own",
+        description="What can be done with a task file, or with a built-in task.",
+        examples="  p2pd task check my_task.py",
+    )
+    actions = group.add_subparsers(title="actions", metavar="ACTION", required=True)
+    parser = arguments.add_command(
+        actions,
+        "check",
+        _check,
+        summary="train one step, print the model's manifest",
+        description=DESCRIPTION,
+        examples="  p2pd task check my_task.py\n  p2pd task check digits --json",
+    )
+    parser.add_argument("task", metavar="FILE", help="the task's file, or a built-in task's name")
+    parser.add_argument(
+        "--data-dir",
+        type=arguments.absolute_path,
+        metavar="DIR",
+        help="where the task's data are (default: $P2PD_DATA_DIR, or the task's usual place)",
+    )
+    arguments.add_json(parser)
+
+
+def _check(options: argparse.Namespace) -> int:
+    """In a process of its own: this one never loads torch."""
+    from daemon.python_child import child_environment, require_torch
+
+    require_torch()
+    command = [sys.executable, "-P", "-m", "ml.task_check", options.task]
+    if options.data_dir is not None:
+        command += ["--data-dir", str(options.data_dir)]
+    if options.json:
+        command.append("--json")
+    return subprocess.run(command, env=child_environment(), check=False).returncode
