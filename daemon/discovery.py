@@ -9,7 +9,7 @@ from daemon.clock import Clock
 from protocol.errors import P2PDError, RemoteProtocolError, TransportError
 from protocol.identity import PeerId, peer_id_of
 from protocol.peer_record import VerifiedRecord, open_record
-from protocol.rendezvous_messages import MAX_LOOKUP, Joined, Left, Notice
+from protocol.rendezvous_messages import MAX_LOOKUP, Joined, Left, Notice, Signal
 from rendezvous import RendezvousClient
 
 LOOKUP_INTERVAL_S = 30.0
@@ -32,14 +32,17 @@ class Discovery:
         found: Callable[[VerifiedRecord], object],
         left: Callable[[PeerId], None],
         clock: Clock,
+        signaled: Callable[[bytes], None] = lambda sealed: None,
     ) -> None:
         """``found`` is called for each record, also for one seen before; ``left`` when a peer's
-        lease has ended. ``clients`` may still grow."""
+        lease has ended; ``signaled`` with what another peer sealed for this one. ``clients`` may
+        still grow."""
         self._me = me
         self._swarm_id = swarm_id
         self._clients = clients
         self._found = found
         self._left = left
+        self._signaled = signaled
         self._clock = clock
         self._announced = b""
         self._is_alone = True
@@ -62,13 +65,16 @@ class Discovery:
             await asyncio.sleep(FETCH_RETRY_S)
 
     def take_notice(self, notice: Notice) -> None:
-        """A rendezvous says that somebody came or left."""
+        """A rendezvous says that somebody came or left, or passes a signal on."""
         match notice:
             case Joined(record):
                 self._take_record(record)
             case Left(swarm, peer):
                 if swarm == self._swarm_id:
                     self._left(peer_id_of(peer))
+            case Signal(swarm, sealed):
+                if swarm == self._swarm_id:
+                    self._signaled(sealed)
 
     async def find_record(self, curve_key: bytes) -> VerifiedRecord | None:
         """The record of the peer with this CURVE key, if a rendezvous has it."""
@@ -85,15 +91,16 @@ class Discovery:
     async def run(self, signed_record: Callable[[], bytes]) -> None:
         """Announce the own record whenever it has changed, and look for peers; until cancelled."""
         while True:
+            self._changed.clear()
             record = signed_record()
-            for client in self._clients:
-                if record != self._announced:
+            if record != self._announced:
+                for client in self._clients:
                     client.set_record(record)
+            for client in self._clients:
                 await self._look_up(client)
                 if client.clock_offset_ms is not None:
                     self._clock.set_offset_ms(client.clock_offset_ms)
             self._announced = record
-            self._changed.clear()
             with contextlib.suppress(TimeoutError):  # time to look again
                 async with asyncio.timeout(
                     FIRST_LOOKUPS_S if self._is_alone else LOOKUP_INTERVAL_S

@@ -39,7 +39,8 @@ class Shard:
 
 
 ALL_DATA = Shard(0, 1)
-ANY_ADDRESS = HostPort("0.0.0.0", 0)
+ANY_ADDRESS = HostPort("::", 0)
+"""Of both IP versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,10 @@ class JoinOptions:
     """Port 0: the system picks one."""
     advertise: tuple[HostPort, ...] = ()
     """Addresses to tell others instead of the interfaces' own; empty: find out."""
+    stun: tuple[HostPort, ...] = ()
+    """STUN servers beside those of the rendezvous."""
+    map_port: bool = True
+    """Ask the router to let others reach the port that is listened on."""
     data_dir: Path | None = None
     """None: the task's default place."""
     rounds: int = 0

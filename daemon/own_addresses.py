@@ -1,70 +1,44 @@
-"""Keeps the addresses under which a peer says it can be dialled true, where it listens on all.
+"""Under which addresses a peer says that it can be dialled, where it listens on all of them. Pure.
 
-They are those of the machine's interfaces, and the one from which a rendezvous sees the peer come:
-on one machine that is the loopback address, behind a router that passes the port on it is the
-router's. An address that does not work costs those who try it a moment.
+They are those of the machine's interfaces, those that its router gives it, and the one from which a
+rendezvous sees the peer come: on one machine that is the loopback address, behind a router that was
+told to pass the port on it is the router's. An address that does not work costs those who try it a
+moment.
 """
 
-import asyncio
-import contextlib
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from daemon.nat.network_change import NetworkWatcher
 from daemon.nat.network_state import NetworkState
 from protocol.peer_record import MAX_ADDRESSES
 from protocol.uri import HostPort
-
-LOOK_S = 2.0
+from transport.address import is_loopback
 
 
 def own_addresses(
-    state: NetworkState, seen_at: Iterable[str | None], listen: HostPort
+    state: NetworkState,
+    seen_at: Iterable[str | None],
+    listen: HostPort,
+    *,
+    mapped: Iterable[HostPort] = (),
 ) -> tuple[str, ...]:
-    """``HOST:PORT`` each, those that a rendezvous sees first; of the IP version listened on."""
+    """``HOST:PORT`` each, the likeliest to work first; of the IP version listened on.
+
+    ``mapped``: public endpoints that lead to the port listened on; ``seen_at``: IP addresses at
+    which rendezvous servers see this peer, None where they cannot tell.
+    """
+    mapped = list(mapped)
     seen = [host for host in seen_at if host]
-    hosts = dict.fromkeys([*seen, *sorted(state.addresses)])
+    own = [host for host in seen if host in state.addresses or is_loopback(host)]
+    routers = {endpoint.host for endpoint in mapped}
+    hosts = [*own, *sorted(state.addresses), *(host for host in seen if host not in routers)]
     only_ipv4 = listen.host == "0.0.0.0"
-    return tuple(
-        str(HostPort(host, listen.port))
-        for host in hosts
-        if not (only_ipv4 and ipaddress.ip_address(host).version == 6)
-    )[:MAX_ADDRESSES]
-
-
-class OwnAddresses:
-    """Tells ``advertise`` whenever the addresses are others than before."""
-
-    def __init__(
-        self,
-        listen: HostPort,
-        *,
-        seen_at: Callable[[], Iterable[str | None]],
-        advertise: Callable[[tuple[str, ...]], None],
-        network_changed: Callable[[], None],
-    ) -> None:
-        """``seen_at``: IP addresses at which rendezvous servers see this peer, None where they
-        cannot tell."""
-        self._listen = listen
-        self._seen_at = seen_at
-        self._advertise = advertise
-        self._network_changed = network_changed
-        self._changed = asyncio.Event()
-
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        said: tuple[str, ...] | None = None
-        with NetworkWatcher(self._note_change) as watcher:
-            while True:
-                addresses = own_addresses(watcher.state, self._seen_at(), self._listen)
-                if addresses != said:
-                    said = addresses
-                    self._advertise(addresses)
-                self._changed.clear()
-                with contextlib.suppress(TimeoutError):  # then to see what a rendezvous says
-                    async with asyncio.timeout(LOOK_S):
-                        await self._changed.wait()
-
-    def _note_change(self, state: NetworkState) -> None:
-        self._network_changed()
-        self._changed.set()
+    found = [
+        *mapped,
+        *(
+            HostPort(host, listen.port)
+            for host in hosts
+            if not (only_ipv4 and ipaddress.ip_address(host).version == 6)
+        ),
+    ]
+    return tuple(str(address) for address in dict.fromkeys(found))[:MAX_ADDRESSES]

@@ -20,14 +20,13 @@ from daemon.blob_store import BlobStore
 from daemon.catch_up import CatchUp
 from daemon.certificate_file import CertificateFile
 from daemon.clock import Clock
+from daemon.connectivity import Connectivity
 from daemon.control_api import ControlApi, ExportResult
 from daemon.discovery import Discovery
 from daemon.exchange import Exchange
 from daemon.lineage import Lineage, Position
 from daemon.network import PeerNetwork
 from daemon.options import JoinOptions
-from daemon.own_addresses import OwnAddresses
-from daemon.own_record import EVERY_ADDRESS
 from daemon.peer_status import describe_peers, describe_rendezvous, find_trouble
 from daemon.refusals import Refusals
 from daemon.sd_notify import SystemdNotifier, feed_watchdog
@@ -231,14 +230,27 @@ class Peer:
                 self._clients,
                 found=self._found,
                 left=self._left,
+                signaled=self._signaled,
                 clock=self._clock,
             )
+            connectivity = Connectivity(
+                self._clients,
+                advertise=self._options.advertise,
+                stun_servers=self._options.stun,
+                map_port=self._options.map_port,
+                announce=discovery.announce_now,
+            )
             for uri in self._options.invite.rendezvous:
-                client = RendezvousClient(uri, self._curve, on_notice=discovery.take_notice)
+                client = RendezvousClient(
+                    uri,
+                    self._curve,
+                    on_notice=discovery.take_notice,
+                    on_granted=connectivity.outposts_changed,
+                )
                 self._clients.append(await stack.enter_async_context(client))
             swarm = self._swarm = await self._learn_swarm(discovery)
             check_options(swarm.statement, self._options)
-            network = self._make_network(swarm, context, zap)
+            network = self._make_network(swarm, context, zap, connectivity)
             network.find_record = discovery.find_record
             await stack.enter_async_context(network)
             self._network = network
@@ -249,11 +261,9 @@ class Peer:
             async with asyncio.TaskGroup() as work:
                 chores = [
                     work.create_task(discovery.run(network.signed_record)),
+                    work.create_task(connectivity.run(network)),
                     work.create_task(feed_watchdog(self._notifier, self._makes_progress)),
                 ]
-                if not self._options.advertise and network.listen_address.host in EVERY_ADDRESS:
-                    addresses = self._own_addresses(network, discovery)
-                    chores.append(work.create_task(addresses.run()))
                 opened = await worker.open()
                 check_opened(swarm.statement, opened)
                 training = self._start_training(swarm, network, store, worker, opened, work)
@@ -289,7 +299,11 @@ class Peer:
         return swarm
 
     def _make_network(
-        self, swarm: Swarm, context: "zmq.Context[zmq.Socket[bytes]]", zap: ZapAuthenticator
+        self,
+        swarm: Swarm,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        zap: ZapAuthenticator,
+        connectivity: Connectivity,
     ) -> PeerNetwork:
         secret = self._options.invite.token_secret
         me = self._identity.peer_id
@@ -313,18 +327,8 @@ class Peer:
             refusals=self._refusals,
             context=context,
             zap=zap,
-        )
-
-    def _own_addresses(self, network: PeerNetwork, discovery: Discovery) -> OwnAddresses:
-        def advertise(addresses: tuple[str, ...]) -> None:
-            network.advertise(addresses)
-            discovery.announce_now()
-
-        return OwnAddresses(
-            network.listen_address,
-            seen_at=lambda: [client.observed_address for client in self._clients],
-            advertise=advertise,
-            network_changed=network.network_changed,
+            signal_carriers=self._clients,
+            make_paths=connectivity.make_paths,
         )
 
     def _opening(self, swarm: Swarm) -> OpenTask:
@@ -446,6 +450,10 @@ class Peer:
     def _found(self, record: VerifiedRecord) -> None:
         if self._network is not None:
             self._network.add_record(record)
+
+    def _signaled(self, sealed: bytes) -> None:
+        if self._network is not None:
+            self._network.take_signal(sealed)
 
     def _left(self, peer: PeerId) -> None:
         if self._network is not None:

@@ -53,6 +53,10 @@ class SignalCarrier(Protocol):
     def round_trip_s(self) -> float | None:
         """To the rendezvous and back, as last measured."""
 
+    @property
+    def state(self) -> str:
+        """``connected``, or what is wrong."""
+
     async def send_signal(self, swarm_id: bytes, to: PeerId, sealed: bytes) -> None:
         """Raises :class:`TransportError`, :class:`ConfigError`."""
 
@@ -181,7 +185,8 @@ class Signaling:
             now_ms=self._clock.now_ms(),
         )
         troubles = []
-        for carrier in self._carriers:
+        # Others are asked too, in case that they come up, but that takes its time.
+        for carrier in sorted(self._carriers, key=lambda carrier: carrier.state != "connected"):
             try:
                 await carrier.send_signal(self._swarm_id, to.peer_id, sealed)
             except (TransportError, ConfigError) as error:

@@ -31,8 +31,10 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     link: str
     task_file: str = ""
     shard: str = "0/1"
-    listen: str = "0.0.0.0:0"
+    listen: str = "[::]:0"
     advertise: tuple[str, ...] = ()
+    stun: tuple[str, ...] = ()
+    map_port: bool = True
     data_dir: str = ""
     name: str = ""
     threads: int = 0

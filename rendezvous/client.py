@@ -184,6 +184,13 @@ class RendezvousClient:
             lease.keeper.announce_again(now)
         self._leases_changed.set()
 
+    def reconnect(self) -> None:
+        """Make the connection anew: this machine came into another network, where the one that
+        stands is dead and does not know it."""
+        link = self._link.link
+        if link is not None:
+            link.give_up("the network changed")
+
     async def leave(self, swarm_id: bytes) -> None:
         """Give the lease back, if the server can be reached now; never renew it again."""
         self._leases.pop(swarm_id, None)

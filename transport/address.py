@@ -10,6 +10,11 @@ from protocol.uri import HostPort
 
 RESOLVE_TIMEOUT_S = 5.0
 
+_LOCAL_NETWORKS = tuple(
+    ipaddress.ip_network(network)
+    for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+)
+
 
 @lru_cache(maxsize=4096)
 def plain_ip(address: str) -> str:
@@ -18,6 +23,13 @@ def plain_ip(address: str) -> str:
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         return str(ip.ipv4_mapped)
     return str(ip)
+
+
+def is_local(address: str) -> bool:
+    """Whether ``address``, an IP address, is one of those that many networks have: private (RFC
+    1918), between a carrier and its customers (RFC 6598), or unique local (RFC 4193)."""
+    ip = ipaddress.ip_address(address)
+    return any(ip in network for network in _LOCAL_NETWORKS)
 
 
 def is_loopback(address: str) -> bool:

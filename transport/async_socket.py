@@ -56,6 +56,20 @@ class AsyncSocket:
         finally:
             self._reader.check()
 
+    def connect(self, endpoint: str) -> None:
+        """Connect; the errors are those of ``zmq.Socket.connect``."""
+        try:
+            self.socket.connect(endpoint)
+        finally:
+            self._reader.check()
+
+    def disconnect(self, endpoint: str) -> None:
+        """Give up what :meth:`connect` began."""
+        try:
+            self.socket.disconnect(endpoint)
+        finally:
+            self._reader.check()
+
     def is_open(self, descriptor: int) -> bool:
         """Whether the connection that a message came over is still open."""
         if not self.connections.has(descriptor):

@@ -61,6 +61,7 @@ class PunchSocket:
         self._on_link_event = on_event
         self._retry_s = retry_s
         self._pairs: dict[str, CandidatePair] = {}
+        self._answered: set[str] = set()
 
     async def __aenter__(self) -> "PunchSocket":
         self._inner = AsyncSocket(
@@ -91,21 +92,29 @@ class PunchSocket:
         """Those that are tried or connected, in the order in which they were begun."""
         return tuple(self._pairs.values())
 
+    def drop_oldest(self) -> None:
+        """Give up the first pair of those that were not answered (no TCP connection) so far."""
+        for endpoint, pair in self._pairs.items():
+            if endpoint not in self._answered:
+                self.drop(pair)
+                return
+
     def connect(self, pair: CandidatePair) -> None:
         """Try ``pair`` from now on. Raises :class:`TransportError` when libzmq rejects it."""
         endpoint = pair.zmq_endpoint
         if endpoint in self._pairs:
             return
         try:
-            self._inner.socket.connect(endpoint)
+            self._inner.connect(endpoint)
         except zmq.ZMQError as error:
             raise TransportError(f"cannot connect to {endpoint}: {error.strerror}") from error
         self._pairs[endpoint] = pair
 
     def drop(self, pair: CandidatePair) -> None:
         """Give ``pair`` up, and its connection if it has one."""
+        self._answered.discard(pair.zmq_endpoint)
         if self._pairs.pop(pair.zmq_endpoint, None) is not None:
-            self._inner.socket.disconnect(pair.zmq_endpoint)
+            self._inner.disconnect(pair.zmq_endpoint)
 
     def send(self, frame: bytes) -> bool:
         """Queue ``frame``, without ever waiting. False: not connected, or the queue is full."""
@@ -126,7 +135,10 @@ class PunchSocket:
             self._inner.connections.disconnect(route, "multipart")
 
     def _handle_event(self, event: SocketEvent, value: int, endpoint: str) -> None:
-        if event is SocketEvent.DISCONNECTED:
+        if event is SocketEvent.CONNECTED:
+            self._answered.add(endpoint)
+        elif event is SocketEvent.DISCONNECTED:
+            self._answered.discard(endpoint)
             self._inner.connections.closed(value)
         link_event = LINK_EVENTS.get(event)
         pair = self._pairs.get(endpoint)

@@ -19,6 +19,7 @@ from protocol.uri import HostPort
 from transport.address import plain_ip, resolve
 from transport.async_socket import AsyncSocket
 from transport.curve import key_from_z85
+from transport.listening_socket import open_listening_socket
 from transport.socket_monitor import SocketEvent
 from transport.socket_options import CurveServerRole, SocketLimits
 
@@ -57,10 +58,11 @@ class ServerSocket:
         on_frame: OnFrame | None = None,
         on_gone: Callable[[bytes], None] | None = None,
         also_listen: Sequence[HostPort] = (),
+        shares_port: bool = False,
     ) -> None:
         """Messages go to ``on_frame`` if it is given, else to ``on_message``. ``on_gone(route)``: a
         connection over which messages came has ended. ``also_listen``: further addresses of the
-        same socket."""
+        same socket. ``shares_port``: sockets of ours may connect from the ports listened on."""
         self._context = context
         self._listen = (listen, *also_listen)
         self._role = role
@@ -68,6 +70,7 @@ class ServerSocket:
         self._on_message = on_message
         self._on_frame = on_frame
         self._on_gone = on_gone
+        self._shares_port = shares_port
         self.statistics = ServerStatistics()
         self.address = listen
 
@@ -87,12 +90,10 @@ class ServerSocket:
         self._inner.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         for address in reversed(listen):  # The first one last: LAST_ENDPOINT is to be its.
             try:
-                self._inner.socket.bind(address.zmq_endpoint)
-            except zmq.ZMQError as error:
+                self._bind(address)
+            except ConfigError:
                 self._inner.close()
-                raise ConfigError(
-                    f"cannot listen on {address}: {error.strerror}; choose another address"
-                ) from error
+                raise
         bound = urlsplit(self._inner.socket.getsockopt_string(zmq.LAST_ENDPOINT))
         self.address = HostPort(listen[0].host, bound.port or listen[0].port)
         return self
@@ -136,6 +137,18 @@ class ServerSocket:
         What is queued for it is lost. The other side may connect again.
         """
         self._inner.connections.disconnect(route, reason)
+
+    def _bind(self, address: HostPort) -> None:
+        if self._shares_port:
+            listening = open_listening_socket(address)
+            address = HostPort(*listening.getsockname()[:2])
+            self._inner.socket.setsockopt(zmq.USE_FD, listening.detach())
+        try:
+            self._inner.socket.bind(address.zmq_endpoint)
+        except zmq.ZMQError as error:
+            raise ConfigError(
+                f"cannot listen on {address}: {error.strerror}; choose another address"
+            ) from error
 
     def _receive(self, frames: Sequence[zmq.Frame]) -> None:
         route = frames[0].bytes

@@ -68,6 +68,7 @@ class DirectListener:
             LIMITS,
             self._receive,
             on_gone=self._gone,
+            shares_port=True,
         )
 
     async def __aenter__(self) -> "DirectListener":

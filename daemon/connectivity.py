@@ -1,0 +1,72 @@
+"""Keeps a peer reachable: joins what is known of its place in the network with its paths and its
+record.
+"""
+
+from collections.abc import Callable, Sequence
+
+from daemon.network import PeerNetwork
+from daemon.own_record import EVERY_ADDRESS
+from daemon.paths.maker import MakePaths
+from daemon.paths.punched import PunchedPaths
+from daemon.whereabouts import Whereabouts
+from protocol.uri import HostPort
+from rendezvous import RendezvousClient
+
+
+class Connectivity:
+    """One peer's: made before its network, which takes :attr:`make_paths`; run beside it."""
+
+    def __init__(
+        self,
+        clients: Sequence[RendezvousClient],
+        *,
+        advertise: Sequence[HostPort],
+        stun_servers: Sequence[HostPort],
+        map_port: bool,
+        announce: Callable[[], None],
+    ) -> None:
+        """``clients``: the rendezvous; may still grow. ``advertise``: addresses that the operator
+        named, which are then the only ones. ``stun_servers``: beside those of the rendezvous.
+        ``map_port``: the router may be asked to pass the port on. ``announce`` is called when the
+        own record has changed."""
+        self._clients = clients
+        self._advertise = advertise
+        self._map_port = map_port
+        self._announce = announce
+        self._network: PeerNetwork | None = None
+        self.whereabouts = Whereabouts(
+            clients, stun_servers, on_change=self._tell, on_move=self._moved
+        )
+
+    @property
+    def make_paths(self) -> tuple[MakePaths, ...]:
+        """The kinds of paths that depend on where this peer is."""
+        return (lambda parts: PunchedPaths(parts, self.whereabouts),)
+
+    async def run(self, network: PeerNetwork) -> None:
+        """Find out where this peer is, and say so, until cancelled."""
+        self._network = network
+        listen = network.listen_address
+        await self.whereabouts.run(
+            listen, map_port=self._map_port and not self._advertise and listen.host in EVERY_ADDRESS
+        )
+
+    def outposts_changed(self) -> None:
+        """A rendezvous granted a lease, and with it may have said something new."""
+        self.whereabouts.outposts_changed()
+
+    def _tell(self) -> None:
+        network = self._network
+        if network is None:
+            return
+        network.describe_nat(self.whereabouts.nat)
+        if not self._advertise and network.listen_address.host in EVERY_ADDRESS:
+            network.advertise(self.whereabouts.addresses)
+        self._announce()
+
+    def _moved(self, connections_lost: bool) -> None:
+        if connections_lost:
+            for client in self._clients:
+                client.reconnect()
+        if self._network is not None:
+            self._network.network_changed()
