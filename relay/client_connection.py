@@ -202,6 +202,8 @@ class ClientConnection:
             self._pinged_at = now
             self._pings += 1
             self._say(Ping(self._pings))
+            for link in self._links.values():
+                link.keep_alive()
         for number, sealing in tuple(self._sealing.items()):
             if now >= sealing.deadline:
                 self._fail(number, TransportError("the other peer did not answer on the link"))

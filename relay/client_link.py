@@ -70,6 +70,7 @@ class RelayLink:
         """A data frame that counts as sent and that the socket would not take yet."""
         self._granted = window_bytes
         self._consumed = 0
+        self._credit_is_due = False
         self._refused_a_frame = False
         self._started = False
         self._received: deque[bytes] = deque()
@@ -147,6 +148,13 @@ class RelayLink:
             self._allowed = allowed
             self._on_pending(self)
 
+    def keep_alive(self) -> None:
+        """Say what was consumed, however little: to the relay, what is not said to be consumed lies
+        there still, and who leaves it there for long is cut off."""
+        if self._started and self._consumed + self._window > self._granted:
+            self._credit_is_due = True
+            self._on_pending(self)
+
     def flush(self) -> bool:
         """Send what waits and may be sent. False: the socket takes nothing now, try again soon."""
         if not self._send_credit():
@@ -177,9 +185,11 @@ class RelayLink:
 
     def _send_credit(self) -> bool:
         granted = self._consumed + self._window
-        if not self._started or granted - self._granted < self._window // _GRANTS_PER_WINDOW:
+        is_due = granted - self._granted >= self._window // _GRANTS_PER_WINDOW
+        if not self._started or not (is_due or self._credit_is_due):
             return True
         if not self._transmit(CREDIT_FRAME.pack(FrameKind.CREDIT, self.number, granted)):
             return False
         self._granted = granted
+        self._credit_is_due = False
         return True

@@ -516,3 +516,19 @@ def test_texts_of_the_relay_can_be_shown() -> None:
     assert isinstance(event, Ended)
     assert event.text.isprintable()
     assert len(event.text) < 300
+
+
+def test_link_that_carries_next_to_nothing_is_not_taken_for_stalled() -> None:
+    world = World(RelayLimits(stall_s=20.0))
+    alice, bob = world.client(), world.client()
+    ours, theirs = alice.link_to(bob)
+    for link in (ours, theirs):
+        link.start()
+    for _ in range(60):
+        world.pass_time(1.0)
+        assert ours.send(b"ping")
+        assert theirs.send(b"pong")
+        world.settle()
+    assert ours.is_open
+    assert theirs.is_open
+    assert not world.wire.disconnected
