@@ -142,6 +142,12 @@ def test_task_file_is_named_by_its_digest_and_mentioned_to_those_who_join(
         (["--task", "./missing.py"], 78, "no task file"),
         (["--task", "digits", "--aggregation", "sum"], 78, "write mean"),
         (["--task", "digits", "--exchange", "shouting"], 78, "write mesh"),
+        (
+            ["--task", "digits", "--exchange", "allreduce", "--aggregation", "median"],
+            78,
+            "does not go with allreduce",
+        ),
+        (["--task", "digits", "--partition", "labels:0"], 78, "write iid"),
         (["--task", "digits", "--local-steps", "1", "--local-epochs", "1"], 2, "not allowed with"),
         (["--task", "digits", "--invite-days", "0"], 2, "from 1 to"),
         (["--task", "digits", "--grace", "nan"], 2, "is no number"),

@@ -89,7 +89,7 @@ def test_member_that_is_killed_costs_its_part_and_not_the_round(
         ["--exchange", "allreduce"],
         ["--exchange", "allreduce", "--compression", "int8"],
         ["--exchange", "gossip", "--topology", "regular:2"],
-        ["--topology", "ring", "--compression", "topk", "--aggregation", "median"],
+        ["--topology", "ring", "--compression", "fp16", "--aggregation", "median"],
     ],
     ids=" ".join,
 )
