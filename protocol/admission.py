@@ -83,7 +83,9 @@ class AdmissionBook:
             )
             use = decode(message.payload, TokenUse)
         except VerificationError as error:
-            raise DeniedError(f"denied: the invite of {peer_id} does not verify: {error}") from error
+            raise DeniedError(
+                f"denied: the invite of {peer_id} does not verify: {error}"
+            ) from error
         if peer_id_of(use.peer) != peer_id:
             raise DeniedError(f"denied: {peer_id} shows an invite made out to another peer")
         for token in self._swarm.statement.tokens:

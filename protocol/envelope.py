@@ -138,9 +138,7 @@ def open_envelope(
         raise VerificationError(
             f"for swarm {body.swarm.hex()[:16]}, not for {swarm.hex()[:16]}, signed by {claimed}"
         )
-    if body.audience != EVERYONE and (
-        audience is None or body.audience != public_key_of(audience)
-    ):
+    if body.audience != EVERYONE and (audience is None or body.audience != public_key_of(audience)):
         raise VerificationError(f"meant for another reader, signed by {claimed}")
     if signer is not None and claimed != signer:
         raise VerificationError(f"signed by {claimed}, not by {signer}")

@@ -42,7 +42,9 @@ class Invite(msgspec.Struct, frozen=True):
             raise ConfigError("not an invite link: it starts with 'p2pd:' and is pasted whole")
         encoded = text[len(PREFIX) :]
         try:
-            raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+            raw = base64.b64decode(
+                encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True
+            )
             link = decode(raw, _Link)
         except (binascii.Error, ValueError, RemoteProtocolError) as error:
             raise ConfigError("the invite link is damaged: copy it again, whole") from error

@@ -26,7 +26,9 @@ class HostPort:
         """
         host, colon, port_text = text.rpartition(":")
         if not colon:
-            raise ConfigError(f"address {text!r}: write it as HOST:PORT, for example 127.0.0.1:5555")
+            raise ConfigError(
+                f"address {text!r}: write it as HOST:PORT, for example 127.0.0.1:5555"
+            )
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
             try:
@@ -36,7 +38,9 @@ class HostPort:
         elif ":" in host:
             raise ConfigError(f"address {text!r}: write an IPv6 address in brackets, [::1]:5555")
         elif not _HOST_NAME.fullmatch(host):
-            raise ConfigError(f"address {text!r}: {host!r} is neither an IP address nor a host name")
+            raise ConfigError(
+                f"address {text!r}: {host!r} is neither an IP address nor a host name"
+            )
         lowest = 0 if any_port else 1
         if not (port_text.isascii() and port_text.isdigit() and lowest <= int(port_text) <= 65535):
             raise ConfigError(f"address {text!r}: the port must be {lowest} to 65535")
