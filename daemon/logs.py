@@ -53,5 +53,7 @@ def set_up_logging(level: str, environ: Mapping[str, str]) -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler])
     # These tell of every connection and request; their troubles come as warnings.
-    for chatty in ("aiohttp", "aioice", "aiortc", "asyncio"):
+    for chatty in ("aiohttp", "aioice", "asyncio"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
+    # To this one it is a warning when the other side ends a connection.
+    logging.getLogger("qh3").setLevel(max(logging.ERROR, logging.getLogger().level))

@@ -39,6 +39,11 @@ def make_certificate(identity: Identity) -> bytes:
     return _certificate(identity.public_key, key).public_bytes(Encoding.DER)
 
 
+def certificate_pem(identity: Identity) -> bytes:
+    """The same as PEM."""
+    return x509.load_der_x509_certificate(make_certificate(identity)).public_bytes(Encoding.PEM)
+
+
 def certificate_digest(certificate: bytes) -> bytes:
     """SHA-256 over the DER: the fingerprint that is compared and shown."""
     return hashlib.sha256(certificate).digest()

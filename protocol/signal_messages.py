@@ -6,6 +6,7 @@ opened is the same for all (protocol/peer_signal.py).
 
 import enum
 import ipaddress
+import re
 
 from protocol.codec import Message
 from protocol.errors import ConfigError, RemoteProtocolError
@@ -16,6 +17,12 @@ MAX_HOST_ENDPOINTS = 8
 MAX_PORT_STEP = 64
 MAX_SIGNAL_RTT_MS = 10_000
 MAX_REASON_LENGTH = 200
+MAX_CANDIDATES = 16
+
+# RFC 8839, section 5.4, and at most as long as any library makes them.
+_ICE_USERNAME = re.compile(r"[a-zA-Z0-9+/]{4,64}")
+_ICE_PASSWORD = re.compile(r"[a-zA-Z0-9+/]{22,64}")
+_ICE_FOUNDATION = re.compile(r"[a-zA-Z0-9+/]{1,32}")
 
 
 class NextPort(enum.StrEnum):
@@ -66,7 +73,63 @@ class PunchDeclined(Message, tag="punch-declined"):
     """To show to people."""
 
 
-SignalBody = PunchOffer | PunchAnswer | PunchDeclined
+class CandidateType(enum.StrEnum):
+    """RFC 8445, section 5.1.1; peer-reflexive ones are found, not signaled."""
+
+    HOST = "host"
+    SERVER_REFLEXIVE = "srflx"
+    RELAYED = "relay"
+
+
+class IceCandidate(Message):
+    """One UDP endpoint of a peer."""
+
+    endpoint: str
+    """``IP:PORT``."""
+    type: CandidateType
+    foundation: str
+    priority: int
+
+
+class IceEnd(Message):
+    """One end of a connection by ICE (RFC 8445)."""
+
+    username: str
+    password: str
+    candidates: tuple[IceCandidate, ...]
+
+
+class IceOffer(Message, tag="ice-offer"):
+    """Let us check which candidates reach each other: the one who offers is controlling."""
+
+    attempt: bytes
+    """Random; the answer repeats it."""
+    end: IceEnd
+
+
+class IceAnswer(Message, tag="ice-answer"):
+    """Here are mine, and I begin to check."""
+
+    attempt: bytes
+    end: IceEnd
+
+
+SignalBody = PunchOffer | PunchAnswer | PunchDeclined | IceOffer | IceAnswer
+
+
+def check_ice_end(end: IceEnd) -> None:
+    """Raises :class:`RemoteProtocolError` unless ``end`` is within its bounds and its candidates
+    are such as another machine could have."""
+    if not _ICE_USERNAME.fullmatch(end.username) or not _ICE_PASSWORD.fullmatch(end.password):
+        raise RemoteProtocolError("ICE user name or password of a wrong form")
+    if len(end.candidates) > MAX_CANDIDATES:
+        raise RemoteProtocolError(f"{len(end.candidates)} ICE candidates")
+    for candidate in end.candidates:
+        if not _ICE_FOUNDATION.fullmatch(candidate.foundation):
+            raise RemoteProtocolError("ICE foundation of a wrong form")
+        if not 0 < candidate.priority < 2**31:
+            raise RemoteProtocolError(f"ICE priority {candidate.priority}")
+        _check_endpoint(candidate.endpoint)
 
 
 def check_punch_end(end: PunchEnd) -> None:

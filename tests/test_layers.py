@@ -21,7 +21,7 @@ MAY_IMPORT = {
 }
 """The arrows. Whatever is not named here is not ours and judged by FORBIDDEN alone."""
 
-NETWORK = {"aiohttp", "aioice", "aiortc", "asyncio", "http", "socketserver", "ssl", "uvloop", "zmq"}
+NETWORK = {"aiohttp", "aioice", "asyncio", "http", "qh3", "socketserver", "ssl", "uvloop", "zmq"}
 TRAINING = {"numpy", "safetensors", "sklearn", "torch", "torchvision"}
 
 FORBIDDEN = {

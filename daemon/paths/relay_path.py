@@ -16,6 +16,7 @@ from types import TracebackType
 from daemon.paths.maker import PathParts
 from daemon.paths.path import PathOwner, PathWish
 from daemon.paths.relay_pool import RelayPool, relays_of
+from daemon.paths.standby import close_when_needless, has_better
 from daemon.session.handshake import Channel
 from daemon.status import PathKind
 from protocol.errors import P2PDError
@@ -31,15 +32,11 @@ HEAD_START_S = 0.3
 YIELD_S = 1.0
 """Of two peers that find each other, the one with the higher id lets the other open the link."""
 OPEN_S = 5.0
-CALM_S = 15.0
-"""So long a better path has to stand before the link is closed."""
 SHORTEST_WAIT_S = 0.1
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
 LASTING_S = 10.0
 """A path that ended sooner was a failure too."""
-BETTER = (PathKind.DIRECT, PathKind.PUNCHED)
-"""Ice is not among them: on some networks a relay is faster, and it falls silent unnoticed."""
 
 
 class RelayPath:
@@ -164,7 +161,9 @@ class RelaySeeker:
         self._pool.watch(self._wish)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._close_when_not_needed())
+                tasks.create_task(
+                    close_when_needless(self._wish, PathKind.RELAY, lambda: self._opened)
+                )
                 await self._keep_a_path()
         finally:
             self._pool.unwatch(self._wish)
@@ -198,10 +197,7 @@ class RelaySeeker:
         )
 
     def _is_wanted(self) -> bool:
-        return not self._wish.has(PathKind.RELAY) and not self._has_better()
-
-    def _has_better(self) -> bool:
-        return any(self._wish.has(kind) for kind in BETTER)
+        return not self._wish.has(PathKind.RELAY) and not has_better(self._wish)
 
     def _ready_relays(self) -> list[RelayClient]:
         named = relays_of(self._wish.record.record.relays)
@@ -230,14 +226,3 @@ class RelaySeeker:
                 return
             troubles.append(f"{client.uri.address}: {link.close_reason}")
         self._wish.failures[PathKind.RELAY] = "; ".join(troubles)
-
-    async def _close_when_not_needed(self) -> None:
-        while True:
-            await self._wish.until(lambda: self._has_better() and self._wish.has(PathKind.RELAY))
-            await self._wish.until_or_after(CALM_S, lambda: not self._has_better())
-            if self._has_better() and self._opened is not None:
-                self._opened.give_up("there is a better path")
-                self._opened = None
-            await self._wish.until(
-                lambda: not (self._has_better() and self._wish.has(PathKind.RELAY))
-            )
