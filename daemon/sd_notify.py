@@ -18,7 +18,7 @@ class SystemdNotifier:
     """Sends this process's notifications."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        """``environ``: where systemd left ``NOTIFY_SOCKET``, ``WATCHDOG_USEC``, ``WATCHDOG_PID``."""
+        """``environ``: has ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID`` of systemd."""
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self._last_error = ""
         self.watchdog_s = _watchdog_s(environ) if self._address else None
