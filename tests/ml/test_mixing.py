@@ -13,6 +13,7 @@ from ml.learner import Learner
 from ml.mixing import parse_mixing
 from ml.worker_messages import Mix, Neighbour, StateReady
 from protocol.errors import ConfigError, WorkerError
+from protocol.topology import Topology, metropolis_weights
 from tests.ml.conftest import MakeOpening
 from tests.ml.running import open_learner, open_three, train
 
@@ -57,6 +58,27 @@ def test_mean_moves_by_the_weights() -> None:
     stack = parameters(3)
     expected = 0.5 * stack[0] + 0.2 * stack[1] + 0.3 * stack[2]
     np.testing.assert_allclose(mixed("mean", stack, [0.2, 0.3]), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("topology", ["ring", "regular:3", "edges:0-1,1-2,2-3,3-4"])
+def test_peers_come_to_the_mean_of_all_under_metropolis_weights(topology: str) -> None:
+    """Also on a line, where those at its ends have fewer partners than the others."""
+    members = "abcde"
+    stacked = parameters(len(members))
+    mean = stacked.mean(0)
+    held = dict(zip(members, stacked, strict=True))
+    before = np.abs(stacked - mean).max()
+    for round_number in range(40):
+        graph = Topology.parse(topology).graph(members, round_number)
+        following = {}
+        for member in members:
+            weights = metropolis_weights(graph, member)
+            stack = np.stack([held[member], *(held[other] for other in weights)])
+            following[member] = mixed("mean", stack, list(weights.values()))
+        held = following
+    after = np.stack(list(held.values()))
+    np.testing.assert_allclose(after.mean(0), mean, rtol=1e-5)
+    assert np.abs(after - mean).max() < 0.01 * before
 
 
 def test_without_neighbours_nothing_moves() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import safetensors.torch
 import torch
 from hypothesis import given, settings
@@ -115,6 +116,36 @@ def test_peers_hold_the_same_weights_near_those_of_the_mesh(
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=tolerance)
     by_part = {part: one.update for part, one in enumerate(reduce_all(learners, 2))}
     assert len({apply_parts(one, 2, by_part).state.root for one in learners}) == 1
+
+
+@pytest.mark.parametrize("parts", [1, 2, 7])
+def test_parts_together_are_the_weighted_mean_that_plain_numpy_computes(
+    make_opening: MakeOpening, parts: int
+) -> None:
+    """However many parts, unequal shards, and a claim of too many samples."""
+    learners = open_three(make_opening, exchange="allreduce", max_sample_weight=400)
+    counts = (100, 300, 10**9)
+    weights = np.array([100, 300, 400]) / 800
+    updates = [train(learner, 1, parts=parts) for learner in learners]
+    local = [learner._model.state_dict() for learner in learners]
+    expected = {
+        name: sum(w * one[name].numpy() for w, one in zip(weights, local, strict=True))
+        for name, tensor in local[0].items()
+        if tensor.dtype.is_floating_point
+    }
+    reduced = []
+    for part in range(parts):
+        contributions = tuple(
+            Contribution(f"peer {i}", update.updates[part].path, count)
+            for i, (update, count) in enumerate(zip(updates, counts, strict=True))
+        )
+        reduced.append(learners[0].reduce(Reduce(0, 1, part, parts, contributions)))
+    results = tuple(PartResult(part, one.update.path) for part, one in enumerate(reduced))
+    state = learners[0].apply_parts(ApplyParts(0, 1, parts, results))
+    found = safetensors.numpy.load_file(state.state.path)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[f"model/{name}"], values, rtol=1e-5, atol=1e-6)
+    assert found["model/1.num_batches_tracked"] == local[0]["1.num_batches_tracked"]
 
 
 def test_all_parts_together_are_hardly_larger_than_the_update(make_opening: MakeOpening) -> None:
