@@ -2,12 +2,14 @@
 record.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from daemon.network import PeerNetwork
 from daemon.own_record import EVERY_ADDRESS
+from daemon.paths.ice_seeker import IcePaths
 from daemon.paths.maker import MakePaths
 from daemon.paths.punched import PunchedPaths
+from daemon.status import PathKind
 from daemon.whereabouts import Whereabouts
 from protocol.uri import HostPort
 from rendezvous import RendezvousClient
@@ -24,15 +26,17 @@ class Connectivity:
         stun_servers: Sequence[HostPort],
         map_port: bool,
         announce: Callable[[], None],
+        kinds: Collection[PathKind] | None = None,
     ) -> None:
         """``clients``: the rendezvous; may still grow. ``advertise``: addresses that the operator
         named, which are then the only ones. ``stun_servers``: beside those of the rendezvous.
         ``map_port``: the router may be asked to pass the port on. ``announce`` is called when the
-        own record has changed."""
+        own record has changed. ``kinds``: of those below only these are looked for; None: all."""
         self._clients = clients
         self._advertise = advertise
         self._map_port = map_port
         self._announce = announce
+        self._kinds = kinds
         self._network: PeerNetwork | None = None
         self.whereabouts = Whereabouts(
             clients, stun_servers, on_change=self._tell, on_move=self._moved
@@ -41,7 +45,13 @@ class Connectivity:
     @property
     def make_paths(self) -> tuple[MakePaths, ...]:
         """The kinds of paths that depend on where this peer is."""
-        return (lambda parts: PunchedPaths(parts, self.whereabouts),)
+        makers: dict[PathKind, MakePaths] = {
+            PathKind.PUNCHED: lambda parts: PunchedPaths(parts, self.whereabouts),
+            PathKind.ICE: lambda parts: IcePaths(parts, self.whereabouts),
+        }
+        return tuple(
+            make for kind, make in makers.items() if self._kinds is None or kind in self._kinds
+        )
 
     async def run(self, network: PeerNetwork) -> None:
         """Find out where this peer is, and say so, until cancelled."""

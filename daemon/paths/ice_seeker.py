@@ -16,9 +16,9 @@ network.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from daemon.paths.maker import PathParts
 from daemon.paths.path import PathWish
@@ -30,7 +30,7 @@ from daemon.status import PathKind
 from protocol.errors import RemoteProtocolError, TransportError
 from protocol.hello import Role
 from protocol.identity import short
-from protocol.nat_summary import describe
+from protocol.nat_summary import NatSummary, describe
 from protocol.signal_messages import (
     ATTEMPT_BYTES,
     IceAnswer,
@@ -39,7 +39,6 @@ from protocol.signal_messages import (
     check_ice_end,
 )
 from protocol.uri import HostPort
-from transport.address import resolve
 
 if TYPE_CHECKING:
     from daemon.paths.ice_connection import IceConnection
@@ -59,13 +58,24 @@ LASTING_S = 10.0
 _log = logging.getLogger("p2pd.ice")
 
 
+class Surroundings(Protocol):
+    """What is known of the network around this machine."""
+
+    @property
+    def stun_servers(self) -> Sequence[HostPort]:
+        """IPv4 endpoints of STUN servers, the nearest first."""
+
+    @property
+    def nat(self) -> NatSummary:
+        """What the NAT does, as far as it was found out."""
+
+
 class IcePaths:
     """What makes ice paths (:class:`PathMaker`)."""
 
-    def __init__(self, parts: PathParts, *, stun_servers: Callable[[], Iterable[HostPort]]) -> None:
-        """``stun_servers``: those that are known by now, best first."""
+    def __init__(self, parts: PathParts, surroundings: Surroundings) -> None:
         self._parts = parts
-        self._stun_servers = stun_servers
+        self._surroundings = surroundings
         self._attempts = asyncio.Semaphore(MAX_ATTEMPTS)
 
     async def __aenter__(self) -> "IcePaths":
@@ -81,7 +91,7 @@ class IcePaths:
 
     def seeker(self, wish: PathWish) -> "IceSeeker":
         """See :class:`PathMaker`."""
-        return IceSeeker(self._parts, wish, self._stun_servers, self._attempts)
+        return IceSeeker(self._parts, wish, self._surroundings, self._attempts)
 
 
 class IceSeeker:
@@ -91,12 +101,12 @@ class IceSeeker:
         self,
         parts: PathParts,
         wish: PathWish,
-        stun_servers: Callable[[], Iterable[HostPort]],
+        surroundings: Surroundings,
         attempts: asyncio.Semaphore,
     ) -> None:
         self._parts = parts
         self._wish = wish
-        self._stun_servers = stun_servers
+        self._surroundings = surroundings
         self._attempts = attempts
         self._peer_id = wish.record.peer_id
         self._yields = parts.identity.peer_id > self._peer_id
@@ -146,7 +156,8 @@ class IceSeeker:
             if self._circumstances() != self._known:
                 self._known = self._circumstances()
                 self._intervals.reset()
-                self._due_at = self._clock.monotonic() + HEAD_START_S
+                soon = self._clock.monotonic() + HEAD_START_S
+                self._due_at = min(self._due_at, soon)
             due_at = max(self._due_at, self._wish.not_before) + (YIELD_S if self._yields else 0.0)
             left_s = due_at - self._clock.monotonic()
             if left_s <= 0:
@@ -171,7 +182,7 @@ class IceSeeker:
         )
 
     def _circumstances(self) -> object:
-        return self._wish.network_changes, self._wish.record.record.nat
+        return self._wish.network_changes, self._surroundings.nat, self._wish.record.record.nat
 
     # One attempt
 
@@ -182,6 +193,7 @@ class IceSeeker:
             if offer is not None:
                 await self._answer_to(offer, group)
             elif self._is_wanted():
+                self._check_udp()
                 await self._propose(group)
             self._made_in = network
         except (TransportError, RemoteProtocolError) as error:
@@ -190,6 +202,15 @@ class IceSeeker:
                 self._wish.failures[PathKind.ICE] = str(error)
         wait_s = self._intervals.failed(is_alone=not self._wish.paths)
         self._due_at = self._clock.monotonic() + wait_s
+
+    def _check_udp(self) -> None:
+        """Raises :class:`TransportError` when it is known that nothing can come of an attempt."""
+        for whose, nat in (
+            ("this", self._surroundings.nat),
+            ("the peer's", self._wish.record.record.nat),
+        ):
+            if nat.tcp.reachable and not nat.udp.reachable:
+                raise TransportError(f"{whose} network lets no UDP through")
 
     async def _propose(self, group: asyncio.TaskGroup) -> None:
         connection = await self._make_connection(is_controlling=True)
@@ -242,29 +263,20 @@ class IceSeeker:
         await asyncio.to_thread(_load)
         from daemon.paths.ice_connection import IceConnection
 
-        return IceConnection(is_controlling=is_controlling, stun_server=await self._stun_server())
-
-    async def _stun_server(self) -> HostPort | None:
-        """The first that has an IPv4 address, which is what aioice can ask."""
-        for server in self._stun_servers():
-            try:
-                addresses = await resolve(server)
-            except TransportError as error:
-                _log.debug("%s", error)
-                continue
-            for address in addresses:
-                if ":" not in address.host:
-                    return address
-        return None
+        servers = self._surroundings.stun_servers
+        return IceConnection(
+            is_controlling=is_controlling, stun_server=servers[0] if servers else None
+        )
 
     async def _check(self, connection: "IceConnection", end: IceEnd) -> HostPort:
         check_ice_end(end)
         try:
             async with asyncio.timeout(CHECKS_S):
                 return await connection.connect_to(end)
-        except TimeoutError as error:
+        except (TimeoutError, TransportError) as error:
             raise TransportError(
-                f"no pair of candidates works within {CHECKS_S:.0f} s (the peer's NAT:"
+                "no two UDP endpoints reach each other (own NAT:"
+                f" {describe(self._surroundings.nat)}; the peer's:"
                 f" {describe(self._wish.record.record.nat)})"
             ) from error
 

@@ -18,9 +18,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -28,11 +26,11 @@ import uvloop
 import zmq
 
 from daemon.clock import Clock
+from daemon.connectivity import Connectivity
 from daemon.discovery import Discovery
 from daemon.network import PeerNetwork
-from daemon.paths.ice_seeker import IcePaths
-from daemon.paths.maker import MakePaths
 from daemon.refusals import Refusals
+from daemon.status import PathKind
 from protocol.admission import NO_PROOF, AdmissionBook
 from protocol.identity import PeerId
 from protocol.uri import HostPort, ServerUri
@@ -128,16 +126,6 @@ class LabPeer:
         self._received[peer_id] = expected + 1
 
 
-def makers(kinds: Sequence[str], clients: Sequence[RendezvousClient]) -> list[MakePaths]:
-    def stun_servers() -> list[HostPort]:
-        return [server for client in clients for server in client.stun_servers]
-
-    known: dict[str, Callable[[], MakePaths]] = {
-        "ice": lambda: partial(IcePaths, stun_servers=stun_servers)
-    }
-    return [known[kind]() for kind in kinds]
-
-
 async def main(number: int, options: dict[str, list[str]]) -> None:
     started_at = time.monotonic()
     keys = Keys(number)
@@ -148,6 +136,14 @@ async def main(number: int, options: dict[str, list[str]]) -> None:
     async with AsyncExitStack() as stack:
         context = stack.enter_context(zmq.Context())
         zap = await stack.enter_async_context(ZapAuthenticator(context))
+        connectivity = Connectivity(
+            clients,
+            advertise=(),
+            stun_servers=(),
+            map_port=False,
+            announce=lambda: discovery.announce_now(),
+            kinds=[PathKind(kind) for kind in options.get("kinds", [])],
+        )
         network = PeerNetwork(
             swarm=swarm,
             identity=keys.identity,
@@ -164,7 +160,7 @@ async def main(number: int, options: dict[str, list[str]]) -> None:
             zap=zap,
             random=Random(number),
             signal_carriers=clients,
-            make_paths=makers(options.get("kinds", []), clients),
+            make_paths=connectivity.make_paths,
         )
         discovery = Discovery(
             keys.peer_id,
@@ -178,17 +174,26 @@ async def main(number: int, options: dict[str, list[str]]) -> None:
 
         for uri in options["rendezvous"]:
             client = RendezvousClient(
-                ServerUri.parse(uri), keys.curve, on_notice=discovery.take_notice
+                ServerUri.parse(uri),
+                keys.curve,
+                on_notice=discovery.take_notice,
+                on_granted=connectivity.outposts_changed,
             )
             clients.append(await stack.enter_async_context(client))
         network.find_record = discovery.find_record
         peer = LabPeer(network, started_at)
         await stack.enter_async_context(network)
         async with asyncio.TaskGroup() as tasks:
-            announcing = tasks.create_task(discovery.run(network.signed_record))
+            chores = [
+                tasks.create_task(
+                    connectivity.whereabouts.run(network.listen_address, map_port=False)
+                ),
+                tasks.create_task(discovery.run(network.signed_record)),
+            ]
             say(id=keys.peer_id)
             await obey(peer)
-            announcing.cancel()
+            for chore in chores:
+                chore.cancel()
         await discovery.leave()
 
 
