@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 ROUNDS = 4
 START_S = 240.0
 FLOAT_BYTES = 4
+SAMPLES = 480
 
 
 def start(swarm: RealSwarm, count: int, task: str, *arguments: str) -> list[RealPeer]:
@@ -48,17 +49,22 @@ def test_allreduce_sends_about_two_models_a_round_however_many_peers_there_are(
         count,
         "wide_task.py",
         *("--exchange", "allreduce", "--compression", compression, "--rounds", str(ROUNDS)),
+        *("--partition", "quantity:2"),
     )
+    samples = []
     for peer in peers:
         peer.wait_status("is done", lambda status: status.phase == Phase.COMPLETE, START_S)
         assert {one.updates for one in peer.averaged().values()} == {count}
         status = peer.status()
+        samples.append(status.sample_count)
         model_bytes = number_bytes * status.parameter_count
         # Everything that was ever sent to peers, not only the parts.
         models = status.bytes_sent / model_bytes / ROUNDS
         print(f"{peer.name}: {models:.3f} models a round, of {count} peers")
         assert models <= 2.1
         assert models >= 2 * (count - 1) / count
+    assert sum(samples) == SAMPLES
+    assert max(samples) > min(samples)
     assert_equal_exports(peers, tmp_path)
 
 
