@@ -7,10 +7,10 @@ is there.
 import logging
 from pathlib import Path
 
-from daemon.atomic_file import replace_file
 from protocol.agreement_messages import Certificate
 from protocol.codec import MAX_MESSAGE_BYTES, Message, decode, encode
 from protocol.errors import RemoteProtocolError
+from transport.atomic_file import write_atomically
 
 KEPT = 2
 
@@ -39,7 +39,7 @@ class CertificateFile:
         """Store a certificate. A disk that is full costs a restart its memory, not the training."""
         self._certificates = (*self._certificates, certificate)[-KEPT:]
         try:
-            replace_file(self._path, encode(_Stored(certificates=self._certificates)))
+            write_atomically(self._path, encode(_Stored(certificates=self._certificates)))
         except OSError as error:
             _log.warning("certificate of round %d not stored: %s", certificate.round, error)
 

@@ -14,9 +14,9 @@ from typing import Self
 import msgspec
 
 from daemon import state_paths
-from daemon.atomic_file import replace_file
 from protocol.errors import ConfigError
 from protocol.identity import Identity
+from transport.atomic_file import write_atomically
 from transport.curve import CurveKeys
 from transport.key_file import read_or_create_secret
 
@@ -159,6 +159,6 @@ class StateDir:
 
     def _write(self, name: str, content: bytes) -> None:
         try:
-            replace_file(self.path / name, content)
+            write_atomically(self.path / name, content)
         except OSError as error:
             raise ConfigError(f"cannot write {self.path / name}: {error.strerror}") from error

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 from protocol.errors import ConfigError
 
 if TYPE_CHECKING:
+    from protocol.uri import HostPort
+    from relay.limits import RelayLimits
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 T = TypeVar("T")
@@ -60,6 +63,16 @@ def add_state_dir(parser: argparse.ArgumentParser, purpose: str) -> None:
 def add_running_state_dir(parser: argparse.ArgumentParser) -> None:
     """``--state-dir DIR`` for commands that talk to a daemon."""
     add_state_dir(parser, "which peer, if several run here (default: the one that runs)")
+
+
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """``--data-dir DIR``."""
+    parser.add_argument(
+        "--data-dir",
+        type=absolute_path,
+        metavar="DIR",
+        help="where the task's data are (default: $P2PD_DATA_DIR, or the task's usual place)",
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -125,6 +138,107 @@ def real_number(lowest: float, highest: float) -> Callable[[str], float]:
         return value
 
     return argument
+
+
+def listen_address(text: str) -> "HostPort":
+    """For :func:`config`: an address to listen on; port 0 picks one."""
+    from protocol.uri import HostPort
+
+    return HostPort.parse(text, any_port=True)
+
+
+def public_address(text: str) -> "HostPort":
+    """For :func:`config`: an address that others connect to."""
+    from protocol.uri import HostPort
+
+    return HostPort.parse(text)
+
+
+def ip_address(text: str) -> str:
+    """For :func:`config`: an IP address."""
+    import ipaddress
+
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def add_server_address(parser: argparse.ArgumentParser, default: str) -> None:
+    """``--listen`` and ``--advertise`` of a server."""
+    parser.add_argument(
+        "--listen",
+        type=config(listen_address),
+        default=default,
+        metavar="HOST:PORT",
+        help=f"where peers connect; port 0 picks one (default: {default})",
+    )
+    parser.add_argument(
+        "--advertise",
+        type=config(public_address),
+        metavar="HOST:PORT",
+        help="the address to print in the URI, if it is not the one listened on",
+    )
+
+
+def add_stun(parser: argparse.ArgumentParser) -> None:
+    """``--stun-port`` and ``--stun-second-address``."""
+    parser.add_argument(
+        "--stun-port",
+        type=whole_number(1, 65534),
+        metavar="PORT",
+        help="STUN answers on this port and the next one (default: the two after the one listened"
+        " on)",
+    )
+    parser.add_argument(
+        "--stun-second-address",
+        type=config(ip_address),
+        metavar="IP",
+        help="another address of this host: with two, peers can find out all that their routers do",
+    )
+
+
+def add_relay_limits(parser: argparse.ArgumentParser) -> None:
+    """What a relay's operator lets its peers take; :func:`relay_limits` reads it."""
+    parser.add_argument(
+        "--peer-rate",
+        type=real_number(0.01, 1e6),
+        metavar="MB/S",
+        help="most that one peer may send over the relay in a second (default: no limit)",
+    )
+    parser.add_argument(
+        "--total-rate",
+        type=real_number(0.01, 1e6),
+        metavar="MB/S",
+        help="the same for all peers together",
+    )
+    parser.add_argument(
+        "--peer-quota",
+        type=real_number(0.001, 1e9),
+        metavar="GB",
+        help="most that one peer may send in 24 hours (default: no limit)",
+    )
+    parser.add_argument(
+        "--max-peers",
+        type=whole_number(2, 1_000_000),
+        metavar="N",
+        help="peers connected to the relay at the same time (default: 4096)",
+    )
+
+
+def relay_limits(options: argparse.Namespace) -> "RelayLimits":
+    """What :func:`add_relay_limits` parsed."""
+    from relay.limits import UNLIMITED, RelayLimits
+
+    def scaled(value: float | None, unit: float) -> float:
+        return UNLIMITED if value is None else value * unit
+
+    return RelayLimits(
+        peer_rate_bytes_s=scaled(options.peer_rate, 1e6),
+        total_rate_bytes_s=scaled(options.total_rate, 1e6),
+        peer_quota_bytes=scaled(options.peer_quota, 1e9),
+        max_peers=options.max_peers or RelayLimits().max_peers,
+    )
 
 
 def display_name(text: str) -> str:

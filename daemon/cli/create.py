@@ -70,12 +70,7 @@ def add_commands(commands: "Commands") -> None:
         help="the swarm's (default: the task's)",
     )
     arguments.add_state_dir(parser, "where the founder's key is kept (default: as for 'p2pd join')")
-    parser.add_argument(
-        "--data-dir",
-        type=arguments.absolute_path,
-        metavar="DIR",
-        help="where the task's data are (default: $P2PD_DATA_DIR, or the task's usual place)",
-    )
+    arguments.add_data_dir(parser)
     parser.add_argument(
         "--seed",
         type=arguments.whole_number(0, MAX_COUNT),

@@ -56,12 +56,7 @@ def add_commands(commands: "Commands") -> None:
         metavar="TASK",
         help="digits (default; nothing to download) or mnist",
     )
-    parser.add_argument(
-        "--data-dir",
-        type=arguments.absolute_path,
-        metavar="DIR",
-        help="where the task's data are (default: $P2PD_DATA_DIR, or the task's usual place)",
-    )
+    arguments.add_data_dir(parser)
     parser.add_argument(
         "--keep",
         type=arguments.absolute_path,

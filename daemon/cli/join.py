@@ -94,12 +94,7 @@ def add_commands(commands: "Commands") -> None:
         default=None,
         help="ask the router (PCP, NAT-PMP, UPnP) to let other peers connect (default: ask)",
     )
-    parser.add_argument(
-        "--data-dir",
-        type=arguments.absolute_path,
-        metavar="DIR",
-        help="where the task's data are (default: $P2PD_DATA_DIR, or the task's usual place)",
-    )
+    arguments.add_data_dir(parser)
     arguments.add_state_dir(
         parser,
         "where this peer keeps its key, its checkpoints and its control socket"

@@ -37,12 +37,7 @@ def add_commands(commands: "Commands") -> None:
         examples="  p2pd task check my_task.py\n  p2pd task check digits --json",
     )
     parser.add_argument("task", metavar="FILE", help="the task's file, or a built-in task's name")
-    parser.add_argument(
-        "--data-dir",
-        type=arguments.absolute_path,
-        metavar="DIR",
-        help="where the task's data are (default: $P2PD_DATA_DIR, or the task's usual place)",
-    )
+    arguments.add_data_dir(parser)
     arguments.add_json(parser)
 
 
