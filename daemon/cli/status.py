@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from daemon.control_client import ControlClient
     from daemon.status import PeerStatus, Status
 
+BRIEF_CHARACTERS = 40
+"""How much ``status`` shows of what can be long; ``peers`` shows all."""
+
 
 def add_commands(commands: "Commands") -> None:
     """The group's parsers."""
@@ -130,7 +133,7 @@ def describe(status: "Status") -> str:
     )
     parts = [lines]
     if status.peers:
-        parts.append(peer_table(status.peers))
+        parts.append(peer_table(status.peers, most_characters=BRIEF_CHARACTERS))
     parts.extend(
         printable(f"! {item.code}: {item.text}") + "\n" + printable(f"  fix: {item.fix}")
         for item in status.health
@@ -148,9 +151,14 @@ def _rendezvous(status: "Status") -> str:
     return ", ".join([*parts, rendezvous.uri])
 
 
-def peer_table(peers: "tuple[PeerStatus, ...]") -> str:
-    """The peers, one a line."""
+def peer_table(peers: "tuple[PeerStatus, ...]", *, most_characters: int | None = None) -> str:
+    """The peers, one a line; addresses and reasons cut off after ``most_characters``."""
     from daemon.cli import text
+
+    def cut(long: str) -> str:
+        if most_characters is None or len(long) <= most_characters:
+            return long
+        return long[: most_characters - 1] + "…"
 
     header = (
         "PEER", "NAME", "PATH", "ADDRESS", "RTT", "ROUND", "SENT", "RECEIVED", "LAST UPDATE",
@@ -163,14 +171,14 @@ def peer_table(peers: "tuple[PeerStatus, ...]") -> str:
                 peer.peer_id[:8],
                 peer.name or text.UNKNOWN,
                 peer.path,
-                peer.address or text.UNKNOWN,
+                cut(peer.address or text.UNKNOWN),
                 text.number(peer.rtt_ms, 1, " ms"),
                 _round(peer),
                 text.byte_count(peer.bytes_sent),
                 text.byte_count(peer.bytes_received),
                 text.ago(peer.last_update_s),
                 str(peer.rejects),
-                peer.reason,
+                cut(peer.reason),
             )
             for peer in peers
         ],
