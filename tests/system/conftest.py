@@ -1,6 +1,7 @@
 """Swarms that the tests share, since each takes seconds to start."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,22 @@ def _running_slow_swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sl
 @pytest.fixture
 def slow_swarm(_running_slow_swarm: SlowSwarm) -> Iterator[SlowSwarm]:
     """Three peers with slow rounds, all of them in the same round."""
-    _running_slow_swarm.make_whole()
-    yield _running_slow_swarm
-    _running_slow_swarm.swarm.print_logs()
+    with logs_shown(_running_slow_swarm.swarm):
+        _running_slow_swarm.make_whole()
+        yield _running_slow_swarm
 
 
 @pytest.fixture
 def empty_swarm(tmp_path: Path) -> Iterator[RealSwarm]:
     """A swarm's place, in which nothing runs yet."""
-    with RealSwarm(tmp_path / "swarm") as swarm:
+    with RealSwarm(tmp_path / "swarm") as swarm, logs_shown(swarm):
         yield swarm
+
+
+@contextmanager
+def logs_shown(swarm: RealSwarm) -> Iterator[None]:
+    """Print the ends of all logs in the end; pytest shows that for a test that failed."""
+    try:
+        yield
+    finally:
+        swarm.print_logs()

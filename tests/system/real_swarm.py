@@ -259,7 +259,6 @@ class RealSwarm:
     ) -> None:
         for program in self._programs:
             program.close()
-        self.print_logs()
         for program in self._programs:
             program.wait_nothing_left(END_S)
 
@@ -344,6 +343,13 @@ class RealSwarm:
         return peer
 
 
+def peak_rss_bytes(peer: RealPeer) -> int:
+    """The most memory that the daemon ever had, its worker apart."""
+    status = Path(f"/proc/{peer.running.pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
 def exports_of_one_round(peers: Sequence[RealPeer], directory: Path) -> dict[str, Path]:
     """The models that all ``peers`` hold after one and the same round, by the peers' names."""
     files = {peer.name: directory / f"{peer.name}.safetensors" for peer in peers}
@@ -364,3 +370,11 @@ def assert_equal_exports(peers: Sequence[RealPeer], directory: Path) -> None:
     for number in sorted(set.union(*(set(history) for history in histories))):
         states = {history[number].state for history in histories if number in history}
         assert len(states) == 1, f"round {number} ended in {states}"
+
+
+def assert_nobody_is_blamed(peers: Sequence[RealPeer]) -> None:
+    """None of ``peers`` has refused anything of another one of them."""
+    ids = {peer.status().peer_id for peer in peers}
+    for peer in peers:
+        blamed = {other.peer_id for other in peer.status().peers if other.rejects}
+        assert not blamed & ids, f"{peer.name} refuses what honest peers send"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from daemon.status import Phase
-from tests.system.real_swarm import assert_equal_exports
+from tests.system.real_swarm import assert_equal_exports, assert_nobody_is_blamed
 from tests.system.slow_swarm import SHARDS, SILENCE_S, SlowSwarm, halted, wait_round_of_all
 
 SAMPLES = 480
@@ -25,6 +25,7 @@ def test_newcomer_that_holds_the_state_takes_part_in_the_round_that_is_going_on(
     assert newcomer.taken() == {before.round: founders[0].averaged()[before.round].state}
     assert [peer.averaged()[number].updates for peer in (*founders, newcomer)] == [4, 4, 4, 4]
     assert_equal_exports([*founders, newcomer], tmp_path)
+    assert_nobody_is_blamed(founders)
 
 
 def test_four_peers_with_shards_of_twenty_and_addresses_of_their_own_train_as_they_come_and_go(
@@ -50,3 +51,4 @@ def test_four_peers_with_shards_of_twenty_and_addresses_of_their_own_train_as_th
     later_at = wait_round_of_all(slow_swarm.peers, number + 1)
     assert later_at - ended_at < slow_swarm.normal_round_s + SILENCE_S
     assert_equal_exports(slow_swarm.peers, tmp_path)
+    assert_nobody_is_blamed(slow_swarm.peers)

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from tests.system.real_swarm import RealPeer, assert_equal_exports
+from tests.system.real_swarm import RealPeer, assert_equal_exports, assert_nobody_is_blamed
 from tests.system.slow_swarm import SILENCE_S, Moment, SlowSwarm, halted, wait_round_of_all
 from tests.system.slow_task import STEPS
 
@@ -23,18 +23,20 @@ def test_others_go_on_when_a_peer_is_killed_and_it_comes_back_by_itself(
 ) -> None:
     victim = slow_swarm.peers[who]
     survivors = [peer for peer in slow_swarm.peers if peer is not victim]
+    program = victim.running
     with halted([victim], step) as moment:
-        victim.running.signal(signal.SIGKILL)
+        assert set(program.members()) == {moment.status.pid, moment.status.worker_pid}
+        program.signal(signal.SIGKILL)
 
     others_finish_in_time(slow_swarm, survivors, moment)
-    assert victim.program is not None
-    victim.program.wait_nothing_left(SILENCE_S)
+    assert program.members() == [], "the worker did not end with its daemon"
     assert_equal_exports(survivors, tmp_path)
 
     victim.join()
     slow_swarm.wait_all_average()
     assert victim.status().peer_id == moment.status.peer_id
     assert_equal_exports(slow_swarm.peers, tmp_path)
+    assert_nobody_is_blamed(slow_swarm.peers)
 
 
 @pytest.mark.parametrize(("who", "step"), MOMENTS)
@@ -54,6 +56,7 @@ def test_others_go_on_when_a_peer_is_stopped_and_it_takes_their_weights_when_it_
     slow_swarm.wait_all_average()
     assert max(victim.taken()) > moment.status.round
     assert_equal_exports(slow_swarm.peers, tmp_path)
+    assert_nobody_is_blamed(slow_swarm.peers)
 
 
 def others_finish_in_time(swarm: SlowSwarm, survivors: list[RealPeer], moment: Moment) -> None:

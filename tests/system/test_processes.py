@@ -5,10 +5,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.system.real_swarm import END_S, assert_equal_exports
+from tests.system.real_swarm import END_S, assert_equal_exports, assert_nobody_is_blamed
 from tests.system.slow_swarm import SlowSwarm, halted
-
-WORKER_END_S = 5.0
 
 
 def test_worker_that_is_killed_is_started_again_while_its_daemon_stays_in_the_swarm(
@@ -30,26 +28,7 @@ def test_worker_that_is_killed_is_started_again_while_its_daemon_stays_in_the_sw
         assert other.sees(victim).path == "direct"
         assert before.peer_id[:8] not in other.logged(end), "its session was not the same all along"
     assert_equal_exports(slow_swarm.peers, tmp_path)
-
-
-def test_worker_ends_when_its_daemon_is_killed(slow_swarm: SlowSwarm) -> None:
-    victim = slow_swarm.peers[1]
-    program = victim.running
-    with halted([victim], 3) as moment:
-        assert set(program.members()) == {moment.status.pid, moment.status.worker_pid}
-        program.signal(signal.SIGKILL)
-        program.wait_end()
-    program.wait_nothing_left(WORKER_END_S)
-
-
-def test_peer_that_is_told_to_end_leaves_no_process_behind(slow_swarm: SlowSwarm) -> None:
-    for number, peer in zip((signal.SIGTERM, signal.SIGINT), slow_swarm.peers, strict=False):
-        program = peer.running
-        with halted([peer], 3):
-            program.signal(number)
-            assert program.wait_end(END_S) == 0
-        assert program.members() == []
-        assert not (peer.state_dir / "control.sock").exists()
+    assert_nobody_is_blamed(slow_swarm.peers)
 
 
 def test_swarm_of_which_all_peers_were_killed_goes_on_from_its_last_complete_round(
@@ -71,3 +50,14 @@ def test_swarm_of_which_all_peers_were_killed_goes_on_from_its_last_complete_rou
         assert min(peer.averaged(end)) > last
     assert min(min(peer.averaged(end)) for peer, end in zip(peers, ends, strict=True)) == last + 1
     assert_equal_exports(peers, tmp_path)
+    assert_nobody_is_blamed(peers)
+
+
+def test_peer_that_is_told_to_end_leaves_no_process_behind(slow_swarm: SlowSwarm) -> None:
+    for number, peer in zip((signal.SIGTERM, signal.SIGINT), slow_swarm.peers, strict=False):
+        program = peer.running
+        with halted([peer], 3):
+            program.signal(number)
+            assert program.wait_end(END_S) == 0
+        assert program.members() == []
+        assert not (peer.state_dir / "control.sock").exists()
