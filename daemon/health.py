@@ -98,7 +98,7 @@ def updates_rejected(names: tuple[str, ...], count: int) -> HealthItem:
     return HealthItem(
         "updates-rejected",
         f"{count} messages or updates refused, from {', '.join(names)}",
-        "the log names each; if it goes on, the founder can ban the peer",
+        "the log names each; if it goes on, ask the peer's owner, or whoever founded the swarm",
     )
 
 
