@@ -139,7 +139,9 @@ class PunchedSeeker:
                 elif not self._has_path():
                     await self._propose(port, group)
         except (TransportError, RemoteProtocolError) as error:
-            _log.info("no punched path to %s: %s", short(self._peer_id), error)
+            is_news = self._wish.failures.get(PathKind.PUNCHED) != str(error)
+            level = logging.INFO if is_news else logging.DEBUG
+            _log.log(level, "no punched path to %s: %s", short(self._peer_id), error)
             if not self._has_path():
                 self._wish.failures[PathKind.PUNCHED] = str(error)
         wait_s = self._intervals.failed(is_alone=not self._wish.paths)
