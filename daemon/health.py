@@ -56,12 +56,12 @@ def clock_wrong(offset_s: float) -> HealthItem:
     )
 
 
-def disk_full(path: str) -> HealthItem:
-    """Checkpoints cannot be written."""
+def checkpoints_paused(problem: str) -> HealthItem:
+    """Checkpoints cannot be written, as on a full disk."""
     return HealthItem(
-        "disk-full",
-        f"no space left for checkpoints in {path}; training goes on without them",
-        "free some space there; checkpoints go on by themselves",
+        "checkpoints-paused",
+        f"{problem}; training goes on without it",
+        "make room in the state directory's file system; checkpoints go on by themselves",
     )
 
 
@@ -84,28 +84,10 @@ def initial_state_differs() -> HealthItem:
     )
 
 
-def outvoted() -> HealthItem:
-    """A majority of the swarm is on another base."""
-    return HealthItem(
-        "outvoted",
-        "most of the swarm holds another state; this peer takes theirs before it contributes",
-        "nothing to do unless it stays: then see the log",
-    )
-
-
 def updates_rejected(names: tuple[str, ...], count: int) -> HealthItem:
     """Peers send what does not verify."""
     return HealthItem(
         "updates-rejected",
         f"{count} messages or updates refused, from {', '.join(names)}",
         "the log names each; if it goes on, ask the peer's owner, or whoever founded the swarm",
-    )
-
-
-def checkpoint_quarantined(path: str) -> HealthItem:
-    """A damaged checkpoint was put aside."""
-    return HealthItem(
-        "checkpoint-quarantined",
-        f"a damaged checkpoint was put aside as {path}; the one before it is in use",
-        "check the disk; delete the file once you have looked at it",
     )
