@@ -146,10 +146,15 @@ class Whereabouts:
             await self._servers_changed.wait()
 
     def _take_behavior(self, behavior: NatBehavior) -> None:
-        _log.info("own NAT: %s", self.nat_in_words)
         udp, tcp = behavior.ipv4.udp, behavior.ipv4.tcp
-        # A server cannot be asked to connect back; what passes over UDP is the best sign.
-        open_to_all = udp.filtering is Dependence.ENDPOINT_INDEPENDENT
+        if udp.reachable or tcp.reachable:
+            _log.info("own NAT: %s", self.nat_in_words)
+        # A server cannot be asked to connect back; what passes over UDP is the best sign. (One with
+        # a single address cannot tell whether filtering looks at addresses.)
+        open_to_all = udp.filtering in (
+            Dependence.ENDPOINT_INDEPENDENT,
+            Dependence.NOT_PORT_DEPENDENT,
+        )
         is_fixed = bool(tcp.translated) and maps_independently(tcp.mapping)
         if self._kept is not None:
             self._kept.keep(self.stun_servers if open_to_all and is_fixed else ())

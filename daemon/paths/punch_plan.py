@@ -24,14 +24,14 @@ from protocol.uri import HostPort
 from transport.address import is_local
 from transport.punch_socket import CandidatePair
 
-LASTS_S = 4.0
+LASTS_S = 3.0
 GUESSING_LASTS_S = 6.0
-PREDICTED_PORTS = 10
+PREDICTED_PORTS = 20
 MANY_PORTS = 256
 GUESSES = 2500
 """They miss all of 256 ports once in 20,000 times."""
 OPENED_PER_S = 500.0
-FEWEST_RETRY_S = 0.005
+SHORTEST_RETRY_S = 0.005
 LONGEST_RETRY_S = 0.1
 RANDOM_RETRY_S = 2.0
 """A refused connection through such a NAT gets another port anyway; 256 are not to become a
@@ -63,10 +63,12 @@ def make_plan(
     """This side's plan. Raises :class:`TransportError` when nothing that is known can work."""
     target = HostPort.parse(remote.public) if remote.public and _speaks_ipv4(own) else None
     hosts = [_pair(local_port, host) for host in _reachable_hosts(own, remote) if host != target]
-    retry_s = (own.signal_rtt_ms + remote.signal_rtt_ms) / 2000
-    # A refused attempt meets the other side's only while both are under way: half a round trip
-    # apart at most. On the way over the rendezvous that takes as long as directly, or longer.
-    retry_s = max(FEWEST_RETRY_S, min(retry_s, LONGEST_RETRY_S))
+    # A refused attempt meets the other side's only while both are under way, which is half a round
+    # trip. On the way over the rendezvous that takes as long as directly, or somewhat longer.
+    retry_s = (own.signal_rtt_ms + remote.signal_rtt_ms) / 1000 / 4
+    retry_s = max(SHORTEST_RETRY_S, min(retry_s, LONGEST_RETRY_S))
+    if own.next_port is NextPort.SEQUENTIAL:
+        retry_s = LONGEST_RETRY_S  # Each time takes one of the ports that the other side predicted.
     kinds = (own.next_port, remote.next_port)
     if NextPort.RANDOM in kinds and target is not None:
         if kinds == (NextPort.RANDOM, NextPort.FIXED):

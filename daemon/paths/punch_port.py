@@ -112,5 +112,6 @@ class PunchPort:
             return NextPort.FIXED, 0  # Nothing else is known, and most are.
         step = ports[1] - ports[0]
         if abs(step) <= MAX_SEQUENTIAL_DELTA:
-            return NextPort.SEQUENTIAL, step
+            # Others may have taken ports between the two: the direction is all that it tells.
+            return NextPort.SEQUENTIAL, 1 if step > 0 else -1
         return NextPort.RANDOM, 0
