@@ -8,9 +8,9 @@ import asyncio
 import secrets
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -22,7 +22,7 @@ from daemon.worker_process import WorkerProcess
 from ml.worker_messages import OpenTask, TaskChoice, TaskOpened
 from protocol.errors import ConfigError, TransportError
 from protocol.identity import Identity, key_to_text
-from protocol.invite import Invite
+from protocol.invite import MAX_RENDEZVOUS, Invite
 from protocol.swarm import (
     RoundSettings,
     Swarm,
@@ -31,12 +31,13 @@ from protocol.swarm import (
     Token,
     seal_statement,
 )
-from protocol.uri import ServerUri
+from protocol.uri import HostPort, ServerUri
 from rendezvous import RendezvousClient
 from transport.curve import CurveKeys
 
 NONCE_BYTES = 16
 REACH_S = 15.0
+MAX_OTHER_PORTS = 1
 DAY_MS = 24 * 3600 * 1000
 MAX_SEED = 2**31 - 1
 
@@ -60,6 +61,10 @@ class CreateOptions:
     invite_days: int
     settings: Mapping[str, int | float | str]
     """Fields of :class:`RoundSettings` to set otherwise than the task suggests."""
+    relays: tuple[ServerUri, ...] = ()
+    """Beside those that come with a rendezvous."""
+    take_relays: bool = True
+    """Whether those that come with a rendezvous are the swarm's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,7 @@ async def _create(options: CreateOptions, environ: Mapping[str, str]) -> Created
             clients = [
                 await servers.enter_async_context(_reach(uri, curve)) for uri in options.rendezvous
             ]
+            options = await _complete_servers(options, clients)
             task, settings = await _examine_task(options)
             swarm = seal_statement(founder, _statement(options, task, settings, token))
             for client in clients:
@@ -144,6 +150,26 @@ async def _reach(uri: ServerUri, curve: CurveKeys) -> AsyncIterator[RendezvousCl
         if client.state != "connected":
             raise TransportError(f"cannot reach the rendezvous {uri}: {client.trouble}")
         yield client
+
+
+async def _complete_servers(
+    options: CreateOptions, clients: Sequence[RendezvousClient]
+) -> CreateOptions:
+    """``options`` with what the rendezvous servers say of themselves: further ports, and relays."""
+    rendezvous: list[ServerUri] = []
+    relays = list(options.relays)
+    for uri, client in zip(options.rendezvous, clients, strict=True):
+        description = await client.describe()
+        ports = dict.fromkeys([uri.address.port, *description.other_ports[:MAX_OTHER_PORTS]])
+        uris = [ServerUri(uri.key, HostPort(uri.address.host, port)) for port in ports]
+        rendezvous += uris
+        if description.relays and options.take_relays:
+            relays += uris
+    return replace(
+        options,
+        rendezvous=tuple(dict.fromkeys(rendezvous))[:MAX_RENDEZVOUS],
+        relays=tuple(dict.fromkeys(relays)),
+    )
 
 
 async def _examine_task(options: CreateOptions) -> tuple[TaskReference, RoundSettings]:
@@ -206,6 +232,7 @@ def _statement(
         tokens=tokens,
         members=(),
         banned=(),
+        relays=tuple(str(uri) for uri in options.relays),
     )
 
 

@@ -61,6 +61,8 @@ class JoinOptions:
     """STUN servers beside those of the rendezvous."""
     map_port: bool = True
     """Ask the router to let others reach the port that is listened on."""
+    observe: bool = False
+    """Take part in the swarm's connections without training."""
     data_dir: Path | None = None
     """None: the task's default place."""
     rounds: int = 0

@@ -26,6 +26,7 @@ from daemon.discovery import Discovery
 from daemon.exchange import Exchange
 from daemon.lineage import Lineage, Position
 from daemon.network import PeerNetwork
+from daemon.observer import Observer
 from daemon.options import JoinOptions
 from daemon.peer_status import describe_peers, describe_rendezvous, find_trouble
 from daemon.refusals import Refusals
@@ -50,6 +51,7 @@ from protocol.identity import PeerId, key_to_text
 from protocol.peer_messages import StatementOffer
 from protocol.peer_record import VerifiedRecord
 from protocol.swarm import Swarm, check_successor, open_statement
+from protocol.uri import by_server
 from rendezvous import RendezvousClient
 from transport.zap import ZapAuthenticator
 
@@ -96,6 +98,7 @@ class Peer:
         self._updates = UpdateLog(clock)
         self._stop = asyncio.Event()
         self._started_at = clock.monotonic()
+        self._servers = by_server(options.invite.rendezvous)
         self._clients: list[RendezvousClient] = []
         self._swarm: Swarm | None = None
         self._network: PeerNetwork | None = None
@@ -129,22 +132,20 @@ class Peer:
         state = None if training is None else training.last_state
         progress = self._progress
         links = () if network is None else network.links()
-        peers = (
-            ()
-            if running is None
-            else describe_peers(
-                links,
-                lineage=running.training.lineage,
-                standings=running.standings,
-                refusals=self._refusals,
-                updates=self._updates,
-            )
+        peers = describe_peers(
+            links,
+            lineage=None if training is None else training.lineage,
+            standings=Standings(frozenset) if running is None else running.standings,
+            refusals=self._refusals,
+            updates=self._updates,
         )
         servers = [
-            describe_rendezvous(str(uri), client)
-            for uri, client in zip(self._options.invite.rendezvous, self._clients, strict=False)
+            describe_rendezvous(str(uris[0]), client)
+            for uris, client in zip(self._servers, self._clients, strict=False)
         ]
         phase = Phase.STARTING if training is None else training.phase
+        if self._options.observe and network is not None:
+            phase = Phase.OBSERVING
         if self._stop.is_set():
             phase = Phase.STOPPING
         is_training = phase is Phase.TRAINING and progress is not None
@@ -195,9 +196,13 @@ class Peer:
             found.append(health.worker_restarting(running.worker.last_failure or "not known"))
         elif training.lacks_initial_state:
             found.append(health.initial_state_differs())
+        if training.last_state is not None and training.last_state.checkpoint_problem:
+            found.append(health.checkpoints_paused(training.last_state.checkpoint_problem))
         return found
 
     def _require_running(self) -> _Running:
+        if self._options.observe:
+            raise WorkerError("this peer only observes: it trains nothing")
         if self._running is None:
             raise WorkerError("the peer is still starting: try again in a moment")
         return self._running
@@ -240,34 +245,50 @@ class Peer:
                 map_port=self._options.map_port,
                 announce=discovery.announce_now,
             )
-            for uri in self._options.invite.rendezvous:
+            for uris in self._servers:
                 client = RendezvousClient(
-                    uri,
+                    uris[0],
                     self._curve,
+                    also_at=tuple(uri.address for uri in uris[1:]),
                     on_notice=discovery.take_notice,
                     on_granted=connectivity.outposts_changed,
                 )
                 self._clients.append(await stack.enter_async_context(client))
             swarm = self._swarm = await self._learn_swarm(discovery)
-            check_options(swarm.statement, self._options)
+            if not self._options.observe:
+                check_options(swarm.statement, self._options)
             network = self._make_network(swarm, context, zap, connectivity)
             network.find_record = discovery.find_record
             await stack.enter_async_context(network)
             self._network = network
-            store = stack.enter_context(BlobStore(self._state_dir.path / SPOOL))
-            process = WorkerProcess(on_progress=self._note_progress)
-            self._process = await stack.enter_async_context(process)
-            worker = TaskWorker(process, self._opening(swarm), on_change=self._wake)
             async with asyncio.TaskGroup() as work:
                 chores = [
                     work.create_task(discovery.run(network.signed_record)),
                     work.create_task(connectivity.run(network)),
                     work.create_task(feed_watchdog(self._notifier, self._makes_progress)),
                 ]
+                try:
+                    if self._options.observe:
+                        await self._observe(swarm, network)
+                    else:
+                        await self._train(swarm, network)
+                finally:
+                    for chore in chores:
+                        chore.cancel()
+            await discovery.leave()
+
+    async def _train(self, swarm: Swarm, network: PeerNetwork) -> None:
+        """Train with the others until the rounds that were asked for are done."""
+        async with contextlib.AsyncExitStack() as stack:
+            store = stack.enter_context(BlobStore(self._state_dir.path / SPOOL))
+            process = WorkerProcess(on_progress=self._note_progress)
+            self._process = await stack.enter_async_context(process)
+            worker = TaskWorker(process, self._opening(swarm), on_change=self._wake)
+            async with asyncio.TaskGroup() as work:
                 opened = await worker.open()
                 check_opened(swarm.statement, opened)
                 training = self._start_training(swarm, network, store, worker, opened, work)
-                chores.append(work.create_task(worker.keep_alive(training.worker_restarted)))
+                keeper = work.create_task(worker.keep_alive(training.worker_restarted))
                 self._notifier.ready(f"{swarm.statement.name}: ready to train")
                 try:
                     await training.run()
@@ -275,9 +296,17 @@ class Peer:
                     # What comes in from now on has nobody to go to: its tasks are ending.
                     network.on_message = network.on_bulk = _ignore
                     network.on_peer_up = network.on_bulk_room = lambda peer: None
-                    for chore in chores:
-                        chore.cancel()
-            await discovery.leave()
+                    keeper.cancel()
+
+    async def _observe(self, swarm: Swarm, network: PeerNetwork) -> None:
+        """Only be connected, until told to stop; newer statements are gone by and passed on."""
+        observer = Observer(take_statement=self._take_statement, refusals=self._refusals)
+        network.on_message = observer.receive
+        network.on_peer_up = self._greet
+        for peer in network.live_peers():
+            self._greet(peer)
+        self._notifier.ready(f"{swarm.statement.name}: observing")
+        await self._stop.wait()
 
     async def _learn_swarm(self, discovery: Discovery) -> Swarm:
         """The newest statement that is stored here, else the rendezvous'."""
@@ -322,7 +351,7 @@ class Peer:
             admission=self._admission,
             own_proof=self._proof,
             name=self._options.name,
-            trains=True,
+            trains=not self._options.observe,
             clock=self._clock,
             refusals=self._refusals,
             context=context,
@@ -461,10 +490,10 @@ class Peer:
 
     def _greet(self, peer: PeerId) -> None:
         """A session with ``peer`` is open: say by which rules, and where this peer stands."""
-        running, network = self._running, self._network
-        if running is not None and network is not None and self._swarm is not None:
-            network.send(peer, encode(StatementOffer(statement=self._swarm.raw)))
-            running.training.greet(peer)
+        if self._network is not None and self._swarm is not None:
+            self._network.send(peer, encode(StatementOffer(statement=self._swarm.raw)))
+        if self._running is not None:
+            self._running.training.greet(peer)
 
     def _take_statement(self, peer: PeerId, raw: bytes) -> None:
         """``peer`` has a statement of the swarm: the highest version is gone by and passed on."""

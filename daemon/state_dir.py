@@ -35,6 +35,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     advertise: tuple[str, ...] = ()
     stun: tuple[str, ...] = ()
     map_port: bool = True
+    observe: bool = False
     data_dir: str = ""
     name: str = ""
     threads: int = 0

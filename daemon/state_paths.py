@@ -46,9 +46,10 @@ def swarm_directory(environ: Mapping[str, str], swarm_id: bytes) -> Path:
     return user_root(environ) / name
 
 
-def rendezvous_directory(environ: Mapping[str, str]) -> Path:
-    """Where a rendezvous keeps its state unless told otherwise."""
-    return service_directory(environ) or user_root(environ) / "rendezvous"
+def server_directory(environ: Mapping[str, str], role: str) -> Path:
+    """Where a server (``rendezvous``, ``relay``, ``serve``) keeps its state unless told
+    otherwise."""
+    return service_directory(environ) or user_root(environ) / role
 
 
 def known_directories(environ: Mapping[str, str]) -> list[Path]:

@@ -32,6 +32,8 @@ class Phase(enum.StrEnum):
     PAUSED = "paused"
     COMPLETE = "complete"
     """All rounds are done; the state stays here for others until told to stop."""
+    OBSERVING = "observing"
+    """Takes part in the swarm's connections, and in nothing else."""
     STOPPING = "stopping"
 
 

@@ -72,8 +72,22 @@ class SendSignal(Message, tag="signal"):
     sealed: bytes
 
 
+class Describe(Message, tag="describe"):
+    """Ask what the server is beside a rendezvous."""
+
+    request: int
+
+
 Request = (
-    Announce | Heartbeat | Leave | Lookup | Find | PublishStatement | FetchStatement | SendSignal
+    Announce
+    | Heartbeat
+    | Leave
+    | Lookup
+    | Find
+    | PublishStatement
+    | FetchStatement
+    | SendSignal
+    | Describe
 )
 
 
@@ -107,6 +121,17 @@ class Statement(Message, tag="statement"):
     statement: bytes
 
 
+class Description(Message, tag="description"):
+    """What there is at the server's host, under the server's own key: for whoever founds a
+    swarm."""
+
+    request: int
+    relays: bool
+    """Whether it is a relay too."""
+    other_ports: tuple[int, ...]
+    """On which it listens beside the one in its URI."""
+
+
 class Done(Message, tag="done"):
     """Done, nothing to tell."""
 
@@ -124,7 +149,7 @@ class Refused(Message, tag="refused"):
     retry_after_s: float
 
 
-Reply = Granted | Records | Statement | Done | Refused
+Reply = Granted | Records | Statement | Description | Done | Refused
 
 
 class Joined(Message, tag="joined"):

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from protocol.errors import ConfigError
@@ -82,3 +83,12 @@ class ServerUri:
 
     def __str__(self) -> str:
         return f"{SCHEME}{key_to_text(self.key)}@{self.address}"
+
+
+def by_server(uris: Iterable[ServerUri]) -> list[tuple[ServerUri, ...]]:
+    """The same URIs, those of one server together: a server is its key, and may have several
+    addresses."""
+    found: dict[bytes, tuple[ServerUri, ...]] = {}
+    for uri in uris:
+        found[uri.key] = (*found.get(uri.key, ()), uri)
+    return list(found.values())

@@ -7,7 +7,7 @@ they are, for their reader to verify.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from types import TracebackType
@@ -20,6 +20,8 @@ from protocol.identity import PeerId, public_key_of
 from protocol.peer_record import open_record
 from protocol.rendezvous_messages import (
     Announce,
+    Describe,
+    Description,
     Done,
     FetchStatement,
     Find,
@@ -74,6 +76,7 @@ class RendezvousClient:
         uri: ServerUri,
         curve: CurveKeys,
         *,
+        also_at: Sequence[HostPort] = (),
         on_notice: Callable[[Notice], None],
         on_state_change: Callable[[str], None] | None = None,
         on_granted: Callable[[], None] | None = None,
@@ -81,10 +84,12 @@ class RendezvousClient:
         random: Random | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
-        """``on_granted`` is told when the server granted a lease: what it says of itself and of
+        """``also_at``: further addresses of the same server, for networks that swallow the URI's.
+        ``on_granted`` is told when the server granted a lease: what it says of itself and of
         this peer may be new. ``clock``: this machine's own, uncorrected, or its offset would be
         measured away."""
         self._uri = uri
+        self._also_at = tuple(also_at)
         self._curve = curve
         self._on_notice = on_notice
         self._on_state_change = on_state_change
@@ -107,6 +112,7 @@ class RendezvousClient:
             self._context,
             self._uri,
             self._curve,
+            also_at=self._also_at,
             while_connected=self._keep_leases,
             on_state=self._report_state,
             on_notice=self._on_notice,
@@ -211,6 +217,10 @@ class RendezvousClient:
         when the server refuses.
         """
         _expect(Done, await self._link.ask(PublishStatement(request=0, statement=raw)))
+
+    async def describe(self) -> Description:
+        """What the server is beside a rendezvous; errors as :meth:`publish_statement`."""
+        return _expect(Description, await self._link.ask(Describe(request=0)))
 
     async def fetch_statement(self, swarm_id: bytes) -> bytes:
         """The stored statement of a swarm, unverified; errors as :meth:`publish_statement`."""

@@ -3,24 +3,23 @@
 import asyncio
 import contextlib
 import enum
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 
 import zmq
 
 from protocol.errors import TransportError
 from protocol.rendezvous_messages import Notice, Refused, Reply, Request
-from protocol.uri import ServerUri
+from protocol.uri import HostPort, ServerUri
 from rendezvous.backoff import FullJitterBackoff, bounded_wait_s
 from rendezvous.clock import Clock
 from rendezvous.link import RendezvousLink, Timeouts
-from transport.address import resolve
 from transport.curve import CurveKeys
+from transport.fastest_address import fastest_address
 
 RECONNECT_FIRST_S = 0.5
 RECONNECT_MOST_S = 8.0
 
-_MOST_ADDRESSES = 3
 _STABLE_AFTER_S = 5.0
 _RETRY_S = 0.1
 
@@ -46,6 +45,7 @@ class PersistentLink:
         uri: ServerUri,
         curve: CurveKeys,
         *,
+        also_at: Sequence[HostPort],
         while_connected: Callable[[RendezvousLink], Coroutine[None, None, None]],
         on_state: Callable[[], None],
         on_notice: Callable[[Notice], None],
@@ -55,6 +55,8 @@ class PersistentLink:
     ) -> None:
         self._context = context
         self._uri = uri
+        self._addresses = (uri.address, *also_at)
+        self._attempts = 0
         self._curve = curve
         self._while_connected = while_connected
         self._on_state = on_state
@@ -109,26 +111,22 @@ class PersistentLink:
             ) from error
 
     async def _connect(self, stack: contextlib.AsyncExitStack) -> RendezvousLink:
-        """A link, entered into ``stack``, to the first of the server's addresses that answers.
+        """A link, entered into ``stack``, to the server's address that answers first.
 
         The addresses are looked up each time: a name may point elsewhere by now.
         """
-        trouble = TransportError(f"{self._uri.address.host} has no address")
-        for address in (await resolve(self._uri.address))[:_MOST_ADDRESSES]:
-            link = RendezvousLink(
-                self._context,
-                address,
-                self._uri.key,
-                self._curve,
-                on_notice=self._on_notice,
-                clock=self._clock,
-                timeouts=self._timeouts,
-            )
-            try:
-                return await stack.enter_async_context(link)
-            except TransportError as error:
-                trouble = error
-        raise trouble
+        turn, self._attempts = self._attempts, self._attempts + 1
+        address = await fastest_address(self._addresses, turn=turn)
+        link = RendezvousLink(
+            self._context,
+            address,
+            self._uri.key,
+            self._curve,
+            on_notice=self._on_notice,
+            clock=self._clock,
+            timeouts=self._timeouts,
+        )
+        return await stack.enter_async_context(link)
 
     async def _use(self, link: RendezvousLink) -> None:
         """Return when ``link`` is lost."""

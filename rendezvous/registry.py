@@ -21,6 +21,8 @@ from protocol.rendezvous_messages import (
     MAX_FRAME_BYTES,
     MAX_LOOKUP,
     Announce,
+    Describe,
+    Description,
     Done,
     FetchStatement,
     Find,
@@ -65,11 +67,20 @@ class Registry:
     """One rendezvous. ``now`` is monotonic seconds, ``now_ms`` Unix milliseconds, throughout."""
 
     def __init__(
-        self, limits: RegistryLimits, random: Random, *, stun_ports: tuple[int, ...] = ()
+        self,
+        limits: RegistryLimits,
+        random: Random,
+        *,
+        stun_ports: tuple[int, ...] = (),
+        relays: bool = False,
+        other_ports: tuple[int, ...] = (),
     ) -> None:
-        """``stun_ports``: what peers are told of the STUN server beside this rendezvous."""
+        """``stun_ports``: what peers are told of the STUN server beside this rendezvous; ``relays``
+        and ``other_ports``: see :class:`Description`."""
         self._limits = limits
         self._stun_ports = stun_ports
+        self._relays = relays
+        self._other_ports = other_ports
         self._random = random
         self._leases = LeaseTable()
         self._history = RecordHistory()
@@ -178,6 +189,9 @@ class Registry:
                 return [self._fetch(sender, request)]
             case SendSignal():
                 return [self._signal(sender, request)]
+            case Describe():
+                reply = Description(request.request, self._relays, self._other_ports)
+                return [Send(sender.route, encode(reply))]
 
     def _announce(
         self, sender: Sender, prefix: str, request: Announce, now: float, now_ms: int

@@ -13,10 +13,12 @@ from protocol.uri import HostPort, ServerUri
 from rendezvous.clock import SystemClock
 from rendezvous.registry import Registry
 from rendezvous.registry_limits import RegistryLimits
-from rendezvous.service import ZAP_DOMAIN, RendezvousService
+from rendezvous.service import SOCKET_LIMITS, ZAP_DOMAIN, RendezvousService
 from rendezvous.store import SnapshotStore
 from rendezvous.stun_service import serving_stun
 from transport.server_directory import open_server_directory
+from transport.server_socket import ServerSocket
+from transport.socket_options import CurveServerRole
 from transport.zap import ZapAuthenticator
 
 SNAPSHOT_FILE = "snapshot"
@@ -51,17 +53,23 @@ async def serve_rendezvous(
         store = SnapshotStore(state_dir / SNAPSHOT_FILE)
         registry = Registry(limits or RegistryLimits(), Random(), stun_ports=stun_ports)
         context = stack.enter_context(zmq.Context())
-        service = RendezvousService(
-            context, directory.keys, listen, registry=registry, store=store, clock=clock
-        )
-        await service.load()
         zap = await stack.enter_async_context(ZapAuthenticator(context))
         zap.add_domain(ZAP_DOMAIN, _admit_everyone)
-        await stack.enter_async_context(service.socket)
-        uri = directory.publish(advertise or service.socket.address)
+        socket = ServerSocket(
+            context,
+            listen,
+            CurveServerRole(directory.keys, ZAP_DOMAIN),
+            SOCKET_LIMITS,
+            lambda *message: service.receive(*message),
+            on_gone=lambda route: service.connection_lost(route),
+        )
+        service = RendezvousService(socket, registry=registry, store=store, clock=clock)
+        await service.load()
+        await stack.enter_async_context(socket)
+        uri = directory.publish(advertise or socket.address)
         _log.info(
             "rendezvous listens on %s with %d peers and %d swarms from before: %s",
-            service.socket.address,
+            socket.address,
             registry.lease_count,
             registry.statement_count,
             uri,

@@ -9,11 +9,8 @@ import logging
 from collections import Counter, deque
 from collections.abc import Iterable
 
-import zmq
-
 from protocol.identity import key_to_text, short
 from protocol.rendezvous_messages import MAX_FRAME_BYTES
-from protocol.uri import HostPort
 from rendezvous.clock import Clock
 from rendezvous.directory import (
     Change,
@@ -25,9 +22,8 @@ from rendezvous.directory import (
 from rendezvous.effects import Disconnect, Effect, Forward, Keep, Send, Sender, SendWhenKept
 from rendezvous.registry import Registry
 from rendezvous.store import Store
-from transport.curve import CurveKeys
 from transport.server_socket import ServerSocket
-from transport.socket_options import CurveServerRole, SocketLimits
+from transport.socket_options import SocketLimits
 
 ZAP_DOMAIN = "rendezvous"
 SOCKET_LIMITS = SocketLimits(
@@ -45,31 +41,21 @@ _log = logging.getLogger(__name__)
 
 
 class RendezvousService:
-    """One rendezvous. ``socket`` is still to be entered by the owner, around :meth:`run`."""
+    """The rendezvous behind a socket that others may use too.
+
+    The socket's owner hands it the frames and the ends of connections that are the rendezvous', and
+    keeps the socket open around :meth:`run`.
+    """
 
     def __init__(
-        self,
-        context: "zmq.Context[zmq.Socket[bytes]]",
-        keys: CurveKeys,
-        listen: HostPort,
-        *,
-        registry: Registry,
-        store: Store,
-        clock: Clock,
+        self, socket: ServerSocket, *, registry: Registry, store: Store, clock: Clock
     ) -> None:
+        self._socket = socket
         self._registry = registry
         self._store = store
         self._clock = clock
         self._kept_number = 0
         self._waiting: deque[tuple[int, SendWhenKept]] = deque()
-        self.socket = ServerSocket(
-            context,
-            listen,
-            CurveServerRole(keys, ZAP_DOMAIN),
-            SOCKET_LIMITS,
-            self._on_message,
-            on_gone=registry.disconnected,
-        )
         self.errors = 0
         """Frames that showed a fault of this program; their traces are in the log."""
 
@@ -96,15 +82,16 @@ class RendezvousService:
         """Everything that was refused, dropped, cut or failed, by reason."""
         counts: Counter[str] = Counter(self._registry.refused)
         for counter in (
-            self.socket.statistics.dropped,
-            self.socket.statistics.cut_off,
-            self.socket.statistics.handshakes_failed,
+            self._socket.statistics.dropped,
+            self._socket.statistics.cut_off,
+            self._socket.statistics.handshakes_failed,
         ):
             counts.update(counter)
         counts["internal_error"] = self.errors
         return counts
 
-    def _on_message(self, route: bytes, curve_key: bytes, remote_ip: str, frame: bytes) -> None:
+    def receive(self, route: bytes, curve_key: bytes, remote_ip: str, frame: bytes) -> None:
+        """A frame came."""
         sender = Sender(route, curve_key, remote_ip)
         try:
             effects = self._registry.receive(
@@ -117,13 +104,17 @@ class RendezvousService:
             return
         self._act(effects)
 
+    def connection_lost(self, route: bytes) -> None:
+        """A connection ended."""
+        self._registry.disconnected(route)
+
     def _act(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             match effect:
                 case Send(route, frame):
-                    self.socket.send(route, frame)
+                    self._socket.send(route, frame)
                 case Forward(route, frame, sender, done, failed):
-                    self.socket.send(sender, done if self.socket.send(route, frame) else failed)
+                    self._socket.send(sender, done if self._socket.send(route, frame) else failed)
                 case Keep(change):
                     self._kept_number = self._store.keep(change)
                     _log_change(change)
@@ -131,12 +122,12 @@ class RendezvousService:
                     self._waiting.append((self._kept_number, effect))
                     self._answer_waiting(self._store.saved_number, True)
                 case Disconnect(route, reason):
-                    self.socket.disconnect(route, reason)
+                    self._socket.disconnect(route, reason)
 
     def _answer_waiting(self, number: int, kept: bool) -> None:
         while self._waiting and self._waiting[0][0] <= number:
             _, reply = self._waiting.popleft()
-            self.socket.send(reply.route, reply.frame if kept else reply.failed)
+            self._socket.send(reply.route, reply.frame if kept else reply.failed)
 
     async def _expire_leases(self) -> None:
         while True:

@@ -61,7 +61,22 @@ def add_commands(commands: "Commands") -> None:
         action="append",
         type=arguments.config(_uri),
         metavar="URI",
-        help="where peers find each other, as 'p2pd rendezvous' printed it; may be repeated",
+        help="where peers find each other, as 'p2pd serve' or 'p2pd rendezvous' printed it; may be"
+        " repeated",
+    )
+    parser.add_argument(
+        "--relay",
+        type=arguments.config(_uri),
+        action="append",
+        metavar="URI",
+        help="where peers meet that find no other path, as 'p2pd relay' printed it; may be repeated"
+        " (the relay of a 'p2pd serve' comes with its rendezvous)",
+    )
+    parser.add_argument(
+        "--no-relay",
+        dest="take_relays",
+        action="store_false",
+        help="do without the relay that comes with the rendezvous",
     )
     parser.add_argument(
         "--name",
@@ -175,6 +190,8 @@ def create_options(options: argparse.Namespace) -> "CreateOptions":
         task_file=task_file,
         name=options.name or (options.task if task_file is None else task_file.stem),
         rendezvous=tuple(options.rendezvous),
+        relays=tuple(options.relay or ()),
+        take_relays=options.take_relays,
         state_dir=options.state_dir,
         data_dir=options.data_dir,
         seed=options.seed,

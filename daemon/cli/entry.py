@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from daemon.cli import control, create, demo, join, rendezvous, status, task
+from daemon.cli import control, create, demo, join, relay, rendezvous, serve, status, task
 from daemon.cli.arguments import help_format
 from daemon.printable import printable
 from daemon.version import VERSION
@@ -18,7 +18,7 @@ that ever sees the model.
 
 EPILOG = """\
 to start a swarm:
-  p2pd rendezvous --listen 0.0.0.0:5555            where peers find each other; prints its URI
+  p2pd serve --listen 0.0.0.0:5555                 where peers find each other; prints its URI
   p2pd create --task digits --rendezvous URI       prints an invite link
   p2pd join LINK                                   trains until told to stop
   p2pd status                                      how it goes
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"p2pd {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (demo, rendezvous, create, join, status, control, task):
+    for group in (demo, serve, rendezvous, relay, create, join, status, control, task):
         group.add_commands(commands)
     return parser
 

@@ -35,6 +35,7 @@ EXAMPLES = """\
   p2pd join - < link.txt
   p2pd join                                    go on where this peer left off
   p2pd join link.txt --shard 1/4 --state-dir ~/peer-2     a second peer on this machine
+  p2pd join link.txt --observe                 connect, but do not train
   p2pd join link.txt --listen 0.0.0.0:6000 --advertise 203.0.113.5:6000
 """
 
@@ -93,6 +94,13 @@ def add_commands(commands: "Commands") -> None:
         action=argparse.BooleanOptionalAction,
         default=None,
         help="ask the router (PCP, NAT-PMP, UPnP) to let other peers connect (default: ask)",
+    )
+    parser.add_argument(
+        "--observe",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="take part in the swarm's connections without training: to watch, to measure, to check"
+        " a network; needs no torch",
     )
     arguments.add_data_dir(parser)
     arguments.add_state_dir(
@@ -176,6 +184,7 @@ def join_options(options: argparse.Namespace) -> "JoinOptions":
         advertise=tuple(HostPort.parse(address) for address in membership.advertise),
         stun=tuple(HostPort.parse(address) for address in membership.stun),
         map_port=membership.map_port,
+        observe=membership.observe,
         data_dir=Path(membership.data_dir) if membership.data_dir else None,
         rounds=options.rounds,
         name=membership.name,
@@ -218,6 +227,7 @@ def _merge(
         "advertise": options.advertise and tuple(options.advertise),
         "stun": options.stun and tuple(options.stun),
         "map_port": options.map_port,
+        "observe": options.observe,
         "data_dir": options.data_dir and str(options.data_dir),
         "name": options.name,
         "threads": options.threads,

@@ -132,5 +132,5 @@ def test_default_place_follows_the_environment() -> None:
     assert state_paths.swarm_directory(relative, swarm) == state_paths.swarm_directory(home, swarm)
     service = {**xdg, "STATE_DIRECTORY": "/var/lib/private/p2pd/mine"}
     assert state_paths.swarm_directory(service, swarm) == Path("/var/lib/private/p2pd/mine")
-    assert state_paths.rendezvous_directory(service) == Path("/var/lib/private/p2pd/mine")
-    assert state_paths.rendezvous_directory(xdg) == Path("/state/p2pd/rendezvous")
+    assert state_paths.server_directory(service, "rendezvous") == Path("/var/lib/private/p2pd/mine")
+    assert state_paths.server_directory(xdg, "rendezvous") == Path("/state/p2pd/rendezvous")

@@ -11,6 +11,8 @@ from protocol.codec import decode, encode
 from protocol.errors import RemoteProtocolError
 from protocol.rendezvous_messages import (
     Announce,
+    Describe,
+    Description,
     Done,
     FetchStatement,
     Find,
@@ -48,6 +50,7 @@ MESSAGES: dict[str, Request | FromServer] = {
     "publish": PublishStatement(request=6, statement=b"statement"),
     "fetch": FetchStatement(request=7, swarm=SWARM),
     "signal": SendSignal(request=8, swarm=SWARM, to=PEER, sealed=b"sealed"),
+    "describe": Describe(request=9),
     "granted": Granted(
         request=1,
         lease_s=150.0,
@@ -59,6 +62,7 @@ MESSAGES: dict[str, Request | FromServer] = {
     "records": Records(request=4, records=(b"one", b"two"), total=70_000),
     "no records": Records(request=4, records=(), total=0),
     "statement": Statement(request=7, statement=b"statement"),
+    "description": Description(request=9, relays=True, other_ports=(443,)),
     "done": Done(request=6),
     "refused": Refused(request=1, code="retry_after", text="too many requests", retry_after_s=2.5),
     "joined": Joined(record=b"record"),
