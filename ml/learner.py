@@ -2,7 +2,9 @@
 
 One thread asks (:meth:`Learner.apply` and so on, one after the other), another one trains
 (:meth:`Learner.train`). The model belongs to whoever holds its lock; a new state ends a training
-that runs, since its base is gone. A request that fails leaves the state as it was.
+that was asked for, since its base is gone. With overlap another model is trained than evaluated, so
+that a training that has begun ahead goes on meanwhile. A request that fails leaves the state as it
+was.
 """
 
 import contextlib
@@ -17,6 +19,7 @@ from ml.averaging import Average
 from ml.checkpoint import CheckpointStore
 from ml.contributor import Contributor
 from ml.export import export_state
+from ml.local_training import LocalTraining
 from ml.manifest import manifest_of
 from ml.next_state import Piece, fill_mixed_state, fill_next_state
 from ml.own_updates import OwnUpdates, UpdateKey, delete_left_overs
@@ -77,17 +80,24 @@ class Learner:
         self._model_lock = threading.Lock()
         self._control = TrainingControl()
         self._state, initial_root = self._first_state()
+        self._model.to(device)
+        trained = (
+            self._task.make_model(choice.seed).to(device) if self._rules.overlap else self._model
+        )
         self._contributor = Contributor(
-            task=self._task,
-            samples=samples,
-            choice=choice,
+            training=LocalTraining(
+                model=trained,
+                task=self._task,
+                samples=samples,
+                choice=choice,
+                rules=self._rules,
+                clock=clock,
+            ),
             rules=self._rules,
             manifest=self._manifest,
             state_dir=directory,
             round_number=self._state.round,
-            clock=clock,
         )
-        self._model.to(device)
         self._probe_task()
         if self._state.round:
             self._evaluate(self._state)
@@ -130,9 +140,7 @@ class Learner:
         with self._model_lock:
             control.should_finish()
             base = self._base_of(request.round)
-            blobs, result = self._contributor.contribute(
-                self._model, base, request.parts, control, on_step
-            )
+            blobs, result = self._contributor.contribute(base, request.parts, control, on_step)
         return Trained(
             request=request.request,
             round=request.round,
@@ -226,10 +234,12 @@ class Learner:
     def load_state(self, request: LoadState) -> StateReady:
         """Take over a state. Raises :class:`VerificationError` when it is not sound."""
         state = self._checkpoints.save_copy(request.round, Path(request.path), request.root)
-        nothing: frozenset[str] = frozenset()
-        return self._adopt(
-            state, request.request, lambda: self._contributor.settle(state.round, nothing)
-        )
+
+        def settle() -> None:
+            self._contributor.settle(state.round, frozenset())
+            self._contributor.begin_anew()
+
+        return self._adopt(state, request.request, settle)
 
     def export(self, request: Export) -> Exported:
         """Write the current model for others to use. Raises :class:`ConfigError`."""

@@ -24,6 +24,10 @@ class RoundRules:
     """In gossip, where parameters travel; None where pseudo-gradients do."""
     encoding: Encoding
     outer: OuterOptimizer
+    overlap: bool
+    """Whether the next round's training begins before this round's average is there."""
+    rounds: int
+    """After how many there is no next one; 0: never."""
 
 
 def parse_rules(settings: RoundSettings) -> RoundRules:
@@ -34,6 +38,8 @@ def parse_rules(settings: RoundSettings) -> RoundRules:
         mixing=parse_mixing(settings.aggregation) if settings.exchange == "gossip" else None,
         encoding=parse_encoding(settings.compression),
         outer=OuterOptimizer(settings.outer_learning_rate, settings.outer_momentum),
+        overlap=settings.overlap,
+        rounds=settings.rounds,
     )
     if isinstance(rules.encoding, TopKEncoding) and isinstance(
         rules.aggregation, Median | TrimmedMean
@@ -84,6 +90,11 @@ def _check_gossip(rules: RoundRules) -> None:
     if isinstance(rules.encoding, TopKEncoding):
         raise ConfigError(
             "compression topk does not go with gossip, where parameters travel: take int8"
+        )
+    if rules.overlap:
+        raise ConfigError(
+            "overlap does not go with gossip, where the average itself is trained on: take mesh or"
+            " allreduce"
         )
     if (rules.outer.learning_rate, rules.outer.momentum) != (1, 0):
         raise ConfigError(

@@ -1,5 +1,6 @@
 """What a peer contributes to a round: how far its training moved away from the round's base."""
 
+import numpy as np
 import torch
 
 from ml.encoding import Floats, within_magnitude
@@ -29,8 +30,23 @@ def pseudo_gradient(
     the base on loading is not part of the update. Raises :class:`WorkerError` when the training
     left numbers that cannot be used.
     """
-    begin = torch.from_numpy(base.read(spec, start, stop)).to(trained.dtype).to(torch.float32)
-    difference: Floats = begin.numpy() - model_block(trained, start, stop)
-    if not within_magnitude(difference):
+    began_from = torch.from_numpy(base.read(spec, start, stop)).to(trained.dtype)
+    return _way(spec, _floats(began_from, 0, stop - start), _floats(trained, start, stop))
+
+
+def difference(
+    spec: TensorSpec, began_from: torch.Tensor, trained: torch.Tensor, start: int, stop: int
+) -> Floats:
+    """The same for a training that began elsewhere than at the base."""
+    return _way(spec, _floats(began_from, start, stop), _floats(trained, start, stop))
+
+
+def _way(spec: TensorSpec, began_from: Floats, trained: Floats) -> Floats:
+    way = began_from - trained
+    if not within_magnitude(way):
         raise WorkerError(f"training diverged: NaN, infinity or huge numbers in {spec.name}")
-    return difference
+    return way
+
+
+def _floats(tensor: torch.Tensor, start: int, stop: int) -> Floats:
+    return model_block(tensor, start, stop).astype(np.float32, copy=False)

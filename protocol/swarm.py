@@ -50,6 +50,8 @@ class RoundSettings(Message):
     partition: str = "iid"
     """How the data is cut into shards (ml/shards.py): of all peers alike, so that shards are
     disjoint."""
+    overlap: bool = False
+    """Whether a peer begins the next round's steps before this round's average is there."""
     outer_learning_rate: float = 1.0
     outer_momentum: float = 0.0
     rounds: int = UNLIMITED

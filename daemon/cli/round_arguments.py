@@ -11,7 +11,7 @@ from daemon.cli import arguments
 MAX_COUNT = 1_000_000_000
 MAX_SECONDS = 30 * 86400.0
 
-_FIELDS = ("exchange", "topology", "aggregation", "compression", "partition")
+_FIELDS = ("exchange", "topology", "aggregation", "compression", "partition", "overlap")
 _OUTER_FIELDS = ("outer_learning_rate", "outer_momentum")
 
 
@@ -74,6 +74,14 @@ def add_exchange(parser: "argparse._ArgumentGroup") -> None:
         help="how the data is cut into shards: iid (default, all alike), dirichlet:0.3 (classes in"
         " uneven proportions, the smaller the number the more so), labels:2 (two classes each) or"
         " quantity:0.5 (uneven sizes)",
+    )
+    parser.add_argument(
+        "--overlap",
+        action="store_const",
+        const=True,
+        help="begin the next round's training while this round's updates are still arriving, not"
+        " from their average but from the peer's own model: rounds become shorter where the network"
+        " is slow, and learn a little less each (not for gossip)",
     )
 
 

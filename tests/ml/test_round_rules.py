@@ -37,6 +37,7 @@ def test_aggregation_of_gossip_is_its_way_to_mix() -> None:
         ({"aggregation": "median", "compression": "topk"}, "median does not go with compression"),
         ({"exchange": "gossip", "aggregation": "krum:1"}, "krum:1' does not go with gossip"),
         ({"exchange": "gossip", "outer_momentum": 0.9}, "optimizer does not go with gossip"),
+        ({"exchange": "gossip", "overlap": True}, "overlap does not go with gossip"),
         ({"exchange": "gossip", "outer_learning_rate": 0.7}, "optimizer does not go with gossip"),
         ({"aggregation": "krum"}, "aggregation 'krum': write mean"),
         ({"local_unit": "weeks"}, "local unit 'weeks'"),
