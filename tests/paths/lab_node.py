@@ -6,6 +6,9 @@
 
     wait NUMBER KIND SECONDS     until that peer is reached over a path of that kind ("-": any)
     lose NUMBER KIND SECONDS     until it is not any more
+    explain NUMBER TEXT SECONDS  until the reason for its path has this in it
+    show TEXT SECONDS            until the status has this in it
+    hear TEXT SECONDS            until such a message came
     send NUMBER TEXT             a message
     status                       links, messages received, addresses, own NAT, what was refused
     quit
@@ -18,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -65,11 +69,11 @@ class LabNode:
         network.on_peer_up = self._greet
         network.on_peer_down = lambda peer_id, reason: self._note(f"down {peer_id}: {reason}")
 
-    async def until(self, condition: Callable[[], bool], seconds: float) -> dict[str, Any]:
-        """What a command that waits is answered."""
+    async def until(self, condition: Callable[[], bool], seconds: str) -> dict[str, Any]:
+        """Wait until it holds; what the command is answered."""
         began_at = time.monotonic()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(float(seconds)):
                 while not condition():  # noqa: ASYNC110 — there is no event for it.
                     await asyncio.sleep(0.005)
         except TimeoutError:
@@ -77,11 +81,28 @@ class LabNode:
         now = time.monotonic()
         return {"found": True, "took_s": now - began_at, "after_s": now - self._started_at}
 
-    def has(self, peer_id: PeerId, kind: str) -> bool:
+    def has(self, number: str, kind: str) -> bool:
         return any(
-            link.peer_id == peer_id and link.is_live and kind in ("-", link.kind.value)
+            link.peer_id == Keys(int(number)).peer_id
+            and link.is_live
+            and kind in ("-", link.kind.value)
             for link in self.network.links()
         )
+
+    def lacks(self, number: str, kind: str) -> bool:
+        return not self.has(number, kind)
+
+    def explains(self, number: str, text: str) -> bool:
+        return any(
+            link.peer_id == Keys(int(number)).peer_id and text in link.reason
+            for link in self.network.links()
+        )
+
+    def heard(self, text: str) -> bool:
+        return text in self._received
+
+    def shows(self, text: str) -> bool:
+        return text in json.dumps(self.status())
 
     def status(self) -> dict[str, Any]:
         return {
@@ -192,11 +213,15 @@ async def obey(node: LabNode) -> None:
     while line := (await reader.readline()).decode().split(maxsplit=3):
         match line:
             case ["wait", other, kind, seconds]:
-                peer_id = Keys(int(other)).peer_id
-                say(**await node.until(lambda: node.has(peer_id, kind), float(seconds)))
+                say(**await node.until(partial(node.has, other, kind), seconds))
             case ["lose", other, kind, seconds]:
-                peer_id = Keys(int(other)).peer_id
-                say(**await node.until(lambda: not node.has(peer_id, kind), float(seconds)))
+                say(**await node.until(partial(node.lacks, other, kind), seconds))
+            case ["explain", other, text, seconds]:
+                say(**await node.until(partial(node.explains, other, text), seconds))
+            case ["hear", text, seconds]:
+                say(**await node.until(partial(node.heard, text), seconds))
+            case ["show", text, seconds]:
+                say(**await node.until(partial(node.shows, text), seconds))
             case ["send", other, text]:
                 say(sent=node.network.send(Keys(int(other)).peer_id, text.encode()))
             case ["status"]:

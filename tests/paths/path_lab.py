@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from protocol.uri import HostPort
 from tests.natlab.lab import Host, NatLab, PublicHost
 from tests.natlab.lab_process import LabProcess
 
@@ -79,7 +80,7 @@ class PathLab:
                 "-c",
                 SERVER,
                 what,
-                f"{host.address}:{port}",
+                str(HostPort(host.address, port)),
                 str(self._state_dir / name),
             ],
         )
@@ -111,6 +112,25 @@ class PathLab:
             "advertise": list(advertise),
         }
         argv = [sys.executable, "-m", "tests.paths.lab_peer", str(number), json.dumps(options)]
+        return PeerAtSite(self._popen(host, argv))
+
+    def node(
+        self,
+        host: Host | PublicHost,
+        number: int,
+        *,
+        kinds: Sequence[str] | None = None,
+        listen: str = "[::]:0",
+    ) -> PeerAtSite:
+        """A lab_node process: all that a daemon does for its connections; None: all kinds."""
+        options: dict[str, object] = {
+            "rendezvous": [self.rendezvous],
+            "relays": self.relays,
+            "listen": listen,
+        }
+        if kinds is not None:
+            options["kinds"] = list(kinds)
+        argv = [sys.executable, "-m", "tests.paths.lab_node", str(number), json.dumps(options)]
         return PeerAtSite(self._popen(host, argv))
 
     def _popen(self, host: Host | PublicHost, argv: list[str]) -> LabProcess:
