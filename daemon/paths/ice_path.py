@@ -98,6 +98,7 @@ class IcePath:
         if not self._is_closed:
             self._is_closed = True
             self.failure = reason
+            self._link.finish()
             self._flush_soon()
             self._loop.call_later(CLOSE_GRACE_S, self._ended.set)
 
@@ -144,6 +145,8 @@ class IcePath:
         for frame in frames:
             if not self._is_closed:
                 self._owner.path_received(self, frame)
+        if self._link.is_finished:
+            self.give_up("the other side ended it")
 
     def _arm(self) -> None:
         if self._timer is not None:

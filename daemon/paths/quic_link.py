@@ -61,10 +61,16 @@ class QuicLink:
         self._own_stream: int | None = None
         self._incoming = bytearray()
         self._refused_a_frame = False
+        self._is_finished = False
         self._end_reason: str | None = None
         if role is Role.INITIATOR:
             self._quic = QuicConnection(configuration=self._client_configuration())
             self._quic.connect(_SOMEWHERE, now)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the other side has said that nothing follows."""
+        return self._is_finished
 
     @property
     def end_reason(self) -> str | None:
@@ -93,11 +99,8 @@ class QuicLink:
         if self._quic.get_send_buffer_size() >= MAX_PENDING_BYTES:
             self._refused_a_frame = True
             return False
-        if self._own_stream is None:
-            self._own_stream = self._quic.get_next_available_stream_id(is_unidirectional=True)
-        self._quic.send_stream_data(
-            self._own_stream, len(frame).to_bytes(_LENGTH_BYTES, "big") + frame
-        )
+        framed = len(frame).to_bytes(_LENGTH_BYTES, "big") + frame
+        self._quic.send_stream_data(self._stream(self._quic), framed)
         return True
 
     def datagrams_to_send(self, now: float) -> list[bytes]:
@@ -131,14 +134,24 @@ class QuicLink:
         except P2PDError as error:
             raise self._failed(error) from None
 
+    def finish(self) -> None:
+        """Say that nothing follows; what was sent before still arrives."""
+        if self._quic is not None and self.is_open and self._end_reason is None:
+            self._quic.send_stream_data(self._stream(self._quic), b"", end_stream=True)
+
     def close(self, reason: str) -> None:
-        """Tell the other side, with the next datagrams; what still waits is lost."""
+        """End it at once; what still waits is lost."""
         if self._end_reason is None:
             self._end_reason = reason
             if self._quic is not None:
                 self._quic.close(reason_phrase=reason[:64])
 
     # Inside
+
+    def _stream(self, quic: QuicConnection) -> int:
+        if self._own_stream is None:
+            self._own_stream = quic.get_next_available_stream_id(is_unidirectional=True)
+        return self._own_stream
 
     def _take_events(self, quic: QuicConnection) -> list[bytes]:
         frames: list[bytes] = []
@@ -148,13 +161,14 @@ class QuicLink:
                 case HandshakeCompleted():
                     self._handshake_completed(quic)
                 case StreamDataReceived(data=data, stream_id=stream, end_stream=ended):
-                    if stream != self._their_stream or ended:
+                    if stream != self._their_stream:
                         raise RemoteProtocolError(f"data on stream {stream}")
                     self._incoming += data
                     self._cut(frames)
+                    self._is_finished = self._is_finished or ended
                 case StreamReset(stream_id=stream):
                     raise RemoteProtocolError(f"stream {stream} was reset")
-                case ConnectionTerminated(reason_phrase=reason):
+                case ConnectionTerminated(reason_phrase=reason) if self._end_reason is None:
                     raise TransportError(reason or "the other side ended the connection")
         return frames
 

@@ -42,7 +42,9 @@ def settings(name: str) -> dict[str, list[str]]:
 
 
 def test_there_is_a_unit_for_each_role() -> None:
-    assert {"p2pd@.service", "p2pd-rendezvous.service"} <= set(UNIT_NAMES)
+    assert {f"p2pd{role}.service" for role in ("@", "-rendezvous", "-relay", "-serve")} <= set(
+        UNIT_NAMES
+    )
 
 
 @pytest.mark.systemd
@@ -99,7 +101,9 @@ def test_its_command_is_one_that_p2pd_knows(name: str) -> None:
     binary, *arguments = command.split()
     assert binary == INSTALLED
     # What systemd puts in from the environment, as the unit's own defaults have it.
-    values = {"${CREDENTIALS_DIRECTORY}/link": "link", "${P2PD_RENDEZVOUS_LISTEN}": "0.0.0.0:5555"}
+    defaults = [text.split("=", 1) for text in settings(name).get("Environment", [])]
+    values = {"${CREDENTIALS_DIRECTORY}/link": "link"}
+    values |= {f"${{{variable}}}": value for variable, value in defaults}
     expanded = [
         values.get(word, word) for word in arguments if not re.fullmatch(r"\$\w+_ARGS", word)
     ]
