@@ -10,6 +10,7 @@ from daemon.link_status import LinkStatus, path_reason
 from daemon.paths.path import PathWish
 from daemon.paths.path_end import PathEnd
 from daemon.paths.path_score import score
+from daemon.paths.rate_trial import RateTrial
 from daemon.session import (
     ActivePathChanged,
     BulkRoom,
@@ -64,6 +65,8 @@ class PeerLink:
         self.wish = PathWish(record)
         self._own_id = own_id
         self._limits = limits
+        self._queue_bytes = limits.bulk_queue_bytes
+        self._trial = RateTrial()
         self._clock = clock
         self._observer = observer
         self._ends: dict[int, PathEnd] = {}
@@ -205,6 +208,7 @@ class PeerLink:
 
     def set_bulk_limits(self, *, window_bytes: int, queue_bytes: int) -> None:
         """See :meth:`Session.set_bulk_limits`."""
+        self._queue_bytes = queue_bytes
         self._session.set_bulk_limits(window_bytes=window_bytes, queue_bytes=queue_bytes)
 
     def flush(self) -> None:
@@ -255,6 +259,7 @@ class PeerLink:
                     self._forget(end)
                     end.close(CloseCode.PATH, reason)
             case ActivePathChanged(path_id=path_id):
+                self._paths_changed()
                 self._log_path(None if path_id is None else self._ends.get(path_id))
             case SessionReset():
                 _log.info("peer %s restarted: a new session", short(self.peer_id))
@@ -285,11 +290,34 @@ class PeerLink:
         return True
 
     def _paths_changed(self) -> None:
-        self.wish.paths = frozenset(end.path for end in self._ends.values())
+        # All silent is as good as none: what looks for paths does not wait until they are given up.
+        is_reached = self._session.active_path is not None
+        self.wish.paths = frozenset(end.path for end in self._ends.values() if is_reached)
         self.wish.notify()
 
     def _score(self, end: PathEnd) -> float:
-        return score(end.path, own_id=self._own_id, peer_id=self.peer_id)
+        return score(
+            end.path,
+            own_id=self._own_id,
+            peer_id=self.peer_id,
+            prefers_relay=self._trial.prefers_relay,
+        )
+
+    def _weigh_paths(self, now: float) -> None:
+        """Prefer what carries more, as far as that shows."""
+        active = self._session.active_path
+        end = None if active is None else self._ends.get(active)
+        preferred = self._trial.prefers_relay
+        self._trial.note(
+            None if end is None else end.path.kind,
+            0 if end is None else end.bytes_sent,
+            is_busy=2 * self._session.room_bytes(Stream.BULK) < self._queue_bytes,
+            available={end.path.kind for end in self._ends.values()},
+            now=now,
+        )
+        if self._trial.prefers_relay is not preferred:
+            for end in list(self._ends.values()):
+                self._session.score_path(end.number, self._score(end), now)
 
     def _close_spare_paths(self, kind: PathKind) -> None:
         """Of each kind keep the best; of the others each side closes those that it opened."""
@@ -325,5 +353,7 @@ class PeerLink:
 
     def _time_is_up(self) -> None:
         self._timer = None
-        self._session.handle_timer(self._clock.monotonic())
+        now = self._clock.monotonic()
+        self._session.handle_timer(now)
+        self._weigh_paths(now)
         self.flush()

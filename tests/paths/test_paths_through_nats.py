@@ -12,8 +12,6 @@ from tests.paths.path_lab import PathLab, PeerAtSite, path_lab
 
 pytestmark = natlab_marks
 
-FIRST_MESSAGE_S = 2.0
-
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[PathLab]:
@@ -48,8 +46,8 @@ def test_ice_finds_the_way_where_theory_has_one(
     one, other = two_sites(lab, left, right, "ice")
     assert one.ask("wait", 1, "ice", 20)["found"]
     assert other.ask("wait", 0, "ice", 20)["found"]
-    one.ask("bulk", 1, 20)
-    finish_transfer(other, 20)
+    one.ask("bulk", 1, 5)
+    finish_transfer(other, 5)
 
 
 def test_relay_carries_what_nothing_else_does_and_says_why(lab: PathLab) -> None:
@@ -59,8 +57,8 @@ def test_relay_carries_what_nothing_else_does_and_says_why(lab: PathLab) -> None
     one, other = two_sites(lab, NatKind.UDP_BLOCKED, NatKind.SYMMETRIC, "ice")
     assert one.ask("wait", 1, "relay", 20)["found"]
     assert other.ask("wait", 0, "relay", 20)["found"]
-    one.ask("bulk", 1, 20)
-    finish_transfer(other, 20)
+    one.ask("bulk", 1, 5)
+    finish_transfer(other, 5)
     assert one.ask("wait", 1, "relay", 5)["found"]
 
 
@@ -69,12 +67,12 @@ def test_transfer_moves_from_the_relay_to_ice_and_stays_whole(lab: PathLab) -> N
     lab.serve("rendezvous", server, 5555)
     lab.serve("relay", server, 5600)
     one, other = two_sites(lab, NatKind.PORT_RESTRICTED, NatKind.PORT_RESTRICTED, "ice")
-    lab.lab.set_rate(server, "80mbit")  # So that the relay is not through before.
+    lab.lab.set_rate(server, "40mbit")  # So that the relay is not through before.
     assert one.ask("wait", 1, "relay", 20)["found"]
-    one.ask("bulk", 1, 100)
+    one.ask("bulk", 1, 40)
     assert one.ask("wait", 1, "ice", 20)["found"]
-    assert other.ask("status")["received"] < 100
-    finish_transfer(other, 100)
+    assert other.ask("status")["received"] < 40
+    finish_transfer(other, 40)
     assert [text.split()[0] for text in other.ask("status")["log"]] == ["up"]
 
 
