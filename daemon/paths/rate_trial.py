@@ -37,6 +37,8 @@ class RateTrial:
         self._kind: PathKind | None = None
         self._span_from = 0.0
         self._span_bytes = 0
+        self._switched_at = 0.0
+        self._switch_bytes = 0
 
     def note(
         self,
@@ -52,8 +54,11 @@ class RateTrial:
         if PathKind.RELAY not in available or any(better in available for better in BETTER):
             self._stop_trial(now)
             self.prefers_relay = False
+        drained_rate = self._drained_rate(kind, sent_bytes, is_busy=is_busy, now=now)
         rate = self._rate(kind, sent_bytes, is_busy=is_busy, now=now)
-        if not is_busy:
+        if drained_rate is not None:
+            self._judge_relay(drained_rate, now)
+        elif not is_busy:
             self._stop_trial(now)
         elif rate is not None and kind is PathKind.ICE:
             self._judge_ice(rate, available, now)
@@ -65,6 +70,8 @@ class RateTrial:
     ) -> float | None:
         if kind is not self._kind or not is_busy:
             settle_s = SETTLE_S if kind is not self._kind else 0.0
+            if kind is not self._kind:
+                self._switched_at, self._switch_bytes = now, sent_bytes
             self._kind, self._span_from, self._span_bytes = kind, now + settle_s, sent_bytes
             return None
         if now <= self._span_from:
@@ -75,6 +82,16 @@ class RateTrial:
         rate = (sent_bytes - self._span_bytes) / (now - self._span_from)
         self._span_from, self._span_bytes = now, sent_bytes
         return rate
+
+    def _drained_rate(
+        self, kind: PathKind | None, sent_bytes: int, *, is_busy: bool, now: float
+    ) -> float | None:
+        """The relay's, when all that waited was gone before its trial was over."""
+        if is_busy or self._rate_to_beat is None or kind is not PathKind.RELAY:
+            return None
+        if self._kind is not PathKind.RELAY:
+            return None  # It was drained before anything was seen of the relay.
+        return (sent_bytes - self._switch_bytes) / max(SETTLE_S, now - self._switched_at)
 
     def _judge_ice(self, rate: float, available: Collection[PathKind], now: float) -> None:
         if rate < SLOW_BYTES_S and PathKind.RELAY in available and now >= self._next_trial_at:

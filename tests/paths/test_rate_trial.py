@@ -66,6 +66,15 @@ def test_peer_with_little_to_send_tries_nothing() -> None:
     assert peer.run(1000) is ICE
 
 
+def test_relay_that_sends_all_there_is_before_its_trial_is_over_is_kept() -> None:
+    peer = Peer(ice=0.4 * MB, relay=19 * MB)
+    while not peer.trial.prefers_relay:
+        peer.run(1)
+    peer.run(2)
+    peer.is_busy = False
+    assert peer.run(30) is RELAY
+
+
 def test_ice_path_that_recovers_is_taken_again() -> None:
     peer = Peer(ice=0.4 * MB, relay=3 * MB)
     assert peer.run(10) is RELAY
