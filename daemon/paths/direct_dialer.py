@@ -82,6 +82,7 @@ class DirectDialer:
 
     async def _attempt(self, group: asyncio.TaskGroup) -> None:
         """Try all addresses, and note what is wrong with those that are not the peer."""
+        record = self._wish.record
         addresses = await self._addresses()
         if not addresses:
             self._wish.failures.setdefault(
@@ -96,9 +97,12 @@ class DirectDialer:
                     tried.append(path)
                     group.create_task(self._hold(path))
                     await self._wish.until_or_after(STAGGER_S, lambda: self._is_settled(tried[-1:]))
-                    if self._has_path():
+                    if self._has_path() or self._wish.record is not record:
                         break
-                await self._wish.until(lambda: self._is_settled(tried))
+                # Not for those of an old record, once there is a new one.
+                await self._wish.until(
+                    lambda: self._is_settled(tried) or self._wish.record is not record
+                )
         except TimeoutError:
             pass  # Those that are still trying say so below.
         reasons = [

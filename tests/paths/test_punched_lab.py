@@ -2,7 +2,7 @@
 find each other by. No relay and no ICE, so that nothing else can bring them together.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,11 +140,34 @@ def test_full_cone_nats_let_the_mapping_of_the_listening_port_be_dialled(lab: Pa
     assert pair.low.ask("status")["addresses"][0].startswith(f"{public}:")
 
 
-def test_paths_are_found_again_after_both_nats_rebooted(lab: PathLab) -> None:
+@pytest.mark.parametrize("changed", [1, 2])
+@pytest.mark.parametrize("change", [Site.reboot_nat, Site.change_address])
+def test_path_is_found_again_after_a_nat_rebooted_or_got_another_address(
+    lab: PathLab, change: Callable[[Site], None], changed: int
+) -> None:
     sites = [lab.lab.add_site(name, NatKind.PORT_RESTRICTED) for name in ("one", "two")]
     pair = punching(lab, *sites)
     pair.wait_for("punched", 10)
-    for site in sites:
-        site.reboot_nat()
-    assert pair.low.ask("lose", HIGH, "punched", 15)["found"]
-    pair.wait_for("punched", 25)
+    for site in sites[:changed]:
+        change(site)
+    lost = pair.low.ask("lose", HIGH, "punched", 12)
+    assert lost["found"], "a path that is dead is taken for alive"
+    pair.wait_for("punched", 18)  # 30 s in all
+
+
+def test_path_is_found_again_after_the_machine_got_another_address(lab: PathLab) -> None:
+    one = lab.lab.add_site("one", NatKind.PORT_RESTRICTED, hosts=1)
+    two = lab.lab.add_site("two", NatKind.MASQUERADE)
+    pair = punching(lab, one, two)
+    pair.wait_for("punched", 10)
+    device = "eth0"
+    old = one.host.address
+    new = old.rsplit(".", 1)[0] + ".99"
+    one.host.namespace.ip(
+        f"addr del {old}/24 dev {device}",
+        f"addr add {new}/24 dev {device}",
+        f"route replace default via {old.rsplit('.', 1)[0]}.1",
+    )
+    assert pair.low.ask("lose", HIGH, "punched", 12)["found"]
+    pair.wait_for("punched", 18)
+    assert any(new in address for address in pair.low.ask("status")["addresses"])
