@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ from transport.zap import ZapAuthenticator
 
 CERTIFICATE_FILE = "certificates"
 SPOOL = "incoming"
+LONGEST_STOP_S = 20.0
 STUCK_S = 300.0
 """A worker that trains and makes no step for so long is stuck: systemd may restart all of it."""
 
@@ -110,6 +112,10 @@ class Peer:
 
     def request_stop(self) -> None:
         """Begin to end."""
+        if not self._stop.is_set():
+            deadline = threading.Timer(LONGEST_STOP_S, _end_at_once)
+            deadline.daemon = True
+            deadline.start()
         self._stop.set()
 
     def pause(self) -> None:
@@ -535,6 +541,12 @@ class Peer:
     def _wake(self) -> None:
         if self._running is not None:
             self._running.training.wake()
+
+
+def _end_at_once() -> None:
+    """A stop has a deadline: checkpoints are whole at any moment, and the worker ends with us."""
+    _log.error("not stopped after %.0f s: ending at once", LONGEST_STOP_S)
+    os._exit(0)
 
 
 def _ignore(peer: PeerId, message: bytes) -> None:

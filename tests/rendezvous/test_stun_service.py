@@ -23,7 +23,7 @@ async def test_peer_learns_of_the_stun_server_with_its_lease(tmp_path: Path) -> 
 
 
 async def test_ports_after_the_rendezvous_are_taken_when_they_are_free() -> None:
-    port = _free_port()
+    port = 20_020  # below the ephemeral ports, which other programs are given
     async with serving_stun(HostPort("127.0.0.1", port), None) as ports:
         assert ports == (port + 1, port + 2)
 
