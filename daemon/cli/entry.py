@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"p2pd: {printable(str(error))}", file=sys.stderr)
         return exit_code_of(error)
     except KeyboardInterrupt:
-        return 130
+        from daemon.cli.exit_codes import ExitCode
+
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output (head, less) has seen enough. The interpreter's own flush at exit
         # must not fail again.

@@ -60,6 +60,7 @@ def _client(options: argparse.Namespace) -> "ControlClient":
 
 
 def _status(options: argparse.Namespace) -> int:
+    from daemon.cli.exit_codes import ExitCode
     from daemon.control_client import read_status
 
     document = _client(options).status_json()
@@ -68,7 +69,7 @@ def _status(options: argparse.Namespace) -> int:
         sys.stdout.write(document.decode() + "\n")
     else:
         print(describe(status))
-    return 1 if status.health else 0
+    return ExitCode.DEGRADED if status.health else ExitCode.HEALTHY
 
 
 def _peers(options: argparse.Namespace) -> int:
