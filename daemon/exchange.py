@@ -31,6 +31,8 @@ from protocol.peer_messages import PeerMessage, UpdateHeader, UpdateOffer, Updat
 MAX_EARLY_OFFERS = 1024
 """Offers for the next round that came before this peer finished the present one."""
 MAX_ASKED_DIGESTS = 1024
+MAX_REMEMBERED_BASES = 1024
+"""A peer that was suspended for so many rounds may wake up with the update of one of them."""
 
 
 class UpdateState(enum.Enum):
@@ -102,6 +104,7 @@ class Exchange:
         self._refusals = refusals
         self._max_update_bytes = max_update_bytes
         self._base = Position(0, b"")
+        self._bases: dict[int, bytes] = {}
         self._updates: dict[bytes, KnownUpdate] = {}
         self._previous: dict[bytes, KnownUpdate] = {}
         self._accepts: Accepts = is_whole_model
@@ -117,6 +120,9 @@ class Exchange:
                 self._blobs.discard(update.header.root)
         self._previous = self._updates
         self._base = base
+        self._bases[base.round] = base.base
+        if len(self._bases) > MAX_REMEMBERED_BASES:
+            del self._bases[next(iter(self._bases))]
         self._accepts = accepts
         self._updates = {}
         self._excluded = set()
@@ -180,8 +186,8 @@ class Exchange:
                 )
         elif header.round == self._base.round + 2 and len(self._early) < MAX_EARLY_OFFERS:
             self._early[(message.signer, header.part, header.reduced)] = (source, offer)
-        elif header.round <= self._base.round and self._base.round - header.round <= 1:
-            return  # late for a round that has just ended: the network's doing, nobody's fault
+        elif self._is_late(header):
+            return  # Its signer was asleep, or the network slow: nobody's fault.
         else:
             self._refusals.add(
                 message.signer,
@@ -240,6 +246,13 @@ class Exchange:
 
     def _usable(self) -> list[KnownUpdate]:
         return [update for update in self._held_now() if update.slot not in self._excluded]
+
+    def _is_late(self, header: UpdateHeader) -> bool:
+        """Whether it is for a round that has just ended, or one that this peer was in itself."""
+        if header.round > self._base.round:
+            return False
+        is_known = self._bases.get(header.round - 1) == header.base
+        return is_known or header.round >= self._base.round - 1
 
     def _held_now(self) -> list[KnownUpdate]:
         return [update for update in self._updates.values() if update.state is UpdateState.HELD]
