@@ -1,5 +1,6 @@
 """Swarms that the tests share, since each takes seconds to start."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,14 @@ import pytest
 
 from tests.system.real_swarm import RealSwarm
 from tests.system.slow_swarm import SlowSwarm
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _terminated_as_interrupted() -> Iterator[None]:
+    """A test run that is told to end takes its swarms with it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")
