@@ -33,6 +33,7 @@ from protocol.signal_messages import (
     MAX_REASON_LENGTH,
     PunchAnswer,
     PunchDeclined,
+    PunchEnd,
     PunchOffer,
     check_punch_end,
 )
@@ -43,6 +44,9 @@ YIELD_S = 1.0
 """The peer with the higher id lets the other propose first."""
 ANSWER_S = 4.0
 """Two ways through the rendezvous, and the other side's STUN requests."""
+HEAVY_PAUSE_S = 10.0
+"""Between attempts that try hundreds of ports: a peer that proposes one after the other is not to
+make this one flood whatever address it names."""
 LASTING_S = 10.0
 """A path that ended sooner was a failure too."""
 
@@ -66,6 +70,7 @@ class PunchedSeeker:
         """The peer's, not answered yet."""
         self._reply: Reply | None = None
         self._due_at = 0.0
+        self._heavy_not_before = 0.0
         self._known = self._circumstances()
 
     async def run(self) -> None:
@@ -154,7 +159,7 @@ class PunchedSeeker:
         match await self._reply_to(attempt):
             case PunchAnswer(end=remote):
                 check_punch_end(remote)
-                await self._punch(self._puncher.make_plan(own, remote, port), group)
+                await self._punch(self._make_plan(own, remote, port), group)
             case PunchDeclined(reason=reason):
                 printable = ascii(reason[:MAX_REASON_LENGTH])[1:-1]
                 raise TransportError(f"the peer declines: {printable}")
@@ -183,7 +188,7 @@ class PunchedSeeker:
         own = self._puncher.own_end(port)
         signaling, record = self._puncher.signaling, self._wish.record
         try:
-            plan = self._puncher.make_plan(own, offer.end, port)
+            plan = self._make_plan(own, offer.end, port)
         except TransportError as error:
             reason = str(error)[:MAX_REASON_LENGTH]
             await signaling.send(record, PunchDeclined(attempt=offer.attempt, reason=reason))
@@ -194,6 +199,16 @@ class PunchedSeeker:
         left_ms = (offer.end.signal_rtt_ms - own.signal_rtt_ms) / 2
         await asyncio.sleep(max(0.0, left_ms / 1000))
         await self._punch(plan, group)
+
+    def _make_plan(self, own: PunchEnd, remote: PunchEnd, port: PunchPort) -> PunchPlan:
+        """Raises :class:`TransportError` when there is nothing to try, or not now."""
+        plan = self._puncher.make_plan(own, remote, port)
+        if plan.is_heavy:
+            now = self._clock.monotonic()
+            if now < self._heavy_not_before:
+                raise TransportError("hundreds of ports were tried a moment ago")
+            self._heavy_not_before = now + HEAVY_PAUSE_S
+        return plan
 
     async def _punch(self, plan: PunchPlan, group: asyncio.TaskGroup) -> None:
         """Try ``plan`` until the session uses the path, or the peer begins anew.

@@ -96,7 +96,8 @@ def test_one_of_many_random_ports_is_found_by_chance(
     pair.wait_for("punched", 20)
 
 
-@pytest.mark.parametrize("round_trip_ms", [0, 60])
+# Without any round trip two attempts hardly ever cross.
+@pytest.mark.parametrize("round_trip_ms", [8, 60])
 def test_nats_that_answer_with_resets_are_punched_when_the_attempts_cross(
     lab: PathLab, round_trip_ms: int
 ) -> None:
