@@ -6,8 +6,8 @@ Invariants:
   exclude both, and the second header is kept as evidence in the log.
 - An update is *held* only when its header's signature, its signer's admission, every chunk and,
   by the worker, its content were checked, in this order; nothing is allocated for it before.
-- What is wrong with the envelope, or its signer's admission, is counted against who passed it on;
-  what is wrong with the content against who signed it.
+- What is wrong with the envelope, its signer's admission or its round is counted against who passed
+  it on; what is wrong with the content against who signed it.
 """
 
 import asyncio
@@ -26,10 +26,16 @@ from protocol.codec import decode
 from protocol.envelope import VerifiedMessage
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError
 from protocol.identity import PeerId, public_key_of
-from protocol.peer_messages import PeerMessage, UpdateHeader, UpdateOffer, UpdateRequest
+from protocol.peer_messages import (
+    PeerMessage,
+    Standing,
+    UpdateHeader,
+    UpdateOffer,
+    UpdateRequest,
+)
 
 MAX_EARLY_OFFERS = 1024
-"""Offers for the next round that came before this peer finished the present one."""
+"""Offers for later rounds than this peer's present one."""
 MAX_ASKED_DIGESTS = 1024
 MAX_REMEMBERED_BASES = 1024
 """A peer that was suspended for so many rounds may wake up with the update of one of them."""
@@ -87,12 +93,13 @@ class Exchange:
         spawn: Callable[[Coroutine[object, object, None]], None],
         on_change: Callable[[], None],
         on_update: Callable[[PeerId], None],
+        standing_of: Callable[[PeerId], Standing | None],
         refusals: Refusals,
         max_update_bytes: int,
     ) -> None:
         """``check_content`` raises :class:`VerificationError`; ``on_change`` is called whenever
         :meth:`held` or :meth:`refused` changed, ``on_update`` for each update of another peer that
-        was accepted."""
+        was accepted; ``standing_of`` tells where a peer says that it stands."""
         self._blobs = blobs
         self._open_update = open_update
         self._check_admission = check_admission
@@ -101,6 +108,7 @@ class Exchange:
         self._spawn = spawn
         self._on_change = on_change
         self._on_update = on_update
+        self._standing_of = standing_of
         self._refusals = refusals
         self._max_update_bytes = max_update_bytes
         self._base = Position(0, b"")
@@ -110,7 +118,7 @@ class Exchange:
         self._accepts: Accepts = is_whole_model
         self._excluded: set[Slot] = set()
         self._decided: set[bytes] = set()
-        self._early: dict[Slot, tuple[PeerId, UpdateOffer]] = {}
+        self._early: dict[Slot, tuple[PeerId, UpdateOffer, UpdateHeader]] = {}
 
     def begin_round(self, base: Position, accepts: Accepts) -> None:
         """A round starts from ``base``: forget the one before the last, look at early offers."""
@@ -128,8 +136,9 @@ class Exchange:
         self._excluded = set()
         self._decided = set()
         early, self._early = self._early, {}
-        for source, offer in early.values():
-            self.receive_offer(source, offer)
+        for source, offer, header in early.values():
+            if header.round > base.round:
+                self.receive_offer(source, offer)
 
     def held(self, *, part: int = 0) -> dict[PeerId, UpdateRef]:
         """The contributions to one part that are here and checked, by signer."""
@@ -184,13 +193,13 @@ class Exchange:
                     "update-part",
                     f"part {header.part} of {header.parts} has no place in this round",
                 )
-        elif header.round == self._base.round + 2 and len(self._early) < MAX_EARLY_OFFERS:
-            self._early[(message.signer, header.part, header.reduced)] = (source, offer)
-        elif self._is_late(header):
-            return  # Its signer was asleep, or the network slow: nobody's fault.
-        else:
+        elif self._is_early(source, header):
+            if len(self._early) < MAX_EARLY_OFFERS:
+                self._early[(message.signer, header.part, header.reduced)] = (source, offer, header)
+        elif not self._is_late(source, header):
+            # Whoever signed it may have meant it for another time.
             self._refusals.add(
-                message.signer,
+                source,
                 "update-round",
                 f"update of round {header.round} from base {header.base.hex()[:16]},"
                 f" expected {self._base.round + 1} from {self._base.base.hex()[:16]}",
@@ -247,12 +256,28 @@ class Exchange:
     def _usable(self) -> list[KnownUpdate]:
         return [update for update in self._held_now() if update.slot not in self._excluded]
 
-    def _is_late(self, header: UpdateHeader) -> bool:
-        """Whether it is for a round that has just ended, or one that this peer was in itself."""
-        if header.round > self._base.round:
+    def _is_early(self, source: PeerId, header: UpdateHeader) -> bool:
+        """Whether it is for a round that this peer may come to: the next one, or the one that its
+        source says to be in, if this peer was asleep or away meanwhile."""
+        if header.round <= self._base.round + 1:
             return False
-        is_known = self._bases.get(header.round - 1) == header.base
-        return is_known or header.round >= self._base.round - 1
+        return header.round == self._base.round + 2 or self._is_where_source_stands(source, header)
+
+    def _is_late(self, source: PeerId, header: UpdateHeader) -> bool:
+        """Whether nobody is to blame that it is of no use: the round has just ended, or its signer
+        was asleep, or its source is on another line."""
+        return (
+            self._base.round - 1 <= header.round <= self._base.round
+            or self._bases.get(header.round - 1) == header.base
+            or self._is_where_source_stands(source, header)
+        )
+
+    def _is_where_source_stands(self, source: PeerId, header: UpdateHeader) -> bool:
+        standing = self._standing_of(source)
+        return standing is not None and (standing.round, standing.base) == (
+            header.round - 1,
+            header.base,
+        )
 
     def _held_now(self) -> list[KnownUpdate]:
         return [update for update in self._updates.values() if update.state is UpdateState.HELD]

@@ -427,6 +427,7 @@ class Peer:
             spawn=lambda coroutine: _spawn(tasks, coroutine),
             on_change=self._wake,
             on_update=self._updates.add,
+            standing_of=standings.get,
             refusals=self._refusals,
             max_update_bytes=opened.max_update_bytes,
         )

@@ -237,6 +237,7 @@ class SimulatedPeer:
             spawn=self._spawn,
             on_change=lambda: self.training.wake(),
             on_update=lambda peer: None,
+            standing_of=lambda peer: self.standings.get(peer),
             refusals=self.refusals,
             max_update_bytes=1 << 24,
         )

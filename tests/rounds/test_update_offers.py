@@ -1,5 +1,6 @@
 """Offers that an exchange does not take: which are somebody's fault, and whose."""
 
+from collections.abc import Coroutine
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from protocol.admission import DeniedError
 from protocol.codec import encode
 from protocol.envelope import Domain, open_envelope, seal_envelope
 from protocol.identity import Identity, PeerId
-from protocol.peer_messages import UpdateHeader, UpdateOffer
+from protocol.peer_messages import Standing, UpdateHeader, UpdateOffer
 
 SWARM = b"s" * 32
 MEMBER = Identity.generate()
@@ -27,6 +28,8 @@ class Exchanging:
 
     def __init__(self, directory: Path, rounds: int) -> None:
         clock = Clock()
+        self.fetched = False
+        self.standings: dict[PeerId, Standing] = {}
         self.refusals = Refusals(clock)
         blobs = BlobService(
             BlobStore(directory),
@@ -42,9 +45,10 @@ class Exchanging:
             check_admission=self._check_admission,
             check_content=self._check_content,
             send=lambda peer, message: True,
-            spawn=lambda coroutine: coroutine.close(),
+            spawn=self._spawn,
             on_change=lambda: None,
             on_update=lambda peer: None,
+            standing_of=self.standings.get,
             refusals=self.refusals,
             max_update_bytes=1000,
         )
@@ -63,6 +67,10 @@ class Exchanging:
         envelope = seal_envelope(signer, Domain.UPDATE, encode(header), swarm=SWARM, sequence=1)
         offer = UpdateOffer(header=envelope, leaves=(bytes(32),), proof=b"")
         self.exchange.receive_offer(NEIGHBOUR, offer)
+
+    def _spawn(self, fetching: Coroutine[object, object, None]) -> None:
+        fetching.close()
+        self.fetched = True
 
     @staticmethod
     def _check_admission(peer: PeerId, proof: bytes) -> None:
@@ -92,13 +100,36 @@ def test_update_of_a_round_that_this_peer_was_in_blames_nobody(
 
 
 @pytest.mark.parametrize(("number", "base"), [(8, 3), (5, 3), (9, 7), (10, 9), (1000, 999)])
-def test_update_of_no_round_that_ever_was_here_is_counted_against_its_signer(
+def test_update_of_no_round_that_ever_was_here_is_counted_against_who_brought_it(
     at_round_8: Exchanging, number: int, base: int
 ) -> None:
     at_round_8.receive(number, base_of(base))
     early = number == 9  # it may be of the next round, whose base nobody knows yet
-    assert at_round_8.refusals.of(MEMBER.peer_id) == (0 if early else 1)
-    assert at_round_8.refusals.of(NEIGHBOUR) == 0
+    assert at_round_8.refusals.of(NEIGHBOUR) == (0 if early else 1)
+    assert at_round_8.refusals.of(MEMBER.peer_id) == 0
+
+
+@pytest.mark.parametrize(("number", "base"), [(8, 100), (5, 100), (10, 9), (1000, 999)])
+def test_update_from_where_its_source_stands_blames_nobody(
+    at_round_8: Exchanging, number: int, base: int
+) -> None:
+    at_round_8.standings[NEIGHBOUR] = Standing(
+        round=number - 1, base=base_of(base), contributors=3, started=True, ready=True
+    )
+    at_round_8.receive(number, base_of(base))
+    assert at_round_8.refusals.total() == 0
+
+
+def test_update_that_came_while_this_peer_was_behind_is_fetched_when_it_gets_there(
+    at_round_8: Exchanging,
+) -> None:
+    at_round_8.standings[NEIGHBOUR] = Standing(
+        round=19, base=base_of(19), contributors=3, started=True, ready=True
+    )
+    at_round_8.receive(20, base_of(19))
+    assert not at_round_8.fetched
+    at_round_8.exchange.begin_round(Position(19, base_of(19)), is_whole_model)
+    assert at_round_8.fetched
 
 
 def test_early_update_from_a_base_that_did_not_come_about_is_counted_then(
