@@ -1,0 +1,95 @@
+"""``p2pd demo`` from its first process to its last, and what it leaves for others to load."""
+
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.system.real_swarm import ROOT, RealSwarm
+
+ROUNDS = 5
+PEERS = 3
+DEMO_S = 420.0
+DOCUMENT = {"schema", "task", "rounds", "seconds", "peers"}
+PEER = {
+    "peer_id",
+    "shard",
+    "rounds",
+    "accuracy",
+    "accuracy_alone",
+    "updates_received",
+    "bytes_sent",
+    "bytes_received",
+}
+
+
+@pytest.fixture
+def mnist_directory() -> Path:
+    """Where the real MNIST is."""
+    directory = Path(os.environ.get("P2PD_DATA_DIR") or ROOT.parent / "shared" / "data")
+    if not (directory / "MNIST" / "raw").is_dir():
+        pytest.skip("no MNIST: set P2PD_DATA_DIR to the directory that has MNIST/raw")
+    return directory
+
+
+def test_three_peers_learn_digits_better_than_each_alone(
+    empty_swarm: RealSwarm, tmp_path: Path
+) -> None:
+    peers = run_demo(empty_swarm, tmp_path / "kept")
+    assert all(peer["accuracy"] >= 0.95 for peer in peers)
+    check_export(tmp_path / "kept", "digits", tmp_path, peers[0]["accuracy"])
+
+
+@pytest.mark.mnist
+@pytest.mark.slow
+@pytest.mark.timeout(DEMO_S + 60)
+def test_three_peers_learn_the_real_mnist(
+    empty_swarm: RealSwarm, tmp_path: Path, mnist_directory: Path
+) -> None:
+    data = ("--task", "mnist", "--data-dir", mnist_directory)
+    peers = run_demo(empty_swarm, tmp_path / "kept", *data)
+    assert all(peer["accuracy"] >= 0.985 for peer in peers)
+    check_export(tmp_path / "kept", "mnist", mnist_directory, peers[0]["accuracy"])
+
+
+def run_demo(swarm: RealSwarm, kept: Path, *arguments: str | Path) -> list[dict[str, Any]]:
+    """What the document says of the peers; all else in it is checked."""
+    program = swarm.start(
+        "demo",
+        *("demo", "--peers", str(PEERS), "--rounds", str(ROUNDS)),
+        *("--json", "--keep", kept, *arguments),
+    )
+    assert program.wait_end(DEMO_S) == 0
+    assert program.members() == []
+    document = json.loads((swarm.directory / "demo.out").read_text())
+    assert document.keys() == DOCUMENT
+    assert (document["schema"], document["rounds"]) == (1, ROUNDS)
+    assert document["task"] in ("digits", "mnist")
+    peers: list[dict[str, Any]] = document["peers"]
+    assert [peer["shard"] for peer in peers] == [f"{index}/{PEERS}" for index in range(PEERS)]
+    assert len({peer["peer_id"] for peer in peers}) == PEERS
+    for peer in peers:
+        assert peer.keys() == PEER
+        assert peer["rounds"] == ROUNDS
+        assert peer["updates_received"] == ROUNDS * (PEERS - 1)
+        assert min(peer["bytes_sent"], peer["bytes_received"]) > 0
+        assert 0.5 < peer["accuracy_alone"] < peer["accuracy"]
+    return peers
+
+
+def check_export(kept: Path, task: str, data_dir: Path, accuracy: float) -> None:
+    """All peers' models are the same bytes, and plain torch makes the same of them as p2pd did."""
+    files = [kept / f"peer-{index}.safetensors" for index in range(PEERS)]
+    assert len({file.read_bytes() for file in files}) == 1
+    module = importlib.import_module(f"ml.tasks.{task}")
+    model = module.model()
+    model.load_state_dict(load_file(files[0]))
+    inputs, targets = module.test_dataset(data_dir).tensors
+    with torch.no_grad():
+        right = (model(inputs).argmax(1) == targets).float().mean().item()
+    assert right == pytest.approx(accuracy, abs=1e-3)

@@ -1,0 +1,56 @@
+"""The daemon stays small and answers, however large the model and however busy the machine."""
+
+import filecmp
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.system.real_swarm import RealSwarm, exports_of_one_round, peak_rss_bytes
+
+LARGE_TASK = Path(__file__).with_name("large_task.py")
+MAX_RSS_BYTES = 100_000_000
+ROUNDS = 2
+LARGE_S = 240.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LARGE_S + 180)
+def test_daemons_stay_below_100_mb_with_100_million_parameters(
+    empty_swarm: RealSwarm, tmp_path: Path
+) -> None:
+    empty_swarm.start_rendezvous()
+    empty_swarm.create("--task", LARGE_TASK, "--rounds", str(ROUNDS), "--grace", str(LARGE_S))
+    peers = [
+        empty_swarm.join(
+            name, "--task", LARGE_TASK, "--shard", f"{shard}/2", "--listen", "127.0.0.1:0"
+        )
+        for shard, name in enumerate(("ada", "bob"))
+    ]
+    for peer in peers:
+        peer.wait_round(ROUNDS, LARGE_S)
+    assert [peer.averaged()[ROUNDS].updates for peer in peers] == [2, 2]
+    first, second = exports_of_one_round(peers, tmp_path).values()
+    assert first.stat().st_size > 400_000_000
+    assert filecmp.cmp(first, second, shallow=False)
+    assert max(peak_rss_bytes(peer) for peer in peers) < MAX_RSS_BYTES
+
+
+def test_status_answers_while_training_saturates_all_cores(empty_swarm: RealSwarm) -> None:
+    empty_swarm.start_rendezvous()
+    empty_swarm.create("--task", "digits", "--local-epochs", "1000", "--min-peers", "1")
+    threads = str(os.cpu_count() or 1)
+    peers = [
+        empty_swarm.join(
+            name, "--shard", f"{shard}/2", "--listen", "127.0.0.1:0", "--threads", threads
+        )
+        for shard, name in enumerate(("ada", "bob"))
+    ]
+    for peer in peers:
+        peer.wait_training()
+        peer.wait_status("makes steps", lambda status: bool(status.samples_per_second))
+    for peer in peers:
+        status = empty_swarm.run("status", "--state-dir", peer.state_dir)
+        assert status.returncode == 0
+        assert "phase" in status.stdout
+        assert peak_rss_bytes(peer) < MAX_RSS_BYTES
