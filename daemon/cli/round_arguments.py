@@ -81,7 +81,8 @@ def add_exchange(parser: "argparse._ArgumentGroup") -> None:
         const=True,
         help="begin the next round's training while this round's updates are still arriving, not"
         " from their average but from the peer's own model: rounds become shorter where the network"
-        " is slow, and learn a little less each (not for gossip)",
+        " is slow, and learn a little less each, or much less where the peers' data differ (not for"
+        " gossip)",
     )
 
 
