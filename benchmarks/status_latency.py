@@ -81,7 +81,7 @@ def row(name: str, measured: Callable[[], object], samples: int, peers: list[Rea
         seconds.append(time.perf_counter() - started)
     ordered = sorted(seconds)
     figures = (statistics.median(ordered), ordered[int(0.95 * (samples - 1))], ordered[-1])
-    memory = max(peak_rss_bytes(peer) for peer in peers) / 1e6
+    memory = max(peak_rss_bytes(peer.running.pid) for peer in peers) / 1e6
     shown = "".join(f"{1000 * figure:6.0f} ms" for figure in figures)
     print(f"{name:24}{shown}{memory:6.0f} MB", flush=True)
 

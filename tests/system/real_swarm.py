@@ -30,6 +30,8 @@ START_S = 90.0
 END_S = 20.0
 ROUND_S = 60.0
 POLL_S = 0.02
+MAX_RSS_BYTES = 100_000_000
+"""What a daemon may take, its worker apart."""
 LOG_TAIL_BYTES = 6000
 
 _AVERAGED = re.compile(r"round (\d+): (\d+) updates averaged, accuracy \S+, state ([0-9a-f]+)")
@@ -343,9 +345,9 @@ class RealSwarm:
         return peer
 
 
-def peak_rss_bytes(peer: RealPeer) -> int:
-    """The most memory that the daemon ever had, its worker apart."""
-    status = Path(f"/proc/{peer.running.pid}/status").read_text()
+def peak_rss_bytes(pid: int) -> int:
+    """The most memory that a process ever had, its children apart."""
+    status = Path(f"/proc/{pid}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 

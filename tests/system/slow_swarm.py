@@ -43,18 +43,27 @@ class SlowSwarm:
         return self.swarm.join(name, "--task", TASK_FILE, "--shard", shard_of, "--listen", address)
 
     def make_whole(self) -> None:
-        """All three take part in the same round, and nobody else."""
+        """All three take part in the same rounds, and nobody else."""
+        was_whole = self.normal_round_s > 0
         for peer in self.swarm.peers.values():
             (peer.data_dir / "hold").unlink(missing_ok=True)
-            if peer not in self.peers and peer.program is not None:
+            if peer not in self.peers and peer.program is not None and peer.program.runs:
                 peer.program.close()
+                was_whole = False
         for peer in self.peers:
             if peer.program is None or not peer.program.runs:
                 peer.join()
-        first = self.wait_all_average()
-        started = time.monotonic()
-        wait_round_of_all(self.peers, first + 1)
-        self.normal_round_s = time.monotonic() - started
+                was_whole = False
+        if not was_whole or not self._averaged_last():
+            first = self.wait_all_average()
+            started = time.monotonic()
+            wait_round_of_all(self.peers, first + 1)
+            self.normal_round_s = time.monotonic() - started
+
+    def _averaged_last(self) -> bool:
+        """Whether the last round of each averaged the updates of all three."""
+        histories = [peer.averaged() for peer in self.peers]
+        return all(history[max(history)].updates == len(NAMES) for history in histories)
 
     def last_round(self) -> int:
         """The last round that any of the three has completed."""

@@ -1,5 +1,6 @@
 """``p2pd demo`` from its first process to its last, and what it leaves for others to load."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -10,7 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.system.real_swarm import ROOT, RealSwarm
+from daemon.control_client import ControlClient, ControlError, NotRunningError
+from daemon.status import Phase
+from tests.system.real_swarm import (
+    MAX_RSS_BYTES,
+    ROOT,
+    Program,
+    RealSwarm,
+    peak_rss_bytes,
+    wait_until,
+)
 
 ROUNDS = 5
 PEERS = 3
@@ -64,6 +74,7 @@ def run_demo(swarm: RealSwarm, kept: Path, *arguments: str | Path) -> list[dict[
         *("demo", "--peers", str(PEERS), "--rounds", str(ROUNDS)),
         *("--json", "--keep", kept, *arguments),
     )
+    check_that_it_answers(swarm, program, kept / "peer-0")
     assert program.wait_end(DEMO_S) == 0
     assert program.members() == []
     document = json.loads((swarm.directory / "demo.out").read_text())
@@ -80,6 +91,21 @@ def run_demo(swarm: RealSwarm, kept: Path, *arguments: str | Path) -> list[dict[
         assert min(peer["bytes_sent"], peer["bytes_received"]) > 0
         assert 0.5 < peer["accuracy_alone"] < peer["accuracy"]
     return peers
+
+
+def check_that_it_answers(swarm: RealSwarm, demo: Program, state_dir: Path) -> None:
+    """While three peers and what they do alone keep all cores busy."""
+
+    def trains() -> bool:
+        assert demo.runs
+        with contextlib.suppress(NotRunningError, ControlError):
+            return ControlClient(state_dir).status().phase == Phase.TRAINING
+        return False
+
+    wait_until("the demo's first peer trains", trains, DEMO_S)
+    status = swarm.run("status", "--json", "--state-dir", state_dir)
+    assert status.returncode == 0
+    assert peak_rss_bytes(json.loads(status.stdout)["pid"]) < MAX_RSS_BYTES
 
 
 def check_export(kept: Path, task: str, data_dir: Path, accuracy: float) -> None:

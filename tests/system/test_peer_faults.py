@@ -15,6 +15,7 @@ LATEST_END_S = 10.0
 
 _random = Random(3)
 MOMENTS = [(_random.randrange(3), _random.randrange(1, STEPS - 1)) for _ in range(3)]
+"""Which peer, and at which step of its training."""
 
 
 @pytest.mark.parametrize(("who", "step"), MOMENTS)
@@ -39,14 +40,14 @@ def test_others_go_on_when_a_peer_is_killed_and_it_comes_back_by_itself(
     assert_nobody_is_blamed(slow_swarm.peers)
 
 
-@pytest.mark.parametrize(("who", "step"), MOMENTS)
+@pytest.mark.parametrize(("who", "step", "worker_too"), [(*MOMENTS[0], True), (*MOMENTS[1], False)])
 def test_others_go_on_when_a_peer_is_stopped_and_it_takes_their_weights_when_it_wakes(
-    slow_swarm: SlowSwarm, tmp_path: Path, who: int, step: int
+    slow_swarm: SlowSwarm, tmp_path: Path, who: int, step: int, worker_too: bool
 ) -> None:
     victim = slow_swarm.peers[who]
     survivors = [peer for peer in slow_swarm.peers if peer is not victim]
     with halted([victim], step) as moment:
-        victim.running.signal(signal.SIGSTOP, to_all=bool(step % 2))
+        victim.running.signal(signal.SIGSTOP, to_all=worker_too)
     try:
         others_finish_in_time(slow_swarm, survivors, moment)
         assert_equal_exports(survivors, tmp_path)

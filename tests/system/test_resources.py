@@ -1,15 +1,13 @@
-"""The daemon stays small and answers, however large the model and however busy the machine."""
+"""The daemon stays small, however large the model."""
 
 import filecmp
-import os
 from pathlib import Path
 
 import pytest
 
-from tests.system.real_swarm import RealSwarm, exports_of_one_round, peak_rss_bytes
+from tests.system.real_swarm import MAX_RSS_BYTES, RealSwarm, exports_of_one_round, peak_rss_bytes
 
 LARGE_TASK = Path(__file__).with_name("large_task.py")
-MAX_RSS_BYTES = 100_000_000
 ROUNDS = 2
 LARGE_S = 240.0
 
@@ -33,24 +31,4 @@ def test_daemons_stay_below_100_mb_with_100_million_parameters(
     first, second = exports_of_one_round(peers, tmp_path).values()
     assert first.stat().st_size > 400_000_000
     assert filecmp.cmp(first, second, shallow=False)
-    assert max(peak_rss_bytes(peer) for peer in peers) < MAX_RSS_BYTES
-
-
-def test_status_answers_while_training_saturates_all_cores(empty_swarm: RealSwarm) -> None:
-    empty_swarm.start_rendezvous()
-    empty_swarm.create("--task", "digits", "--local-epochs", "1000", "--min-peers", "1")
-    threads = str(os.cpu_count() or 1)
-    peers = [
-        empty_swarm.join(
-            name, "--shard", f"{shard}/2", "--listen", "127.0.0.1:0", "--threads", threads
-        )
-        for shard, name in enumerate(("ada", "bob"))
-    ]
-    for peer in peers:
-        peer.wait_training()
-        peer.wait_status("makes steps", lambda status: bool(status.samples_per_second))
-    for peer in peers:
-        status = empty_swarm.run("status", "--state-dir", peer.state_dir)
-        assert status.returncode == 0
-        assert "phase" in status.stdout
-        assert peak_rss_bytes(peer) < MAX_RSS_BYTES
+    assert max(peak_rss_bytes(peer.running.pid) for peer in peers) < MAX_RSS_BYTES
