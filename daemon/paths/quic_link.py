@@ -101,7 +101,10 @@ class QuicLink:
             self._refused_a_frame = True
             return False
         framed = len(frame).to_bytes(_LENGTH_BYTES, "big") + frame
-        self._quic.send_stream_data(self._stream(self._quic), framed)
+        try:
+            self._quic.send_stream_data(self._stream(self._quic), framed)
+        except QuicConnectionError:
+            return False  # The other side has ended it; what came before that is still being read.
         return True
 
     def datagrams_to_send(self, now: float) -> list[bytes]:

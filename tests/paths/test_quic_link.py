@@ -113,6 +113,19 @@ def test_end_of_one_side_is_told_to_the_other_after_all_that_it_sent() -> None:
     assert wire.run(0.5) == ([], [])
 
 
+def test_frames_and_the_end_that_come_at_once_are_read_and_not_answered() -> None:
+    wire = Wire()
+    wire.run(0.2)
+    assert wire.client.send(b"last words")
+    wire.client.finish()
+    datagrams = wire.client.datagrams_to_send(wire.now)
+    wire.client.close("done with it")
+    datagrams += wire.client.datagrams_to_send(wire.now)
+    assert wire.server.receive(datagrams, wire.now) == [b"last words"]
+    assert not wire.server.send(b"an answer")
+    wire.server.finish()
+
+
 def test_silence_ends_a_link() -> None:
     wire = Wire()
     wire.run(0.2)
