@@ -59,7 +59,8 @@ class BlobService:
         """The file of the blob ``root``, once every chunk of it is here and verified.
 
         The caller bounds the time. Raises :class:`VerificationError` when size or leaves are wrong,
-        :class:`TransportError` when the disk does not take it. Cancelling keeps what is there.
+        :class:`TransportError` when the disk does not take it or it was given up. Cancelling keeps
+        what is there.
         """
         try:
             self.store.begin(root, size_bytes, leaves, max_bytes)
@@ -75,7 +76,10 @@ class BlobService:
             self._fetcher.add_source(root, peer, self._clock.monotonic())
         self._pump()
         await asyncio.shield(future)
-        return self.store.path(root)
+        try:
+            return self.store.path(root)
+        except BlobMissingError:
+            raise TransportError(f"blob {root.hex()[:16]} was given up meanwhile") from None
 
     async def fetch_while_served(
         self,

@@ -114,14 +114,18 @@ class CatchUp:
             if rivals is None or is_about_to_follow(rivals):
                 await asyncio.sleep(LOOK_S)
                 continue
-            before = self._lineage.position
+            before, seen = self._lineage.position, rivals
             for peer in rivals.holders:
                 self._speaker.send(
                     peer, CertificateRequest(round=before.round + 1, base=before.base)
                 )
             await asyncio.sleep(SETTLE_S)
             rivals = self._succession.find_rivals(self._lineage, self._standings.live())
-            if rivals is None or self._lineage.position != before or is_about_to_follow(rivals):
+            if (
+                rivals is None
+                or self._succession.has_followed(self._lineage, before, seen.target)
+                or is_about_to_follow(rivals)
+            ):
                 continue
             better = await self._ask_for_states(rivals)
             if better is not None:

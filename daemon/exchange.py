@@ -13,6 +13,7 @@ Invariants:
 import asyncio
 import enum
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from ml.worker_messages import Contribution
 from protocol.agreement_messages import Outcome, UpdateRef
 from protocol.codec import decode
 from protocol.envelope import VerifiedMessage
-from protocol.errors import RemoteProtocolError, TransportError, VerificationError
+from protocol.errors import RemoteProtocolError, TransportError, VerificationError, WorkerError
 from protocol.identity import PeerId, public_key_of
 from protocol.peer_messages import (
     PeerMessage,
@@ -39,6 +40,8 @@ MAX_EARLY_OFFERS = 1024
 MAX_ASKED_DIGESTS = 1024
 MAX_REMEMBERED_BASES = 1024
 """A peer that was suspended for so many rounds may wake up with the update of one of them."""
+
+_log = logging.getLogger("p2pd.exchange")
 
 
 class UpdateState(enum.Enum):
@@ -337,10 +340,12 @@ class Exchange:
             update.state = UpdateState.REFUSED
             self._refusals.add(update.signer, "update-content", error)
             self._on_change()
-        except TransportError as error:
-            update.state = UpdateState.REFUSED
-            self._refusals.add(update.signer, "update-fetch", error)
-            self._on_change()
+        except (TransportError, WorkerError) as error:
+            # It could not be stored or looked at: nobody's fault, and it may be offered again.
+            # Where its round is over and its file gone, that is all that there is to it.
+            if self._updates.pop(update.ref.digest, None) is not None:
+                _log.warning("an update of %s was not checked: %s", update.signer, error)
+                self._blobs.discard(header.root)
         except asyncio.CancelledError:
             # The fetch was given up with its round. A cancelled task goes on up by itself.
             task = asyncio.current_task()

@@ -4,6 +4,7 @@ Pure: no I/O, no time. When to give it up for another one, daemon/succession.py 
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from daemon.agreement import next_roster
@@ -30,9 +31,17 @@ def contributors_of(certificate: Certificate) -> int:
 class Lineage:
     """The states that this peer's came from, the present one last."""
 
-    def __init__(self, position: Position, certificate: Certificate | None) -> None:
-        """``certificate``: how ``position``'s round ended; None for round 0 before any start."""
-        self._history: OrderedDict[int, bytes] = OrderedDict()
+    def __init__(
+        self,
+        position: Position,
+        certificate: Certificate | None,
+        before: Iterable[Position] = (),
+    ) -> None:
+        """``certificate``: how ``position``'s round ended; None for round 0 before any start.
+        ``before``: earlier states, the oldest first."""
+        self._history: OrderedDict[int, bytes] = OrderedDict(
+            (one.round, one.base) for one in before if one.round < position.round
+        )
         self._certificates: OrderedDict[int, Certificate] = OrderedDict()
         self._history[position.round] = position.base
         self.position = position
@@ -66,18 +75,22 @@ class Lineage:
 
     def replace(self, position: Position, certificate: Certificate | None) -> None:
         """Another line's state was taken; what came after the common part is no longer ours."""
-        for number in [number for number in self._history if number >= position.round]:
-            del self._history[number]
+        self._leave(position.round)
         self._certificates.clear()
         self.append(position, certificate)
 
     def reset(self, position: Position) -> None:
-        """Begin anew from a state of which nothing more is known."""
-        self._history.clear()
+        """Begin anew from a state of this line of which it is not known how it came about."""
+        self._leave(position.round)
         self._certificates.clear()
         self._history[position.round] = position.base
         self.position = position
         self.certificate = None
+
+    def _leave(self, round_number: int) -> None:
+        """What came from that round on is no longer this peer's."""
+        for number in [number for number in self._history if number >= round_number]:
+            del self._history[number]
 
     def knows(self, round_number: int, base: bytes) -> bool:
         """Whether the present state descends from that one, or is it."""

@@ -26,6 +26,7 @@ from daemon.control_api import ControlApi, ExportResult
 from daemon.discovery import Discovery
 from daemon.exchange import Exchange
 from daemon.lineage import Lineage, Position
+from daemon.lineage_file import LineageFile
 from daemon.network import PeerNetwork
 from daemon.observer import Observer
 from daemon.options import JoinOptions
@@ -46,6 +47,7 @@ from daemon.version import VERSION
 from daemon.worker_process import WorkerProcess
 from ml.worker_messages import OpenTask, Progress, TaskChoice, TaskOpened
 from protocol.admission import NO_PROOF, AdmissionBook, DeniedError, prove_admission
+from protocol.agreement_messages import Certificate
 from protocol.codec import encode
 from protocol.errors import ConfigError, RemoteProtocolError, WorkerError
 from protocol.identity import PeerId, key_to_text
@@ -57,6 +59,7 @@ from rendezvous import RendezvousClient
 from transport.zap import ZapAuthenticator
 
 CERTIFICATE_FILE = "certificates"
+LINEAGE_FILE = "lineage"
 SPOOL = "incoming"
 LONGEST_STOP_S = 20.0
 STUCK_S = 300.0
@@ -415,9 +418,17 @@ class Peer:
         standings = Standings(network.live_peers)
         store.add_local(opened.state)
         certificates = CertificateFile(self._state_dir.path / CERTIFICATE_FILE)
+        states = LineageFile(self._state_dir.path / LINEAGE_FILE)
         lineage = Lineage(
-            Position(opened.round, opened.state.root), certificates.find(opened.round)
+            Position(opened.round, opened.state.root),
+            certificates.find(opened.round),
+            states.positions(),
         )
+
+        def keep(certificate: Certificate) -> None:
+            certificates.keep(certificate)
+            states.keep(certificate)
+
         exchange = Exchange(
             blobs=blobs,
             open_update=speaker.open_update,
@@ -440,7 +451,7 @@ class Peer:
             blobs=blobs,
             worker=worker,
             serve=lambda ready: store.add_local(ready.state),
-            keep=certificates.keep,
+            keep=keep,
             initial_root=statement.task.initial_state_digest,
             max_state_bytes=opened.max_state_bytes,
             refusals=self._refusals,
@@ -455,7 +466,7 @@ class Peer:
             standings=standings,
             speaker=speaker,
             catch_up=catch_up,
-            keep=certificates.keep,
+            keep=keep,
             initial_root=statement.task.initial_state_digest,
             model_bytes=opened.max_update_bytes,
             own_rounds=self._options.rounds,

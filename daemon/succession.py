@@ -51,6 +51,9 @@ class Succession(Protocol):
     def find_rivals(self, lineage: Lineage, standings: Mapping[PeerId, Standing]) -> Rivals | None:
         """Who is ahead of this peer or on another line; None when nobody is."""
 
+    def has_followed(self, lineage: Lineage, before: Position, target: Position) -> bool:
+        """Whether a peer that stood on ``before`` gets to where the others were by itself."""
+
     def should_take(self, lineage: Lineage, claim: Claim, rivals: Rivals) -> bool:
         """Whether to give the own state up for the one claimed."""
 
@@ -71,6 +74,10 @@ class AgreedSuccession:
                 )
             }
         )
+
+    def has_followed(self, lineage: Lineage, before: Position, target: Position) -> bool:
+        """By its rounds alone it could get ever further along a line of its own."""
+        return lineage.knows(target.round, target.base)
 
     def should_take(self, lineage: Lineage, claim: Claim, rivals: Rivals) -> bool:
         """A single peer cannot talk a peer into its own state while several others say something
@@ -97,6 +104,10 @@ class GossipSuccession:
             if standing.round >= lineage.position.round + GOSSIP_LAG
         }
         return _rivals(ahead) if 2 * len(ahead) >= len(standings) else None
+
+    def has_followed(self, lineage: Lineage, before: Position, target: Position) -> bool:
+        """Rounds are all that counts."""
+        return lineage.position != before
 
     def should_take(self, lineage: Lineage, claim: Claim, rivals: Rivals) -> bool:
         """Any state of the right round will do: averaging brings them together again."""

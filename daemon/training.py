@@ -13,7 +13,7 @@ from typing import Any
 from daemon.agreed_round import AgreedRound, RoundParts
 from daemon.allreduce_round import AllReduceRound
 from daemon.blob_service import BlobService
-from daemon.catch_up import CatchUp
+from daemon.catch_up import BetterState, CatchUp
 from daemon.clock import Clock
 from daemon.exchange import Exchange
 from daemon.exchange_choice import choose_exchange
@@ -201,33 +201,49 @@ class Training:
         """Take part until the own number of rounds is reached, or cancelled."""
         async with asyncio.TaskGroup() as tasks:
             beat = tasks.create_task(self._beat())
-            while not self._own_rounds or self.lineage.position.round < self._own_rounds:
-                await self._step()
+            watch = self._watch()
+            try:
+                while not self._own_rounds or self.lineage.position.round < self._own_rounds:
+                    await self._step(watch)
+                    if watch.done():
+                        await self._take(watch.result())
+                        watch = self._watch()
+            finally:
+                watch.cancel()
+                await asyncio.gather(watch, return_exceptions=True)
             beat.cancel()
 
-    async def _step(self) -> None:
+    def _watch(self) -> "asyncio.Task[BetterState]":
+        # It lives through many activities: its own waits may be longer than a round.
+        return asyncio.ensure_future(self._catch_up.find(self._is_about_to_follow))
+
+    async def _step(self, watch: "asyncio.Task[BetterState]") -> None:
+        """One activity, until it ends, is interrupted, or ``watch`` has found a state."""
         self._interrupted.clear()
         activity = asyncio.ensure_future(self._activity())
-        watch = asyncio.ensure_future(self._catch_up.find(self._is_about_to_follow))
         interruption = asyncio.ensure_future(self._interrupted.wait())
-        everything: set[asyncio.Future[Any]] = {activity, watch, interruption}
+        both: set[asyncio.Future[Any]] = {activity, interruption}
         try:
-            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*both, watch}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in everything:
+            for task in both:
                 task.cancel()
-            await asyncio.gather(*everything, return_exceptions=True)
+            await asyncio.gather(*both, return_exceptions=True)
             self._round = None
             self._gathering = None
         if not activity.cancelled():
             self._note_failure(activity)
-        if not watch.cancelled():
-            self.phase = Phase.FETCHING
-            self._started = False  # until those who have started say with whom
-            state = await self._catch_up.take(watch.result())
-            if state is not None:
-                self.last_state = state
-            self._announce_standing()
+
+    async def _take(self, better: BetterState) -> None:
+        """Give the own state up for ``better``, unless this peer got there meanwhile."""
+        if self.lineage.knows(better.offer.round, better.offer.root):
+            return
+        self.phase = Phase.FETCHING
+        self._started = False  # until those who have started say with whom
+        state = await self._catch_up.take(better)
+        if state is not None:
+            self.last_state = state
+        self._announce_standing()
 
     def _note_failure(self, activity: "asyncio.Future[None]") -> None:
         """A round that could not end is given up; anything unexpected goes on up."""

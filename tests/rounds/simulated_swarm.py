@@ -33,7 +33,7 @@ from ml.worker_messages import (
 )
 from protocol.agreement_messages import Certificate
 from protocol.codec import decode
-from protocol.errors import VerificationError
+from protocol.errors import VerificationError, WorkerError
 from protocol.identity import Identity, PeerId
 from protocol.merkle import CHUNK_BYTES, leaves_of, merkle_root
 from protocol.peer_messages import (
@@ -88,6 +88,8 @@ class ToyTrainer:
         self.state = initial
         self.poison = b""
         """Goes into this peer's updates; others' checks refuse it."""
+        self.failing_checks = 0
+        """How many checks from now on fail for reasons of this peer's own."""
         self.applied: list[tuple[int, tuple[str, ...]]] = []
         self.reduced: list[tuple[int, tuple[str, ...]]] = []
         self.parts_applied: list[tuple[int, int, tuple[int, ...]]] = []
@@ -128,6 +130,9 @@ class ToyTrainer:
         self._finish.set()
 
     async def check_update(self, path: Path) -> None:
+        if self.failing_checks:
+            self.failing_checks -= 1
+            raise WorkerError("no such file")
         if b"poison" in path.read_bytes():
             raise VerificationError("tensor 'weight' holds NaN")
 

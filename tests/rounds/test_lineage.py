@@ -43,3 +43,12 @@ def test_recent_certificates_are_remembered_for_peers_that_lag() -> None:
     assert lineage.certificate_of(3) is not None
     assert lineage.certificate_of(2) is not None
     assert lineage.certificate_of(1) is None
+
+
+def test_state_that_the_worker_came_back_with_still_has_its_past() -> None:
+    lineage = line(b"0", b"1", b"2", b"3")
+    lineage.reset(Position(2, b"2"))
+    assert lineage.position == Position(2, b"2")
+    assert lineage.contributors == 0
+    assert lineage.knows(1, b"1")
+    assert not lineage.knows(3, b"3")

@@ -115,3 +115,12 @@ def test_gossiping_peer_takes_a_state_only_when_most_are_well_ahead() -> None:
     assert rivals.target.round == 9
     claim = Claim(rivals.target, None, descends=False, supporters=1)
     assert GOSSIP.should_take(lineage, claim, rivals)
+
+
+def test_peer_that_goes_on_along_a_line_of_its_own_has_not_followed() -> None:
+    ahead = Position(3, b"3")
+    own = line(b"0", b"1", b"other")
+    assert not AGREED.has_followed(own, Position(1, b"1"), ahead)
+    assert AGREED.has_followed(line(b"0", b"1", b"2", b"3", b"4"), Position(1, b"1"), ahead)
+    assert GOSSIP.has_followed(own, Position(1, b"1"), ahead)
+    assert not GOSSIP.has_followed(own, own.position, ahead)

@@ -157,6 +157,21 @@ def test_poisoned_update_is_refused_by_all_and_training_goes_on(tmp_path: Path) 
     simulate(tmp_path, scenario, min_peers=4)
 
 
+def test_check_that_fails_for_reasons_of_the_peers_own_blames_nobody_and_is_made_up_for(
+    tmp_path: Path,
+) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        peers = [swarm.add() for _ in range(3)]
+        await swarm.until_round(1, within_s=20)
+        peers[0].trainer.failing_checks = 2
+        await swarm.until_round(3, within_s=60)
+        assert peers[0].trainer.failing_checks == 0
+        assert [peer.refusals.total() for peer in peers] == [0, 0, 0]
+        assert_same_history(*peers)
+
+    simulate(tmp_path, scenario)
+
+
 def test_partition_is_healed_towards_the_larger_side(tmp_path: Path) -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:
         peers = [swarm.add() for _ in range(5)]
@@ -175,6 +190,28 @@ def test_partition_is_healed_towards_the_larger_side(tmp_path: Path) -> None:
             assert peer.training.lineage.knows(line_of_large.round, line_of_large.base)
         last = min(peer.round for peer in peers)
         assert peers[0].contributors(last) == set(swarm.peers)
+
+    simulate(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("small_count", [1, 2])
+def test_partition_is_healed_though_rounds_are_too_short_to_wait_for_one(
+    tmp_path: Path, small_count: int
+) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        peers = [swarm.add(training_s=0.1) for _ in range(5)]
+        await swarm.until_round(2, within_s=20)
+        swarm.part({peer.id for peer in peers[:small_count]})
+        await asyncio.sleep(30)
+        line_of_large = peers[-1].training.lineage.position
+        assert not peers[0].training.lineage.knows(line_of_large.round, line_of_large.base)
+        swarm.heal()
+        await asyncio.sleep(10)
+        one_line = peers[0].training.lineage.position
+        await asyncio.sleep(2)
+        for peer in peers:
+            assert peer.training.lineage.knows(one_line.round, one_line.base)
+            assert peer.contributors(one_line.round) == set(swarm.peers)
 
     simulate(tmp_path, scenario)
 
