@@ -10,6 +10,8 @@
     show TEXT SECONDS            until the status has this in it
     hear TEXT SECONDS            until such a message came
     send NUMBER TEXT             a message
+    bulk NUMBER COUNT            so many messages of 1 MiB, numbered
+    whole COUNT SECONDS          until so many came, each once, in order and intact
     status                       links, messages received, addresses, own NAT, what was refused
     quit
 """
@@ -42,6 +44,8 @@ from tests.net.swarm_peers import Keys, make_swarm
 from transport.zap import ZapAuthenticator
 
 ANY_ADDRESS = "[::]:0"
+MIB = 1 << 20
+PAYLOAD = bytes(range(256)) * (MIB // 256)
 
 
 def say(**what: object) -> None:
@@ -65,7 +69,11 @@ class LabNode:
         self._log: list[tuple[float, str]] = []
         self._received: list[str] = []
         self._first_message_s: dict[PeerId, float] = {}
+        self._to_send: dict[PeerId, tuple[int, int]] = {}
+        self._bulk_count = 0
         network.on_message = self._take
+        network.on_bulk = self._take_bulk
+        network.on_bulk_room = self._feed
         network.on_peer_up = self._greet
         network.on_peer_down = lambda peer_id, reason: self._note(f"down {peer_id}: {reason}")
 
@@ -101,6 +109,14 @@ class LabNode:
     def heard(self, text: str) -> bool:
         return text in self._received
 
+    def has_bulk(self, count: str) -> bool:
+        return self._bulk_count >= int(count)
+
+    def send_bulk(self, number: str, count: str) -> None:
+        peer_id = Keys(int(number)).peer_id
+        self._to_send[peer_id] = (0, int(count))
+        self._feed(peer_id)
+
     def shows(self, text: str) -> bool:
         return text in json.dumps(self.status())
 
@@ -118,6 +134,7 @@ class LabNode:
                 for link in self.network.links()
             ],
             "received": self._received,
+            "bulk": self._bulk_count,
             "first_message_s": self._first_message_s,
             "log": self._log,
             "addresses": self.network.addresses,
@@ -132,6 +149,19 @@ class LabNode:
     def _take(self, peer_id: PeerId, message: bytes) -> None:
         self._first_message_s.setdefault(peer_id, time.monotonic() - self._started_at)
         self._received.append(message.decode())
+
+    def _feed(self, peer_id: PeerId) -> None:
+        sent, count = self._to_send.get(peer_id, (0, 0))
+        while sent < count and self.network.bulk_room(peer_id) >= MIB + 8:
+            assert self.network.send_bulk(peer_id, sent.to_bytes(8, "big") + PAYLOAD)
+            sent += 1
+        self._to_send[peer_id] = (sent, count)
+
+    def _take_bulk(self, peer_id: PeerId, message: bytes) -> None:
+        number = int.from_bytes(message[:8], "big")
+        assert number == self._bulk_count, f"message {self._bulk_count} expected, got {number}"
+        assert message[8:] == PAYLOAD
+        self._bulk_count += 1
 
     def _note(self, text: str) -> None:
         self._log.append((time.monotonic() - self._started_at, text))
@@ -224,6 +254,11 @@ async def obey(node: LabNode) -> None:
                 say(**await node.until(partial(node.shows, text), seconds))
             case ["send", other, text]:
                 say(sent=node.network.send(Keys(int(other)).peer_id, text.encode()))
+            case ["bulk", other, count]:
+                node.send_bulk(other, count)
+                say()
+            case ["whole", count, seconds]:
+                say(**await node.until(partial(node.has_bulk, count), seconds))
             case ["status"]:
                 say(**node.status())
             case ["quit"]:

@@ -172,3 +172,24 @@ def test_path_is_found_again_after_the_machine_got_another_address(lab: PathLab)
     assert pair.low.ask("lose", HIGH, "punched", 12)["found"]
     pair.wait_for("punched", 18)
     assert any(new in address for address in pair.low.ask("status")["addresses"])
+
+
+def test_transfer_moves_from_the_relay_to_the_punched_path_and_stays_whole(lab: PathLab) -> None:
+    relay = lab.lab.add_public_host("relay")
+    lab.serve("relay", relay, PORT)
+    sites = [lab.lab.add_site(name, NatKind.PORT_RESTRICTED) for name in ("one", "two")]
+    lab.lab.set_rate(sites[0], "100mbit")  # So that it lasts for longer than finding the path.
+    router = sites[0].router.namespace
+    router.nft(
+        "table ip blocked { chain out { type filter hook forward priority -1;"
+        f" ip daddr {sites[1].public_ipv4} drop; }}\n}}"
+    )
+    pair = punching(lab, *sites)
+    pair.wait_for("relay", 10)
+    pair.low.ask("bulk", HIGH, 120)
+    assert pair.high.ask("whole", 5, 10)["found"]
+    router.nft("delete table ip blocked")
+    assert pair.low.ask("wait", HIGH, "punched", 15)["found"]
+    assert pair.high.ask("status")["bulk"] < 120, "it was over before the path was found"
+    assert pair.high.ask("whole", 120, 30)["found"]
+    assert not any(text.startswith("down") for _, text in pair.high.ask("status")["log"])
