@@ -31,7 +31,7 @@ from protocol.agreement_messages import Certificate, Outcome, UpdateRef
 from protocol.envelope import Domain, VerifiedMessage
 from protocol.errors import TransportError
 from protocol.identity import PeerId
-from protocol.peer_messages import Agreement, UpdateHeader, UpdateOffer
+from protocol.peer_messages import Agreement, Standing, UpdateHeader, UpdateOffer
 from protocol.swarm import RoundSettings
 
 ASK_AGAIN_S = 2.0
@@ -260,11 +260,22 @@ class AgreedRound(abc.ABC):
                 await self._changed.wait()
 
     def _expected(self) -> frozenset[PeerId]:
-        """Who is waited for: the live roster, and who else is ready to train from this base."""
+        """Who is waited for: those of the live roster who can take part or have done so already,
+        and who else is ready to train from this base."""
         parts = self._parts
-        ready = parts.standings.ready() | {parts.me}
+        standings = parts.standings.live()
+        ready = parts.standings.ready()
+        able = {peer for peer in self._roster & ready if self._can_take_part(standings[peer])}
         present = parts.standings.ready_at(self.base.round, self.base.base)
-        return (self._roster & ready) | present | {parts.me}
+        return frozenset(able | present | {parts.me})
+
+    def _can_take_part(self, standing: Standing) -> bool:
+        """Whether a member of the roster that stands there is in this round, about to enter it, or
+        past it; not if it fell back, or is on another line."""
+        if standing.round > self.base.round:
+            return True
+        is_near = standing.round >= self.base.round - 1
+        return is_near and not self._parts.lineage.contradicts(standing.round, standing.base)
 
     # Inside
 

@@ -77,7 +77,10 @@ class BlobStore:
         Raises :class:`VerificationError` when it is larger than ``max_bytes`` or the leaves are not
         those of ``root``, and :class:`OSError` when the disk does not take it.
         """
-        if root in self._blobs:
+        known = self._blobs.get(root)
+        if known is not None and not known.owned and not known.path.exists():
+            self.discard(root)  # Its owner has unlinked it: it was good for serving only.
+        elif known is not None:
             return
         if not 0 < size_bytes <= max_bytes:
             raise VerificationError(f"blob of {size_bytes} bytes, at most {max_bytes} allowed")

@@ -20,8 +20,11 @@ PROPOSAL_TIMEOUT_S = 3.0
 """After so long without all accepts a proposal is given up."""
 ACCEPT_LIFETIME_S = 5.0
 """For so long an accept binds its signer to one proposal; longer than the proposal lives."""
+FULL_PATIENCE_S = 5.0
+"""How long a restarted swarm waits for all of its last roster: one of them may have completed a
+round that the others were killed in."""
 PATIENCE_S = 20.0
-"""How long a restarted swarm waits for most of its last roster."""
+"""How long it waits for most of them."""
 
 
 class Gathering:
@@ -99,21 +102,19 @@ class Gathering:
             return None
         if self._proposed_until is not None:
             return self._proposed_until
-        settled = self._candidates_since + SETTLE_S
-        if self._are_enough():
-            return settled
-        return max(settled, self._since + PATIENCE_S) if self._round > 0 else None
+        return self._may_start_at()
 
     def handle_timer(self, now: float) -> None:
         """Time has passed."""
         if self._proposed_until is not None and now >= self._proposed_until:
             self._proposed_until = None
+        may_start_at = self._may_start_at()
         if (
             self.certificate is None
             and self._proposed_until is None
             and self._me == min(self._candidates, default=None)
-            and now >= self._candidates_since + SETTLE_S
-            and (self._are_enough() or (self._round > 0 and now >= self._since + PATIENCE_S))
+            and may_start_at is not None
+            and now >= may_start_at
         ):
             self._proposed_until = now + PROPOSAL_TIMEOUT_S
             outcome = Outcome(
@@ -121,10 +122,16 @@ class Gathering:
             )
             self._outbox.append(Start(round=self._round, base=self._base, outcome=outcome))
 
-    def _are_enough(self) -> bool:
+    def _may_start_at(self) -> float | None:
+        """From when on the present candidates may start; None: not before more have come."""
+        settled_at = self._candidates_since + SETTLE_S
         if self._round == 0:
-            return len(self._candidates) >= self._min_peers
-        return 2 * len(self._candidates & self._last_roster) > len(self._last_roster)
+            return settled_at if len(self._candidates) >= self._min_peers else None
+        back = self._candidates & self._last_roster
+        if self._last_roster and back == self._last_roster:
+            return settled_at
+        are_most = 2 * len(back) > len(self._last_roster)
+        return max(settled_at, self._since + (FULL_PATIENCE_S if are_most else PATIENCE_S))
 
     def _take_start(self, signer: PeerId, outcome: Outcome, now: float) -> None:
         if outcome.updates:

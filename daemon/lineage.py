@@ -96,6 +96,10 @@ class Lineage:
         """Whether the present state descends from that one, or is it."""
         return self._history.get(round_number) == base
 
+    def contradicts(self, round_number: int, base: bytes) -> bool:
+        """Whether the present state is known to come from another one of that round."""
+        return self._history.get(round_number, base) != base
+
     def certificate_of(self, round_number: int) -> Certificate | None:
         """How a recent round ended, if it is still remembered."""
         return self._certificates.get(round_number)

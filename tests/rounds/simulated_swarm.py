@@ -90,6 +90,8 @@ class ToyTrainer:
         """Goes into this peer's updates; others' checks refuse it."""
         self.failing_checks = 0
         """How many checks from now on fail for reasons of this peer's own."""
+        self.can_load = True
+        """Whether it can take another peer's state over."""
         self.applied: list[tuple[int, tuple[str, ...]]] = []
         self.reduced: list[tuple[int, tuple[str, ...]]] = []
         self.parts_applied: list[tuple[int, int, tuple[int, ...]]] = []
@@ -177,6 +179,8 @@ class ToyTrainer:
         return self._ready(round_number)
 
     async def load_state(self, round_number: int, path: Path, root: bytes) -> StateReady:
+        if not self.can_load:
+            raise WorkerError("no such file")
         self.state = path.read_bytes()
         return self._ready(round_number)
 

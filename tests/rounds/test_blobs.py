@@ -71,6 +71,20 @@ class TestStore:
                 store.begin(ROOT, size, leaves, most)
             assert list(tmp_path.iterdir()) == []
 
+    def test_local_file_that_its_owner_has_unlinked_is_fetched_when_it_is_wanted(
+        self, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "state"
+        path.write_bytes(DATA)
+        with BlobStore(tmp_path / "spool") as store:
+            store.add_local(Blob(path=str(path), size_bytes=len(DATA), root=ROOT, leaves=LEAVES))
+            store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
+            assert store.has_whole(ROOT)
+            path.unlink()
+            assert store.read_chunk(ROOT, 2) == b"the rest"
+            store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
+            assert store.missing(ROOT) == {0, 1, 2}
+
     def test_local_file_is_served_after_its_owner_unlinked_it(self, tmp_path: Path) -> None:
         path = tmp_path / "mine"
         path.write_bytes(DATA)

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from daemon.agreement import certificate_signers, next_roster
-from daemon.gathering import PATIENCE_S, SETTLE_S, Gathering
+from daemon.gathering import FULL_PATIENCE_S, PATIENCE_S, SETTLE_S, Gathering
 from protocol.agreement_messages import Accept, AgreementMessage, Outcome, Start
 from protocol.codec import encode
 from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
@@ -119,6 +119,21 @@ def test_restarted_swarm_waits_for_most_of_its_roster() -> None:
     peers.see(peers.ids[:3], PATIENCE_S - 1)
     peers.run(PATIENCE_S - 1 + SETTLE_S)
     assert peers.rosters()[:3] == [frozenset(peers.ids[:3])] * 3
+
+
+def test_restarted_swarm_waits_a_while_for_all_of_its_roster() -> None:
+    peers = Peers(3, min_peers=2, round_number=9)
+    peers.see(peers.ids[:2], 0.0)
+    peers.run(FULL_PATIENCE_S - 1)
+    assert peers.rosters() == [None] * 3
+    peers.see(peers.ids, FULL_PATIENCE_S - 1)
+    peers.run(FULL_PATIENCE_S - 1 + SETTLE_S)
+    assert peers.rosters() == [frozenset(peers.ids)] * 3
+
+    fewer = Peers(3, min_peers=2, round_number=9)
+    fewer.see(fewer.ids[:2], 0.0)
+    fewer.run(FULL_PATIENCE_S)
+    assert fewer.rosters()[:2] == [frozenset(fewer.ids[:2])] * 2
 
 
 def test_lone_peer_of_a_restarted_swarm_goes_on_after_a_while() -> None:

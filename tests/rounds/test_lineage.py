@@ -52,3 +52,10 @@ def test_state_that_the_worker_came_back_with_still_has_its_past() -> None:
     assert lineage.contributors == 0
     assert lineage.knows(1, b"1")
     assert not lineage.knows(3, b"3")
+
+
+def test_only_what_is_known_to_be_another_state_contradicts() -> None:
+    lineage = line(b"0", b"1", b"2")
+    assert lineage.contradicts(1, b"other")
+    assert not lineage.contradicts(1, b"1")
+    assert not lineage.contradicts(7, b"nobody knows")

@@ -172,6 +172,25 @@ def test_check_that_fails_for_reasons_of_the_peers_own_blames_nobody_and_is_made
     simulate(tmp_path, scenario)
 
 
+def test_member_of_the_roster_that_fell_back_and_cannot_catch_up_is_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        one, other = swarm.add(), swarm.add()
+        await swarm.until_round(2, within_s=20)
+        old = other.training.lineage.position
+        await swarm.until_round(5, within_s=20)
+        other.trainer.can_load = False
+        other.training.worker_restarted(old)
+        back = one.round + 4
+        assert await swarm.until_round(back, one, within_s=60) < 5 * ROUND_S
+        other.trainer.can_load = True
+        await swarm.until_round(one.round + 4, within_s=30)
+        assert_same_history(one, other)
+
+    simulate(tmp_path, scenario, min_peers=2)
+
+
 def test_partition_is_healed_towards_the_larger_side(tmp_path: Path) -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:
         peers = [swarm.add() for _ in range(5)]
