@@ -54,7 +54,9 @@ class RoundParts:
     standings: Standings
     speaker: Speaker
     serve: Callable[[Blob], None]
-    """Hands a file of the worker's to the blob store."""
+    """Hands an update's file of the worker's to the blob store."""
+    serve_state: Callable[[Blob], None]
+    """The same for a state's file."""
     keep: Callable[[Certificate], None]
     """Stores a certificate where a restart finds it."""
     set_phase: Callable[[Phase], None]
@@ -210,7 +212,7 @@ class AgreedRound(abc.ABC):
         await self._obtain(certificate)
         parts.set_phase(Phase.APPLYING)
         state = await self._average(certificate.outcome)
-        parts.serve(state.state)
+        parts.serve_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), certificate)
         _log.info(
             "round %d: %d updates averaged, accuracy %.4f, state %s",

@@ -23,6 +23,9 @@ from protocol.merkle import (
     merkle_root,
 )
 
+KEPT_STATES = 3
+"""The present state, and those before it that others may still be fetching."""
+
 
 class BlobMissingError(KeyError):
     """This store does not have that blob, or not that chunk."""
@@ -45,6 +48,7 @@ class BlobStore:
         """``spool``: directory for incoming blobs; left-overs of an earlier run are deleted."""
         self._spool = spool
         self._blobs: dict[bytes, _Stored] = {}
+        self._states: list[bytes] = []
 
     def __enter__(self) -> "BlobStore":
         self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -70,6 +74,14 @@ class BlobStore:
         path = Path(blob.path)
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._blobs[blob.root] = _Stored(path, file, blob.size_bytes, blob.leaves, owned=False)
+
+    def add_state(self, blob: Blob) -> None:
+        """As :meth:`add_local`, for a round's state: it takes the place of the oldest of
+        :data:`KEPT_STATES`, which would otherwise keep its file open and its disk space taken."""
+        self.add_local(blob)
+        self._states = [*(root for root in self._states if root != blob.root), blob.root]
+        while len(self._states) > KEPT_STATES:
+            self.discard(self._states.pop(0))
 
     def begin(self, root: bytes, size_bytes: int, leaves: Sequence[bytes], max_bytes: int) -> None:
         """Make room for an incoming blob; does nothing when it is known already.

@@ -60,7 +60,7 @@ class GossipRound:
         parts.set_phase(Phase.APPLYING)
         neighbours = self._neighbours()
         state = await parts.worker.mix(self.number, Path(trained.updates[0].path), neighbours)
-        parts.serve(state.state)
+        parts.serve_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), None)
         _log.info(
             "round %d: averaged with %d partners, accuracy %.4f",

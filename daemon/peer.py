@@ -416,7 +416,7 @@ class Peer:
             clock=self._clock,
         )
         standings = Standings(network.live_peers)
-        store.add_local(opened.state)
+        store.add_state(opened.state)
         certificates = CertificateFile(self._state_dir.path / CERTIFICATE_FILE)
         states = LineageFile(self._state_dir.path / LINEAGE_FILE)
         lineage = Lineage(
@@ -450,7 +450,7 @@ class Peer:
             speaker=speaker,
             blobs=blobs,
             worker=worker,
-            serve=lambda ready: store.add_local(ready.state),
+            serve=lambda ready: store.add_state(ready.state),
             keep=keep,
             initial_root=statement.task.initial_state_digest,
             max_state_bytes=opened.max_state_bytes,

@@ -27,7 +27,7 @@ from daemon.standings import Standings
 from daemon.status import Phase
 from daemon.succession import Rivals
 from daemon.trainer import Trainer
-from ml.worker_messages import Blob, StateReady
+from ml.worker_messages import StateReady
 from protocol.agreement_messages import AgreementMessage, Certificate
 from protocol.codec import decode
 from protocol.envelope import Domain
@@ -292,7 +292,8 @@ class Training:
             worker=self._worker,
             standings=self._standings,
             speaker=self._speaker,
-            serve=self.serve,
+            serve=self._blobs.store.add_local,
+            serve_state=self._blobs.store.add_state,
             keep=self._keep,
             set_phase=self._set_phase,
             clock=self._clock,
@@ -391,10 +392,6 @@ class Training:
             self._speaker.send(peer, CertificateReply(certificate=certificate))
 
     # Small things
-
-    def serve(self, blob: Blob) -> None:
-        """Give a file of the worker's to whoever asks for it."""
-        self._blobs.store.add_local(blob)
 
     def _set_phase(self, phase: Phase) -> None:
         self.phase = phase

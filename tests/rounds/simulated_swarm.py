@@ -261,7 +261,7 @@ class SimulatedPeer:
             speaker=self.speaker,
             blobs=self.blobs,
             worker=self.trainer,
-            serve=lambda ready: self.store.add_local(ready.state),
+            serve=lambda ready: self.store.add_state(ready.state),
             keep=self.certificates.append,
             initial_root=swarm.initial_root,
             max_state_bytes=1 << 24,
@@ -301,7 +301,7 @@ class SimulatedPeer:
 
     async def run(self) -> None:
         with self.store:
-            self.store.add_local(self._state)
+            self.store.add_state(self._state)
             try:
                 async with asyncio.TaskGroup() as self._tasks:
                     await self.training.run()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from daemon.blob_fetch import STALL_S, WINDOW_CHUNKS, BlobFetcher, FetchRequest
-from daemon.blob_store import BlobMissingError, BlobStore
+from daemon.blob_store import KEPT_STATES, BlobMissingError, BlobStore
 from ml.worker_messages import Blob
 from protocol.errors import VerificationError
 from protocol.identity import PeerId
@@ -70,6 +70,19 @@ class TestStore:
             with pytest.raises(VerificationError, match=text):
                 store.begin(ROOT, size, leaves, most)
             assert list(tmp_path.iterdir()) == []
+
+    def test_states_that_are_long_past_are_let_go(self, tmp_path: Path) -> None:
+        roots = []
+        with BlobStore(tmp_path / "spool") as store:
+            for number in range(KEPT_STATES + 2):
+                path = tmp_path / f"state-{number}"
+                path.write_bytes(path.name.encode())
+                leaves = tuple(leaves_of([path.name.encode()]))
+                roots.append(merkle_root(leaves))
+                blob = Blob(path=str(path), size_bytes=7, root=roots[-1], leaves=leaves)
+                store.add_state(blob)
+                store.add_state(blob)
+            assert [store.has_whole(root) for root in roots] == [False] * 2 + [True] * KEPT_STATES
 
     def test_local_file_that_its_owner_has_unlinked_is_fetched_when_it_is_wanted(
         self, tmp_path: Path
