@@ -1,13 +1,34 @@
 """What is left when a process of a peer dies, or is told to end: nothing, and nobody waits long."""
 
+import contextlib
+import os
 import re
 import signal
 from pathlib import Path
 
 import psutil
 
+from daemon.blob_store import KEPT_STATES
 from tests.system.real_swarm import END_S, assert_equal_exports, assert_nobody_is_blamed
-from tests.system.slow_swarm import SlowSwarm, halted
+from tests.system.slow_swarm import SlowSwarm, halted, wait_round_of_all
+
+
+def test_rounds_that_are_past_hold_no_files_open(slow_swarm: SlowSwarm) -> None:
+    wait_round_of_all(slow_swarm.peers, slow_swarm.last_round() + KEPT_STATES + 3)
+    for peer in slow_swarm.peers:
+        status = peer.status()
+        assert status.worker_pid is not None
+        for pid in (status.pid, status.worker_pid):
+            assert len(deleted_files(pid, peer.state_dir)) <= KEPT_STATES + 2
+
+
+def deleted_files(pid: int, place: Path) -> list[str]:
+    """Files in ``place`` that the process holds open though they have no name any more."""
+    found = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            found.append(os.readlink(descriptor))
+    return [name for name in found if name.startswith(str(place)) and name.endswith("(deleted)")]
 
 
 def test_worker_that_is_killed_is_started_again_while_its_daemon_stays_in_the_swarm(
