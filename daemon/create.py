@@ -111,12 +111,13 @@ async def _create(options: CreateOptions, environ: Mapping[str, str]) -> Created
             options = await _complete_servers(options, clients)
             task, settings = await _examine_task(options)
             swarm = seal_statement(founder, _statement(options, task, settings, token))
+            if state_dir is None:
+                # Before anybody hears of the swarm, so that there is none whose key is lost.
+                path = swarm_directory(environ, swarm.swarm_id)
+                state_dir = stack.enter_context(StateDir(path))
+                state_dir.keep_identity(founder)
             for client in clients:
                 await client.publish_statement(swarm.raw)
-        if state_dir is None:
-            path = swarm_directory(environ, swarm.swarm_id)
-            state_dir = stack.enter_context(StateDir(path))
-            state_dir.keep_identity(founder)
         invite = Invite(
             swarm_id=swarm.swarm_id,
             token_secret=b"" if token is None else token.secret,

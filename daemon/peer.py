@@ -268,8 +268,14 @@ class Peer:
                 check_options(swarm.statement, self._options)
             network = self._make_network(swarm, context, zap, connectivity)
             network.find_record = discovery.find_record
+            # Until training starts, and where it never does, newer statements are gone by.
+            observer = Observer(take_statement=self._take_statement, refusals=self._refusals)
+            network.on_message = observer.receive
+            network.on_peer_up = self._greet
             await stack.enter_async_context(network)
             self._network = network
+            for early in network.live_peers():
+                self._greet(early)
             async with asyncio.TaskGroup() as work:
                 chores = [
                     work.create_task(discovery.run(network.signed_record)),
@@ -278,7 +284,8 @@ class Peer:
                 ]
                 try:
                     if self._options.observe:
-                        await self._observe(swarm, network)
+                        self._notifier.ready(f"{swarm.statement.name}: observing")
+                        await self._stop.wait()
                     else:
                         await self._train(swarm, network)
                 finally:
@@ -306,16 +313,6 @@ class Peer:
                     network.on_message = network.on_bulk = _ignore
                     network.on_peer_up = network.on_bulk_room = lambda peer: None
                     keeper.cancel()
-
-    async def _observe(self, swarm: Swarm, network: PeerNetwork) -> None:
-        """Only be connected, until told to stop; newer statements are gone by and passed on."""
-        observer = Observer(take_statement=self._take_statement, refusals=self._refusals)
-        network.on_message = observer.receive
-        network.on_peer_up = self._greet
-        for peer in network.live_peers():
-            self._greet(peer)
-        self._notifier.ready(f"{swarm.statement.name}: observing")
-        await self._stop.wait()
 
     async def _learn_swarm(self, discovery: Discovery) -> Swarm:
         """The newest statement that is stored here, else the rendezvous'."""
@@ -487,7 +484,6 @@ class Peer:
         network.on_bulk = blobs.receive_chunk
         network.on_bulk_room = blobs.serve
         network.on_peer_down = lambda peer, reason: switchboard.peer_down(peer)
-        network.on_peer_up = self._greet
         for peer in network.live_peers():
             self._greet(peer)
         return training
