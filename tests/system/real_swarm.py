@@ -8,6 +8,7 @@ swarm started is gone when its block ends.
 import contextlib
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -66,14 +67,25 @@ class Averaged(NamedTuple):
 
 
 class Program:
-    """One ``p2pd`` process and whatever it starts, in a process group of its own."""
+    """One ``p2pd`` process and whatever it starts, in a process group of its own.
+
+    The process is not reaped before :meth:`close`, so that until then no other one can have its
+    number, nor another group: signals to it and to its group never meet a stranger.
+    """
 
     def __init__(
-        self, arguments: Sequence[str | Path], output: Path, log: Path, environ: Mapping[str, str]
+        self,
+        arguments: Sequence[str | Path],
+        output: Path,
+        log: Path,
+        environ: Mapping[str, str],
+        inside: Sequence[str] = (),
     ) -> None:
+        """``inside``: the beginning of a command line that becomes the program after it, such as
+        ``ip netns exec NAME``."""
         with output.open("ab") as output_file, log.open("ab") as log_file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "daemon.cli", *map(str, arguments)],
+                [*inside, sys.executable, "-m", "daemon.cli", *map(str, arguments)],
                 cwd=output.parent,
                 env=environ,
                 stdin=subprocess.DEVNULL,
@@ -82,14 +94,16 @@ class Program:
                 start_new_session=True,
             )
         self.pid = self._process.pid
+        self._is_closed = False
 
     @property
     def runs(self) -> bool:
         """Whether the process itself has not ended."""
-        return self._process.poll() is None
+        return not self._is_closed and self._ended(os.WNOHANG) is None
 
     def signal(self, number: signal.Signals, *, to_all: bool = False) -> None:
         """Send a signal to the process, or to all that it started too."""
+        assert not self._is_closed
         if to_all:
             os.killpg(self.pid, number)
         else:
@@ -97,7 +111,16 @@ class Program:
 
     def wait_end(self, within_s: float = END_S) -> int:
         """Its exit code (negative: the signal that killed it)."""
-        return self._process.wait(within_s)
+        if self._is_closed:
+            return self._process.returncode
+        handle = os.pidfd_open(self.pid)
+        try:
+            assert select.select([handle], [], [], within_s)[0], f"{self.pid} does not end"
+        finally:
+            os.close(handle)
+        ended = self._ended(0)
+        assert ended is not None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
     def members(self) -> list[int]:
         """The processes of its group that are alive."""
@@ -120,10 +143,15 @@ class Program:
         )
 
     def close(self) -> None:
-        """Kill all of it, stopped or not."""
-        with contextlib.suppress(ProcessLookupError):
+        """Kill all of it, stopped or not, and return when nothing is left."""
+        if not self._is_closed:
             self.signal(signal.SIGKILL, to_all=True)
-        self._process.wait(END_S)
+            self.wait_nothing_left(END_S)
+            self._is_closed = True
+            self._process.wait(END_S)
+
+    def _ended(self, option: int) -> os.waitid_result | None:
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | option)
 
 
 @dataclass
@@ -259,10 +287,9 @@ class RealSwarm:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for program in self._programs:
-            program.close()
-        for program in self._programs:
-            program.wait_nothing_left(END_S)
+        with contextlib.ExitStack() as stack:
+            for program in self._programs:
+                stack.callback(program.close)
 
     def print_logs(self) -> None:
         """The end of every log. In a teardown: pytest shows it for a test that failed."""
