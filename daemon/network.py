@@ -232,7 +232,7 @@ class PeerNetwork:
     def add_record(self, record: VerifiedRecord) -> bool:
         """Connect to this peer, and let it connect; of several records the newest counts.
 
-        False: it is banned, or there are too many peers.
+        False: it is banned, there are too many peers, or this one stops.
         """
         try:
             self._book.add(record)

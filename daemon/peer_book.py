@@ -62,12 +62,15 @@ class PeerBook:
         self._unknown_keys: dict[bytes, float] = {}
         self._searches: deque[float] = deque(maxlen=MAX_SEARCHES_PER_S)
         self._tasks = asyncio.TaskGroup()
+        self._is_ending = False
 
     async def __aenter__(self) -> "PeerBook":
         await self._tasks.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        # Nobody would end what is begun from here on: peers and servers still have their say.
+        self._is_ending = True
         for peer_id in list(self._seeking):
             self._stop_seeking(peer_id)
         await self._tasks.__aexit__(None, None, None)
@@ -83,8 +86,10 @@ class PeerBook:
         """Look for paths to this peer from now on; of several records the newest counts.
 
         Raises :class:`DeniedError` for a banned peer, and :class:`BusyError` when there are too
-        many already.
+        many already, or this peer stops.
         """
+        if self._is_ending:
+            raise BusyError("this peer stops")
         peer_id = record.peer_id
         if peer_id == self._own_id or record.swarm != self._swarm_id:
             return

@@ -1,0 +1,74 @@
+"""The peers that are known, and what looks for paths to them, without a network."""
+
+import asyncio
+
+import pytest
+
+from daemon.clock import Clock
+from daemon.paths.path import PathWish
+from daemon.peer_book import PeerBook
+from daemon.peer_link import LinkObserver, PeerLink
+from daemon.session import SessionLimits
+from daemon.session.handshake import BusyError
+from protocol.identity import PeerId
+from protocol.peer_record import VerifiedRecord
+from protocol.session_frames import Stream
+from tests.net.swarm_peers import SWARM, Keys
+
+OWN, OTHER, LATE = Keys(0), Keys(1), Keys(2)
+
+
+class Nobody(LinkObserver):
+    def message_received(self, peer_id: PeerId, stream: Stream, message: bytes) -> None: ...
+
+    def peer_up(self, peer_id: PeerId) -> None: ...
+
+    def peer_down(self, peer_id: PeerId, reason: str) -> None: ...
+
+    def bulk_room_found(self, peer_id: PeerId) -> None: ...
+
+
+class LateFinder:
+    """Seeks for ever; when it is told to end, it hears of one more peer."""
+
+    def __init__(self, book: PeerBook) -> None:
+        self._book = book
+        self.refusal: BusyError | None = None
+        self.is_running = asyncio.Event()
+
+    async def run(self) -> None:
+        self.is_running.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            with pytest.raises(BusyError) as caught:
+                self._book.add(LATE.record())
+            self.refusal = caught.value
+
+
+async def test_peer_that_is_found_while_this_one_ends_is_not_sought() -> None:
+    clock = Clock()
+    seekers: list[LateFinder] = []
+
+    def make_seekers(wish: PathWish) -> tuple[LateFinder, ...]:
+        seekers.append(LateFinder(book))
+        return (seekers[-1],)
+
+    def make_link(record: VerifiedRecord) -> PeerLink:
+        return PeerLink(OWN.peer_id, record, SessionLimits(), clock, Nobody())
+
+    book = PeerBook(
+        OWN.peer_id,
+        SWARM.swarm_id,
+        clock,
+        make_link=make_link,
+        make_seekers=make_seekers,
+        is_banned=lambda peer_id: False,
+    )
+    async with asyncio.timeout(10):
+        async with book:
+            book.add(OTHER.record())
+            await seekers[0].is_running.wait()
+    (seeker,) = seekers
+    assert str(seeker.refusal) == "this peer stops"
+    assert book.get(LATE.peer_id) is None
