@@ -16,6 +16,7 @@ ENCODINGS: list[Encoding] = [
     Int8Encoding(),
     TopKEncoding(64),
     TopKEncoding(4),
+    TopKEncoding(65),
 ]
 COUNTS = st.sampled_from([1, 2, 255, 256, 257, 4095, 4096, 4097, 10_000])
 
@@ -103,17 +104,51 @@ def test_topk_sends_all_of_a_tensor_shorter_than_what_it_keeps() -> None:
     assert TopKEncoding(64).decode(TopKEncoding(64).encode(values), 5).tolist() == values.tolist()
 
 
-def test_topk_is_over_100_times_smaller_than_float32() -> None:
+def test_topk_keeps_any_number_of_a_short_tensor() -> None:
+    values = normal(96)
+    decoded = TopKEncoding(65).decode(TopKEncoding(65).encode(values), 96)
+    largest = np.sort(np.argsort(np.abs(values))[-65:])
+    assert np.array_equal(np.flatnonzero(decoded), largest)
+    assert np.array_equal(np.sign(decoded[largest]), np.sign(values[largest]))
+
+
+def test_topk_is_over_180_times_smaller_than_float32() -> None:
     count = 64 * CHUNK_ELEMENTS
-    assert 4 * count / TopKEncoding(64).wire_count(count) > 130
+    assert 4 * count / TopKEncoding(64).wire_count(count) > 180
 
 
-def test_topk_places_that_do_not_ascend_are_refused() -> None:
-    """Else one number could be claimed twice."""
+@pytest.mark.parametrize("count", [1, 5, 16, 65, 96, 1000, 4097])
+def test_topk_of_a_short_tensor_is_no_longer_than_float16(count: int) -> None:
+    assert TopKEncoding(64).wire_count(count) <= 8 + 2 * count
+
+
+def test_topk_bytes_on_the_wire() -> None:
+    """Two levels, the places' low bits, their high ones, the codes: by hand."""
+    values = np.zeros(16, np.float32)
+    values[[1, 6, 7, 15]] = [-2.0, 1.0, 4.0, -1.0]
+    # Low bits 01 10 11 11; high ones 0 1 1 3 at 0, 2, 3 and 6 of 7; codes 3 0 2 1.
+    bits = "10011111" + "1011001" + "11000110"
+    packed = np.packbits([int(bit) for bit in bits], bitorder="little").tobytes()
+    levels = np.array([3.0, 1.0], "<f4").tobytes()
+    assert TopKEncoding(4).encode(values).tobytes() == levels + packed
+
+
+def test_topk_places_that_cannot_be_are_refused() -> None:
+    """Else one number could be claimed twice, or one that is not there."""
     wire = TopKEncoding(4).encode(normal(CHUNK_ELEMENTS)).copy()
     wire[8:14] = 0
+    with pytest.raises(VerificationError, match="another number of places in the update than 4"):
+        TopKEncoding(4).decode(wire, CHUNK_ELEMENTS)
+    wire[13] = 0b1111
     with pytest.raises(VerificationError, match="places in the update that do not ascend"):
         TopKEncoding(4).decode(wire, CHUNK_ELEMENTS)
+    # Of 11 numbers the places' low bit and high ones up to 5 could name a twelfth.
+    values = np.array([9, 9, 9, *[0] * 7, 9], np.float32)
+    wire = TopKEncoding(4).encode(values).copy()
+    assert TopKEncoding(4).decode(wire, 11)[10] == 9
+    wire[8] |= 0b1000
+    with pytest.raises(VerificationError, match="places in the update that do not ascend"):
+        TopKEncoding(4).decode(wire, 11)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e13])
