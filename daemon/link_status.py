@@ -26,12 +26,30 @@ class LinkStatus:
     bytes_received: int
 
 
-def path_reason(wish: PathWish, active: PathKind | None) -> str:
-    """Why the peer is reached over ``active`` (None: not at all) and not over something better."""
+def path_reason(
+    wish: PathWish,
+    active: PathKind | None,
+    *,
+    pinned: PathKind | None = None,
+    prefers_relay: bool = False,
+) -> str:
+    """Why the peer is reached over ``active`` (None: not at all) and not over something better.
+
+    ``pinned`` and ``prefers_relay`` say why a path that there is may not be the one used.
+    """
     better = BEST_FIRST if active is None else BEST_FIRST[: BEST_FIRST.index(active)]
-    known = [f"{kind.value}: {wish.failures[kind]}" for kind in better if kind in wish.failures]
-    if known:
-        return "; ".join(known)
-    if active is None:
+    if not better:
+        return "there is no better kind"
+    if active is None and not wish.failures:
         return "nothing was found out so far"
-    return "there is no better kind" if not better else "better kinds were not tried so far"
+
+    def why_not(kind: PathKind) -> str:
+        if not wish.has(kind):
+            return wish.failures.get(kind, "none yet")
+        if pinned is active:
+            return "stands by while another is measured"
+        if prefers_relay and active is PathKind.RELAY:
+            return "stands by, the relay was found to be faster"
+        return "stands by, nothing was heard over it for a moment"
+
+    return "; ".join(f"{kind.value}: {why_not(kind)}" for kind in better)

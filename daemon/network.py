@@ -294,8 +294,8 @@ class PeerNetwork:
         return frozenset(link.peer_id for link in self._book if link.is_live)
 
     def links(self) -> list[LinkStatus]:
-        """Every known peer and how it is reached."""
-        return [link.status() for link in self._book]
+        """Every known peer and how it is reached, without those who left in good order."""
+        return [link.status() for link in self._book if not self._book.has_left(link.peer_id)]
 
     def relays(self) -> list[RelayStatus]:
         """The swarm's relays that this peer is on, or tries to be."""
@@ -347,7 +347,7 @@ class PeerNetwork:
         """The link of a peer that may take part. Raises :class:`RemoteProtocolError` otherwise."""
         now_ms = self._clock.now_ms()
         self._admission.check(hello.peer_id, hello.payload.proof, now_ms=now_ms)
-        self._book.add(hello.record)
+        self._book.welcome(hello.record)
         link = self._book.get(hello.peer_id)
         if link is None or link.is_held_off:
             raise RemoteProtocolError("it broke the protocol a moment ago")

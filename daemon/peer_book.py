@@ -59,6 +59,9 @@ class PeerBook:
         self._seeking: dict[PeerId, list[asyncio.Task[None]]] = {}
         self._unwanted: set[PeerId] = set()
         """Removed, and not gone so far."""
+        self._departed: dict[PeerId, int] = {}
+        """The records' sequence of those who left in good order. The rendezvous may not know that;
+        and their keys are let in, so that they can come back where there is none."""
         self._unknown_keys: dict[bytes, float] = {}
         self._searches: deque[float] = deque(maxlen=MAX_SEARCHES_PER_S)
         self._tasks = asyncio.TaskGroup()
@@ -95,6 +98,9 @@ class PeerBook:
             return
         if self._is_banned(peer_id):
             raise DeniedError(f"denied: {peer_id} was banned by the swarm's founder")
+        if record.sequence <= self._departed.get(peer_id, -1):
+            return
+        self._departed.pop(peer_id, None)
         self._unwanted.discard(peer_id)
         link = self._links.get(peer_id)
         if link is None:
@@ -106,6 +112,23 @@ class PeerBook:
             self._seeking[peer_id] = [
                 self._tasks.create_task(seeker.run()) for seeker in self._make_seekers(link.wish)
             ]
+
+    def welcome(self, record: VerifiedRecord) -> None:
+        """The same for a peer that says hello now: then it is here, even if it had left before."""
+        self._departed.pop(record.peer_id, None)
+        self.add(record)
+
+    def left(self, peer_id: PeerId) -> None:
+        """The peer has said that it goes: do not look for it until it has a new record, or comes by
+        itself."""
+        link = self._links.get(peer_id)
+        if link is not None:
+            self._departed[peer_id] = link.record.sequence
+            self._stop_seeking(peer_id)
+
+    def has_left(self, peer_id: PeerId) -> bool:
+        """Whether it went in good order and was not heard of since."""
+        return peer_id in self._departed
 
     def remove(self, peer_id: PeerId) -> None:
         """Forget it, once it is not live; until then the session with it goes on."""
@@ -180,5 +203,6 @@ class PeerBook:
 
     def _forget(self, link: PeerLink) -> None:
         del self._links[link.peer_id]
+        self._departed.pop(link.peer_id, None)
         link.close()
         self._stop_seeking(link.peer_id)

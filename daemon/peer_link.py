@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from daemon.clock import Clock
 from daemon.link_status import LinkStatus, path_reason
 from daemon.paths.path import PathWish
 from daemon.paths.path_end import PathEnd
-from daemon.paths.path_score import score
+from daemon.paths.path_score import BEST_FIRST, score
 from daemon.paths.rate_trial import RateTrial
 from daemon.session import (
     ActivePathChanged,
@@ -67,6 +69,7 @@ class PeerLink:
         self._limits = limits
         self._queue_bytes = limits.bulk_queue_bytes
         self._trial = RateTrial()
+        self._pinned: PathKind | None = None
         self._clock = clock
         self._observer = observer
         self._ends: dict[int, PathEnd] = {}
@@ -126,7 +129,12 @@ class PeerLink:
             address=(
                 ", ".join(self.record.record.addresses) if end is None else end.path.remote_address
             ),
-            reason=path_reason(self.wish, None if end is None else kind),
+            reason=path_reason(
+                self.wish,
+                None if end is None else kind,
+                pinned=self._pinned,
+                prefers_relay=self._trial.prefers_relay,
+            ),
             is_live=self.is_live,
             rtt_ms=None if rtt_s is None else rtt_s * 1000,
             bytes_sent=self._past_bytes_sent + sum(end.bytes_sent for end in ends),
@@ -161,9 +169,10 @@ class PeerLink:
         self._paths_changed()
         self._close_spare_paths(end.path.kind)
 
-    def detach(self, end: PathEnd) -> None:
-        """The path is over."""
+    def detach(self, end: PathEnd, reason: str) -> None:
+        """The path is over, and why."""
         if self._forget(end):
+            self._note_loss(end.path.kind, reason)
             self._session.detach_path(end.number, self._clock.monotonic())
             self.flush()
 
@@ -192,6 +201,25 @@ class PeerLink:
         self.end_session(CloseCode.LEAVING, "this peer has no use for the session any more")
         if self._timer is not None:
             self._timer.cancel()
+
+    @property
+    def active_kind(self) -> PathKind | None:
+        """Of the path over which frames go now."""
+        active = self._session.active_path
+        end = None if active is None else self._ends.get(active)
+        return None if end is None else end.path.kind
+
+    @contextmanager
+    def pinned_to(self, kind: PathKind) -> Iterator[None]:
+        """Send over paths of ``kind`` meanwhile, as far as there are any, however good others are.
+
+        One at a time: nesting is the caller's error.
+        """
+        self._pin(kind)
+        try:
+            yield
+        finally:
+            self._pin(None)
 
     # The application
 
@@ -257,6 +285,7 @@ class PeerLink:
                 end = self._ends.get(path_id)
                 if end is not None:
                     self._forget(end)
+                    self._note_loss(end.path.kind, reason)
                     end.close(CloseCode.PATH, reason)
             case ActivePathChanged(path_id=path_id):
                 self._paths_changed()
@@ -289,6 +318,12 @@ class PeerLink:
         self._paths_changed()
         return True
 
+    def _note_loss(self, kind: PathKind, reason: str) -> None:
+        # Beside a better one it need not have failed, nor does it matter.
+        at_least_as_good = BEST_FIRST[: BEST_FIRST.index(kind) + 1]
+        if not any(self.wish.has(other) for other in at_least_as_good):
+            self.wish.failures.setdefault(kind, f"there was one: {reason}")
+
     def _paths_changed(self) -> None:
         # All silent is as good as none: what looks for paths does not wait until they are given up.
         is_reached = self._session.active_path is not None
@@ -301,10 +336,22 @@ class PeerLink:
             own_id=self._own_id,
             peer_id=self.peer_id,
             prefers_relay=self._trial.prefers_relay,
+            pinned=self._pinned,
         )
+
+    def _pin(self, kind: PathKind | None) -> None:
+        self._pinned = kind
+        self._score_paths(self._clock.monotonic())
+        self.flush()
+
+    def _score_paths(self, now: float) -> None:
+        for end in list(self._ends.values()):
+            self._session.score_path(end.number, self._score(end), now)
 
     def _weigh_paths(self, now: float) -> None:
         """Prefer what carries more, as far as that shows."""
+        if self._pinned is not None:
+            return
         active = self._session.active_path
         end = None if active is None else self._ends.get(active)
         preferred = self._trial.prefers_relay
@@ -316,8 +363,7 @@ class PeerLink:
             now=now,
         )
         if self._trial.prefers_relay is not preferred:
-            for end in list(self._ends.values()):
-                self._session.score_path(end.number, self._score(end), now)
+            self._score_paths(now)
 
     def _close_spare_paths(self, kind: PathKind) -> None:
         """Of each kind keep the best; of the others each side closes those that it opened."""

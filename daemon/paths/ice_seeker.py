@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 from daemon.paths.maker import PathParts
 from daemon.paths.path import PathWish
 from daemon.paths.probe_intervals import ProbeIntervals
-from daemon.paths.standby import close_when_needless, has_better
+from daemon.paths.standby import close_when_needless, is_spare
 from daemon.session.handshake import GIVE_UP_S
 from daemon.signaling import SignalInbox
 from daemon.status import PathKind
@@ -172,7 +172,7 @@ class IceSeeker:
             self._due_at = self._clock.monotonic()
 
     def _is_wanted(self) -> bool:
-        if has_better(self._wish):
+        if is_spare(self._wish, PathKind.ICE):
             return False
         return not self._wish.has(PathKind.ICE) or self._made_in != self._wish.network_changes
 
@@ -182,7 +182,12 @@ class IceSeeker:
         )
 
     def _circumstances(self) -> object:
-        return self._wish.network_changes, self._surroundings.nat, self._wish.record.record.nat
+        return (
+            self._wish.network_changes,
+            self._surroundings.nat,
+            self._wish.record.record.nat,
+            self._wish.asks_for(PathKind.ICE),
+        )
 
     # One attempt
 
@@ -198,7 +203,7 @@ class IceSeeker:
             self._made_in = network
         except (TransportError, RemoteProtocolError) as error:
             _log.info("no ice path to %s: %s", short(self._peer_id), error)
-            if not has_better(self._wish):
+            if not is_spare(self._wish, PathKind.ICE):
                 self._wish.failures[PathKind.ICE] = str(error)
         wait_s = self._intervals.failed(is_alone=not self._wish.paths)
         self._due_at = self._clock.monotonic() + wait_s

@@ -12,7 +12,9 @@ the same time, and acts by the peer's :class:`PathWish`.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from daemon.session.handshake import Channel
@@ -61,11 +63,27 @@ class PathWish:
         """Monotonic seconds: it is to be left alone until then."""
         self.network_changes = 0
         """How often this machine came into another network: what failed before may work now."""
+        self._asked_for: Counter[PathKind] = Counter()
         self._changed = asyncio.Event()
 
     def has(self, kind: PathKind) -> bool:
         """Whether the session has a path of that kind."""
         return any(path.kind is kind for path in self.paths)
+
+    @contextmanager
+    def asking_for(self, kind: PathKind) -> Iterator[None]:
+        """Want a path of ``kind`` meanwhile, also where there are better ones: to measure it."""
+        self._asked_for[kind] += 1
+        self.notify()
+        try:
+            yield
+        finally:
+            self._asked_for[kind] -= 1
+            self.notify()
+
+    def asks_for(self, kind: PathKind) -> bool:
+        """Whether somebody wants a path of that kind, however good the others are."""
+        return self._asked_for[kind] > 0
 
     def notify(self) -> None:
         """Something of it was changed: wake up whoever waits for that."""

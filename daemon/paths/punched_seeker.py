@@ -123,11 +123,13 @@ class PunchedSeeker:
         return self._offer is not None or self._has_path() or self._circumstances() != self._known
 
     def _has_path(self) -> bool:
-        return self._wish.has(PathKind.DIRECT) or self._wish.has(PathKind.PUNCHED)
+        if self._wish.has(PathKind.PUNCHED):
+            return True
+        return self._wish.has(PathKind.DIRECT) and not self._wish.asks_for(PathKind.PUNCHED)
 
     def _circumstances(self) -> object:
-        record = self._wish.record.record
-        return self._wish.network_changes, record.addresses, record.nat
+        record, is_asked_for = self._wish.record.record, self._wish.asks_for(PathKind.PUNCHED)
+        return self._wish.network_changes, record.addresses, record.nat, is_asked_for
 
     def _begin_anew(self) -> None:
         self._intervals.reset()

@@ -40,6 +40,9 @@ _log = logging.getLogger("p2pd.reception")
 class Links(Protocol):
     """Where the links are found."""
 
+    def left(self, peer_id: PeerId) -> None:
+        """The peer has said that it goes: it is not looked for until it is heard of anew."""
+
     def get(self, peer_id: PeerId | None) -> PeerLink | None:
         """The link to a known peer."""
 
@@ -99,7 +102,7 @@ class Reception:
         end = self._ends.get(path)
         if end is not None:
             end.lost()
-            self._detach(end)
+            self._detach(end, reason)
 
     def close(self) -> None:
         """Close all paths: this peer stops."""
@@ -134,13 +137,13 @@ class Reception:
                 link.hold_off(self._clock.monotonic() + REFUSED_WAIT_S)
                 link.end_session(code, str(error))
         end.close(code, str(error))
-        self._detach(end)
+        self._detach(end, str(error))
 
     def _closed_by_remote(self, end: PathEnd, close: Close) -> None:
         reason = ascii(close.text)[1:-1]
         peer_id = end.peer_id or end.path.channel.expected
         end.end(f"refused: {reason}" if close.code in _LASTING else reason)
-        self._detach(end)
+        self._detach(end, reason)
         link = self._links.get(peer_id)
         if link is None:
             return
@@ -148,6 +151,7 @@ class Reception:
             self._leave_alone(link, end, reason)
         if end.peer_id is not None and close.code == CloseCode.LEAVING:
             link.end_session(CloseCode.PATH, "left")
+            self._links.left(end.peer_id)
         elif end.peer_id is not None and close.code == CloseCode.STALE_EPOCH:
             link.end_session(CloseCode.PATH, "the peer knows a newer session")
 
@@ -158,10 +162,10 @@ class Reception:
             link.wish.refusal = reason
             _log.warning("peer %s refuses this one: %s", short(link.peer_id), reason)
 
-    def _detach(self, end: PathEnd) -> None:
+    def _detach(self, end: PathEnd, reason: str) -> None:
         link = self._links.get(end.peer_id)
         if link is not None:
-            link.detach(end)
+            link.detach(end, reason)
 
     def _forget(self, end: PathEnd) -> None:
         self._ends.pop(end.path, None)

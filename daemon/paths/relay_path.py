@@ -16,7 +16,7 @@ from types import TracebackType
 from daemon.paths.maker import PathParts
 from daemon.paths.path import PathOwner, PathWish
 from daemon.paths.relay_pool import RelayPool, relays_of
-from daemon.paths.standby import close_when_needless, has_better
+from daemon.paths.standby import close_when_needless, is_spare
 from daemon.session.handshake import Channel
 from daemon.status import PathKind
 from protocol.errors import P2PDError
@@ -197,7 +197,7 @@ class RelaySeeker:
         )
 
     def _is_wanted(self) -> bool:
-        return not self._wish.has(PathKind.RELAY) and not has_better(self._wish)
+        return not self._wish.has(PathKind.RELAY) and not is_spare(self._wish, PathKind.RELAY)
 
     def _ready_relays(self) -> list[RelayClient]:
         named = relays_of(self._wish.record.record.relays)

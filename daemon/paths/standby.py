@@ -28,6 +28,11 @@ def has_better(wish: PathWish) -> bool:
     return any(wish.has(kind) for kind in BETTER)
 
 
+def is_spare(wish: PathWish, kind: PathKind) -> bool:
+    """Whether none of ``kind`` is needed: there is a better one, and nobody measures this one."""
+    return has_better(wish) and not wish.asks_for(kind)
+
+
 async def close_when_needless(
     wish: PathWish, kind: PathKind, opened: Callable[[], StandbyPath | None]
 ) -> None:
@@ -35,7 +40,7 @@ async def close_when_needless(
     until cancelled."""
 
     def is_needless() -> bool:
-        return has_better(wish) and wish.has(kind)
+        return is_spare(wish, kind) and wish.has(kind)
 
     while True:
         await wish.until(is_needless)

@@ -322,6 +322,25 @@ async def test_peer_that_comes_back_gets_a_new_session_without_old_messages() ->
             assert again.messages == [(low.peer_id, b"new")]
 
 
+async def test_peer_that_left_in_good_order_is_not_listed_and_not_dialled_until_it_is_back() -> (
+    None
+):
+    low, high = in_order_of_id(2)
+    async with running(low) as first:
+        async with running(high) as second:
+            introduce(first, second)
+            await eventually(lambda: first.sees(second))
+            old_record = second.record()
+            address = second.network.listen_address
+        await eventually(lambda: first.network.links() == [])
+        first.network.add_record(old_record)  # As a rendezvous would that does not know.
+        assert first.network.links() == []
+        async with running(high, listen=address) as again:
+            introduce(first, again)
+            await eventually(lambda: first.sees(again))
+            assert [link.peer_id for link in first.network.links()] == [high.peer_id]
+
+
 async def test_removed_peer_is_forgotten_once_it_is_gone() -> None:
     low, high = in_order_of_id(2)
     async with running(low) as first:

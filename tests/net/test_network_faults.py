@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from daemon.status import PathKind
 from protocol.identity import PeerId
 from tests.net.memory_path import connect
-from tests.net.swarm_peers import Keys, Node, eventually, in_order_of_id, running
+from tests.net.swarm_peers import Keys, Node, eventually, in_order_of_id, introduce, running
 from tests.net.tcp_proxy import TcpProxy, proxy_to
 
 NOWHERE = ("127.0.0.1:1",)
@@ -144,10 +144,25 @@ async def test_path_of_a_better_kind_is_told_as_the_reason_for_a_worse_one() -> 
         second.network.add_record(first.record())
         connect(first, second, kind=PathKind.ICE)
         await eventually(lambda: first.sees(second))
-        await eventually(
-            lambda: first.network.links()[0].reason == "direct: 127.0.0.1:1: nobody answers there"
-        )
+        reason = "direct: 127.0.0.1:1: nobody answers there; punched: none yet"
+        await eventually(lambda: first.network.links()[0].reason == reason)
         assert first.network.links()[0].kind == "ice"
+
+
+async def test_path_that_was_lost_is_told_as_the_reason_for_a_worse_one() -> None:
+    low, high = in_order_of_id(2)
+    async with (
+        running(low, advertise=NOWHERE) as first,
+        running(high, advertise=NOWHERE) as second,
+    ):
+        introduce(first, second)
+        ice = connect(first, second, kind=PathKind.ICE)
+        connect(first, second, kind=PathKind.RELAY)
+        await eventually(lambda: first.sees(second))
+        await eventually(lambda: first.network.links()[0].kind == "ice")
+        ice.cut()
+        await eventually(lambda: first.network.links()[0].kind == "relay")
+        assert first.network.links()[0].reason.endswith("ice: there was one: cut")
 
 
 async def test_slow_peer_holds_up_only_its_own_queue() -> None:
