@@ -2,6 +2,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import safetensors.torch
@@ -9,6 +10,7 @@ import torch
 
 from ml.task_file import load_task
 from ml.train import TrainingAbandonedError, TrainingControl
+from ml.update_codec import parse_encoding
 from ml.worker_messages import (
     Apply,
     Contribution,
@@ -44,9 +46,20 @@ def test_three_peers_learn_and_hold_the_same_weights(
     assert len(contents) == 1
 
 
-def test_same_seeds_and_peers_give_the_same_weights_again(make_opening: MakeOpening) -> None:
-    first = run_rounds(open_three(make_opening, "first"), 3)
-    again = run_rounds(open_three(make_opening, "again"), 3)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"compression": "topk:8", "outer_momentum": 0.6, "partition": "dirichlet:0.3"},
+        {"aggregation": "centered_clip", "compression": "int8", "partition": "quantity:1"},
+    ],
+    ids=str,
+)
+def test_same_seeds_and_peers_give_the_same_weights_again(
+    make_opening: MakeOpening, settings: dict[str, Any]
+) -> None:
+    first = run_rounds(open_three(make_opening, "first", **settings), 3)
+    again = run_rounds(open_three(make_opening, "again", **settings), 3)
     assert first[0].state.root == again[0].state.root
     assert first[0].loss == again[0].loss
 
@@ -160,25 +173,30 @@ def test_own_updates_do_not_pile_up(make_opening: MakeOpening, tmp_path: Path) -
     assert len(list((tmp_path / "peer" / "checkpoints").iterdir())) == 3
 
 
-def test_error_feedback_makes_up_for_what_was_not_sent(make_opening: MakeOpening) -> None:
-    """Over the rounds the sum of what int8 sent is the sum of what was to be sent."""
-    learner = open_learner(make_opening(compression="int8", local_unit="steps", local_amount=3))
-    name = "0.weight"
-    spec = next(spec for spec in learner._manifest.tensors if spec.name == name)
-    sent = np.zeros(spec.element_count, np.float32)
-    meant, last = sent.copy(), sent
+@pytest.mark.parametrize("compression", ["fp16", "int8", "topk:4"])
+def test_error_feedback_makes_up_for_what_was_not_sent(
+    make_opening: MakeOpening, compression: str
+) -> None:
+    """What an update sent and what it left over are together, bit by bit, what there was to send:
+    what the training came to, and what was left over before.
+    """
+    settings = {"compression": compression, "local_unit": "steps", "local_amount": 3}
+    learner = open_learner(make_opening(**settings))
+    spec = next(spec for spec in learner._manifest.tensors if spec.name == "0.weight")
+    encoding = parse_encoding(compression)
+    assert encoding.residual_decay is not None
+    left_over = np.zeros(spec.element_count, np.float32)
     for round_number in range(1, 6):
         base = learner._state.read(spec, 0, spec.element_count).astype(np.float32)
         update = train(learner, round_number)
-        local = learner._model.state_dict()[name].numpy().reshape(-1)
-        meant += base - local
+        local = learner._model.state_dict()[spec.name].numpy().reshape(-1)
+        meant = base - local + np.float32(encoding.residual_decay) * left_over
         with learner._whole.open(Path(update.updates[0].path)) as file:
-            last = file.read(spec, 0, spec.element_count).astype(np.float32)
-        sent += last
+            sent = file.read(spec, 0, spec.element_count).astype(np.float32)
+        assert np.array_equal(sent, encoding.decode(encoding.encode(meant), spec.element_count))
+        left_over = meant - sent
+        assert np.any(left_over)
         apply(learner, round_number, [update])
-    one_step = np.abs(last).max() / 127
-    assert np.abs(sent - meant).max() <= one_step
-    assert np.abs(last).max() > 0
 
 
 def test_left_over_of_an_update_that_was_not_committed_is_forgotten(
@@ -307,8 +325,9 @@ def test_diverging_training_is_told_and_the_next_one_is_sound(
 
 
 def test_export_is_what_torch_loads(make_opening: MakeOpening, tmp_path: Path) -> None:
-    learner = open_learner(make_opening())
-    state = apply(learner, 1, [train(learner, 1)])
+    learner = open_learner(msgspec.structs.replace(make_opening(), swarm_id="the swarm"))
+    trained = train(learner, 1)
+    state = apply(learner, 1, [trained, trained])
     path = tmp_path / "model.safetensors"
     exported = learner.export(Export(1, str(path)))
     assert exported.size_bytes == path.stat().st_size
@@ -318,9 +337,34 @@ def test_export_is_what_torch_loads(make_opening: MakeOpening, tmp_path: Path) -
     assert torch.equal(model.state_dict()["0.weight"], state_tensors["model/0.weight"])
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-    assert metadata["round"] == "1"
-    assert metadata["metric"] == f"{state.accuracy:.4f}"
-    assert metadata["state"] == state.state.root.hex()
+    assert metadata == {
+        "format": "pt",
+        "round": "1",
+        "state": state.state.root.hex(),
+        "loss": f"{state.loss:.4f}",
+        "accuracy": f"{state.accuracy:.4f}",
+        "contributors": "2",
+        "samples": str(2 * trained.sample_count),
+        "task": learner.opened.file_sha256.hex(),
+        "swarm": "the swarm",
+    }
+
+
+def test_earlier_round_that_is_kept_can_be_exported(
+    make_opening: MakeOpening, tmp_path: Path
+) -> None:
+    learner = open_learner(msgspec.structs.replace(make_opening(), kept_checkpoints=3))
+    states = [apply(learner, number, [train(learner, number)]) for number in (1, 2, 3, 4)]
+    path = tmp_path / "model.safetensors"
+    assert learner.export(Export(1, str(path), 3)).round == 3
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        weights = file.get_tensor("0.weight")
+    assert (metadata["round"], metadata["state"]) == ("3", states[2].state.root.hex())
+    assert metadata["accuracy"] == f"{states[2].accuracy:.4f}"
+    assert torch.equal(weights, safetensors.torch.load_file(states[2].state.path)["model/0.weight"])
+    with pytest.raises(ConfigError, match="no checkpoint of round 1; there are those of 2, 3, 4"):
+        learner.export(Export(1, str(path), 1))
 
 
 def test_export_to_where_nothing_can_be_written_is_explained(
