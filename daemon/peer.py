@@ -16,6 +16,7 @@ from typing import Any
 import zmq
 
 from daemon import health
+from daemon.admission_file import AdmissionFile
 from daemon.blob_service import BlobService
 from daemon.blob_store import BlobStore
 from daemon.catch_up import CatchUp
@@ -36,6 +37,8 @@ from daemon.sd_notify import SystemdNotifier, feed_watchdog
 from daemon.speaker import Speaker
 from daemon.standings import Standings
 from daemon.state_dir import StateDir
+from daemon.state_paths import ADMITTED_FILE
+from daemon.statement_watch import StatementWatch
 from daemon.status import HealthItem, Phase, RendezvousStatus, Status
 from daemon.succession import AgreedSuccession, GossipSuccession
 from daemon.switchboard import Switchboard
@@ -276,9 +279,16 @@ class Peer:
             self._network = network
             for early in network.live_peers():
                 self._greet(early)
+            watch = StatementWatch(
+                swarm.swarm_id,
+                self._clients,
+                current=self._current_statement,
+                found=lambda raw: self._take_statement(None, raw),
+            )
             async with asyncio.TaskGroup() as work:
                 chores = [
                     work.create_task(discovery.run(network.signed_record)),
+                    work.create_task(watch.run()),
                     work.create_task(connectivity.run(network)),
                     work.create_task(feed_watchdog(self._notifier, self._makes_progress)),
                 ]
@@ -320,7 +330,11 @@ class Peer:
         stored = self._state_dir.read_statement()
         if stored is not None:
             try:
-                return open_statement(stored, swarm_id=swarm_id, now_ms=self._clock.now_ms())
+                swarm = open_statement(stored, swarm_id=swarm_id, now_ms=self._clock.now_ms())
+                self._make_admission(swarm)
+                return swarm
+            except DeniedError as error:
+                _log.info("%s, by the statement stored here: asking for a newer one", error)
             except RemoteProtocolError as error:
                 _log.warning("the stored swarm statement is damaged (%s); asking for it", error)
         raw = await discovery.fetch_statement()
@@ -330,8 +344,21 @@ class Peer:
             raise ConfigError(
                 f"the rendezvous gave a swarm statement that does not verify: {error}"
             ) from error
+        try:
+            self._make_admission(swarm)
+        except DeniedError as error:
+            raise ConfigError(str(error)) from error
         self._state_dir.write_statement(raw)
         return swarm
+
+    def _make_admission(self, swarm: Swarm) -> None:
+        """Raises :class:`DeniedError` when this peer is not admitted itself."""
+        secret = self._options.invite.token_secret
+        me = self._identity.peer_id
+        self._proof = prove_admission(secret, swarm.swarm_id, me) if secret else NO_PROOF
+        admitted = AdmissionFile(self._state_dir.path / ADMITTED_FILE)
+        self._admission = AdmissionBook(swarm, admitted=admitted.read(), on_admitted=admitted.keep)
+        self._admission.check(me, self._proof, now_ms=self._clock.now_ms())
 
     def _make_network(
         self,
@@ -340,14 +367,6 @@ class Peer:
         zap: ZapAuthenticator,
         connectivity: Connectivity,
     ) -> PeerNetwork:
-        secret = self._options.invite.token_secret
-        me = self._identity.peer_id
-        self._proof = prove_admission(secret, swarm.swarm_id, me) if secret else NO_PROOF
-        self._admission = AdmissionBook(swarm)
-        try:
-            self._admission.check(me, self._proof, now_ms=self._clock.now_ms())
-        except DeniedError as error:
-            raise ConfigError(str(error)) from error
         return PeerNetwork(
             swarm=swarm,
             identity=self._identity,
@@ -509,8 +528,12 @@ class Peer:
         if self._running is not None:
             self._running.training.greet(peer)
 
-    def _take_statement(self, peer: PeerId, raw: bytes) -> None:
-        """``peer`` has a statement of the swarm: the highest version is gone by and passed on."""
+    def _current_statement(self) -> bytes:
+        return b"" if self._swarm is None else self._swarm.raw
+
+    def _take_statement(self, peer: PeerId | None, raw: bytes) -> None:
+        """``peer`` (None: a rendezvous) has a statement of the swarm: the highest version is gone
+        by and passed on."""
         swarm, network = self._swarm, self._network
         if swarm is None or network is None or raw == swarm.raw:
             return
@@ -519,7 +542,10 @@ class Peer:
             if not check_successor(swarm, newer):
                 return
         except RemoteProtocolError as error:
-            self._refusals.add(peer, "statement", error)
+            if peer is None:
+                _log.warning("a rendezvous has a swarm statement that is refused: %s", error)
+            else:
+                self._refusals.add(peer, "statement", error)
             return
         _log.info(
             "swarm statement version %d replaces %d",

@@ -14,6 +14,7 @@ IDENTITY_KEY = "identity.key"
 CURVE_KEY = "curve.key"
 MEMBERSHIP_FILE = "membership.json"
 STATEMENT_FILE = "swarm.statement"
+ADMITTED_FILE = "admitted"
 
 SYSTEM_ROOT = Path("/var/lib/p2pd")
 """Where the systemd units keep theirs."""

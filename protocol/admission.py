@@ -2,8 +2,11 @@
 
 Invariants: the founder's signature over the swarm statement vouches for the tokens in it; a token's
 secret half signs exactly one peer id per use; bans win over everything. Neither the rendezvous nor
-a relay is trusted with any of this.
+a relay is trusted with any of this. Whom an invite let in while it held stays in when it has
+expired or is used up, as far as this peer remembers.
 """
+
+from collections.abc import Callable, Mapping
 
 from protocol.codec import Message, decode, encode
 from protocol.envelope import Domain, open_envelope, seal_envelope
@@ -12,6 +15,8 @@ from protocol.identity import Identity, PeerId, peer_id_of, public_key_of
 from protocol.swarm import UNLIMITED, Swarm, Token, is_banned
 
 MAX_PROOF_BYTES = 1024
+MAX_ADMITTED = 4096
+"""Peers that are remembered of each token; more are not let in by it."""
 NO_PROOF = b""
 
 
@@ -40,9 +45,18 @@ def prove_admission(token_secret: bytes, swarm_id: bytes, peer_id: PeerId) -> by
 class AdmissionBook:
     """Decides who is in. Remembers which peers each token let in, to hold it to its uses."""
 
-    def __init__(self, swarm: Swarm) -> None:
+    def __init__(
+        self,
+        swarm: Swarm,
+        *,
+        admitted: Mapping[bytes, frozenset[PeerId]] | None = None,
+        on_admitted: Callable[[Mapping[bytes, frozenset[PeerId]]], None] = lambda admitted: None,
+    ) -> None:
+        """``admitted``: peers by the token that let them in, from before; ``on_admitted`` is called
+        with all of them when one more is in."""
         self._swarm = swarm
-        self._admitted_by: dict[bytes, set[PeerId]] = {}
+        self._admitted_by = dict(admitted or {})
+        self._on_admitted = on_admitted
 
     def replace_statement(self, swarm: Swarm) -> None:
         """Decide by a newer statement from now on."""
@@ -60,7 +74,7 @@ class AdmissionBook:
         if proof == NO_PROOF:
             raise DeniedError(f"denied: {peer_id} shows no invite and the swarm is by invitation")
         token = self._token_behind(peer_id, proof, now_ms)
-        admitted = self._admitted_by.setdefault(token.public_key, set())
+        admitted = self._admitted_by.get(token.public_key, frozenset())
         if peer_id in admitted:
             return
         if now_ms >= token.expires_ms:
@@ -70,7 +84,12 @@ class AdmissionBook:
                 f"denied: the invite of {peer_id} was used {len(admitted)} times already,"
                 f" {token.uses} allowed; ask for a new one"
             )
-        admitted.add(peer_id)
+        if len(admitted) >= MAX_ADMITTED:
+            raise DeniedError(
+                f"denied: the invite of {peer_id} let in {MAX_ADMITTED} others; ask for a new one"
+            )
+        self._admitted_by[token.public_key] = admitted | {peer_id}
+        self._on_admitted(self._admitted_by)
 
     def _token_behind(self, peer_id: PeerId, proof: bytes, now_ms: int) -> Token:
         try:

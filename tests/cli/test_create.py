@@ -1,11 +1,8 @@
 """``p2pd create`` against a real rendezvous: what it prints, signs, leaves and keeps."""
 
-import asyncio
 import json
 import os
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +11,9 @@ import pytest
 
 from protocol.identity import Identity, key_from_text
 from protocol.invite import Invite
-from protocol.swarm import Swarm, open_statement
 from protocol.uri import ServerUri
-from rendezvous import RendezvousClient
 from tests.cli.conftest import CommandLine
-from transport.curve import CurveKeys
+from tests.cli.servers import left_with, rendezvous_process
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -26,32 +21,8 @@ DAY_MS = 24 * 3600 * 1000
 @pytest.fixture
 def rendezvous(p2pd: CommandLine, tmp_path: Path) -> Iterator[str]:
     """The URI of one that runs."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "daemon.cli", "rendezvous", "--listen", "127.0.0.1:0",
-         "--state-dir", str(tmp_path / "rendezvous")],
-        env=p2pd.environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    yield process.stdout.readline().strip()
-    process.terminate()
-    process.communicate(timeout=30)
-
-
-def left_with(uri: str, swarm_id: bytes) -> Swarm:
-    """The statement that the rendezvous has, verified."""
-
-    async def fetch() -> bytes:
-        server = ServerUri.parse(uri)
-        async with RendezvousClient(
-            server, CurveKeys.generate(), on_notice=lambda notice: None
-        ) as client:
-            return await client.fetch_statement(swarm_id)
-
-    now_ms = int(time.time() * 1000)
-    return open_statement(asyncio.run(fetch()), swarm_id=swarm_id, now_ms=now_ms)
+    with rendezvous_process(p2pd, tmp_path / "rendezvous") as uri:
+        yield uri
 
 
 def test_link_stands_alone_on_standard_output_and_leads_to_the_swarm(

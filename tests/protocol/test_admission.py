@@ -2,9 +2,15 @@
 
 import pytest
 
-from protocol.admission import NO_PROOF, AdmissionBook, DeniedError, prove_admission
+from protocol.admission import (
+    MAX_ADMITTED,
+    NO_PROOF,
+    AdmissionBook,
+    DeniedError,
+    prove_admission,
+)
 from protocol.errors import ConfigError, VerificationError
-from protocol.identity import Identity
+from protocol.identity import Identity, PeerId, peer_id_of
 from protocol.invite import Invite
 from protocol.swarm import (
     MAX_STATEMENT_BYTES,
@@ -109,6 +115,27 @@ class TestAdmission:
             book.check(JOINER.peer_id, proof(where), now_ms=NOW_MS)
         with pytest.raises(DeniedError, match="used 1 times already"):
             book.check(OTHER.peer_id, proof(where, peer=OTHER), now_ms=NOW_MS)
+
+    def test_peer_that_was_let_in_stays_in_when_the_invite_expires_and_after_a_restart(
+        self,
+    ) -> None:
+        where = swarm()
+        remembered: list[dict[bytes, frozenset[PeerId]]] = []
+        book = AdmissionBook(where, on_admitted=lambda admitted: remembered.append(dict(admitted)))
+        book.check(JOINER.peer_id, proof(where), now_ms=NOW_MS)
+        assert remembered == [{TOKEN.public_key: frozenset({JOINER.peer_id})}]
+        for later in (book, AdmissionBook(where, admitted=remembered[0])):
+            later.check(JOINER.peer_id, proof(where), now_ms=NOW_MS + 2000)
+            with pytest.raises(DeniedError, match="has expired"):
+                later.check(OTHER.peer_id, proof(where, peer=OTHER), now_ms=NOW_MS + 2000)
+        assert len(remembered) == 1
+
+    def test_crowd_that_one_invite_lets_in_is_bounded(self) -> None:
+        where = swarm()
+        crowd = frozenset(peer_id_of(number.to_bytes(32, "big")) for number in range(MAX_ADMITTED))
+        book = AdmissionBook(where, admitted={TOKEN.public_key: crowd})
+        with pytest.raises(DeniedError, match=f"let in {MAX_ADMITTED} others"):
+            book.check(JOINER.peer_id, proof(where), now_ms=NOW_MS)
 
     def test_newer_statement_counts_from_then_on(self) -> None:
         where = swarm()
