@@ -19,6 +19,7 @@ import zmq
 
 from daemon.clock import Clock
 from daemon.link_status import LinkStatus
+from daemon.measuring.meter import Meter
 from daemon.own_record import OwnRecord
 from daemon.paths.direct import DirectListener
 from daemon.paths.direct_dialer import DirectDialer
@@ -131,6 +132,8 @@ class PeerNetwork:
             clock,
             refusals,
         )
+        self.meter = Meter(self._book.get, clock=clock, refusals=refusals)
+        """Measures what is between this peer and others."""
         self._listener = DirectListener(
             context, zap, listen, curve, admit=self._book.admit_key, owner=self._reception
         )
@@ -181,6 +184,7 @@ class PeerNetwork:
         for link in self._book:
             link.end_session(CloseCode.LEAVING, "this peer stops")
         self._reception.close()
+        self.meter.close()
         await self._stack.__aexit__(kind, error, traceback)
 
     # Who this peer is
@@ -306,13 +310,15 @@ class PeerNetwork:
     def message_received(self, peer_id: PeerId, stream: Stream, message: bytes) -> None:
         """See :class:`LinkObserver`."""
         if stream is Stream.CONTROL:
-            self.on_message(peer_id, message)
-        else:
+            if not self.meter.take_control(peer_id, message):
+                self.on_message(peer_id, message)
+        elif not self.meter.take_bulk(peer_id, message):
             self.on_bulk(peer_id, message)
 
     def bulk_room_found(self, peer_id: PeerId) -> None:
         """See :class:`LinkObserver`."""
         self.on_bulk_room(peer_id)
+        self.meter.bulk_room_found(peer_id)  # After those for whom the room is.
 
     def peer_up(self, peer_id: PeerId) -> None:
         """See :class:`LinkObserver`."""
@@ -322,6 +328,7 @@ class PeerNetwork:
     def peer_down(self, peer_id: PeerId, reason: str) -> None:
         """See :class:`LinkObserver`."""
         self._share_memory()
+        self.meter.peer_down(peer_id)
         self.on_peer_down(peer_id, reason)
         self._book.drop_if_unwanted(peer_id)
 

@@ -321,7 +321,8 @@ class PeerLink:
     def _note_loss(self, kind: PathKind, reason: str) -> None:
         # Beside a better one it need not have failed, nor does it matter.
         at_least_as_good = BEST_FIRST[: BEST_FIRST.index(kind) + 1]
-        if not any(self.wish.has(other) for other in at_least_as_good):
+        is_missed = not any(self.wish.has(other) for other in at_least_as_good)
+        if is_missed or self.wish.asks_for(kind):
             self.wish.failures.setdefault(kind, f"there was one: {reason}")
 
     def _paths_changed(self) -> None:
