@@ -9,11 +9,13 @@ GET       /v1/status       the status document (daemon/status.py)
 POST      /v1/stop         ends the daemon; answered before it does
 POST      /v1/pause        no new local training until resumed
 POST      /v1/resume
+POST      /v1/ping         one reply of ``peer`` to ``size`` bytes (daemon/measuring)
+POST      /v1/speed        how fast ``size`` bytes get to ``peer`` over ``path``
 POST      /v1/export       the current model as safetensors, in the response's body
 ========  ===============  =========================================================
 
 An error is ``{"schema": 1, "error": TEXT}`` with status 4xx when the operator can do something
-about it, 5xx otherwise.
+about it, 504 when another peer does not answer, 5xx otherwise.
 """
 
 import asyncio
@@ -31,13 +33,16 @@ import msgspec
 from aiohttp import web
 
 from daemon.control_socket import listen_control, peer_uid
-from daemon.status import SCHEMA, Status, encode_status
-from protocol.errors import ConfigError, P2PDError
+from daemon.measuring.results import PingResult, SpeedResult
+from daemon.status import SCHEMA, PathKind, Status, encode_status
+from protocol.errors import ConfigError, P2PDError, TransportError
+from protocol.measure_messages import MAX_ECHO_BYTES, MAX_TRANSFER_BYTES, MeasuredPath
 
 MAX_REQUEST_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 8 * 1024
 EXPORT_CHUNK_BYTES = 1 << 20
 IDLE_CONNECTION_S = 5.0
+LOOK_S = 0.5
 ROUND_HEADER = "X-P2PD-Round"
 
 _log = logging.getLogger(__name__)
@@ -68,6 +73,12 @@ class PeerControl(Protocol):
     def resume(self) -> None:
         """Undo :meth:`pause`."""
 
+    async def ping(self, peer_id: str, size_bytes: int) -> PingResult:
+        """Wait for one reply of another peer. Raises :class:`TransportError`."""
+
+    async def speed(self, peer_id: str, size_bytes: int, kind: PathKind | None) -> SpeedResult:
+        """Measure how fast bytes get to another peer. Raises :class:`TransportError`."""
+
     async def export(self, path: Path) -> ExportResult:
         """Write the current averaged model to ``path``. Raises :class:`P2PDError`."""
 
@@ -94,6 +105,8 @@ class ControlApi:
         application.router.add_post("/v1/pause", self._pause)
         application.router.add_post("/v1/resume", self._resume)
         application.router.add_post("/v1/export", self._export)
+        application.router.add_post("/v1/ping", self._ping)
+        application.router.add_post("/v1/speed", self._speed)
         self._runner = web.AppRunner(
             application,
             access_log=None,
@@ -145,6 +158,8 @@ class ControlApi:
             return _error(refusal.status, f"{request.method} {request.path}: {refusal.reason}")
         except ConfigError as error:
             return _error(409, str(error))
+        except TransportError as error:
+            return _error(504, str(error))
         except P2PDError as error:
             return _error(502, str(error))
         except Exception:
@@ -167,6 +182,27 @@ class ControlApi:
     async def _resume(self, request: web.Request) -> web.Response:
         self._control.resume()
         return _done()
+
+    async def _ping(self, request: web.Request) -> web.Response:
+        size = _size(request, MAX_ECHO_BYTES)
+        return _document(await self._control.ping(_peer(request), size))
+
+    async def _speed(self, request: web.Request) -> web.Response:
+        """Measure for as long as the client waits for it."""
+        size, path = _size(request, MAX_TRANSFER_BYTES), request.query.get("path", "")
+        if path and path not in set(MeasuredPath):
+            raise ConfigError(f"{path!r} is no kind of path")
+        measuring = asyncio.ensure_future(
+            self._control.speed(_peer(request), size, PathKind(path) if path else None)
+        )
+        try:
+            while not (await asyncio.wait({measuring}, timeout=LOOK_S))[0]:
+                if request.transport is None or request.transport.is_closing():
+                    return _error(500, "the client hung up")
+        finally:
+            measuring.cancel()
+            await asyncio.wait({measuring})
+        return _document(measuring.result())
 
     async def _export(self, request: web.Request) -> web.StreamResponse:
         """Export beside the socket, send it, delete it.
@@ -192,6 +228,21 @@ class ControlApi:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
         return response
+
+
+def _peer(request: web.Request) -> str:
+    return request.query.get("peer", "")
+
+
+def _size(request: web.Request, most: int) -> int:
+    text = request.query.get("size", "")
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most):
+        raise ConfigError(f"a size from 0 to {most} expected")
+    return int(text)
+
+
+def _document(result: PingResult | SpeedResult) -> web.Response:
+    return web.Response(body=msgspec.json.encode(result), content_type="application/json")
 
 
 def _done() -> web.Response:

@@ -9,20 +9,27 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 
 from daemon.control_socket import connect_control
+from daemon.measuring.results import PingResult, SpeedResult
 from daemon.state_paths import CONTROL_SOCKET
 from daemon.status import Status, decode_status
-from protocol.errors import P2PDError
+from protocol.errors import P2PDError, TransportError
 
 ANSWER_TIMEOUT_S = 10.0
 EXPORT_TIMEOUT_S = 600.0
+SPEED_TIMEOUT_S = 180.0
+"""Above all that a measurement may take together."""
 STOP_TIMEOUT_S = 60.0
 STOP_POLL_S = 0.05
 MAX_ANSWER_BYTES = 64 << 20
 COPY_CHUNK_BYTES = 1 << 20
+
+R = TypeVar("R", PingResult, SpeedResult)
 
 
 class NotRunningError(P2PDError):
@@ -67,7 +74,8 @@ class ControlClient:
     """Talks to the daemon of one state directory.
 
     Every method raises :class:`NotRunningError`, :class:`NotPermittedError` or
-    :class:`ControlError` when it gets no, or no good, answer.
+    :class:`ControlError` when it gets no, or no good, answer, and :class:`TransportError` when the
+    daemon does not get what it needs from the network.
     """
 
     def __init__(self, state_dir: Path, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
@@ -116,8 +124,20 @@ class ControlClient:
                 raise ControlError(f"the export broke off after {size} of {expected} bytes")
             return Exported(round=int(response.headers.get("X-P2PD-Round", "0")), size_bytes=size)
 
-    def _call(self, method: str, path: str) -> bytes:
-        with self._request(method, path, self._timeout_s) as response:
+    def ping(self, peer_id: str, size_bytes: int) -> PingResult:
+        """One reply of another peer. Raises :class:`TransportError` when there is none."""
+        query = urlencode({"peer": peer_id, "size": size_bytes})
+        return _read_result(self._call("POST", f"/v1/ping?{query}"), PingResult)
+
+    def speed(self, peer_id: str, size_bytes: int, path: str = "") -> SpeedResult:
+        """How fast so many bytes get to another peer over a path of that kind; empty: the one in
+        use. Raises :class:`TransportError` when they do not, or there is no such path."""
+        query = urlencode({"peer": peer_id, "size": size_bytes, "path": path})
+        answer = self._call("POST", f"/v1/speed?{query}", SPEED_TIMEOUT_S)
+        return _read_result(answer, SpeedResult)
+
+    def _call(self, method: str, path: str, timeout_s: float | None = None) -> bytes:
+        with self._request(method, path, timeout_s or self._timeout_s) as response:
             body = self._read(response, MAX_ANSWER_BYTES)
             if response.length:
                 raise ControlError(
@@ -177,6 +197,13 @@ def read_status(document: bytes) -> Status:
         ) from error
 
 
+def _read_result(document: bytes, kind: type[R]) -> R:
+    try:
+        return msgspec.json.decode(document, type=kind)
+    except msgspec.DecodeError as error:
+        raise ControlError(f"the daemon's answer cannot be read ({error}): restart it") from error
+
+
 def _refusal(response: http.client.HTTPResponse, body: bytes) -> P2PDError:
     try:
         answer = msgspec.json.decode(body, type=_Answer)
@@ -184,6 +211,8 @@ def _refusal(response: http.client.HTTPResponse, body: bytes) -> P2PDError:
         answer = _Answer(error=f"HTTP {response.status} {response.reason}")
     if response.status == http.client.FORBIDDEN:
         return NotPermittedError(answer.error)
+    if response.status == http.client.GATEWAY_TIMEOUT:
+        return TransportError(answer.error)
     return ControlError(answer.error)
 
 

@@ -26,6 +26,15 @@ def rendezvous_refused(uri: str, reason: str) -> HealthItem:
     )
 
 
+def relay_unreachable(uri: str, reason: str) -> HealthItem:
+    """Peers that only it could connect do not find each other."""
+    return HealthItem(
+        "relay-unreachable",
+        f"the relay {uri} does not answer ({reason}); paths that need no relay are not touched",
+        "check that it runs and that this machine can reach it; p2pd keeps trying by itself",
+    )
+
+
 def too_few_peers(present: int, wanted: int) -> HealthItem:
     """The round waits for others."""
     return HealthItem(

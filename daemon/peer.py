@@ -28,10 +28,11 @@ from daemon.discovery import Discovery
 from daemon.exchange import Exchange
 from daemon.lineage import Lineage, Position
 from daemon.lineage_file import LineageFile
+from daemon.measuring.results import PingResult, SpeedResult
 from daemon.network import PeerNetwork
 from daemon.observer import Observer
 from daemon.options import JoinOptions
-from daemon.peer_status import describe_peers, describe_rendezvous, find_trouble
+from daemon.peer_status import describe_peers, describe_relay, describe_rendezvous, find_trouble
 from daemon.refusals import Refusals
 from daemon.sd_notify import SystemdNotifier, feed_watchdog
 from daemon.speaker import Speaker
@@ -39,7 +40,7 @@ from daemon.standings import Standings
 from daemon.state_dir import StateDir
 from daemon.state_paths import ADMITTED_FILE
 from daemon.statement_watch import StatementWatch
-from daemon.status import HealthItem, Phase, RendezvousStatus, Status
+from daemon.status import HealthItem, PathKind, Phase, RendezvousStatus, Status
 from daemon.succession import AgreedSuccession, GossipSuccession
 from daemon.switchboard import Switchboard
 from daemon.task_check import check_opened, check_options
@@ -52,7 +53,7 @@ from ml.worker_messages import OpenTask, Progress, TaskChoice, TaskOpened
 from protocol.admission import NO_PROOF, AdmissionBook, DeniedError, prove_admission
 from protocol.agreement_messages import Certificate
 from protocol.codec import encode
-from protocol.errors import ConfigError, RemoteProtocolError, WorkerError
+from protocol.errors import ConfigError, RemoteProtocolError, TransportError, WorkerError
 from protocol.identity import PeerId, key_to_text
 from protocol.peer_messages import StatementOffer
 from protocol.peer_record import VerifiedRecord
@@ -137,6 +138,14 @@ class Peer:
         exported = await self._require_running().worker.export(path)
         return ExportResult(round=exported.round, size_bytes=exported.size_bytes)
 
+    async def ping(self, peer_id: str, size_bytes: int) -> PingResult:
+        """Wait for one reply of another peer. Raises :class:`TransportError`."""
+        return await self._require_network().meter.ping(PeerId(peer_id), size_bytes)
+
+    async def speed(self, peer_id: str, size_bytes: int, kind: PathKind | None) -> SpeedResult:
+        """Measure how fast bytes get to another peer. Raises :class:`TransportError`."""
+        return await self._require_network().meter.speed(PeerId(peer_id), size_bytes, kind)
+
     def status(self) -> Status:
         """How the peer is doing, now."""
         running, swarm, network = self._running, self._swarm, self._network
@@ -155,6 +164,7 @@ class Peer:
             describe_rendezvous(str(uris[0]), client)
             for uris, client in zip(self._servers, self._clients, strict=False)
         ]
+        relays = () if network is None else tuple(map(describe_relay, network.relays()))
         phase = Phase.STARTING if training is None else training.phase
         if self._options.observe and network is not None:
             phase = Phase.OBSERVING
@@ -184,13 +194,14 @@ class Peer:
             rendezvous=servers[0]
             if servers
             else RendezvousStatus(uri=str(self._options.invite.rendezvous[0]), state="connecting"),
+            relays=relays,
             addresses=() if network is None else network.addresses,
             peers=peers,
             updates_received=self._updates.total(),
             updates_rejected=self._refusals.total(),
             bytes_sent=sum(peer.bytes_sent for peer in peers),
             bytes_received=sum(peer.bytes_received for peer in peers),
-            health=(*find_trouble(servers, peers), *self._own_trouble()),
+            health=(*find_trouble(servers, relays, peers), *self._own_trouble()),
         )
 
     def _own_trouble(self) -> list[HealthItem]:
@@ -211,6 +222,11 @@ class Peer:
         if training.last_state is not None and training.last_state.checkpoint_problem:
             found.append(health.checkpoints_paused(training.last_state.checkpoint_problem))
         return found
+
+    def _require_network(self) -> PeerNetwork:
+        if self._network is None:
+            raise TransportError("the peer is still starting: try again in a moment")
+        return self._network
 
     def _require_running(self) -> _Running:
         if self._options.observe:

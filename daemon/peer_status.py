@@ -7,8 +7,9 @@ from daemon.lineage import Lineage
 from daemon.link_status import LinkStatus
 from daemon.refusals import Refusals
 from daemon.standings import Standings
-from daemon.status import HealthItem, PathKind, PeerStatus, RendezvousStatus
+from daemon.status import HealthItem, PathKind, PeerStatus, RelayStatus, RendezvousStatus
 from daemon.update_log import UpdateLog
+from relay import client as relay_client
 from rendezvous import RendezvousClient
 
 CLOCK_WRONG_MS = 30_000
@@ -64,8 +65,21 @@ def describe_rendezvous(uri: str, client: RendezvousClient) -> RendezvousStatus:
     )
 
 
+def describe_relay(relay: relay_client.RelayStatus) -> RelayStatus:
+    """How the dealings with one relay are."""
+    return RelayStatus(
+        uri=str(relay.uri),
+        state=relay.state.value,
+        reason=relay.reason,
+        round_trip_ms=None if relay.round_trip_s is None else 1000 * relay.round_trip_s,
+        links=relay.link_count,
+    )
+
+
 def find_trouble(
-    rendezvous: Sequence[RendezvousStatus], peers: Sequence[PeerStatus]
+    rendezvous: Sequence[RendezvousStatus],
+    relays: Sequence[RelayStatus],
+    peers: Sequence[PeerStatus],
 ) -> list[HealthItem]:
     """What is wrong with the connections."""
     found: list[HealthItem] = []
@@ -78,6 +92,11 @@ def find_trouble(
             )
         if server.clock_offset_ms is not None and abs(server.clock_offset_ms) > CLOCK_WRONG_MS:
             found.append(health.clock_wrong(server.clock_offset_ms / 1000))
+    found.extend(
+        health.relay_unreachable(relay.uri, relay.reason)
+        for relay in relays
+        if relay.state == relay_client.RelayState.UNREACHABLE.value
+    )
     lost = tuple(peer.name or peer.peer_id for peer in peers if peer.path == PathKind.FAILED)
     if lost:
         found.append(health.peer_unreachable(lost))

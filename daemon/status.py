@@ -61,6 +61,19 @@ class RendezvousStatus(msgspec.Struct, frozen=True, kw_only=True):
     round_trip_ms: float | None = None
 
 
+class RelayStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How the connection to one of the swarm's relays is."""
+
+    uri: str
+    state: str
+    """``connecting``, ``ready`` or ``unreachable``."""
+    reason: str = ""
+    """Why it is unreachable."""
+    round_trip_ms: float | None = None
+    links: int = 0
+    """Connections to other peers that go over it now."""
+
+
 class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One other peer of the swarm."""
 
@@ -129,6 +142,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     worker_pid: int | None = None
     rendezvous: RendezvousStatus
+    relays: tuple[RelayStatus, ...] = ()
+    """Those of the swarm, at which others can reach this peer."""
     addresses: tuple[str, ...] = ()
     """Where this peer says that it can be dialled."""
     peers: tuple[PeerStatus, ...] = ()

@@ -10,11 +10,23 @@ from pathlib import Path
 
 from daemon.control_api import ControlApi, ExportResult
 from daemon.health import rendezvous_unreachable
+from daemon.measuring.results import PingResult, SpeedResult
 from daemon.state_dir import StateDir
-from daemon.status import HealthItem, PeerStatus, Phase, RendezvousStatus, Status
-from protocol.errors import ConfigError
+from daemon.status import (
+    HealthItem,
+    PathKind,
+    PeerStatus,
+    Phase,
+    RelayStatus,
+    RendezvousStatus,
+    Status,
+)
+from protocol.errors import ConfigError, TransportError
 
 URI = "p2p://" + "a" * 52 + "@127.0.0.1:5555"
+RELAY_URI = "p2p://" + "a" * 52 + "@127.0.0.1:5600"
+BOB = "b" * 52
+RELAYED_PINGS = 2
 EVIL_NAME = "\x1b[2Jmallory\u202e\n\x07"
 
 
@@ -25,6 +37,7 @@ class FakePeer:
         self.stopped = asyncio.Event()
         self.paused = False
         self.model = bytes(range(256)) * 8192
+        self.pings = 0
         self.export_error: Exception | None = None
         self.exported_to: list[Path] = []
         self._peer_id = peer_id
@@ -48,10 +61,11 @@ class FakePeer:
             uptime_s=200.0,
             pid=os.getpid(),
             rendezvous=RendezvousStatus(uri=URI, state="connected", last_announce_s=12.0),
+            relays=(RelayStatus(uri=RELAY_URI, state="ready", round_trip_ms=3.25, links=1),),
             addresses=("127.0.0.1:6000",),
             peers=(
                 PeerStatus(
-                    peer_id="b" * 52, name="bob", path="direct", reason="", address="127.0.0.1:6001"
+                    peer_id=BOB, name="bob", path="direct", reason="", address="127.0.0.1:6001"
                 ),
                 PeerStatus(
                     peer_id="bc" + "c" * 50,
@@ -79,6 +93,36 @@ class FakePeer:
 
     def resume(self) -> None:
         self.paused = False
+
+    async def ping(self, peer_id: str, size_bytes: int) -> PingResult:
+        """Bob is reached over a relay at first; to everybody else there is no path."""
+        if peer_id != BOB:
+            raise TransportError("there is no path to it: no answer")
+        self.pings += 1
+        is_relayed = self.pings <= RELAYED_PINGS
+        return PingResult(
+            peer_id=peer_id,
+            path="relay" if is_relayed else "direct",
+            address="relay 127.0.0.1:5600" if is_relayed else "127.0.0.1:6001",
+            reason="direct: nobody answers there" if is_relayed else "there is no better kind",
+            rtt_ms=12.5,
+            size_bytes=size_bytes,
+        )
+
+    async def speed(self, peer_id: str, size_bytes: int, kind: PathKind | None) -> SpeedResult:
+        if peer_id != BOB or kind is PathKind.ICE:
+            raise TransportError("there is no ice path to it: this network lets no UDP through")
+        if kind is PathKind.RELAY:
+            await self.stopped.wait()
+        return SpeedResult(
+            peer_id=peer_id,
+            path=kind or PathKind.DIRECT,
+            address="127.0.0.1:6001",
+            mb_per_s=50.0,
+            bytes=size_bytes,
+            seconds=size_bytes / 50e6,
+            requested_bytes=size_bytes,
+        )
 
     async def export(self, path: Path) -> ExportResult:
         self.exported_to.append(path)
