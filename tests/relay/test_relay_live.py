@@ -348,10 +348,12 @@ async def test_stranger_with_bad_manners_is_cut_off_and_the_others_go_on(
         ours, theirs = await alice.link_to(bob)
         with RawSocket(uri) as stranger:
             monitor = stranger.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-            stranger.socket.send(frame)
-            await eventually(lambda: bool(monitor.poll(0)))
-            stranger.socket.disable_monitor()
-            monitor.close()
+            try:
+                stranger.socket.send(frame)
+                await eventually(lambda: bool(monitor.poll(0)))
+            finally:
+                stranger.socket.disable_monitor()
+                monitor.close()
         await ours.send_all([FRAME])
         await eventually(lambda: theirs.frames == [FRAME])
 
