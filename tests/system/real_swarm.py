@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import psutil
 
@@ -278,7 +278,7 @@ class RealSwarm:
         self.uri = ""
         self._programs: list[Program] = []
 
-    def __enter__(self) -> "RealSwarm":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -290,6 +290,10 @@ class RealSwarm:
         with contextlib.ExitStack() as stack:
             for program in self._programs:
                 stack.callback(program.close)
+
+    def inside(self, name: str) -> Sequence[str]:
+        """What the command line of the program of that name begins with: here nothing."""
+        return ()
 
     def print_logs(self) -> None:
         """The end of every log. In a teardown: pytest shows it for a test that failed."""
@@ -304,16 +308,17 @@ class RealSwarm:
             self.directory / f"{name}.out",
             self.directory / f"{name}.log",
             self.environ,
+            self.inside(name),
         )
         self._programs.append(program)
         return program
 
     def run(
-        self, *arguments: str | Path, within_s: float = COMMAND_S
+        self, *arguments: str | Path, name: str = "", within_s: float = COMMAND_S
     ) -> subprocess.CompletedProcess[str]:
         """``p2pd ARGUMENTS``, to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "daemon.cli", *map(str, arguments)],
+            [*self.inside(name), sys.executable, "-m", "daemon.cli", *map(str, arguments)],
             cwd=self.directory,
             env=self.environ,
             stdin=subprocess.DEVNULL,
@@ -354,6 +359,7 @@ class RealSwarm:
             "--state-dir",
             self.directory / "founder",
             *arguments,
+            name="founder",
         )
         assert created.returncode == 0, created.stderr
         self.link.write_text(created.stdout)

@@ -1,0 +1,50 @@
+"""Whole daemons on the machines of a laboratory of NATs, started through the command line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.natlab.lab import Host, NatLab, PublicHost
+from tests.system.real_swarm import START_S, Program, RealPeer, RealSwarm, wait_until
+
+PORT = 5555
+
+
+class NatSwarm(RealSwarm):
+    """Programs run on the machines that were given to their names, all others on this one."""
+
+    def __init__(self, directory: Path, lab: NatLab) -> None:
+        super().__init__(directory)
+        self.lab = lab
+        self._machines: dict[str, Host] = {}
+
+    def inside(self, name: str) -> Sequence[str]:
+        """See :meth:`RealSwarm.inside`."""
+        machine = self._machines.get(name)
+        return () if machine is None else ("ip", "netns", "exec", machine.namespace.name)
+
+    def serve(self, what: str, name: str, host: PublicHost) -> tuple[Program, str]:
+        """``p2pd rendezvous``, ``relay`` or ``serve`` there, or there again with the key and all
+        else that it kept; the program and its URI."""
+        self._machines[name] = host
+        output = self.directory / f"{name}.out"
+        output.write_bytes(b"")
+        listen, state_dir = f"{host.address}:{PORT}", self.directory / name
+        program = self.start(name, what, "--listen", listen, "--state-dir", state_dir)
+
+        def printed() -> str | None:
+            assert program.runs, f"{name} ended with {program.wait_end()}"
+            text = output.read_text()
+            return text.splitlines()[0] if "\n" in text else None
+
+        return program, wait_until(f"{name} prints its URI", printed, START_S)
+
+    def create_at(self, host: Host, uri: str, *arguments: str | Path) -> None:
+        """Found the swarm from there, with the rendezvous of that URI."""
+        self._machines["founder"] = host
+        self.uri = uri
+        self.create(*arguments)
+
+    def join_at(self, host: Host, name: str, *arguments: str | Path) -> RealPeer:
+        """A new peer there that joins with the invite link."""
+        self._machines[name] = host
+        return self.join(name, *arguments)
