@@ -123,6 +123,26 @@ def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
     return argument
 
 
+def byte_size(lowest: int, highest: int) -> Callable[[str], int]:
+    """An argument type: bytes, ``1500``, ``20k``, ``100M`` or ``1.5G`` (powers of 1000)."""
+    units = {"k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
+
+    def argument(text: str) -> int:
+        unit = units.get(text[-1:], 1)
+        number = text[:-1] if unit > 1 else text
+        try:
+            size = float(number) * unit
+        except ValueError:
+            size = float("nan")
+        if not lowest <= size <= highest:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is no size from {lowest} to {highest} bytes, such as 500k, 100M or 1G"
+            )
+        return int(size)
+
+    return argument
+
+
 def real_number(lowest: float, highest: float) -> Callable[[str], float]:
     """An argument type: a number from ``lowest`` to ``highest``."""
 

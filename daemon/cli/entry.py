@@ -5,7 +5,19 @@ import os
 import sys
 from collections.abc import Sequence
 
-from daemon.cli import control, create, demo, founder, join, relay, rendezvous, serve, status, task
+from daemon.cli import (
+    control,
+    create,
+    demo,
+    founder,
+    join,
+    measure,
+    relay,
+    rendezvous,
+    serve,
+    status,
+    task,
+)
 from daemon.cli.arguments import help_format
 from daemon.printable import printable
 from daemon.version import VERSION
@@ -42,7 +54,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"p2pd {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (demo, serve, rendezvous, relay, create, join, status, control, founder, task):
+    for group in (
+        demo,
+        serve,
+        rendezvous,
+        relay,
+        create,
+        join,
+        status,
+        measure,
+        control,
+        founder,
+        task,
+    ):
         group.add_commands(commands)
     return parser
 

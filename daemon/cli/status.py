@@ -6,11 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from daemon.cli import arguments
+from daemon.cli.peer_choice import PEER_HELP, find_peer
 
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
     from daemon.control_client import ControlClient
-    from daemon.status import PeerStatus, Status
+    from daemon.status import PeerStatus, RelayStatus, Status
 
 BRIEF_CHARACTERS = 40
 """How much ``status`` shows of what can be long; ``peers`` shows all."""
@@ -46,7 +47,7 @@ def add_commands(commands: "Commands") -> None:
         "peer",
         nargs="?",
         metavar="PEER",
-        help="only this one: its name, its id or the beginning of its id (exit code 5 if unknown)",
+        help=f"only this one: {PEER_HELP} (exit code 5 if unknown)",
     )
     arguments.add_running_state_dir(parser)
     arguments.add_json(parser)
@@ -74,7 +75,7 @@ def _status(options: argparse.Namespace) -> int:
 
 def _peers(options: argparse.Namespace) -> int:
     status = _client(options).status()
-    peers = status.peers if options.peer is None else (_find(status, options.peer),)
+    peers = status.peers if options.peer is None else (find_peer(status, options.peer),)
     if options.json:
         import msgspec
 
@@ -85,18 +86,6 @@ def _peers(options: argparse.Namespace) -> int:
     else:
         print(peer_table(peers))
     return 0
-
-
-def _find(status: "Status", wanted: str) -> "PeerStatus":
-    from daemon.cli.exit_codes import UnknownPeerError, UsageError
-
-    named = [peer for peer in status.peers if peer.name == wanted]
-    found = named or [peer for peer in status.peers if peer.peer_id.startswith(wanted)]
-    if not found:
-        raise UnknownPeerError(f"no peer {wanted!r} here; 'p2pd peers' lists those that are known")
-    if len(found) > 1:
-        raise UsageError(f"{len(found)} peers match {wanted!r}; write more of the id")
-    return found[0]
 
 
 def describe(status: "Status") -> str:
@@ -120,6 +109,7 @@ def describe(status: "Status") -> str:
             ("phase", f"{status.phase}; round {status.round}{of_rounds} complete"),
             ("model", ", ".join(f"{label} {value}" for label, value in quality)),
             ("rendezvous", _rendezvous(status)),
+            *(("relay", _relay(relay)) for relay in status.relays),
             ("addresses", ", ".join(status.addresses) or text.UNKNOWN),
             (
                 "traffic",
@@ -150,6 +140,14 @@ def _rendezvous(status: "Status") -> str:
     if rendezvous.clock_offset_ms is not None:
         parts.append(f"its clock {rendezvous.clock_offset_ms:+.0f} ms")
     return ", ".join([*parts, rendezvous.uri])
+
+
+def _relay(relay: "RelayStatus") -> str:
+    from daemon.cli import text
+
+    state = f"{relay.state}: {relay.reason}" if relay.reason else relay.state
+    round_trip = text.number(relay.round_trip_ms, 1, " ms")
+    return f"{state}, round trip {round_trip}, {relay.links} paths over it, {relay.uri}"
 
 
 def peer_table(peers: "tuple[PeerStatus, ...]", *, most_characters: int | None = None) -> str:

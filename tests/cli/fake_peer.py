@@ -38,6 +38,8 @@ class FakePeer:
         self.paused = False
         self.model = bytes(range(256)) * 8192
         self.pings = 0
+        self.measuring = asyncio.Event()
+        self.measured = asyncio.Event()
         self.export_error: Exception | None = None
         self.exported_to: list[Path] = []
         self._peer_id = peer_id
@@ -112,8 +114,12 @@ class FakePeer:
     async def speed(self, peer_id: str, size_bytes: int, kind: PathKind | None) -> SpeedResult:
         if peer_id != BOB or kind is PathKind.ICE:
             raise TransportError("there is no ice path to it: this network lets no UDP through")
-        if kind is PathKind.RELAY:
-            await self.stopped.wait()
+        if kind is PathKind.RELAY:  # A slow one.
+            self.measuring.set()
+            try:
+                await self.stopped.wait()
+            finally:
+                self.measured.set()
         return SpeedResult(
             peer_id=peer_id,
             path=kind or PathKind.DIRECT,
