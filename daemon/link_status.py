@@ -7,6 +7,9 @@ from daemon.paths.path_score import BEST_FIRST
 from daemon.status import PathKind
 from protocol.identity import PeerId
 
+NONE_YET = "none yet"
+"""Said of a kind that is still being looked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
@@ -45,7 +48,7 @@ def path_reason(
 
     def why_not(kind: PathKind) -> str:
         if not wish.has(kind):
-            return wish.failures.get(kind, "none yet")
+            return wish.failures.get(kind, NONE_YET)
         if pinned is active:
             return "stands by while another is measured"
         if prefers_relay and active is PathKind.RELAY:

@@ -1,12 +1,13 @@
-"""Run as a process: one peer's connections as the daemon makes them, without training.
+"""Run as a process: a peer's connections on one machine as the daemon makes them, without training.
 
-``NUMBER OPTIONS`` as arguments, OPTIONS a JSON document: ``rendezvous`` and ``relays`` (URIs),
-``kinds`` (the kinds of path beside those dialled and those over relays; all without it),
-``listen``. Prints one JSON document a line: first ``{"id"}``, then an answer to each command:
+Reads commands from standard input, and answers each with a JSON document on a line:
 
+    join NUMBER OPTIONS          be that peer; see JoinOptions
+    leave                        be nobody, until the next join
     wait NUMBER KIND SECONDS     until that peer is reached over a path of that kind ("-": any)
     lose NUMBER KIND SECONDS     until it is not any more
     explain NUMBER TEXT SECONDS  until the reason for its path has this in it
+    examine NUMBER SECONDS       until it is known of every better kind why it is none of these
     show TEXT SECONDS            until the status has this in it
     hear TEXT SECONDS            until such a message came
     send NUMBER TEXT             a message
@@ -17,65 +18,71 @@
 """
 
 import asyncio
-import json
 import logging
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from random import Random
 from typing import Any
 
+import msgspec
 import uvloop
 import zmq
 
 from daemon.clock import Clock
 from daemon.connectivity import Connectivity
 from daemon.discovery import Discovery
+from daemon.link_status import NONE_YET, LinkStatus
 from daemon.network import PeerNetwork
 from daemon.refusals import Refusals
 from daemon.status import PathKind
 from protocol.admission import NO_PROOF, AdmissionBook
-from protocol.identity import PeerId
-from protocol.uri import HostPort, ServerUri
+from protocol.uri import HostPort, ServerUri, by_server
 from rendezvous import RendezvousClient
 from tests.net.swarm_peers import Keys, make_swarm
+from tests.paths.lab_traffic import LabTraffic
 from transport.zap import ZapAuthenticator
 
-ANY_ADDRESS = "[::]:0"
-MIB = 1 << 20
-PAYLOAD = bytes(range(256)) * (MIB // 256)
+POLL_S = 0.005
 
 
-def say(**what: object) -> None:
-    print(json.dumps(what), flush=True)
+class JoinOptions(msgspec.Struct, frozen=True):
+    """Where and how to be a peer."""
+
+    rendezvous: tuple[str, ...]
+    """URIs; those with one key are addresses of one server."""
+    relays: tuple[str, ...] = ()
+    kinds: tuple[PathKind, ...] | None = None
+    """Which paths to look for beside those dialled and those over relays; None: all."""
+    listen: str = "[::]:0"
+    swarm: str = "swarm"
+
+
+def say(what: dict[str, Any]) -> None:
+    sys.stdout.write(msgspec.json.encode(what).decode() + "\n")
+    sys.stdout.flush()
 
 
 class LabNode:
-    """The peer, and what it received."""
+    """A peer that has joined."""
 
     def __init__(
-        self,
-        network: PeerNetwork,
-        connectivity: Connectivity,
-        refusals: Refusals,
-        started_at: float,
+        self, keys: Keys, network: PeerNetwork, connectivity: Connectivity, refusals: Refusals
     ) -> None:
         self.network = network
+        self.traffic = LabTraffic(network)
+        self.registered_at: float | None = None
+        self._keys = keys
         self._connectivity = connectivity
         self._refusals = refusals
-        self._started_at = started_at
-        self._log: list[tuple[float, str]] = []
-        self._received: list[str] = []
-        self._first_message_s: dict[PeerId, float] = {}
-        self._to_send: dict[PeerId, tuple[int, int]] = {}
-        self._bulk_count = 0
-        network.on_message = self._take
-        network.on_bulk = self._take_bulk
-        network.on_bulk_room = self._feed
-        network.on_peer_up = self._greet
-        network.on_peer_down = lambda peer_id, reason: self._note(f"down {peer_id}: {reason}")
+        self._joined_at = time.monotonic()
+
+    def registered(self) -> None:
+        """A rendezvous knows the peer."""
+        if self.registered_at is None:
+            self.registered_at = time.monotonic()
 
     async def until(self, condition: Callable[[], bool], seconds: str) -> dict[str, Any]:
         """Wait until it holds; what the command is answered."""
@@ -83,45 +90,46 @@ class LabNode:
         try:
             async with asyncio.timeout(float(seconds)):
                 while not condition():  # noqa: ASYNC110 — there is no event for it.
-                    await asyncio.sleep(0.005)
+                    await asyncio.sleep(POLL_S)
         except TimeoutError:
             return {"found": False, **self.status()}
         now = time.monotonic()
-        return {"found": True, "took_s": now - began_at, "after_s": now - self._started_at}
+        return {
+            "found": True,
+            "at": now,
+            "took_s": now - began_at,
+            "after_s": now - self._joined_at,
+        }
+
+    # Conditions
 
     def has(self, number: str, kind: str) -> bool:
-        return any(
-            link.peer_id == Keys(int(number)).peer_id
-            and link.is_live
-            and kind in ("-", link.kind.value)
-            for link in self.network.links()
-        )
+        link = self._link(number)
+        return link is not None and link.is_live and kind in ("-", link.kind.value)
 
     def lacks(self, number: str, kind: str) -> bool:
         return not self.has(number, kind)
 
     def explains(self, number: str, text: str) -> bool:
-        return any(
-            link.peer_id == Keys(int(number)).peer_id and text in link.reason
-            for link in self.network.links()
-        )
+        link = self._link(number)
+        return link is not None and text in link.reason
+
+    def has_examined(self, number: str) -> bool:
+        link = self._link(number)
+        return link is not None and link.is_live and NONE_YET not in link.reason
 
     def heard(self, text: str) -> bool:
-        return text in self._received
+        return text in self.traffic.messages
 
     def has_bulk(self, count: str) -> bool:
-        return self._bulk_count >= int(count)
-
-    def send_bulk(self, number: str, count: str) -> None:
-        peer_id = Keys(int(number)).peer_id
-        self._to_send[peer_id] = (0, int(count))
-        self._feed(peer_id)
+        return self.traffic.bulk_count >= int(count)
 
     def shows(self, text: str) -> bool:
-        return text in json.dumps(self.status())
+        return text in msgspec.json.encode(self.status()).decode()
 
     def status(self) -> dict[str, Any]:
         return {
+            "id": self._keys.peer_id,
             "links": [
                 {
                     "peer": link.peer_id,
@@ -133,44 +141,27 @@ class LabNode:
                 }
                 for link in self.network.links()
             ],
-            "received": self._received,
-            "bulk": self._bulk_count,
-            "first_message_s": self._first_message_s,
-            "log": self._log,
+            "registered_at": self.registered_at,
+            "received": self.traffic.messages,
+            "first_message_at": self.traffic.first_message_at,
+            "bulk": self.traffic.bulk_count,
+            "longest_gap_s": self.traffic.longest_gap_s,
+            "log": self.traffic.log,
             "addresses": self.network.addresses,
             "nat": self._connectivity.whereabouts.nat_in_words,
             "refused": self._refusals.by_code(),
         }
 
-    def _greet(self, peer_id: PeerId) -> None:
-        self._note(f"up {peer_id}")
-        self.network.send(peer_id, b"greetings")
-
-    def _take(self, peer_id: PeerId, message: bytes) -> None:
-        self._first_message_s.setdefault(peer_id, time.monotonic() - self._started_at)
-        self._received.append(message.decode())
-
-    def _feed(self, peer_id: PeerId) -> None:
-        sent, count = self._to_send.get(peer_id, (0, 0))
-        while sent < count and self.network.bulk_room(peer_id) >= MIB + 8:
-            assert self.network.send_bulk(peer_id, sent.to_bytes(8, "big") + PAYLOAD)
-            sent += 1
-        self._to_send[peer_id] = (sent, count)
-
-    def _take_bulk(self, peer_id: PeerId, message: bytes) -> None:
-        number = int.from_bytes(message[:8], "big")
-        assert number == self._bulk_count, f"message {self._bulk_count} expected, got {number}"
-        assert message[8:] == PAYLOAD
-        self._bulk_count += 1
-
-    def _note(self, text: str) -> None:
-        self._log.append((time.monotonic() - self._started_at, text))
+    def _link(self, number: str) -> LinkStatus | None:
+        peer_id = Keys(int(number)).peer_id
+        return next((link for link in self.network.links() if link.peer_id == peer_id), None)
 
 
-async def main(number: int, options: dict[str, Any]) -> None:
-    started_at = time.monotonic()
+@asynccontextmanager
+async def joining(number: int, options: JoinOptions) -> AsyncIterator[LabNode]:
+    """The peer, until the block ends."""
     keys = Keys(number)
-    swarm = make_swarm(relays=tuple(map(ServerUri.parse, options.get("relays", []))))
+    swarm = make_swarm(name=options.swarm, relays=tuple(map(ServerUri.parse, options.relays)))
     clock = Clock()
     refusals = Refusals(clock)
     clients: list[RendezvousClient] = []
@@ -192,13 +183,13 @@ async def main(number: int, options: dict[str, Any]) -> None:
             stun_servers=(),
             map_port=False,
             announce=discovery.announce_now,
-            kinds=[PathKind(kind) for kind in options["kinds"]] if "kinds" in options else None,
+            kinds=options.kinds,
         )
         network = PeerNetwork(
             swarm=swarm,
             identity=keys.identity,
             curve=keys.curve,
-            listen=HostPort.parse(options.get("listen", ANY_ADDRESS), any_port=True),
+            listen=HostPort.parse(options.listen, any_port=True),
             advertise=(),
             admission=AdmissionBook(swarm),
             own_proof=NO_PROOF,
@@ -213,59 +204,86 @@ async def main(number: int, options: dict[str, Any]) -> None:
             make_paths=connectivity.make_paths,
         )
         network.find_record = discovery.find_record
-        for uri in options["rendezvous"]:
+        node = LabNode(keys, network, connectivity, refusals)
+
+        def granted() -> None:
+            node.registered()
+            connectivity.outposts_changed()
+
+        for uris in by_server(map(ServerUri.parse, options.rendezvous)):
             client = RendezvousClient(
-                ServerUri.parse(uri),
+                uris[0],
                 keys.curve,
+                also_at=tuple(uri.address for uri in uris[1:]),
                 on_notice=discovery.take_notice,
-                on_granted=connectivity.outposts_changed,
+                on_granted=granted,
             )
             clients.append(await stack.enter_async_context(client))
-        node = LabNode(network, connectivity, refusals, started_at)
         await stack.enter_async_context(network)
         async with asyncio.TaskGroup() as tasks:
             chores = [
                 tasks.create_task(connectivity.run(network)),
                 tasks.create_task(discovery.run(network.signed_record)),
             ]
-            say(id=keys.peer_id)
-            await obey(node)
+            yield node
             for chore in chores:
                 chore.cancel()
         await discovery.leave()
 
 
-async def obey(node: LabNode) -> None:
+async def main() -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
     )
-    while line := (await reader.readline()).decode().split(maxsplit=3):
+    while line := (await reader.readline()).decode().split(maxsplit=2):
         match line:
-            case ["wait", other, kind, seconds]:
-                say(**await node.until(partial(node.has, other, kind), seconds))
-            case ["lose", other, kind, seconds]:
-                say(**await node.until(partial(node.lacks, other, kind), seconds))
-            case ["explain", other, text, seconds]:
-                say(**await node.until(partial(node.explains, other, text), seconds))
-            case ["hear", text, seconds]:
-                say(**await node.until(partial(node.heard, text), seconds))
-            case ["show", text, seconds]:
-                say(**await node.until(partial(node.shows, text), seconds))
-            case ["send", other, text]:
-                say(sent=node.network.send(Keys(int(other)).peer_id, text.encode()))
-            case ["bulk", other, count]:
-                node.send_bulk(other, count)
-                say()
-            case ["whole", count, seconds]:
-                say(**await node.until(partial(node.has_bulk, count), seconds))
-            case ["status"]:
-                say(**node.status())
+            case ["join", number, options]:
+                joined = joining(int(number), msgspec.json.decode(options, type=JoinOptions))
+                async with joined as node:
+                    say({"id": Keys(int(number)).peer_id})
+                    if not await obey(node, reader):
+                        break
+                say({})
             case ["quit"]:
                 break
 
 
+async def obey(node: LabNode, reader: asyncio.StreamReader) -> bool:
+    """Do as told until told to leave; False: to quit, too."""
+    while line := (await reader.readline()).decode().split(maxsplit=3):
+        match line:
+            case ["wait", other, kind, seconds]:
+                say(await node.until(partial(node.has, other, kind), seconds))
+            case ["lose", other, kind, seconds]:
+                say(await node.until(partial(node.lacks, other, kind), seconds))
+            case ["explain", other, text, seconds]:
+                say(await node.until(partial(node.explains, other, text), seconds))
+            case ["examine", other, seconds]:
+                say(await node.until(partial(node.has_examined, other), seconds))
+            case ["hear", text, seconds]:
+                say(await node.until(partial(node.heard, text), seconds))
+            case ["show", text, seconds]:
+                say(await node.until(partial(node.shows, text), seconds))
+            case ["send", other, text]:
+                say({"sent": node.network.send(Keys(int(other)).peer_id, text.encode())})
+            case ["bulk", other, count]:
+                node.traffic.send_bulk(Keys(int(other)).peer_id, int(count))
+                say({})
+            case ["whole", count, seconds]:
+                say(await node.until(partial(node.has_bulk, count), seconds))
+            case ["status"]:
+                say(node.status())
+            case ["leave"]:
+                return True
+            case ["quit"]:
+                break
+    return False
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(name)s: %(message)s")
+    for chatty in ("aioice", "qh3"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main(int(sys.argv[1]), json.loads(sys.argv[2])))
+        runner.run(main())

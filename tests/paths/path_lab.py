@@ -9,38 +9,25 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from daemon.status import PathKind
 from protocol.uri import HostPort
 from tests.natlab.lab import Host, NatLab, PublicHost
 from tests.natlab.lab_process import LabProcess
+from tests.paths.lab_node import JoinOptions
 
 ROOT = Path(__file__).parent.parent.parent
-COMMAND_S = 60.0
-
-SERVER = """
-import asyncio, logging, sys
-from pathlib import Path
-import uvloop
-from protocol.uri import HostPort
-from relay.limits import RelayLimits
-from relay.server import serve_relay
-from rendezvous.server import serve_rendezvous
-
-logging.basicConfig(level=logging.INFO)
-what, listen, directory = sys.argv[1], HostPort.parse(sys.argv[2]), Path(sys.argv[3])
-ready, stop = (lambda uri: print(uri, flush=True)), asyncio.Event()
-if what == "relay":
-    uvloop.run(serve_relay(listen, directory, limits=RelayLimits(), on_ready=ready, stop=stop))
-else:
-    uvloop.run(serve_rendezvous(listen, directory, on_ready=ready, stop=stop))
-"""
+EVERYWHERE = "[::]:0"
+UNDIALLED = "127.0.0.1:0"
+"""To listen where nobody else can dial."""
 
 
-class PeerAtSite:
-    """A lab_peer process, told what to do line by line."""
+class NodeProcess:
+    """A lab_node process, told what to do line by line."""
 
     def __init__(self, process: LabProcess) -> None:
         self.process = process
-        self.id: str = self.hear()["id"]
 
     def hear(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -58,6 +45,11 @@ class PeerAtSite:
         self.process.stdin.write(" ".join(map(str, words)) + "\n")
         self.process.stdin.flush()
 
+    def join(self, number: int, options: JoinOptions) -> str:
+        """Be that peer; its id."""
+        peer_id: str = self.ask("join", number, msgspec.json.encode(options).decode())["id"]
+        return peer_id
+
 
 class PathLab:
     """What a test builds upon."""
@@ -70,68 +62,57 @@ class PathLab:
         self.rendezvous = ""
         self.relays: list[str] = []
 
-    def serve(self, what: str, host: PublicHost, port: int, name: str = "") -> str:
-        """A rendezvous or relay there; its URI."""
+    def serve(self, what: str, host: PublicHost, port: int, name: str = "", *more: str) -> str:
+        """``p2pd rendezvous``, ``relay`` or ``serve`` there; its URI."""
         name = name or what
         process = self._popen(
             host,
             [
-                sys.executable,
-                "-c",
-                SERVER,
-                what,
-                str(HostPort(host.address, port)),
-                str(self._state_dir / name),
+                *(sys.executable, "-m", "daemon.cli", what),
+                *("--listen", str(HostPort(host.address, port))),
+                *("--state-dir", str(self._state_dir / name), *more),
             ],
         )
         assert process.stdout is not None
         uri: str = process.stdout.readline().strip()
         assert uri.startswith("p2p://"), uri
         self._servers[name] = process
-        if what == "relay":
-            self.relays.append(uri)
-        else:
+        if what in ("rendezvous", "serve"):
             self.rendezvous = uri
+        if what in ("relay", "serve"):
+            self.relays.append(uri)
         return uri
 
     def kill(self, name: str) -> None:
         self._servers.pop(name).kill()
 
-    def peer(
-        self,
-        host: Host | PublicHost,
-        number: int,
-        *kinds: str,
-        relays: Sequence[str] | None = None,
-        advertise: Sequence[str] = (),
-    ) -> PeerAtSite:
-        options = {
-            "rendezvous": [self.rendezvous],
-            "relays": list(self.relays if relays is None else relays),
-            "kinds": list(kinds),
-            "advertise": list(advertise),
-        }
-        argv = [sys.executable, "-m", "tests.paths.lab_peer", str(number), json.dumps(options)]
-        return PeerAtSite(self._popen(host, argv))
+    def start_node(self, host: Host | PublicHost) -> NodeProcess:
+        """A process there, which is no peer so far."""
+        return NodeProcess(self._popen(host, [sys.executable, "-m", "tests.paths.lab_node"]))
 
     def node(
         self,
         host: Host | PublicHost,
         number: int,
         *,
-        kinds: Sequence[str] | None = None,
-        listen: str = "[::]:0",
-    ) -> PeerAtSite:
-        """A lab_node process: all that a daemon does for its connections; None: all kinds."""
-        options: dict[str, object] = {
-            "rendezvous": [self.rendezvous],
-            "relays": self.relays,
-            "listen": listen,
-        }
-        if kinds is not None:
-            options["kinds"] = list(kinds)
-        argv = [sys.executable, "-m", "tests.paths.lab_node", str(number), json.dumps(options)]
-        return PeerAtSite(self._popen(host, argv))
+        kinds: Sequence[PathKind] | None = None,
+        listen: str = EVERYWHERE,
+        relays: Sequence[str] | None = None,
+    ) -> NodeProcess:
+        """A peer that does all that a daemon does for its connections.
+
+        ``kinds``: beside those dialled and those over relays; None: all. ``relays``: those that
+        the statement names, as this peer sees it; None: all that there are.
+        """
+        node = self.start_node(host)
+        options = JoinOptions(
+            rendezvous=(self.rendezvous,),
+            relays=tuple(self.relays if relays is None else relays),
+            kinds=None if kinds is None else tuple(kinds),
+            listen=listen,
+        )
+        node.join(number, options)
+        return node
 
     def _popen(self, host: Host | PublicHost, argv: list[str]) -> LabProcess:
         process = self.lab.popen(

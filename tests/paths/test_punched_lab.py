@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from daemon.status import PathKind
 from tests.natlab.lab import IpStack, NatKind, PublicHost, Site
 from tests.natlab.requirements import natlab_marks
 from tests.net.swarm_peers import in_order_of_id
-from tests.paths.path_lab import PathLab, PeerAtSite, path_lab
+from tests.paths.path_lab import NodeProcess, PathLab, path_lab
 
 pytestmark = natlab_marks
 
@@ -30,8 +31,8 @@ def lab(tmp_path: Path) -> Iterator[PathLab]:
 
 @dataclass
 class Pair:
-    low: PeerAtSite
-    high: PeerAtSite
+    low: NodeProcess
+    high: NodeProcess
 
     def wait_for(self, kind: str, seconds: float) -> None:
         """Until both reach each other over a path of that kind, and messages pass."""
@@ -47,9 +48,8 @@ class Pair:
 def punching(lab: PathLab, one: Site | PublicHost, two: Site | PublicHost) -> Pair:
     """A node at each, that looks for punched and direct paths only."""
     hosts = [place.host if isinstance(place, Site) else place for place in (one, two)]
-    return Pair(
-        lab.node(hosts[0], LOW, kinds=["punched"]), lab.node(hosts[1], HIGH, kinds=["punched"])
-    )
+    kinds = [PathKind.PUNCHED]
+    return Pair(lab.node(hosts[0], LOW, kinds=kinds), lab.node(hosts[1], HIGH, kinds=kinds))
 
 
 @pytest.mark.parametrize("round_trip_ms", [0, 60])
