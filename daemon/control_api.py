@@ -11,7 +11,8 @@ POST      /v1/pause        no new local training until resumed
 POST      /v1/resume
 POST      /v1/ping         one reply of ``peer`` to ``size`` bytes (daemon/measuring)
 POST      /v1/speed        how fast ``size`` bytes get to ``peer`` over ``path``
-POST      /v1/export       the current model as safetensors, in the response's body
+POST      /v1/export       the current model as safetensors, in the response's body;
+                           with ?round=N that of a round whose checkpoint is kept
 ========  ===============  =========================================================
 
 An error is ``{"schema": 1, "error": TEXT}`` with status 4xx when the operator can do something
@@ -44,6 +45,7 @@ EXPORT_CHUNK_BYTES = 1 << 20
 IDLE_CONNECTION_S = 5.0
 LOOK_S = 0.5
 ROUND_HEADER = "X-P2PD-Round"
+MAX_ROUND_DIGITS = 15
 
 _log = logging.getLogger(__name__)
 
@@ -79,8 +81,11 @@ class PeerControl(Protocol):
     async def speed(self, peer_id: str, size_bytes: int, kind: PathKind | None) -> SpeedResult:
         """Measure how fast bytes get to another peer. Raises :class:`TransportError`."""
 
-    async def export(self, path: Path) -> ExportResult:
-        """Write the current averaged model to ``path``. Raises :class:`P2PDError`."""
+    async def export(self, path: Path, round_number: int | None) -> ExportResult:
+        """Write a round's averaged model, by default the current one, to ``path``.
+
+        Raises :class:`P2PDError`.
+        """
 
 
 class ControlApi:
@@ -205,18 +210,20 @@ class ControlApi:
         return _document(measuring.result())
 
     async def _export(self, request: web.Request) -> web.StreamResponse:
-        """Export beside the socket, send it, delete it.
+        """Export beside the socket and send it. Its name is gone before the first byte is sent.
 
         The client writes the file that the user named: with the user's rights, and also where a
         hardened service could not write.
         """
         path = self._socket_path.with_name(f"export-{secrets.token_hex(8)}.safetensors")
+        round_number = _round_of(request)
         try:
-            result = await self._control.export(path)
+            result = await self._control.export(path, round_number)
             response = web.StreamResponse(headers={ROUND_HEADER: str(result.round)})
             response.content_type = "application/octet-stream"
             response.content_length = result.size_bytes
             with path.open("rb") as file:
+                path.unlink()
                 await response.prepare(request)
                 while chunk := await asyncio.to_thread(file.read, EXPORT_CHUNK_BYTES):
                     await response.write(chunk)
@@ -228,6 +235,15 @@ class ControlApi:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
         return response
+
+
+def _round_of(request: web.Request) -> int | None:
+    text = request.query.get("round")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_ROUND_DIGITS):
+        raise web.HTTPBadRequest(reason=f"the round must be a number of {MAX_ROUND_DIGITS} digits")
+    return int(text)
 
 
 def _peer(request: web.Request) -> str:

@@ -107,14 +107,15 @@ class ControlClient:
                 raise ControlError(f"the daemon has not ended within {STOP_TIMEOUT_S:.0f} s")
             time.sleep(STOP_POLL_S)
 
-    def export(self, destination: Path) -> Exported:
-        """Write the current averaged model to ``destination``, whole or not at all.
+    def export(self, destination: Path, round_number: int | None = None) -> Exported:
+        """Write a round's averaged model, by default the current one, to ``destination``.
 
-        Raises :class:`ExportFileError` when it cannot be written.
+        Whole or not at all. Raises :class:`ExportFileError` when it cannot be written.
         """
+        path = "/v1/export" if round_number is None else f"/v1/export?round={round_number}"
         with (
             _whole_file(destination) as descriptor,
-            self._request("POST", "/v1/export", EXPORT_TIMEOUT_S) as response,
+            self._request("POST", path, EXPORT_TIMEOUT_S) as response,
         ):
             expected = int(response.headers.get("Content-Length", "-1"))
             size = 0

@@ -74,6 +74,15 @@ def checkpoints_paused(problem: str) -> HealthItem:
     )
 
 
+def event_files_paused(problem: str) -> HealthItem:
+    """What TensorBoard shows cannot be written."""
+    return HealthItem(
+        "event-files-paused",
+        f"{problem}; training goes on without them",
+        "make room there, or join with another directory: --tensorboard DIR",
+    )
+
+
 def worker_restarting(reason: str) -> HealthItem:
     """The worker process died and is being started again."""
     return HealthItem(

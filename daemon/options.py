@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ml.worker_messages import KEPT_CHECKPOINTS
 from protocol.errors import ConfigError
 from protocol.invite import Invite
 from protocol.uri import HostPort
@@ -72,6 +73,10 @@ class JoinOptions:
     ``complete``, and gives the state to whoever asks."""
     name: str = ""
     """What others see; empty: none."""
+    kept_checkpoints: int = KEPT_CHECKPOINTS
+    """How many of the last rounds' states stay on disk."""
+    event_dir: Path | None = None
+    """Absolute. Where TensorBoard finds what each round was like; None: nowhere."""
     threads: int = 0
     """The worker's CPU threads; 0: as torch likes."""
     log_level: str = "info"

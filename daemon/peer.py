@@ -45,6 +45,7 @@ from daemon.succession import AgreedSuccession, GossipSuccession
 from daemon.switchboard import Switchboard
 from daemon.task_check import check_opened, check_options
 from daemon.task_worker import TaskWorker
+from daemon.traffic import TrafficMeter
 from daemon.training import Training
 from daemon.update_log import UpdateLog
 from daemon.version import VERSION
@@ -133,9 +134,9 @@ class Peer:
         """Undo :meth:`pause`."""
         self._require_running().training.resume()
 
-    async def export(self, path: Path) -> ExportResult:
-        """Write the current averaged model to ``path``."""
-        exported = await self._require_running().worker.export(path)
+    async def export(self, path: Path, round_number: int | None) -> ExportResult:
+        """Write a round's averaged model, by default the current one, to ``path``."""
+        exported = await self._require_running().worker.export(path, round_number)
         return ExportResult(round=exported.round, size_bytes=exported.size_bytes)
 
     async def ping(self, peer_id: str, size_bytes: int) -> PingResult:
@@ -221,6 +222,8 @@ class Peer:
             found.append(health.initial_state_differs())
         if training.last_state is not None and training.last_state.checkpoint_problem:
             found.append(health.checkpoints_paused(training.last_state.checkpoint_problem))
+        if training.last_state is not None and training.last_state.event_problem:
+            found.append(health.event_files_paused(training.last_state.event_problem))
         return found
 
     def _require_network(self) -> PeerNetwork:
@@ -325,7 +328,12 @@ class Peer:
             store = stack.enter_context(BlobStore(self._state_dir.path / SPOOL))
             process = WorkerProcess(on_progress=self._note_progress)
             self._process = await stack.enter_async_context(process)
-            worker = TaskWorker(process, self._opening(swarm), on_change=self._wake)
+            worker = TaskWorker(
+                process,
+                self._opening(swarm),
+                on_change=self._wake,
+                traffic=TrafficMeter(network.links),
+            )
             async with asyncio.TaskGroup() as work:
                 opened = await worker.open()
                 check_opened(swarm.statement, opened)
@@ -418,6 +426,9 @@ class Peer:
             settings=swarm.statement.settings,
             state_dir=str(self._state_dir.path),
             threads=options.threads,
+            swarm_id=key_to_text(swarm.swarm_id),
+            kept_checkpoints=options.kept_checkpoints,
+            event_dir="" if options.event_dir is None else str(options.event_dir),
         )
 
     def _start_training(

@@ -6,6 +6,7 @@ a time holds it; key files are written once and never again (transport/key_file.
 
 import fcntl
 import os
+import re
 import stat
 from pathlib import Path
 from types import TracebackType
@@ -14,11 +15,18 @@ from typing import Self
 import msgspec
 
 from daemon import state_paths
+from ml.worker_messages import KEPT_CHECKPOINTS
 from protocol.errors import ConfigError
 from protocol.identity import Identity
 from transport.atomic_file import write_atomically
 from transport.curve import CurveKeys
 from transport.key_file import read_or_create_secret
+
+_LEFT_OVER = re.compile(
+    r"\.[a-z.]+\.[0-9a-f]{16}"  # transport/atomic_file.py
+    r"|\.\d+-[0-9a-f]{16}\.tmp"  # ml/tensor_store.py, of an export
+    r"|export-[0-9a-f]{16}\.safetensors"  # daemon/control_api.py
+)
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +47,8 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: str = ""
     name: str = ""
     threads: int = 0
+    kept_checkpoints: int = KEPT_CHECKPOINTS
+    event_dir: str = ""
 
 
 def read_identity(state_dir: Path) -> Identity:
@@ -63,6 +73,7 @@ class StateDir:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_owner_and_mode()
             self._lock = self._take_lock()
+            self._delete_left_overs()
         except OSError as error:
             raise ConfigError(
                 f"cannot use state directory {self.path}: {error.strerror};"
@@ -109,6 +120,12 @@ class StateDir:
                 f" 'p2pd stop --state-dir {self.path}', or give this one a --state-dir of its own"
             ) from None
         return lock
+
+    def _delete_left_overs(self) -> None:
+        """Delete what a killed process left half-written: nobody writes before the lock is held."""
+        for path in self.path.iterdir():
+            if _LEFT_OVER.fullmatch(path.name):
+                path.unlink()
 
     @property
     def control_socket(self) -> Path:

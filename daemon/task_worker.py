@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from daemon.lineage import Position
+from daemon.traffic import TrafficMeter
 from daemon.worker_process import WorkerDiedError, WorkerProcess
 from ml.worker_messages import (
     Blob,
@@ -41,12 +42,18 @@ class TaskWorker:
     """Asks a :class:`WorkerProcess`, and keeps it alive."""
 
     def __init__(
-        self, process: WorkerProcess, opening: OpenTask, *, on_change: Callable[[], None]
+        self,
+        process: WorkerProcess,
+        opening: OpenTask,
+        *,
+        on_change: Callable[[], None],
+        traffic: TrafficMeter,
     ) -> None:
         """``on_change`` is called whenever :attr:`is_ready` changed."""
         self._process = process
         self._opening = opening
         self._on_change = on_change
+        self._traffic = traffic
         self._up = asyncio.Event()
         self._finish_early = False
         self.last_failure = ""
@@ -60,7 +67,16 @@ class TaskWorker:
 
     async def open(self) -> TaskOpened:
         """Load the task for the first time. Raises :class:`ConfigError` or :class:`WorkerError`."""
-        self.opened = await self._process.open_task(self._opening)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            try:
+                self.opened = await self._process.open_task(self._opening)
+                break
+            except WorkerDiedError as error:
+                if attempt == MAX_ATTEMPTS:
+                    raise
+                _log.warning("%s, while it loaded the task; starting it again", error)
+                await self._process.restart()
+        assert self.opened is not None
         self._up.set()
         self._on_change()
         return self.opened
@@ -151,9 +167,12 @@ class TaskWorker:
         """Take over a state. Raises :class:`VerificationError` when it is not sound."""
         return await self._ask(lambda: self._process.load_state(round_number, path, root))
 
-    async def export(self, path: Path) -> Exported:
-        """Write the current model to ``path``. Raises :class:`WorkerError`."""
-        return await self._ask(lambda: self._process.export(path))
+    async def export(self, path: Path, round_number: int | None = None) -> Exported:
+        """Write a round's model, by default the current one, to ``path``.
+
+        Raises :class:`WorkerError`, and :class:`ConfigError` for a round that is not kept.
+        """
+        return await self._ask(lambda: self._process.export(path, round_number))
 
     async def _advance(
         self, round_number: int, ask: Callable[[], Awaitable[StateReady]]
@@ -166,7 +185,9 @@ class TaskWorker:
                 return await self._process.load_state(round_number, Path(own.path), own.root)
             return await ask()
 
-        return await self._ask(ask_once)
+        ready = await self._ask(ask_once)
+        self._process.note_traffic(round_number, *self._traffic.take())
+        return ready
 
     async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
         for attempt in range(1, MAX_ATTEMPTS + 1):

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+import msgspec
+
 from daemon.worker_life import WorkerDiedError, WorkerLife
 from ml.worker_messages import (
     AbandonTraining,
@@ -27,6 +29,7 @@ from ml.worker_messages import (
     LoadState,
     Mix,
     Neighbour,
+    NoteTraffic,
     OpenTask,
     PartResult,
     Progress,
@@ -119,13 +122,7 @@ class WorkerProcess:
         Raises :class:`ConfigError` for what the operator has to change.
         """
         number = self._number()
-        request = OpenTask(
-            request=number,
-            choice=opening.choice,
-            settings=opening.settings,
-            state_dir=opening.state_dir,
-            threads=opening.threads,
-        )
+        request = msgspec.structs.replace(opening, request=number)
         return await self._ask(request, TaskOpened, OPEN_DEADLINE_S)
 
     async def train(self, round_number: int, parts: int = 1) -> Trained:
@@ -181,9 +178,17 @@ class WorkerProcess:
         request = LoadState(self._number(), round_number, str(path), root)
         return await self._ask(request, StateReady, WORK_DEADLINE_S)
 
-    async def export(self, path: Path) -> Exported:
-        """Write the current model to ``path``. Raises :class:`ConfigError` when that fails."""
-        return await self._ask(Export(self._number(), str(path)), Exported, WORK_DEADLINE_S)
+    def note_traffic(self, round_number: int, bytes_sent: int, bytes_received: int) -> None:
+        """Have the event files tell what went over the network in a round that has ended."""
+        self._say(NoteTraffic(self._number(), round_number, bytes_sent, bytes_received))
+
+    async def export(self, path: Path, round_number: int | None = None) -> Exported:
+        """Write a round's model, by default the current one, to ``path``.
+
+        Raises :class:`ConfigError` when that fails, or the round's checkpoint is not kept.
+        """
+        request = Export(self._number(), str(path), round_number)
+        return await self._ask(request, Exported, WORK_DEADLINE_S)
 
     async def shutdown(self) -> None:
         """End the process in good order; leaving the context does so too."""

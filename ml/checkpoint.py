@@ -15,11 +15,9 @@ from ml.manifest import Manifest
 from ml.state import State, fill_from_file, state_layout
 from ml.tensor_file import TensorFile, TensorLayout
 from ml.tensor_store import Fill, hash_chunks, write_tensors
-from ml.worker_messages import Blob
+from ml.worker_messages import KEPT_CHECKPOINTS, Blob
 from protocol.errors import ConfigError, VerificationError
 from protocol.merkle import merkle_root
-
-KEPT_CHECKPOINTS = 2
 
 _FILE_NAME = re.compile(r"round-(\d{8,})-([0-9a-f]{64})\.safetensors")
 _QUARANTINED = ".corrupt"
@@ -30,14 +28,25 @@ logger = logging.getLogger(__name__)
 class CheckpointStore:
     """The checkpoints of one swarm's model in one directory."""
 
-    def __init__(self, directory: Path, manifest: Manifest, *, keeps_momentum: bool) -> None:
-        """Makes the directory and deletes what a killed writer left half-written."""
+    def __init__(
+        self,
+        directory: Path,
+        manifest: Manifest,
+        *,
+        keeps_momentum: bool,
+        kept: int = KEPT_CHECKPOINTS,
+    ) -> None:
+        """Makes the directory and deletes what a killed writer left half-written.
+
+        ``kept``: how many of the last states stay there.
+        """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left_over in directory.glob(".*.tmp"):
             left_over.unlink()
         self._directory = directory
         self._manifest = manifest
         self._keeps_momentum = keeps_momentum
+        self._kept = max(kept, KEPT_CHECKPOINTS)
         self.problem = ""
         """Why the last state is in memory only; empty when it is on disk."""
 
@@ -48,8 +57,8 @@ class CheckpointStore:
     def save(self, round_number: int, fill: Fill, *, root: bytes | None = None) -> State:
         """Write a round's state, with ``root`` as its digest if that is known beforehand.
 
-        Deletes the checkpoints that are older than the one before it, and those of the same or of
-        later rounds (they belonged to a fork that was left). Raises :class:`VerificationError`
+        When it is there, deletes the oldest that are too many, and those of the same or of later
+        rounds (they belonged to a fork that was left). Raises :class:`VerificationError`
         when the root turns out to be another.
         """
         layout = self.layout(round_number)
@@ -85,24 +94,40 @@ class CheckpointStore:
         Raises :class:`ConfigError` when a whole one is of another model.
         """
         for round_number, root, path in self._checkpoints():
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                leaves = hash_chunks(descriptor)
-            finally:
-                os.close(descriptor)
-            if merkle_root(leaves) != root:
-                self._quarantine(path)
-                continue
-            layout = self.layout(round_number)
-            try:
-                file = TensorFile.open(path, layout)
-            except VerificationError as error:
-                raise ConfigError(
-                    f"{path} is a checkpoint of another model or other settings ({error});"
-                    " use another state directory or move it away"
-                ) from error
-            return self._state(round_number, Blob(str(path), layout.size_bytes, root, leaves), file)
+            state = self._open(round_number, root, path)
+            if state is not None:
+                return state
         return None
+
+    def find(self, round_number: int) -> State:
+        """The state of a round that is kept. Raises :class:`ConfigError` for any other."""
+        for number, root, path in self._checkpoints():
+            if number == round_number:
+                state = self._open(number, root, path)
+                if state is not None:
+                    return state
+        rounds = ", ".join(str(number) for number, _, _ in reversed(self._checkpoints()))
+        raise ConfigError(f"no checkpoint of round {round_number}; there are those of {rounds}")
+
+    def _open(self, round_number: int, root: bytes, path: Path) -> State | None:
+        """A checkpoint that is whole; a bad one is put aside. Raises :class:`ConfigError`."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            leaves = hash_chunks(descriptor)
+        finally:
+            os.close(descriptor)
+        if merkle_root(leaves) != root:
+            self._quarantine(path)
+            return None
+        layout = self.layout(round_number)
+        try:
+            file = TensorFile.open(path, layout)
+        except VerificationError as error:
+            raise ConfigError(
+                f"{path} is a checkpoint of another model or other settings ({error});"
+                " use another state directory or move it away"
+            ) from error
+        return self._state(round_number, Blob(str(path), layout.size_bytes, root, leaves), file)
 
     def _state(self, round_number: int, blob: Blob, file: TensorFile) -> State:
         has_momentum = self._keeps_momentum and round_number > 0
@@ -122,7 +147,7 @@ class CheckpointStore:
             if (other_round, other_root) == (round_number, root):
                 continue
             before += other_round < round_number
-            if other_round >= round_number or before >= KEPT_CHECKPOINTS:
+            if other_round >= round_number or before >= self._kept:
                 path.unlink()
 
     def _quarantine(self, path: Path) -> None:

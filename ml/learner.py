@@ -18,11 +18,13 @@ import torch
 from ml.averaging import Average
 from ml.checkpoint import CheckpointStore
 from ml.contributor import Contributor
+from ml.event_file import EventFile
 from ml.export import export_state
 from ml.local_training import LocalTraining
 from ml.manifest import manifest_of
 from ml.next_state import Piece, fill_mixed_state, fill_next_state
 from ml.own_updates import OwnUpdates, UpdateKey, delete_left_overs
+from ml.round_journal import RoundJournal
 from ml.round_rules import parse_rules
 from ml.state import State, fill_from_model, load_into_model
 from ml.task_data import load_shard, load_test_samples
@@ -38,8 +40,10 @@ from ml.worker_messages import (
     Contribution,
     Export,
     Exported,
+    Finished,
     LoadState,
     Mix,
+    NoteTraffic,
     OpenTask,
     Reduce,
     Reduced,
@@ -72,8 +76,15 @@ class Learner:
         self._whole = UpdateCodec(self._manifest, self._rules.encoding)
         directory = Path(request.state_dir)
         self._checkpoints = CheckpointStore(
-            directory / "checkpoints", self._manifest, keeps_momentum=self._rules.outer.momentum > 0
+            directory / "checkpoints",
+            self._manifest,
+            keeps_momentum=self._rules.outer.momentum > 0,
+            kept=request.kept_checkpoints,
         )
+        self._journal = RoundJournal(
+            EventFile(Path(request.event_dir)) if request.event_dir else None, clock
+        )
+        self._swarm_id = request.swarm_id
         self._reduced = OwnUpdates(directory / "spool", "reduced")
         delete_left_overs(directory / "spool")
         self._evaluations: dict[bytes, tuple[float, float]] = {}
@@ -100,7 +111,8 @@ class Learner:
         )
         self._probe_task()
         if self._state.round:
-            self._evaluate(self._state)
+            loss, metric = self._evaluate(self._state)
+            self._journal.begin_from(self._state.blob.root, loss, metric)
         self.opened = TaskOpened(
             request=request.request,
             file_sha256=self._task.file_sha256,
@@ -122,6 +134,7 @@ class Learner:
             self._state.close()
             self._contributor.close()
             self._reduced.close()
+            self._journal.close()
 
     # Training, in a thread of its own
 
@@ -137,10 +150,18 @@ class Learner:
 
         Raises :class:`TrainingAbandonedError`, and :class:`WorkerError` when the training diverges.
         """
+        samples_per_second = 0.0
+
+        def note_step(report: StepReport) -> None:
+            nonlocal samples_per_second
+            samples_per_second = report.samples_per_second or samples_per_second
+            on_step(report)
+
         with self._model_lock:
             control.should_finish()
             base = self._base_of(request.round)
-            blobs, result = self._contributor.contribute(base, request.parts, control, on_step)
+            blobs, result = self._contributor.contribute(base, request.parts, control, note_step)
+        self._journal.note_training(request.round, result.loss, samples_per_second)
         return Trained(
             request=request.request,
             round=request.round,
@@ -161,6 +182,7 @@ class Learner:
     def apply(self, request: Apply) -> StateReady:
         """The next state. Raises :class:`VerificationError` for an update that is not sound."""
         base = self._base_of(request.round)
+        self._note_contributions(request.round, request.contributions)
         with self._average(request.contributions, self._whole) as average:
             piece = Piece(self._whole.segments, average.read if average else None)
             fill = fill_next_state(base, self._rules.outer, [piece])
@@ -174,6 +196,7 @@ class Learner:
         """The average of one part. Raises :class:`VerificationError` likewise."""
         base = self._base_of(request.round)
         codec = self._codec(request.part, request.parts)
+        self._note_contributions(request.round, request.contributions)
         key = UpdateKey(request.round, base.blob.root, request.part, request.parts)
         found = self._reduced.find(key, [codec.layout])
         if found is not None:
@@ -218,6 +241,7 @@ class Learner:
         mixing = self._rules.mixing
         if mixing is None:
             raise WorkerError("parameters are mixed in gossip only")
+        self._journal.note_contributions(request.round, 1 + len(request.neighbours))
         neighbours = sorted(request.neighbours, key=lambda one: one.peer_id)
         weights = [one.weight for one in neighbours]
         if not all(weight >= 0 for weight in weights) or not math.fsum(weights) < 1 + 1e-6:
@@ -241,14 +265,30 @@ class Learner:
 
         return self._adopt(state, request.request, settle)
 
+    def note_traffic(self, request: NoteTraffic) -> Finished:
+        """For the event file."""
+        self._journal.note_traffic(request.round, request.bytes_sent, request.bytes_received)
+        return Finished(request.request)
+
     def export(self, request: Export) -> Exported:
-        """Write the current model for others to use. Raises :class:`ConfigError`."""
-        metadata = {"task": self._task.file_sha256.hex() or self._task.name}
-        if self._state.round:
-            loss, metric = self._evaluations[self._state.blob.root]
-            metadata |= {"loss": f"{loss:.4f}", "metric": f"{metric:.4f}"}
-        size_bytes = export_state(self._state, self._model, Path(request.path), metadata)
-        return Exported(request.request, self._state.round, size_bytes)
+        """Write a round's model for others to use. Raises :class:`ConfigError`."""
+        if request.round in (None, self._state.round):
+            return self._export(request, self._state)
+        with contextlib.closing(self._checkpoints.find(request.round)) as state:
+            return self._export(request, state)
+
+    def _export(self, request: Export, state: State) -> Exported:
+        metadata = {
+            "task": self._task.file_sha256.hex() or self._task.name,
+            "swarm": self._swarm_id,
+            **self._journal.about(state.blob.root),
+        }
+        size_bytes = export_state(state, self._model, Path(request.path), metadata)
+        return Exported(request.request, state.round, size_bytes)
+
+    def _note_contributions(self, round_number: int, contributions: Sequence[Contribution]) -> None:
+        samples = sum(one.sample_count for one in contributions)
+        self._journal.note_contributions(round_number, len(contributions), samples)
 
     def _codec(self, part: int, parts: int) -> UpdateCodec:
         if parts == 1 and part == 0:
@@ -285,6 +325,7 @@ class Learner:
             before, self._state = self._state, state
             before.close()
             settle()
+        self._journal.end_round(state.round, state.blob.root, loss, metric)
         return StateReady(
             request=request,
             round=state.round,
@@ -292,6 +333,7 @@ class Learner:
             loss=loss,
             accuracy=metric,
             checkpoint_problem=self._checkpoints.problem,
+            event_problem=self._journal.problem,
         )
 
     def _probe_task(self) -> None:

@@ -33,6 +33,7 @@ from ml.worker_messages import (
     FinishTraining,
     LoadState,
     Mix,
+    NoteTraffic,
     OpenTask,
     Progress,
     Reduce,
@@ -112,6 +113,8 @@ class Worker:
                 return learner.mix(request)
             case LoadState():
                 return learner.load_state(request)
+            case NoteTraffic():
+                return learner.note_traffic(request)
             case Export():
                 return learner.export(request)
         raise WorkerError(f"unexpected {type(request).__name__}")

@@ -9,6 +9,8 @@ from protocol.codec import Message
 from protocol.swarm import RoundSettings
 
 MAX_WORKER_MESSAGE_BYTES = 8 << 20
+KEPT_CHECKPOINTS = 2
+"""At least so many states stay on disk: the present one, and one should that be damaged."""
 
 
 class Blob(Message):
@@ -47,6 +49,12 @@ class OpenTask(Message, tag="open_task"):
     """Directory for ``checkpoints/`` and ``spool/``; the worker makes both."""
     threads: int
     """Torch's intra-op threads; 0: as torch likes."""
+    swarm_id: str = ""
+    """For the metadata of exported models."""
+    kept_checkpoints: int = KEPT_CHECKPOINTS
+    """How many of the last rounds' states stay on disk."""
+    event_dir: str = ""
+    """Where TensorBoard finds what each round was like; empty: nowhere."""
 
 
 class Train(Message, tag="train"):
@@ -154,11 +162,22 @@ class LoadState(Message, tag="load_state"):
     root: bytes
 
 
+class NoteTraffic(Message, tag="note_traffic"):
+    """What went to and came from other peers in the round whose state the worker now holds."""
+
+    request: int
+    round: int
+    bytes_sent: int
+    bytes_received: int
+
+
 class Export(Message, tag="export"):
-    """Write the current averaged model as plain safetensors, with metadata."""
+    """Write an averaged model as plain safetensors, with metadata."""
 
     request: int
     path: str
+    round: int | None = None
+    """One of those whose checkpoints are kept; None: the current one."""
 
 
 class Shutdown(Message, tag="shutdown"):
@@ -178,6 +197,7 @@ WorkerRequest = (
     | ApplyParts
     | Mix
     | LoadState
+    | NoteTraffic
     | Export
     | Shutdown
 )
@@ -246,6 +266,8 @@ class StateReady(Message, tag="state_ready"):
     """The task's metric on the test set, 0 to 1 for an accuracy."""
     checkpoint_problem: str = ""
     """Why this state is in memory only, such as a full disk; empty when it is on disk."""
+    event_problem: str = ""
+    """Why nothing more comes into the event files; empty while it does, or nobody asked for it."""
 
 
 class Exported(Message, tag="exported"):
@@ -257,7 +279,7 @@ class Exported(Message, tag="exported"):
 
 
 class Finished(Message, tag="finished"):
-    """Done, nothing to tell (answer to FinishTraining, AbandonTraining and Shutdown)."""
+    """Done, nothing to tell (answer to FinishTraining, AbandonTraining, NoteTraffic, Shutdown)."""
 
     request: int
 

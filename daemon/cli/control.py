@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from daemon.control_client import ControlClient
 
 
+MAX_ROUND = 10**15 - 1
+
+
 def add_commands(commands: "Commands") -> None:
     """The group's parsers."""
     for name, run, summary, description in (
@@ -47,10 +50,18 @@ def add_commands(commands: "Commands") -> None:
         _export,
         summary="write the current averaged model to a file",
         description="Write the current averaged model as safetensors, whole or not at all. It"
-        " loads with safetensors.torch.load_file.",
-        examples="  p2pd export model.safetensors",
+        " loads with safetensors.torch.load_file; round, loss, accuracy and the like are in its"
+        " metadata.",
+        examples="  p2pd export model.safetensors\n"
+        "  p2pd export best.safetensors --round 17     (after p2pd join --keep-checkpoints 100)",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="the file to write")
+    parser.add_argument(
+        "--round",
+        type=arguments.whole_number(0, MAX_ROUND),
+        metavar="N",
+        help="the model of that round, one of those that 'p2pd join --keep-checkpoints' keeps",
+    )
     arguments.add_running_state_dir(parser)
     arguments.add_json(parser)
 
@@ -95,7 +106,7 @@ def _resume(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from daemon.cli.text import byte_count
 
-    exported = _client(options).export(options.file)
+    exported = _client(options).export(options.file, options.round)
     if options.json:
         document = {
             "schema": 1,

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MAX_LINK_FILE_BYTES = 16 * 1024
 MAX_ROUNDS = 1_000_000_000
 MAX_THREADS = 4096
+KEPT_CHECKPOINTS = 2
+"""The constant of that name in ml/worker_messages.py, which takes too long to load here."""
+MAX_KEPT_CHECKPOINTS = 1_000_000
 
 DESCRIPTION = """\
 Join a swarm and train with it until told to stop ('p2pd stop', Ctrl-C or SIGTERM).
@@ -35,6 +38,7 @@ EXAMPLES = """\
   p2pd join - < link.txt
   p2pd join                                    go on where this peer left off
   p2pd join link.txt --shard 1/4 --state-dir ~/peer-2     a second peer on this machine
+  p2pd join link.txt --tensorboard runs/ada         for: tensorboard --logdir runs
   p2pd join link.txt --observe                 connect, but do not train
   p2pd join link.txt --listen 0.0.0.0:6000 --advertise 203.0.113.5:6000
 """
@@ -124,6 +128,29 @@ def add_commands(commands: "Commands") -> None:
         metavar="N",
         help="CPU threads for training (default: 0, all)",
     )
+    parser.add_argument(
+        "--keep-checkpoints",
+        dest="kept_checkpoints",
+        type=arguments.whole_number(KEPT_CHECKPOINTS, MAX_KEPT_CHECKPOINTS),
+        metavar="N",
+        help="keep the states of the last N rounds on disk, for 'p2pd export --round' or to look at"
+        f" (default: {KEPT_CHECKPOINTS}, what a restart needs; each is as large as the model)",
+    )
+    parser.add_argument(
+        "--tensorboard",
+        dest="event_dir",
+        type=arguments.absolute_path,
+        metavar="DIR",
+        help="write loss, accuracy, speed and traffic of each round into event files there, for"
+        " TensorBoard; a directory for each peer",
+    )
+    parser.add_argument(
+        "--no-tensorboard",
+        dest="event_dir",
+        action="store_const",
+        const="",
+        help="write none any more",
+    )
     arguments.add_log_level(parser)
 
 
@@ -189,6 +216,8 @@ def join_options(options: argparse.Namespace) -> "JoinOptions":
         rounds=options.rounds,
         name=membership.name,
         threads=membership.threads,
+        kept_checkpoints=membership.kept_checkpoints,
+        event_dir=Path(membership.event_dir) if membership.event_dir else None,
         log_level=options.log_level,
     )
 
@@ -231,6 +260,8 @@ def _merge(
         "data_dir": options.data_dir and str(options.data_dir),
         "name": options.name,
         "threads": options.threads,
+        "kept_checkpoints": options.kept_checkpoints,
+        "event_dir": None if options.event_dir is None else str(options.event_dir),
     }
     return msgspec.structs.replace(
         membership, **{field: value for field, value in given.items() if value is not None}

@@ -130,12 +130,14 @@ class FakePeer:
             requested_bytes=size_bytes,
         )
 
-    async def export(self, path: Path) -> ExportResult:
+    async def export(self, path: Path, round_number: int | None) -> ExportResult:
         self.exported_to.append(path)
+        if round_number not in (None, 2):
+            raise ConfigError(f"no checkpoint of round {round_number}; there are those of 2, 3")
         if self.export_error is not None:
             raise self.export_error
         path.write_bytes(self.model)
-        return ExportResult(round=3, size_bytes=len(self.model))
+        return ExportResult(round=round_number or 3, size_bytes=len(self.model))
 
 
 async def serve(path: Path, health: tuple[HealthItem, ...]) -> None:

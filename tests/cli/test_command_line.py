@@ -162,6 +162,10 @@ def test_export_writes_the_file_named(p2pd: CommandLine, start_peer: StartPeer) 
     path = p2pd.home / "model.safetensors"
     assert written == {"schema": 1, "file": str(path), "round": 3, "bytes": path.stat().st_size}
     assert "round 3" in p2pd("export", "model.safetensors").stdout
+    assert "round 2" in p2pd("export", "model.safetensors", "--round", "2").stdout
+    gone = p2pd("export", "model.safetensors", "--round", "1")
+    assert gone.returncode == 1
+    assert "no checkpoint of round 1; there are those of 2, 3" in gone.stderr
     failed = p2pd("export", "no/such/dir/model.safetensors")
     assert failed.returncode == 1
     assert "No such file or directory" in failed.stderr

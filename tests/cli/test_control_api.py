@@ -127,8 +127,18 @@ async def test_export_to_where_nothing_can_be_written_says_so(
         b"GET /v1/status HTTP/9.9\r\n\r\n",
         b"DELETE /v1/status HTTP/1.1\r\nConnection: close\r\n\r\n",
         b"GET /../../etc/passwd HTTP/1.1\r\nConnection: close\r\n\r\n",
+        b"POST /v1/export?round=-1 HTTP/1.1\r\nConnection: close\r\n\r\n",
     ],
-    ids=["noise", "long header", "huge length", "bad chunk", "bad version", "method", "path"],
+    ids=[
+        "noise",
+        "long header",
+        "huge length",
+        "bad chunk",
+        "bad version",
+        "method",
+        "path",
+        "round",
+    ],
 )
 async def test_garbage_is_answered_with_an_error_and_the_daemon_lives(
     state_dir: Path, request_bytes: bytes, peer: FakePeer

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from daemon.cli.entry import build_parser
+from daemon.cli.join import KEPT_CHECKPOINTS as CLI_KEPT_CHECKPOINTS
 from daemon.cli.join import join_options
 from daemon.options import JoinOptions, Shard
+from ml.worker_messages import KEPT_CHECKPOINTS
 from protocol.errors import ConfigError
 from protocol.invite import Invite
 from protocol.uri import HostPort, ServerUri
@@ -41,7 +43,7 @@ def test_everything_that_was_said_arrives(tmp_path: Path) -> None:
         LINK, "--task", tmp_path / "task.py", "--shard", "2/20", "--listen", "127.0.0.1:6000",
         "--advertise", "1.2.3.4:5", "--advertise", "[::1]:6", "--data-dir", tmp_path / "data",
         "--state-dir", tmp_path / "peer", "--rounds", "7", "--name", "alice", "--threads", "3",
-        "--log-level", "debug",
+        "--log-level", "debug", "--keep-checkpoints", "50", "--tensorboard", tmp_path / "runs",
     )  # fmt: skip
     assert options == JoinOptions(
         state_dir=tmp_path / "peer",
@@ -55,7 +57,26 @@ def test_everything_that_was_said_arrives(tmp_path: Path) -> None:
         name="alice",
         threads=3,
         log_level="debug",
+        kept_checkpoints=50,
+        event_dir=tmp_path / "runs",
     )
+
+
+def test_event_files_are_written_until_told_otherwise(tmp_path: Path) -> None:
+    join(LINK, "--tensorboard", tmp_path / "runs")
+    assert join().event_dir == tmp_path / "runs"
+    assert join("--no-tensorboard").event_dir is None
+    assert join().event_dir is None
+
+
+def test_no_fewer_checkpoints_are_kept_than_a_restart_needs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert CLI_KEPT_CHECKPOINTS == KEPT_CHECKPOINTS
+    assert join(LINK).kept_checkpoints == KEPT_CHECKPOINTS
+    with pytest.raises(SystemExit):
+        join(LINK, "--keep-checkpoints", "1")
+    assert "is no whole number from 2" in capsys.readouterr().err
 
 
 def test_without_a_link_the_peer_goes_on_as_before() -> None:

@@ -1,6 +1,7 @@
 """What the state directory keeps, and from whom."""
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -41,6 +42,33 @@ def test_identity_that_is_there_is_kept(tmp_path: Path) -> None:
     with StateDir(tmp_path / "peer") as state_dir:
         assert state_dir.keep_identity(first).peer_id == first.peer_id
         assert state_dir.keep_identity(Identity.generate()).peer_id == first.peer_id
+
+
+KILL_AT_FSYNC = """
+import os, signal, sys
+from pathlib import Path
+from daemon.state_dir import Membership, StateDir
+with StateDir(Path(sys.argv[1])) as state_dir:
+    os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+    state_dir.write_membership(Membership(link="unfinished"))
+"""
+
+
+def test_what_killed_processes_left_half_written_is_gone_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    with StateDir(tmp_path) as state_dir:
+        state_dir.write_membership(Membership(link="whole"))
+    (tmp_path / "export-0123456789abcdef.safetensors").touch()
+    (tmp_path / ".4711-0123456789abcdef.tmp").touch()
+    (tmp_path / ".own-notes").touch()
+    killed = subprocess.run([sys.executable, "-c", KILL_AT_FSYNC, str(tmp_path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    kept = {".own-notes", "lock", "membership.json"}
+    assert len(set(os.listdir(tmp_path)) - kept) == 1
+    with StateDir(tmp_path) as state_dir:
+        assert state_dir.read_membership() == Membership(link="whole")
+    assert set(os.listdir(tmp_path)) == kept
 
 
 def test_two_daemons_cannot_share_it(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from torch import nn
 
 from ml.checkpoint import CheckpointStore
@@ -15,7 +16,7 @@ from ml.manifest import manifest_of
 from ml.state import State, blocks_of, tensor_name
 from ml.tensor_file import TensorWriter
 from ml.tensor_store import Fill
-from protocol.errors import VerificationError
+from protocol.errors import ConfigError, VerificationError
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = manifest_of(nn.Linear(300, 300))
@@ -62,6 +63,40 @@ def test_newest_checkpoint_is_found_and_the_last_two_are_kept(tmp_path: Path) ->
     state = latest(tmp_path)
     assert (state.round, numbers_in(state), state.blob) == (4, {4.0}, saved[-1].blob)
     assert len(checkpoint_paths(tmp_path)) == 2
+
+
+def test_as_many_checkpoints_are_kept_as_was_asked_for(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, MANIFEST, keeps_momentum=False, kept=4)
+    for round_number in range(7):
+        store.save(round_number, filled_with(round_number)).close()
+    assert [numbers_in(store.find(number)) for number in (3, 4, 5, 6)] == [{3}, {4}, {5}, {6}]
+    loaded = safetensors.numpy.load_file(checkpoint_paths(tmp_path)[0])
+    assert {name: np.unique(values).tolist() for name, values in loaded.items()} == {
+        "model/bias": [3.0],
+        "model/weight": [3.0],
+    }
+    with pytest.raises(ConfigError, match="no checkpoint of round 2; there are those of 3, 4, 5"):
+        store.find(2)
+
+
+def test_history_is_left_with_a_line_that_was_left(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, MANIFEST, keeps_momentum=False, kept=4)
+    for round_number in range(7):
+        store.save(round_number, filled_with(round_number)).close()
+    store.save(5, filled_with(50)).close()
+    assert [path.name[6:14] for path in checkpoint_paths(tmp_path)] == [
+        f"{number:08d}" for number in (3, 4, 5)
+    ]
+    assert numbers_in(latest(tmp_path)) == {50.0}
+
+
+def test_damaged_checkpoint_is_not_taken_for_history(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    for round_number in (1, 2):
+        store.save(round_number, filled_with(round_number)).close()
+    checkpoint_paths(tmp_path)[0].write_bytes(b"x")
+    with pytest.raises(ConfigError, match=r"no checkpoint of round 1; there are those of 2$"):
+        store.find(1)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])

@@ -17,6 +17,8 @@ import pytest_asyncio
 import torch
 import uvloop
 
+from daemon.task_worker import TaskWorker
+from daemon.traffic import TrafficMeter
 from daemon.worker_process import WorkerDiedError, WorkerProcess
 from ml.learner import Learner
 from ml.train import TrainingControl
@@ -204,6 +206,28 @@ async def test_config_errors_come_through_and_the_worker_lives(
             await shared.worker.open_task(make_opening(aggregation="mode"))
         assert (await shared.worker.open_task(make_opening())).round == 0
     assert "\\x1b[31mred" in caplog.text
+
+
+async def test_worker_that_dies_while_it_loads_the_task_is_started_again(
+    make_opening: MakeOpening, tmp_path: Path
+) -> None:
+    task = tmp_path / "dies_once.py"
+    task.write_text(
+        "import os, pathlib, signal\n"
+        "been_here = pathlib.Path(__file__).with_name('been here')\n"
+        "if not been_here.exists():\n"
+        "    been_here.touch()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n" + TINY_TASK.read_text()
+    )
+    async with WorkerProcess() as process:
+        worker = TaskWorker(
+            process,
+            make_opening(task=str(task)),
+            on_change=lambda: None,
+            traffic=TrafficMeter(list),
+        )
+        assert (await worker.open()).round == 0
+        assert worker.is_ready
 
 
 async def test_killed_worker_fails_what_waits_and_goes_on_from_its_checkpoint(
