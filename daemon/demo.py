@@ -245,8 +245,15 @@ class Demo:
             "--rounds", str(self._options.rounds), "--seed", str(SEED),
             "--threads", str(self._threads), *self._data_arguments,
             "--partition", str(self._options.settings.get("partition", "")),
+            *self._local_work(),
             niceness=SOLO_NICENESS,
         )  # fmt: skip
+
+    def _local_work(self) -> list[str]:
+        """Alone, a peer trains as much a round as in the swarm."""
+        chosen = self._options.settings
+        work = {name: chosen[name] for name in ("local_unit", "local_amount") if name in chosen}
+        return ["--settings", json.dumps(work)] if work else []
 
     async def _train(self, peers: list[Child]) -> list[Status]:
         """Watch until every peer has all rounds; their last statuses."""

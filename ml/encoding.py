@@ -35,9 +35,6 @@ class Encoding(Protocol):
     def residual_decay(self) -> float | None:
         """By what error feedback multiplies the left-over of before; None: nothing is left over."""
 
-    def wire_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of an encoded tensor."""
-
     def wire_count(self, count: int) -> int:
         """How many wire elements the first ``count`` numbers of a tensor take.
 

@@ -17,10 +17,6 @@ class Float32Encoding:
     block_elements = 1
     residual_decay = None
 
-    def wire_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """As the tensor's."""
-        return shape
-
     def wire_count(self, count: int) -> int:
         """As many."""
         return count
@@ -41,10 +37,6 @@ class Float16Encoding:
     block_elements = 1
     residual_decay = 1.0
 
-    def wire_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """As the tensor's."""
-        return shape
-
     def wire_count(self, count: int) -> int:
         """As many."""
         return count
@@ -64,10 +56,6 @@ class Int8Encoding:
     wire_dtype = "U8"
     block_elements = INT8_BLOCK_ELEMENTS
     residual_decay = 1.0
-
-    def wire_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Flat."""
-        return (self.wire_count(int(np.prod(shape, dtype=object))),)
 
     def wire_count(self, count: int) -> int:
         """One byte a number and four a block."""

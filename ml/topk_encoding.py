@@ -64,10 +64,6 @@ class TopKEncoding:
         """As in SparseLoCo."""
         return 0.95
 
-    def wire_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Flat."""
-        return (self.wire_count(int(np.prod(shape, dtype=object))),)
-
     def wire_count(self, count: int) -> int:
         """Whole chunks, and what is left in a shorter one."""
         chunks, rest = divmod(count, CHUNK_ELEMENTS)

@@ -7,6 +7,7 @@ are not finite are refused as they are decoded.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,9 +20,21 @@ from ml.topk_encoding import TopKEncoding
 from protocol.errors import ConfigError, VerificationError
 
 MAX_PARTS = 1 << 16
+PACKED = ".packed"
+"""The tensor of what was encoded; no module's tensor can have such a name."""
 
 ReadBlock = Callable[[TensorSpec, int, int], AnyArray]
 WriteBlock = Callable[[str, int, AnyArray], None]
+
+
+class _Place(NamedTuple):
+    """Where a segment is in the file."""
+
+    tensor: str
+    first: int
+    """Of the tensor's elements, its first one."""
+    start: int
+    """Which of its own tensor's elements is the segment's first one."""
 
 
 def parse_encoding(text: str) -> Encoding:
@@ -53,8 +66,8 @@ class UpdateCodec:
             raise VerificationError(f"part {part} of {parts}, at most {MAX_PARTS} allowed")
         self.encoding = encoding
         self.segments = segments_of(manifest, part, parts, encoding.block_elements)
+        self._places: dict[str, _Place] = {}
         self.layout = self._make_layout(is_whole=parts == 1)
-        self._starts = {segment.spec.name: segment.start for segment in self.segments}
 
     def fill(
         self, writer: TensorWriter, contribution: ReadBlock, left_over: WriteBlock | None
@@ -66,14 +79,16 @@ class UpdateCodec:
         for segment in self.segments:
             spec = segment.spec
             encoding = self._encoding_of(spec)
+            place = self._places[spec.name]
             for start, stop in segment.blocks():
                 values = contribution(spec, start, stop)
                 if encoding is None:
-                    writer.write(spec.name, start - segment.start, values)
+                    writer.write(place.tensor, start - place.start, values)
                     continue
                 floats = values.astype(np.float32, copy=False)
                 wire = encoding.encode(floats)
-                writer.write(spec.name, encoding.wire_count(start - segment.start), wire)
+                begin = place.first + encoding.wire_count(start - place.start)
+                writer.write(place.tensor, begin, wire)
                 if left_over is not None and spec.has_momentum:
                     left_over(spec.name, start, floats - encoding.decode(wire, stop - start))
 
@@ -91,15 +106,17 @@ class UpdateCodec:
     def decode(self, file: TensorFile, spec: TensorSpec, start: int, stop: int) -> AnyArray:
         """A block out of a file of this layout. Raises :class:`VerificationError`."""
         encoding = self._encoding_of(spec)
-        first = self._starts[spec.name]
+        place = self._places[spec.name]
         if encoding is None:
-            values = file.read(spec.name, start - first, stop - first)
+            values = file.read(place.tensor, start - place.start, stop - place.start)
             if spec.dtype == "BOOL" and (values.view(np.uint8) > 1).any():
                 raise VerificationError(f"bytes that are no booleans, in tensor {spec.name}")
             return values
-        begin, end = encoding.wire_count(start - first), encoding.wire_count(stop - first)
+        begin, end = (
+            place.first + encoding.wire_count(bound - place.start) for bound in (start, stop)
+        )
         try:
-            return encoding.decode(file.read(spec.name, begin, end), stop - start)
+            return encoding.decode(file.read(place.tensor, begin, end), stop - start)
         except VerificationError as error:
             raise VerificationError(f"{error}, in tensor {spec.name}") from error
 
@@ -111,15 +128,19 @@ class UpdateCodec:
 
     def _make_layout(self, *, is_whole: bool) -> TensorLayout:
         tensors = []
+        packed = 0
         for segment in self.segments:
             spec = segment.spec
-            shape = spec.shape if is_whole else (segment.element_count,)
             encoding = self._encoding_of(spec)
-            if encoding is None:
+            if encoding is None or isinstance(encoding, Float32Encoding):
+                shape = spec.shape if is_whole else (segment.element_count,)
                 tensors.append(FileTensor(spec.name, file_dtype(spec), shape))
+                self._places[spec.name] = _Place(spec.name, 0, segment.start)
             else:
-                shape = encoding.wire_shape(shape)
-                tensors.append(FileTensor(spec.name, encoding.wire_dtype, shape))
+                self._places[spec.name] = _Place(PACKED, packed, segment.start)
+                packed += encoding.wire_count(segment.element_count)
+        if packed:
+            tensors.append(FileTensor(PACKED, self.encoding.wire_dtype, (packed,)))
         return layout_of(tensors, {"format": "p2pd-update-1"})
 
 

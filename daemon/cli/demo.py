@@ -33,6 +33,7 @@ def add_commands(commands: "Commands") -> None:
         "  p2pd demo --task mnist --data-dir ~/data\n"
         "  p2pd demo --peers 5 --rounds 10 --json\n"
         "  p2pd demo --peers 4 --exchange allreduce --compression int8\n"
+        "  p2pd demo --peers 4 --rounds 6 --local-epochs 2 --compression topk\n"
         "  p2pd demo --peers 6 --exchange gossip --topology ring\n"
         "  p2pd demo --partition labels:4",
     )
@@ -64,7 +65,9 @@ def add_commands(commands: "Commands") -> None:
         help="put logs, checkpoints and each peer's exported model here and leave them",
     )
     learning = parser.add_argument_group("how they learn together")
+    round_arguments.add_local_work(learning)
     round_arguments.add_exchange(learning)
+    round_arguments.add_outer_optimizer(learning)
     arguments.add_json(parser)
 
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+import safetensors.numpy
 import safetensors.torch
 import torch
 
@@ -15,7 +17,7 @@ from ml.outer_optimizer import OuterOptimizer
 from ml.quantization import Float32Encoding
 from ml.state import State, load_into_model
 from ml.topk_encoding import TopKEncoding
-from ml.update_codec import UpdateCodec
+from ml.update_codec import PACKED, UpdateCodec, parse_encoding
 from tests.ml.small_models import (
     MixedModel,
     make_model,
@@ -91,6 +93,25 @@ def test_sparse_updates_leave_running_statistics_exact(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         tensors["model/norm.running_var"], trained.state_dict()["norm.running_var"], rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("compression", ["fp16", "int8", "topk:4"])
+def test_encoded_parameters_are_one_tensor_of_the_file(tmp_path: Path, compression: str) -> None:
+    """Names and places of many small tensors would be longer than their numbers."""
+    model = make_model()
+    base = save_state(model, tmp_path / "base")
+    encoding = parse_encoding(compression)
+    codec = UpdateCodec(base.manifest, encoding)
+    loaded = safetensors.numpy.load_file(
+        write_update(base, perturbed(model, 1), tmp_path / "update", codec)
+    )
+    parameters = [spec for spec in base.manifest.tensors if spec.kind == "parameter"]
+    exact = {spec.name for spec in base.manifest.tensors if spec.kind == "buffer"}
+    assert set(loaded) == {PACKED} | exact
+    assert loaded[PACKED].size == sum(
+        encoding.wire_count(spec.element_count) for spec in parameters
+    )
+    assert loaded[PACKED].dtype.itemsize == {"fp16": 2, "int8": 1, "topk:4": 1}[compression]
 
 
 def test_export_has_every_name_and_the_models_own_dtypes(tmp_path: Path) -> None:
