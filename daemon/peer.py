@@ -295,6 +295,8 @@ class Peer:
             network.on_message = observer.receive
             network.on_peer_up = self._greet
             await stack.enter_async_context(network)
+            # However this ends: else others look for this peer until its lease runs out.
+            stack.push_async_callback(discovery.leave)
             self._network = network
             for early in network.live_peers():
                 self._greet(early)
@@ -320,7 +322,6 @@ class Peer:
                 finally:
                     for chore in chores:
                         chore.cancel()
-            await discovery.leave()
 
     async def _train(self, swarm: Swarm, network: PeerNetwork) -> None:
         """Train with the others until the rounds that were asked for are done."""
