@@ -114,7 +114,7 @@ class Meter:
         try:
             await self._agree(link, source)
             with link.wish.asking_for(kind):
-                await link.wish.until_or_after(PATH_S, lambda: link.wish.has(kind))
+                await self._until_path(link, kind)
                 with link.pinned_to(kind):
                     self._check_path(link, kind)
                     address = link.status().address
@@ -182,6 +182,17 @@ class Meter:
         if not link.is_live:
             raise TransportError(f"there is no path to it: {link.status().reason}")
         return link
+
+    async def _until_path(self, link: PeerLink, kind: PathKind) -> None:
+        """Return when there is a path of ``kind``, or it was looked for in vain."""
+        wish, give_up_at = link.wish, self._clock.monotonic() + PATH_S
+        known_failure = wish.failures.get(kind)
+
+        def is_settled() -> bool:
+            return wish.has(kind) or wish.failures.get(kind) is not known_failure
+
+        while not is_settled() and self._clock.monotonic() < give_up_at:
+            await wish.until_or_after(LOOK_S, is_settled)  # Not everybody tells of failures.
 
     async def _agree(self, link: PeerLink, source: TransferSource) -> None:
         if not link.send(Stream.CONTROL, encode_measure(source.offer)):
