@@ -13,11 +13,12 @@ from typing import Protocol
 from daemon.nat.kept_mapping import KeptMapping
 from daemon.nat.monitor import NatMonitor
 from daemon.nat.network_state import NetworkState, read_network_state
+from daemon.nat.openness import Openness, openness
 from daemon.nat.port_mapping import PortMapper
 from daemon.nat.resolve import resolve_servers
 from daemon.own_addresses import own_addresses
-from protocol.nat_behavior import Dependence, NatBehavior, TransportBehavior
-from protocol.nat_summary import NatSummary, describe, maps_independently, summarize
+from protocol.nat_behavior import NatBehavior, TransportBehavior
+from protocol.nat_summary import NatSummary, describe, summarize
 from protocol.uri import HostPort
 from transport.address import is_local
 
@@ -149,15 +150,9 @@ class Whereabouts:
         udp, tcp = behavior.ipv4.udp, behavior.ipv4.tcp
         if udp.reachable or tcp.reachable:
             _log.info("own NAT: %s", self.nat_in_words)
-        # A server cannot be asked to connect back; what passes over UDP is the best sign. (One with
-        # a single address cannot tell whether filtering looks at addresses.)
-        open_to_all = udp.filtering in (
-            Dependence.ENDPOINT_INDEPENDENT,
-            Dependence.NOT_PORT_DEPENDENT,
-        )
-        is_fixed = bool(tcp.translated) and maps_independently(tcp.mapping)
+        is_mapped = bool(tcp.translated) and openness(behavior.ipv4) is not Openness.CLOSED
         if self._kept is not None:
-            self._kept.keep(self.stun_servers if open_to_all and is_fixed else ())
+            self._kept.keep(self.stun_servers if is_mapped else ())
         said = self._said
         if said is not None and said[1].public_host not in ("", self.nat.public_host):
             self._on_move(False)

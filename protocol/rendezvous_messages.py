@@ -122,14 +122,18 @@ class Statement(Message, tag="statement"):
 
 
 class Description(Message, tag="description"):
-    """What there is at the server's host, under the server's own key: for whoever founds a
-    swarm."""
+    """What there is at the server's host, under the server's own key: for whoever founds a swarm,
+    or looks at a network without joining one."""
 
     request: int
     relays: bool
     """Whether it is a relay too."""
     other_ports: tuple[int, ...]
     """On which it listens beside the one in its URI."""
+    observed_address: str
+    """As in :class:`Granted`."""
+    stun_ports: tuple[int, ...]
+    """As there."""
 
 
 class Done(Message, tag="done"):

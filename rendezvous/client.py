@@ -220,7 +220,9 @@ class RendezvousClient:
 
     async def describe(self) -> Description:
         """What the server is beside a rendezvous; errors as :meth:`publish_statement`."""
-        return _expect(Description, await self._link.ask(Describe(request=0)))
+        description = _expect(Description, await self._link.ask(Describe(request=0)))
+        self._see(description)
+        return description
 
     async def fetch_statement(self, swarm_id: bytes) -> bytes:
         """The stored statement of a swarm, unverified; errors as :meth:`publish_statement`."""
@@ -320,17 +322,20 @@ class RendezvousClient:
             received_ms=answer.received_ms,
             round_trip_s=answer.round_trip_s,
         )
+        self._see(granted)
+        if self._on_granted is not None:
+            self._on_granted()
+
+    def _see(self, reply: Granted | Description) -> None:
         try:
-            self.observed_address = plain_ip(granted.observed_address)
+            self.observed_address = plain_ip(reply.observed_address)
         except ValueError:
             self.observed_address = None  # It cannot tell.
         self.stun_servers = tuple(
             HostPort(self._uri.address.host, port)
-            for port in granted.stun_ports[:MAX_STUN_PORTS]
+            for port in reply.stun_ports[:MAX_STUN_PORTS]
             if 0 < port <= LAST_PORT
         )
-        if self._on_granted is not None:
-            self._on_granted()
 
     def _report_state(self) -> None:
         state = self.state

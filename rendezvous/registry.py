@@ -190,7 +190,13 @@ class Registry:
             case SendSignal():
                 return [self._signal(sender, request)]
             case Describe():
-                reply = Description(request.request, self._relays, self._other_ports)
+                reply = Description(
+                    request=request.request,
+                    relays=self._relays,
+                    other_ports=self._other_ports,
+                    observed_address=sender.ip,
+                    stun_ports=self._stun_ports,
+                )
                 return [Send(sender.route, encode(reply))]
 
     def _announce(

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
+from daemon.paths.ice_prospect import check_udp
 from daemon.paths.maker import PathParts
 from daemon.paths.path import PathWish
 from daemon.paths.probe_intervals import ProbeIntervals
@@ -198,7 +199,7 @@ class IceSeeker:
             if offer is not None:
                 await self._answer_to(offer, group)
             elif self._is_wanted():
-                self._check_udp()
+                check_udp(self._surroundings.nat, self._wish.record.record.nat)
                 await self._propose(group)
             self._made_in = network
         except (TransportError, RemoteProtocolError) as error:
@@ -207,15 +208,6 @@ class IceSeeker:
                 self._wish.failures[PathKind.ICE] = str(error)
         wait_s = self._intervals.failed(is_alone=not self._wish.paths)
         self._due_at = self._clock.monotonic() + wait_s
-
-    def _check_udp(self) -> None:
-        """Raises :class:`TransportError` when it is known that nothing can come of an attempt."""
-        for whose, nat in (
-            ("this", self._surroundings.nat),
-            ("the peer's", self._wish.record.record.nat),
-        ):
-            if nat.tcp.reachable and not nat.udp.reachable:
-                raise TransportError(f"{whose} network lets no UDP through")
 
     async def _propose(self, group: asyncio.TaskGroup) -> None:
         connection = await self._make_connection(is_controlling=True)

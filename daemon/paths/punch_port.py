@@ -60,14 +60,14 @@ class PunchPort:
 
     def end(self, *, signal_rtt_s: float | None) -> PunchEnd:
         """What the other peer is told."""
-        next_port, step = self._next_port()
+        port, step = next_port(self._known, [binding.mapped.port for binding in self._bindings])
         rtt_ms = round((signal_rtt_s or 0.0) * 1000)
         return PunchEnd(
             public=str(self._bindings[-1].mapped) if self._bindings else "",
             hosts=tuple(
                 str(HostPort(host, self.number)) for host in self._hosts[:MAX_HOST_ENDPOINTS]
             ),
-            next_port=next_port,
+            next_port=port,
             port_step=step,
             signal_rtt_ms=min(rtt_ms, MAX_SIGNAL_RTT_MS),
         )
@@ -96,22 +96,26 @@ class PunchPort:
         self._resources.callback(opened.close)
         return binding
 
-    def _next_port(self) -> tuple[NextPort, int]:
-        ports = [binding.mapped.port for binding in self._bindings]
-        differs = not maps_independently(self._known.mapping)
-        if len(ports) >= 2:
-            differs = ports[0] != ports[1]
-        if not differs:
-            return NextPort.FIXED, 0
-        match self._known.port_allocation:
-            case PortAllocation.SEQUENTIAL if self._known.port_delta:
-                return NextPort.SEQUENTIAL, self._known.port_delta
-            case PortAllocation.RANDOM:
-                return NextPort.RANDOM, 0
-        if len(ports) < 2:
-            return NextPort.FIXED, 0  # Nothing else is known, and most are.
-        step = ports[1] - ports[0]
-        if abs(step) <= MAX_SEQUENTIAL_DELTA:
-            # Others may have taken ports between the two: the direction is all that it tells.
-            return NextPort.SEQUENTIAL, 1 if step > 0 else -1
-        return NextPort.RANDOM, 0
+
+def next_port(known: TransportBehavior, ports: Sequence[int]) -> tuple[NextPort, int]:
+    """Which public port the next connection gets, and the step to it when sequential.
+
+    ``ports``: those that the last connections from the same local port got, none to two.
+    """
+    differs = not maps_independently(known.mapping)
+    if len(ports) >= 2:
+        differs = ports[0] != ports[1]
+    if not differs:
+        return NextPort.FIXED, 0
+    match known.port_allocation:
+        case PortAllocation.SEQUENTIAL if known.port_delta:
+            return NextPort.SEQUENTIAL, known.port_delta
+        case PortAllocation.RANDOM:
+            return NextPort.RANDOM, 0
+    if len(ports) < 2:
+        return NextPort.FIXED, 0  # Nothing else is known, and most are.
+    step = ports[1] - ports[0]
+    if abs(step) <= MAX_SEQUENTIAL_DELTA:
+        # Others may have taken ports between the two: the direction is all that it tells.
+        return NextPort.SEQUENTIAL, 1 if step > 0 else -1
+    return NextPort.RANDOM, 0
