@@ -17,6 +17,15 @@ def rendezvous_unreachable(uri: str) -> HealthItem:
     )
 
 
+def rendezvous_out_of_reach(uri: str, reason: str) -> HealthItem:
+    """The same, for whoever is no peer."""
+    return HealthItem(
+        "rendezvous-unreachable",
+        f"the rendezvous {uri} does not answer ({reason}): peers cannot find each other through it",
+        "check that it runs, that the URI is right, and that this machine can reach it",
+    )
+
+
 def rendezvous_refused(uri: str, reason: str) -> HealthItem:
     """The rendezvous answers, and says no."""
     return HealthItem(
@@ -32,6 +41,26 @@ def relay_unreachable(uri: str, reason: str) -> HealthItem:
         "relay-unreachable",
         f"the relay {uri} does not answer ({reason}); paths that need no relay are not touched",
         "check that it runs and that this machine can reach it; p2pd keeps trying by itself",
+    )
+
+
+def udp_blocked() -> HealthItem:
+    """Only TCP gets out of this network."""
+    return HealthItem(
+        "udp-blocked",
+        "this network lets TCP out and no UDP: paths over UDP (ice) are not possible",
+        "nothing needs to be done where peers reach each other otherwise; else ask who runs the"
+        " network",
+    )
+
+
+def stun_unreachable() -> HealthItem:
+    """It could not be found out how this peer is seen from outside."""
+    return HealthItem(
+        "stun-unreachable",
+        "no STUN server answers, over UDP or TCP: what the router does could not be found out",
+        "a network that lets only the web out does this, and there a relay on port 443 serves;"
+        " else name another server with --stun",
     )
 
 

@@ -59,6 +59,27 @@ def read_identity(state_dir: Path) -> Identity:
     return Identity(read_or_create_secret(path, lambda: Identity.generate().secret))
 
 
+def read_membership(state_dir: Path) -> Membership | None:
+    """How the peer of ``state_dir`` joined; None if it never did. Raises :class:`ConfigError`."""
+    path = state_dir / state_paths.MEMBERSHIP_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Membership)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(
+            f"cannot read {path}: {error}; delete it and join again with the invite link"
+        ) from error
+
+
+def read_statement(state_dir: Path) -> bytes | None:
+    """The newest signed swarm statement that is stored there, unverified; None without one."""
+    try:
+        return (state_dir / state_paths.STATEMENT_FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
 class StateDir:
     """A peer's directory, made if need be, and locked while the ``with`` block runs."""
 
@@ -150,26 +171,15 @@ class StateDir:
 
     def read_membership(self) -> Membership | None:
         """How this peer joined; None if it never did. Raises :class:`ConfigError`."""
-        path = self.path / state_paths.MEMBERSHIP_FILE
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=Membership)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.DecodeError) as error:
-            raise ConfigError(
-                f"cannot read {path}: {error}; delete it and join again with the invite link"
-            ) from error
+        return read_membership(self.path)
 
     def write_membership(self, membership: Membership) -> None:
         """Remember how this peer joined. Raises :class:`ConfigError`."""
         self._write(state_paths.MEMBERSHIP_FILE, msgspec.json.encode(membership))
 
     def read_statement(self) -> bytes | None:
-        """The newest signed swarm statement that was stored, unverified; None if there is none."""
-        try:
-            return (self.path / state_paths.STATEMENT_FILE).read_bytes()
-        except FileNotFoundError:
-            return None
+        """The newest signed swarm statement that was stored, unverified; None without one."""
+        return read_statement(self.path)
 
     def write_statement(self, raw: bytes) -> None:
         """Keep a signed swarm statement. Raises :class:`ConfigError`."""

@@ -72,6 +72,10 @@ async def test_observers_are_pinged_and_measured_over_direct_path_and_relay(
         assert punched.returncode == 5
         assert "there is no punched path to it" in punched.stderr
         assert document("ping", "one", "-c", "1", "--state-dir", other)["path"] == "direct"
+        found = document("netcheck", "--no-port-mapping", *here)
+        assert found["health"] == []
+        assert [server["uri"] for server in found["relays"]] == [serve]
+        assert found["public_ipv4"] == "127.0.0.1"
         for process in (daemon, remote):
             assert psutil.Process(process.pid).memory_info().rss < MAX_RSS_BYTES
 

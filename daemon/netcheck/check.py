@@ -1,0 +1,163 @@
+"""The whole check: everything is asked at the same time, and takes bounded time.
+
+About 3 s where all answers; at most the 5 s of a rendezvous that does not, and the 6 s of STUN
+servers that do not.
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from daemon import health
+from daemon.nat.discovery import discover_behavior
+from daemon.nat.mapping_trial import try_mapping
+from daemon.nat.network_state import NetworkState, read_network_state
+from daemon.netcheck.expected_path import Place, expect
+from daemon.netcheck.peer_places import PEER_PLACES
+from daemon.netcheck.report import ExpectedPath, MappingReport, NetReport, ServerReport
+from daemon.netcheck.servers import RendezvousFinding, ask_relay, ask_rendezvous
+from daemon.status import HealthItem, PathKind
+from protocol.errors import TransportError
+from protocol.nat_behavior import NatBehavior
+from protocol.nat_summary import describe, summarize
+from protocol.uri import HostPort, ServerUri, by_server
+from transport.address import is_local
+
+
+@dataclass(frozen=True, slots=True)
+class NetcheckOptions:
+    """What to ask."""
+
+    rendezvous: tuple[ServerUri, ...] = ()
+    relays: tuple[ServerUri, ...] = ()
+    """Beside those that come with a rendezvous."""
+    stun_servers: tuple[HostPort, ...] = ()
+    """The same."""
+    map_port: bool = True
+    """Whether the router may be asked to pass a port on, for a moment."""
+
+
+async def check_network(options: NetcheckOptions) -> NetReport:
+    """Find out, and never raise for what the network does."""
+    state = read_network_state()
+    async with asyncio.TaskGroup() as tasks:
+        mapping = tasks.create_task(_try_mapping(state)) if options.map_port else None
+        findings = await _ask_all(options.rendezvous)
+        relays = [*options.relays, *(uri for finding in findings for uri in finding.relays)]
+        asked = [tasks.create_task(ask_relay(uris)) for uris in by_server(dict.fromkeys(relays))]
+        beside = [server for finding in findings for server in finding.stun_servers]
+        stun_servers = tuple(dict.fromkeys([*beside, *options.stun_servers]))
+        behavior = await discover_behavior(stun_servers)
+    return _report(
+        state,
+        behavior,
+        stun_servers,
+        tuple(finding.report for finding in findings),
+        tuple(task.result() for task in asked),
+        None if mapping is None else mapping.result(),
+    )
+
+
+async def _ask_all(uris: Sequence[ServerUri]) -> list[RendezvousFinding]:
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(ask_rendezvous(of_one)) for of_one in by_server(uris)]
+    return [task.result() for task in asked]
+
+
+async def _try_mapping(state: NetworkState) -> MappingReport:
+    try:
+        mapping = await try_mapping(state.gateway_ipv4)
+    except TransportError as error:
+        return MappingReport(available=False, reason=str(error))
+    return MappingReport(available=True, method=mapping.method, external_host=mapping.external.host)
+
+
+def _report(
+    state: NetworkState,
+    behavior: NatBehavior,
+    stun_servers: Sequence[HostPort],
+    rendezvous: tuple[ServerReport, ...],
+    relays: tuple[ServerReport, ...],
+    mapping: MappingReport | None,
+) -> NetReport:
+    ipv4, ipv6 = behavior.ipv4, behavior.ipv6
+    is_known = any(
+        transport.reachable for family in (ipv4, ipv6) for transport in (family.udp, family.tcp)
+    )
+    public_ipv4 = ipv4.udp.public_host or ipv4.tcp.public_host
+    own = Place(
+        ipv4,
+        is_mapped=mapping is not None and _leads_out(mapping, public_ipv4),
+        ipv6=_global_ipv6(state),
+    )
+    return NetReport(
+        udp=ipv4.udp.reachable or ipv6.udp.reachable,
+        public_ipv4=public_ipv4,
+        public_ipv6=ipv6.udp.public_host or ipv6.tcp.public_host,
+        nat=behavior,
+        nat_in_words=describe(summarize(behavior)),
+        port_mapping=mapping,
+        rendezvous=rendezvous,
+        relays=relays,
+        stun_servers=tuple(map(str, stun_servers)),
+        expected=_expectations(own, has_relay=any(relay.reachable for relay in relays))
+        if any(server.reachable for server in rendezvous) or is_known
+        else (),
+        health=tuple(_trouble(behavior, stun_servers, rendezvous, relays)),
+    )
+
+
+def _leads_out(mapping: MappingReport, public_host: str) -> bool:
+    """Whether a port that the router maps is one of the Internet's: else it is behind another."""
+    host = mapping.external_host
+    if not mapping.available or not host or is_local(host):
+        return False
+    return public_host in ("", host)
+
+
+def _global_ipv6(state: NetworkState) -> tuple[str, ...]:
+    addresses = sorted(address for address in state.addresses if ":" in address)
+    return tuple(address for address in addresses if ipaddress.ip_address(address).is_global)
+
+
+def _expectations(own: Place, *, has_relay: bool) -> tuple[ExpectedPath, ...]:
+    found = []
+    for other in PEER_PLACES:
+        expectation = expect(own, other.place)
+        lacks_relay = expectation.kind is PathKind.RELAY and not has_relay
+        found.append(
+            ExpectedPath(
+                other=other.code,
+                description=other.text,
+                path=expectation.kind,
+                reason=expectation.how + (", and no relay is known" if lacks_relay else ""),
+            )
+        )
+    return tuple(found)
+
+
+def _trouble(
+    behavior: NatBehavior,
+    stun_servers: Sequence[HostPort],
+    rendezvous: Sequence[ServerReport],
+    relays: Sequence[ServerReport],
+) -> list[HealthItem]:
+    families = (behavior.ipv4, behavior.ipv6)
+    has_udp = any(family.udp.reachable for family in families)
+    has_tcp = any(family.tcp.reachable for family in families)
+    found = [
+        health.rendezvous_out_of_reach(server.uri, server.reason)
+        for server in rendezvous
+        if not server.reachable
+    ]
+    found += [
+        health.relay_unreachable(server.uri, server.reason)
+        for server in relays
+        if not server.reachable
+    ]
+    if has_tcp and not has_udp:
+        found.append(health.udp_blocked())
+    elif not has_udp and (stun_servers or not found):
+        found.append(health.stun_unreachable())
+    return found
