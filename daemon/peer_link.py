@@ -11,8 +11,8 @@ from daemon.clock import Clock
 from daemon.link_status import LinkStatus, path_reason
 from daemon.paths.path import PathWish
 from daemon.paths.path_end import PathEnd
-from daemon.paths.path_score import BEST_FIRST, score
-from daemon.paths.rate_trial import RateTrial
+from daemon.paths.path_preference import PathPreference
+from daemon.paths.path_score import BEST_FIRST
 from daemon.session import (
     ActivePathChanged,
     BulkRoom,
@@ -65,11 +65,9 @@ class PeerLink:
     ) -> None:
         self.peer_id = record.peer_id
         self.wish = PathWish(record)
-        self._own_id = own_id
         self._limits = limits
         self._queue_bytes = limits.bulk_queue_bytes
-        self._trial = RateTrial()
-        self._pinned: PathKind | None = None
+        self._preference = PathPreference(own_id, record.peer_id)
         self._clock = clock
         self._observer = observer
         self._ends: dict[int, PathEnd] = {}
@@ -132,8 +130,8 @@ class PeerLink:
             reason=path_reason(
                 self.wish,
                 None if end is None else kind,
-                pinned=self._pinned,
-                prefers_relay=self._trial.prefers_relay,
+                pinned=self._preference.pinned,
+                prefers_relay=self._preference.prefers_relay,
             ),
             is_live=self.is_live,
             rtt_ms=None if rtt_s is None else rtt_s * 1000,
@@ -161,7 +159,7 @@ class PeerLink:
             end.number,
             remote_epoch=hello.payload.epoch,
             resume=hello.payload.resume,
-            score=self._score(end),
+            score=self._preference.score(end.path),
             now=self._clock.monotonic(),
         )
         self._ends[end.number] = end
@@ -331,39 +329,27 @@ class PeerLink:
         self.wish.paths = frozenset(end.path for end in self._ends.values() if is_reached)
         self.wish.notify()
 
-    def _score(self, end: PathEnd) -> float:
-        return score(
-            end.path,
-            own_id=self._own_id,
-            peer_id=self.peer_id,
-            prefers_relay=self._trial.prefers_relay,
-            pinned=self._pinned,
-        )
-
     def _pin(self, kind: PathKind | None) -> None:
-        self._pinned = kind
+        self._preference.pinned = kind
         self._score_paths(self._clock.monotonic())
         self.flush()
 
     def _score_paths(self, now: float) -> None:
         for end in list(self._ends.values()):
-            self._session.score_path(end.number, self._score(end), now)
+            self._session.score_path(end.number, self._preference.score(end.path), now)
 
     def _weigh_paths(self, now: float) -> None:
         """Prefer what carries more, as far as that shows."""
-        if self._pinned is not None:
-            return
         active = self._session.active_path
         end = None if active is None else self._ends.get(active)
-        preferred = self._trial.prefers_relay
-        self._trial.note(
+        changed = self._preference.note(
             None if end is None else end.path.kind,
             0 if end is None else end.bytes_sent,
             is_busy=2 * self._session.room_bytes(Stream.BULK) < self._queue_bytes,
             available={end.path.kind for end in self._ends.values()},
             now=now,
         )
-        if self._trial.prefers_relay is not preferred:
+        if changed:
             self._score_paths(now)
 
     def _close_spare_paths(self, kind: PathKind) -> None:
@@ -375,7 +361,7 @@ class PeerLink:
             # A newer one was made because the older one was broken, if only for the other side.
             key=lambda end: (
                 self._session.is_usable(end.number, now),
-                self._score(end),
+                self._preference.score(end.path),
                 end.number,
             ),
         )
