@@ -3,6 +3,10 @@
 The layout of an update follows from the manifest and the swarm's encoding, so a file with other
 tensors, shapes, dtypes, names or sizes is refused before anything is read out of it; numbers that
 are not finite are refused as they are decoded.
+
+Parameters that an encoding makes smaller lie one after another in one tensor of the file: naming
+them one by one would take more bytes than the numbers of a small model do. What travels exactly has
+its own name.
 """
 
 from collections.abc import Callable
