@@ -5,7 +5,6 @@ servers that do not.
 """
 
 import asyncio
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from daemon.nat.discovery import discover_behavior
 from daemon.nat.mapping_trial import try_mapping
 from daemon.nat.network_state import NetworkState, read_network_state
 from daemon.netcheck.expected_path import Place, expect
-from daemon.netcheck.peer_places import PEER_PLACES
+from daemon.netcheck.peer_places import PEER_PLACES, WITH_IPV6
 from daemon.netcheck.report import ExpectedPath, MappingReport, NetReport, ServerReport
 from daemon.netcheck.servers import RendezvousFinding, ask_relay, ask_rendezvous
 from daemon.status import HealthItem, PathKind
@@ -117,13 +116,14 @@ def _leads_out(mapping: MappingReport, public_host: str) -> bool:
 
 
 def _global_ipv6(state: NetworkState) -> tuple[str, ...]:
-    addresses = sorted(address for address in state.addresses if ":" in address)
-    return tuple(address for address in addresses if ipaddress.ip_address(address).is_global)
+    return tuple(
+        sorted(address for address in state.addresses if ":" in address and not is_local(address))
+    )
 
 
 def _expectations(own: Place, *, has_relay: bool) -> tuple[ExpectedPath, ...]:
     found = []
-    for other in PEER_PLACES:
+    for other in (*PEER_PLACES, WITH_IPV6) if own.ipv6 else PEER_PLACES:
         expectation = expect(own, other.place)
         lacks_relay = expectation.kind is PathKind.RELAY and not has_relay
         found.append(

@@ -91,3 +91,10 @@ PEER_PLACES = (
         Place(FamilyBehavior()),
     ),
 )
+
+WITH_IPV6 = PeerPlace(
+    "ipv6",
+    "that has IPv6 too, whatever its router does with IPv4",
+    Place(FamilyBehavior(), ipv6=("2001:db8::1",)),
+)
+"""Of interest to who has IPv6."""

@@ -5,7 +5,7 @@ from itertools import combinations_with_replacement, product
 import pytest
 
 from daemon.netcheck.expected_path import Place, expect
-from daemon.netcheck.peer_places import PEER_PLACES
+from daemon.netcheck.peer_places import PEER_PLACES, WITH_IPV6
 from daemon.status import PathKind
 from protocol.nat_behavior import Dependence, FamilyBehavior, PortAllocation, TransportBehavior
 
@@ -58,6 +58,8 @@ def test_ipv6_on_both_sides_makes_up_for_what_routers_do_with_ipv4() -> None:
     random = PLACES["random"].ipv4
     own = Place(random, ipv6=("2a00:1::1",))
     assert expect(own, Place(random, ipv6=("2a00:2::1",))).kind is PathKind.PUNCHED
+    assert expect(own, WITH_IPV6.place).kind is PathKind.PUNCHED
+    assert expect(own, WITH_IPV6.place).how == "both connect at once, over IPv6"
     assert expect(own, Place(random)).kind is PathKind.RELAY
 
 
