@@ -119,12 +119,14 @@ class PeerBook:
         self.add(record)
 
     def left(self, peer_id: PeerId) -> None:
-        """The peer has said that it goes: do not look for it until it has a new record, or comes by
-        itself."""
+        """The peer has said that it goes: forget all but its record, and do not look for it until
+        it has a new one, or comes by itself."""
         link = self._links.get(peer_id)
         if link is not None:
             self._departed[peer_id] = link.record.sequence
             self._stop_seeking(peer_id)
+            link.close()
+            self._links[peer_id] = self._make_link(link.record)
 
     def has_left(self, peer_id: PeerId) -> bool:
         """Whether it went in good order and was not heard of since."""

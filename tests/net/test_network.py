@@ -335,6 +335,8 @@ async def test_peer_that_left_in_good_order_is_not_listed_and_not_dialled_until_
             introduce(first, second)
             await eventually(lambda: first.sees(second))
             old_record = second.record()
+            assert first.network.send_bulk(high.peer_id, bytes(1_000_000))
+            await eventually(lambda: len(second.bulk) == 1)
             address = second.network.listen_address
         await eventually(lambda: first.network.links() == [])
         first.network.add_record(old_record)  # As a rendezvous would that does not know.
@@ -342,7 +344,9 @@ async def test_peer_that_left_in_good_order_is_not_listed_and_not_dialled_until_
         async with running(high, listen=address) as again:
             introduce(first, again)
             await eventually(lambda: first.sees(again))
-            assert [link.peer_id for link in first.network.links()] == [high.peer_id]
+            (link,) = first.network.links()
+            assert link.peer_id == high.peer_id
+            assert link.bytes_sent < 1_000_000  # As of a peer that was never here.
 
 
 async def test_removed_peer_is_forgotten_once_it_is_gone() -> None:
