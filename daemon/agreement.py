@@ -16,7 +16,7 @@ Invariants:
 import enum
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from protocol.agreement_messages import (
@@ -70,13 +70,14 @@ class Decided:
     certificate: Certificate
 
 
-def set_that_follows(promises: Iterable[Promise]) -> Outcome:
-    """The outcome that a leader must propose after ``promises``.
+def set_that_follows(promises_by_peer: Mapping[PeerId, Promise]) -> Outcome:
+    """The outcome that a leader must propose after these promises.
 
     The highest ballot's accepted outcome, if any; else what half of the promises or more list: a
-    majority, and in ties and pairs the union.
+    majority, and in ties and pairs the union. Where that is nothing, those who promised go on with
+    the state as it is: without a roster nobody could agree on anything ever after.
     """
-    promises = list(promises)
+    promises = list(promises_by_peer.values())
     best = max(promises, key=lambda promise: promise.accepted_ballot)
     if best.accepted is not None and best.accepted_ballot > NO_BALLOT:
         return best.accepted
@@ -87,10 +88,10 @@ def set_that_follows(promises: Iterable[Promise]) -> Outcome:
     signers = Counter(ref.signer for ref in chosen)
     updates = tuple(ref for ref in chosen if signers[ref.signer] == 1)
     contributors = {ref.signer for ref in updates}
-    newcomers = tuple(
-        sorted(key for key, count in new.items() if count >= needed and key not in contributors)
-    )
-    return Outcome(updates=updates, newcomers=newcomers)
+    newcomers = {key for key, count in new.items() if count >= needed} - contributors
+    if not updates:
+        newcomers |= {public_key_of(peer) for peer in promises_by_peer}
+    return Outcome(updates=updates, newcomers=tuple(sorted(newcomers)))
 
 
 class RoundAgreement:
@@ -267,7 +268,7 @@ class RoundAgreement:
             ):
                 raise VerificationError(f"proposal with a foreign promise from {signer}")
             promises[message.signer] = promise
-        if not promises or set_that_follows(promises.values()) != proposal.outcome:
+        if not promises or set_that_follows(promises) != proposal.outcome:
             raise VerificationError(f"proposal that its promises do not lead to, from {signer}")
         self._ballot = proposal.ballot
         self._proposal = proposal
@@ -334,7 +335,7 @@ class RoundAgreement:
         self._patient_until = None
         alive = {peer: pair for peer, pair in promises.items() if peer in self._live}
         use = alive if self._is_quorum(alive) else promises
-        outcome = set_that_follows(promise for promise, _ in use.values())
+        outcome = set_that_follows({peer: promise for peer, (promise, _) in use.items()})
         if self._lacks(outcome):
             return
         self._outbox.append(

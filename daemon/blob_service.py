@@ -12,6 +12,7 @@ from daemon.blob_fetch import BlobFetcher
 from daemon.blob_store import BlobMissingError, BlobStore
 from daemon.clock import Clock
 from daemon.refusals import Refusals
+from ml.worker_messages import Blob
 from protocol.chunk_frame import MAX_CHUNK_FRAME_BYTES, decode_chunk, encode_chunk
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError
 from protocol.identity import PeerId
@@ -107,6 +108,14 @@ class BlobService:
         finally:
             fetching.cancel()
             self.cancel(root)
+
+    def add_local(self, blob: Blob) -> None:
+        """Serve a file of this peer's own; whoever waits for the same bytes has them now."""
+        self.store.add_local(blob)
+        self._fetcher.cancel(blob.root)
+        future = self._waiting.pop(blob.root, None)
+        if future is not None:
+            future.set_result(None)
 
     def add_source(self, root: bytes, peer: PeerId) -> None:
         """``peer`` has a blob that may be being fetched."""

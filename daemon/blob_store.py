@@ -68,8 +68,12 @@ class BlobStore:
     def add_local(self, blob: Blob) -> None:
         """Serve a file that is whole and was hashed by this peer's own worker.
 
-        The file stays open, so its owner may unlink it while it is still being served.
+        The file stays open, so its owner may unlink it while it is still being served. Where the
+        same bytes have come from another peer, their file stays, since that peer's update is in it.
         """
+        known = self._blobs.get(blob.root)
+        if known is not None and not known.missing and known.owned:
+            return
         self.discard(blob.root)
         path = Path(blob.path)
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

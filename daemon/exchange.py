@@ -116,8 +116,9 @@ class Exchange:
         self._max_update_bytes = max_update_bytes
         self._base = Position(0, b"")
         self._bases: dict[int, bytes] = {}
-        self._updates: dict[bytes, KnownUpdate] = {}
-        self._previous: dict[bytes, KnownUpdate] = {}
+        # By signer and digest: peers that train on equal data send equal headers.
+        self._updates: dict[UpdateRef, KnownUpdate] = {}
+        self._previous: dict[UpdateRef, KnownUpdate] = {}
         self._accepts: Accepts = is_whole_model
         self._excluded: set[Slot] = set()
         self._decided: set[bytes] = set()
@@ -166,7 +167,7 @@ class Exchange:
         """An update of this peer's own, already served by the blob store."""
         payload = self._open_update(offer.header).payload
         ref = UpdateRef(signer=public_key_of(me), digest=hashlib.sha256(payload).digest())
-        self._updates[ref.digest] = KnownUpdate(ref, me, header, offer, path, UpdateState.HELD)
+        self._updates[ref] = KnownUpdate(ref, me, header, offer, path, UpdateState.HELD)
         self._on_change()
 
     def receive_offer(self, source: PeerId, offer: UpdateOffer) -> None:
@@ -213,9 +214,9 @@ class Exchange:
         if len(request.digests) > MAX_ASKED_DIGESTS:
             self._refusals.add(source, "request", f"{len(request.digests)} updates asked for")
             return
-        for digest in request.digests:
-            update = self._updates.get(digest) or self._previous.get(digest)
-            if update is not None and update.state is UpdateState.HELD:
+        asked = frozenset(request.digests)
+        for update in (*self._updates.values(), *self._previous.values()):
+            if update.ref.digest in asked and update.state is UpdateState.HELD:
                 self._send(source, update.offer)
 
     def ask(self, refs: tuple[UpdateRef, ...], holders: tuple[PeerId, ...]) -> None:
@@ -229,21 +230,20 @@ class Exchange:
         return tuple(
             ref
             for ref in outcome.updates
-            if ref.digest not in self._updates
-            or self._updates[ref.digest].state is not UpdateState.HELD
+            if ref not in self._updates or self._updates[ref].state is not UpdateState.HELD
         )
 
     def offer_of(self, ref: UpdateRef) -> UpdateOffer:
         """How a known update is offered. Raises :class:`KeyError`."""
-        return self._updates[ref.digest].offer
+        return self._updates[ref].offer
 
     def paths(self, refs: Iterable[UpdateRef]) -> list[tuple[KnownUpdate, Path]]:
         """These updates and their files. Raises :class:`KeyError` while any is lacking."""
         found = []
         for ref in refs:
-            update = self._updates[ref.digest]
+            update = self._updates[ref]
             if update.path is None or update.state is not UpdateState.HELD:
-                raise KeyError(ref.digest)
+                raise KeyError(ref)
             found.append((update, update.path))
         return found
 
@@ -289,7 +289,8 @@ class Exchange:
         self, source: PeerId, message: VerifiedMessage, header: UpdateHeader, offer: UpdateOffer
     ) -> None:
         digest = hashlib.sha256(message.payload).digest()
-        known = self._updates.get(digest)
+        ref = UpdateRef(signer=public_key_of(message.signer), digest=digest)
+        known = self._updates.get(ref)
         if known is not None:
             self._blobs.add_source(known.header.root, source)
             return
@@ -310,13 +311,7 @@ class Exchange:
                 message.signer, "update-header", f"sample count {header.sample_count}"
             )
             return
-        update = KnownUpdate(
-            UpdateRef(signer=public_key_of(message.signer), digest=digest),
-            message.signer,
-            header,
-            offer,
-        )
-        self._updates[digest] = update
+        update = self._updates[ref] = KnownUpdate(ref, message.signer, header, offer)
         self._spawn(self._obtain(source, update))
 
     async def _obtain(self, source: PeerId, update: KnownUpdate) -> None:
@@ -343,9 +338,10 @@ class Exchange:
         except (TransportError, WorkerError) as error:
             # It could not be stored or looked at: nobody's fault, and it may be offered again.
             # Where its round is over and its file gone, that is all that there is to it.
-            if self._updates.pop(update.ref.digest, None) is not None:
+            if self._updates.pop(update.ref, None) is not None:
                 _log.warning("an update of %s was not checked: %s", update.signer, error)
-                self._blobs.discard(header.root)
+                if all(other.header.root != header.root for other in self._updates.values()):
+                    self._blobs.discard(header.root)
         except asyncio.CancelledError:
             # The fetch was given up with its round. A cancelled task goes on up by itself.
             task = asyncio.current_task()

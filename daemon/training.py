@@ -292,7 +292,7 @@ class Training:
             worker=self._worker,
             standings=self._standings,
             speaker=self._speaker,
-            serve=self._blobs.store.add_local,
+            serve=self._blobs.add_local,
             serve_state=self._blobs.store.add_state,
             keep=self._keep,
             set_phase=self._set_phase,

@@ -81,8 +81,9 @@ class ToyTrainer:
     """A state that is the hash of all that went into it."""
 
     def __init__(
-        self, directory: Path, *, name: str, training_s: float, size_bytes: int, initial: bytes
+        self, directory: Path, *, data: str, training_s: float, size_bytes: int, initial: bytes
     ) -> None:
+        """``data``: what it trains on; equal data give equal updates."""
         self.training_s = training_s
         self.is_ready = True
         self.state = initial
@@ -96,7 +97,7 @@ class ToyTrainer:
         self.reduced: list[tuple[int, tuple[str, ...]]] = []
         self.parts_applied: list[tuple[int, int, tuple[int, ...]]] = []
         self._directory = directory
-        self._name = name
+        self._data = data
         self._size_bytes = size_bytes
         self._finish = asyncio.Event()
 
@@ -114,7 +115,7 @@ class ToyTrainer:
         seconds = asyncio.get_running_loop().time() - began
         updates = []
         for part in range(parts):
-            content = f"{self._name} {round_number} {part} ".encode() + self.state + self.poison
+            content = f"{self._data} {round_number} {part} ".encode() + self.state + self.poison
             content = content.ljust(self._size_bytes // parts, b".")
             path = self._directory / f"update-{round_number}-{part}"
             updates.append(make_blob(path, content))
@@ -201,6 +202,7 @@ class SimulatedPeer:
         training_s: float,
         size_bytes: int,
         initial: bytes,
+        data: str,
     ) -> None:
         self.swarm = swarm
         self.identity = Identity(number.to_bytes(32, "big"))
@@ -208,7 +210,7 @@ class SimulatedPeer:
         directory.mkdir()
         self.trainer = ToyTrainer(
             directory,
-            name=str(number),
+            data=data,
             training_s=training_s,
             size_bytes=size_bytes,
             initial=initial,
@@ -353,8 +355,13 @@ class SimulatedSwarm:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def add(
-        self, training_s: float = 2.0, size_bytes: int = 100, initial: bytes = INITIAL
+        self,
+        training_s: float = 2.0,
+        size_bytes: int = 100,
+        initial: bytes = INITIAL,
+        data: str = "",
     ) -> SimulatedPeer:
+        """``data``: what it trains on; by default something of its own."""
         number = next(self._numbers)
         peer = SimulatedPeer(
             self,
@@ -363,6 +370,7 @@ class SimulatedSwarm:
             training_s=training_s,
             size_bytes=size_bytes,
             initial=initial,
+            data=data or str(number),
         )
         self.peers[peer.id] = peer
         self._tasks[peer.id] = asyncio.get_running_loop().create_task(peer.run())

@@ -324,10 +324,27 @@ def promise(held: Iterable[UpdateRef], **changes: object) -> Promise:
     return Promise(**(fields | changes))  # type: ignore[arg-type]  # a test's shorthand
 
 
+def by_peer(*promises: Promise) -> dict[PeerId, Promise]:
+    return {identity(number).peer_id: one for number, one in enumerate(promises, 1)}
+
+
+def test_round_in_which_nobody_holds_what_another_does_is_gone_on_from_by_those_who_end_it() -> (
+    None
+):
+    swarm = Swarm(3)
+    for peer in swarm.ids:
+        swarm.hold(peer, [ref(swarm.peers[peer])])
+    swarm.close()
+    swarm.deliver()
+    (outcome,) = swarm.outcomes()
+    assert outcome.updates == ()
+    assert next_roster(outcome) == set(swarm.ids)
+
+
 def test_two_updates_under_one_identity_exclude_both() -> None:
     one, two = ref(identity(1), b"1" * 32), ref(identity(1), b"2" * 32)
     fine = ref(identity(2))
-    outcome = set_that_follows([promise([one, fine]), promise([two, fine])])
+    outcome = set_that_follows(by_peer(promise([one, fine]), promise([two, fine])))
     assert outcome.updates == (fine,)
 
 
@@ -335,11 +352,11 @@ def test_what_was_accepted_in_the_highest_ballot_is_proposed_again() -> None:
     older = Outcome(updates=(ref(identity(1)),), newcomers=())
     newer = Outcome(updates=(ref(identity(2)),), newcomers=())
     outcome = set_that_follows(
-        [
+        by_peer(
             promise([ref(identity(3))]),
             promise([], accepted_ballot=2, accepted=newer),
             promise([], accepted_ballot=1, accepted=older),
-        ]
+        )
     )
     assert outcome == newer
 

@@ -50,6 +50,23 @@ def test_three_peers_go_through_rounds_together(tmp_path: Path) -> None:
     simulate(tmp_path, scenario, rounds=5)
 
 
+@pytest.mark.parametrize("exchange", ["mesh", "allreduce"])
+@pytest.mark.parametrize("training_s", [(2.0, 2.0, 2.0), (2.0, 1.0, 3.0)])
+def test_peers_that_train_on_equal_data_count_each(
+    tmp_path: Path, exchange: str, training_s: tuple[float, float, float]
+) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        peers = [swarm.add(time, data="the same") for time in training_s]
+        assert await swarm.until_round(4, within_s=30) < 4 * (max(training_s) + 2)
+        for peer in peers:
+            history = peer.trainer.applied if exchange == "mesh" else peer.trainer.reduced
+            assert history[1:] == [(number, tuple(sorted(swarm.peers))) for number in (2, 3, 4)]
+        assert_same_history(*peers)
+        assert [peer.refusals.total() for peer in peers] == [0, 0, 0]
+
+    simulate(tmp_path, scenario, exchange=exchange, rounds=4)
+
+
 def test_complete_swarm_rests_and_gives_its_state_to_newcomers(tmp_path: Path) -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:
         old = [swarm.add() for _ in range(3)]
