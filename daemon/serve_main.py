@@ -15,6 +15,7 @@ from random import Random
 import zmq
 
 from daemon.server_process import run_server
+from protocol.nat_behavior import WEB_PORTS
 from protocol.relay_messages import FrameKind
 from protocol.uri import HostPort, ServerUri
 from relay.limits import RelayLimits
@@ -32,8 +33,7 @@ from transport.socket_options import CurveServerRole
 from transport.zap import ZapAuthenticator
 
 ZAP_DOMAIN = "serve"
-WEB_PORT = 443
-"""What sites let out that let nothing else out."""
+WEB_STUN_PORT, WEB_PORT = WEB_PORTS
 
 _log = logging.getLogger("p2pd.serve")
 
@@ -51,6 +51,8 @@ class ServeOptions:
     """Further ones, on the same host."""
     stun_port: int | None = None
     stun_second_address: str | None = None
+    stun_also_port: int | None = None
+    """A further one, if it is free."""
 
 
 def run_serve(options: ServeOptions) -> int:
@@ -66,7 +68,12 @@ async def serve_all(
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(open_server_directory(options.state_dir))
         stun_ports = await stack.enter_async_context(
-            serving_stun(options.listen, options.stun_port, options.stun_second_address)
+            serving_stun(
+                options.listen,
+                options.stun_port,
+                options.stun_second_address,
+                also_port=options.stun_also_port,
+            )
         )
         context = stack.enter_context(zmq.Context(IO_THREADS))
         zap = await stack.enter_async_context(ZapAuthenticator(context))

@@ -8,6 +8,9 @@ import enum
 
 import msgspec
 
+WEB_PORTS = (80, 443)
+"""Over TCP, what networks let out that let nothing else out."""
+
 
 class Dependence(enum.StrEnum):
     """On what of the remote endpoint a NAT's *mapping* or its *filtering* depends."""
@@ -49,6 +52,8 @@ class TransportBehavior(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     port_allocation: PortAllocation = PortAllocation.UNKNOWN
     port_delta: int | None = None
     """From one new mapping's public port to the next one's, when sequential."""
+    only_web: bool = False
+    """Servers on WEB_PORTS answered and those on other ports did not."""
 
 
 class FamilyBehavior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

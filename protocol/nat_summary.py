@@ -6,7 +6,13 @@ there are filters, and those show when a path is tried.
 
 from protocol.codec import Message
 from protocol.errors import RemoteProtocolError
-from protocol.nat_behavior import Dependence, NatBehavior, PortAllocation, TransportBehavior
+from protocol.nat_behavior import (
+    WEB_PORTS,
+    Dependence,
+    NatBehavior,
+    PortAllocation,
+    TransportBehavior,
+)
 
 MAX_HOST_LENGTH = 45
 
@@ -19,6 +25,8 @@ class TransportSummary(Message):
     mapping: Dependence = Dependence.UNKNOWN
     filtering: Dependence = Dependence.UNKNOWN
     ports: PortAllocation = PortAllocation.UNKNOWN
+    only_web: bool = False
+    """Whether no STUN server answered but those on WEB_PORTS."""
 
 
 class NatSummary(Message):
@@ -48,10 +56,17 @@ def check_nat_summary(summary: NatSummary) -> None:
         raise RemoteProtocolError(f"public host of {len(summary.public_host)} characters")
 
 
+def lets_only_web_out(summary: NatSummary) -> bool:
+    """Whether its network swallows all but TCP to WEB_PORTS, as far as is known."""
+    return summary.tcp.only_web and not summary.udp.reachable
+
+
 def describe(summary: NatSummary) -> str:
     """For people, in few words, in the terms of RFC 4787."""
     if not summary.tcp.reachable and not summary.udp.reachable:
         return "not known"
+    if lets_only_web_out(summary):
+        return f"nothing gets out but TCP to ports {WEB_PORTS[0]} and {WEB_PORTS[1]}"
     if not summary.translated:
         return "no address translation"
     tcp = summary.tcp if summary.tcp.reachable else summary.udp
@@ -72,4 +87,5 @@ def _summarize(transport: TransportBehavior) -> TransportSummary:
         mapping=transport.mapping,
         filtering=transport.filtering,
         ports=transport.port_allocation,
+        only_web=transport.only_web,
     )

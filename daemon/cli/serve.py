@@ -16,7 +16,7 @@ that everybody can reach, small as it may be.
 Its URI, p2p://KEY@HOST:PORT, is printed when it is ready; 'p2pd create --rendezvous URI' takes it,
 and the relay comes with it. Rendezvous and relay share port and key. With --also-443 they listen on
 port 443 too, for peers whose networks let nothing else out. STUN has two ports of its own, over UDP
-and TCP.
+and TCP, and then port 80 too where that is free.
 """
 
 
@@ -35,7 +35,7 @@ def add_commands(commands: "Commands") -> None:
     parser.add_argument(
         "--also-443",
         action="store_true",
-        help="listen on port 443 too, for sites that let nothing else out",
+        help="listen on port 443 too, for sites that let nothing else out (STUN: on port 80)",
     )
     arguments.add_stun(parser)
     arguments.add_relay_limits(parser)
@@ -47,19 +47,19 @@ def add_commands(commands: "Commands") -> None:
 
 def _serve(options: argparse.Namespace) -> int:
     from daemon.logs import set_up_logging
-    from daemon.serve_main import WEB_PORT, ServeOptions, run_serve
+    from daemon.serve_main import WEB_PORT, WEB_STUN_PORT, ServeOptions, run_serve
     from daemon.state_paths import server_directory
 
     set_up_logging(options.log_level, os.environ)
-    also_443 = options.also_443 and options.listen.port != WEB_PORT
     return run_serve(
         ServeOptions(
             listen=options.listen,
             state_dir=options.state_dir or server_directory(os.environ, "serve"),
             limits=arguments.relay_limits(options),
             advertise=options.advertise,
-            also_ports=(WEB_PORT,) if also_443 else (),
+            also_ports=(WEB_PORT,) if options.also_443 and options.listen.port != WEB_PORT else (),
             stun_port=options.stun_port,
             stun_second_address=options.stun_second_address,
+            stun_also_port=WEB_STUN_PORT if options.also_443 else None,
         )
     )

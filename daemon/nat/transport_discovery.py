@@ -16,7 +16,7 @@ from daemon.nat.behavior import (
     conclude_mapping,
 )
 from daemon.nat.probe import Answered, BindingOutcome, BindingProbe, Flow, NoAnswer, Transport
-from protocol.nat_behavior import Dependence, PortAllocation, TransportBehavior
+from protocol.nat_behavior import WEB_PORTS, Dependence, PortAllocation, TransportBehavior
 from protocol.uri import HostPort
 from rendezvous.stun_message import Change
 
@@ -100,6 +100,13 @@ class TransportDiscovery:
             ),
             port_allocation=allocation,
             port_delta=port_delta,
+            only_web=self._only_web(),
+        )
+
+    def _only_web(self) -> bool:
+        silent_ports = {server.port for server in self._servers if server not in self._answers}
+        return all(server.port in WEB_PORTS for server in self._answers) and any(
+            port not in WEB_PORTS for port in silent_ports
         )
 
     def _choose(self, answered: HostPort) -> list[BindingProbe]:

@@ -1,8 +1,8 @@
 """Which path two peers can expect by what their networks do. Pure.
 
 Asked of what decides the same when peers connect: who can be dialled (daemon/nat/openness.py),
-which punch plans there are (daemon/paths/punch_plan.py), and whether ICE has a prospect
-(daemon/paths/ice_prospect.py).
+whether punching has a prospect and which plans there are (daemon/paths/punch_prospect.py,
+punch_plan.py), and whether ICE has one (daemon/paths/ice_prospect.py).
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,11 @@ from daemon.nat.openness import Openness, openness
 from daemon.paths.ice_prospect import check_udp, endpoints_meet
 from daemon.paths.punch_plan import MANY_PORTS, make_plan
 from daemon.paths.punch_port import next_port
+from daemon.paths.punch_prospect import check_tcp
 from daemon.status import PathKind
 from protocol.errors import TransportError
 from protocol.nat_behavior import FamilyBehavior, NatBehavior
-from protocol.nat_summary import summarize
+from protocol.nat_summary import NatSummary, summarize
 from protocol.signal_messages import NextPort, PunchEnd
 from protocol.uri import HostPort
 
@@ -55,18 +56,20 @@ def expect(own: Place, other: Place) -> Expectation:
         return Expectation(PathKind.PUNCHED, _punching(own, other))
     except TransportError as error:
         why_not = str(error)
-    if _ice_works(own.ipv4, other.ipv4):
+    if _ice_works(own, other):
         return Expectation(PathKind.ICE, f"over UDP; no TCP connection: {why_not}")
     return Expectation(PathKind.RELAY, f"no other way: {why_not}")
 
 
 def _can_dial(one: Place, other: Place) -> bool:
     is_there = other.is_mapped or openness(other.ipv4) is Openness.OPEN
-    return one.ipv4.tcp.reachable and is_there
+    tcp = one.ipv4.tcp
+    return tcp.reachable and not tcp.only_web and is_there
 
 
 def _punching(own: Place, other: Place) -> str:
     """How both punch. Raises :class:`TransportError` when there is no plan for it."""
+    check_tcp(_summary(own), _summary(other))
     ends = [
         _punch_end(place, host) for place, host in zip((own, other), _PUBLIC_HOSTS, strict=True)
     ]
@@ -97,8 +100,12 @@ def _punch_end(place: Place, public_host: str) -> PunchEnd:
     )
 
 
-def _ice_works(own: FamilyBehavior, other: FamilyBehavior) -> bool:
-    ends = [summarize(NatBehavior(ipv4=behavior)) for behavior in (own, other)]
+def _summary(place: Place) -> NatSummary:
+    return summarize(NatBehavior(ipv4=place.ipv4))
+
+
+def _ice_works(own: Place, other: Place) -> bool:
+    ends = [_summary(place) for place in (own, other)]
     try:
         check_udp(*ends)
     except TransportError:

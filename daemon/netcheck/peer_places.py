@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from daemon.netcheck.expected_path import Place
 from protocol.nat_behavior import (
     Dependence,
@@ -88,7 +90,7 @@ PEER_PLACES = (
     PeerPlace(
         "web-only",
         "in a network that lets only the web out (TCP 80 and 443)",
-        Place(FamilyBehavior()),
+        Place(FamilyBehavior(tcp=replace(_HOME.tcp, only_web=True))),
     ),
 )
 

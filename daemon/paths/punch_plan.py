@@ -40,6 +40,15 @@ FIRST_PORT, LAST_PORT = 1024, 65535
 EPHEMERAL_PORTS = range(32768, 61000)
 
 
+class NoPlanError(TransportError):
+    """Nothing that is known can work."""
+
+    def __init__(self, reason: str, reason_there: str) -> None:
+        """``reason_there``: the same, as the other side would say it."""
+        super().__init__(reason)
+        self.reason_there = reason_there
+
+
 @dataclass(frozen=True, slots=True)
 class PunchPlan:
     """What one side does from the agreed moment on."""
@@ -60,7 +69,7 @@ class PunchPlan:
 def make_plan(
     own: PunchEnd, remote: PunchEnd, *, local_port: int, most_sockets: int, random: Random
 ) -> PunchPlan:
-    """This side's plan. Raises :class:`TransportError` when nothing that is known can work."""
+    """This side's plan. Raises :class:`NoPlanError`."""
     target = HostPort.parse(remote.public) if remote.public and _speaks_ipv4(own) else None
     hosts = [_pair(local_port, host) for host in _reachable_hosts(own, remote) if host != target]
     # A refused attempt meets the other side's only while both are under way, which is half a round
@@ -80,15 +89,14 @@ def make_plan(
             pairs = [*hosts, *(_pair(local_port, HostPort(target.host, port)) for port in guesses)]
             return _heavy(pairs, most_open=min(MANY_PORTS, most_sockets), retry_s=retry_s)
         if not hosts:
-            raise TransportError(
-                "both NATs give each connection another public port, one of them at random"
-            )
+            reason = "both NATs give each connection another public port, one of them at random"
+            raise NoPlanError(reason, reason)
         target = None
     # To the public endpoint first: a sequential NAT's next port is predicted for just that.
     public = [] if target is None else [_pair(local_port, port) for port in _aims(target, remote)]
     pairs = [*public, *hosts]
     if not pairs:
-        raise TransportError(_why_nothing(own, remote))
+        raise NoPlanError(_why_nothing(own, remote), _why_nothing(remote, own))
     return PunchPlan(
         pairs=iter(pairs),
         interval_s=0.0,

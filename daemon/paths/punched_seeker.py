@@ -18,8 +18,9 @@ import secrets
 
 from daemon.paths.path import PathWish
 from daemon.paths.probe_intervals import ProbeIntervals
-from daemon.paths.punch_plan import PunchPlan
+from daemon.paths.punch_plan import NoPlanError, PunchPlan
 from daemon.paths.punch_port import PunchPort
+from daemon.paths.punch_prospect import check_tcp
 from daemon.paths.punched_path import PunchedPath
 from daemon.paths.puncher import Puncher
 from daemon.session.handshake import GIVE_UP_S
@@ -140,6 +141,8 @@ class PunchedSeeker:
     async def _attempt(self, group: asyncio.TaskGroup) -> None:
         offer, self._offer = self._offer, None
         try:
+            if offer is None:
+                check_tcp(self._puncher.nat, self._wish.record.record.nat)
             async with self._puncher.make_port() as port:
                 if offer is not None:
                     await self._answer(offer, port, group)
@@ -192,8 +195,10 @@ class PunchedSeeker:
         try:
             plan = self._make_plan(own, offer.end, port)
         except TransportError as error:
-            reason = str(error)[:MAX_REASON_LENGTH]
-            await signaling.send(record, PunchDeclined(attempt=offer.attempt, reason=reason))
+            reason = error.reason_there if isinstance(error, NoPlanError) else str(error)
+            await signaling.send(
+                record, PunchDeclined(attempt=offer.attempt, reason=reason[:MAX_REASON_LENGTH])
+            )
             raise
         await signaling.send(record, PunchAnswer(attempt=offer.attempt, end=own))
         # That took this peer's round trip to the rendezvous; the answer takes half of it, and half
@@ -228,7 +233,7 @@ class PunchedSeeker:
         path.give_up("the peer began anew" if self._offer else "the peer did not say hello")
         if self._offer is None and not self._has_path():
             raise TransportError(
-                f"{path.failure} (own NAT: {self._puncher.nat_in_words}; the peer's:"
+                f"{path.failure} (own NAT: {describe(self._puncher.nat)}; the peer's:"
                 f" {describe(self._wish.record.record.nat)})"
             )
 

@@ -12,6 +12,7 @@ from daemon.paths.punched_path import PunchedPath
 from protocol.errors import TransportError
 from protocol.identity import PeerId
 from protocol.nat_behavior import TransportBehavior
+from protocol.nat_summary import NatSummary
 from protocol.signal_messages import PunchEnd
 from protocol.uri import HostPort
 from transport.connection_table import descriptor_budget
@@ -37,8 +38,8 @@ class Surroundings(Protocol):
         """This machine's own addresses, without those that no other machine could use."""
 
     @property
-    def nat_in_words(self) -> str:
-        """For people."""
+    def nat(self) -> NatSummary:
+        """What the NAT does, as far as others are told."""
 
 
 class Puncher:
@@ -59,9 +60,9 @@ class Puncher:
         return self._parts.identity.peer_id
 
     @property
-    def nat_in_words(self) -> str:
-        """What this peer's NAT does, for people."""
-        return self._surroundings.nat_in_words
+    def nat(self) -> NatSummary:
+        """What this peer's NAT does, as far as it was found out."""
+        return self._surroundings.nat
 
     def make_port(self) -> PunchPort:
         """A new local port to punch from, to be entered."""

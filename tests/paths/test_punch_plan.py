@@ -10,10 +10,13 @@ from daemon.paths.punch_plan import (
     MANY_PORTS,
     PREDICTED_PORTS,
     SHORTEST_RETRY_S,
+    NoPlanError,
     PunchPlan,
     make_plan,
 )
+from daemon.paths.punch_prospect import check_tcp
 from protocol.errors import TransportError
+from protocol.nat_summary import NatSummary, TransportSummary
 from protocol.signal_messages import NextPort, PunchEnd
 from protocol.uri import HostPort
 from transport.punch_socket import CandidatePair
@@ -131,3 +134,27 @@ def test_two_random_nats_still_try_what_needs_no_nat() -> None:
 def test_retries_come_within_half_a_round_trip_and_within_bounds() -> None:
     for rtt_ms, retry_s in ((0, SHORTEST_RETRY_S), (60, 0.03), (1000, LONGEST_RETRY_S)):
         assert plan(end(rtt_ms=rtt_ms), end(OTHER, rtt_ms=rtt_ms)).retry_s == retry_s
+
+
+def test_side_that_cannot_is_named_from_both_sides() -> None:
+    with pytest.raises(NoPlanError, match="answers the peer over TCP") as caught:
+        plan(end(hosts=()), end("", ()))
+    assert caught.value.reason_there == "no STUN server answers this peer over TCP"
+
+
+ONLY_WEB = NatSummary(
+    public_host="203.0.113.1", tcp=TransportSummary(reachable=True, only_web=True)
+)
+
+
+def test_networks_for_the_web_alone_are_not_punched() -> None:
+    elsewhere = NatSummary(public_host="203.0.113.2", tcp=TransportSummary(reachable=True))
+    with pytest.raises(TransportError, match="this network lets nothing out but TCP to ports 80"):
+        check_tcp(ONLY_WEB, elsewhere)
+    with pytest.raises(TransportError, match="the peer's network lets nothing out"):
+        check_tcp(elsewhere, ONLY_WEB)
+    check_tcp(elsewhere, NatSummary())
+
+
+def test_machines_in_one_network_for_the_web_alone_may_share_a_lan() -> None:
+    check_tcp(ONLY_WEB, ONLY_WEB)

@@ -53,6 +53,22 @@ async def test_both_address_families_are_served_beside_a_dual_stack_rendezvous()
             assert binding.mapped.host == host
 
 
+async def test_further_port_is_served_where_it_is_free() -> None:
+    port = _free_port()
+    async with serving_stun(HostPort("127.0.0.1", 0), None, also_port=port) as ports:
+        assert len(ports) == 3
+        assert ports[2] == port
+        opened, _ = await TcpBinding.open(HostPort("127.0.0.1", port))
+        opened.close()
+
+
+async def test_further_port_that_is_taken_is_done_without() -> None:
+    port = _free_port()
+    taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", port)
+    async with taken, serving_stun(HostPort("127.0.0.1", 0), None, also_port=port) as ports:
+        assert len(ports) == 2
+
+
 def _free_port() -> int:
     """A port that is free, as the two after it most likely are."""
     bound = bind_port(("127.0.0.1",), 0)

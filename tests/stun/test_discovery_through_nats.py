@@ -130,6 +130,7 @@ def test_port_allocation_is_told(found: dict[str, FamilyBehavior]) -> None:
 
 def test_blocked_udp_is_told(found: dict[str, FamilyBehavior]) -> None:
     assert found["udp-blocked"].udp_blocked
+    assert not found["udp-blocked"].tcp.only_web
     assert found["udp-blocked"].tcp.mapping == EI
 
 
@@ -142,6 +143,7 @@ def test_site_for_the_web_alone_reaches_stun_on_the_ports_of_the_web(
     behavior = run_on(internet.lab, host, lambda: discover_behavior(servers)).ipv4
     assert behavior.udp_blocked
     assert behavior.tcp.mapping == EI
+    assert behavior.tcp.only_web
 
 
 def test_without_hairpinning_none_is_told(found: dict[str, FamilyBehavior]) -> None:
