@@ -1,9 +1,4 @@
-"""Which pairs of kinds meet by plain hole punching, with bare sockets: what theory says, no more.
-
-Theory, for UDP with checks as in ICE (answer where a packet came from): endpoint-independent
-mappings all meet each other; a mapping that depends on the remote end meets only those whose filter
-does not look at the port. For TCP simultaneous open without a listener: both must be independent.
-"""
+"""Which pairs of kinds meet by plain hole punching, with bare sockets: theory.py, no more."""
 
 from __future__ import annotations
 
@@ -28,39 +23,14 @@ from tests.natlab.probes import (
     udp_socket,
 )
 from tests.natlab.requirements import natlab_marks
+from tests.natlab.theory import LETS_IN_ALL, PAIRS, Pair, meets_by_tcp, meets_by_udp
 
 pytestmark = natlab_marks
 
-Pair = tuple[NatKind, NatKind]
-PAIRS: list[Pair] = list(itertools.combinations_with_replacement(NatKind, 2))
-INDEPENDENT = {
-    NatKind.OPEN,
-    NatKind.FIREWALLED,
-    NatKind.FULL_CONE,
-    NatKind.ADDRESS_RESTRICTED,
-    NatKind.PORT_RESTRICTED,
-    NatKind.MASQUERADE,
-    NatKind.DOUBLE,
-}
-DEPENDENT = {NatKind.SYMMETRIC, NatKind.SYMMETRIC_SEQUENTIAL}
-LETS_IN_ALL = {NatKind.OPEN, NatKind.FULL_CONE}
-PORT_BLIND = LETS_IN_ALL | {NatKind.ADDRESS_RESTRICTED}
 # Pairs that must not meet get this long to prove it; those that must get up to the limit.
 PATIENCE_S = 0.5
 SILENCE_S = 0.5
 LIMIT_S = 20
-
-
-def meets_by_udp(one: NatKind, other: NatKind) -> bool:
-    return (
-        (one in INDEPENDENT and other in INDEPENDENT)
-        or (one in DEPENDENT and other in PORT_BLIND)
-        or (other in DEPENDENT and one in PORT_BLIND)
-    )
-
-
-def meets_by_tcp(one: NatKind, other: NatKind) -> bool:
-    return {one, other} <= INDEPENDENT | {NatKind.UDP_BLOCKED}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,12 @@ Reads commands from standard input, and answers each with a JSON document on a l
 
     join NUMBER OPTIONS          be that peer; see JoinOptions
     leave                        be nobody, until the next join
+    register SECONDS             until a rendezvous knows of it
     wait NUMBER KIND SECONDS     until that peer is reached over a path of that kind ("-": any)
     lose NUMBER KIND SECONDS     until it is not any more
     explain NUMBER TEXT SECONDS  until the reason for its path has this in it
-    examine NUMBER SECONDS       until it is known of every better kind why it is none of these
+    examine NUMBER SECONDS       until it is known of every better kind why it is none of these,
+                                 and that has not changed for a while
     show TEXT SECONDS            until the status has this in it
     hear TEXT SECONDS            until such a message came
     send NUMBER TEXT             a message
@@ -46,6 +48,7 @@ from tests.paths.lab_traffic import LabTraffic
 from transport.zap import ZapAuthenticator
 
 POLL_S = 0.005
+STEADY_S = 2.0
 
 
 class JoinOptions(msgspec.Struct, frozen=True):
@@ -78,6 +81,8 @@ class LabNode:
         self._connectivity = connectivity
         self._refusals = refusals
         self._joined_at = time.monotonic()
+        self._reason = ""
+        self._reason_since = 0.0
 
     def registered(self) -> None:
         """A rendezvous knows the peer."""
@@ -103,6 +108,9 @@ class LabNode:
 
     # Conditions
 
+    def is_registered(self) -> bool:
+        return self.registered_at is not None
+
     def has(self, number: str, kind: str) -> bool:
         link = self._link(number)
         return link is not None and link.is_live and kind in ("-", link.kind.value)
@@ -116,7 +124,11 @@ class LabNode:
 
     def has_examined(self, number: str) -> bool:
         link = self._link(number)
-        return link is not None and link.is_live and NONE_YET not in link.reason
+        reason = "" if link is None or not link.is_live else link.reason
+        now = time.monotonic()
+        if reason != self._reason:
+            self._reason, self._reason_since = reason, now
+        return bool(reason) and NONE_YET not in reason and now >= self._reason_since + STEADY_S
 
     def heard(self, text: str) -> bool:
         return text in self.traffic.messages
@@ -253,6 +265,8 @@ async def obey(node: LabNode, reader: asyncio.StreamReader) -> bool:
     """Do as told until told to leave; False: to quit, too."""
     while line := (await reader.readline()).decode().split(maxsplit=3):
         match line:
+            case ["register", seconds]:
+                say(await node.until(node.is_registered, seconds))
             case ["wait", other, kind, seconds]:
                 say(await node.until(partial(node.has, other, kind), seconds))
             case ["lose", other, kind, seconds]:

@@ -59,8 +59,9 @@ class PathLab:
         self._state_dir = state_dir
         self._stack = stack
         self._servers: dict[str, LabProcess] = {}
-        self.rendezvous = ""
+        self.rendezvous: list[str] = []
         self.relays: list[str] = []
+        """URIs, for those who join."""
 
     def serve(self, what: str, host: PublicHost, port: int, name: str = "", *more: str) -> str:
         """``p2pd rendezvous``, ``relay`` or ``serve`` there; its URI."""
@@ -78,7 +79,7 @@ class PathLab:
         assert uri.startswith("p2p://"), uri
         self._servers[name] = process
         if what in ("rendezvous", "serve"):
-            self.rendezvous = uri
+            self.rendezvous.append(uri)
         if what in ("relay", "serve"):
             self.relays.append(uri)
         return uri
@@ -106,7 +107,7 @@ class PathLab:
         """
         node = self.start_node(host)
         options = JoinOptions(
-            rendezvous=(self.rendezvous,),
+            rendezvous=tuple(self.rendezvous),
             relays=tuple(self.relays if relays is None else relays),
             kinds=None if kinds is None else tuple(kinds),
             listen=listen,

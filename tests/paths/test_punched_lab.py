@@ -122,6 +122,7 @@ def test_two_random_nats_are_not_punched_and_it_is_said_why(lab: PathLab) -> Non
 
 def test_firewalls_are_punched_over_ipv6_when_that_is_all_they_have(lab: PathLab) -> None:
     lab.kill("rendezvous")
+    lab.rendezvous.clear()
     server = lab.lab.add_public_host("server-v6", stack=IpStack.IPV6)
     lab.serve("rendezvous", server, PORT, "rendezvous-v6")
     sites = [
