@@ -22,14 +22,14 @@ class NatSwarm(RealSwarm):
         machine = self._machines.get(name)
         return () if machine is None else ("ip", "netns", "exec", machine.namespace.name)
 
-    def serve(self, what: str, name: str, host: PublicHost) -> tuple[Program, str]:
+    def serve(self, what: str, name: str, host: PublicHost, *arguments: str) -> tuple[Program, str]:
         """``p2pd rendezvous``, ``relay`` or ``serve`` there, or there again with the key and all
         else that it kept; the program and its URI."""
         self._machines[name] = host
         output = self.directory / f"{name}.out"
         output.write_bytes(b"")
         listen, state_dir = f"{host.address}:{PORT}", self.directory / name
-        program = self.start(name, what, "--listen", listen, "--state-dir", state_dir)
+        program = self.start(name, what, "--listen", listen, "--state-dir", state_dir, *arguments)
 
         def printed() -> str | None:
             assert program.runs, f"{name} ended with {program.wait_end()}"

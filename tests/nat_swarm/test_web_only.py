@@ -1,0 +1,43 @@
+"""Two sites that let nothing out but the web, and a server that listens on its ports too."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.status import PathKind, Status
+from tests.nat_swarm.nat_swarm import NatSwarm
+from tests.natlab.lab import NatKind, NatLab
+from tests.natlab.requirements import natlab_marks
+
+pytestmark = natlab_marks
+
+
+@pytest.fixture
+def swarm(tmp_path: Path) -> Iterator[NatSwarm]:
+    with NatLab() as lab, NatSwarm(tmp_path, lab) as swarm:
+        yield swarm
+        swarm.print_logs()
+
+
+def test_peers_find_rendezvous_and_relay_on_443_by_the_invite_alone(swarm: NatSwarm) -> None:
+    server = swarm.lab.add_public_host("server")
+    _, uri = swarm.serve("serve", "server", server, "--also-443")
+    assert not uri.endswith(":443")  # Nobody was told of that port, but the founder by the server.
+    swarm.create_at(server, uri, "--task", "digits")
+    peers = [
+        swarm.join_at(swarm.lab.add_site(name, NatKind.HTTP_ONLY).host, name, "--observe")
+        for name in ("one", "two")
+    ]
+
+    def is_relayed(status: Status) -> bool:
+        return [peer.path for peer in status.peers] == [PathKind.RELAY]
+
+    for peer, other in zip(peers, reversed(peers), strict=True):
+        (seen,) = peer.wait_status("meets the other one over the relay", is_relayed).peers
+        assert seen.peer_id == other.status().peer_id
+        assert peer.control.ping(seen.peer_id, 64).path == PathKind.RELAY
+        peer.wait_status(
+            "says why",
+            lambda status: "this network lets nothing out but TCP" in status.peers[0].reason,
+        )
