@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from protocol.codec import Message, encode
 from protocol.errors import ConfigError
@@ -151,6 +152,10 @@ def _state_items(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
     for name, value in items:
         if not isinstance(value, torch.Tensor):
             raise ConfigError(f"model(): {name} in its state_dict is no tensor")
+        if is_lazy(value):
+            raise ConfigError(
+                f"model(): {name} has no shape so far: call a lazy module once inside model()"
+            )
         if value.is_meta or value.layout != torch.strided:
             raise ConfigError(f"model(): {name} is not an ordinary dense tensor")
     return sorted(items)

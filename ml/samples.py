@@ -12,6 +12,10 @@ Batch = tuple[Any, Any, int]
 """Inputs, targets, number of samples."""
 
 
+class SampleError(Exception):
+    """A dataset does not give a sample, or samples that fit together."""
+
+
 class Samples:
     """Some of a dataset's samples, in batches on one device."""
 
@@ -35,7 +39,8 @@ class Samples:
     def batches(self, batch_size: int, order: NDArray[np.int64] | None = None) -> Iterator[Batch]:
         """All samples once, in ``order`` (of positions), in batches of nearly equal size.
 
-        Nearly equal, since a last batch of a single sample breaks batch normalization.
+        Nearly equal, since a last batch of a single sample breaks batch normalization. Raises
+        :class:`SampleError`, from what went wrong.
         """
         chosen = self._indices if order is None else self._indices[order]
         for part in np.array_split(chosen, -(-chosen.size // batch_size)):
@@ -46,8 +51,20 @@ class Samples:
             where = torch.from_numpy(indices)
             inputs, targets = (tensor[where] for tensor in self._dataset.tensors)
         else:
-            inputs, targets = default_collate([self._dataset[int(i)] for i in indices])
+            inputs, targets = self._collate([int(index) for index in indices])
         return self._move(inputs), self._move(targets), int(indices.size)
+
+    def _collate(self, indices: list[int]) -> Any:
+        items = []
+        for index in indices:
+            try:
+                items.append(self._dataset[index])
+            except Exception as error:
+                raise SampleError(f"item {index} failed") from error
+        try:
+            return default_collate(items)
+        except Exception as error:
+            raise SampleError(f"items {indices[0]} to {indices[-1]} do not make a batch") from error
 
     def _move(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):

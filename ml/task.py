@@ -11,17 +11,21 @@ Optional: ``optimizer(parameters)`` (a torch optimizer; else AdamW), ``BATCH_SIZ
 Everything that such a module gets wrong becomes a :class:`ConfigError` that names the function.
 """
 
+import inspect
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from ml.samples import Batch, SampleError, Samples, labels_of
 from protocol.errors import ConfigError
 from protocol.swarm import RoundSettings
 
@@ -29,6 +33,14 @@ DEFAULT_BATCH_SIZE = 64
 DEFAULT_LEARNING_RATE = 1e-3
 
 _REQUIRED = ("model", "train_dataset", "test_dataset", "loss", "metric")
+_ARGUMENTS = {
+    "model": (),
+    "train_dataset": ("data_dir",),
+    "test_dataset": ("data_dir",),
+    "loss": ("outputs", "targets"),
+    "metric": ("outputs", "targets"),
+    "optimizer": ("parameters",),
+}
 
 T = TypeVar("T")
 
@@ -58,6 +70,25 @@ class Task:
         """The test data: a sequence of (input, target)."""
         return self._dataset("test_dataset", data_dir)
 
+    def labels(self, dataset: Any) -> NDArray[np.int64]:
+        """The target of every sample of the training data, for partitions that look at classes."""
+        labels: NDArray[np.int64] = self._run("train_dataset's targets", labels_of, dataset)
+        return labels
+
+    def batches(
+        self,
+        function: str,
+        samples: Samples,
+        batch_size: int,
+        order: NDArray[np.int64] | None = None,
+    ) -> Iterator[Batch]:
+        """As :meth:`Samples.batches` has them, of the dataset that ``function`` returned."""
+        try:
+            yield from samples.batches(batch_size, order)
+        except SampleError as error:
+            cause = error.__cause__ or error
+            raise self._error(function, f"{error}: {describe_error(cause, self.module)}") from error
+
     def outputs(self, model: nn.Module, inputs: Any) -> Any:
         """What ``model`` makes of a batch of inputs."""
         return self._run("the model's forward", model, inputs)
@@ -67,7 +98,15 @@ class Task:
         value = self._run("loss", self.module.loss, outputs, targets)
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             raise self._error("loss", f"returned {_described(value)}, not a scalar tensor")
+        if torch.is_grad_enabled() and not value.requires_grad:
+            raise self._error(
+                "loss", "returned a tensor that no parameter has a part in: was it detached?"
+            )
         return value
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """The gradients of a loss."""
+        self._run("the loss's backward", loss.backward)
 
     def metric(self, outputs: Any, targets: Any) -> float:
         """The metric's mean over the batch."""
@@ -81,6 +120,8 @@ class Task:
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """A new inner optimizer over the trainable ``parameters``."""
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        if not trainable:
+            raise self._error("model", "returned a model in which no parameter requires a gradient")
         if not hasattr(self.module, "optimizer"):
             return torch.optim.AdamW(trainable, lr=DEFAULT_LEARNING_RATE)
         return self._checked(
@@ -126,11 +167,29 @@ def check_module(module: ModuleType, name: str, file_sha256: bytes = b"") -> Tas
             raise ConfigError(f"task {name}: it has no function {function}()")
     if not callable(getattr(module, "optimizer", len)):
         raise ConfigError(f"task {name}: optimizer is not a function")
+    for function, arguments in _ARGUMENTS.items():
+        _check_signature(getattr(module, function, None), function, arguments, name)
     batch_size = getattr(module, "BATCH_SIZE", DEFAULT_BATCH_SIZE)
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(f"task {name}: BATCH_SIZE is {batch_size!r}, not a positive number")
     suggestion = settings_from(getattr(module, "ROUND", {}), f"task {name}: ROUND")
     return Task(name, module, batch_size, suggestion, file_sha256)
+
+
+def _check_signature(
+    function: Callable[..., Any] | None, called: str, arguments: tuple[str, ...], name: str
+) -> None:
+    try:
+        signature = None if function is None else inspect.signature(function)
+    except ValueError:
+        return  # Written in C: what it takes shows when it is called.
+    try:
+        if signature is not None:
+            signature.bind(*arguments)
+    except TypeError:
+        raise ConfigError(
+            f"task {name}: {called}{signature} will be called as {called}({', '.join(arguments)})"
+        ) from None
 
 
 def describe_error(error: BaseException, module: ModuleType) -> str:
@@ -166,4 +225,7 @@ def settings_from(given: object, place: str) -> RoundSettings:
 def _described(value: object) -> str:
     if isinstance(value, torch.Tensor):
         return f"a tensor of shape {list(value.shape)}"
-    return "None" if value is None else f"a {type(value).__name__}"
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"

@@ -5,15 +5,19 @@ for a task that cannot be used.
 """
 
 import argparse
+import contextlib
 import json
+import math
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from ml.manifest import Manifest, manifest_of
+from ml.manifest import Manifest, manifest_of, tensors_of
 from ml.samples import Samples
 from ml.task import Task
 from ml.task_file import data_directory, load_task
@@ -22,33 +26,65 @@ from protocol.errors import ConfigError, WorkerError
 
 EXIT_CONFIG = 78
 EVALUATED_SAMPLES = 256
+LOOK_THROUGH_S = 5.0
 
 
 def check_task(task: Task, data_dir: Path) -> Manifest:
     """Train ``task``'s model for a step, evaluate it on some samples, and return its manifest.
 
-    Raises :class:`ConfigError` naming the function that is wrong, :class:`WorkerError` when the
-    very first step diverges.
+    Raises :class:`ConfigError` naming the function that is wrong.
     """
-    device = torch.device("cpu")
     model = task.make_model(0)
     manifest = manifest_of(model)
-    dataset = task.train_dataset(data_dir)
-    samples = Samples(dataset, np.arange(len(dataset), dtype=np.int64), device)
-    train(
-        model,
-        task,
-        samples,
-        LocalWork("steps", 1),
-        0,
-        should_finish=lambda: True,
-        on_step=lambda report: None,
-        clock=time.monotonic,
-    )
-    dataset = task.test_dataset(data_dir)
-    samples = Samples(dataset, np.arange(len(dataset), dtype=np.int64), device)
-    evaluate(model, task, samples.head(EVALUATED_SAMPLES))
+    _check_reproducible(task, model)
+    samples = _all_of(task.train_dataset(data_dir))
+    try:
+        train(
+            model,
+            task,
+            samples,
+            LocalWork("steps", 1),
+            0,
+            should_finish=lambda: True,
+            on_step=lambda report: None,
+            clock=time.monotonic,
+        )
+    except WorkerError as error:
+        raise ConfigError(
+            f"task {task.name}: {error}, the very first: look at what loss() makes of the model's"
+            " outputs, and at the data"
+        ) from error
+    tests = _all_of(task.test_dataset(data_dir))
+    loss, metric = evaluate(model, task, tests.head(EVALUATED_SAMPLES))
+    for function, value in (("loss", loss), ("metric", metric)):
+        if not math.isfinite(value):
+            raise ConfigError(f"task {task.name}: {function}() is {value} on the test data")
+    _look_through(task, "train_dataset", samples)
+    _look_through(task, "test_dataset", tests)
     return manifest
+
+
+def _check_reproducible(task: Task, model: nn.Module) -> None:
+    """Peers have to make the same initial weights as the founder."""
+    others = tensors_of(task.make_model(0))
+    for name, tensor in tensors_of(model).items():
+        if not torch.equal(tensor, others[name]):
+            raise ConfigError(
+                f"task {task.name}: model() makes another {name} each time; take random numbers"
+                " from torch's default generator, which is seeded before, and seed no other"
+            )
+
+
+def _all_of(dataset: Any) -> Samples:
+    return Samples(dataset, np.arange(len(dataset), dtype=np.int64), torch.device("cpu"))
+
+
+def _look_through(task: Task, function: str, samples: Samples) -> None:
+    """Read as many samples as a few seconds allow."""
+    until = time.monotonic() + LOOK_THROUGH_S
+    for _ in task.batches(function, samples, EVALUATED_SAMPLES):
+        if time.monotonic() > until:
+            return
 
 
 def main() -> int:
@@ -59,9 +95,11 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
     try:
-        task = load_task(arguments.task, builtin=arguments.task.isidentifier())
-        manifest = check_task(task, data_directory(arguments.data_dir))
-    except (ConfigError, WorkerError) as error:
+        # What the task prints is none of the document.
+        with contextlib.redirect_stdout(sys.stderr):
+            task = load_task(arguments.task, builtin=arguments.task.isidentifier())
+            manifest = check_task(task, data_directory(arguments.data_dir))
+    except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
     if arguments.json:

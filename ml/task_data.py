@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ml.samples import Samples, labels_of
+from ml.samples import Samples
 from ml.shards import Partition, shard_indices
 from ml.task import Task
 from ml.task_file import data_directory
@@ -20,7 +20,7 @@ def load_shard(task: Task, choice: TaskChoice, device: torch.device) -> Samples:
         choice.shard_count,
         choice.seed,
         partition,
-        labels_of(dataset) if partition.needs_labels else None,
+        task.labels(dataset) if partition.needs_labels else None,
     )
     return Samples(dataset, indices, device)
 

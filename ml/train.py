@@ -120,10 +120,10 @@ def train(
     steps = seen = 0
     loss_sum = 0.0
     model.train()
-    for inputs, targets, count in _endless_batches(samples, task.batch_size, seed):
+    for inputs, targets, count in _endless_batches(task, samples, seed):
         optimizer.zero_grad(set_to_none=True)
         loss = task.loss(task.outputs(model, inputs), targets)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        task.backward(loss)
         optimizer.step()
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -145,7 +145,8 @@ def evaluate(model: nn.Module, task: Task, samples: Samples) -> tuple[float, flo
     loss_sum = metric_sum = 0.0
     model.eval()
     with torch.no_grad():
-        for inputs, targets, count in samples.batches(EVALUATION_BATCH_SIZE):
+        batches = task.batches("test_dataset", samples, EVALUATION_BATCH_SIZE)
+        for inputs, targets, count in batches:
             outputs = task.outputs(model, inputs)
             loss_sum += float(task.loss(outputs, targets)) * count
             metric_sum += task.metric(outputs, targets) * count
@@ -157,8 +158,9 @@ def round_seed(swarm_seed: int, round_number: int, shard_index: int, shard_count
     return derive_seed(swarm_seed, "round", round_number, shard_index, shard_count)
 
 
-def _endless_batches(samples: Samples, batch_size: int, seed: int) -> Iterator[Batch]:
+def _endless_batches(task: Task, samples: Samples, seed: int) -> Iterator[Batch]:
     epoch = 0
     while True:
-        yield from samples.batches(batch_size, permutation(len(samples), seed, "epoch", epoch))
+        order = permutation(len(samples), seed, "epoch", epoch)
+        yield from task.batches("train_dataset", samples, task.batch_size, order)
         epoch += 1

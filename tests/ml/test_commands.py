@@ -2,10 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from ml.task_check import check_task
+from ml.task_file import load_task
+from protocol.errors import ConfigError
 from tests.ml.conftest import TINY_TASK
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +42,35 @@ def test_task_check_names_what_is_wrong(tmp_path: Path) -> None:
     assert done.returncode == 78
     assert done.stdout == ""
     assert done.stderr.startswith("task wrong.py: the model's forward failed: RuntimeError")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("nn.Linear(8, 16)", "nn.LazyLinear(16)", "model(): 0.weight has no shape so far"),
+        ("nn.Linear(8, 16)", "nn.Linear(8, 16, device=torch.seed() and 'cpu')", "another 0."),
+        ("return functional.cross_entropy(outputs, targets)", "return outputs.sum() / 0", "very f"),
+        (".float().mean()", ".float().mean() / 0", "metric() is "),
+    ],
+    ids=["lazy", "random", "not finite", "metric"],
+)
+def test_task_check_finds_what_would_show_later(
+    tmp_path: Path, before: str, after: str, expected: str
+) -> None:
+    changed = TINY_TASK.read_text().replace(before, after)
+    assert changed != TINY_TASK.read_text()
+    task = tmp_path / "wrong.py"
+    task.write_text(changed)
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        check_task(load_task(str(task), builtin=False), tmp_path)
+
+
+def test_what_a_task_prints_is_none_of_the_document(tmp_path: Path) -> None:
+    task = tmp_path / "talks.py"
+    task.write_text("print('hello')\n" + TINY_TASK.read_text())
+    done = run("ml.task_check", str(task), "--json")
+    assert (done.returncode, done.stderr) == (0, "hello\n")
+    assert json.loads(done.stdout)["parameters"] == 227
 
 
 def test_training_alone_reports_each_shard(tmp_path: Path) -> None:

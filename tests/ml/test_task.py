@@ -2,12 +2,14 @@ import hashlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ml.samples import Samples
 from ml.task import Task
 from ml.task_file import data_directory, load_builtin_task, load_task
+from ml.train import evaluate
 from protocol.errors import ConfigError
 from protocol.swarm import RoundSettings
 from tests.ml.conftest import TINY_TASK
@@ -85,23 +87,78 @@ def test_missing_function_is_named(tmp_path: Path, function: str) -> None:
 @pytest.mark.parametrize(
     ("function", "body", "expected"),
     [
-        ("model", "return 3", "model() returned a int, not a torch.nn.Module"),
+        ("model", "return 3", "model() returned an int, not a torch.nn.Module"),
         ("model", "return 1 / 0", "model() failed: ZeroDivisionError: division by zero (line 14"),
         ("model", "raise SystemExit(3)", "model() failed: SystemExit: 3 (line 14 of my_task.py)"),
         ("train_dataset", "return None", "train_dataset() returned None, which has no length"),
         ("train_dataset", "return []", "train_dataset() returned no samples"),
-        ("test_dataset", "return [1, 2]", "test_dataset() has a int as its first item, not (input"),
+        (
+            "test_dataset",
+            "return [1, 2]",
+            "test_dataset() has an int as its first item, not (input",
+        ),
         ("loss", "return outputs", "loss() returned a tensor of shape [8, 3], not a scalar tensor"),
         ("loss", "return outputs @ targets", "loss() failed: RuntimeError"),
+        ("loss", "return outputs.sum().detach()", "loss() returned a tensor that no parameter has"),
         ("metric", "return 'good'", "metric() returned a str, not a number"),
         ("metric", "return outputs", "metric() returned a tensor of shape [8, 3], not a number"),
-        ("optimizer", "return 1", "optimizer() returned a int, not a torch.optim.Optimizer"),
+        ("optimizer", "return 1", "optimizer() returned an int, not a torch.optim.Optimizer"),
     ],
 )
 def test_mistake_is_told_with_the_functions_name(
     tmp_path: Path, function: str, body: str, expected: str
 ) -> None:
     assert error_of(tmp_path, replaced(function, body)).startswith(f"task my_task.py: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("function", "signature", "called"),
+    [
+        ("train_dataset", "(data_dir, shard, shards)", "train_dataset(data_dir)"),
+        ("test_dataset", "()", "test_dataset(data_dir)"),
+        ("model", "(self)", "model()"),
+        ("loss", "(batch)", "loss(outputs, targets)"),
+    ],
+)
+def test_function_that_takes_other_arguments_is_told_how_it_is_called(
+    tmp_path: Path, function: str, signature: str, called: str
+) -> None:
+    source = re.sub(rf"def {function}\([^)]*\)", f"def {function}{signature}", SOURCE)
+    assert error_of(tmp_path, source) == (
+        f"task my_task.py: {function}{signature} will be called as {called}"
+    )
+
+
+def test_functions_may_take_more_than_they_are_given(tmp_path: Path) -> None:
+    source = SOURCE.replace(
+        "def train_dataset(data_dir)", "def train_dataset(data_dir, small=True)"
+    )
+    assert source != SOURCE
+    use(load(tmp_path, source), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ("1 / 0", "test_dataset() item 5 failed: ZeroDivisionError: division by zero (line 2 of"),
+        ("(torch.zeros(9), 0)", "test_dataset() items 0 to 7 do not make a batch: RuntimeError"),
+    ],
+)
+def test_sample_that_cannot_be_used_is_named(tmp_path: Path, item: str, expected: str) -> None:
+    source = f"""class Data(list):
+    def __getitem__(self, index): return {item} if index == 5 else (torch.zeros(8), 0)
+"""
+    task = load(tmp_path, source + replaced("test_dataset", "return Data(range(8))"))
+    samples = Samples(task.test_dataset(tmp_path), np.arange(8), torch.device("cpu"))
+    with pytest.raises(ConfigError) as caught:
+        evaluate(task.make_model(1), task, samples)
+    assert str(caught.value).startswith(f"task my_task.py: {expected}")
+
+
+def test_model_without_anything_to_learn_is_told(tmp_path: Path) -> None:
+    task = load(tmp_path, SOURCE.replace("def optimizer", "def unused"))
+    with pytest.raises(ConfigError, match="no parameter requires a gradient"):
+        task.make_optimizer(task.make_model(1).requires_grad_(False).parameters())
 
 
 def test_model_that_does_not_fit_the_data_is_told(tmp_path: Path) -> None:
@@ -113,7 +170,7 @@ def test_model_that_does_not_fit_the_data_is_told(tmp_path: Path) -> None:
     ("source", "expected"),
     [
         ("BATCH_SIZE = 0", "BATCH_SIZE is 0, not a positive number"),
-        ("ROUND = 3", "ROUND is a int, not a dict"),
+        ("ROUND = 3", "ROUND is an int, not a dict"),
         ("ROUND = {'epochs': 3}", "ROUND has 'epochs'; known are local_unit, local_amount"),
         ("ROUND = {'local_amount': 'x'}", "ROUND['local_amount'] is 'x': Expected `float`"),
         ("optimizer = 3", "optimizer is not a function"),
