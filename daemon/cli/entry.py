@@ -36,6 +36,10 @@ to start a swarm:
   p2pd join LINK                                   trains until told to stop
   p2pd status                                      how it goes
 
+to see how peers reach each other:
+  p2pd netcheck                                    what this machine's network lets a peer do
+  p2pd peers, p2pd ping PEER, p2pd speed PEER      over which path, how far, how fast
+
 to see it work on this machine alone:
   p2pd demo
 

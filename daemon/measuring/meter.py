@@ -7,6 +7,7 @@ sends everything over it.
 """
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,9 +21,8 @@ from daemon.paths.path_score import BEST_FIRST
 from daemon.peer_link import PeerLink
 from daemon.refusals import Refusals
 from daemon.status import PathKind
-from protocol.chunk_frame import MAX_CHUNK_FRAME_BYTES
 from protocol.errors import RemoteProtocolError, TransportError
-from protocol.identity import PeerId
+from protocol.identity import PeerId, short
 from protocol.measure_messages import (
     Echo,
     EchoReply,
@@ -37,7 +37,7 @@ from protocol.measure_messages import (
     encode_measure,
     is_measure_message,
 )
-from protocol.session_frames import Stream
+from protocol.session_frames import MAX_BULK_BYTES, Stream
 
 PING_S = 5.0
 ANSWER_S = 10.0
@@ -46,6 +46,8 @@ PATH_S = 20.0
 to 13 s."""
 LOOK_S = 1.0
 """How often a transfer that waits looks whether its path is still there."""
+
+_log = logging.getLogger("p2pd.measuring")
 
 FindLink = Callable[[PeerId], PeerLink | None]
 
@@ -219,7 +221,8 @@ class Meter:
             _check(source)
             if (
                 source.state is SourceState.SENDING
-                and link.room_bytes(Stream.BULK) >= MAX_CHUNK_FRAME_BYTES
+                # As much as is told as room to those who come first.
+                and link.room_bytes(Stream.BULK) >= MAX_BULK_BYTES
             ):
                 link.send(Stream.BULK, source.take_chunk())
                 await asyncio.sleep(0)  # Others have work to do, too.
@@ -239,7 +242,10 @@ class Meter:
         """Raises :class:`TransportError` unless frames go over a path of ``kind``."""
         if link.active_kind is kind:
             return
-        why = link.wish.failures.get(kind, f"none came about within {PATH_S:.0f} s")
+        if link.wish.has(kind):
+            why = "nothing was heard over the one that there is"
+        else:
+            why = link.wish.failures.get(kind, f"none came about within {PATH_S:.0f} s")
         raise TransportError(f"there is no {kind.value} path to it: {why}")
 
     def _receive(self, peer: PeerId, message: MeasureMessage) -> None:
@@ -254,6 +260,13 @@ class Meter:
                     waiting.set_result(rtt_s)
             case TransferOffer():
                 answer = self._sink.offered(peer, message, now)
+                if isinstance(answer, TransferAccepted):
+                    _log.info(
+                        "peer %s sends %d bytes over %s to be counted",
+                        short(peer),
+                        message.size_bytes,
+                        message.path.value,
+                    )
                 self._keep_path(peer)
                 self._send(peer, answer)
             case TransferEnd():

@@ -9,7 +9,9 @@ import pytest
 from daemon.measuring.results import SpeedResult
 from daemon.status import PathKind
 from protocol.errors import TransportError
+from protocol.identity import PeerId
 from protocol.measure_messages import Echo, TransferReport, encode_measure
+from protocol.merkle import CHUNK_BYTES
 from tests.net.memory_path import MemoryPath, connect
 from tests.net.swarm_peers import Node, eventually, in_order_of_id, introduce, running
 
@@ -92,14 +94,22 @@ async def test_while_another_path_is_measured_peers_says_that_the_better_one_sta
 
 async def test_training_traffic_goes_on_beside_a_transfer() -> None:
     async with two_nodes(PathKind.RELAY) as (first, second, _):
-        measuring = asyncio.ensure_future(speed(first, second))
+        measuring = asyncio.ensure_future(
+            first.network.meter.speed(second.peer_id, 4 * SIZE, PathKind.RELAY)
+        )
         await asyncio.sleep(0)
         assert first.network.send(second.peer_id, b"control")
-        first.network.on_bulk_room = lambda peer: None
-        await eventually(lambda: first.network.send_bulk(second.peer_id, bytes(100_000)))
-        assert (await measuring).bytes == SIZE
+        chunks = [bytes(CHUNK_BYTES)] * 3
+
+        def serve(peer_id: PeerId) -> None:
+            while chunks and first.network.bulk_room(peer_id) >= CHUNK_BYTES:
+                first.network.send_bulk(peer_id, chunks.pop())
+
+        first.network.on_bulk_room = serve
+        await eventually(lambda: len(second.bulk) == 3)
+        assert not measuring.done()
+        assert (await measuring).bytes == 4 * SIZE
         assert second.messages == [(first.peer_id, b"control")]
-        assert [len(message) for _, message in second.bulk] == [100_000]
 
 
 async def test_path_lost_in_mid_transfer_is_told_and_nothing_is_left_behind() -> None:
