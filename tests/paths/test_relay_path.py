@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
 import uvloop
 import zmq
 
@@ -117,6 +118,42 @@ async def test_banned_peer_gets_no_link(tmp_path: Path) -> None:
         ):
             introduce(first, second)
             await eventually(lambda: "forbidden" in second.network.links()[0].reason)
+            assert not first.network.links()
+
+
+@pytest.mark.parametrize("first_is_cut_off", [True, False])
+async def test_relay_that_only_one_of_the_two_reaches_is_passed_over(
+    tmp_path: Path, first_is_cut_off: bool
+) -> None:
+    nobody = HostPort("127.0.0.1", 1)
+    async with serving(tmp_path / "one") as one, serving(tmp_path / "two") as two:
+        whole = make_swarm(relays=(one, two))
+        cut_off = make_swarm(relays=(ServerUri(one.key, nobody), two))
+        swarms = (cut_off, whole) if first_is_cut_off else (whole, cut_off)
+        low, high = in_order_of_id(2)
+        async with (
+            running(low, swarm=swarms[0], listen=EVERYWHERE) as first,
+            running(high, swarm=swarms[1], listen=EVERYWHERE) as second,
+        ):
+            introduce(first, second)
+            await eventually(lambda: first.sees(second) and second.sees(first))
+            for node in (first, second):
+                (link,) = node.network.links()
+                assert link.address == f"relay {two.address}"
+
+
+async def test_stranger_is_refused_at_every_relay(tmp_path: Path) -> None:
+    async with serving(tmp_path / "one") as one, serving(tmp_path / "two") as two:
+        low, stranger = in_order_of_id(2)
+        swarm = make_swarm(relays=(one, two))
+        async with (
+            running(low, swarm=swarm, listen=EVERYWHERE) as first,
+            running(stranger, swarm=swarm, listen=EVERYWHERE) as second,
+        ):
+            second.network.add_record(first.record())
+            await eventually(lambda: second.network.links()[0].reason.count("forbidden") == 2)
+            reason = second.network.links()[0].reason
+            assert all(str(uri.address) in reason for uri in (one, two))
             assert not first.network.links()
 
 
