@@ -7,9 +7,9 @@ from growing stale.
 
 A chunk on the wire is its two levels as float32, then one run of bits, low ones first: the places
 as an Elias-Fano code, that is the low bits of each, then the high bits h of the i-th as a one at
-h + i; then the codes. The places so take 8 bits each with 64 kept, 0.6 more than the least there can
-be for places that may be anywhere, and their length is known beforehand. A chunk of 4096 takes 88
-bytes, 1/186 of float32.
+h + i; then the codes. So a place takes 8 bits with 64 kept, 0.6 more than the least there can be
+for places that may be anywhere, and the length is known beforehand. A chunk of 4096 takes 88 bytes,
+1/186 of float32.
 """
 
 from dataclasses import dataclass
