@@ -43,7 +43,7 @@ class RoundJournal:
 
     def begin_from(self, root: bytes, loss: float, metric: float) -> None:
         """The state is one that an earlier process came to."""
-        self._remember(root, loss, metric, {})
+        self._remember(root, loss, metric)
 
     def end_round(self, round_number: int, root: bytes, loss: float, metric: float) -> None:
         """The state of a round is there, and as good as that on the test set."""
@@ -53,13 +53,12 @@ class RoundJournal:
         if number == round_number:
             values |= training
         number, counts = self._contributions
-        if number != round_number:
-            counts = {}
-        values |= {f"round/{name}": float(count) for name, count in counts.items()}
+        if number == round_number:
+            values |= {f"round/{name}": float(count) for name, count in counts.items()}
         if self._ended is not None and self._ended[0] == round_number - 1:
             values["round/seconds"] = now - self._ended[1]
         self._ended = (round_number, now)
-        self._remember(root, loss, metric, counts)
+        self._remember(root, loss, metric)
         self._write(round_number, values)
 
     def note_traffic(self, round_number: int, bytes_sent: int, bytes_received: int) -> None:
@@ -81,12 +80,10 @@ class RoundJournal:
         if self._events is not None:
             self._events.close()
 
-    def _remember(self, root: bytes, loss: float, metric: float, counts: Mapping[str, int]) -> None:
-        self._about[root] = {
-            "loss": f"{loss:.4f}",
-            "accuracy": f"{metric:.4f}",
-            **{name: str(count) for name, count in counts.items()},
-        }
+    def _remember(self, root: bytes, loss: float, metric: float) -> None:
+        # Only what follows from the state itself: peers that hold it export equal files, also those
+        # that did not take part in the round.
+        self._about[root] = {"loss": f"{loss:.4f}", "accuracy": f"{metric:.4f}"}
         while len(self._about) > REMEMBERED_STATES:
             self._about.popitem(last=False)
 

@@ -343,8 +343,6 @@ def test_export_is_what_torch_loads(make_opening: MakeOpening, tmp_path: Path) -
         "state": state.state.root.hex(),
         "loss": f"{state.loss:.4f}",
         "accuracy": f"{state.accuracy:.4f}",
-        "contributors": "2",
-        "samples": str(2 * trained.sample_count),
         "task": learner.opened.file_sha256.hex(),
         "swarm": "the swarm",
     }
