@@ -34,11 +34,11 @@ def path_reason(
     active: PathKind | None,
     *,
     pinned: PathKind | None = None,
-    prefers_relay: bool = False,
+    relay_is_faster: bool = False,
 ) -> str:
     """Why the peer is reached over ``active`` (None: not at all) and not over something better.
 
-    ``pinned`` and ``prefers_relay`` say why a path that there is may not be the one used.
+    ``pinned`` and ``relay_is_faster`` say why a path that there is may not be the one used.
     """
     better = BEST_FIRST if active is None else BEST_FIRST[: BEST_FIRST.index(active)]
     if not better:
@@ -51,7 +51,7 @@ def path_reason(
             return wish.failures.get(kind, NONE_YET)
         if pinned is active:
             return "stands by while another is measured"
-        if prefers_relay and active is PathKind.RELAY:
+        if relay_is_faster and active is PathKind.RELAY:
             return "stands by, the relay was found to be faster"
         return "stands by, nothing was heard over it for a moment"
 

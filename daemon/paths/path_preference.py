@@ -22,9 +22,15 @@ class PathPreference:
         self._trial = RateTrial()
 
     @property
-    def prefers_relay(self) -> bool:
-        """To an ice path, since it was found to be faster, or is being tried."""
-        return self._trial.prefers_relay
+    def relay_beats(self) -> PathKind | None:
+        """The kind that the relay is preferred to, since it was found to be faster or is being
+        tried."""
+        return self._trial.relay_beats
+
+    @property
+    def needs_relay(self) -> bool:
+        """Whether a path over a relay is wanted beside a better one, to be tried or used."""
+        return self._trial.needs_relay
 
     def score(self, path: Path) -> float:
         """Higher is better; see :func:`daemon.paths.path_score.score`."""
@@ -32,7 +38,7 @@ class PathPreference:
             path,
             own_id=self._own_id,
             peer_id=self._peer_id,
-            prefers_relay=self.prefers_relay,
+            relay_beats=self.relay_beats,
             pinned=self.pinned,
         )
 
@@ -49,6 +55,6 @@ class PathPreference:
         now."""
         if self.pinned is not None:
             return False
-        before = self.prefers_relay
+        before = self.relay_beats
         self._trial.note(kind, sent_bytes, is_busy=is_busy, available=available, now=now)
-        return self.prefers_relay is not before
+        return self.relay_beats is not before

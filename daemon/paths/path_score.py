@@ -8,8 +8,8 @@ from protocol.identity import PeerId
 BEST_FIRST = (PathKind.DIRECT, PathKind.PUNCHED, PathKind.ICE, PathKind.RELAY)
 
 
-ABOVE_ICE = 2.75
-"""Above ice, whoever opened it, and below punched."""
+ABOVE_KIND = 0.75
+"""Above the paths of a kind, whoever opened them, and below those of the next better one."""
 ABOVE_ALL = 10.0
 
 
@@ -18,11 +18,11 @@ def score(
     *,
     own_id: PeerId,
     peer_id: PeerId,
-    prefers_relay: bool = False,
+    relay_beats: PathKind | None = None,
     pinned: PathKind | None = None,
 ) -> float:
-    """Higher is better; ``prefers_relay``: a relay was found to be faster than ice; ``pinned``:
-    the kind to be used now, whatever is better.
+    """Higher is better; ``relay_beats``: the kind that the relay is preferred to; ``pinned``: the
+    kind to be used now, whatever is better.
 
     Of two paths of one kind both ends prefer the one that the lower id opened: so when each dials
     the other, both drop the same one.
@@ -30,6 +30,10 @@ def score(
     lower_opened = (path.channel.role is Role.INITIATOR) == (own_id < peer_id)
     if path.kind is pinned:
         return ABOVE_ALL + (0.5 if lower_opened else 0.0)
-    if prefers_relay and path.kind is PathKind.RELAY:
-        return ABOVE_ICE + (0.1 if lower_opened else 0.0)
-    return len(BEST_FIRST) - BEST_FIRST.index(path.kind) + (0.5 if lower_opened else 0.0)
+    if relay_beats is not None and path.kind is PathKind.RELAY:
+        return _rank(relay_beats) + ABOVE_KIND + (0.1 if lower_opened else 0.0)
+    return _rank(path.kind) + (0.5 if lower_opened else 0.0)
+
+
+def _rank(kind: PathKind) -> int:
+    return len(BEST_FIRST) - BEST_FIRST.index(kind)

@@ -89,3 +89,24 @@ def test_relay_killed_in_mid_transfer_costs_seconds_where_there_is_a_second_one(
     assert status["longest_gap_s"] < 10
     assert status["links"][0]["address"] != used
     assert [text.split()[0] for _, text in status["log"]] == ["up"]
+
+
+def test_punched_path_that_carries_next_to_nothing_gives_way_to_the_relay(lab: PathLab) -> None:
+    server = lab.lab.add_public_host("server")
+    lab.serve("rendezvous", server, 5555)
+    lab.serve("relay", server, 5600)
+    sites = [lab.lab.add_site(name, NatKind.PORT_RESTRICTED) for name in ("left", "right")]
+    sites[0].router.namespace.nft(
+        "table ip throttled { chain out { type filter hook forward priority -1;"
+        f" ip daddr {sites[1].public_ipv4} limit rate over 50 kbytes/second drop; }}\n}}"
+    )
+    one, other = [
+        lab.node(site.host, number, kinds=[PathKind.PUNCHED], listen=UNDIALLED)
+        for number, site in enumerate(sites)
+    ]
+    assert one.ask("wait", 1, "punched", 20)["found"]
+    one.ask("bulk", 1, 10)
+    assert one.ask("wait", 1, "relay", 40)["found"]
+    assert "relay was found to be faster" in one.ask("status")["links"][0]["reason"]
+    assert other.ask("whole", 10, 40)["found"]
+    assert [text.split()[0] for _, text in other.ask("status")["log"]] == ["up"]
