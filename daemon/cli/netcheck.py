@@ -194,6 +194,8 @@ def _transport(behavior: "TransportBehavior", *, tells_filtering: bool = True) -
             f"mapping {behavior.mapping.value}",
             f"ports {behavior.port_allocation.value}",
         ]
+    if behavior.only_web:
+        parts.append("to ports 80 and 443 alone")
     if tells_filtering:
         parts.append(f"filtering {behavior.filtering.value}")
     return ", ".join(parts)

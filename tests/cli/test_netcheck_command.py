@@ -58,11 +58,18 @@ def test_report_says_in_words_what_the_network_does() -> None:
         filtering=Dependence.ADDRESS_DEPENDENT,
         port_allocation=PortAllocation.RANDOM,
     )
+    tcp = TransportBehavior(
+        reachable=True,
+        translated=True,
+        mapping=Dependence.ENDPOINT_INDEPENDENT,
+        port_allocation=PortAllocation.PRESERVING,
+        only_web=True,
+    )
     report = NetReport(
         udp=True,
         public_ipv4="203.0.113.7",
         public_ipv6="",
-        nat=NatBehavior(ipv4=FamilyBehavior(udp=udp, hairpinning=True)),
+        nat=NatBehavior(ipv4=FamilyBehavior(udp=udp, tcp=tcp, hairpinning=True)),
         nat_in_words="address-and-port-dependent mapping, random ports",
         port_mapping=MappingReport(available=True, method="upnp", external_host="203.0.113.7"),
         rendezvous=(ServerReport(uri=NOWHERE, reachable=True, round_trip_ms=12.3),),
@@ -79,7 +86,7 @@ def test_report_says_in_words_what_the_network_does() -> None:
         "NAT             address-and-port-dependent mapping, random ports",
         "IPv4 over UDP   mapping address-and-port-dependent, ports random, filtering"
         " address-dependent",
-        "IPv4 over TCP   no answer",
+        "IPv4 over TCP   mapping endpoint-independent, ports preserving, to ports 80 and 443 alone",
         "hairpin         yes",
         "port mapping    yes, by upnp, at 203.0.113.7",
         f"rendezvous      round trip 12.3 ms, {NOWHERE}",
