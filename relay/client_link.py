@@ -14,6 +14,7 @@ from protocol.relay_messages import (
     DATA_HEADER,
     FRAME_COST_BYTES,
     MAX_DATA_BYTES,
+    MAX_SEALED_BYTES,
     FrameKind,
     data_cost,
 )
@@ -109,8 +110,8 @@ class RelayLink:
             return False
         self._sealed.send(frame)
         self.bytes_sent += len(frame)
-        if self._sealed.pending_bytes >= MAX_DATA_BYTES:
-            self.flush()
+        if self._sealed.pending_bytes > MAX_DATA_BYTES - MAX_SEALED_BYTES:
+            self.flush()  # Another one might not fit into the same data frame.
         else:
             self._on_pending(self)
         return True

@@ -199,7 +199,7 @@ def socket_limits(limits: RelayLimits) -> SocketLimits:
         # The forwarder counts bytes, and each frame as FRAME_COST_BYTES at least; this is for
         # control messages beside them.
         queue_messages=queue_bytes // FRAME_COST_BYTES + 1024,
-        receive_queue_messages=64,
+        receive_queue_messages=16,
         max_queued_bytes=2 * queue_bytes,
         max_connections_per_address=limits.max_peers_per_network,
     )

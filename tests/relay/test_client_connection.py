@@ -155,13 +155,14 @@ def test_frames_that_come_before_the_owner_listens_are_kept_for_it() -> None:
 def test_peer_that_does_not_listen_gets_one_window_and_no_more() -> None:
     world, alice, bob = two()
     ours, theirs = alice.link_to(bob)
+    handshake_bytes = world.forwarder.unread_bytes  # Of both directions; each has its own window.
     taken = send_everything(ours)
     world.settle()
     for _ in range(20):
         taken += send_everything(ours)
         world.settle()
     assert taken * len(FRAME) < 2 * WINDOW
-    assert world.forwarder.unread_bytes <= WINDOW
+    assert world.forwarder.unread_bytes <= WINDOW + handshake_bytes
     listener = Listener(theirs)
     world.settle()
     assert listener.frames == [FRAME] * taken
@@ -191,6 +192,7 @@ def test_long_stream_flows_within_the_window() -> None:
     world, alice, bob = two()
     ours, theirs = alice.link_to(bob)
     listener = Listener(theirs)
+    handshake_bytes = world.forwarder.unread_bytes  # Of both directions; each has its own window.
     total = 0
     most = 0
     while total < 300:
@@ -198,7 +200,7 @@ def test_long_stream_flows_within_the_window() -> None:
         most = max(most, world.forwarder.unread_bytes)
         world.settle()
     assert len(listener.frames) == total
-    assert most <= WINDOW
+    assert most <= WINDOW + handshake_bytes
     assert world.forwarder.unread_bytes < WINDOW // 4
 
 

@@ -8,6 +8,7 @@ import pytest
 from protocol.relay_messages import (
     FRAME_COST_BYTES,
     MAX_DATA_BYTES,
+    MIN_WINDOW_BYTES,
     RELAY_VERSION,
     Close,
     Closed,
@@ -55,11 +56,11 @@ def throughput(
 
 def test_sender_gets_the_receivers_window_when_the_link_opens() -> None:
     world = World()
-    sender = world.peer(window=256 * 1024)
-    receiver = world.peer(window=384 * 1024)
+    sender = world.peer(window=1024 * 1024)
+    receiver = world.peer(window=1536 * 1024)
     link = sender.link_to(receiver)
-    assert sender.credit(link) == 384 * 1024
-    assert receiver.credit(link) == 256 * 1024
+    assert sender.credit(link) == 1536 * 1024
+    assert receiver.credit(link) == 1024 * 1024
 
 
 def test_more_is_allowed_when_the_receiver_has_consumed() -> None:
@@ -87,8 +88,8 @@ def test_frame_without_credit_is_dropped_and_ends_the_link() -> None:
 
 def test_small_frames_cost_more_than_their_bytes() -> None:
     world = World()
-    sender, receiver, link = world.linked_pair(window=128 * 1024)
-    frames = 128 * 1024 // (FRAME_COST_BYTES + 1)
+    sender, receiver, link = world.linked_pair(window=MIN_WINDOW_BYTES)
+    frames = MIN_WINDOW_BYTES // (FRAME_COST_BYTES + 1)
     for _ in range(frames):
         sender.send_data(link, b"x")
     assert len(receiver.take_data(link)) == frames
@@ -351,6 +352,6 @@ def test_token_bucket_without_a_rate_is_always_full() -> None:
 
 def test_largest_frame_fits_into_the_smallest_window() -> None:
     world = World()
-    sender, receiver, link = world.linked_pair(window=128 * 1024)
+    sender, receiver, link = world.linked_pair(window=MIN_WINDOW_BYTES)
     sender.send_data(link, bytes(MAX_DATA_BYTES))
     assert len(receiver.take_data(link)) == 1
