@@ -79,6 +79,8 @@ _THEORY = """\
 - **relay**: everything else. Of two NATs with mapping by address and port, one of them random,
   neither knows where to send to. A network that lets nothing out but TCP to ports 80 and 443
   reaches others only where they listen on 443; behind NATs that choose the public port, nobody can.
+  (Behind a firewall alone, or a NAT that keeps ports, a peer could punch from its own port 443.
+  p2pd does not try: few machines let a program use that port.)
 """
 
 

@@ -23,7 +23,8 @@ WRITES_DOCS = os.environ.get("P2PD_WRITE_DOCS") == "1"
 REPORT = ROOT / "docs/nat-traversal.md"
 PAIRS_AT_ONCE = 4
 """Two cores are then busy for a third of the time, so that no pair waits for another one."""
-LEAST_WITHOUT_RELAY = 47
+LEAST_WITHOUT_RELAY = 52
+"""Of 54. Where ports are found by chance it can take longer than anybody waits here."""
 FIRST_MESSAGE_S = 2.0
 ROUND_TRIP_MS = 60.0
 ONE_OF_EACH = [

@@ -17,6 +17,8 @@ from tests.paths.path_lab import NodeProcess, PathLab, path_lab
 pytestmark = natlab_marks
 
 PORT = 5555
+ROUND_TRIP_MS = 60
+"""Without any, test_nat_matrix.py tries all pairs of kinds."""
 LOW, HIGH = (keys.number for keys in in_order_of_id(2, first=10))
 """The first has the CURVE server's role, and proposes."""
 
@@ -52,7 +54,6 @@ def punching(lab: PathLab, one: Site | PublicHost, two: Site | PublicHost) -> Pa
     return Pair(lab.node(hosts[0], LOW, kinds=kinds), lab.node(hosts[1], HIGH, kinds=kinds))
 
 
-@pytest.mark.parametrize("round_trip_ms", [0, 60])
 @pytest.mark.parametrize(
     ("one", "two"),
     [
@@ -62,36 +63,28 @@ def punching(lab: PathLab, one: Site | PublicHost, two: Site | PublicHost) -> Pa
         (NatKind.FIREWALLED, NatKind.PORT_RESTRICTED),
     ],
 )
-def test_two_nats_with_fixed_mappings_are_punched(
-    lab: PathLab, one: NatKind, two: NatKind, round_trip_ms: int
-) -> None:
+def test_two_nats_with_fixed_mappings_are_punched(lab: PathLab, one: NatKind, two: NatKind) -> None:
     sites = [lab.lab.add_site("one", one), lab.lab.add_site("two", two)]
     for site in sites:
-        lab.lab.set_round_trip(site, round_trip_ms / 2)
+        lab.lab.set_round_trip(site, ROUND_TRIP_MS / 2)
     punching(lab, *sites).wait_for("punched", 10)
 
 
-@pytest.mark.parametrize("round_trip_ms", [0, 60])
 @pytest.mark.parametrize(
     "two", [NatKind.PORT_RESTRICTED, NatKind.SYMMETRIC_SEQUENTIAL], ids=lambda kind: kind.value
 )
-def test_ports_of_a_sequential_nat_are_predicted(
-    lab: PathLab, two: NatKind, round_trip_ms: int
-) -> None:
+def test_ports_of_a_sequential_nat_are_predicted(lab: PathLab, two: NatKind) -> None:
     sites = [lab.lab.add_site("one", NatKind.SYMMETRIC_SEQUENTIAL), lab.lab.add_site("two", two)]
     for site in sites:
-        lab.lab.set_round_trip(site, round_trip_ms / 2)
+        lab.lab.set_round_trip(site, ROUND_TRIP_MS / 2)
     punching(lab, *sites).wait_for("punched", 15)
 
 
-@pytest.mark.parametrize("round_trip_ms", [0, 60])
 @pytest.mark.parametrize("random_is_low", [True, False])
-def test_one_of_many_random_ports_is_found_by_chance(
-    lab: PathLab, random_is_low: bool, round_trip_ms: int
-) -> None:
+def test_one_of_many_random_ports_is_found_by_chance(lab: PathLab, random_is_low: bool) -> None:
     sites = [lab.lab.add_site("one", NatKind.SYMMETRIC), lab.lab.add_site("two", NatKind.DOUBLE)]
     for site in sites:
-        lab.lab.set_round_trip(site, round_trip_ms / 2)
+        lab.lab.set_round_trip(site, ROUND_TRIP_MS / 2)
     pair = punching(lab, *(sites if random_is_low else sites[::-1]))
     pair.wait_for("punched", 20)
 
