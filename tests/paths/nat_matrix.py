@@ -162,7 +162,8 @@ def _ask_all(asked: Iterable[tuple[_Home, tuple[object, ...]]]) -> list[dict[str
 
 
 def _cell(pair: Pair, answers: list[dict[str, Any]], states: list[dict[str, Any]]) -> Cell:
-    links = [state["links"][0] for state in states]
+    unknown = {"kind": PathKind.FAILED.value, "reason": ""}
+    links = [next(iter(state["links"]), unknown) for state in states]
     since = states[1]["registered_at"]
     kinds = {PathKind(link["kind"]) for link in links}
     heard_at = [min(state["first_message_at"].values(), default=float("inf")) for state in states]

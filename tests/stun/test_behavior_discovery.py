@@ -5,7 +5,15 @@ import random
 import pytest
 
 from daemon.nat.behavior_discovery import BehaviorDiscovery
-from daemon.nat.probe import BindingProbe, Flow, HairpinProbe, Transport
+from daemon.nat.probe import (
+    Answered,
+    BindingProbe,
+    Flow,
+    HairpinProbe,
+    NoAnswer,
+    Transport,
+)
+from daemon.nat.transport_discovery import TransportDiscovery
 from protocol.nat_behavior import Dependence, FamilyBehavior, PortAllocation
 from protocol.uri import HostPort
 from tests.stun.nat_model import (
@@ -206,3 +214,16 @@ def _is_allocation(probe: object, transport: Transport) -> bool:
         and probe.flow.transport is transport
         and probe.flow.purpose.startswith("allocation")
     )
+
+
+@pytest.mark.parametrize(("silent_port", "only_web"), [(3478, True), (80, False), (None, False)])
+def test_network_for_the_web_alone_is_told_by_the_ports_that_answer(
+    silent_port: int | None, only_web: bool
+) -> None:
+    servers = [HostPort("198.51.100.1", 3478), HostPort("198.51.100.1", 80)]
+    discovery = TransportDiscovery(Transport.TCP, servers)
+    answer = Answered(HostPort(LOCAL_HOST, 40_000), HostPort(PUBLIC_HOST, 50_000), None)
+    for probe in discovery.start():
+        is_silent = probe.server.port == silent_port
+        discovery.probe_ended(probe, NoAnswer.SILENT if is_silent else answer)
+    assert discovery.result().only_web is only_web
