@@ -31,6 +31,8 @@ class Rivals:
     holders: frozenset[PeerId]
     count: int
     """How many peers hold some such state."""
+    own: int
+    """How many, this one included, hold a state of this peer's line that training came to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,11 @@ class AgreedSuccession:
 
     def find_rivals(self, lineage: Lineage, standings: Mapping[PeerId, Standing]) -> Rivals | None:
         """Peers whose state this peer's does not descend from, ahead or with more contributors."""
+        own = [lineage.position.round] + [
+            standing.round
+            for standing in standings.values()
+            if lineage.knows(standing.round, standing.base)
+        ]
         return _rivals(
             {
                 peer: Position(standing.round, standing.base)
@@ -72,7 +79,8 @@ class AgreedSuccession:
                     standing.round >= lineage.position.round
                     or standing.contributors > lineage.contributors
                 )
-            }
+            },
+            own=sum(number > 0 for number in own),
         )
 
     def has_followed(self, lineage: Lineage, before: Position, target: Position) -> bool:
@@ -81,8 +89,11 @@ class AgreedSuccession:
 
     def should_take(self, lineage: Lineage, claim: Claim, rivals: Rivals) -> bool:
         """A single peer cannot talk a peer into its own state while several others say something
-        else."""
+        else, or stand where this one does: nothing proves that a state follows from the certificate
+        that comes with it, and anybody can sign one alone."""
         if claim.certificate is None or 2 * claim.supporters < rivals.count:
+            return False
+        if claim.supporters < rivals.own:
             return False
         if claim.descends:
             return claim.position.round > lineage.position.round
@@ -103,7 +114,7 @@ class GossipSuccession:
             for peer, standing in standings.items()
             if standing.round >= lineage.position.round + GOSSIP_LAG
         }
-        return _rivals(ahead) if 2 * len(ahead) >= len(standings) else None
+        return _rivals(ahead, own=0) if 2 * len(ahead) >= len(standings) else None
 
     def has_followed(self, lineage: Lineage, before: Position, target: Position) -> bool:
         """Rounds are all that counts."""
@@ -114,10 +125,10 @@ class GossipSuccession:
         return claim.position.round >= lineage.position.round + GOSSIP_LAG
 
 
-def _rivals(positions: Mapping[PeerId, Position]) -> Rivals | None:
+def _rivals(positions: Mapping[PeerId, Position], *, own: int) -> Rivals | None:
     if not positions:
         return None
     votes = Counter(positions.values())
     target = max(votes, key=lambda position: (votes[position], position.round, position.base))
     holders = frozenset(peer for peer, position in positions.items() if position == target)
-    return Rivals(target, holders, len(positions))
+    return Rivals(target, holders, len(positions), own)

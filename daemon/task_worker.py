@@ -6,6 +6,7 @@ that it is not ready.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -186,7 +187,10 @@ class TaskWorker:
             return await ask()
 
         ready = await self._ask(ask_once)
-        self._process.note_traffic(round_number, *self._traffic.take())
+        if self._opening.event_dir:
+            # A worker that dies meanwhile leaves a number out of its event file, and no more.
+            with contextlib.suppress(WorkerDiedError):
+                await self._process.note_traffic(round_number, *self._traffic.take())
         return ready
 
     async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:

@@ -178,9 +178,10 @@ class WorkerProcess:
         request = LoadState(self._number(), round_number, str(path), root)
         return await self._ask(request, StateReady, WORK_DEADLINE_S)
 
-    def note_traffic(self, round_number: int, bytes_sent: int, bytes_received: int) -> None:
+    async def note_traffic(self, round_number: int, bytes_sent: int, bytes_received: int) -> None:
         """Have the event files tell what went over the network in a round that has ended."""
-        self._say(NoteTraffic(self._number(), round_number, bytes_sent, bytes_received))
+        request = NoteTraffic(self._number(), round_number, bytes_sent, bytes_received)
+        await self._ask(request, Finished, WORK_DEADLINE_S)
 
     async def export(self, path: Path, round_number: int | None = None) -> Exported:
         """Write a round's model, by default the current one, to ``path``.

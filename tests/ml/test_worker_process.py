@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 import pytest_asyncio
 import torch
@@ -26,6 +27,7 @@ from ml.worker_messages import Apply, Contribution, Progress, Train, Trained
 from protocol.codec import encode
 from protocol.errors import ConfigError, VerificationError, WorkerError
 from tests.ml.conftest import TINY_TASK, MakeOpening
+from tests.ml.test_event_files import read_scalars
 
 ROOT = Path(__file__).parents[2]
 ENDLESS: dict[str, Any] = {"local_unit": "seconds", "local_amount": 3600.0}
@@ -228,6 +230,17 @@ async def test_worker_that_dies_while_it_loads_the_task_is_started_again(
         )
         assert (await worker.open()).round == 0
         assert worker.is_ready
+
+
+async def test_traffic_of_the_last_round_is_in_the_event_file_when_the_worker_ends(
+    make_opening: MakeOpening, tmp_path: Path
+) -> None:
+    opening = msgspec.structs.replace(make_opening(), event_dir=str(tmp_path / "events"))
+    async with WorkerProcess() as process:
+        worker = TaskWorker(process, opening, on_change=lambda: None, traffic=TrafficMeter(list))
+        await worker.open()
+        await worker.apply(1, own(await worker.train(1)))
+    assert read_scalars(tmp_path / "events")["round/bytes_sent"] == {1: 0}
 
 
 async def test_killed_worker_fails_what_waits_and_goes_on_from_its_checkpoint(

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +78,17 @@ def _digest_of(contributions: tuple[Contribution, ...]) -> bytes:
 
 
 class ToyTrainer:
-    """A state that is the hash of all that went into it."""
+    """A state that is the hash of all that went into it, filled up to ``state_bytes``."""
 
     def __init__(
-        self, directory: Path, *, data: str, training_s: float, size_bytes: int, initial: bytes
+        self,
+        directory: Path,
+        *,
+        data: str,
+        training_s: float,
+        size_bytes: int,
+        initial: bytes,
+        state_bytes: int,
     ) -> None:
         """``data``: what it trains on; equal data give equal updates."""
         self.training_s = training_s
@@ -98,6 +105,7 @@ class ToyTrainer:
         self.parts_applied: list[tuple[int, int, tuple[int, ...]]] = []
         self._directory = directory
         self._data = data
+        self._state_bytes = state_bytes
         self._size_bytes = size_bytes
         self._finish = asyncio.Event()
 
@@ -142,7 +150,7 @@ class ToyTrainer:
     async def apply(self, round_number: int, contributions: tuple[Contribution, ...]) -> StateReady:
         await asyncio.sleep(0.1)
         digest = hashlib.sha256(self.state + _digest_of(contributions))
-        self.state = f"state {round_number} ".encode() + digest.digest()
+        self._become(round_number, digest.digest())
         self.applied.append((round_number, tuple(sorted(one.peer_id for one in contributions))))
         return self._ready(round_number)
 
@@ -164,7 +172,7 @@ class ToyTrainer:
         digest = hashlib.sha256(self.state)
         for one in sorted(results, key=lambda item: item.part):
             digest.update(Path(one.path).read_bytes() + str(one.part).encode())
-        self.state = f"state {round_number} ".encode() + digest.digest()
+        self._become(round_number, digest.digest())
         self.parts_applied.append((round_number, parts, tuple(sorted(r.part for r in results))))
         return self._ready(round_number)
 
@@ -175,7 +183,7 @@ class ToyTrainer:
         digest = hashlib.sha256(own_path.read_bytes())
         for one in neighbours:
             digest.update(Path(one.path).read_bytes())
-        self.state = f"state {round_number} ".encode() + digest.digest()
+        self._become(round_number, digest.digest())
         self.applied.append((round_number, tuple(one.peer_id for one in neighbours)))
         return self._ready(round_number)
 
@@ -184,6 +192,14 @@ class ToyTrainer:
             raise WorkerError("no such file")
         self.state = path.read_bytes()
         return self._ready(round_number)
+
+    def _become(self, round_number: int, digest: bytes) -> None:
+        state = f"state {round_number} ".encode() + digest
+        # No two chunks alike: they could stand for each other.
+        chunks = (
+            bytes([number]) * CHUNK_BYTES for number in range(self._state_bytes // CHUNK_BYTES)
+        )
+        self.state = state + b"".join(chunks)
 
     def _ready(self, round_number: int) -> StateReady:
         blob = self.state_blob()
@@ -214,8 +230,11 @@ class SimulatedPeer:
             training_s=training_s,
             size_bytes=size_bytes,
             initial=initial,
+            state_bytes=swarm.state_bytes,
         )
         self.stopped = False
+        self.rewrite: Callable[[bytes, bool], bytes] = lambda data, bulk: data
+        """What becomes of the messages that it sends; with it a test makes a liar."""
         self.inbox: list[tuple[PeerId, bytes, bool]] = []
         self.certificates: list[Certificate] = []
         self._tasks: asyncio.TaskGroup
@@ -334,7 +353,9 @@ class SimulatedPeer:
 class SimulatedSwarm:
     """The peers and the network between them."""
 
-    def __init__(self, directory: Path, settings: RoundSettings) -> None:
+    def __init__(self, directory: Path, settings: RoundSettings, *, state_bytes: int = 0) -> None:
+        """``state_bytes``: how large states are after the first round."""
+        self.state_bytes = state_bytes
         self.settings = settings
         self.peers: dict[PeerId, SimulatedPeer] = {}
         self.initial_root = merkle_root(leaves_of([INITIAL]))
@@ -448,6 +469,7 @@ class SimulatedSwarm:
     def send(self, source: PeerId, target: PeerId, data: bytes, *, bulk: bool) -> bool:
         if target not in self.connected(source):
             return False
+        data = self.peers[source].rewrite(data, bulk)
         delay_s = CHUNK_S if bulk else LATENCY_S
         if bulk:
             self.bulk_bytes_sent[source] += len(data)

@@ -28,9 +28,10 @@ def should_take(
     descends: bool,
     supporters: int,
     rivals: int,
+    own: int = 1,
 ) -> bool:
     claim = Claim(position, certificate(position.round, contributors, votes), descends, supporters)
-    return AGREED.should_take(lineage, claim, Rivals(position, frozenset(), rivals))
+    return AGREED.should_take(lineage, claim, Rivals(position, frozenset(), rivals, own))
 
 
 def test_peers_on_the_same_state_or_behind_are_no_rivals() -> None:
@@ -48,7 +49,17 @@ def test_peers_ahead_are_rivals_and_most_of_them_name_the_target() -> None:
     )
     assert rivals is not None
     assert rivals.target == Position(5, b"5")
-    assert (len(rivals.holders), rivals.count) == (2, 3)
+    assert (len(rivals.holders), rivals.count, rivals.own) == (2, 3, 1)
+
+
+def test_peers_where_this_one_stands_are_counted_but_newcomers_are_not() -> None:
+    said = peers(standing(1, b"1"), standing(2, b"2"), standing(0, b"0"), standing(900, b"evil"))
+    rivals = AGREED.find_rivals(line(b"0", b"1", b"2"), said)
+    assert rivals is not None
+    assert (rivals.count, rivals.own) == (1, 3)
+    newcomer = AGREED.find_rivals(line(b"0"), said)
+    assert newcomer is not None
+    assert newcomer.own == 0
 
 
 def test_other_line_behind_with_fewer_contributors_is_left_to_catch_up_by_itself() -> None:
@@ -74,9 +85,23 @@ def test_state_that_one_of_five_claims_is_not_taken() -> None:
     )
 
 
+def test_state_that_one_claims_is_not_taken_by_those_who_stand_together() -> None:
+    for own, taken in ((1, True), (2, False)):
+        assert taken is should_take(
+            line(b"0", b"1"),
+            Position(900, b"x"),
+            contributors=50,
+            votes=1,
+            descends=True,
+            supporters=1,
+            rivals=1,
+            own=own,
+        )
+
+
 def test_state_without_a_certificate_is_not_taken() -> None:
     claim = Claim(Position(2, b"2"), None, descends=True, supporters=3)
-    rivals = Rivals(claim.position, frozenset(), 3)
+    rivals = Rivals(claim.position, frozenset(), 3, 1)
     assert not AGREED.should_take(line(b"0", b"1"), claim, rivals)
 
 

@@ -18,13 +18,15 @@ ROUND_S = 2.0
 def simulate(
     directory: Path,
     scenario: Callable[[SimulatedSwarm], Awaitable[None]],
+    *,
+    state_bytes: int = 0,
     **settings: object,
 ) -> None:
     """Run a scenario in a swarm with these round settings."""
 
     async def main() -> None:
         chosen = RoundSettings(**({"min_peers": 3, "grace_s": 10.0} | settings))  # type: ignore[arg-type]  # a test's shorthand
-        async with SimulatedSwarm(directory, chosen) as swarm:
+        async with SimulatedSwarm(directory, chosen, state_bytes=state_bytes) as swarm:
             await scenario(swarm)
             swarm.check()
 

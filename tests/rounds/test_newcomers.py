@@ -1,0 +1,113 @@
+"""Where a newcomer takes the swarm's state from, and whom it does not believe."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+
+from protocol.agreement_messages import Accept, Certificate, Outcome, UpdateRef
+from protocol.codec import decode, encode
+from protocol.envelope import Domain
+from protocol.merkle import CHUNK_BYTES
+from protocol.peer_messages import PeerMessage, Standing, StateOffer
+from tests.rounds.simulated_swarm import SimulatedPeer, SimulatedSwarm, make_blob
+from tests.rounds.test_training import assert_same_history, simulate
+
+CHUNKS = 6
+ROUNDS = 2
+FALSE_ROUND = 9
+
+
+async def at_rest(swarm: SimulatedSwarm, count: int) -> list[SimulatedPeer]:
+    """Peers that have been through all rounds, and wait for who comes."""
+    peers = [swarm.add() for _ in range(count)]
+    await swarm.until_round(ROUNDS, within_s=30)
+    swarm.bulk_bytes_sent.clear()
+    return peers
+
+
+def test_state_comes_from_several_peers_at_once_and_each_chunk_once(tmp_path: Path) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        old = await at_rest(swarm, 3)
+        new = swarm.add()
+        await swarm.until_round(ROUNDS, within_s=10)
+        assert_same_history(*old, new)
+        for peer in old:
+            assert swarm.bulk_bytes_sent[peer.id] >= CHUNKS // 4 * CHUNK_BYTES
+        assert swarm.bulk_bytes_sent.total() < (CHUNKS + 1) * CHUNK_BYTES
+
+    simulate(tmp_path, scenario, rounds=ROUNDS, state_bytes=CHUNKS * CHUNK_BYTES)
+
+
+def test_chunks_that_are_not_the_states_are_asked_of_others_and_blamed_on_their_sender(
+    tmp_path: Path,
+) -> None:
+    def garble(data: bytes, bulk: bool) -> bytes:
+        return data[:-1] + bytes([data[-1] ^ 1]) if bulk else data
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        *honest, liar = await at_rest(swarm, 4)
+        liar.rewrite = garble
+        new = swarm.add()
+        await swarm.until_round(ROUNDS, within_s=20)
+        assert_same_history(*honest, new)
+        assert swarm.bulk_bytes_sent[liar.id] > 0
+        assert new.refusals.of(liar.id) > 0
+        assert [new.refusals.of(peer.id) for peer in honest] == [0, 0, 0]
+
+    simulate(tmp_path, scenario, rounds=ROUNDS, state_bytes=CHUNKS * CHUNK_BYTES)
+
+
+def test_state_of_a_peer_that_claims_another_one_than_most_is_not_believed(tmp_path: Path) -> None:
+    false = make_blob(tmp_path / "false", b"false")
+
+    def certificate_of(liar: SimulatedPeer) -> Certificate:
+        crowd = tuple(UpdateRef(signer=bytes([n] * 32), digest=b"d" * 32) for n in range(50))
+        outcome = Outcome(updates=crowd, newcomers=())
+        accept = Accept(round=FALSE_ROUND, base=b"b" * 32, ballot=0, outcome_digest=outcome.digest)
+        return Certificate(
+            round=FALSE_ROUND,
+            base=b"b" * 32,
+            ballot=0,
+            outcome=outcome,
+            accepts=(liar.speaker.seal(Domain.AGREEMENT, accept),),
+        )
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        *honest, liar = await at_rest(swarm, 4)
+        liar.store.add_local(false)
+        lies = 0
+
+        def lie(data: bytes, bulk: bool) -> bytes:
+            nonlocal lies
+            message = None if bulk else decode(data, PeerMessage)
+            match message:
+                case Standing():
+                    lies += 1
+                    return encode(
+                        msgspec.structs.replace(
+                            message, round=FALSE_ROUND, base=false.root, contributors=50
+                        )
+                    )
+                case StateOffer():
+                    return encode(
+                        msgspec.structs.replace(
+                            message,
+                            round=FALSE_ROUND,
+                            root=false.root,
+                            size_bytes=false.size_bytes,
+                            leaves=false.leaves,
+                            certificate=certificate_of(liar),
+                        )
+                    )
+            return data
+
+        liar.rewrite = lie
+        new = swarm.add()
+        await swarm.until_round(ROUNDS, within_s=20)
+        await asyncio.sleep(30)  # it goes on lying
+        assert lies > 20
+        assert_same_history(*honest, new)
+        assert new.round == ROUNDS
+
+    simulate(tmp_path, scenario, rounds=ROUNDS)
