@@ -14,6 +14,7 @@ from daemon.peer import Peer
 from daemon.sd_notify import SystemdNotifier
 from daemon.state_dir import StateDir
 from protocol.errors import P2PDError
+from transport.allocator import keep_freed_memory
 
 _log = logging.getLogger("p2pd")
 
@@ -21,6 +22,7 @@ _log = logging.getLogger("p2pd")
 def run_peer(options: JoinOptions) -> int:
     """Run the peer; the exit code. Raises :class:`ConfigError` for what the operator can change."""
     set_up_logging(options.log_level, os.environ)
+    keep_freed_memory()
     with StateDir(options.state_dir) as state_dir:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

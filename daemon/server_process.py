@@ -11,6 +11,7 @@ import uvloop
 from daemon.error_group import first_error
 from daemon.sd_notify import SystemdNotifier, feed_watchdog
 from protocol.uri import ServerUri
+from transport.allocator import keep_freed_memory
 
 OnReady = Callable[[ServerUri], None]
 Serve = Callable[[OnReady, asyncio.Event], Coroutine[Any, Any, None]]
@@ -22,6 +23,7 @@ def run_server(serve: Serve) -> int:
 
     Raises :class:`ConfigError` when it cannot be started.
     """
+    keep_freed_memory()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(serve, SystemdNotifier(os.environ)))
