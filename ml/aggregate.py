@@ -120,12 +120,17 @@ class Krum:
 
     attackers: int
 
+    @property
+    def needed_updates(self) -> int:
+        """With fewer of them nothing is promised."""
+        return 2 * self.attackers + 3
+
     def plan(self, sample_counts: Sequence[int], stacks: Stacks) -> Plan:
         """Score each update by the squared distances to its n - f - 2 nearest."""
         peers = len(sample_counts)
-        if peers < 2 * self.attackers + 3:
+        if peers < self.needed_updates:
             raise WorkerError(
-                f"krum against {self.attackers} attackers needs {2 * self.attackers + 3} updates,"
+                f"krum against {self.attackers} attackers needs {self.needed_updates} updates,"
                 f" there are {peers}"
             )
         distances = np.zeros((peers, peers))

@@ -22,6 +22,7 @@ from ml.event_file import EventFile
 from ml.export import export_state
 from ml.local_training import LocalTraining
 from ml.manifest import manifest_of
+from ml.mixing import Partner, TrialMixing
 from ml.next_state import Piece, fill_mixed_state, fill_next_state
 from ml.own_updates import OwnUpdates, UpdateKey, delete_left_overs
 from ml.round_journal import RoundJournal
@@ -31,6 +32,7 @@ from ml.task_data import load_shard, load_test_samples
 from ml.task_file import load_task
 from ml.tensor_store import write_to_memory
 from ml.train import LocalResult, StepReport, TrainingControl, evaluate
+from ml.trials import TrialBench, hold_out
 from ml.update_codec import UpdateCodec, UpdateFile
 from ml.worker_messages import (
     Apply,
@@ -70,6 +72,9 @@ class Learner:
         self._rules = parse_rules(request.settings)
         self._task = load_task(choice.task, builtin=choice.builtin)
         samples = load_shard(self._task, choice, device)
+        tried_samples = samples.head(0)
+        if isinstance(self._rules.mixing, TrialMixing):
+            samples, tried_samples = hold_out(samples, choice.seed)
         self._test_samples = load_test_samples(self._task, choice, device)
         self._model = self._task.make_model(choice.seed)
         self._manifest = manifest_of(self._model)
@@ -109,6 +114,7 @@ class Learner:
             state_dir=directory,
             round_number=self._state.round,
         )
+        self._trial_bench = TrialBench(self._model, self._task, tried_samples, choice.seed)
         self._probe_task()
         if self._state.round:
             loss, metric = self._evaluate(self._state)
@@ -237,20 +243,23 @@ class Learner:
 
         Raises :class:`VerificationError` likewise.
         """
-        self._base_of(request.round)
+        base = self._base_of(request.round)
         mixing = self._rules.mixing
         if mixing is None:
             raise WorkerError("parameters are mixed in gossip only")
         self._journal.note_contributions(request.round, 1 + len(request.neighbours))
         neighbours = sorted(request.neighbours, key=lambda one: one.peer_id)
-        weights = [one.weight for one in neighbours]
+        partners = [Partner(one.peer_id, one.weight) for one in neighbours]
+        weights = [partner.weight for partner in partners]
         if not all(weight >= 0 for weight in weights) or not math.fsum(weights) < 1 + 1e-6:
             raise WorkerError(f"weights {weights}: not below 0, and at most 1 together")
         with contextlib.ExitStack() as stack:
             updates = _open_all(
                 stack, self._whole, [request.own_path, *(one.path for one in neighbours)]
             )
-            average = Average(updates, lambda stacks: mixing.plan(weights, stacks))
+            trials = self._trial_bench.trials(base, updates)
+            with self._model_lock:
+                average = Average(updates, lambda stacks: mixing.plan(partners, stacks, trials))
             fill = fill_mixed_state(self._manifest, average.read)
             state = self._checkpoints.save(request.round, fill)
         return self._adopt(state, request.request, lambda: None)
@@ -315,6 +324,8 @@ class Learner:
         with contextlib.ExitStack() as stack:
             updates = _open_all(stack, codec, [one.path for one in ordered])
             rule = self._rules.aggregation
+            if rule is None:
+                raise WorkerError("in gossip parameters are mixed, not updates aggregated")
             yield Average(updates, lambda stacks: rule.plan(counts, stacks)) if updates else None
 
     def _adopt(self, state: State, request: int, settle: Callable[[], None]) -> StateReady:

@@ -1,14 +1,19 @@
 """Gossip: how a peer moves from its own parameters towards those of its neighbours.
 
 Row 0 of every stack is the peer itself. As in ml/aggregate.py, float32 and in a fixed order.
+
+What looks at distances alone cannot bear attackers who are half of a peer's neighbours: whichever
+distance it takes for the honest spread, they can be at it, nearer, or all in one direction. A trial
+on own samples can (docs/learning-attackers.md).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ml.aggregate import (
     Aggregation,
@@ -23,16 +28,53 @@ from ml.aggregate import (
 from ml.encoding import Floats
 from protocol.errors import ConfigError
 
+TRIAL = "trial"
+
+REACH = 3.0
+"""How far off a neighbour counts in full, in lengths of the own movement of the round."""
+MEMORY = 0.05
+"""What the newest trial weighs in the trust in a neighbour: about twenty rounds count."""
+HARM = 2.0
+"""From this many standard errors on, a trial's bad result counts at once."""
+MAX_SCORE = 3.0
+KEPT_TRUST = 4096
+
+
+class Partner(NamedTuple):
+    """A neighbour, and what it weighs; the weights of all are at most 1 together."""
+
+    peer_id: str
+    weight: float
+
+
+class Trials(Protocol):
+    """What a peer can find out by itself before it moves."""
+
+    @property
+    def trust(self) -> dict[str, float]:
+        """In neighbours, by peer id; the rule writes into it, for the next rounds."""
+
+    def moved(self) -> float:
+        """How far this round's training has moved the own parameters (Euclidean)."""
+
+    def losses(self, row: int, share: float) -> NDArray[np.float64]:
+        """Of the own model moved by ``share`` of the way to row ``row``.
+
+        One for each of some groups of samples that are not trained on, the same in every call.
+        """
+
 
 class Mixing(Protocol):
     """A rule."""
 
-    def plan(self, weights: Sequence[float], stacks: Stacks) -> Plan:
-        """``weights``: the neighbours', in the order of the rows after the first."""
+    def plan(self, partners: Sequence[Partner], stacks: Stacks, trials: Trials) -> Plan:
+        """``partners``: in the order of the rows after the first."""
 
 
 def parse_mixing(text: str) -> Mixing:
     """From the spelling of the aggregation in settings. Raises :class:`ConfigError`."""
+    if text == TRIAL:
+        return TrialMixing()
     rule = parse_aggregation(text, max_sample_weight=1)
     if text == "mean":
         return WeightedMixing()
@@ -41,8 +83,8 @@ def parse_mixing(text: str) -> Mixing:
     if isinstance(rule, Median | TrimmedMean):
         return UnweightedMixing(rule)
     raise ConfigError(
-        f"aggregation {text!r} does not go with gossip: take mean, median, trimmed_mean or"
-        " centered_clip"
+        f"aggregation {text!r} does not go with gossip: take mean, median, trimmed_mean,"
+        " centered_clip or trial"
     )
 
 
@@ -50,11 +92,12 @@ def parse_mixing(text: str) -> Mixing:
 class WeightedMixing:
     """``x + sum of w_j (x_j - x)`` (D-PSGD, arXiv 1705.09056)."""
 
-    def plan(self, weights: Sequence[float], stacks: Stacks) -> Plan:
+    def plan(self, partners: Sequence[Partner], stacks: Stacks, trials: Trials) -> Plan:
         """Needs no look at the parameters."""
+        shares = [partner.weight for partner in partners]
 
         def combine(stack: Floats) -> Floats:
-            return _moved(stack, [np.float32(weight) for weight in weights])
+            return moved(stack, shares)
 
         return Plan(combine, combine)
 
@@ -67,18 +110,54 @@ class ClippedMixing:
     follows the honest spread as long as no more than half of the neighbours lie.
     """
 
-    def plan(self, weights: Sequence[float], stacks: Stacks) -> Plan:
+    def plan(self, partners: Sequence[Partner], stacks: Stacks, trials: Trials) -> Plan:
         """Measure the distances."""
-        squares = np.zeros(len(weights))
-        for stack in stacks():
-            squares += squared_norms(stack[1:] - stack[0])
-        distances = [math.sqrt(square) for square in squares.tolist()]
+        distances = _distances(partners, stacks)
         threshold = sorted(distances)[(len(distances) - 1) // 2] if distances else 0.0
-        factors = [
-            np.float32(weight if distance <= threshold else weight * threshold / distance)
-            for weight, distance in zip(weights, distances, strict=True)
+        shares = [
+            partner.weight * _clipping(distance, threshold)
+            for partner, distance in zip(partners, distances, strict=True)
         ]
-        return Plan(lambda stack: _moved(stack, factors), median)
+        return Plan(lambda stack: moved(stack, shares), median)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialMixing:
+    """Each way clipped, and taken only where moving along it helps on samples of one's own.
+
+    Clipping: at :data:`REACH` times the own movement of the round, which nobody else can change
+    and which is alike for peers that train alike (in ClippedGossip, arXiv 2202.01545, the threshold
+    is a constant).
+
+    Trial: the loss after the move is compared with the loss before it, on samples that are not
+    trained on (as Zeno, arXiv 1805.10032, scores gradients; UBAR, arXiv 2002.08569, in its second
+    stage, the neighbours' models themselves). Moving towards an honest model lowers the loss, since
+    an average is less noisy than what is averaged; moving away from the honest, or where they would
+    not go, raises it. One trial says little, so its result in standard errors goes into a running
+    mean, the trust in that neighbour. Who is not trusted is left out, and so is who does clear harm
+    now. Shards have to be alike: where they are skewed, an honest neighbour may not help either.
+    """
+
+    def plan(self, partners: Sequence[Partner], stacks: Stacks, trials: Trials) -> Plan:
+        """Try each neighbour by itself."""
+        reach = REACH * trials.moved()
+        before = trials.losses(0, 0.0)
+        shares = []
+        for row, distance in enumerate(_distances(partners, stacks), start=1):
+            peer_id, weight = partners[row - 1]
+            share = weight * _clipping(distance, reach)
+            score = _score(before, trials.losses(row, share))
+            trust = trials.trust.pop(peer_id, 0.0)
+            trust += MEMORY * (score - trust)
+            trials.trust[peer_id] = trust
+            shares.append(share if trust > 0 and score > -HARM else 0.0)
+        while len(trials.trust) > KEPT_TRUST:
+            del trials.trust[next(iter(trials.trust))]
+
+        def combine(stack: Floats) -> Floats:
+            return moved(stack, shares)
+
+        return Plan(combine, combine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +166,41 @@ class UnweightedMixing:
 
     rule: Aggregation
 
-    def plan(self, weights: Sequence[float], stacks: Stacks) -> Plan:
+    def plan(self, partners: Sequence[Partner], stacks: Stacks, trials: Trials) -> Plan:
         """As the rule does."""
-        return self.rule.plan([1] * (1 + len(weights)), stacks)
+        return self.rule.plan([1] * (1 + len(partners)), stacks)
 
 
-def _moved(stack: Floats, weights: Sequence[np.float32]) -> Floats:
-    moved: Floats = stack[0].copy()
-    for weight, values in zip(weights, stack[1:], strict=True):
-        moved += weight * (values - stack[0])
-    return moved
+def moved(stack: Floats, shares: Sequence[float]) -> Floats:
+    """The first row, moved by a share of the way to each of the others.
+
+    Rows with a share of 0 have no effect, whatever is in them.
+    """
+    place: Floats = stack[0].copy()
+    for share, values in zip(shares, stack[1:], strict=True):
+        if share:
+            place += np.float32(share) * (values - stack[0])
+    return place
+
+
+def _distances(partners: Sequence[Partner], stacks: Stacks) -> list[float]:
+    squares = np.zeros(len(partners))
+    for stack in stacks():
+        squares += squared_norms(stack[1:] - stack[0])
+    return [math.sqrt(square) for square in squares.tolist()]
+
+
+def _clipping(distance: float, threshold: float) -> float:
+    return 1.0 if distance <= threshold else threshold / distance
+
+
+def _score(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
+    """By how many standard errors the losses fell, within bounds."""
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        return -MAX_SCORE
+    fallen = before - after
+    mean = float(fallen.mean())
+    error = float(fallen.std(ddof=1)) / math.sqrt(fallen.size)
+    if abs(mean) >= MAX_SCORE * error:
+        return math.copysign(MAX_SCORE, mean) if mean else 0.0
+    return mean / error

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from ml.aggregate import Aggregation, Median, TrimmedMean, parse_aggregation
+from ml.aggregate import Aggregation, Krum, Median, TrimmedMean, parse_aggregation
 from ml.encoding import Encoding
-from ml.mixing import Mixing, parse_mixing
+from ml.mixing import TRIAL, Mixing, parse_mixing
 from ml.outer_optimizer import OuterOptimizer
 from ml.topk_encoding import TopKEncoding
 from ml.train import LocalWork
@@ -19,9 +19,10 @@ class RoundRules:
     """What a round computes with."""
 
     work: LocalWork
-    aggregation: Aggregation
+    aggregation: Aggregation | None
+    """Of pseudo-gradients; None in gossip, where parameters travel."""
     mixing: Mixing | None
-    """In gossip, where parameters travel; None where pseudo-gradients do."""
+    """Of parameters, in gossip; None elsewhere."""
     encoding: Encoding
     outer: OuterOptimizer
     overlap: bool
@@ -32,10 +33,19 @@ class RoundRules:
 
 def parse_rules(settings: RoundSettings) -> RoundRules:
     """Raises :class:`ConfigError` naming the setting that cannot be, or cannot be with another."""
+    is_gossip = settings.exchange == "gossip"
+    if settings.aggregation == TRIAL and not is_gossip:
+        raise ConfigError(
+            f"aggregation trial does not go with {settings.exchange}, where all apply the same"
+            " update and none has samples of its own that the others trust: take gossip, or"
+            " centered_clip"
+        )
     rules = RoundRules(
         work=LocalWork.parse(settings.local_unit, settings.local_amount),
-        aggregation=parse_aggregation(settings.aggregation, settings.max_sample_weight),
-        mixing=parse_mixing(settings.aggregation) if settings.exchange == "gossip" else None,
+        aggregation=None
+        if is_gossip
+        else parse_aggregation(settings.aggregation, settings.max_sample_weight),
+        mixing=parse_mixing(settings.aggregation) if is_gossip else None,
         encoding=parse_encoding(settings.compression),
         outer=OuterOptimizer(settings.outer_learning_rate, settings.outer_momentum),
         overlap=settings.overlap,
@@ -49,6 +59,13 @@ def parse_rules(settings: RoundSettings) -> RoundRules:
             " most numbers of most updates zero, and so what is in their middle: take"
             " centered_clip, or int8"
         )
+    if isinstance(rules.aggregation, Krum):
+        needed = rules.aggregation.needed_updates
+        if settings.min_peers < needed:
+            raise ConfigError(
+                f"aggregation {settings.aggregation} needs {needed} updates in every round, and"
+                f" rounds begin with {settings.min_peers} peers: take --min-peers {needed} or more"
+            )
     topology = Topology.parse(settings.topology)
     match settings.exchange:
         case "mesh":

@@ -36,6 +36,10 @@ class Samples:
         """The first ``count`` of them."""
         return Samples(self._dataset, self._indices[:count], self._device)
 
+    def take(self, positions: NDArray[np.int64]) -> "Samples":
+        """Those at ``positions``, in their order."""
+        return Samples(self._dataset, self._indices[positions], self._device)
+
     def batches(self, batch_size: int, order: NDArray[np.int64] | None = None) -> Iterator[Batch]:
         """All samples once, in ``order`` (of positions), in batches of nearly equal size.
 

@@ -58,15 +58,17 @@ def add_exchange(parser: "argparse._ArgumentGroup") -> None:
         "--aggregation",
         metavar="RULE",
         help="how updates become one: mean (default) trusts every peer; trimmed_mean:FRACTION,"
-        " median, krum:F and centered_clip bear some that lie, and need mesh or (all but krum)"
-        " gossip",
+        " median, krum:F (with --min-peers 2F+3 or more) and centered_clip bear some that lie, and"
+        " need mesh or (all but krum) gossip; trial, for gossip, moves towards a partner only while"
+        " that helps on samples which each peer keeps for it, and bears it when half of them lie",
     )
     parser.add_argument(
         "--compression",
         metavar="CODE",
         help="how numbers travel: none (default, 4 bytes each), fp16 (2 bytes), int8 (1 byte) or"
-        " topk (the largest 64 of each 4096, for mesh only; topk:32 keeps fewer). What an update"
-        " loses by it is added to the peer's next one, but in gossip",
+        " topk (the largest 64 of each 4096, 1/150 of the bytes or less, for mesh only; topk:128"
+        " keeps more). What an update loses by it is added to the peer's next one, but in gossip."
+        " With topk take an outer momentum of 0.5, since much comes a round or more late",
     )
     parser.add_argument(
         "--partition",
@@ -99,8 +101,8 @@ def add_outer_optimizer(parser: "argparse._ArgumentGroup") -> None:
         "--outer-momentum",
         type=arguments.real_number(0.0, 0.999),
         metavar="X",
-        help="Nesterov momentum from round to round (default: 0; 0.9 with a learning rate of 0.7 is"
-        " usual after many local steps)",
+        help="Nesterov momentum from round to round (default: 0; 0.5 with topk and some ten rounds;"
+        " 0.9 with a learning rate of 0.7 is usual in long trainings of many local steps)",
     )
 
 

@@ -280,7 +280,7 @@ def test_apply_of_another_round_or_of_nonsense_is_refused(make_opening: MakeOpen
 def test_krum_without_enough_updates_leaves_the_state_as_it_was(
     make_opening: MakeOpening,
 ) -> None:
-    learner = open_learner(make_opening(aggregation="krum:1"))
+    learner = open_learner(make_opening(aggregation="krum:1", min_peers=5))
     with pytest.raises(WorkerError, match="krum against 1 attackers needs 5 updates"):
         apply(learner, 1, [train(learner, 1)])
     assert apply(learner, 1, []).round == 1

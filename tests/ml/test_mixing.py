@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,7 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from ml.learner import Learner
-from ml.mixing import parse_mixing
+from ml.manifest import TensorSpec
+from ml.mixing import Partner, parse_mixing
+from ml.quantization import Float32Encoding
+from ml.tensor_file import AnyArray
+from ml.tensor_store import write_to_disk
+from ml.update_codec import UpdateCodec
 from ml.worker_messages import Mix, Neighbour, StateReady
 from protocol.errors import ConfigError, WorkerError
 from protocol.topology import Topology, metropolis_weights
@@ -24,7 +30,20 @@ def mixed(rule: str, stack: Floats, weights: list[float]) -> Floats:
     def stacks() -> Iterator[Floats]:
         yield from np.array_split(stack, 3, axis=1)
 
-    return parse_mixing(rule).plan(weights, stacks).parameters(stack)
+    partners = [Partner(f"peer {row}", weight) for row, weight in enumerate(weights, start=1)]
+    return parse_mixing(rule).plan(partners, stacks, NoTrials()).parameters(stack)
+
+
+class NoTrials:
+    """For the rules that look at parameters only."""
+
+    trust: ClassVar[dict[str, float]] = {}
+
+    def moved(self) -> float:
+        raise AssertionError("this rule tries nothing")
+
+    def losses(self, row: int, share: float) -> NDArray[np.float64]:
+        raise AssertionError(f"this rule does not try row {row} at {share}")
 
 
 def parameters(count: int, seed: int = 0) -> Floats:
@@ -122,7 +141,8 @@ def test_parameters_travel_and_are_averaged(make_opening: MakeOpening) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"compression": "int8"}, {"aggregation": "centered_clip"}]
+    "settings",
+    [{}, {"compression": "int8"}, {"aggregation": "centered_clip"}, {"aggregation": "trial"}],
 )
 def test_ring_learns_and_comes_together(
     make_opening: MakeOpening, settings: dict[str, str]
@@ -136,6 +156,49 @@ def test_ring_learns_and_comes_together(
     weights = [safetensors.torch.load_file(state.state.path)["model/0.weight"] for state in states]
     spread = max(float((one - weights[0]).norm()) for one in weights)
     assert spread < 0.5 * float(weights[0].norm())
+
+
+def test_trial_leaves_out_who_would_do_harm(make_opening: MakeOpening, tmp_path: Path) -> None:
+    learner = open_learner(make_opening(exchange="gossip", aggregation="trial", shard=(0, 3)))
+    helper, other = (
+        open_learner(make_opening(f"{i}", exchange="gossip", shard=(i, 3))) for i in (1, 2)
+    )
+    own, good, bad = (train(one, 1).updates[0].path for one in (learner, helper, other))
+    codec = UpdateCodec(learner._manifest, Float32Encoding())
+    with codec.open(Path(bad)) as update:
+
+        def turned(spec: TensorSpec, start: int, stop: int) -> AnyArray:
+            values = update.read(spec, start, stop)
+            return -3 * values if spec.kind == "parameter" else values
+
+        write_to_disk(
+            tmp_path,
+            lambda root: "turned",
+            codec.layout,
+            lambda writer: codec.fill(writer, turned, None),
+        )[1].close()
+    neighbours = (
+        Neighbour("helper", good, 0.3),
+        Neighbour("attacker", str(tmp_path / "turned"), 0.3),
+    )
+    state = learner.mix(Mix(0, 1, own, neighbours))
+    trust = learner._trial_bench.trust
+    assert trust["attacker"] < 0
+    expected = safetensors.torch.load_file(own)["0.weight"]
+    if trust["helper"] > 0:
+        expected += 0.3 * (safetensors.torch.load_file(good)["0.weight"] - expected)
+    found = safetensors.torch.load_file(state.state.path)["model/0.weight"]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_trial_keeps_samples_back(make_opening: MakeOpening) -> None:
+    opened = [
+        open_learner(make_opening(rule, exchange="gossip", aggregation=rule)).opened
+        for rule in ("mean", "trial")
+    ]
+    assert [one.sample_count for one in opened] == [480, 432]
+    with pytest.raises(ConfigError, match="this shard has 24, at least 32 are needed"):
+        open_learner(make_opening(exchange="gossip", aggregation="trial", shard=(0, 20)))
 
 
 def test_weights_above_one_together_are_refused(make_opening: MakeOpening) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ml.mixing import ClippedMixing, WeightedMixing
+from ml.aggregate import Krum
+from ml.mixing import ClippedMixing, TrialMixing, WeightedMixing
 from ml.round_rules import parse_rules
 from protocol.errors import ConfigError
 from protocol.swarm import RoundSettings
@@ -18,6 +19,13 @@ def test_aggregation_of_gossip_is_its_way_to_mix() -> None:
     assert parse_rules(RoundSettings(exchange="gossip")).mixing == WeightedMixing()
     clipped = RoundSettings(exchange="gossip", aggregation="centered_clip")
     assert parse_rules(clipped).mixing == ClippedMixing()
+    tried = RoundSettings(exchange="gossip", aggregation="trial")
+    assert parse_rules(tried).mixing == TrialMixing()
+
+
+def test_krum_goes_with_as_many_peers_as_it_needs() -> None:
+    settings = RoundSettings(aggregation="krum:2", min_peers=7)
+    assert parse_rules(settings).aggregation == Krum(2)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +48,10 @@ def test_aggregation_of_gossip_is_its_way_to_mix() -> None:
         ({"exchange": "gossip", "overlap": True}, "overlap does not go with gossip"),
         ({"exchange": "gossip", "outer_learning_rate": 0.7}, "optimizer does not go with gossip"),
         ({"aggregation": "krum"}, "aggregation 'krum': write mean"),
+        ({"aggregation": "krum:2", "min_peers": 6}, "krum:2 needs 7 updates in every round"),
+        ({"aggregation": "trial"}, "trial does not go with mesh"),
+        ({"aggregation": "trial", "exchange": "allreduce"}, "trial does not go with allreduce"),
+        ({"aggregation": "trial:2", "exchange": "gossip"}, "aggregation 'trial:2': write mean"),
         ({"local_unit": "weeks"}, "local unit 'weeks'"),
     ],
     ids=str,
