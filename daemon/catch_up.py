@@ -217,7 +217,8 @@ class CatchUp:
             claim = Claim(
                 Position(offer.round, offer.root),
                 offer.certificate,
-                descends=all(other.descends for other in by_peer.values()),
+                # Who came later than this peer's state does not know of it.
+                descends=any(other.descends for other in by_peer.values()),
                 supporters=len((voters & live) | by_peer.keys()),
             )
             if self._succession.should_take(self._lineage, claim, rivals):

@@ -42,7 +42,7 @@ class Claim:
     position: Position
     certificate: Certificate | None
     descends: bool
-    """Whether its holders say that it came from this peer's."""
+    """Whether any of its holders says that it came from this peer's."""
     supporters: int
     """How many live peers voted for it or hold it."""
 

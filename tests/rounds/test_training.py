@@ -115,6 +115,24 @@ def test_stopped_peer_is_given_up_after_its_silence_and_comes_back_with_the_swar
     simulate(tmp_path, scenario)
 
 
+def test_peer_that_was_away_catches_up_though_newcomers_do_not_know_its_state(
+    tmp_path: Path,
+) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        a, b, c, away = [swarm.add() for _ in range(4)]
+        await swarm.until_round(2, within_s=20)
+        swarm.stop(away)
+        swarm.kill(c)
+        await swarm.until_round(4, a, b, within_s=30)
+        new = swarm.add()
+        await swarm.until_round(a.round + 2, a, b, new, within_s=20)
+        swarm.go_on(away)
+        await swarm.until_round(a.round + 1, within_s=15)
+        assert_same_history(a, b, new, away)
+
+    simulate(tmp_path, scenario)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_survivors_of_kills_at_any_moment_hold_equal_states(tmp_path: Path, seed: int) -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:
