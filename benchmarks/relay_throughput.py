@@ -13,13 +13,15 @@ import asyncio
 import cProfile
 import json
 import multiprocessing
+import os
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,8 @@ class Run:
     size: int
     frame_bytes: int
     profile: str | None = None
+    forwarder_host: str = "127.0.0.1"
+    """The address that the forwarder listens on."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def dealer(
     socket.curve_serverkey = key_to_z85(run.keys.server.public)
     socket.routing_id = name
     socket.sndhwm = socket.rcvhwm = 0
-    socket.connect(f"tcp://127.0.0.1:{port}")
+    socket.connect(f"tcp://{run.forwarder_host}:{port}")
     return socket
 
 
@@ -103,7 +107,7 @@ def pyzmq_forwarder(pipe: Connection, run: Run) -> None:
         router.curve_server = True
         router.curve_publickey, router.curve_secretkey = keys.public_z85, keys.secret_z85
         router.sndhwm = router.linger = 0
-        pipe.send(router.bind_to_random_port("tcp://127.0.0.1"))
+        pipe.send(router.bind_to_random_port(f"tcp://{run.forwarder_host}"))
         began_s = cpu_seconds()
         while True:
             router.poll()
@@ -178,7 +182,7 @@ def relay_forwarder(pipe: Connection, run: Run) -> None:
         asyncio.get_running_loop().add_reader(pipe.fileno(), stop.set)
         with tempfile.TemporaryDirectory() as directory:
             await serve_relay(
-                HostPort("127.0.0.1", 0),
+                HostPort(run.forwarder_host, 0),
                 Path(directory),
                 limits=RelayLimits(),
                 on_ready=on_ready,
@@ -281,18 +285,33 @@ async def open_link(relay: RelayClient, keys: Keys) -> RelayLink:
 # The table
 
 Role = Callable[[Connection, Run], None]
+Start = Callable[[SpawnProcess], None]
 PYZMQ: tuple[Role, Role, Role] = (pyzmq_sender, pyzmq_forwarder, pyzmq_receiver)
 RELAY: tuple[Role, Role, Role] = (relay_sender, relay_forwarder, relay_receiver)
 
 
-def measure(roles: tuple[Role, Role, Role], run: Run) -> Result:
-    """One run of three processes."""
+def play(role: Role, pipe: Connection, run: Run) -> None:
+    """A process of the benchmark. It has its own share of the machine, as a daemon has: Linux
+    shares the cores among sessions."""
+    os.setsid()
+    role(pipe, run)
+
+
+def start_here(process: SpawnProcess) -> None:
+    """In this process's network."""
+    process.start()
+
+
+def measure(
+    roles: tuple[Role, Role, Role], run: Run, starters: Sequence[Start] = (start_here,) * 3
+) -> Result:
+    """One run of three processes, each of which its starter starts."""
     spawn = multiprocessing.get_context("spawn")
     pipes, processes = [], []
-    for role in roles:
+    for role, start in zip(roles, starters, strict=True):
         ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=role, args=(theirs, run), daemon=True)
-        process.start()
+        process = spawn.Process(target=play, args=(role, theirs, run), daemon=True)
+        start(process)
         pipes.append(ours)
         processes.append(process)
     sender, forwarder, receiver = pipes
@@ -319,6 +338,17 @@ def measure(roles: tuple[Role, Role, Role], run: Run) -> Result:
     return Result(rate / MEGA, (sender_s, forwarder_s, receiver_s))
 
 
+def make_keys() -> Keys:
+    """New ones for everybody."""
+    return Keys(
+        server=CurveKeys.generate(),
+        sender=CurveKeys.generate(),
+        receiver=CurveKeys.generate(),
+        sender_secret=Identity.generate().secret,
+        receiver_secret=Identity.generate().secret,
+    )
+
+
 def parse_size(text: str) -> int:
     """``400M`` and the like, in bytes."""
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -334,13 +364,7 @@ def main() -> None:
     parser.add_argument("--profile", help="write the relay process's profile to this file")
     options = parser.parse_args()
 
-    keys = Keys(
-        server=CurveKeys.generate(),
-        sender=CurveKeys.generate(),
-        receiver=CurveKeys.generate(),
-        sender_secret=Identity.generate().secret,
-        receiver_secret=Identity.generate().secret,
-    )
+    keys = make_keys()
     rows: dict[str, tuple[tuple[Role, Role, Role], Run]] = {
         "pyzmq ROUTER, CURVE, 64 KiB frames": (PYZMQ, Run(keys, options.size, FRAME_BYTES)),
         "pyzmq ROUTER, CURVE, 1 MiB frames": (PYZMQ, Run(keys, options.size, 1 << 20)),
