@@ -4,7 +4,7 @@ Row 0 of every stack is the peer itself. As in ml/aggregate.py, float32 and in a
 
 What looks at distances alone cannot bear attackers who are half of a peer's neighbours: whichever
 distance it takes for the honest spread, they can be at it, nearer, or all in one direction. A trial
-on own samples can (docs/learning-attackers.md).
+on own samples can: :class:`TrialMixing` (docs/learning-attackers.md).
 """
 
 import math
@@ -37,6 +37,8 @@ MEMORY = 0.05
 HARM = 2.0
 """From this many standard errors on, a trial's bad result counts at once."""
 MAX_SCORE = 3.0
+PRIOR = 0.1
+"""The trust in a neighbour before its first trial: it takes more than bad luck to leave it out."""
 KEPT_TRUST = 4096
 
 
@@ -62,6 +64,9 @@ class Trials(Protocol):
 
         One for each of some groups of samples that are not trained on, the same in every call.
         """
+
+    def base_losses(self) -> NDArray[np.float64]:
+        """The same of the model from which this round's training began."""
 
 
 class Mixing(Protocol):
@@ -123,31 +128,32 @@ class ClippedMixing:
 
 @dataclass(frozen=True, slots=True)
 class TrialMixing:
-    """Each way clipped, and taken only where moving along it helps on samples of one's own.
+    """Each way clipped, and taken only where a trial on samples of one's own says so.
 
     Clipping: at :data:`REACH` times the own movement of the round, which nobody else can change
     and which is alike for peers that train alike (in ClippedGossip, arXiv 2202.01545, the threshold
     is a constant).
 
-    Trial: the loss after the move is compared with the loss before it, on samples that are not
-    trained on (as Zeno, arXiv 1805.10032, scores gradients; UBAR, arXiv 2002.08569, in its second
-    stage, the neighbours' models themselves). Moving towards an honest model lowers the loss, since
-    an average is less noisy than what is averaged; moving away from the honest, or where they would
-    not go, raises it. One trial says little, so its result in standard errors goes into a running
-    mean, the trust in that neighbour. Who is not trusted is left out, and so is who does clear harm
-    now. Shards have to be alike: where they are skewed, an honest neighbour may not help either.
+    Trial: on samples that are not trained on, a move by a share of the way may cost at most that
+    share of what this round's training has won. Where the loss is convex, a model that is no worse
+    than the one this round began from meets that; what leads away from the honest, or where they
+    would not go, does not, however near it is, and what adds up round by round cannot go further
+    than the training makes good. One trial says little, so its result in standard errors goes into
+    a running mean, the trust in that neighbour: who is not trusted is left out, and so is who does
+    clear harm now. (Trials of gradients: Zeno, arXiv 1805.10032; of models: UBAR, arXiv 2002.08569,
+    which asks them to be as good as the own one.)
     """
 
     def plan(self, partners: Sequence[Partner], stacks: Stacks, trials: Trials) -> Plan:
         """Try each neighbour by itself."""
         reach = REACH * trials.moved()
-        before = trials.losses(0, 0.0)
+        own, base = trials.losses(0, 0.0), trials.base_losses()
         shares = []
         for row, distance in enumerate(_distances(partners, stacks), start=1):
             peer_id, weight = partners[row - 1]
             share = weight * _clipping(distance, reach)
-            score = _score(before, trials.losses(row, share))
-            trust = trials.trust.pop(peer_id, 0.0)
+            score = _score((1 - share) * own + share * base, trials.losses(row, share))
+            trust = trials.trust.pop(peer_id, PRIOR)
             trust += MEMORY * (score - trust)
             trials.trust[peer_id] = trust
             shares.append(share if trust > 0 and score > -HARM else 0.0)
@@ -194,13 +200,13 @@ def _clipping(distance: float, threshold: float) -> float:
     return 1.0 if distance <= threshold else threshold / distance
 
 
-def _score(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
-    """By how many standard errors the losses fell, within bounds."""
-    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+def _score(bounds: NDArray[np.float64], losses: NDArray[np.float64]) -> float:
+    """How many standard errors below their bounds the losses are, within bounds itself."""
+    if not (np.isfinite(bounds).all() and np.isfinite(losses).all()):
         return -MAX_SCORE
-    fallen = before - after
-    mean = float(fallen.mean())
-    error = float(fallen.std(ddof=1)) / math.sqrt(fallen.size)
+    below = bounds - losses
+    mean = float(below.mean())
+    error = float(below.std(ddof=1)) / math.sqrt(below.size)
     if abs(mean) >= MAX_SCORE * error:
         return math.copysign(MAX_SCORE, mean) if mean else 0.0
     return mean / error

@@ -1,4 +1,4 @@
-"""Trials in gossip: what moving towards a neighbour does to the loss on samples kept for it."""
+"""Trials in gossip: the loss that moving towards a neighbour leads to, on samples kept for that."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from ml.manifest import tensors_of
 from ml.mixing import moved
 from ml.samples import Samples
 from ml.seeds import permutation
-from ml.state import State, blocks_of
+from ml.state import State, blocks_of, load_into_model
 from ml.task import Task
 from ml.update_codec import UpdateFile
 from protocol.errors import ConfigError
@@ -24,22 +24,22 @@ from protocol.errors import ConfigError
 GROUPS = 8
 TRIED_SAMPLES = 64
 """In a round; each round others of those that are kept."""
-MIN_SAMPLES = 4 * GROUPS
+MIN_SAMPLES = 5 * GROUPS
 
 
 def hold_out(samples: Samples, seed: int) -> tuple[Samples, Samples]:
-    """What is left to train on, and a tenth to try models on.
+    """What is left to train on, and a tenth to try models on (of few samples up to a fifth).
 
     On samples that it was trained on every model looks better than its neighbours. Raises
     :class:`ConfigError` where there are too few.
     """
     if len(samples) < MIN_SAMPLES:
         raise ConfigError(
-            f"aggregation trial keeps a tenth of each peer's samples for trials: this shard has"
+            "aggregation trial keeps some of each peer's samples for trials: this shard has"
             f" {len(samples)}, at least {MIN_SAMPLES} are needed"
         )
     order = permutation(len(samples), seed, "held out")
-    kept = max(GROUPS, len(samples) // 10)
+    kept = max(len(samples) // 10, min(TRIED_SAMPLES, len(samples) // 5))
     return samples.take(np.sort(order[kept:])), samples.take(order[:kept])
 
 
@@ -95,13 +95,22 @@ class UpdateTrials:
             return moved(stack, [share])
 
         place = Average(both, lambda stacks: Plan(combine, combine))
-        model, task = self.bench.model, self.bench.task
-        tensors = tensors_of(model)
-        model.eval()
+        tensors = tensors_of(self.bench.model)
         with torch.no_grad():
             for spec in self.base.manifest.tensors:
                 values = torch.from_numpy(place.read(spec, 0, spec.element_count))
                 tensors[spec.name].copy_(values.reshape(spec.shape))
+        return self._losses()
+
+    def base_losses(self) -> NDArray[np.float64]:
+        """Of the model from which this round's training began."""
+        load_into_model(self.base, self.bench.model)
+        return self._losses()
+
+    def _losses(self) -> NDArray[np.float64]:
+        model, task = self.bench.model, self.bench.task
+        model.eval()
+        with torch.no_grad():
             losses = [
                 float(task.loss(task.outputs(model, inputs), targets))
                 for inputs, targets, _ in self.samples.batches(-(-len(self.samples) // GROUPS))

@@ -59,8 +59,8 @@ def add_exchange(parser: "argparse._ArgumentGroup") -> None:
         metavar="RULE",
         help="how updates become one: mean (default) trusts every peer; trimmed_mean:FRACTION,"
         " median, krum:F (with --min-peers 2F+3 or more) and centered_clip bear some that lie, and"
-        " need mesh or (all but krum) gossip; trial, for gossip, moves towards a partner only while"
-        " that helps on samples which each peer keeps for it, and bears it when half of them lie",
+        " need mesh or (all but krum) gossip; trial, for gossip, leaves out partners that do"
+        " harm on samples which each peer keeps for trials, and bears it when half of them lie",
     )
     parser.add_argument(
         "--compression",

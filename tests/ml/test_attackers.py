@@ -65,18 +65,23 @@ class OwnTrials:
     labels: Labels
     random: np.random.Generator
     stack: Floats = field(default_factory=lambda: np.zeros((1, 1), np.float32))
-    movement: float = 0.0
+    base: Floats = field(default_factory=lambda: np.zeros(1, np.float32))
     trust: dict[str, float] = field(default_factory=dict)
 
-    def begin(self, stack: Floats, movement: float) -> None:
-        self.stack, self.movement = stack, movement
+    def begin(self, stack: Floats, base: Floats) -> None:
+        self.stack, self.base = stack, base
         self.chosen = self.random.permutation(len(self.labels))[: GROUPS * GROUP_SIZE]
 
     def moved(self) -> float:
-        return self.movement
+        return float(np.linalg.norm(self.stack[0] - self.base))
 
     def losses(self, row: int, share: float) -> NDArray[np.float64]:
-        model = moved(self.stack[[0, row]], [share])
+        return self._losses(moved(self.stack[[0, row]], [share]))
+
+    def base_losses(self) -> NDArray[np.float64]:
+        return self._losses(self.base)
+
+    def _losses(self, model: Floats) -> NDArray[np.float64]:
         _, found = forward(model, self.inputs[self.chosen])
         right = found[np.arange(self.chosen.size), self.labels[self.chosen]]
         with np.errstate(divide="ignore"):
@@ -121,8 +126,7 @@ def run_ring(rule: str | None, attack: Attack | None) -> Outcome:
                 if attack is not None:
                     stack = np.stack([*stack, *[attack(models, index)] * 2])
                 partners = [Partner(f"{row}", WEIGHT) for row in range(1, len(stack))]
-                movement = float(np.linalg.norm(models[index] - bases[index]))
-                trials[index].begin(stack, movement)
+                trials[index].begin(stack, bases[index])
                 plan = mixing.plan(partners, functools.partial(blocks, stack), trials[index])
                 following.append(plan.parameters(stack))
             models = np.stack(following)
@@ -186,9 +190,12 @@ class FixedTrials:
     def moved(self) -> float:
         return self.movement
 
+    def base_losses(self) -> NDArray[np.float64]:
+        return self.losses(0, 0.0)
+
     def losses(self, row: int, share: float) -> NDArray[np.float64]:
         change = 0.0 if row == 0 else (-0.1 if row in self.helpers else 0.1)
-        return np.linspace(1.0, 2.0, GROUPS) + change + 0.001 * np.arange(GROUPS) % 3
+        return np.linspace(1.0, 2.0, GROUPS) + change
 
 
 def rows(count: int, scale: float = 0.1) -> Floats:
@@ -214,6 +221,22 @@ def test_way_to_those_who_help_is_the_formula() -> None:
     expected = stack[0] + factors[0] * ways[0] + factors[2] * ways[2]
     found = mix(stack, FixedTrials(frozenset({1, 3}), movement))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("cost", "is_taken"), [(-1.0, True), (0.9, True), (1.1, False)])
+def test_move_may_cost_its_share_of_what_the_round_has_won(cost: float, is_taken: bool) -> None:
+    class Costly(FixedTrials):
+        def base_losses(self) -> NDArray[np.float64]:
+            return self.losses(0, 0.0) + 1
+
+        def losses(self, row: int, share: float) -> NDArray[np.float64]:
+            return np.linspace(1.0, 2.0, GROUPS) + cost * share
+
+    stack = rows(2)
+    trials = Costly(frozenset())
+    found = mix(stack, trials)
+    assert np.array_equal(found, stack[0]) == (not is_taken)
+    assert (trials.trust["a"] > 0) == is_taken
 
 
 def test_order_of_the_neighbours_does_not_matter() -> None:
@@ -271,6 +294,6 @@ def test_who_was_harmful_is_left_out_until_it_has_helped_for_long() -> None:
     while np.array_equal(mix(stack, trials), stack[0]):
         rounds += 1
     assert 5 <= rounds <= 20
+    assert 0 < trials.trust["a"] < MAX_SCORE
     trials.helpers = frozenset()
     assert np.array_equal(mix(stack, trials), stack[0])
-    assert abs(trials.trust["a"]) < MAX_SCORE

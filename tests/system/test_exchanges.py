@@ -95,6 +95,7 @@ def test_member_that_is_killed_costs_its_part_and_not_the_round(
         ["--exchange", "allreduce"],
         ["--exchange", "allreduce", "--compression", "int8"],
         ["--exchange", "gossip", "--topology", "regular:2"],
+        ["--exchange", "gossip", "--topology", "ring", "--aggregation", "trial"],
         ["--topology", "ring", "--compression", "fp16", "--aggregation", "median"],
     ],
     ids=" ".join,
