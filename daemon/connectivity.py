@@ -10,6 +10,7 @@ from daemon.paths.ice_seeker import IcePaths
 from daemon.paths.maker import MakePaths
 from daemon.paths.punched import PunchedPaths
 from daemon.status import PathKind
+from daemon.turn_server import TurnServer
 from daemon.whereabouts import Whereabouts
 from protocol.uri import HostPort
 from rendezvous import RendezvousClient
@@ -25,11 +26,13 @@ class Connectivity:
         advertise: Sequence[HostPort],
         stun_servers: Sequence[HostPort],
         map_port: bool,
+        turn_server: TurnServer | None = None,
         announce: Callable[[], None],
         kinds: Collection[PathKind] | None = None,
     ) -> None:
         """``clients``: the rendezvous; may still grow. ``advertise``: addresses that the operator
         named, which are then the only ones. ``stun_servers``: beside those of the rendezvous.
+        ``turn_server``: of the operator's, for ice.
         ``map_port``: the router may be asked to pass the port on. ``announce`` is called when the
         own record has changed. ``kinds``: of those below only these are looked for; None: all."""
         self._clients = clients
@@ -37,6 +40,7 @@ class Connectivity:
         self._map_port = map_port
         self._announce = announce
         self._kinds = kinds
+        self._turn_server = turn_server
         self._network: PeerNetwork | None = None
         self.whereabouts = Whereabouts(
             clients, stun_servers, on_change=self._tell, on_move=self._moved
@@ -47,7 +51,7 @@ class Connectivity:
         """The kinds of paths that depend on where this peer is."""
         makers: dict[PathKind, MakePaths] = {
             PathKind.PUNCHED: lambda parts: PunchedPaths(parts, self.whereabouts),
-            PathKind.ICE: lambda parts: IcePaths(parts, self.whereabouts),
+            PathKind.ICE: lambda parts: IcePaths(parts, self.whereabouts, self._turn_server),
         }
         return tuple(
             make for kind, make in makers.items() if self._kinds is None or kind in self._kinds

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from daemon.turn_server import TurnServer
 from ml.worker_messages import KEPT_CHECKPOINTS
 from protocol.errors import ConfigError
 from protocol.invite import Invite
@@ -59,6 +60,7 @@ class JoinOptions:
     advertise: tuple[HostPort, ...] = ()
     """Addresses to tell others instead of the interfaces' own; empty: find out."""
     stun: tuple[HostPort, ...] = ()
+    turn: TurnServer | None = None
     """STUN servers beside those of the rendezvous."""
     map_port: bool = True
     """Ask the router to let others reach the port that is listened on."""

@@ -220,6 +220,7 @@ class Peer:
                 self._clients,
                 advertise=self._options.advertise,
                 stun_servers=self._options.stun,
+                turn_server=self._options.turn,
                 map_port=self._options.map_port,
                 announce=discovery.announce_now,
             )

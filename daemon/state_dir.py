@@ -42,6 +42,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     listen: str = "[::]:0"
     advertise: tuple[str, ...] = ()
     stun: tuple[str, ...] = ()
+    turn: str = ""
     map_port: bool = True
     observe: bool = False
     data_dir: str = ""

@@ -93,6 +93,16 @@ def add_commands(commands: "Commands") -> None:
         help="another STUN server, beside those of the rendezvous; may be repeated",
     )
     parser.add_argument(
+        "--turn",
+        type=arguments.config(_turn),
+        metavar="USER:PASSWORD@HOST:PORT",
+        help="a TURN server that you may use, for UDP to peers that are not reached otherwise; or a"
+        " file that holds this (default: none; the swarm's relays need none)",
+    )
+    parser.add_argument(
+        "--no-turn", dest="turn", action="store_const", const="", help="use none any more"
+    )
+    parser.add_argument(
         "--port-mapping",
         dest="map_port",
         action=argparse.BooleanOptionalAction,
@@ -172,6 +182,21 @@ def _address(text: str) -> str:
     return str(HostPort.parse(text))
 
 
+def _turn(text: str) -> str:
+    from daemon.turn_server import TurnServer
+    from protocol.errors import ConfigError
+
+    if "@" not in text:
+        try:
+            with open(text, encoding="utf-8") as file:
+                text = file.read(MAX_LINK_FILE_BYTES).strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{text!r} is neither USER:PASSWORD@HOST:PORT nor a file that can be read"
+            ) from error
+    return str(TurnServer.parse(text))
+
+
 def _join(options: argparse.Namespace) -> int:
     chosen = join_options(options)
 
@@ -189,6 +214,7 @@ def join_options(options: argparse.Namespace) -> "JoinOptions":
     from daemon.options import JoinOptions, Shard
     from daemon.state_dir import StateDir
     from daemon.state_paths import swarm_directory
+    from daemon.turn_server import TurnServer
     from protocol.invite import Invite
     from protocol.uri import HostPort
 
@@ -210,6 +236,7 @@ def join_options(options: argparse.Namespace) -> "JoinOptions":
         listen=HostPort.parse(membership.listen, any_port=True),
         advertise=tuple(HostPort.parse(address) for address in membership.advertise),
         stun=tuple(HostPort.parse(address) for address in membership.stun),
+        turn=TurnServer.parse(membership.turn) if membership.turn else None,
         map_port=membership.map_port,
         observe=membership.observe,
         data_dir=Path(membership.data_dir) if membership.data_dir else None,
@@ -255,6 +282,7 @@ def _merge(
         "listen": options.listen,
         "advertise": options.advertise and tuple(options.advertise),
         "stun": options.stun and tuple(options.stun),
+        "turn": options.turn,
         "map_port": options.map_port,
         "observe": options.observe,
         "data_dir": options.data_dir and str(options.data_dir),

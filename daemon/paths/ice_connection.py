@@ -11,6 +11,7 @@ from collections.abc import Callable
 import aioice
 from aioice.candidate import Candidate
 
+from daemon.turn_server import TurnServer
 from protocol.errors import TransportError
 from protocol.signal_messages import MAX_CANDIDATES, CandidateType, IceCandidate, IceEnd
 from protocol.uri import HostPort
@@ -25,11 +26,23 @@ _COMPONENT = 1
 class IceConnection(aioice.Connection):
     """Gather, exchange ends, connect; then datagrams pass until it is closed."""
 
-    def __init__(self, *, is_controlling: bool, stun_server: HostPort | None) -> None:
+    def __init__(
+        self,
+        *,
+        is_controlling: bool,
+        stun_server: HostPort | None,
+        turn_server: TurnServer | None = None,
+        turn_over_tcp: bool = False,
+    ) -> None:
         """``stun_server`` is an IPv4 address and port."""
+        turn = None if turn_server is None else turn_server.address
         super().__init__(
             ice_controlling=is_controlling,
             stun_server=None if stun_server is None else (stun_server.host, stun_server.port),
+            turn_server=None if turn is None else (turn.host, turn.port),
+            turn_username=None if turn_server is None else turn_server.username,
+            turn_password=None if turn_server is None else turn_server.password,
+            turn_transport="tcp" if turn_over_tcp else "udp",
         )
         self._on_datagram: Callable[[bytes], None] | None = None
         self._early: list[bytes] = []

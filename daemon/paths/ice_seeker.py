@@ -28,6 +28,7 @@ from daemon.paths.standby import close_when_needless, is_spare
 from daemon.session.handshake import GIVE_UP_S
 from daemon.signaling import SignalInbox
 from daemon.status import PathKind
+from daemon.turn_server import TurnServer
 from protocol.errors import RemoteProtocolError, TransportError
 from protocol.hello import Role
 from protocol.identity import short
@@ -74,9 +75,12 @@ class Surroundings(Protocol):
 class IcePaths:
     """What makes ice paths (:class:`PathMaker`)."""
 
-    def __init__(self, parts: PathParts, surroundings: Surroundings) -> None:
+    def __init__(
+        self, parts: PathParts, surroundings: Surroundings, turn_server: TurnServer | None
+    ) -> None:
         self._parts = parts
         self._surroundings = surroundings
+        self._turn_server = turn_server
         self._attempts = asyncio.Semaphore(MAX_ATTEMPTS)
 
     async def __aenter__(self) -> "IcePaths":
@@ -92,7 +96,7 @@ class IcePaths:
 
     def seeker(self, wish: PathWish) -> "IceSeeker":
         """See :class:`PathMaker`."""
-        return IceSeeker(self._parts, wish, self._surroundings, self._attempts)
+        return IceSeeker(self._parts, wish, self._surroundings, self._turn_server, self._attempts)
 
 
 class IceSeeker:
@@ -103,11 +107,13 @@ class IceSeeker:
         parts: PathParts,
         wish: PathWish,
         surroundings: Surroundings,
+        turn_server: TurnServer | None,
         attempts: asyncio.Semaphore,
     ) -> None:
         self._parts = parts
         self._wish = wish
         self._surroundings = surroundings
+        self._turn_server = turn_server
         self._attempts = attempts
         self._peer_id = wish.record.peer_id
         self._yields = parts.identity.peer_id > self._peer_id
@@ -199,7 +205,8 @@ class IceSeeker:
             if offer is not None:
                 await self._answer_to(offer, group)
             elif self._is_wanted():
-                check_udp(self._surroundings.nat, self._wish.record.record.nat)
+                if self._turn_server is None:  # With one, UDP begins there.
+                    check_udp(self._surroundings.nat, self._wish.record.record.nat)
                 await self._propose(group)
             self._made_in = network
         except (TransportError, RemoteProtocolError) as error:
@@ -261,8 +268,12 @@ class IceSeeker:
         from daemon.paths.ice_connection import IceConnection
 
         servers = self._surroundings.stun_servers
+        nat = self._surroundings.nat
         return IceConnection(
-            is_controlling=is_controlling, stun_server=servers[0] if servers else None
+            is_controlling=is_controlling,
+            stun_server=servers[0] if servers else None,
+            turn_server=self._turn_server,
+            turn_over_tcp=nat.tcp.reachable and not nat.udp.reachable,
         )
 
     async def _check(self, connection: "IceConnection", end: IceEnd) -> HostPort:

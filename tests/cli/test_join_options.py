@@ -9,6 +9,7 @@ from daemon.cli.entry import build_parser
 from daemon.cli.join import KEPT_CHECKPOINTS as CLI_KEPT_CHECKPOINTS
 from daemon.cli.join import join_options
 from daemon.options import JoinOptions, Shard
+from daemon.turn_server import TurnServer
 from ml.worker_messages import KEPT_CHECKPOINTS
 from protocol.errors import ConfigError
 from protocol.invite import Invite
@@ -44,6 +45,7 @@ def test_everything_that_was_said_arrives(tmp_path: Path) -> None:
         "--advertise", "1.2.3.4:5", "--advertise", "[::1]:6", "--data-dir", tmp_path / "data",
         "--state-dir", tmp_path / "peer", "--rounds", "7", "--name", "alice", "--threads", "3",
         "--log-level", "debug", "--keep-checkpoints", "50", "--tensorboard", tmp_path / "runs",
+        "--turn", "ada:se:cr@et@turn.example:3478",
     )  # fmt: skip
     assert options == JoinOptions(
         state_dir=tmp_path / "peer",
@@ -57,6 +59,7 @@ def test_everything_that_was_said_arrives(tmp_path: Path) -> None:
         name="alice",
         threads=3,
         log_level="debug",
+        turn=TurnServer(HostPort("turn.example", 3478), "ada", "se:cr@et"),
         kept_checkpoints=50,
         event_dir=tmp_path / "runs",
     )
@@ -124,3 +127,21 @@ def test_service_uses_the_directory_that_systemd_made(
     monkeypatch.setenv("STATE_DIRECTORY", str(service))
     assert join(LINK).state_dir == service
     assert join().state_dir == service
+
+
+def test_turn_server_is_named_in_a_file_remembered_and_dropped(tmp_path: Path) -> None:
+    account = tmp_path / "account"
+    account.write_text("ada:secret@turn.example:3478\n")
+    server = TurnServer(HostPort("turn.example", 3478), "ada", "secret")
+    assert join(LINK, "--turn", account).turn == join(LINK).turn == server
+    assert "secret" not in repr(server)
+    assert join(LINK, "--no-turn").turn is join(LINK).turn is None
+
+
+@pytest.mark.parametrize("text", ["turn.example:3478", "ada@turn.example:3478", "ada:x@turn:none"])
+def test_turn_server_without_account_or_address_is_refused(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        join(LINK, "--turn", text)
+    assert "argument --turn" in capsys.readouterr().err

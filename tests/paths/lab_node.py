@@ -40,6 +40,7 @@ from daemon.link_status import NONE_YET, LinkStatus
 from daemon.network import PeerNetwork
 from daemon.refusals import Refusals
 from daemon.status import PathKind
+from daemon.turn_server import TurnServer
 from protocol.admission import NO_PROOF, AdmissionBook
 from protocol.uri import HostPort, ServerUri, by_server
 from rendezvous import RendezvousClient
@@ -60,6 +61,8 @@ class JoinOptions(msgspec.Struct, frozen=True):
     kinds: tuple[PathKind, ...] | None = None
     """Which paths to look for beside those dialled and those over relays; None: all."""
     listen: str = "[::]:0"
+    turn: str = ""
+    """``USER:PASSWORD@HOST:PORT``."""
     swarm: str = "swarm"
 
 
@@ -194,6 +197,7 @@ async def joining(number: int, options: JoinOptions) -> AsyncIterator[LabNode]:
             advertise=(),
             stun_servers=(),
             map_port=False,
+            turn_server=TurnServer.parse(options.turn) if options.turn else None,
             announce=discovery.announce_now,
             kinds=options.kinds,
         )

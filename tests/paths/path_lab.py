@@ -99,6 +99,7 @@ class PathLab:
         kinds: Sequence[PathKind] | None = None,
         listen: str = EVERYWHERE,
         relays: Sequence[str] | None = None,
+        turn: str = "",
     ) -> NodeProcess:
         """A peer that does all that a daemon does for its connections.
 
@@ -111,6 +112,7 @@ class PathLab:
             relays=tuple(self.relays if relays is None else relays),
             kinds=None if kinds is None else tuple(kinds),
             listen=listen,
+            turn=turn,
         )
         node.join(number, options)
         return node
