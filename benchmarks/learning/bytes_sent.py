@@ -1,16 +1,26 @@
 """Bytes at equal final quality: fp32 models to everyone after every epoch, or what p2pd can do.
 
-    python -m benchmarks.learning.bytes_sent --data-dir DIR [--peers 4]
+    python -m benchmarks.learning.bytes_sent --data-dir DIR [--seeds 1,2] [--jobs N] [--keep DIR]
 
-MNIST (final accuracy within 0.5 points) and the character transformer (loss within 2 %). The sparse
-runs send top-k pseudo-gradients with 2-bit values and error feedback (SparseLoCo, arXiv 2508.15706)
-after many local steps, with an outer Nesterov step (DiLoCo, arXiv 2311.08105). Both see as many
-samples. Writes docs/learning-bytes.md and .png.
+MNIST (final accuracy within 0.5 points) and the character transformer of examples/ (final loss
+within 2 %), a mesh of four peers. The frugal swarms exchange more seldom, after several epochs
+(DiLoCo, arXiv 2311.08105), and send top-k pseudo-gradients with 2-bit values and error feedback
+(SparseLoCo, arXiv 2508.15706). All ways take the same steps on the same samples. The training is
+the peers' own (ml/learner.py), the bytes are those of the update files, headers and all, once for
+each peer that they go to. Writes docs/learning-bytes.md and its pictures.
 """
 
 import argparse
+import multiprocessing
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
+import torch
 
 from benchmarks.learning.local_swarm import Point, Run, run_swarm
 from benchmarks.learning.report import plot, table
@@ -18,94 +28,284 @@ from protocol.swarm import RoundSettings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+PEERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How peers exchange, beside fp32 after every epoch with plain averaging."""
+
+    compression: str
+    epochs: int
+    """Of its own data, that each peer trains a round."""
+    outer_learning_rate: float = 1.0
+    outer_momentum: float = 0.0
+    all_seeds: bool = False
+    """Whether it is run with every seed, or the first one only."""
+
+    @property
+    def name(self) -> str:
+        """For tables and pictures."""
+        form = "fp32" if self.compression == "none" else self.compression
+        often = "every epoch" if self.epochs == 1 else f"every {self.epochs} epochs"
+        return f"{form}, {often}"
+
+    @property
+    def stem(self) -> str:
+        """For files."""
+        code = self.compression.replace(":", "")
+        outer = f"{self.outer_learning_rate:g}-{self.outer_momentum:g}"
+        return f"{code}-{self.epochs}epochs-{outer}"
+
+    @property
+    def settings(self) -> RoundSettings:
+        """The swarm's."""
+        return RoundSettings(
+            local_unit="epochs",
+            local_amount=self.epochs,
+            compression=self.compression,
+            outer_learning_rate=self.outer_learning_rate,
+            outer_momentum=self.outer_momentum,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A task, the plain way of training it, and the sparing one."""
+    """One task, learned in several ways; the first one is what the others are measured by."""
 
     name: str
-    plain: Run
-    sparse: Run
+    stem: str
+    """Of the picture's name."""
+    task: str
+    builtin: bool
+    epochs: int
+    by_loss: bool
+    """Whether equal quality is a matter of loss (within 2 %) or of accuracy (0.5 points)."""
+    ways: tuple[Way, ...]
+
+    def swarm(self, way: Way, seed: int, data_dir: str) -> Run:
+        """The whole training of one swarm."""
+        return Run(
+            self.task,
+            self.builtin,
+            data_dir,
+            way.settings,
+            PEERS,
+            self.epochs // way.epochs,
+            seed=seed,
+        )
+
+    def quality(self, point: Point) -> float:
+        """What is compared: loss, or accuracy in %."""
+        return point.loss if self.by_loss else 100 * point.accuracy
 
 
-def comparisons(data_dir: str, peers: int) -> list[Comparison]:
-    """What is compared."""
-    text = str(ROOT / "examples" / "char_transformer.py")
-    return [
-        Comparison(
-            "MNIST",
-            Run("mnist", True, data_dir, RoundSettings(), peers, 8),
-            Run(
-                "mnist",
-                True,
-                data_dir,
-                RoundSettings(
-                    local_amount=4,
-                    compression="topk:64",
-                    outer_learning_rate=1.0,
-                    outer_momentum=0.0,
-                ),
-                peers,
-                2,
-            ),
+PLAIN = Way("none", 1, all_seeds=True)
+COMPARISONS = (
+    Comparison(
+        name="MNIST",
+        stem="learning-bytes-mnist",
+        task="mnist",
+        builtin=True,
+        epochs=12,
+        by_loss=False,
+        ways=(
+            PLAIN,
+            Way("topk:64", 2, all_seeds=True),
+            Way("int8", 2),
         ),
-        Comparison(
-            "character transformer",
-            Run(text, False, data_dir, RoundSettings(local_unit="epochs"), peers, 8),
-            Run(
-                text,
-                False,
-                data_dir,
-                RoundSettings(
-                    local_unit="epochs",
-                    local_amount=1,
-                    compression="topk:64",
-                    outer_learning_rate=0.7,
-                    outer_momentum=0.6,
-                ),
-                peers,
-                8,
-            ),
+    ),
+    Comparison(
+        name="character transformer",
+        stem="learning-bytes-text",
+        task=str(ROOT / "examples" / "char_transformer.py"),
+        builtin=False,
+        epochs=12,
+        by_loss=True,
+        ways=(
+            PLAIN,
+            Way("topk:64", 2, all_seeds=True),
+            Way("int8", 2),
         ),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A swarm's curve, and what it cost to find it out."""
+
+    points: list[Point]
+    cpu_seconds: float
+
+
+def learn(run: Run, label: str, kept: Path | None) -> Outcome:
+    """In a process of its own: one thread, so that results do not depend on the machine's cores.
+
+    ``kept``: where the outcome is taken from if it is there, and written to else.
+    """
+    if kept is not None and kept.exists():
+        return msgspec.json.decode(kept.read_bytes(), type=Outcome)
+    torch.set_num_threads(1)
+    began = time.process_time()
+    outcome = Outcome(run_swarm(run, label=label), time.process_time() - began)
+    if kept is not None:
+        kept.write_bytes(msgspec.json.encode(outcome))
+    return outcome
+
+
+def learn_all(
+    seeds: Sequence[int], jobs: int, data_dir: str, keep: Path | None
+) -> dict[str, dict[tuple[Way, int], Outcome]]:
+    """All swarms of all comparisons, by comparison, way and seed; ``jobs`` at a time."""
+    outcomes: dict[str, dict[tuple[Way, int], Outcome]] = {}
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pending = {
+            (comparison.name, way, seed): pool.submit(
+                learn,
+                comparison.swarm(way, seed, data_dir),
+                f"{comparison.name}, {way.name}, seed {seed}",
+                keep and keep / f"{comparison.stem}-{comparison.epochs}-{way.stem}-seed{seed}.json",
+            )
+            for comparison in COMPARISONS
+            for way in comparison.ways
+            for seed in (seeds if way.all_seeds else seeds[:1])
+        }
+        for (name, way, seed), future in pending.items():
+            outcomes.setdefault(name, {})[way, seed] = future.result()
+    return outcomes
+
+
+def rows_of(
+    comparison: Comparison, outcomes: dict[tuple[Way, int], Outcome], seeds: Sequence[int]
+) -> list[list[str]]:
+    """A row for each way and seed, and the mean of those with every seed."""
+    rows = []
+    for way in comparison.ways:
+        found = {seed: outcomes[way, seed] for seed in seeds if (way, seed) in outcomes}
+        plain_last = [outcomes[PLAIN, seed].points[-1] for seed in found]
+        last = [outcome.points[-1] for outcome in found.values()]
+        own = statistics.mean(comparison.quality(point) for point in last)
+        reference = statistics.mean(comparison.quality(point) for point in plain_last)
+        exchanges = comparison.epochs // way.epochs
+        update_bytes = last[0].bytes_sent / exchanges / PEERS / (PEERS - 1)
+        plain_bytes = plain_last[0].bytes_sent / comparison.epochs / PEERS / (PEERS - 1)
+        difference = (
+            f"{100 * (own / reference - 1):+.2f} %"
+            if comparison.by_loss
+            else f"{own - reference:+.2f}"
+        )
+        each = " ".join(
+            f"{comparison.quality(point):.{4 if comparison.by_loss else 2}f}" for point in last
+        )
+        rows.append(
+            [
+                way.name,
+                each,
+                difference,
+                f"{exchanges}",
+                f"{update_bytes:,.0f}",
+                f"{last[0].bytes_sent / PEERS / 1e6:.3f}",
+                f"{comparison.epochs / exchanges:.0f}",
+                f"{plain_bytes / update_bytes:.1f}",
+                f"**{plain_last[0].bytes_sent / last[0].bytes_sent:.1f}**",
+            ]
+        )
+    return rows
+
+
+def section_of(
+    comparison: Comparison, outcomes: dict[tuple[Way, int], Outcome], seeds: Sequence[int]
+) -> str:
+    """What docs/learning-bytes.md says about one task."""
+    quality = "final loss" if comparison.by_loss else "final accuracy in %"
+    heads = [
+        comparison.name,
+        f"{quality}, by seed",
+        "beside fp32, every epoch",
+        "exchanges",
+        "bytes of an update",
+        "MB sent by each peer",
+        "fewer exchanges",
+        "smaller updates",
+        "fewer bytes",
     ]
+    settings = [
+        f"- {way.name}: `--local-epochs {way.epochs} --compression {way.compression}"
+        f" --outer-learning-rate {way.outer_learning_rate:g}"
+        f" --outer-momentum {way.outer_momentum:g}`\n"
+        for way in comparison.ways
+    ]
+    curves = [
+        [f"{way.name}, seed {seed}"]
+        + [
+            _cell(comparison, outcomes[way, seed].points, epoch / way.epochs)
+            for epoch in range(1, comparison.epochs + 1)
+        ]
+        for way in comparison.ways
+        for seed in seeds
+        if (way, seed) in outcomes
+    ]
+    word = "loss" if comparison.by_loss else "accuracy in %"
+    return (
+        f"## {comparison.name}\n\n"
+        f"{comparison.epochs} epochs, seeds {', '.join(map(str, seeds))}.\n\n"
+        + table(heads, rows_of(comparison, outcomes, seeds))
+        + f"\n![{word} by bytes]({comparison.stem}.png)\n\n"
+        + "".join(settings)
+        + f"\nTest {word} after each exchange, by epoch:\n\n"
+        + table(["", *(str(epoch) for epoch in range(1, comparison.epochs + 1))], curves)
+    )
+
+
+def _cell(comparison: Comparison, points: list[Point], round_number: float) -> str:
+    if round_number != int(round_number):
+        return ""
+    return f"{comparison.quality(points[int(round_number) - 1]):.{2 + comparison.by_loss}f}"
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", required=True, help="where MNIST is")
-    parser.add_argument("--peers", type=int, default=4)
-    arguments = parser.parse_args()
-    rows: list[list[str]] = []
-    series: dict[str, list[tuple[float, float]]] = {}
-    for comparison in comparisons(arguments.data_dir, arguments.peers):
-        results: dict[str, list[Point]] = {}
-        for way, run in (("plain", comparison.plain), ("sparse", comparison.sparse)):
-            label = f"{comparison.name}, {way}"
-            results[way] = run_swarm(run, label=label)
-            series[label] = [
-                (point.bytes_sent / 1e6, 100 * point.accuracy) for point in results[way]
-            ]
-        plain, sparse = results["plain"][-1], results["sparse"][-1]
-        for way, point in (("fp32, every epoch", plain), ("sparse", sparse)):
-            rows.append(
-                [
-                    f"{comparison.name}, {way}",
-                    f"{point.bytes_sent / 1e6:.3f}",
-                    f"{100 * point.accuracy:.2f}",
-                    f"{point.loss:.4f}",
-                    f"{plain.bytes_sent / point.bytes_sent:.0f} x",
-                ]
-            )
-    heads = ["", "MB sent, all peers", "accuracy in %", "loss", "fewer bytes"]
-    (DOCS / "learning-bytes.md").write_text(
-        f"# Bytes at equal quality\n\n{arguments.peers} peers, updates to everyone (mesh). Written"
-        " by `python -m benchmarks.learning.bytes_sent`.\n\n"
-        + table(heads, rows)
-        + "\n![accuracy by bytes](learning-bytes.png)\n"
+    parser.add_argument("--seeds", default="1,2", help="the first one is for all ways")
+    parser.add_argument("--jobs", type=int, default=1, help="how many swarms at once")
+    parser.add_argument(
+        "--keep", type=Path, help="keep each swarm's curve here, and do not run again what is there"
     )
-    plot(series, DOCS / "learning-bytes.png", x="MB sent by all peers", y="accuracy in %")
+    arguments = parser.parse_args()
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    if arguments.keep is not None:
+        arguments.keep.mkdir(parents=True, exist_ok=True)
+    outcomes = learn_all(seeds, arguments.jobs, arguments.data_dir, arguments.keep)
+    cpu_minutes = sum(each.cpu_seconds for of in outcomes.values() for each in of.values()) / 60
+    sections = []
+    for comparison in COMPARISONS:
+        found = outcomes[comparison.name]
+        sections.append(section_of(comparison, found, seeds))
+        plot(
+            {
+                way.name: [
+                    (point.bytes_sent / PEERS / 1e6, comparison.quality(point))
+                    for point in found[way, seeds[0]].points
+                ]
+                for way in comparison.ways
+            },
+            DOCS / f"{comparison.stem}.png",
+            x="MB sent by each peer so far",
+            y="test loss" if comparison.by_loss else "test accuracy in %",
+            log_x=True,
+        )
+    (DOCS / "learning-bytes.md").write_text(
+        "# Bytes at equal quality\n\n"
+        f"{PEERS} peers in a mesh, data cut evenly: each sends its update to the {PEERS - 1} others"
+        " after every exchange.\nAll ways take the same number of steps on the same data; in the"
+        " plainest one fp32 models go to\neveryone after every epoch. Bytes are those of the update"
+        " files with their headers. The factors:\nfewer exchanges, times smaller updates, is fewer"
+        " bytes.\n\nWritten by `python -m benchmarks.learning.bytes_sent`, which takes"
+        f" {cpu_minutes:.0f} minutes of a core; the same\nseeds give the same numbers.\n\n"
+        + "\n".join(sections)
+    )
 
 
 if __name__ == "__main__":

@@ -17,12 +17,19 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def plot(
-    series: Mapping[str, Sequence[tuple[float, float]]], path: Path, *, x: str, y: str
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    path: Path,
+    *,
+    x: str,
+    y: str,
+    log_x: bool = False,
 ) -> None:
     """Lines with a legend, as PNG."""
     figure, axes = pyplot.subplots(figsize=(7, 4.2), dpi=110)
     for name, points in series.items():
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+    if log_x:
+        axes.set_xscale("log")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)
