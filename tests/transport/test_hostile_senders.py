@@ -141,7 +141,7 @@ async def test_message_of_endless_frames_is_cut_off_before_it_fills_memory(
             ADMITTED.public_z85.decode(),
             ADMITTED.secret_z85.decode(),
             SERVER.public_z85.decode(),
-            "4000",
+            "16000",
         )
         highest = before
         try:
@@ -156,8 +156,9 @@ async def test_message_of_endless_frames_is_cut_off_before_it_fills_memory(
             flood.communicate()
         assert echo.server.statistics.cut_off == {"unfinished": 1}
         assert len(echo.messages) == 1, "only the honest one"
-        # 240 MB were on their way; what comes within a sweep's interval is what may be held.
-        assert highest - before < 150 * MIB
+        # 960 MB were on their way; what comes within a sweep's interval is what may be held, and on
+        # a machine that is busy with other things an interval can be long.
+        assert highest - before < 480 * MIB
         await echo.still_serves()
 
 
