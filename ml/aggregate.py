@@ -22,6 +22,12 @@ from protocol.errors import ConfigError, WorkerError
 Combine = Callable[[Floats], Floats]
 """From one block of all updates, shape (peers, elements), to the aggregated block."""
 
+MAD_TO_DEVIATION = 1.4826
+"""The standard deviation of normal numbers, by their median absolute deviation."""
+OUTLYING_DEVIATIONS = 3.0
+OUTLYING_FRACTION = 0.15
+"""Few distances can be close to each other by chance."""
+
 Stacks = Callable[[], Iterator[Floats]]
 """Every block of the parameters in turn, shape (peers, elements); may be gone through again."""
 
@@ -149,8 +155,11 @@ class Krum:
 class CenteredClipping:
     """Clip each update's way from the center (Karimireddy et al., arXiv 2012.10333).
 
-    The center is the coordinate-wise median; the threshold is the median of the distances to it,
-    so that it follows the honest spread from round to round.
+    The center is the coordinate-wise median; the threshold is the median of the distances to it, so
+    that it follows the honest spread from round to round. Updates of peers that train alike are at
+    nearly the same distance, since that is a sum of many small differences: who is further off than
+    the distances themselves spread (their median absolute deviation) is left out, as clipped
+    updates that all lead the same way still add up.
     """
 
     def plan(self, sample_counts: Sequence[int], stacks: Stacks) -> Plan:
@@ -160,16 +169,17 @@ class CenteredClipping:
             squares += squared_norms(stack - median(stack))
         distances = np.sqrt(squares)
         threshold = float(np.median(distances))
-        factors = [
-            np.float32(1.0 if distance <= threshold else threshold / distance)
-            for distance in distances.tolist()
-        ]
+        spread = MAD_TO_DEVIATION * float(np.median(np.abs(distances - threshold)))
+        limit = threshold + max(OUTLYING_DEVIATIONS * spread, OUTLYING_FRACTION * threshold)
+        factors = {
+            row: np.float32(1.0 if distance <= threshold else threshold / distance)
+            for row, distance in enumerate(distances.tolist())
+            if distance <= limit
+        }
 
         def combine(stack: Floats) -> Floats:
             center = median(stack)
-            clipped = np.stack(
-                [factor * (values - center) for factor, values in zip(factors, stack, strict=True)]
-            )
+            clipped = np.stack([factor * (stack[row] - center) for row, factor in factors.items()])
             return center + _mean_in_order(clipped)
 
         return Plan(combine, median)

@@ -88,14 +88,30 @@ def test_krum_needs_enough_updates() -> None:
         combine("krum:2", updates(6))
 
 
-def test_centered_clipping_is_the_formula() -> None:
-    stack = updates(5)
-    stack[0] += 100
+@pytest.mark.parametrize(("further_off", "is_left_out"), [(1.05, False), (1.3, True)])
+def test_centered_clipping_is_the_formula(further_off: float, is_left_out: bool) -> None:
+    stack = updates(6)
+    center = np.median(stack, axis=0)
+    stack[5] = center + further_off * (stack[5] - center)
     center = np.median(stack, axis=0)
     ways = stack - center
     distances = np.linalg.norm(ways.astype(np.float64), axis=1)
     threshold = np.median(distances)
     clipped = ways * np.minimum(1, threshold / distances)[:, None]
+    kept = clipped[: 5 if is_left_out else 6]
+    np.testing.assert_allclose(
+        combine("centered_clip", stack), center + kept.mean(axis=0), rtol=1e-5
+    )
+
+
+def test_centered_clipping_follows_the_honest_spread() -> None:
+    """Where honest updates differ in how far off they are, nobody is left out for that."""
+    stack = updates(7)
+    stack = 1 + (stack - 1) * np.linspace(0.5, 1.5, 7, dtype=np.float32)[:, None]
+    center = np.median(stack, axis=0)
+    ways = stack - center
+    distances = np.linalg.norm(ways.astype(np.float64), axis=1)
+    clipped = ways * np.minimum(1, np.median(distances) / distances)[:, None]
     np.testing.assert_allclose(
         combine("centered_clip", stack), center + clipped.mean(axis=0), rtol=1e-5
     )
