@@ -4,8 +4,8 @@ Of every 4096 numbers the ``kept`` largest by magnitude travel, each as its plac
 sign and level. A chunk's two levels are the means of its kept magnitudes above and below their own
 mean. Error feedback brings what was left out in later rounds, halved from round to round: local
 steps begin at the base, which lacks it, and make much of it once more, so that with SparseLoCo's
-decay of 0.95 rounds of many steps overshoot (docs/learning-bytes.md). Most numbers are sent by few
-of the peers, so their mean over all is small, and the outer learning rate should be above 1.
+decay of 0.95 rounds of many steps overshoot. Most numbers are sent by few of the peers, so their
+mean over all is small, and the outer learning rate should be above 1.
 
 A chunk on the wire is its two levels as float32, then one run of bits, low ones first: the places
 as an Elias-Fano code, that is the low bits of each, then the high bits h of the i-th as a one at

@@ -1,4 +1,4 @@
-"""Gossip in a ring with attackers, as in docs/learning-attackers.md, on a small network and digits.
+"""Gossip in a ring with attackers, as in benchmarks/learning, on a small network and digits.
 
 Five honest peers, two attackers attached to each.
 """
