@@ -21,6 +21,7 @@ from daemon.agreement import Decided, RoundAgreement, Want
 from daemon.clock import Clock
 from daemon.exchange import Accepts, Exchange
 from daemon.lineage import Lineage, Position
+from daemon.patience import Patience
 from daemon.round_clock import RoundClock
 from daemon.speaker import Speaker
 from daemon.standings import Standings
@@ -30,7 +31,7 @@ from ml.worker_messages import Blob, StateReady, Trained
 from protocol.agreement_messages import Certificate, Outcome, UpdateRef
 from protocol.envelope import Domain, VerifiedMessage
 from protocol.errors import TransportError
-from protocol.identity import PeerId
+from protocol.identity import PeerId, peer_id_of
 from protocol.peer_messages import Agreement, Standing, UpdateHeader, UpdateOffer
 from protocol.swarm import RoundSettings
 
@@ -38,6 +39,9 @@ ASK_AGAIN_S = 2.0
 """How often missing members of a decided set are asked for."""
 FETCH_DECIDED_S = 600.0
 """After so long without a decided set's members the round is given up; catching up takes over."""
+NEAR_ROUNDS = 2
+"""How far behind on the same line a peer may be to be waited for; it then has every chance to get
+here within the grace period, where short rounds would for ever end before it does."""
 
 _log = logging.getLogger("p2pd.round")
 
@@ -52,6 +56,7 @@ class RoundParts:
     exchange: Exchange
     worker: Trainer
     standings: Standings
+    patience: Patience
     speaker: Speaker
     serve: Callable[[Blob], None]
     """Hands an update's file of the worker's to the blob store."""
@@ -214,6 +219,8 @@ class AgreedRound(abc.ABC):
         state = await self._average(certificate.outcome)
         parts.serve_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), certificate)
+        for update in certificate.outcome.updates:
+            parts.patience.note_contribution(peer_id_of(update.signer))
         _log.info(
             "round %d: %d updates averaged, accuracy %.4f, state %s",
             self.number,
@@ -261,15 +268,38 @@ class AgreedRound(abc.ABC):
             async with asyncio.timeout(None if deadline is None else deadline - now):
                 await self._changed.wait()
 
-    def _expected(self) -> frozenset[PeerId]:
-        """Who is waited for: those of the live roster who can take part or have done so already,
-        and who else is ready to train from this base."""
+    def _present(self) -> frozenset[PeerId]:
+        """Who takes part: those of the live roster who can or have done so already, and who else is
+        ready to train from this base."""
         parts = self._parts
         standings = parts.standings.live()
         ready = parts.standings.ready()
         able = {peer for peer in self._roster & ready if self._can_take_part(standings[peer])}
-        present = parts.standings.ready_at(self.base.round, self.base.base)
-        return frozenset(able | present | {parts.me})
+        others = parts.standings.ready_at(self.base.round, self.base.base)
+        return frozenset(able | others | {parts.me})
+
+    def _expected(self) -> frozenset[PeerId]:
+        """Who is waited for: the live roster, and others here or near, as long as that pays."""
+        parts = self._parts
+        standings = parts.standings.live()
+        others = parts.standings.ready() - self._roster
+        near = {peer for peer in others if self._is_near(standings[peer])}
+        return frozenset(
+            peer
+            for peer in self._present() | near
+            if peer in self._roster or parts.patience.is_worth_waiting(peer, self.number)
+        )
+
+    def _note_absent(self, peers: frozenset[PeerId]) -> None:
+        """``peers`` were waited for until the time was up."""
+        for peer in peers:
+            self._parts.patience.note_absence(peer, self.number)
+
+    def _is_near(self, standing: Standing) -> bool:
+        """Whether a peer that stands there is about to get here."""
+        behind = self.base.round - standing.round
+        knows = self._parts.lineage.knows(standing.round, standing.base)
+        return 0 < behind <= NEAR_ROUNDS and knows
 
     def _can_take_part(self, standing: Standing) -> bool:
         """Whether a member of the roster that stands there is in this round, about to enter it, or
@@ -310,14 +340,22 @@ class AgreedRound(abc.ABC):
 
     def _observe(self, now: float) -> None:
         parts = self._parts
-        expected = self._expected()
-        self._share(expected)
+        present, expected = self._present(), self._expected()
+        self._share(present)
         held = self._held
         awaited = self._signers(expected) - self._refused
         self._deadlines.update(expected=awaited, held=frozenset(held), now=now)
-        self._agreement.set_newcomers(expected - self._roster - self._refused)
+        if self._deadlines.should_close(now):
+            self._note_absent(awaited - held.keys())
+        self._agreement.set_newcomers(
+            frozenset(
+                peer
+                for peer in present - self._roster - self._refused
+                if parts.patience.is_worth_waiting(peer, self.number + 1)
+            )
+        )
         self._agreement.set_held(frozenset(held.values()), now)
-        self._agreement.set_live(expected & self._roster, now)
+        self._agreement.set_live(present & self._roster, now)
         if self._training and self._should_hurry(now):
             parts.worker.finish_training()
         if self._deadlines.should_close(now):

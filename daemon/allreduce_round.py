@@ -88,6 +88,7 @@ class AllReduceRound(AgreedRound):
             return
         while not self._collecting.should_close(now := parts.clock.monotonic()):
             await self._wait_for_change(self._collecting.get_timer(now))
+        self._note_absent(self._expected() - parts.exchange.refused() - self._contributed.keys())
         contributions = parts.exchange.contributions(self._contributed.values())
         reduced = await parts.worker.reduce(self.number, self._own_part, count, contributions)
         self._offers.add(

@@ -21,6 +21,7 @@ from daemon.gathering import Gathering
 from daemon.gossip_round import GossipRound
 from daemon.lineage import Lineage, Position
 from daemon.mesh_round import MeshRound
+from daemon.patience import Patience
 from daemon.refusals import Refusals
 from daemon.speaker import Speaker
 from daemon.standings import Standings
@@ -93,6 +94,7 @@ class Training:
         self._own_rounds = own_rounds
         self._refusals = refusals
         self._clock = clock
+        self._patience = Patience()
         self._started = False
         self._paused = False
         self._said: Standing | None = None
@@ -291,6 +293,7 @@ class Training:
             exchange=self._exchange,
             worker=self._worker,
             standings=self._standings,
+            patience=self._patience,
             speaker=self._speaker,
             serve=self._blobs.add_local,
             serve_state=self._blobs.store.add_state,

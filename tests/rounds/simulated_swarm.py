@@ -206,6 +206,19 @@ class ToyTrainer:
         return StateReady(request=0, round=round_number, state=blob, loss=0.5, accuracy=0.5)
 
 
+class Line:
+    """Is busy with each chunk for ``chunk_s``, one after the other."""
+
+    def __init__(self) -> None:
+        self.chunk_s = 0.0
+        self._free_at = 0.0
+
+    def take(self, now: float) -> float:
+        """How long it is until a chunk that comes now is through."""
+        self._free_at = max(self._free_at, now) + self.chunk_s
+        return self._free_at - now
+
+
 class SimulatedPeer:
     """One peer: everything of the daemon that concerns rounds."""
 
@@ -233,6 +246,10 @@ class SimulatedPeer:
             state_bytes=swarm.state_bytes,
         )
         self.stopped = False
+        self.line = Line()
+        """What its chunks of blobs come in by."""
+        self.uplink = Line()
+        """What they go out by."""
         self.rewrite: Callable[[bytes, bool], bytes] = lambda data, bulk: data
         """What becomes of the messages that it sends; with it a test makes a liar."""
         self.inbox: list[tuple[PeerId, bytes, bool]] = []
@@ -470,11 +487,20 @@ class SimulatedSwarm:
         if target not in self.connected(source):
             return False
         data = self.peers[source].rewrite(data, bulk)
-        delay_s = CHUNK_S if bulk else LATENCY_S
+        loop = asyncio.get_running_loop()
         if bulk:
             self.bulk_bytes_sent[source] += len(data)
-        asyncio.get_running_loop().call_later(delay_s, self._deliver, source, target, data, bulk)
+            sent_s = self.peers[source].uplink.take(loop.time())
+            loop.call_later(sent_s, self._come_in, source, target, data)
+        else:
+            loop.call_later(LATENCY_S, self._deliver, source, target, data, False)
         return True
+
+    def _come_in(self, source: PeerId, target: PeerId, data: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        if target in self.peers:
+            received_s = self.peers[target].line.take(loop.time())
+            loop.call_later(CHUNK_S + received_s, self._deliver, source, target, data, True)
 
     def _deliver(self, source: PeerId, target: PeerId, data: bytes, bulk: bool) -> None:
         peer = self.peers.get(target)

@@ -13,6 +13,7 @@ from tests.rounds.simulated_swarm import SimulatedPeer, SimulatedSwarm
 from tests.rounds.virtual_time import run_virtual
 
 ROUND_S = 2.0
+GRACE_S = 10.0
 
 
 def simulate(
@@ -25,7 +26,7 @@ def simulate(
     """Run a scenario in a swarm with these round settings."""
 
     async def main() -> None:
-        chosen = RoundSettings(**({"min_peers": 3, "grace_s": 10.0} | settings))  # type: ignore[arg-type]  # a test's shorthand
+        chosen = RoundSettings(**({"min_peers": 3, "grace_s": GRACE_S} | settings))  # type: ignore[arg-type]  # a test's shorthand
         async with SimulatedSwarm(directory, chosen, state_bytes=state_bytes) as swarm:
             await scenario(swarm)
             swarm.check()
@@ -177,6 +178,44 @@ def test_slow_peer_contributes_what_it_has_and_holds_nobody_up(tmp_path: Path) -
         assert_same_history(*fast, slow)
 
     simulate(tmp_path, scenario, min_peers=4)
+
+
+@pytest.mark.parametrize("exchange", ["mesh", "allreduce"])
+@pytest.mark.parametrize("line_s", [0.2, 0.3, 0.7])
+def test_newcomer_whose_line_is_slow_for_such_short_rounds_is_let_in(
+    tmp_path: Path, line_s: float, exchange: str
+) -> None:
+    """To follow a round it needs four updates, or the state; rounds are over sooner."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        old = [swarm.add(training_s=0.3) for _ in range(4)]
+        await swarm.until_round(5, within_s=30)
+        new = swarm.add(training_s=0.3)
+        new.line.chunk_s = line_s
+        await asyncio.sleep(30)
+        swarm.check()
+        assert new.id in old[0].training.lineage.roster
+        assert abs(new.round - old[0].round) <= 1
+
+    simulate(tmp_path, scenario, exchange=exchange)
+
+
+@pytest.mark.parametrize("exchange", ["mesh", "allreduce"])
+def test_newcomer_with_a_hopeless_uplink_costs_the_others_ever_less(
+    tmp_path: Path, exchange: str
+) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        old = [swarm.add(training_s=0.5) for _ in range(4)]
+        await swarm.until_round(5, within_s=30)
+        took_s = await swarm.until_round(25, within_s=60)
+        new = swarm.add(training_s=0.5)
+        new.uplink.chunk_s = 2 * GRACE_S
+        await swarm.until_round(100, *old, within_s=4 * took_s + 16 * GRACE_S)
+        assert new.id not in old[0].training.lineage.roster
+        later_s = await swarm.until_round(140, *old, within_s=60 * took_s)
+        assert later_s < 2 * took_s + 1.5 * GRACE_S, "it is waited for again and again"
+
+    simulate(tmp_path, scenario, exchange=exchange)
 
 
 def test_poisoned_update_is_refused_by_all_and_training_goes_on(tmp_path: Path) -> None:
@@ -341,6 +380,9 @@ def test_swarm_lives_through_churn(tmp_path: Path, seed: int) -> None:
                 swarm.go_on(peer)
         goal = max(peer.round for peer in swarm.peers.values()) + 5
         await swarm.until_round(goal, within_s=200)
+        # Whoever came back last may just have taken the state; after that all contribute.
+        goal = max(peer.round for peer in swarm.peers.values()) + 2
+        await swarm.until_round(goal, within_s=60)
         last = min(peer.round for peer in swarm.peers.values())
         sets = {frozenset(peer.contributors(last)) for peer in swarm.peers.values()}
         assert sets == {frozenset(swarm.peers)}

@@ -1,0 +1,45 @@
+"""Whom a round is worth waiting for beside its roster.
+
+A peer that comes to a swarm whose rounds are short for its line is let in by being waited for. One
+that was waited for in vain is passed over for ever more rounds, so that it costs the others less
+and less. Pure: rounds are counted, there is no time.
+"""
+
+from dataclasses import dataclass
+
+from protocol.identity import PeerId
+
+FIRST_PAUSE = 1
+LONGEST_PAUSE = 256
+"""Rounds for which a peer is passed over after one, and after many, in which it was waited for in
+vain; doubling in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    until_round: int
+    rounds: int
+
+
+class Patience:
+    """How the waiting for each peer has paid."""
+
+    def __init__(self) -> None:
+        self._pauses: dict[PeerId, _Pause] = {}
+
+    def is_worth_waiting(self, peer: PeerId, round_number: int) -> bool:
+        """Whether round ``round_number`` should wait for ``peer``."""
+        pause = self._pauses.get(peer)
+        return pause is None or round_number >= pause.until_round
+
+    def note_contribution(self, peer: PeerId) -> None:
+        """``peer``'s update came in time."""
+        self._pauses.pop(peer, None)
+
+    def note_absence(self, peer: PeerId, round_number: int) -> None:
+        """Round ``round_number`` waited for ``peer`` until its time was up, in vain."""
+        before = self._pauses.get(peer)
+        if before is not None and round_number < before.until_round:
+            return  # it is noted
+        rounds = FIRST_PAUSE if before is None else min(2 * before.rounds, LONGEST_PAUSE)
+        self._pauses[peer] = _Pause(round_number + 1 + rounds, rounds)
