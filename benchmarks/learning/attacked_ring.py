@@ -34,7 +34,7 @@ MOMENTUM = 0.9
 BATCH_SIZE = 32
 CURVE_EVERY = 100
 CURVE_SAMPLES = 1000
-ATTACKERS_BATCH_SIZE = 512
+ATTACKERS_BATCH_SIZE = 128
 
 Attack = Callable[["Ring", int], Floats]
 """What the attackers of an honest peer send it."""

@@ -2,12 +2,13 @@
 
     python -m benchmarks.learning.bytes_sent --data-dir DIR [--seeds 1,2] [--jobs N] [--keep DIR]
 
-MNIST (final accuracy within 0.5 points) and the character transformer of examples/ (final loss
-within 2 %), a mesh of four peers. The frugal swarms exchange more seldom, after several epochs
-(DiLoCo, arXiv 2311.08105), and send top-k pseudo-gradients with 2-bit values and error feedback
-(SparseLoCo, arXiv 2508.15706). All ways take the same steps on the same samples. The training is
-the peers' own (ml/learner.py), the bytes are those of the update files, headers and all, once for
-each peer that they go to. Writes docs/learning-bytes.md and its pictures.
+MNIST (final accuracy within 0.5 points) with four peers, and the character transformer of examples/
+(final loss within 2 %) with sixteen. The frugal swarms exchange more seldom, after several epochs,
+with a larger outer step (DiLoCo, arXiv 2311.08105); four peers send top-k pseudo-gradients with
+2-bit values and error feedback to each other (SparseLoCo, arXiv 2508.15706), sixteen send int8 by
+all-reduce. All ways take the same steps on the same samples. The training is the peers' own
+(ml/learner.py), the bytes are those of the update files, headers and all, once for each peer that
+they go to. Writes docs/learning-bytes.md and its pictures.
 """
 
 import argparse
@@ -28,7 +29,6 @@ from protocol.swarm import RoundSettings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PEERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class Way:
     """Of its own data, that each peer trains a round."""
     outer_learning_rate: float = 1.0
     outer_momentum: float = 0.0
+    exchange: str = "mesh"
     all_seeds: bool = False
     """Whether it is run with every seed, or the first one only."""
 
@@ -48,19 +49,21 @@ class Way:
         """For tables and pictures."""
         form = "fp32" if self.compression == "none" else self.compression
         often = "every epoch" if self.epochs == 1 else f"every {self.epochs} epochs"
-        return f"{form}, {often}"
+        how = "" if self.exchange == "mesh" else f"{self.exchange}, "
+        return f"{how}{form}, {often}"
 
     @property
     def stem(self) -> str:
         """For files."""
         code = self.compression.replace(":", "")
         outer = f"{self.outer_learning_rate:g}-{self.outer_momentum:g}"
-        return f"{code}-{self.epochs}epochs-{outer}"
+        return f"{self.exchange}-{code}-{self.epochs}epochs-{outer}"
 
     @property
     def settings(self) -> RoundSettings:
         """The swarm's."""
         return RoundSettings(
+            exchange=self.exchange,
             local_unit="epochs",
             local_amount=self.epochs,
             compression=self.compression,
@@ -78,6 +81,7 @@ class Comparison:
     """Of the picture's name."""
     task: str
     builtin: bool
+    peers: int
     epochs: int
     by_loss: bool
     """Whether equal quality is a matter of loss (within 2 %) or of accuracy (0.5 points)."""
@@ -90,7 +94,7 @@ class Comparison:
             self.builtin,
             data_dir,
             way.settings,
-            PEERS,
+            self.peers,
             self.epochs // way.epochs,
             seed=seed,
         )
@@ -107,11 +111,13 @@ COMPARISONS = (
         stem="learning-bytes-mnist",
         task="mnist",
         builtin=True,
+        peers=4,
         epochs=12,
         by_loss=False,
         ways=(
             PLAIN,
-            Way("topk:64", 2, all_seeds=True),
+            Way("topk:128", 2, outer_learning_rate=2.0, all_seeds=True),
+            Way("topk:256", 2, outer_learning_rate=2.0),
             Way("int8", 2),
         ),
     ),
@@ -120,12 +126,12 @@ COMPARISONS = (
         stem="learning-bytes-text",
         task=str(ROOT / "examples" / "char_transformer.py"),
         builtin=False,
-        epochs=12,
+        peers=16,
+        epochs=40,
         by_loss=True,
         ways=(
             PLAIN,
-            Way("topk:64", 2, all_seeds=True),
-            Way("int8", 2),
+            Way("int8", 4, outer_momentum=0.5, exchange="allreduce", all_seeds=True),
         ),
     ),
 )
@@ -188,8 +194,9 @@ def rows_of(
         own = statistics.mean(comparison.quality(point) for point in last)
         reference = statistics.mean(comparison.quality(point) for point in plain_last)
         exchanges = comparison.epochs // way.epochs
-        update_bytes = last[0].bytes_sent / exchanges / PEERS / (PEERS - 1)
-        plain_bytes = plain_last[0].bytes_sent / comparison.epochs / PEERS / (PEERS - 1)
+        sent = last[0].bytes_sent / comparison.peers
+        plain_sent = plain_last[0].bytes_sent / comparison.peers
+        fewer_exchanges = comparison.epochs / exchanges
         difference = (
             f"{100 * (own / reference - 1):+.2f} %"
             if comparison.by_loss
@@ -204,11 +211,11 @@ def rows_of(
                 each,
                 difference,
                 f"{exchanges}",
-                f"{update_bytes:,.0f}",
-                f"{last[0].bytes_sent / PEERS / 1e6:.3f}",
-                f"{comparison.epochs / exchanges:.0f}",
-                f"{plain_bytes / update_bytes:.1f}",
-                f"**{plain_last[0].bytes_sent / last[0].bytes_sent:.1f}**",
+                f"{sent / exchanges / 1e3:,.1f}",
+                f"{sent / 1e6:.3f}",
+                f"{fewer_exchanges:.0f}",
+                f"{plain_sent / sent / fewer_exchanges:.1f}",
+                f"**{plain_sent / sent:.1f}**",
             ]
         )
     return rows
@@ -224,37 +231,37 @@ def section_of(
         f"{quality}, by seed",
         "beside fp32, every epoch",
         "exchanges",
-        "bytes of an update",
-        "MB sent by each peer",
+        "kB sent by a peer each time",
+        "MB sent by a peer in all",
         "fewer exchanges",
-        "smaller updates",
-        "fewer bytes",
+        "fewer bytes each time",
+        "fewer bytes in all",
     ]
     settings = [
-        f"- {way.name}: `--local-epochs {way.epochs} --compression {way.compression}"
+        f"- {way.name}: `--exchange {way.exchange} --local-epochs {way.epochs}"
+        f" --compression {way.compression}"
         f" --outer-learning-rate {way.outer_learning_rate:g}"
         f" --outer-momentum {way.outer_momentum:g}`\n"
         for way in comparison.ways
     ]
+    runs = [(way, seed) for way in comparison.ways for seed in seeds if (way, seed) in outcomes]
     curves = [
-        [f"{way.name}, seed {seed}"]
-        + [
-            _cell(comparison, outcomes[way, seed].points, epoch / way.epochs)
-            for epoch in range(1, comparison.epochs + 1)
+        [
+            str(epoch),
+            *(_cell(comparison, outcomes[run].points, epoch / run[0].epochs) for run in runs),
         ]
-        for way in comparison.ways
-        for seed in seeds
-        if (way, seed) in outcomes
+        for epoch in range(1, comparison.epochs + 1)
     ]
     word = "loss" if comparison.by_loss else "accuracy in %"
     return (
         f"## {comparison.name}\n\n"
-        f"{comparison.epochs} epochs, seeds {', '.join(map(str, seeds))}.\n\n"
+        f"{comparison.peers} peers, {comparison.epochs} epochs,"
+        f" seeds {', '.join(map(str, seeds))}.\n\n"
         + table(heads, rows_of(comparison, outcomes, seeds))
         + f"\n![{word} by bytes]({comparison.stem}.png)\n\n"
         + "".join(settings)
-        + f"\nTest {word} after each exchange, by epoch:\n\n"
-        + table(["", *(str(epoch) for epoch in range(1, comparison.epochs + 1))], curves)
+        + f"\nTest {word} after each exchange:\n\n"
+        + table(["epoch", *(f"{way.name}, seed {seed}" for way, seed in runs)], curves)
     )
 
 
@@ -286,7 +293,7 @@ def main() -> None:
         plot(
             {
                 way.name: [
-                    (point.bytes_sent / PEERS / 1e6, comparison.quality(point))
+                    (point.bytes_sent / comparison.peers / 1e6, comparison.quality(point))
                     for point in found[way, seeds[0]].points
                 ]
                 for way in comparison.ways
@@ -298,11 +305,11 @@ def main() -> None:
         )
     (DOCS / "learning-bytes.md").write_text(
         "# Bytes at equal quality\n\n"
-        f"{PEERS} peers in a mesh, data cut evenly: each sends its update to the {PEERS - 1} others"
-        " after every exchange.\nAll ways take the same number of steps on the same data; in the"
-        " plainest one fp32 models go to\neveryone after every epoch. Bytes are those of the update"
-        " files with their headers. The factors:\nfewer exchanges, times smaller updates, is fewer"
-        " bytes.\n\nWritten by `python -m benchmarks.learning.bytes_sent`, which takes"
+        "All ways take the same number of steps on the same data, cut evenly among the peers; in"
+        " the\nplainest one fp32 models go to everyone after every epoch. Bytes are those of the"
+        " update files with\ntheir headers, once for each peer that they go to. Fewer exchanges,"
+        " times fewer bytes each time, is\nfewer bytes in all.\n\nWritten by"
+        " `python -m benchmarks.learning.bytes_sent`, which takes"
         f" {cpu_minutes:.0f} minutes of a core; the same\nseeds give the same numbers.\n\n"
         + "\n".join(sections)
     )

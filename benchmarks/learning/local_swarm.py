@@ -1,7 +1,7 @@
 """A swarm in one process: each peer's own learner, the updates passed as files as the daemon does.
 
 What is measured is learning, so nothing of the network is in it; the bytes are those of the files
-that mesh would send.
+that mesh or allreduce would send.
 """
 
 import contextlib
@@ -15,7 +15,18 @@ import torch
 
 from ml.learner import Learner
 from ml.train import TrainingControl
-from ml.worker_messages import Apply, Contribution, OpenTask, StateReady, TaskChoice, Train, Trained
+from ml.worker_messages import (
+    Apply,
+    ApplyParts,
+    Contribution,
+    OpenTask,
+    PartResult,
+    Reduce,
+    StateReady,
+    TaskChoice,
+    Train,
+    Trained,
+)
 from protocol.swarm import RoundSettings
 
 
@@ -83,30 +94,24 @@ def learners_of(run: Run) -> Iterator[list[Learner]]:
                 learner.close()
 
 
-def train_round(learner: Learner, round_number: int) -> Trained:
-    """One peer's local steps and its update."""
+def train_round(learner: Learner, round_number: int, parts: int = 1) -> Trained:
+    """One peer's local steps and its update, in so many parts."""
     control = TrainingControl()
     learner.start_training(control)
-    return learner.train(Train(0, round_number), control, lambda report: None)
+    return learner.train(Train(0, round_number, parts), control, lambda report: None)
 
 
 def run_swarm(run: Run, *, label: str) -> list[Point]:
-    """Train ``run`` with an update of each peer to every other one after each round."""
+    """Train ``run``; its settings' exchange is ``mesh`` or ``allreduce``."""
+    exchange = _exchange_parts if run.settings.exchange == "allreduce" else _exchange_updates
     points = []
     sent = 0
     with learners_of(run) as learners:
         for round_number in range(1, run.rounds + 1):
-            updates = [train_round(learner, round_number) for learner in learners]
-            contributions = tuple(
-                Contribution(f"peer-{index:03}", update.updates[0].path, update.sample_count)
-                for index, update in enumerate(updates)
-            )
-            states: list[StateReady] = [
-                learner.apply(Apply(0, round_number, contributions)) for learner in learners
-            ]
+            states, round_bytes = exchange(learners, round_number)
+            sent += round_bytes
             roots = {state.state.root for state in states}
             assert len(roots) == 1, "peers that averaged the same updates hold other weights"
-            sent += sum(update.updates[0].size_bytes for update in updates) * (run.peers - 1)
             points.append(Point(round_number, states[0].accuracy, states[0].loss, sent))
             print(
                 f"{label:28} round {round_number:3}  accuracy {states[0].accuracy:.4f}"
@@ -114,3 +119,36 @@ def run_swarm(run: Run, *, label: str) -> list[Point]:
                 flush=True,
             )
     return points
+
+
+def _exchange_updates(learners: list[Learner], round_number: int) -> tuple[list[StateReady], int]:
+    """Everyone's update to everyone else. Returns states, and the bytes of all that was sent."""
+    updates = [train_round(learner, round_number) for learner in learners]
+    contributions = _contributions(updates, 0)
+    states = [learner.apply(Apply(0, round_number, contributions)) for learner in learners]
+    sent = sum(update.updates[0].size_bytes for update in updates) * (len(learners) - 1)
+    return states, sent
+
+
+def _exchange_parts(learners: list[Learner], round_number: int) -> tuple[list[StateReady], int]:
+    """Everyone's parts to their owners, and the owners' averages to everyone else; likewise."""
+    count = len(learners)
+    updates = [train_round(learner, round_number, count) for learner in learners]
+    results = []
+    sent = 0
+    for part, owner in enumerate(learners):
+        contributions = _contributions(updates, part)
+        average = owner.reduce(Reduce(0, round_number, part, count, contributions)).update
+        results.append(PartResult(part, average.path))
+        others = [update for index, update in enumerate(updates) if index != part]
+        sent += sum(update.updates[part].size_bytes for update in others)
+        sent += average.size_bytes * (count - 1)
+    request = ApplyParts(0, round_number, count, tuple(results))
+    return [learner.apply_parts(request) for learner in learners], sent
+
+
+def _contributions(updates: list[Trained], part: int) -> tuple[Contribution, ...]:
+    return tuple(
+        Contribution(f"peer-{index:03}", update.updates[part].path, update.sample_count)
+        for index, update in enumerate(updates)
+    )
