@@ -92,10 +92,8 @@ def test_member_that_is_killed_costs_its_part_and_not_the_round(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--exchange", "allreduce"],
         ["--exchange", "allreduce", "--compression", "int8"],
-        ["--exchange", "gossip", "--topology", "regular:2"],
-        ["--exchange", "gossip", "--topology", "ring", "--aggregation", "trial"],
+        ["--exchange", "gossip", "--topology", "regular:2", "--aggregation", "trial"],
         ["--topology", "ring", "--compression", "fp16", "--aggregation", "median"],
     ],
     ids=" ".join,

@@ -14,7 +14,7 @@ LATEST_END_S = 10.0
 """How much later than usual a round may end that a peer dies in."""
 
 _random = Random(3)
-MOMENTS = [(_random.randrange(3), _random.randrange(1, STEPS - 1)) for _ in range(3)]
+MOMENTS = [(_random.randrange(3), _random.randrange(1, STEPS - 1)) for _ in range(2)]
 """Which peer, and at which step of its training."""
 
 
