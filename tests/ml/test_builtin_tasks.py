@@ -1,4 +1,4 @@
-"""What the built-in task that ships with p2pd reaches; MNIST does so in tests/system/test_demo.py."""
+"""What the built-in task that ships with p2pd reaches; of MNIST tests/system/test_demo.py tells."""
 
 from tests.ml.conftest import MakeOpening
 from tests.ml.running import open_three, run_rounds
