@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.agreement import Decided, RoundAgreement, Want
+from daemon.agreement import AgreementState, Decided, RoundAgreement, Want
 from daemon.clock import Clock
 from daemon.exchange import Accepts, Exchange
 from daemon.lineage import Lineage, Position
@@ -345,7 +345,8 @@ class AgreedRound(abc.ABC):
         held = self._held
         awaited = self._signers(expected) - self._refused
         self._deadlines.update(expected=awaited, held=frozenset(held), now=now)
-        if self._deadlines.should_close(now):
+        if self._deadlines.should_close(now) and self._agreement.state is AgreementState.OPEN:
+            # Who comes once it is closed has not been waited for.
             self._note_absent(awaited - held.keys())
         self._agreement.set_newcomers(
             frozenset(

@@ -65,10 +65,15 @@ class AllReduceRound(AgreedRound):
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _observe(self, now: float) -> None:
-        exchange = self._parts.exchange
-        awaited = self._expected() - exchange.refused()
-        self._collecting.update(expected=awaited, held=frozenset(self._contributed), now=now)
+        self._collect(now)
         super()._observe(now)
+
+    def _collect(self, now: float) -> frozenset[PeerId]:
+        """Tell the clock what is here of the own part; who is waited for and has sent nothing."""
+        awaited = self._expected() - self._parts.exchange.refused()
+        held = frozenset(self._contributed)
+        self._collecting.update(expected=awaited, held=held, now=now)
+        return awaited - held
 
     async def _contribute(self) -> None:
         parts = self._parts
@@ -86,9 +91,12 @@ class AllReduceRound(AgreedRound):
             )
         if self._own_part is None:
             return
-        while not self._collecting.should_close(now := parts.clock.monotonic()):
+        absent = self._collect(now := parts.clock.monotonic())
+        while not self._collecting.should_close(now):
             await self._wait_for_change(self._collecting.get_timer(now))
-        self._note_absent(self._expected() - parts.exchange.refused() - self._contributed.keys())
+            absent = self._collect(now := parts.clock.monotonic())
+        # Who did contribute has made nothing good by it: a part of its own may still be too much.
+        self._note_absent(absent)
         contributions = parts.exchange.contributions(self._contributed.values())
         reduced = await parts.worker.reduce(self.number, self._own_part, count, contributions)
         self._offers.add(

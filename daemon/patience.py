@@ -13,12 +13,18 @@ FIRST_PAUSE = 1
 LONGEST_PAUSE = 256
 """Rounds for which a peer is passed over after one, and after many, in which it was waited for in
 vain; doubling in between."""
+MAX_PAUSES = 10_000
+"""Beyond that the oldest is forgotten: in an open swarm anybody can invent any number of peers."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Pause:
-    until_round: int
+    waited_in: int
     rounds: int
+
+    def covers(self, round_number: int) -> bool:
+        """Not the rounds before: those are to come when a shorter line's state was taken."""
+        return self.waited_in <= round_number <= self.waited_in + self.rounds
 
 
 class Patience:
@@ -30,7 +36,7 @@ class Patience:
     def is_worth_waiting(self, peer: PeerId, round_number: int) -> bool:
         """Whether round ``round_number`` should wait for ``peer``."""
         pause = self._pauses.get(peer)
-        return pause is None or round_number >= pause.until_round
+        return pause is None or not pause.covers(round_number)
 
     def note_contribution(self, peer: PeerId) -> None:
         """``peer``'s update came in time."""
@@ -39,7 +45,10 @@ class Patience:
     def note_absence(self, peer: PeerId, round_number: int) -> None:
         """Round ``round_number`` waited for ``peer`` until its time was up, in vain."""
         before = self._pauses.get(peer)
-        if before is not None and round_number < before.until_round:
+        if before is not None and before.covers(round_number):
             return  # it is noted
         rounds = FIRST_PAUSE if before is None else min(2 * before.rounds, LONGEST_PAUSE)
-        self._pauses[peer] = _Pause(round_number + 1 + rounds, rounds)
+        self._pauses.pop(peer, None)
+        self._pauses[peer] = _Pause(round_number, rounds)
+        if len(self._pauses) > MAX_PAUSES:
+            del self._pauses[next(iter(self._pauses))]

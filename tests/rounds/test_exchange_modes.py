@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from daemon.exchange_choice import choose_exchange
+from daemon.status import Phase
 from protocol.swarm import RoundSettings
-from tests.rounds.simulated_swarm import SimulatedSwarm
+from tests.rounds.simulated_swarm import LATENCY_S, SimulatedSwarm
 from tests.rounds.test_training import ROUND_S, assert_same_history, simulate
 
 
@@ -44,6 +45,18 @@ class TestAllReduce:
             assert survivors[0].trainer.parts_applied[-1][1:] == (3, (0, 1, 2))
 
         simulate(tmp_path, scenario, exchange="allreduce", min_peers=4)
+
+    def test_owner_that_trained_longest_averages_its_part_at_once(self, tmp_path: Path) -> None:
+        async def scenario(swarm: SimulatedSwarm) -> None:
+            *_, slow = [swarm.add(training_s) for training_s in (1.0, 1.0, 3.0)]
+            await swarm.until_round(2, within_s=30)
+            async with asyncio.timeout(2 * ROUND_S):
+                while slow.training.phase is not Phase.EXCHANGING:  # noqa: ASYNC110 — it has no event.
+                    await asyncio.sleep(LATENCY_S / 4)
+            await asyncio.sleep(LATENCY_S / 4)  # nobody can have answered to anything
+            assert slow.trainer.reduced[-1] == (3, tuple(sorted(swarm.peers)))
+
+        simulate(tmp_path, scenario, exchange="allreduce")
 
     def test_stopped_owner_is_given_up_and_comes_back(self, tmp_path: Path) -> None:
         async def scenario(swarm: SimulatedSwarm) -> None:

@@ -1,7 +1,7 @@
 """Whom rounds go on waiting for."""
 
-from daemon.patience import FIRST_PAUSE, LONGEST_PAUSE, Patience
-from protocol.identity import Identity
+from daemon.patience import FIRST_PAUSE, LONGEST_PAUSE, MAX_PAUSES, Patience
+from protocol.identity import Identity, PeerId
 
 PEER = Identity(b"p" * 32).peer_id
 OTHER = Identity(b"o" * 32).peer_id
@@ -46,3 +46,21 @@ def test_round_that_is_looked_at_again_counts_once() -> None:
     first = pause_after(patience, 1)
     patience.note_absence(PEER, 1)
     assert patience.is_worth_waiting(PEER, 2 + first)
+
+
+def test_pause_does_not_outlast_a_change_to_a_shorter_line() -> None:
+    patience = Patience()
+    pause_after(patience, 1000)
+    assert patience.is_worth_waiting(PEER, 10)
+    assert pause_after(patience, 10) == 2 * FIRST_PAUSE
+
+
+def test_oldest_pauses_are_forgotten_when_there_are_too_many() -> None:
+    patience = Patience()
+    patience.note_absence(OTHER, 1)
+    patience.note_absence(PEER, 1)
+    patience.note_absence(OTHER, 3)
+    for number in range(MAX_PAUSES - 1):
+        patience.note_absence(PeerId(f"peer {number}"), 3)
+    assert not patience.is_worth_waiting(OTHER, 4)
+    assert pause_after(patience, 4) == FIRST_PAUSE

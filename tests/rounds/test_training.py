@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from daemon.status import Phase
+from protocol.codec import Message, decode, encode
+from protocol.peer_messages import Agreement, CertificateRequest, PeerMessage, UpdateOffer
 from protocol.swarm import RoundSettings
 from tests.rounds.simulated_swarm import SimulatedPeer, SimulatedSwarm
 from tests.rounds.virtual_time import run_virtual
@@ -216,6 +218,40 @@ def test_newcomer_with_a_hopeless_uplink_costs_the_others_ever_less(
         assert later_s < 2 * took_s + 1.5 * GRACE_S, "it is waited for again and again"
 
     simulate(tmp_path, scenario, exchange=exchange)
+
+
+def test_peer_that_comes_once_a_round_is_closed_has_not_been_waited_for_in_vain(
+    tmp_path: Path,
+) -> None:
+    """A ballot is lost; when the next one decides, the grace period is long over."""
+
+    def without(kind: type[Message]) -> Callable[[bytes, bool], bytes]:
+        def rewrite(data: bytes, bulk: bool) -> bytes:
+            is_lost = not bulk and isinstance(decode(data, PeerMessage), kind)
+            return encode(CertificateRequest(round=0, base=b"")) if is_lost else data
+
+        return rewrite
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        old = [swarm.add(training_s=1.0) for _ in range(3)]
+        await swarm.until_round(2, within_s=20)
+        as_it_is = old[0].rewrite
+        for peer in old:
+            peer.rewrite = without(Agreement)
+        await asyncio.sleep(GRACE_S + 2)
+        new = swarm.add(training_s=3.0)
+        new.rewrite = without(UpdateOffer)
+        await swarm.until_round(2, new, within_s=6)
+        for peer in old:
+            peer.rewrite = as_it_is
+        await swarm.until_round(3, within_s=20)
+        new.rewrite = as_it_is
+        await swarm.until_round(4, within_s=20)
+        for peer in old:
+            assert new.id not in peer.contributors(3)
+            assert new.id in peer.contributors(4)
+
+    simulate(tmp_path, scenario)
 
 
 def test_poisoned_update_is_refused_by_all_and_training_goes_on(tmp_path: Path) -> None:
