@@ -26,11 +26,14 @@ class AsyncSocket:
         *,
         on_frames: Callable[[Sequence[zmq.Frame]], None],
         on_event: Callable[[SocketEvent, int, str], None],
+        on_gone: Callable[[bytes], None] | None = None,
     ) -> None:
-        """``on_frames`` gets each message; ``on_event`` what the monitor reports beside it."""
+        """``on_frames`` gets each message; ``on_event`` what the monitor reports beside it;
+        ``on_gone`` the routes for which it reports no end."""
         self._loop = asyncio.get_running_loop()
         self._on_frames = on_frames
         self._on_event = on_event
+        self._on_gone = on_gone
         self.connections = ConnectionTable(limits)
         self.socket = context.socket(kind)
         apply_limits(self.socket, limits)
@@ -87,4 +90,6 @@ class AsyncSocket:
 
     def _sweep(self) -> None:
         self._timer = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
-        self.connections.sweep()
+        for route in self.connections.sweep():
+            if self._on_gone is not None:
+                self._on_gone(route)

@@ -6,6 +6,9 @@ kernel knows better: it counts each connection's bytes. So libzmq's monitor tell
 descriptors, and we ask the kernel about them and shut down what goes too far; libzmq then sees an
 ordinary end of the connection.
 
+A connection's messages may overtake the report that it was accepted: libzmq hands it to another of
+its threads first, and reports it after that.
+
 Invariant: a descriptor is only borrowed, and used only while its peer's address is still the one
 that was seen when the connection came, since libzmq may have closed it and someone else reused it.
 """
@@ -15,8 +18,9 @@ import resource
 import socket
 import struct
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from transport.address import is_loopback, plain_ip
 from transport.socket_options import SocketLimits
@@ -46,12 +50,19 @@ def descriptor_budget() -> int:
 class _Connection:
     peer: tuple[str, int]
     ip: str
+    reported: bool
     route: bytes | None = None
     had_message: bool = True
     received_before: int = 0
     sent: int = 0
     acknowledged_before: int = 0
     cut: bool = False
+
+
+class _Ends(NamedTuple):
+    peer: tuple[str, int]
+    port: int
+    """Ours."""
 
 
 class ConnectionTable:
@@ -80,14 +91,38 @@ class ConnectionTable:
         return len(self._open)
 
     def opened(self, descriptor: int) -> None:
-        """A connection was made (accepted or connected)."""
-        try:
-            with _borrowed(descriptor) as tcp:
-                peer = tcp.getpeername()[:2]
-        except OSError:
+        """It is reported that a connection was made (accepted or connected)."""
+        ends = _ends_of(descriptor)
+        if ends is None:
             return  # Closed again already; its end is the next event.
+        overtaken = self._open.get(descriptor)
+        if overtaken is not None and overtaken.peer == ends.peer:
+            overtaken.reported = True
+        else:
+            self._add(descriptor, ends.peer, reported=True)
+
+    def overtook(self, descriptor: int, remote_ip: str, local_ports: Container[int]) -> bool:
+        """A message came from ``remote_ip``, over a connection to one of ``local_ports`` that is
+        not known to be open. Is it open now, and its report still to come?
+
+        False: it is over. So it may be after True, in the moment before libzmq closes it: then
+        :meth:`sweep` finds that.
+        """
+        ends = _ends_of(descriptor)
+        if ends is None or plain_ip(ends.peer[0]) != remote_ip or ends.port not in local_ports:
+            return False  # Closed, or someone else's by now.
+        self._add(descriptor, ends.peer, reported=False)
+        return True
+
+    def _add(self, descriptor: int, peer: tuple[str, int], *, reported: bool) -> None:
         ip = plain_ip(peer[0])
-        connection = self._open[descriptor] = _Connection(peer, ip)
+        connection = _Connection(peer, ip, reported)
+        before = self._open.get(descriptor)
+        if before is not None:
+            # It was over when its message came. Its route is reported once this one has its own.
+            connection.route = before.route
+            self._forget_ip(before.ip)
+        self._open[descriptor] = connection
         self._per_ip[ip] += 1
         if len(self._open) > self._max_connections:
             self._cut(descriptor, connection, "connections")
@@ -99,9 +134,7 @@ class ConnectionTable:
         connection = self._open.pop(descriptor, None)
         if connection is None:
             return None
-        self._per_ip[connection.ip] -= 1
-        if not self._per_ip[connection.ip]:
-            del self._per_ip[connection.ip]
+        self._forget_ip(connection.ip)
         route = connection.route
         if route is None or self._descriptor_of.get(route) != descriptor:
             return None
@@ -140,16 +173,35 @@ class ConnectionTable:
         if descriptor is not None:
             self._cut(descriptor, self._open[descriptor], reason)
 
-    def sweep(self) -> None:
-        """Look at the kernel's counters; to be called every :data:`SWEEP_INTERVAL_S`."""
+    def sweep(self) -> list[bytes]:
+        """Look at the kernel's counters; to be called every :data:`SWEEP_INTERVAL_S`.
+
+        Returns the routes of connections that turned out to be over before their message came.
+        """
         if not self._to_sweep:
             self._to_sweep.extend(self._open)
+        over: list[bytes] = []
         share = max(_LEAST_SWEPT, len(self._open) // _SWEEPS_A_ROUND)
         for _ in range(min(len(self._to_sweep), share)):
             descriptor = self._to_sweep.popleft()
             connection = self._open.get(descriptor)
-            if connection is not None and not connection.cut:
+            if connection is None:
+                continue
+            if not connection.reported:
+                # Until it is, nothing is counted: should it be over, these are another's counters.
+                ends = _ends_of(descriptor)
+                if ends is None or ends.peer != connection.peer:
+                    route = self.closed(descriptor)
+                    if route is not None:
+                        over.append(route)
+            elif not connection.cut:
                 self._inspect(descriptor, connection)
+        return over
+
+    def _forget_ip(self, ip: str) -> None:
+        self._per_ip[ip] -= 1
+        if not self._per_ip[ip]:
+            del self._per_ip[ip]
 
     def _inspect(self, descriptor: int, connection: _Connection) -> None:
         try:
@@ -183,6 +235,14 @@ class ConnectionTable:
         with contextlib.suppress(OSError), _borrowed(descriptor) as tcp:
             if tcp.getpeername()[:2] == connection.peer:
                 tcp.shutdown(socket.SHUT_RDWR)
+
+
+def _ends_of(descriptor: int) -> _Ends | None:
+    """None: it is no TCP connection (any more)."""
+    with contextlib.suppress(OSError), _borrowed(descriptor) as tcp:
+        if tcp.family in (socket.AF_INET, socket.AF_INET6):
+            return _Ends(tcp.getpeername()[:2], tcp.getsockname()[1])
+    return None
 
 
 @contextlib.contextmanager

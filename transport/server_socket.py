@@ -84,18 +84,17 @@ class ServerSocket:
             self._limits,
             on_frames=self._receive,
             on_event=self._handle_event,
+            on_gone=self._report_gone,
         )
         self.statistics.cut_off = self._inner.connections.cut_off
         # Sending to nobody is an error to be counted, not a silent loss.
         self._inner.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        for address in reversed(listen):  # The first one last: LAST_ENDPOINT is to be its.
-            try:
-                self._bind(address)
-            except ConfigError:
-                self._inner.close()
-                raise
-        bound = urlsplit(self._inner.socket.getsockopt_string(zmq.LAST_ENDPOINT))
-        self.address = HostPort(listen[0].host, bound.port or listen[0].port)
+        try:
+            self._ports = [self._bind(address) for address in listen]
+        except ConfigError:
+            self._inner.close()
+            raise
+        self.address = HostPort(listen[0].host, self._ports[0])
         return self
 
     async def __aexit__(
@@ -138,7 +137,8 @@ class ServerSocket:
         """
         self._inner.connections.disconnect(route, reason)
 
-    def _bind(self, address: HostPort) -> None:
+    def _bind(self, address: HostPort) -> int:
+        """Returns the port, which is another one than asked for if that was 0."""
         if self._shares_port:
             listening = open_listening_socket(address)
             address = HostPort(*listening.getsockname()[:2])
@@ -149,23 +149,27 @@ class ServerSocket:
             raise ConfigError(
                 f"cannot listen on {address}: {error.strerror}; choose another address"
             ) from error
+        bound = urlsplit(self._inner.socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        return bound.port or address.port
 
     def _receive(self, frames: Sequence[zmq.Frame]) -> None:
         route = frames[0].bytes
         last = frames[-1]
         try:
-            user_id, address = str(last.get("User-Id")), str(last.get("Peer-Address"))
+            user_id, address = str(last.get("User-Id")), plain_ip(str(last.get("Peer-Address")))
             descriptor = int(last.get(zmq.SRCFD))
         except zmq.ZMQError:
             self.statistics.dropped["anonymous"] += 1
             return
-        connected = self._inner.is_open(descriptor)
+        connected = self._inner.is_open(descriptor) or self._inner.connections.overtook(
+            descriptor, address, self._ports
+        )
         if connected:
             self._report_gone(self._inner.connections.delivered(descriptor, route))
         if len(frames) == 2:
             self.statistics.received += 1
             self.statistics.received_bytes += len(last)
-            self._deliver(route, key_from_z85(user_id), plain_ip(address), last)
+            self._deliver(route, key_from_z85(user_id), address, last)
         else:
             # Nobody of ours sends such; the next one might be as long as memory lasts.
             self.statistics.dropped["multipart"] += 1

@@ -82,6 +82,84 @@ def test_message_of_another_route_means_that_the_first_is_gone(
     assert table.closed(near.fileno()) == b"route"
 
 
+def port_of(near: socket.socket) -> int:
+    port: int = near.getsockname()[1]
+    return port
+
+
+def test_message_that_overtakes_the_report_of_its_connection(
+    connect: Callable[[], TcpPair],
+) -> None:
+    table = ConnectionTable(LIMITS)
+    near, far = connect()
+    assert table.overtook(near.fileno(), "127.0.0.1", [port_of(near)])
+    assert table.delivered(near.fileno(), b"route") is None
+    assert table.sweep() == []
+    table.opened(near.fileno())
+    assert table.sweep() == []
+    assert len(table) == 1
+    table.disconnect(b"route", "test")
+    assert closed_within(far, 1.0)
+    assert table.closed(near.fileno()) == b"route"
+    assert len(table) == 0
+
+
+def test_late_message_of_a_connection_that_is_over_does_not_open_it_again(
+    connect: Callable[[], TcpPair],
+) -> None:
+    table = ConnectionTable(LIMITS)
+    near, _ = connect()
+    unix, other_unix = socket.socketpair()
+    with unix, other_unix:
+        assert not table.overtook(unix.fileno(), "127.0.0.1", [port_of(near)])
+    assert not table.overtook(near.fileno(), "127.0.0.1", [port_of(near) + 1])
+    assert not table.overtook(near.fileno(), "127.0.0.2", [port_of(near)])
+    descriptor, port = near.fileno(), port_of(near)
+    near.close()
+    assert not table.overtook(descriptor, "127.0.0.1", [port])
+    assert len(table) == 0
+
+
+def test_connection_that_was_about_to_be_closed_at_its_last_message_is_found_to_be_over(
+    connect: Callable[[], TcpPair],
+) -> None:
+    table = ConnectionTable(LIMITS)
+    (ending, _), (lasting, _) = connect(), connect()
+    for near, route in ((ending, b"ending"), (lasting, b"lasting")):
+        table.opened(near.fileno())
+        table.delivered(near.fileno(), route)
+    descriptor = ending.fileno()
+    assert table.closed(descriptor) == b"ending"
+    assert table.overtook(descriptor, "127.0.0.1", [port_of(ending)])
+    table.delivered(descriptor, b"ending")
+    ending.close()
+    assert table.sweep() == [b"ending"]
+    assert not table.has(descriptor)
+    assert table.has(lasting.fileno())
+
+
+def test_connection_whose_descriptor_is_used_again_before_it_is_found_to_be_over(
+    connect: Callable[[], TcpPair],
+) -> None:
+    table = ConnectionTable(LIMITS)
+    (old, _), (other, far) = connect(), connect()
+    assert table.overtook(old.fileno(), "127.0.0.1", [port_of(old)])
+    table.delivered(old.fileno(), b"old")
+    descriptor = old.fileno()
+    old.close()
+    reused = socket.fromfd(other.fileno(), other.family, other.type)
+    try:
+        assert reused.fileno() == descriptor, "the lowest free descriptor is taken"
+        table.opened(descriptor)
+        assert table.delivered(descriptor, b"new") == b"old"
+        table.disconnect(b"new", "test")
+        assert closed_within(far, 1.0)
+        assert table.closed(descriptor) == b"new"
+        assert len(table) == 0
+    finally:
+        reused.close()
+
+
 def test_disconnecting_twice_counts_once(connect: Callable[[], TcpPair]) -> None:
     table = ConnectionTable(LIMITS)
     near, far = connect()
