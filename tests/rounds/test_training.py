@@ -5,11 +5,12 @@ import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from daemon.status import Phase
 from protocol.codec import Message, decode, encode
-from protocol.peer_messages import Agreement, CertificateRequest, PeerMessage, UpdateOffer
+from protocol.peer_messages import Agreement, CertificateRequest, PeerMessage, Standing, UpdateOffer
 from protocol.swarm import RoundSettings
 from tests.rounds.simulated_swarm import SimulatedPeer, SimulatedSwarm
 from tests.rounds.virtual_time import run_virtual
@@ -218,6 +219,32 @@ def test_newcomer_with_a_hopeless_uplink_costs_the_others_ever_less(
         assert later_s < 2 * took_s + 1.5 * GRACE_S, "it is waited for again and again"
 
     simulate(tmp_path, scenario, exchange=exchange)
+
+
+@pytest.mark.parametrize("is_paused", [True, False])
+def test_newcomer_that_is_paused_or_near_on_another_line_is_not_waited_for(
+    tmp_path: Path, is_paused: bool
+) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        old = [swarm.add(training_s=0.5) for _ in range(3)]
+        await swarm.until_round(5, within_s=30)
+        took_s = await swarm.until_round(15, within_s=30)
+
+        def stray(data: bytes, bulk: bool) -> bytes:
+            message = None if bulk else decode(data, PeerMessage)
+            if not isinstance(message, Standing):
+                return data
+            number = old[0].round - 1
+            return encode(msgspec.structs.replace(message, round=number, base=b"b" * 32))
+
+        new = swarm.add(training_s=1000.0)
+        if is_paused:
+            new.training.pause()
+        else:
+            new.rewrite = stray
+        assert await swarm.until_round(25, *old, within_s=60) < took_s + GRACE_S / 2
+
+    simulate(tmp_path, scenario)
 
 
 def test_peer_that_comes_once_a_round_is_closed_has_not_been_waited_for_in_vain(
