@@ -4,7 +4,7 @@ Row 0 of every stack is the peer itself. As in ml/aggregate.py, float32 and in a
 
 What looks at distances alone cannot bear attackers who are half of a peer's neighbours: whichever
 distance it takes for the honest spread, they can be at it, nearer, or all in one direction. A trial
-on own samples can: :class:`TrialMixing` (benchmarks/learning/attackers.py).
+on own samples can: :class:`TrialMixing` (docs/learning-attackers.md).
 """
 
 import math

@@ -24,7 +24,8 @@ A peer alone reaches {alone} %, so accuracy by itself shows little: ignoring eve
 it. The distance tells: the mean of the honest models' distances to each other, as a fraction of
 that of peers that stay alone ({distance}).
 
-Accuracy in %, the mean of the honest peers on all test images; in brackets the distance:
+Accuracy in %, the mean of the honest peers on all test images; in brackets the distance
+(no numbers: models that have overflowed):
 
 {rules}
 ![accuracy by iteration](learning-attackers-ring.png)

@@ -3,12 +3,12 @@
     python -m benchmarks.learning.bytes_sent --data-dir DIR [--seeds 1,2] [--jobs N] [--keep DIR]
 
 MNIST (final accuracy within 0.5 points) with four peers, and the character transformer of examples/
-(final loss within 2 %) with sixteen. The frugal swarms exchange more seldom, after several epochs,
-with a larger outer step (DiLoCo, arXiv 2311.08105); four peers send top-k pseudo-gradients with
-2-bit values and error feedback to each other (SparseLoCo, arXiv 2508.15706), sixteen send int8 by
-all-reduce. All ways take the same steps on the same samples. The training is the peers' own
-(ml/learner.py), the bytes are those of the update files, headers and all, once for each peer that
-they go to. Writes docs/learning-bytes.md and its pictures.
+(final loss within 2 %) with 32. The frugal swarms exchange more seldom, after several epochs, with
+a larger outer step (DiLoCo, arXiv 2311.08105); four peers send top-k pseudo-gradients with 2-bit
+values and error feedback to each other (SparseLoCo, arXiv 2508.15706), 32 send int8 by all-reduce.
+All ways take the same steps on the same samples. The training is the peers' own (ml/learner.py),
+the bytes are those of the update files, headers and all, once for each peer that they go to. Writes
+docs/learning-bytes.md and its pictures.
 """
 
 import argparse
@@ -126,12 +126,12 @@ COMPARISONS = (
         stem="learning-bytes-text",
         task=str(ROOT / "examples" / "char_transformer.py"),
         builtin=False,
-        peers=16,
-        epochs=40,
+        peers=32,
+        epochs=24,
         by_loss=True,
         ways=(
             PLAIN,
-            Way("int8", 4, outer_momentum=0.5, exchange="allreduce", all_seeds=True),
+            Way("int8", 2, outer_momentum=0.8, exchange="allreduce", all_seeds=True),
         ),
     ),
 )
