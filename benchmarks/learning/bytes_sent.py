@@ -315,8 +315,8 @@ def main() -> None:
         " the\nplainest one fp32 models go to everyone after every epoch. Bytes are those of the"
         " update files with\ntheir headers, once for each peer that they go to. Fewer exchanges,"
         " times fewer bytes each time, is\nfewer bytes in all. Real peers also tell each other"
-        " where they stand: about 120 bytes a second to\neach other peer (`p2pd demo` with MNIST, four"
-        " peers and top-k).\n\nWritten by"
+        " where they stand: about 120 bytes a second to\neach other peer (`p2pd demo` with MNIST,"
+        " four peers and top-k).\n\nWritten by"
         " `python -m benchmarks.learning.bytes_sent`, which takes"
         f" {cpu_minutes:.0f} minutes of a core; the same\nseeds give the same numbers.\n\n"
         + "\n".join(sections)
