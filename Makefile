@@ -7,6 +7,13 @@ STAMP := $(VENV)/.installed
 DEMO_ARGS ?=
 TEST_ARGS ?=
 
+# $(call room,directory,MB,what for): says so and fails where less is free.
+define room
+@free=$$(df -Pm "$(1)" | awk 'NR == 2 { print $$4 }'); \
+test "$$free" -ge $(2) || { \
+  echo "$(3) takes up to $(2) MB in $(1), and only $$free MB are free there." >&2; exit 1; }
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint fix clean
 
@@ -19,6 +26,7 @@ demo: $(STAMP) ## Rendezvous and three peers on this machine learn digits togeth
 	$(BIN)/p2pd demo $(DEMO_ARGS)
 
 test: $(STAMP) ## Run the tests (TEST_ARGS="tests/cli -x")
+	$(call room,$(or $(TMPDIR),/tmp),6000,Testing)
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
 check: lint test ## What CI runs: format, lint, types, import arrows, tests
@@ -47,6 +55,7 @@ $(STAMP): pyproject.toml
 	  echo "$(PYTHON) cannot make virtual environments. Install Debian's package:" \
 	       "apt-get install python3-venv" >&2; \
 	  exit 1; }
+	$(call room,.,7000,Setting up)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[train,dev]'
 	@touch $@

@@ -1,11 +1,13 @@
 """``p2pd demo``: the whole swarm with real processes, and how it ends when it does not end well."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,21 @@ def processes_of(directory: Path) -> dict[int, str]:
     return found
 
 
+@contextlib.contextmanager
+def running_demo(
+    environ: Mapping[str, str], *options: str
+) -> Generator["subprocess.Popen[str]", None, None]:
+    """A demo of more rounds than anybody waits for, and its output; killed in the end."""
+    command = [sys.executable, "-m", "daemon.cli", "demo", "--rounds", "100000", *options]
+    with subprocess.Popen(
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as demo:
+        try:
+            yield demo
+        finally:
+            demo.kill()
+
+
 def read_until(demo: "subprocess.Popen[str]", wanted: str) -> None:
     """Read what the demo prints up to the line that has ``wanted`` in it."""
     assert demo.stdout is not None
@@ -41,8 +58,8 @@ def read_until(demo: "subprocess.Popen[str]", wanted: str) -> None:
 
 
 def assert_all_ended(scratch: Path) -> None:
-    """The demo's processes are gone, or at least killed and about to be."""
-    deadline = time.monotonic() + 10
+    """The demo's processes are gone, or at least told to end and about to."""
+    deadline = time.monotonic() + 30
     while processes_of(scratch) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_of(scratch) == {}
@@ -90,37 +107,30 @@ def test_interrupted_demo_leaves_nothing_behind(
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    demo = subprocess.Popen(
-        [sys.executable, "-m", "daemon.cli", "demo", "--rounds", "100000"],
-        env={**p2pd.environ, "TMPDIR": str(scratch)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with running_demo({**p2pd.environ, "TMPDIR": str(scratch)}) as demo:
         read_until(demo, "peers start")
         assert len(processes_of(scratch)) >= 2
         demo.send_signal(number)
         _, errors = demo.communicate(timeout=WAIT_S)
-    finally:
-        demo.kill()
-        demo.wait(WAIT_S)
     assert demo.returncode == 128 + number
     assert errors == ""
     assert list(scratch.iterdir()) == []
     assert_all_ended(scratch)
 
 
+def test_processes_of_a_killed_demo_end_by_themselves(p2pd: CommandLine, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with running_demo({**p2pd.environ, "TMPDIR": str(scratch)}) as demo:
+        read_until(demo, "train together")
+        assert len(processes_of(scratch)) >= 5
+        demo.kill()
+    assert_all_ended(scratch)
+
+
 def test_a_peer_that_dies_ends_the_demo_which_says_so(p2pd: CommandLine, tmp_path: Path) -> None:
     keep = tmp_path / "kept"
-    demo = subprocess.Popen(
-        [sys.executable, "-m", "daemon.cli", "demo", "--rounds", "100000", "--keep", str(keep)],
-        env=p2pd.environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with running_demo(p2pd.environ, "--keep", str(keep)) as demo:
         read_until(demo, "train together")
         (peer,) = [
             number
@@ -129,9 +139,6 @@ def test_a_peer_that_dies_ends_the_demo_which_says_so(p2pd: CommandLine, tmp_pat
         ]
         os.kill(peer, signal.SIGKILL)
         _, errors = demo.communicate(timeout=WAIT_S)
-    finally:
-        demo.kill()
-        demo.wait(WAIT_S)
     assert demo.returncode == 1
     assert "p2pd: peer-1 was killed by SIGKILL" in errors
     assert (keep / "peer-1.log").exists()

@@ -36,9 +36,8 @@ def start(swarm: RealSwarm, count: int, task: str, *arguments: str) -> list[Real
     ("count", "compression", "number_bytes"),
     [
         (4, "none", FLOAT_BYTES),
-        pytest.param(8, "none", FLOAT_BYTES, marks=pytest.mark.slow),
+        pytest.param(8, "int8", 1, marks=pytest.mark.slow),
         pytest.param(16, "none", FLOAT_BYTES, marks=pytest.mark.slow),
-        pytest.param(4, "int8", 1, marks=pytest.mark.slow),
     ],
 )
 def test_allreduce_sends_about_two_models_a_round_however_many_peers_there_are(
