@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +10,8 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from daemon.python_child import child_environment
-from protocol.errors import ConfigError, P2PDError
+from protocol.errors import P2PDError
 
-DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
-"""Runs a command that is told to end when whoever started it is killed (prctl(2))."""
 TERMINATE_S = 15.0
 POLL_S = 0.02
 LOG_TAIL_LINES = 25
@@ -114,13 +111,8 @@ class Child:
 async def run_child(
     name: str, arguments: Sequence[str], directory: Path, *, niceness: int = 0
 ) -> AsyncIterator[Child]:
-    """``python ARGUMENTS`` while the ``async with`` block runs, with its files in ``directory``.
-
-    Raises :class:`ConfigError` where what it takes to start it is not installed.
-    """
-    if shutil.which(DIE_WITH_PARENT[0]) is None:
-        raise ConfigError(f"{DIE_WITH_PARENT[0]} is not installed: apt-get install util-linux")
-    command = [*DIE_WITH_PARENT, sys.executable, *arguments]
+    """``python ARGUMENTS`` while the ``async with`` block runs, with its files in ``directory``."""
+    command = [sys.executable, "-P", "-m", "daemon.mortal_child", str(os.getpid()), *arguments]
     if niceness:
         command = ["nice", "-n", str(niceness), *command]
     output, log = directory / f"{name}.out", directory / f"{name}.log"

@@ -143,6 +143,7 @@ def mesh_section(data: MnistShards) -> str:
         DOCS / "learning-attackers-mesh.png",
         x="round",
         y="accuracy in %",
+        each_style=len(names),
     )
     return MESH_TEXT.format(rules=table(["aggregation", *names, "lost at most"], rows))
 

@@ -23,11 +23,20 @@ def plot(
     x: str,
     y: str,
     log_x: bool = False,
+    each_style: int = 10,
 ) -> None:
-    """Lines with a legend, as PNG."""
+    """Lines with a legend, as PNG. So many follow each other in one style, by colour; the next ones
+    have the same colours, dashed."""
     figure, axes = pyplot.subplots(figsize=(7, 4.2), dpi=110)
-    for name, points in series.items():
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+    for index, (name, points) in enumerate(series.items()):
+        axes.plot(
+            *zip(*points, strict=True),
+            color=f"C{index % each_style}",
+            linestyle=("solid", "dashed")[index // each_style],
+            marker="o",
+            markersize=3,
+            label=name,
+        )
     if log_x:
         axes.set_xscale("log")
     axes.set_xlabel(x)

@@ -1,7 +1,6 @@
 """``p2pd demo``: the whole swarm with real processes, and how it ends when it does not end well."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -13,23 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import CommandLine
+from tests.process_table import processes_of
 
 WAIT_S = 110.0
-
-
-def processes_of(directory: Path) -> dict[int, str]:
-    """The command lines of the processes that were told of ``directory`` and still run."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            told = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-            if os.fsencode(directory) in told:
-                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
-        except OSError:
-            continue  # gone meanwhile, or another user's
-    return found
 
 
 @contextlib.contextmanager
@@ -37,9 +22,9 @@ def running_demo(
     environ: Mapping[str, str], *options: str
 ) -> Generator["subprocess.Popen[str]", None, None]:
     """A demo of more rounds than anybody waits for, and its output; killed in the end."""
-    command = [sys.executable, "-m", "daemon.cli", "demo", "--rounds", "100000", *options]
+    command = [sys.executable, "-W", "error", "-m", "daemon.cli", "demo", "--rounds", "100000"]
     with subprocess.Popen(
-        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, *options], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as demo:
         try:
             yield demo
@@ -63,42 +48,6 @@ def assert_all_ended(scratch: Path) -> None:
     while processes_of(scratch) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_of(scratch) == {}
-
-
-@pytest.mark.slow
-def test_three_peers_learn_digits_together_and_nothing_is_left_of_them(
-    p2pd: CommandLine, tmp_path: Path
-) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "daemon.cli", "demo", "--json"],
-        env={**p2pd.environ, "TMPDIR": str(scratch)},
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
-    assert set(document) == {"schema", "task", "rounds", "seconds", "peers"}
-    assert (document["schema"], document["task"], document["rounds"]) == (1, "digits", 5)
-    assert [peer["shard"] for peer in document["peers"]] == ["0/3", "1/3", "2/3"]
-    for peer in document["peers"]:
-        assert set(peer) == {
-            "peer_id", "shard", "rounds", "accuracy", "accuracy_alone", "updates_received",
-            "bytes_sent", "bytes_received",
-        }  # fmt: skip
-        assert peer["rounds"] == 5
-        assert peer["accuracy"] >= 0.95
-        assert peer["accuracy"] > peer["accuracy_alone"] > 0.5
-        assert peer["updates_received"] == 2 * 5
-        assert peer["bytes_sent"] > 100_000
-        assert peer["bytes_received"] > 100_000
-    assert "peer-0: round 5 of 5 complete" in done.stderr
-    assert "hold the same weights, bit for bit" in done.stderr
-    assert list(scratch.iterdir()) == []
-    assert_all_ended(scratch)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,12 @@ async def test_cancelling_does_not_leave_it_behind(tmp_path: Path) -> None:
         grandchild = await started
         running.cancel()
     await gone(grandchild)
+
+
+def test_child_does_not_run_when_who_started_it_has_ended_already() -> None:
+    def printed(parent: int) -> bytes:
+        command = [sys.executable, "-m", "daemon.mortal_child", str(parent), "-c", "print('ran')"]
+        return subprocess.run(command, capture_output=True, timeout=30, check=True).stdout
+
+    assert printed(os.getpid()) == b"ran\n"
+    assert printed(os.getppid()) == b""
