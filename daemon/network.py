@@ -34,6 +34,7 @@ from daemon.session import SessionLimits
 from daemon.session.handshake import BusyError, Greeter
 from daemon.session.receive_stream import INITIAL_CREDIT_BYTES
 from daemon.signaling import SignalCarrier, Signaling
+from daemon.traffic import Traffic
 from protocol.admission import AdmissionBook, DeniedError
 from protocol.errors import RemoteProtocolError
 from protocol.hello import VerifiedHello
@@ -300,6 +301,10 @@ class PeerNetwork:
     def links(self) -> list[LinkStatus]:
         """Every known peer and how it is reached, without those who left in good order."""
         return [link.status() for link in self._book if not self._book.has_left(link.peer_id)]
+
+    def traffic(self) -> Traffic:
+        """What went to and came from other peers so far, those who are gone included."""
+        return self._reception.traffic.total
 
     def relays(self) -> list[RelayStatus]:
         """The swarm's relays that this peer is on, or tries to be."""

@@ -32,7 +32,7 @@ from daemon.status import PathKind, Phase, RendezvousStatus, Status
 from daemon.swarm_place import SwarmPlace, find_place
 from daemon.task_check import check_opened, check_options
 from daemon.task_worker import TaskWorker
-from daemon.traffic import TrafficMeter
+from daemon.traffic import Traffic, TrafficMeter
 from daemon.trainee import Trainee
 from daemon.update_log import UpdateLog
 from daemon.version import VERSION
@@ -119,6 +119,7 @@ class Peer:
         state = None if training is None else training.last_state
         progress = self._progress
         links = () if network is None else network.links()
+        traffic = Traffic() if network is None else network.traffic()
         peers = describe_peers(
             links,
             lineage=None if training is None else training.lineage,
@@ -165,8 +166,8 @@ class Peer:
             peers=peers,
             updates_received=self._updates.total(),
             updates_rejected=self._refusals.total(),
-            bytes_sent=sum(peer.bytes_sent for peer in peers),
-            bytes_received=sum(peer.bytes_received for peer in peers),
+            bytes_sent=traffic.sent,
+            bytes_received=traffic.received,
             health=(
                 *find_trouble(servers, relays, peers),
                 *(() if trainee is None else trainee.trouble()),
@@ -290,7 +291,7 @@ class Peer:
                 process,
                 self._opening(place.swarm),
                 on_change=self._wake,
-                traffic=TrafficMeter(network.links),
+                traffic=TrafficMeter(network.traffic),
             )
             async with asyncio.TaskGroup() as work:
                 opened = await worker.open()

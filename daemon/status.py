@@ -151,7 +151,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Valid updates of others, all peers and rounds together."""
     updates_rejected: int = 0
     bytes_sent: int = 0
+    """To all peers since the start, those who have left included."""
     bytes_received: int = 0
+    """From all peers, likewise."""
     health: tuple[HealthItem, ...] = ()
 
 

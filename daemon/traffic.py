@@ -1,39 +1,37 @@
-"""How many bytes went to and came from other peers, between one look and the next."""
+"""How many bytes went to and came from other peers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
-
-from daemon.link_status import LinkStatus
-from protocol.identity import PeerId
 
 
 class Traffic(NamedTuple):
     """Bytes of frames, over all paths."""
 
-    sent: int
-    received: int
+    sent: int = 0
+    received: int = 0
+
+
+class TrafficCounter:
+    """Everything since the start, to and from all peers, whether they are still there or not."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.received = 0
+
+    @property
+    def total(self) -> Traffic:
+        """So far."""
+        return Traffic(self.sent, self.received)
 
 
 class TrafficMeter:
-    """Counts from its making on. What a peer moved that was gone at the next look is missing."""
+    """What came on top between one look and the next; counts from its making on."""
 
-    def __init__(self, links: Callable[[], Iterable[LinkStatus]]) -> None:
-        self._links = links
-        self._before = self._totals()
+    def __init__(self, total: Callable[[], Traffic]) -> None:
+        self._total = total
+        self._before = total()
 
     def take(self) -> Traffic:
-        """What came on top since the last call."""
-        before, self._before = self._before, self._totals()
-        sent = received = 0
-        for peer, now in self._before.items():
-            then = before.get(peer, Traffic(0, 0))
-            if then.sent > now.sent or then.received > now.received:
-                then = Traffic(0, 0)  # it was forgotten in between, and counted anew
-            sent += now.sent - then.sent
-            received += now.received - then.received
-        return Traffic(sent, received)
-
-    def _totals(self) -> dict[PeerId, Traffic]:
-        return {
-            link.peer_id: Traffic(link.bytes_sent, link.bytes_received) for link in self._links()
-        }
+        """Since the last call."""
+        before, self._before = self._before, self._total()
+        return Traffic(self._before.sent - before.sent, self._before.received - before.received)

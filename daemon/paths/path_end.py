@@ -6,6 +6,7 @@ from collections.abc import Callable
 from daemon.clock import Clock
 from daemon.paths.path import Path
 from daemon.session.handshake import Greeter, PathHandshake
+from daemon.traffic import TrafficCounter
 from protocol.errors import P2PDError
 from protocol.hello import VerifiedHello
 from protocol.identity import PeerId
@@ -23,11 +24,12 @@ class PathEnd:
         clock: Clock,
         *,
         nonce: bytes,
+        traffic: TrafficCounter,
         on_failure: Callable[["PathEnd", P2PDError], None],
         on_end: Callable[["PathEnd"], None],
     ) -> None:
-        """``on_failure`` is told when the other side said no hello in time, ``on_end`` when the
-        path is over, whoever ended it."""
+        """``traffic`` counts what goes over this path and all others. ``on_failure`` is told when the
+        other side said no hello in time, ``on_end`` when the path is over, whoever ended it."""
         self.number = number
         self.path = path
         self.peer_id: PeerId | None = None
@@ -35,6 +37,7 @@ class PathEnd:
         self.bytes_sent = 0
         self.bytes_received = 0
         self._clock = clock
+        self._traffic = traffic
         self._on_failure = on_failure
         self._on_end = on_end
         self._handshake = PathHandshake(greeter, path.channel, nonce=nonce, now=clock.monotonic())
@@ -61,7 +64,13 @@ class PathEnd:
         if self._is_over or not self.path.send(frame):
             return False
         self.bytes_sent += len(frame)
+        self._traffic.sent += len(frame)
         return True
+
+    def note_received(self, frame: bytes) -> None:
+        """Count ``frame``, which has come over the path."""
+        self.bytes_received += len(frame)
+        self._traffic.received += len(frame)
 
     def close(self, code: CloseCode, text: str) -> None:
         """Tell the other side why, and end the path."""

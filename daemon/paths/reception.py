@@ -15,6 +15,7 @@ from daemon.paths.path_end import PathEnd
 from daemon.peer_link import PeerLink
 from daemon.refusals import Refusals
 from daemon.session.handshake import Greeter, close_code
+from daemon.traffic import TrafficCounter
 from protocol.errors import P2PDError, RemoteProtocolError
 from protocol.hello import NONCE_BYTES
 from protocol.identity import PeerId, short
@@ -51,6 +52,7 @@ class Reception:
     """The owner of all paths (:class:`PathOwner`)."""
 
     def __init__(self, greeter: Greeter, links: Links, clock: Clock, refusals: Refusals) -> None:
+        self.traffic = TrafficCounter()
         self._greeter = greeter
         self._links = links
         self._clock = clock
@@ -70,6 +72,7 @@ class Reception:
             self._greeter,
             self._clock,
             nonce=secrets.token_bytes(NONCE_BYTES),
+            traffic=self.traffic,
             on_failure=self._fail,
             on_end=self._forget,
         )
@@ -80,7 +83,7 @@ class Reception:
         end = self._ends.get(path)
         if end is None:
             return
-        end.bytes_received += len(frame)
+        end.note_received(frame)
         try:
             self._take_in(end, frame)
         except P2PDError as error:

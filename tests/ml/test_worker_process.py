@@ -19,7 +19,7 @@ import torch
 import uvloop
 
 from daemon.task_worker import TaskWorker
-from daemon.traffic import TrafficMeter
+from daemon.traffic import Traffic, TrafficMeter
 from daemon.worker_process import WorkerDiedError, WorkerProcess
 from ml.learner import Learner
 from ml.train import TrainingControl
@@ -226,7 +226,7 @@ async def test_worker_that_dies_while_it_loads_the_task_is_started_again(
             process,
             make_opening(task=str(task)),
             on_change=lambda: None,
-            traffic=TrafficMeter(list),
+            traffic=TrafficMeter(Traffic),
         )
         assert (await worker.open()).round == 0
         assert worker.is_ready
@@ -237,7 +237,7 @@ async def test_traffic_of_the_last_round_is_in_the_event_file_when_the_worker_en
 ) -> None:
     opening = msgspec.structs.replace(make_opening(), event_dir=str(tmp_path / "events"))
     async with WorkerProcess() as process:
-        worker = TaskWorker(process, opening, on_change=lambda: None, traffic=TrafficMeter(list))
+        worker = TaskWorker(process, opening, on_change=lambda: None, traffic=TrafficMeter(Traffic))
         await worker.open()
         await worker.apply(1, own(await worker.train(1)))
     assert read_scalars(tmp_path / "events")["round/bytes_sent"] == {1: 0}

@@ -347,6 +347,7 @@ async def test_peer_that_left_in_good_order_is_not_listed_and_not_dialled_until_
             (link,) = first.network.links()
             assert link.peer_id == high.peer_id
             assert link.bytes_sent < 1_000_000  # As of a peer that was never here.
+            assert first.network.traffic().sent > 1_000_000  # But it is still counted.
 
 
 async def test_removed_peer_is_forgotten_once_it_is_gone() -> None:

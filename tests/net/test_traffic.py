@@ -1,34 +1,15 @@
-"""How many bytes moved between two looks, while peers come and go."""
+"""How many bytes moved between two looks."""
 
-from daemon.link_status import LinkStatus
-from daemon.status import PathKind
-from daemon.traffic import Traffic, TrafficMeter
-from protocol.identity import PeerId
-
-ADA, BOB = PeerId("a" * 52), PeerId("b" * 52)
+from daemon.traffic import Traffic, TrafficCounter, TrafficMeter
 
 
-def link(peer_id: PeerId, sent: int, received: int) -> LinkStatus:
-    return LinkStatus(
-        peer_id=peer_id,
-        name="",
-        kind=PathKind.DIRECT,
-        address="",
-        reason="",
-        is_live=True,
-        rtt_ms=None,
-        bytes_sent=sent,
-        bytes_received=received,
-    )
-
-
-def test_each_look_tells_what_came_on_top_whoever_comes_and_goes() -> None:
-    links = [link(ADA, 100, 1)]
-    meter = TrafficMeter(lambda: links)
+def test_each_look_tells_what_came_on_top() -> None:
+    counter = TrafficCounter()
+    counter.sent, counter.received = 100, 1
+    meter = TrafficMeter(lambda: counter.total)
     assert meter.take() == Traffic(0, 0)
-    links[:] = [link(ADA, 150, 2), link(BOB, 7, 8)]
-    assert meter.take() == Traffic(57, 9)
-    links[:] = [link(BOB, 9, 8)]
-    assert meter.take() == Traffic(2, 0)
-    links[:] = [link(ADA, 120, 3), link(BOB, 5, 5)]
-    assert meter.take() == Traffic(125, 8)
+    counter.sent += 50
+    counter.received += 2
+    assert meter.take() == Traffic(50, 2)
+    assert meter.take() == Traffic(0, 0)
+    assert counter.total == Traffic(150, 3)
