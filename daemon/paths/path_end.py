@@ -28,8 +28,8 @@ class PathEnd:
         on_failure: Callable[["PathEnd", P2PDError], None],
         on_end: Callable[["PathEnd"], None],
     ) -> None:
-        """``traffic`` counts what goes over this path and all others. ``on_failure`` is told when the
-        other side said no hello in time, ``on_end`` when the path is over, whoever ended it."""
+        """``traffic`` counts what goes over this and all other paths. ``on_failure`` is told when
+        the other side said no hello in time, ``on_end`` when the path is over, whoever ended it."""
         self.number = number
         self.path = path
         self.peer_id: PeerId | None = None
