@@ -1,11 +1,13 @@
 """Plans which chunk to ask which peer for. Sans-IO: the caller sends requests and writes chunks.
 
 Each blob may have several sources; each source gets at most :data:`WINDOW_CHUNKS` requests at once
-over all blobs, so a slow one holds up nothing but its own share. What a source does not deliver in
-time is asked of another, and the source is dropped for that blob.
+over all blobs, so a slow one holds up nothing but its own share. Of the last chunks, those that
+are late are asked of a second source too, once that has nothing else to deliver. A source that
+stalls is dropped for that blob, and another asked for what it owed.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from protocol.identity import PeerId
@@ -14,6 +16,18 @@ WINDOW_CHUNKS = 8
 """Requests in flight a source: 8 MiB, more than bandwidth times delay of most links."""
 STALL_S = 30.0
 """A source that delivers nothing for so long is dropped; 1 MiB takes 8 s at 1 Mbit/s."""
+LATE_S = 1.0
+LATE_FACTOR = 2.0
+"""A chunk is late when another source, at the pace of its last one, had delivered it so many times
+over, and so many seconds more. Not sooner: what is asked for twice comes twice."""
+UNKNOWN_PACE_S = 5.0
+"""What a source is thought to take for a chunk before it has delivered one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    peer: PeerId
+    at: float
 
 
 @dataclass(slots=True)
@@ -22,7 +36,12 @@ class _Want:
     """Indexes to be asked for, the next one last."""
     sources: dict[PeerId, float] = field(default_factory=dict)
     """Each source and when it last delivered (or was first asked)."""
-    in_flight: dict[int, PeerId] = field(default_factory=dict)
+    in_flight: dict[int, list[_Asked]] = field(default_factory=dict)
+    """Of whom each chunk was asked: of one, or when that was late, of two."""
+
+    def owe(self) -> set[PeerId]:
+        """Who was asked for something that has not come."""
+        return {asked.peer for each in self.in_flight.values() for asked in each}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +58,8 @@ class BlobFetcher:
 
     def __init__(self) -> None:
         self._wants: dict[bytes, _Want] = {}
+        self._pace_s: dict[PeerId, float] = {}
+        """How long each source's last chunk took, from being asked for."""
 
     def want(self, root: bytes, missing: Iterable[int]) -> None:
         """Fetch these chunks of a blob; sources are added with :meth:`add_source`."""
@@ -59,13 +80,16 @@ class BlobFetcher:
         """``peer`` does not have it, or sent rubbish."""
         want = self._wants.get(root)
         if want is not None and want.sources.pop(peer, None) is not None:
-            back = [index for index, source in want.in_flight.items() if source == peer]
-            for index in back:
-                del want.in_flight[index]
-            want.waiting = sorted({*want.waiting, *back}, reverse=True)
+            for index, each in list(want.in_flight.items()):
+                want.in_flight[index] = others = [asked for asked in each if asked.peer != peer]
+                if not others:
+                    del want.in_flight[index]
+                    want.waiting.append(index)
+            want.waiting.sort(reverse=True)
 
     def drop_peer(self, peer: PeerId) -> None:
         """``peer`` is gone."""
+        self._pace_s.pop(peer, None)
         for root in list(self._wants):
             self.drop_source(root, peer)
 
@@ -79,7 +103,9 @@ class BlobFetcher:
         want = self._wants.get(root)
         if want is None:
             return
-        want.in_flight.pop(index, None)
+        for asked in want.in_flight.pop(index, ()):
+            if asked.peer == peer:
+                self._pace_s[peer] = now - asked.at
         if index in want.waiting:
             want.waiting.remove(index)
         if peer in want.sources:
@@ -87,41 +113,71 @@ class BlobFetcher:
 
     def requests(self, now: float) -> list[FetchRequest]:
         """What to ask for now."""
-        load: dict[PeerId, int] = {}
-        for want in self._wants.values():
-            for peer in want.in_flight.values():
-                load[peer] = load.get(peer, 0) + 1
-        asked: list[FetchRequest] = []
+        load = self._load()
+        requests: list[FetchRequest] = []
         for root, want in self._wants.items():
             shares: dict[PeerId, list[int]] = {}
             while want.waiting and want.sources:
-                peer = min(want.sources, key=lambda source: (load.get(source, 0), source))
-                if load.get(peer, 0) >= WINDOW_CHUNKS:
+                peer = min(want.sources, key=lambda source: (load[source], source))
+                if load[peer] >= WINDOW_CHUNKS:
                     break
-                if peer not in want.in_flight.values():
+                if peer not in want.owe():
                     want.sources[peer] = now
                 index = want.waiting.pop()
-                want.in_flight[index] = peer
-                load[peer] = load.get(peer, 0) + 1
+                want.in_flight[index] = [_Asked(peer, now)]
+                load[peer] += 1
                 shares.setdefault(peer, []).append(index)
-            asked += [FetchRequest(peer, root, tuple(share)) for peer, share in shares.items()]
-        return asked
+            requests += [FetchRequest(peer, root, tuple(share)) for peer, share in shares.items()]
+        for root, want in self._wants.items():
+            for peer in sorted(want.sources):
+                # The one that was asked for last is the last to come.
+                late = [(at, index) for at, index in self._late(want, peer, load) if at <= now]
+                if late:
+                    _, index = max(late)
+                    want.in_flight[index].append(_Asked(peer, now))
+                    want.sources[peer] = now
+                    load[peer] += 1
+                    requests.append(FetchRequest(peer, root, (index,)))
+        return requests
+
+    def _load(self) -> Counter[PeerId]:
+        return Counter(
+            asked.peer
+            for want in self._wants.values()
+            for each in want.in_flight.values()
+            for asked in each
+        )
+
+    def _late(
+        self, want: _Want, peer: PeerId, load: Counter[PeerId]
+    ) -> Iterator[tuple[float, int]]:
+        """The chunks that ``peer``, if it is idle, may be asked for too, and from when on."""
+        if want.waiting or load[peer]:
+            return
+        pace_s = self._pace_s.get(peer, UNKNOWN_PACE_S)
+        for index, each in want.in_flight.items():
+            if len(each) == 1:
+                yield each[0].at + LATE_S + LATE_FACTOR * pace_s, index
 
     def get_timer(self) -> float | None:
         """When :meth:`handle_timer` wants to be called."""
-        return min(
-            (
-                want.sources[peer] + STALL_S
-                for want in self._wants.values()
-                for peer in set(want.in_flight.values())
-                if peer in want.sources
-            ),
-            default=None,
-        )
+        load = self._load()
+        moments = [
+            want.sources[peer] + STALL_S
+            for want in self._wants.values()
+            for peer in want.owe() & want.sources.keys()
+        ]
+        moments += [
+            at
+            for want in self._wants.values()
+            for peer in want.sources
+            for at, _ in self._late(want, peer, load)
+        ]
+        return min(moments, default=None)
 
     def handle_timer(self, now: float) -> None:
         """Drop sources that have stalled."""
         for root, want in self._wants.items():
-            for peer in set(want.in_flight.values()):
-                if peer in want.sources and now >= want.sources[peer] + STALL_S:
+            for peer in want.owe() & want.sources.keys():
+                if now >= want.sources[peer] + STALL_S:
                     self.drop_source(root, peer)

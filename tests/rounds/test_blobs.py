@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from daemon.blob_fetch import STALL_S, WINDOW_CHUNKS, BlobFetcher, FetchRequest
+from daemon.blob_fetch import (
+    LATE_FACTOR,
+    LATE_S,
+    STALL_S,
+    UNKNOWN_PACE_S,
+    WINDOW_CHUNKS,
+    BlobFetcher,
+    FetchRequest,
+)
 from daemon.blob_store import KEPT_STATES, BlobMissingError, BlobStore
 from ml.worker_messages import Blob
 from protocol.errors import VerificationError
@@ -174,6 +182,62 @@ class TestFetcher:
         fetcher.handle_timer(STALL_S)
         requests = fetcher.requests(STALL_S)
         assert {request.peer for request in requests} == {TWO}
+
+    def test_late_chunks_are_asked_of_a_quick_source_too_one_by_one(self) -> None:
+        fetcher = BlobFetcher()
+        fetcher.want(ROOT, range(4))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        fetcher.add_source(ROOT, TWO, 0.0)
+        assert fetcher.requests(0.0) == [
+            FetchRequest(ONE, ROOT, (0, 2)),
+            FetchRequest(TWO, ROOT, (1, 3)),
+        ]
+        fetcher.received(TWO, ROOT, 1, 0.1)
+        late = LATE_S + LATE_FACTOR * 0.1
+        assert fetcher.requests(late) == [], "it has something to deliver itself"
+        fetcher.received(TWO, ROOT, 3, 0.1)
+        assert fetcher.get_timer() == late
+        assert fetcher.requests(late - 0.01) == []
+        assert fetcher.requests(late) == [FetchRequest(TWO, ROOT, (2,))]
+        assert fetcher.requests(late) == []
+        fetcher.received(TWO, ROOT, 2, late + 0.1)
+        assert fetcher.requests(late + 0.1) == [FetchRequest(TWO, ROOT, (0,))]
+        fetcher.received(ONE, ROOT, 0, late + 0.2)
+        fetcher.received(TWO, ROOT, 0, late + 0.3)
+        assert fetcher.get_timer() is None
+
+    def test_source_that_is_no_quicker_is_not_asked_for_what_is_under_way(self) -> None:
+        fetcher = BlobFetcher()
+        fetcher.want(ROOT, range(2))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        fetcher.add_source(ROOT, TWO, 0.0)
+        fetcher.requests(0.0)
+        fetcher.received(TWO, ROOT, 1, 4.0)
+        assert fetcher.requests(8.0) == []
+
+    def test_source_that_has_delivered_nothing_yet_is_given_some_credit(self) -> None:
+        fetcher = BlobFetcher()
+        fetcher.want(ROOT, range(1))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        fetcher.requests(0.0)
+        fetcher.add_source(ROOT, TWO, 1.0)
+        late = LATE_S + LATE_FACTOR * UNKNOWN_PACE_S
+        assert fetcher.get_timer() == late
+        assert fetcher.requests(late) == [FetchRequest(TWO, ROOT, (0,))]
+
+    def test_chunk_that_two_were_asked_for_waits_again_when_both_are_gone(self) -> None:
+        fetcher = BlobFetcher()
+        fetcher.want(ROOT, range(1))
+        for source in (ONE, TWO):
+            fetcher.add_source(ROOT, source, 0.0)
+            fetcher.requests(0.0)
+        late = LATE_S + LATE_FACTOR * UNKNOWN_PACE_S
+        fetcher.requests(late)
+        fetcher.drop_peer(ONE)
+        assert fetcher.requests(late) == [], "it is still asked of the other"
+        fetcher.drop_peer(TWO)
+        fetcher.add_source(ROOT, ONE, late)
+        assert fetcher.requests(late) == [FetchRequest(ONE, ROOT, (0,))]
 
     def test_source_that_was_added_long_ago_gets_its_time_when_it_is_asked(self) -> None:
         fetcher = BlobFetcher()

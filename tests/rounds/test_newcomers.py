@@ -39,6 +39,19 @@ def test_state_comes_from_several_peers_at_once_and_each_chunk_once(tmp_path: Pa
     simulate(tmp_path, scenario, rounds=ROUNDS, state_bytes=CHUNKS * CHUNK_BYTES)
 
 
+def test_newcomer_does_not_wait_for_the_holder_with_the_slowest_line(tmp_path: Path) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        *_, slow = old = await at_rest(swarm, 4)
+        slow.uplink.chunk_s = 10.0
+        new = swarm.add()
+        assert await swarm.until_round(ROUNDS, within_s=30) < slow.uplink.chunk_s
+        assert_same_history(*old, new)
+        assert swarm.bulk_bytes_sent[slow.id] > 0
+        assert swarm.bulk_bytes_sent.total() < 1.5 * CHUNKS * CHUNK_BYTES
+
+    simulate(tmp_path, scenario, rounds=ROUNDS, state_bytes=CHUNKS * CHUNK_BYTES)
+
+
 def test_chunks_that_are_not_the_states_are_asked_of_others_and_blamed_on_their_sender(
     tmp_path: Path,
 ) -> None:
