@@ -16,7 +16,7 @@ PIECES = 50
 MIN_ENTROPY_BITS = 7.99
 """Of a byte of ciphertext; a byte of an update has less."""
 INCOMPRESSIBLE = 0.97
-"""Ciphertext, the numbers of its frames apart, stays above it; an update does not."""
+"""Ciphertext stays above it; an update does not."""
 
 
 def known_plaintext(updates: Iterable[bytes]) -> set[bytes]:
