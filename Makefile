@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
 
 # $(call room,directory,MB,what for): says so and fails where less is free.
 define room
@@ -15,7 +16,7 @@ test "$$free" -ge $(2) || { \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint fix clean
+.PHONY: help setup demo test check lint fix bench clean
 
 help: ## Show what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +40,11 @@ lint: $(STAMP)
 fix: $(STAMP) ## Format, and repair what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(STAMP) ## Measure, as CONTRIBUTING.md says (BENCH=status_latency BENCH_ARGS="--samples 10")
+	@test -n "$(BENCH)" || { echo "Which one? make bench BENCH=status_latency" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m benchmarks.$(BENCH) $(BENCH_ARGS)
 
 clean: ## Remove .venv and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,6 +1,6 @@
 """How fast the relay forwards, beside what plain pyzmq reaches on the same machine.
 
-    python benchmarks/relay_throughput.py [--size 400M] [--repeat 3] [--json] [--profile FILE]
+    python -m benchmarks.relay_throughput [--size 400M] [--repeat 3] [--json] [--profile FILE]
 
 Each row is sender → forwarder → receiver, three processes over loopback. "pyzmq" is a blocking loop
 around a ROUTER with CURVE that passes frames on (copy=False) and does nothing else; "relay" is
@@ -15,7 +15,6 @@ import json
 import multiprocessing
 import os
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,8 +26,6 @@ from typing import Any
 
 import uvloop
 import zmq
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from protocol.errors import TransportError
 from protocol.identity import Identity, PeerId
