@@ -10,7 +10,7 @@ and confirmed. Between the firewalled hosts again: pyzmq ROUTER, a loop on the r
 passes frames on with CURVE and does nothing else, and a data channel of aiortc, beside ice. All
 take turns, each turn in the opposite order of the one before; ratios are of figures of one turn,
 and medians count, since whatever else the machine does meets all of a turn alike. Writes
-docs/path-throughput.md.
+docs/path-throughput.md, and exits with 1 if a ratio is less than promised.
 """
 
 import argparse
@@ -137,6 +137,9 @@ def main() -> None:
         report = describe(rates, ratios, options.megabytes, load_before)
         print(report)
         (DOCS / REPORT).write_text(report)
+    missed = [name for name, _, promised in PROMISES if ratios[name] < promised]
+    if missed:
+        parser.exit(1, f"less than promised: {', '.join(missed)}\n")
 
 
 def build(lab: NatLab, swarm: NatSwarm, size: int) -> Bench:
