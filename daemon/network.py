@@ -183,7 +183,7 @@ class PeerNetwork:
         traceback: TracebackType | None,
     ) -> None:
         for link in self._book:
-            link.end_session(CloseCode.LEAVING, "this peer stops")
+            link.end_session(CloseCode.LEAVING, "this peer stops", in_good_order=True)
         self._reception.close()
         self.meter.close()
         await self._stack.__aexit__(kind, error, traceback)

@@ -120,7 +120,9 @@ class PeerLink:
         if end is not None:
             kind = end.path.kind
         else:
-            kind = PathKind.FAILED if self.wish.failures else PathKind.CONNECTING
+            # That no relay can help is known before anything else was tried.
+            has_tried = any(kind is not PathKind.RELAY for kind in self.wish.failures)
+            kind = PathKind.FAILED if has_tried else PathKind.CONNECTING
         ends = self._ends.values()
         return LinkStatus(
             peer_id=self.peer_id,
@@ -185,9 +187,14 @@ class PeerLink:
         self._session.path_writable(end.number)
         self.flush()
 
-    def end_session(self, code: CloseCode, text: str) -> None:
-        """Close all paths and forget everything; the next path begins a new session."""
+    def end_session(self, code: CloseCode, text: str, *, in_good_order: bool = False) -> None:
+        """Close all paths and forget everything; the next path begins a new session.
+
+        ``in_good_order``: one of the two stops, and nobody misses what was on its way.
+        """
         was_live = self.is_live
+        if self.has_session and not in_good_order:
+            self._log_session_lost(text)
         self._session = self._new_session()
         self._arm_timer()
         for end in list(self._ends.values()):
@@ -291,9 +298,14 @@ class PeerLink:
                 self._paths_changed()
                 self._log_path(None if path_id is None else self._ends.get(path_id))
             case SessionReset():
-                _log.info("peer %s restarted: a new session", short(self.peer_id))
+                self._log_session_lost("the peer restarted")
             case SessionExpired():
+                self._log_session_lost("there was no path for too long")
                 self._session = self._new_session()
+
+    def _log_session_lost(self, reason: str) -> None:
+        # Whatever was on its way is lost with it: the one case in which messages are.
+        _log.info("peer %s: a new session, since %s", short(self.peer_id), ascii(reason)[1:-1])
 
     def _tell_down(self, reason: str) -> None:
         _log.info("peer %s is down: %s", short(self.peer_id), ascii(reason)[1:-1])

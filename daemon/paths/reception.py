@@ -153,14 +153,14 @@ class Reception:
         if close.code in _LASTING:
             self._leave_alone(link, end, reason)
         if end.peer_id is not None and close.code == CloseCode.LEAVING:
-            link.end_session(CloseCode.PATH, "left")
+            link.end_session(CloseCode.PATH, "left", in_good_order=True)
             self._links.left(end.peer_id)
         elif end.peer_id is not None and close.code == CloseCode.STALE_EPOCH:
             link.end_session(CloseCode.PATH, "the peer knows a newer session")
 
     def _leave_alone(self, link: PeerLink, end: PathEnd, reason: str) -> None:
         link.wish.not_before = self._clock.monotonic() + REFUSED_WAIT_S
-        link.wish.failures[end.path.kind] = f"refused: {reason}"
+        link.wish.note_failure(end.path.kind, f"refused: {reason}")
         if link.wish.refusal != reason:  # Once, not at each attempt.
             link.wish.refusal = reason
             _log.warning("peer %s refuses this one: %s", short(link.peer_id), reason)

@@ -156,9 +156,10 @@ async def running(
     proof: bytes = NO_PROOF,
     listen: HostPort = ANY_PORT,
     advertise: tuple[str, ...] = (),
+    clock: Clock | None = None,
 ) -> AsyncIterator[Node]:
     """A network of ``keys``."""
-    clock = Clock()
+    clock = clock or Clock()
     refusals = Refusals(clock)
     with zmq.Context() as context:
         async with ZapAuthenticator(context) as zap:
