@@ -75,8 +75,8 @@ class RelayClient:
     """Speaks to one relay. An async context manager; an absent relay is a state, never an error.
 
     ``on_call`` decides about links that others open; ``on_link`` gets those that came about, sets
-    their callbacks and calls :meth:`RelayLink.start`; ``on_state_change`` gets the new state. All
-    within the event loop; only ``on_call`` may wait.
+    their callbacks and calls :meth:`RelayLink.start`; ``on_state_change`` gets the state when that
+    has changed, or the reason for it. All within the event loop; only ``on_call`` may wait.
     """
 
     def __init__(
@@ -205,8 +205,7 @@ class RelayClient:
             except TransportError as error:
                 ended = Ended(Code.PEER_GONE, str(error), 0.0)
             attempt += 1
-            self._reason = ended.text
-            self._set_state(RelayState.UNREACHABLE)
+            self._set_state(RelayState.UNREACHABLE, ended.text or ended.code)
             await asyncio.sleep(self._wait_s(ended))
 
     async def _serve(self, address: HostPort) -> Ended:
@@ -241,9 +240,8 @@ class RelayClient:
         match event:
             case Ready(observed_address=address):
                 self._observed_address = address
-                self._reason = ""
                 self._failures = 0
-                self._set_state(RelayState.READY)
+                self._set_state(RelayState.READY, "")
             case Asked():
                 self._answer_soon(event)
             case LinkOpened(request=request, link=link):
@@ -288,9 +286,12 @@ class RelayClient:
         jitter_s = self._random.uniform(0.0, ceiling_s)
         return jitter_s + min(ended.retry_after_s, MOST_RETRY_AFTER_S)
 
-    def _set_state(self, state: RelayState) -> None:
-        if state is not self._state:
-            self._state = state
-            _log.info("relay %s: %s %s", self.uri.address, state.value, self._reason)
-            if self._on_state_change is not None:
-                self._on_state_change(state)
+    def _set_state(self, state: RelayState, reason: str) -> None:
+        if state is not self._state:  # Not for another reason, which may change at each try.
+            words = f"{state.value}: {reason}" if reason else state.value
+            _log.info("relay %s: %s", self.uri.address, words)
+        elif reason == self._reason:
+            return
+        self._state, self._reason = state, reason
+        if self._on_state_change is not None:
+            self._on_state_change(state)

@@ -146,8 +146,13 @@ class RelayService:
             "cut_off": self._socket.statistics.cut_off,
             "handshake": self._socket.statistics.handshakes_failed,
         }
+        # The usual end of a link bears the name of what happened.
         counts = Counter(
-            {f"{what} {why}": n for what, by in troubles.items() for why, n in by.items()}
+            {
+                f"{what} {'by a peer' if why == what else why}": n
+                for what, by in troubles.items()
+                for why, n in by.items()
+            }
         )
         if self._errors:
             counts["internal_error"] = self._errors

@@ -108,7 +108,7 @@ class Meter:
         link = self._live_link(peer_id)
         kind = kind or link.active_kind
         if kind not in BEST_FIRST:
-            raise TransportError("there is no path to it at the moment")
+            raise TransportError(f"there is no path to it at the moment: {link.status().reason}")
         if peer_id in self._sources:
             raise TransportError("a transfer to this peer is being measured already")
         source = self._sources[peer_id] = TransferSource(MeasuredPath(kind.value), size_bytes)
@@ -186,15 +186,15 @@ class Meter:
         return link
 
     async def _until_path(self, link: PeerLink, kind: PathKind) -> None:
-        """Return when there is a path of ``kind``, or it was looked for in vain."""
-        wish, give_up_at = link.wish, self._clock.monotonic() + PATH_S
-        known_failure = wish.failures.get(kind)
+        """Return when there is a path of ``kind``, or it was looked for in vain.
 
-        def is_settled() -> bool:
-            return wish.has(kind) or wish.failures.get(kind) is not known_failure
-
-        while not is_settled() and self._clock.monotonic() < give_up_at:
-            await wish.until_or_after(LOOK_S, is_settled)  # Not everybody tells of failures.
+        Asked for, it is looked for anew: what failed before is no answer, the next failure is, be
+        it the same.
+        """
+        wish, failures_before = link.wish, link.wish.failure_count(kind)
+        await wish.until_or_after(
+            PATH_S, lambda: wish.has(kind) or wish.failure_count(kind) != failures_before
+        )
 
     async def _agree(self, link: PeerLink, source: TransferSource) -> None:
         if not link.send(Stream.CONTROL, encode_measure(source.offer)):
@@ -245,7 +245,8 @@ class Meter:
         if link.wish.has(kind):
             why = "nothing was heard over the one that there is"
         else:
-            why = link.wish.failures.get(kind, f"none came about within {PATH_S:.0f} s")
+            unknown = f"none came about within {PATH_S:.0f} s"
+            why = link.wish.failures.get(kind, unknown)
         raise TransportError(f"there is no {kind.value} path to it: {why}")
 
     def _receive(self, peer: PeerId, message: MeasureMessage) -> None:

@@ -16,7 +16,7 @@ from daemon.paths.path import PathOwner, PathWish
 from daemon.status import PathKind
 from protocol.errors import TransportError
 from protocol.identity import PeerId
-from protocol.peer_record import MAX_ADDRESSES, VerifiedRecord
+from protocol.peer_record import MAX_ADDRESSES
 from protocol.uri import HostPort
 from transport.address import resolve
 from transport.curve import CurveKeys
@@ -62,7 +62,7 @@ class DirectDialer:
             failures = 0
             while True:
                 await self._wait_while_refused()
-                record, started_at = self._wish.record, self._clock.monotonic()
+                known, started_at = self._circumstances(), self._clock.monotonic()
                 network = self._wish.network_changes
                 if not self._has_path():
                     await self._attempt(group)
@@ -71,9 +71,7 @@ class DirectDialer:
                     failures = 0
                 longest_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**failures)
                 failures = min(failures + 1, 10)
-                await self._wait_for_news(
-                    self._random.uniform(SHORTEST_WAIT_S, longest_s), record, network
-                )
+                await self._wait_for_news(self._random.uniform(SHORTEST_WAIT_S, longest_s), known)
                 if self._wish.network_changes != network:
                     failures = 0
 
@@ -83,10 +81,10 @@ class DirectDialer:
     async def _attempt(self, group: asyncio.TaskGroup) -> None:
         """Try all addresses, and note what is wrong with those that are not the peer."""
         record = self._wish.record
-        addresses = await self._addresses()
+        addresses, trouble = await self._addresses()
         if not addresses:
-            self._wish.failures.setdefault(
-                PathKind.DIRECT, "it names no address that can be dialled"
+            self._wish.note_failure(
+                PathKind.DIRECT, trouble or "it names no address that can be dialled"
             )
             return
         tried: list[DialledPath] = []
@@ -114,7 +112,7 @@ class DirectDialer:
             if path not in self._wish.paths:
                 path.give_up("another address was faster")
         if not self._has_path():
-            self._wish.failures[PathKind.DIRECT] = "; ".join(reasons)
+            self._wish.note_failure(PathKind.DIRECT, "; ".join(reasons))
 
     def _is_settled(self, paths: list[DialledPath]) -> bool:
         return self._has_path() or all(path.has_ended for path in paths)
@@ -138,25 +136,26 @@ class DirectDialer:
         finally:
             self._wish.notify()
 
-    async def _addresses(self) -> list[HostPort]:
+    async def _addresses(self) -> tuple[list[HostPort], str]:
+        """Those to dial, and what is wrong with others."""
         found: dict[HostPort, None] = {}
+        troubles: list[str] = []
         for text in self._wish.record.record.addresses:
             try:
                 found.update(dict.fromkeys(await resolve(HostPort.parse(text))))
             except TransportError as error:
-                self._wish.failures[PathKind.DIRECT] = str(error)
-        return list(found)[:MAX_ADDRESSES]
+                troubles.append(str(error))
+        return list(found)[:MAX_ADDRESSES], "; ".join(troubles)
 
     async def _wait_while_refused(self) -> None:
         while (left_s := self._wish.not_before - self._clock.monotonic()) > 0:
             await self._wish.until_or_after(left_s, self._has_path)
 
-    async def _wait_for_news(self, longest_s: float, record: VerifiedRecord, network: int) -> None:
+    async def _wait_for_news(self, longest_s: float, known: object) -> None:
         await self._wish.until_or_after(
-            longest_s,
-            lambda: (
-                self._has_path()
-                or self._wish.record is not record
-                or self._wish.network_changes != network
-            ),
+            longest_s, lambda: self._has_path() or self._circumstances() != known
         )
+
+    def _circumstances(self) -> object:
+        wish = self._wish
+        return wish.record, wish.network_changes, wish.asks_for(PathKind.DIRECT)

@@ -210,9 +210,11 @@ class IceSeeker:
                 await self._propose(group)
             self._made_in = network
         except (TransportError, RemoteProtocolError) as error:
-            _log.info("no ice path to %s: %s", short(self._peer_id), error)
+            is_news = self._wish.failures.get(PathKind.ICE) != str(error)
+            level = logging.INFO if is_news else logging.DEBUG
+            _log.log(level, "no ice path to %s: %s", short(self._peer_id), error)
             if not is_spare(self._wish, PathKind.ICE):
-                self._wish.failures[PathKind.ICE] = str(error)
+                self._wish.note_failure(PathKind.ICE, str(error))
         wait_s = self._intervals.failed(is_alone=not self._wish.paths)
         self._due_at = self._clock.monotonic() + wait_s
 

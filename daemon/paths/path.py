@@ -63,12 +63,23 @@ class PathWish:
         """Monotonic seconds: it is to be left alone until then."""
         self.network_changes = 0
         """How often this machine came into another network: what failed before may work now."""
+        self._failure_counts: Counter[PathKind] = Counter()
         self._asked_for: Counter[PathKind] = Counter()
         self._changed = asyncio.Event()
 
     def has(self, kind: PathKind) -> bool:
         """Whether the session has a path of that kind."""
         return any(path.kind is kind for path in self.paths)
+
+    def note_failure(self, kind: PathKind, reason: str) -> None:
+        """A path of ``kind`` was looked for in vain, or need not be looked for: why."""
+        self.failures[kind] = reason or "it was not said why"
+        self._failure_counts[kind] += 1
+        self.notify()
+
+    def failure_count(self, kind: PathKind) -> int:
+        """How often :meth:`note_failure` was told of ``kind``, be it the same each time."""
+        return self._failure_counts[kind]
 
     @contextmanager
     def asking_for(self, kind: PathKind) -> Iterator[None]:

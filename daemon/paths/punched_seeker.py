@@ -153,7 +153,7 @@ class PunchedSeeker:
             level = logging.INFO if is_news else logging.DEBUG
             _log.log(level, "no punched path to %s: %s", short(self._peer_id), error)
             if not self._has_path():
-                self._wish.failures[PathKind.PUNCHED] = str(error)
+                self._wish.note_failure(PathKind.PUNCHED, str(error))
         wait_s = self._intervals.failed(is_alone=not self._wish.paths)
         self._due_at = self._clock.monotonic() + wait_s
 

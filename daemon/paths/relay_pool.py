@@ -96,6 +96,7 @@ class RelayPool:
             for key in new:
                 end = self._ends[key] = asyncio.Event()
                 self._tasks.create_task(self._serve(key, uris[key], end))
+        self._wake_up()
 
     @property
     def uris(self) -> tuple[ServerUri, ...]:
@@ -108,7 +109,8 @@ class RelayPool:
         return chosen or [self._clients[key] for key in self._uris if key in self._clients]
 
     def watch(self, wish: PathWish) -> None:
-        """Wake up who waits for something of ``wish`` when a relay's state changes, too."""
+        """Wake up who waits for something of ``wish`` when a relay's state changes, too, or
+        there are others."""
         self._wishes.append(wish)
 
     def unwatch(self, wish: PathWish) -> None:
@@ -135,5 +137,8 @@ class RelayPool:
         return await self._who_calls(call.curve_key) if call.swarm == self._swarm_id else None
 
     def _state_changed(self, state: RelayState) -> None:
+        self._wake_up()
+
+    def _wake_up(self) -> None:
         for wish in self._wishes:
             wish.notify()
