@@ -13,6 +13,8 @@ from relay import client as relay_client
 from rendezvous import RendezvousClient
 
 CLOCK_WRONG_MS = 30_000
+REJECTS_MATTER_S = 600.0
+"""What was refused longer ago is counted among the peers, and no trouble any more."""
 
 
 def describe_peers(
@@ -48,6 +50,7 @@ def describe_peers(
                 last_update_s=updates.seconds_since(link.peer_id),
                 updates=updates.count(link.peer_id),
                 rejects=refusals.of(link.peer_id),
+                last_reject_s=refusals.seconds_since(link.peer_id),
             )
         )
     return tuple(described)
@@ -92,15 +95,24 @@ def find_trouble(
             )
         if server.clock_offset_ms is not None and abs(server.clock_offset_ms) > CLOCK_WRONG_MS:
             found.append(health.clock_wrong(server.clock_offset_ms / 1000))
-    found.extend(
-        health.relay_unreachable(relay.uri, relay.reason)
-        for relay in relays
-        if relay.state == relay_client.RelayState.UNREACHABLE.value
-    )
+    lost_relays = [
+        relay for relay in relays if relay.state == relay_client.RelayState.UNREACHABLE.value
+    ]
+    found.extend(health.relay_unreachable(relay.uri, relay.reason) for relay in lost_relays)
     lost = tuple(peer.name or peer.peer_id for peer in peers if peer.path == PathKind.FAILED)
     if lost:
-        found.append(health.peer_unreachable(lost))
-    rejected = [peer for peer in peers if peer.rejects]
+        found.append(
+            health.peer_unreachable(
+                lost,
+                has_relays=bool(relays),
+                lost_relays=tuple(relay.uri for relay in lost_relays),
+            )
+        )
+    rejected = [
+        peer
+        for peer in peers
+        if peer.last_reject_s is not None and peer.last_reject_s < REJECTS_MATTER_S
+    ]
     if rejected:
         names = tuple(peer.name or peer.peer_id for peer in rejected)
         found.append(health.updates_rejected(names, sum(peer.rejects for peer in rejected)))

@@ -23,6 +23,7 @@ class Refusals:
         self._clock = clock
         self._counts: Counter[tuple[PeerId, str]] = Counter()
         self._logged: dict[tuple[PeerId, str], tuple[float, int]] = {}
+        self._last_at: dict[PeerId, float] = {}
 
     def add(self, peer: PeerId, code: str, reason: object) -> None:
         """``peer`` sent something that was refused as ``code`` (a short fixed word)."""
@@ -32,6 +33,7 @@ class Refusals:
         self._counts[key] += 1
         count = self._counts[key]
         now = self._clock.monotonic()
+        self._last_at[peer] = now
         logged_at, logged_count = self._logged.get(key, (now - LOG_INTERVAL_S, 0))
         if now >= logged_at + LOG_INTERVAL_S:
             self._logged[key] = (now, count)
@@ -46,6 +48,11 @@ class Refusals:
     def of(self, peer: PeerId) -> int:
         """How much of ``peer`` was refused."""
         return sum(count for (who, _), count in self._counts.items() if who == peer)
+
+    def seconds_since(self, peer: PeerId) -> float | None:
+        """How long ago something of ``peer`` was refused last."""
+        last_at = self._last_at.get(peer)
+        return None if last_at is None else self._clock.monotonic() - last_at
 
     def total(self) -> int:
         """How much was refused in all."""

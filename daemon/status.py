@@ -97,6 +97,8 @@ class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Valid updates received from it."""
     rejects: int = 0
     """What it sent that was refused."""
+    last_reject_s: float | None = None
+    """Seconds since the last of that."""
 
 
 class HealthItem(msgspec.Struct, frozen=True):

@@ -67,6 +67,11 @@ class PathSet:
     def __iter__(self) -> Iterator[AttachedPath]:
         return iter(self._paths.values())
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is none, not even a silent one."""
+        return not self._paths
+
     def get(self, path_id: int) -> AttachedPath | None:
         """The path, unless it is gone."""
         return self._paths.get(path_id)

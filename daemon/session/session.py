@@ -11,8 +11,8 @@ The states::
     NEW ──first path──▶ OPEN ◀──a path is usable / none is──▶ WAITING ──kept too long──▶ CLOSED
 
 and a path whose hello names another epoch of the remote process (it restarted) begins the numbering
-anew, in OPEN. Whether the peer is *live* (heard within 5 s) is apart from that: a path may be lost
-and another found without anyone above noticing.
+anew, in OPEN. Whether the peer is *live* (heard within 5 s, and not without any path for 2 s) is
+apart from that: a path may be lost and another found without anyone above noticing.
 
 Invariants: nothing here grows without bound whatever the remote side sends; after a
 :class:`RemoteProtocolError` the session is to be thrown away, since what the two sides know of each
@@ -50,6 +50,9 @@ from protocol.session_frames import (
 )
 
 PEER_SILENT_S = 5.0
+PATHLESS_S = 2.0
+"""A peer is down after so long without any path, not even a silent one: its process has ended, or
+what was between them. Where there is another way, it is mostly found sooner."""
 SUSPENDED_S = 3.0
 """Nothing was called for so long although a timer is always set: this process did not run."""
 KEPT_S = 120.0
@@ -101,6 +104,7 @@ class Session:
         self._now = now
         self._heard_at = now
         self._waiting_since = now
+        self._pathless_since: float | None = None
         self._heartbeat_at = now
 
     # Paths
@@ -146,6 +150,7 @@ class Session:
                 self._start_over()
             self._remote_epoch = remote_epoch
         self._paths.add(path_id, score=score, now=now)
+        self._pathless_since = None
         self._heard(now)
         self._choose_path(now)
         self._streams.acknowledge(resume.control, resume.bulk, now)
@@ -157,6 +162,8 @@ class Session:
         if self._paths.remove(path_id):
             self._streams.path_lost(path_id)
             self._choose_path(now)
+            if self._paths.is_empty:
+                self._pathless_since = now
 
     def score_path(self, path_id: int, score: float, now: float) -> None:
         """Change how much the path is preferred."""
@@ -275,7 +282,7 @@ class Session:
             return None
         deadlines = [self._heartbeat_at]
         if self.is_live:
-            deadlines.append(self._heard_at + PEER_SILENT_S)
+            deadlines.append(self._down_at()[0])
         change_at = self._paths.next_change_at()
         if change_at is not None:
             deadlines.append(change_at)
@@ -301,15 +308,24 @@ class Session:
         for path in [path for path in self._paths if path.has_failed(now)]:
             self._fail_path(path.path_id, "silent for 10 s")
         self._choose_path(now)
-        if self.is_live and now >= self._heard_at + PEER_SILENT_S:
+        down_at, reason = self._down_at()
+        if self.is_live and now >= down_at:
             self.is_live = False
-            self._events.append(PeerDown("silent for 5 s"))
+            self._events.append(PeerDown(reason))
         if self._paths.active is not None:
             self._streams.time_out(now)
         elif now >= self._waiting_since + KEPT_S:
             self._expire()
 
     # Inside
+
+    def _down_at(self) -> tuple[float, str]:
+        """When the peer is not live any more unless it is heard, and why then."""
+        silent = (self._heard_at + PEER_SILENT_S, f"silent for {PEER_SILENT_S:g} s")
+        if self._pathless_since is None:
+            return silent
+        pathless = (self._pathless_since + PATHLESS_S, f"without any path for {PATHLESS_S:g} s")
+        return min(silent, pathless)
 
     def _advance(self, now: float) -> None:
         if now - self._now > SUSPENDED_S and self.state is not SessionState.NEW:
@@ -318,6 +334,8 @@ class Session:
             self._paths.restart_clocks(now)
             if self.is_live:
                 self._heard_at = now
+            if self._pathless_since is not None:
+                self._pathless_since = now
         self._now = max(self._now, now)
 
     def _heard(self, now: float) -> None:

@@ -96,7 +96,7 @@ async def test_killed_peer_is_noticed_and_is_back_when_it_is_started_again(
             peer.signal(signal.SIGKILL)
             await peer.ended()
             await eventually(lambda: not node.network.live_peers(), within_s=8)
-        assert node.log[-1] == f"down {peer.keys.peer_id}: silent for 5 s"
+        assert node.log[-1] == f"down {peer.keys.peer_id}: without any path for 2 s"
         async with peer_process(other, port) as (peer, port):
             await peer.ask(f"connect {own} {node.network.listen_address.port}")
             await eventually(lambda: peer.keys.peer_id in node.network.live_peers(), within_s=20)

@@ -80,11 +80,27 @@ def test_losing_the_only_path_is_no_silence_when_another_comes_soon() -> None:
         lab.detach(path, index)
     assert lab.sides[0].session.state is SessionState.WAITING
     assert lab.send(0, Stream.CONTROL, b"meanwhile")
-    lab.run(3)
+    lab.run(1.9)
     lab.attach()
     lab.run(0.1)
     assert lab.sides[1].messages[Stream.CONTROL] == [b"meanwhile"]
+    lab.run(3)
     assert not [event for event in lab.sides[0].events if isinstance(event, PeerDown)]
+
+
+def test_peer_to_whom_no_path_is_left_is_down_after_2_s_and_its_session_is_kept() -> None:
+    lab = Lab()
+    path = lab.attach()
+    lab.run(1)
+    for index in (0, 1):
+        lab.detach(path, index)
+    assert lab.send(0, Stream.CONTROL, b"meanwhile")
+    lab.run(2.1)
+    assert lab.sides[0].events[-1] == PeerDown("without any path for 2 s")
+    lab.attach()
+    lab.run(0.1)
+    assert PeerUp() in lab.sides[0].events[-2:]
+    assert lab.sides[1].messages[Stream.CONTROL] == [b"meanwhile"]
 
 
 def test_path_is_given_up_after_10_s_of_silence() -> None:

@@ -418,6 +418,26 @@ def test_paused_peer_is_not_waited_for_and_comes_back_in_step(tmp_path: Path) ->
     simulate(tmp_path, scenario)
 
 
+def test_peer_whose_worker_dies_once_it_has_contributed_blames_nobody_for_going_on_alone(
+    tmp_path: Path,
+) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        quick, slow = peers = [swarm.add(training_s=1.0), swarm.add(training_s=3.0)]
+        await swarm.until_round(2, within_s=30)
+        await asyncio.sleep(1.5)
+        quick.trainer.is_ready = False
+        quick.training.wake()
+        await swarm.until_round(4, slow, within_s=10)
+        quick.trainer.is_ready = True
+        quick.training.wake()
+        goal = slow.round + 3
+        await swarm.until_round(goal, within_s=30)
+        assert slow.contributors(goal) == quick.contributors(goal) == {quick.id, slow.id}
+        assert [peer.refusals.by_code() for peer in peers] == [{}, {}]
+
+    simulate(tmp_path, scenario, min_peers=2)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_swarm_lives_through_churn(tmp_path: Path, seed: int) -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:

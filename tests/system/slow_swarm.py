@@ -14,6 +14,8 @@ NAMES = ("ada", "bob", "cyd")
 SHARDS = 20
 SILENCE_S = 5.0
 """After so long without a word a peer is not waited for any more."""
+PATHLESS_S = 2.0
+"""After so long not either, where its connections are closed, as those of a killed process are."""
 
 
 @dataclass

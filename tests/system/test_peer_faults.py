@@ -6,8 +6,16 @@ from random import Random
 
 import pytest
 
+from daemon.status import Phase
 from tests.system.real_swarm import RealPeer, assert_equal_exports, assert_nobody_is_blamed
-from tests.system.slow_swarm import SILENCE_S, Moment, SlowSwarm, halted, wait_round_of_all
+from tests.system.slow_swarm import (
+    PATHLESS_S,
+    SILENCE_S,
+    Moment,
+    SlowSwarm,
+    halted,
+    wait_round_of_all,
+)
 from tests.system.slow_task import STEPS
 
 LATEST_END_S = 10.0
@@ -29,7 +37,7 @@ def test_others_go_on_when_a_peer_is_killed_and_it_comes_back_by_itself(
         assert set(program.members()) == {moment.status.pid, moment.status.worker_pid}
         program.signal(signal.SIGKILL)
 
-    others_finish_in_time(slow_swarm, survivors, moment)
+    others_finish_in_time(slow_swarm, survivors, moment, PATHLESS_S)
     assert program.members() == [], "the worker did not end with its daemon"
     assert_equal_exports(survivors, tmp_path)
 
@@ -49,7 +57,7 @@ def test_others_go_on_when_a_peer_is_stopped_and_it_takes_their_weights_when_it_
     with halted([victim], step) as moment:
         victim.running.signal(signal.SIGSTOP, to_all=worker_too)
     try:
-        others_finish_in_time(slow_swarm, survivors, moment)
+        others_finish_in_time(slow_swarm, survivors, moment, SILENCE_S)
         assert_equal_exports(survivors, tmp_path)
     finally:
         victim.running.signal(signal.SIGCONT, to_all=True)
@@ -60,11 +68,39 @@ def test_others_go_on_when_a_peer_is_stopped_and_it_takes_their_weights_when_it_
     assert_nobody_is_blamed(slow_swarm.peers)
 
 
-def others_finish_in_time(swarm: SlowSwarm, survivors: list[RealPeer], moment: Moment) -> None:
-    """They end the round when promised, and the next two without waiting for the absent."""
+def test_peer_that_is_killed_once_its_update_is_sent_delays_the_round_after_it_no_more(
+    slow_swarm: SlowSwarm, tmp_path: Path
+) -> None:
+    victim, *survivors = slow_swarm.peers
+    with halted(survivors, 1) as moment:
+        victim.wait_status(
+            "has trained and waits for the others",
+            lambda status: status.round == moment.status.round and status.phase != Phase.TRAINING,
+        )
+        victim.running.signal(signal.SIGKILL)
     number = moment.status.round + 1
     ended_at = wait_round_of_all(survivors, number)
-    assert ended_at <= moment.began_at + 2 * swarm.normal_round_s + LATEST_END_S
+    assert {peer.averaged()[number].updates for peer in survivors} == {3}
+    go_on_without_delay(slow_swarm, survivors, number, ended_at, PATHLESS_S)
+    assert_equal_exports(survivors, tmp_path)
+    assert_nobody_is_blamed(survivors)
+
+
+def others_finish_in_time(
+    swarm: SlowSwarm, survivors: list[RealPeer], moment: Moment, noticed_s: float
+) -> None:
+    """They end the round when promised, and go on."""
+    number = moment.status.round + 1
+    ended_at = wait_round_of_all(survivors, number)
+    assert ended_at <= moment.began_at + swarm.normal_round_s + LATEST_END_S
+    go_on_without_delay(swarm, survivors, number, ended_at, noticed_s)
+
+
+def go_on_without_delay(
+    swarm: SlowSwarm, survivors: list[RealPeer], number: int, ended_at: float, noticed_s: float
+) -> None:
+    """The next two rounds take no longer, but for what is left of the time in which the loss is
+    noticed."""
     for later in (number + 1, number + 2):
         before, ended_at = ended_at, wait_round_of_all(survivors, later)
-        assert ended_at - before < swarm.normal_round_s + SILENCE_S
+        assert ended_at - before < swarm.normal_round_s + noticed_s
