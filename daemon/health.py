@@ -73,13 +73,32 @@ def too_few_peers(present: int, wanted: int) -> HealthItem:
     )
 
 
-def peer_unreachable(names: tuple[str, ...]) -> HealthItem:
-    """There are peers to whom no path works."""
+def peer_unreachable(
+    names: tuple[str, ...], *, has_relays: bool, lost_relays: tuple[str, ...]
+) -> HealthItem:
+    """There are peers to whom no path works.
+
+    A relay connects any two that reach it: ``has_relays``, whether the swarm names any, and
+    ``lost_relays``, the URIs of those that this peer cannot reach.
+    """
+    if not has_relays:
+        help_text = (
+            "the swarm names no relay, over which peers meet in any networks: create it with the"
+            " --relay of a 'p2pd relay' or 'p2pd serve', or join with a port that the router"
+            " passes on and --advertise HOST:PORT"
+        )
+    elif lost_relays:
+        help_text = (
+            "they can meet over a relay, and this peer does not reach"
+            f" {', '.join(lost_relays)}: check that it runs"
+        )
+    else:
+        help_text = (
+            "they can meet over a relay that both reach: check with 'p2pd status' on the other"
+            " machine that its peer runs and reaches one"
+        )
     return HealthItem(
-        "peer-unreachable",
-        f"no path to {', '.join(names)}",
-        "'p2pd peers' shows why; one of each two peers must accept connections on its --listen"
-        " address",
+        "peer-unreachable", f"no path to {', '.join(names)}", f"'p2pd peers' shows why; {help_text}"
     )
 
 
@@ -118,6 +137,27 @@ def worker_restarting(reason: str) -> HealthItem:
         "worker-restarting",
         f"the training process ended ({reason}) and is started again from the last checkpoint",
         "if it keeps happening, see the log for its last words; out of memory is a common cause",
+    )
+
+
+def worker_stuck(silent_s: float, allowed_s: float) -> HealthItem:
+    """The worker process does not get on with what it was asked for."""
+    return HealthItem(
+        "worker-stuck",
+        f"the training process has shown no sign of life for {silent_s:.0f} s; after"
+        f" {allowed_s:.0f} s it is started again from the last checkpoint",
+        "nothing, if it downloads data; if one step takes so long, a smaller batch helps; else see"
+        " what the task waits for: data on a disk or network that does not answer, a device",
+    )
+
+
+def worker_hangs_again(times: int) -> HealthItem:
+    """Starting it again does not help."""
+    return HealthItem(
+        "worker-stuck",
+        f"the training process hung and was started again {times} times, and did nothing since",
+        "see what the task waits for: data on a disk or network that does not answer, a device;"
+        " under systemd all of it is restarted",
     )
 
 

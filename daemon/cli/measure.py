@@ -163,6 +163,7 @@ def _ping_repeatedly(client: "ControlClient", pings: _Pings, options: argparse.N
     give_up_at = time.monotonic() + options.within
     asked = 0
     reason = ""
+    loss = ""
     while True:
         asked += 1
         try:
@@ -170,7 +171,9 @@ def _ping_repeatedly(client: "ControlClient", pings: _Pings, options: argparse.N
         except TransportError as error:
             pings.losses.append(str(error))
             if not options.json:
-                _print_line(f"{_name(pings.peer)}: {error}")
+                what = "no reply, as before" if str(error) == loss else str(error)
+                _print_line(f"{_name(pings.peer)}: {what}")
+            loss = str(error)
         else:
             pings.replies.append(reply)
             if not options.json:
@@ -178,6 +181,7 @@ def _ping_repeatedly(client: "ControlClient", pings: _Pings, options: argparse.N
                 if reply.path == "relay" and reply.reason != reason:
                     _print_line(f"  relayed, because {reply.reason}")
                 reason = reply.reason
+            loss = ""
         if asked == count or (options.until_direct and pings.is_direct):
             return
         if options.until_direct and time.monotonic() + options.interval > give_up_at:
