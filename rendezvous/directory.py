@@ -30,6 +30,10 @@ class RecordStored:
     """A peer came, or has a new record."""
 
     record: StoredRecord
+    is_news: bool = True
+    """It came, or is somewhere else; False: where it was, with other words. A peer writes several
+    records while it finds out where it is, and a log that told of each would tell of little else.
+    """
 
 
 @dataclass(frozen=True, slots=True)

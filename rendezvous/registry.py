@@ -245,7 +245,8 @@ class Registry:
         self._quota.add(stored.prefix)
         lease = self._lease_for(stored, route=sender.route, now=now)
         self._leases.add(lease)
-        effects.append(Keep(RecordStored(stored)))
+        is_news = held is None or held.prefix != stored.prefix
+        effects.append(Keep(RecordStored(stored, is_news)))
         effects += self._notices(stored.swarm, encode(Joined(record=stored.raw)), unless=lease)
         return effects
 

@@ -153,6 +153,8 @@ class RendezvousService:
 
 def _log_change(change: Change) -> None:
     match change:
+        case RecordStored(is_news=False):
+            pass
         case RecordStored(record):
             peer, where = short(key_to_text(record.peer)), record.prefix or "this machine"
             _log.info("peer %s is in swarm %s, from %s", peer, record.swarm.hex()[:8], where)

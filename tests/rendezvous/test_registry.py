@@ -679,3 +679,10 @@ class TestRestore:
         assert change.record.prefix == "198.51.100.0/24"
         assert change.record.peer == Peer(1).identity.public_key
         assert change.record.expires_ms == START_MS + RECORD_LIFETIME_MS
+
+    def test_new_record_is_news_where_the_peer_is_new_or_elsewhere(self, world: World) -> None:
+        world.announce(Peer(1, ip="198.51.100.7"))
+        world.announce(Peer(1, ip="198.51.100.8"), sequence=2)
+        world.announce(Peer(1, ip="203.0.113.7"), sequence=3)
+        news = [change.is_news for change in world.changes if isinstance(change, RecordStored)]
+        assert news == [True, False, True]
