@@ -5,6 +5,7 @@ says: the relay's begin with 0, 1 or 2, the rendezvous' with a MessagePack array
 """
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -15,6 +16,7 @@ from random import Random
 import zmq
 
 from daemon.server_process import run_server
+from protocol.errors import ConfigError
 from protocol.nat_behavior import WEB_PORTS
 from protocol.relay_messages import FrameKind
 from protocol.uri import HostPort, ServerUri
@@ -28,7 +30,7 @@ from rendezvous.service import SOCKET_LIMITS, RendezvousService
 from rendezvous.store import SnapshotStore
 from rendezvous.stun_service import serving_stun
 from transport.server_directory import open_server_directory
-from transport.server_socket import ServerSocket
+from transport.server_socket import ListenError, ServerSocket
 from transport.socket_options import CurveServerRole
 from transport.zap import ZapAuthenticator
 
@@ -121,7 +123,12 @@ async def serve_all(
             clock=clock,
         )
         await rendezvous.load()
-        await stack.enter_async_context(socket)
+        try:
+            await stack.enter_async_context(socket)
+        except ListenError as error:
+            if error.address.port in options.also_ports:
+                raise ConfigError(without_further_port(error)) from error
+            raise
         uri = directory.publish(options.advertise or socket.address)
         _log.info("rendezvous and relay listen on %s: %s", socket.address, uri)
         on_ready(uri)
@@ -129,6 +136,19 @@ async def serve_all(
             tasks.create_task(relay.run(stop))
             tasks.create_task(rendezvous.run(stop))
     _log.info("stopped")
+
+
+def without_further_port(error: ListenError) -> str:
+    """What to do about a port that ``--also-443`` asked for: nobody named its address."""
+    port = error.address.port
+    if error.errno == errno.EACCES:
+        remedy = "give it CAP_NET_BIND_SERVICE (the systemd unit p2pd-serve says how)"
+    else:
+        remedy = f"free port {port}"
+    return (
+        f"--also-{port}: cannot listen on {error.address}: {error.reason}; {remedy}, or leave out"
+        f" --also-{port}"
+    )
 
 
 async def _admit_everyone(curve_key: bytes, remote_ip: str) -> bool:

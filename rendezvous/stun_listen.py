@@ -10,6 +10,12 @@ from protocol.uri import HostPort
 
 FREE_PORT_ATTEMPTS = 16
 
+_ANOTHER_PORT_HELPS = (errno.EADDRINUSE, errno.EACCES)
+
+
+class PortNotFreeError(ConfigError):
+    """The port is somebody else's, or not for this user; another one may do."""
+
 
 @dataclass(frozen=True, slots=True)
 class BoundPort:
@@ -23,7 +29,7 @@ class BoundPort:
 def bind_port(hosts: tuple[str, ...], number: int) -> BoundPort:
     """Bind ``number`` everywhere; 0 finds one that is free everywhere.
 
-    Raises :class:`ConfigError`.
+    Raises :class:`ConfigError`: :class:`PortNotFreeError` where it is the port's fault.
     """
     attempts = FREE_PORT_ATTEMPTS if number == 0 else 1
     for attempt in range(1, attempts + 1):
@@ -43,9 +49,11 @@ def bind_port(hosts: tuple[str, ...], number: int) -> BoundPort:
             except OSError as error:
                 if error.errno == errno.EADDRINUSE and attempt < attempts:
                     continue
-                raise ConfigError(
+                is_port = error.errno in _ANOTHER_PORT_HELPS
+                kind = PortNotFreeError if is_port else ConfigError
+                raise kind(
                     f"STUN cannot listen on {HostPort(host, chosen)}: {error.strerror}; name "
-                    "another address or port"
+                    + ("another port" if is_port else "an address of this machine")
                 ) from error
             on_failure.pop_all()
             return BoundPort(

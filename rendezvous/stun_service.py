@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from protocol.errors import ConfigError, TransportError
 from protocol.uri import HostPort
+from rendezvous.stun_listen import PortNotFreeError
 from rendezvous.stun_server import StunServer
 from transport.address import resolve
 
@@ -74,7 +75,7 @@ async def _open(
         try:
             server = StunServer(HostPort(first, primary), alternate, second_address)
             await stack.enter_async_context(server)
-        except ConfigError as error:
+        except PortNotFreeError as error:
             if number == len(choices):
                 raise
             _log.warning("%s; taking any free ports, which peers learn", error)

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from protocol.errors import ConfigError
 from protocol.uri import HostPort, ServerUri
+from transport.address import is_local, is_loopback
 from transport.atomic_file import write_atomically
 from transport.curve import CurveKeys
 from transport.key_file import read_or_create_secret
@@ -17,6 +19,10 @@ from transport.key_file import read_or_create_secret
 KEY_FILE = "curve.key"
 URI_FILE = "uri"
 LOCK_FILE = "lock"
+
+_ANY_HOSTS = ("0.0.0.0", "::")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +33,21 @@ class ServerDirectory:
     keys: CurveKeys
 
     def publish(self, address: HostPort) -> ServerUri:
-        """The server's URI at ``address``, which lies in the file ``uri`` from now on."""
-        uri = ServerUri(self.keys.public, reachable(address))
+        """The server's URI at ``address``, which lies in the file ``uri`` from now on.
+
+        Where ``address`` is "any" and what stands for it is of little use to others, the log says
+        so: the URI goes into every invite link.
+        """
+        found = reachable(address)
+        reason = too_narrow(found.host) if address.host in _ANY_HOSTS else ""
+        if reason:
+            _log.warning(
+                "the URI names %s: %s; for others, name the public address with --advertise"
+                " HOST:PORT",
+                found,
+                reason,
+            )
+        uri = ServerUri(self.keys.public, found)
         try:
             write_atomically(self.path / URI_FILE, f"{uri}\n".encode(), mode=0o644)
         except OSError as error:
@@ -51,7 +70,10 @@ def open_server_directory(path: Path) -> Iterator[ServerDirectory]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ConfigError(f"another server runs in {path}: stop it, or name another") from error
+            raise ConfigError(
+                f"another server runs in {path}: stop it, or name another directory"
+                " with --state-dir"
+            ) from error
         secret = read_or_create_secret(path / KEY_FILE, lambda: CurveKeys.generate().secret)
         yield ServerDirectory(path, CurveKeys.from_secret(secret))
     finally:
@@ -74,3 +96,12 @@ def reachable(address: HostPort) -> HostPort:
             return HostPort(str(probe.getsockname()[0]), address.port)
         except OSError:
             return HostPort(loopback, address.port)
+
+
+def too_narrow(host: str) -> str:
+    """Why peers elsewhere cannot reach the IP address ``host``; empty: they may."""
+    if is_loopback(host):
+        return "no route leads out of this machine, so that only its own peers reach it"
+    if is_local(host):
+        return "the address is private, so that only peers in the same network reach it"
+    return ""

@@ -44,6 +44,16 @@ class ServerStatistics:
     handshakes_failed: Counter[str] = field(default_factory=Counter)
 
 
+class ListenError(ConfigError):
+    """An address cannot be listened on."""
+
+    def __init__(self, address: HostPort, error: zmq.ZMQError) -> None:
+        super().__init__(f"cannot listen on {address}: {error.strerror}; choose another address")
+        self.address = address
+        self.errno = error.errno
+        self.reason = error.strerror
+
+
 class ServerSocket:
     """A bound ROUTER. An async context manager; ``address`` is where it listens, real port."""
 
@@ -75,7 +85,8 @@ class ServerSocket:
         self.address = listen
 
     async def __aenter__(self) -> "ServerSocket":
-        """Raises :class:`ConfigError` when the address cannot be listened on."""
+        """Raises :class:`ListenError` when an address cannot be listened on, and
+        :class:`ConfigError` when its name is not known."""
         listen = [await _resolved(address) for address in self._listen]
         self._inner = AsyncSocket(
             self._context,
@@ -146,9 +157,7 @@ class ServerSocket:
         try:
             self._inner.socket.bind(address.zmq_endpoint)
         except zmq.ZMQError as error:
-            raise ConfigError(
-                f"cannot listen on {address}: {error.strerror}; choose another address"
-            ) from error
+            raise ListenError(address, error) from error
         bound = urlsplit(self._inner.socket.getsockopt_string(zmq.LAST_ENDPOINT))
         return bound.port or address.port
 

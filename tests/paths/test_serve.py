@@ -1,6 +1,7 @@
 """`p2pd serve` and `p2pd join --observe`, as real processes where they are ones in life."""
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -11,13 +12,17 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from daemon.serve_main import ServeOptions, serve_all
+import pytest
+import zmq
+
+from daemon.serve_main import ServeOptions, serve_all, without_further_port
 from protocol.invite import Invite
 from protocol.uri import HostPort, ServerUri
 from relay.limits import RelayLimits
 from rendezvous import RendezvousClient
 from tests.net.swarm_peers import eventually, in_order_of_id, introduce, make_swarm, running
 from transport.curve import CurveKeys
+from transport.server_socket import ListenError
 
 ROOT = Path(__file__).parent.parent.parent
 ANY_PORT = HostPort("127.0.0.1", 0)
@@ -76,6 +81,24 @@ async def test_founder_is_told_of_the_relay_and_of_other_ports_which_work_alone(
             description = await client.describe()
     assert description.relays
     assert description.other_ports == (other,)
+
+
+async def test_further_port_that_is_taken_is_told_with_what_helps(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ExceptionGroup) as raised:
+            async with serving(tmp_path, also_ports=(port,)):
+                pass
+    assert f"free port {port}, or leave out --also-{port}" in str(raised.value.exceptions[0])
+
+
+def test_further_port_that_takes_a_right_is_told_with_which() -> None:
+    error = ListenError(HostPort("0.0.0.0", 443), zmq.ZMQError(errno.EACCES))
+    said = without_further_port(error)
+    assert "CAP_NET_BIND_SERVICE" in said
+    assert "leave out --also-443" in said
 
 
 @contextmanager

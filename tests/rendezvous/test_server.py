@@ -2,6 +2,7 @@ import asyncio
 import signal
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -90,7 +91,7 @@ class TestStart:
 
     async def test_two_servers_cannot_share_a_state_directory(self, tmp_path: Path) -> None:
         async with serving(tmp_path):
-            with pytest.raises(ConfigError, match="another server runs in"):
+            with pytest.raises(ConfigError, match="another directory with --state-dir"):
                 async with serving(tmp_path):
                     raise AssertionError("started twice")
 
@@ -120,6 +121,9 @@ class TestStart:
         caplog.set_level("INFO", "rendezvous")
         async with serving(tmp_path) as uri, joined(uri) as peer:
             await peer.client.publish_statement(statement().raw)
+            before = time.monotonic()
+            peer.client.set_record(peer.record(sequence=2))
+            await peer.announced_since(before)
             await peer.client.lookup(SWARM, 5)
             await peer.client.leave(SWARM)
         lines = [record.message for record in caplog.records if record.name == "rendezvous.service"]

@@ -45,6 +45,15 @@ async def test_port_that_was_asked_for_and_is_taken_is_an_error() -> None:
                 pass
 
 
+async def test_address_that_is_not_this_hosts_is_an_error_and_other_ports_are_not_tried(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(ConfigError, match="name an address of this machine"):
+        async with serving_stun(HostPort("127.0.0.1", _free_port()), None, "192.0.2.1"):
+            pass
+    assert caplog.text == ""
+
+
 async def test_both_address_families_are_served_beside_a_dual_stack_rendezvous() -> None:
     async with serving_stun(HostPort("::", 0), None) as ports:
         for host in ("127.0.0.1", "::1"):
