@@ -55,5 +55,6 @@ def set_up_logging(level: str, environ: Mapping[str, str]) -> None:
     # These tell of every connection and request; their troubles come as warnings.
     for chatty in ("aiohttp", "aioice", "asyncio"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
-    # To this one it is a warning when the other side ends a connection.
-    logging.getLogger("qh3").setLevel(max(logging.ERROR, logging.getLogger().level))
+    # To qh3, which logs under these names, it is a warning when the other side ends a connection.
+    for chatty in ("quic", "http3"):
+        logging.getLogger(chatty).setLevel(max(logging.ERROR, logging.getLogger().level))

@@ -2,6 +2,8 @@
 
 import io
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -50,3 +52,21 @@ def test_tracebacks_keep_their_lines_and_are_escaped() -> None:
 
 def test_journal_gets_the_priority_instead_of_the_time() -> None:
     assert logged("careful", for_journal=True) == "<4>p2pd.test: careful\n"
+
+
+def test_quic_connection_that_the_other_side_ends_is_no_warning() -> None:
+    # In a process of its own: what is set up holds for all of one.
+    script = (
+        "from daemon.logs import set_up_logging\n"
+        "from qh3.h3 import connection as http\n"
+        "from qh3.quic import connection as quic\n"
+        "set_up_logging('info', {})\n"
+        "for library in (http, quic):\n"
+        "    library.logger.warning('Native peer close')\n"
+        "    library.logger.error('broken')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "Native peer close" not in done.stderr
+    assert done.stderr.count("broken") == 2

@@ -14,6 +14,7 @@ Reads commands from standard input, and answers each with a JSON document on a l
     hear TEXT SECONDS            until such a message came
     send NUMBER TEXT             a message
     bulk NUMBER COUNT            so many messages of 1 MiB, numbered
+    enough NUMBER                send no more of them; how many were sent
     whole COUNT SECONDS          until so many came, each once, in order and intact
     status                       links, messages received, addresses, own NAT, what was refused
     quit
@@ -64,6 +65,8 @@ class JoinOptions(msgspec.Struct, frozen=True):
     turn: str = ""
     """``USER:PASSWORD@HOST:PORT``."""
     swarm: str = "swarm"
+    map_port: bool = False
+    """The router is asked to pass the port on."""
 
 
 def say(what: dict[str, Any]) -> None:
@@ -137,7 +140,7 @@ class LabNode:
         return text in self.traffic.messages
 
     def has_bulk(self, count: str) -> bool:
-        return self.traffic.bulk_count >= int(count)
+        return len(self.traffic.bulk_at) >= int(count) and not self.traffic.wrong
 
     def shows(self, text: str) -> bool:
         return text in msgspec.json.encode(self.status()).decode()
@@ -159,7 +162,9 @@ class LabNode:
             "registered_at": self.registered_at,
             "received": self.traffic.messages,
             "first_message_at": self.traffic.first_message_at,
-            "bulk": self.traffic.bulk_count,
+            "bulk": len(self.traffic.bulk_at),
+            "bulk_at": self.traffic.bulk_at,
+            "wrong": self.traffic.wrong,
             "longest_gap_s": self.traffic.longest_gap_s,
             "log": self.traffic.log,
             "addresses": self.network.addresses,
@@ -196,7 +201,7 @@ async def joining(number: int, options: JoinOptions) -> AsyncIterator[LabNode]:
             clients,
             advertise=(),
             stun_servers=(),
-            map_port=False,
+            map_port=options.map_port,
             turn_server=TurnServer.parse(options.turn) if options.turn else None,
             announce=discovery.announce_now,
             kinds=options.kinds,
@@ -288,6 +293,8 @@ async def obey(node: LabNode, reader: asyncio.StreamReader) -> bool:
             case ["bulk", other, count]:
                 node.traffic.send_bulk(Keys(int(other)).peer_id, int(count))
                 say({})
+            case ["enough", other]:
+                say({"sent": node.traffic.end_bulk(Keys(int(other)).peer_id)})
             case ["whole", count, seconds]:
                 say(await node.until(partial(node.has_bulk, count), seconds))
             case ["status"]:
@@ -301,7 +308,7 @@ async def obey(node: LabNode, reader: asyncio.StreamReader) -> bool:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(name)s: %(message)s")
-    for chatty in ("aioice", "qh3"):
+    for chatty in ("aioice", "quic"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
