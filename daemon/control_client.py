@@ -173,7 +173,8 @@ class ControlClient:
             yield
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as error:
             raise NotRunningError(
-                f"no p2pd is running with state directory {self._state_dir}"
+                f"no p2pd is running with state directory {self._state_dir}; start one with"
+                f" 'p2pd join LINK --state-dir {self._state_dir}'"
             ) from error
         except PermissionError as error:
             raise NotPermittedError(

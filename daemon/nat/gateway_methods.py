@@ -59,6 +59,7 @@ class PcpMethod:
             lifetime_s=lifetime_s,
         )
         response = await exchange(
+            "PCP",
             self._gateway,
             request,
             lambda data: pcp_message.parse_map_response(
@@ -79,6 +80,7 @@ class NatPmpMethod:
     async def map_port(self, request: MappingRequest) -> PortMapping:
         """Make or renew a mapping. Raises :class:`TransportError`."""
         address = await exchange(
+            "NAT-PMP",
             self._gateway,
             nat_pmp_message.encode_address_request(),
             nat_pmp_message.parse_address_response,
@@ -104,6 +106,7 @@ class NatPmpMethod:
     ) -> nat_pmp_message.NatPmpMapResponse:
         tcp = transport is Transport.TCP
         response = await exchange(
+            "NAT-PMP",
             self._gateway,
             nat_pmp_message.encode_map_request(
                 tcp=tcp,
@@ -123,11 +126,14 @@ class NatPmpMethod:
             raise MappingRefusedError(f"NAT-PMP: result {result} from {self._gateway.host}")
 
 
-async def exchange(gateway: HostPort, request: bytes, parse: Callable[[bytes], T | None]) -> T:
+async def exchange(
+    protocol: str, gateway: HostPort, request: bytes, parse: Callable[[bytes], T | None]
+) -> T:
     """The first packet from ``gateway`` that ``parse`` takes, after at most three tries.
 
     The socket is connected, so that nobody else's packets reach it. Raises
-    :class:`TransportError` without an answer, at once if nothing listens there.
+    :class:`TransportError`, which names ``protocol``, without an answer, at once if nothing listens
+    there.
     """
     loop = asyncio.get_running_loop()
     with socket.socket(family_of(gateway), socket.SOCK_DGRAM) as udp:
@@ -147,8 +153,8 @@ async def exchange(gateway: HostPort, request: bytes, parse: Callable[[bytes], T
                 except TimeoutError:
                     continue
         except OSError as error:
-            raise TransportError(f"router {gateway}: {error.strerror}") from error
-    raise TransportError(f"router {gateway} does not answer")
+            raise TransportError(f"{protocol}: router {gateway}: {error.strerror}") from error
+    raise TransportError(f"{protocol}: router {gateway} does not answer")
 
 
 def _parse(data: bytes, parse: Callable[[bytes], T | None]) -> T | None:

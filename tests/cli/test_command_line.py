@@ -60,7 +60,9 @@ def test_without_a_daemon_commands_exit_3_and_say_how_to_start_one(
     done = p2pd(command)
     assert done.returncode == 3
     assert "p2pd join LINK" in done.stderr
-    assert p2pd(command, "--state-dir", p2pd.home / "nowhere").returncode == 3
+    done = p2pd(command, "--state-dir", p2pd.home / "nowhere")
+    assert done.returncode == 3
+    assert f"'p2pd join LINK --state-dir {p2pd.home / 'nowhere'}'" in done.stderr
 
 
 def test_status_of_the_one_peer_that_runs_needs_no_arguments(
