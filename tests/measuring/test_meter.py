@@ -7,25 +7,41 @@ from contextlib import asynccontextmanager
 import pytest
 
 from daemon.measuring.results import SpeedResult
+from daemon.paths.relay_path import NO_RELAY
 from daemon.status import PathKind
 from protocol.errors import TransportError
 from protocol.identity import PeerId
 from protocol.measure_messages import Echo, TransferReport, encode_measure
 from protocol.merkle import CHUNK_BYTES
+from protocol.swarm import Swarm
+from protocol.uri import HostPort, ServerUri
 from tests.net.memory_path import MemoryPath, connect
-from tests.net.swarm_peers import Node, eventually, in_order_of_id, introduce, running
+from tests.net.swarm_peers import (
+    SWARM,
+    Node,
+    eventually,
+    in_order_of_id,
+    introduce,
+    make_swarm,
+    running,
+)
+from transport.curve import CurveKeys
 
 NOWHERE = ("127.0.0.1:1",)
 SIZE = 5_000_000
+SOON_S = 5.0
+"""Far below what a transfer waits for a path that may still come about."""
 
 
 @asynccontextmanager
-async def two_nodes(*kinds: PathKind) -> AsyncIterator[tuple[Node, Node, list[MemoryPath]]]:
+async def two_nodes(
+    *kinds: PathKind, swarm: Swarm = SWARM
+) -> AsyncIterator[tuple[Node, Node, list[MemoryPath]]]:
     """Two peers that reach each other over paths of these kinds alone; the last is waited for."""
     low, high = in_order_of_id(2)
     async with (
-        running(low, advertise=NOWHERE) as first,
-        running(high, advertise=NOWHERE) as second,
+        running(low, swarm=swarm, advertise=NOWHERE) as first,
+        running(high, swarm=swarm, advertise=NOWHERE) as second,
     ):
         introduce(first, second)
         paths = [connect(first, second, kind=kind) for kind in kinds]
@@ -120,6 +136,29 @@ async def test_path_lost_in_mid_transfer_is_told_and_nothing_is_left_behind() ->
         with pytest.raises(TransportError, match="no relay path to it: there was one: cut"):
             await measuring
         assert (await speed(first, second)).bytes == SIZE
+
+
+async def test_path_over_a_relay_that_cannot_be_is_not_waited_for() -> None:
+    async with two_nodes(PathKind.ICE) as (first, second, _):
+        async with asyncio.timeout(SOON_S):
+            for _again in range(2):
+                with pytest.raises(TransportError) as raised:
+                    await speed(first, second, PathKind.RELAY)
+                assert str(raised.value) == f"there is no relay path to it: {NO_RELAY}"
+    nobody = ServerUri(CurveKeys.generate().public, HostPort("127.0.0.1", 1))
+    async with two_nodes(PathKind.ICE, swarm=make_swarm(relays=(nobody,))) as (first, second, _):
+        async with asyncio.timeout(SOON_S):
+            for _again in range(2):
+                with pytest.raises(TransportError, match=r"127\.0\.0\.1:1 is unreachable: nobody"):
+                    await speed(first, second, PathKind.RELAY)
+
+
+async def test_path_that_fails_again_as_before_is_not_waited_for_any_longer() -> None:
+    async with two_nodes(PathKind.ICE) as (first, second, _):
+        async with asyncio.timeout(SOON_S):
+            for _again in range(2):
+                with pytest.raises(TransportError, match=r"no direct path to it: 127\.0\.0\.1:1: "):
+                    await speed(first, second, PathKind.DIRECT)
 
 
 async def test_transfer_to_a_peer_that_leaves_ends() -> None:

@@ -1,6 +1,7 @@
 """Paths over real relays on loopback."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,13 @@ import pytest
 import uvloop
 import zmq
 
+from daemon.clock import Clock
+from daemon.link_status import NONE_YET
+from daemon.paths.relay_path import NO_RELAY
+from daemon.peer_status import describe_peers, describe_relay, find_trouble
+from daemon.standings import Standings
+from daemon.status import PathKind
+from daemon.update_log import UpdateLog
 from protocol.relay_messages import FrameKind
 from protocol.uri import HostPort, ServerUri
 from relay.limits import RelayLimits
@@ -49,6 +57,26 @@ async def two_peers(*relays: ServerUri) -> AsyncIterator[tuple[Node, Node]]:
 def path_of(node: Node) -> str:
     (link,) = node.network.links()
     return link.kind
+
+
+def why_no_relay(node: Node) -> str:
+    """What is told of the only other peer."""
+    (link,) = node.network.links()
+    return link.reason.partition("relay: ")[2]
+
+
+def advice(node: Node) -> str:
+    """What ``p2pd status`` says to do about a peer to whom there is no path."""
+    relays = [describe_relay(relay) for relay in node.network.relays()]
+    peers = describe_peers(
+        node.network.links(),
+        lineage=None,
+        standings=Standings(frozenset),
+        refusals=node.refusals,
+        updates=UpdateLog(Clock()),
+    )
+    fixes = {item.code: item.fix for item in find_trouble([], relays, peers)}
+    return fixes["peer-unreachable"]
 
 
 async def exchange(state_dir: Path) -> None:
@@ -230,6 +258,67 @@ async def test_relay_that_is_away_at_the_start_is_used_once_it_is_there(tmp_path
             await eventually(lambda: first.sees(second) and second.sees(first), within_s=20)
         finally:
             process.kill()
+
+
+async def test_without_a_relay_in_the_swarm_that_is_the_reason_until_there_is_one(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as uri, two_peers() as (first, second):
+        await eventually(lambda: path_of(first) == path_of(second) == PathKind.FAILED)
+        assert why_no_relay(first) == why_no_relay(second) == NO_RELAY
+        assert "the swarm names no relay" in advice(first)
+        for node in (first, second):
+            node.network.replace_statement(make_swarm(version=2, relays=(uri,)))
+        await eventually(lambda: first.sees(second) and second.sees(first))
+
+
+async def test_relay_that_never_answered_is_the_reason_as_status_shows_it() -> None:
+    nobody = ServerUri(CurveKeys.generate().public, HostPort("127.0.0.1", 1))
+    async with two_peers(nobody) as peers:
+        for node in peers:
+            await eventually(lambda: path_of(node) == PathKind.FAILED)  # noqa: B023
+            await eventually(lambda: why_no_relay(node) != NONE_YET)  # noqa: B023
+            (relay,) = map(describe_relay, node.network.relays())
+            assert why_no_relay(node) == f"127.0.0.1:1 is unreachable: {relay.reason}"
+            assert f"this peer does not reach {nobody}: check that it runs" in advice(node)
+
+
+async def test_relay_that_is_killed_is_the_reason_until_it_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "relay.client")
+    process = RelayProcess(tmp_path)
+    uri = await process.start()
+    try:
+        async with two_peers(uri) as (first, second):
+            await eventually(lambda: first.sees(second) and second.sees(first))
+            process.kill()
+            told = f"{uri.address} is unreachable: nobody listens there"
+            for node in (first, second):
+                await eventually(lambda: why_no_relay(node) == told)  # noqa: B023
+            assert await process.start() == uri
+            await eventually(lambda: path_of(first) == path_of(second) == "relay", within_s=20)
+    finally:
+        process.kill()
+    said = [record.getMessage() for record in caplog.records if record.name == "relay.client"]
+    up, down = f"relay {uri.address}: ready", f"relay {uri.address}: unreachable: "
+    assert said.count(up) == 4
+    assert sum(line.startswith(down) for line in said) == 2
+    assert len(said) == 6
+
+
+async def test_peer_that_is_at_another_relay_is_told_as_not_there(tmp_path: Path) -> None:
+    async with serving(tmp_path / "one") as one, serving(tmp_path / "two") as two:
+        low, high = in_order_of_id(2)
+        async with (
+            running(low, swarm=make_swarm(relays=(one,)), listen=EVERYWHERE) as first,
+            running(high, swarm=make_swarm(relays=(two,)), listen=EVERYWHERE) as second,
+        ):
+            introduce(first, second)
+            for node, uri in ((first, one), (second, two)):
+                told = f"{uri.address}: the peer is not at this relay"
+                await eventually(lambda: why_no_relay(node) == told)  # noqa: B023
+                assert "a relay that both reach" in advice(node)
 
 
 async def test_relay_that_swallows_one_of_its_ports_is_reached_at_the_other(

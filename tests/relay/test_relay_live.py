@@ -294,6 +294,10 @@ async def test_what_passes_the_relay_is_ciphertext(tmp_path: Path) -> None:
                     await eventually(lambda: len(theirs.frames) == len(ours.frames) == 50)
                     private = [peer.identity.secret for peer in (alice, bob)]
                     statistics = service.statistics()
+                    ours.link.close("done")
+                    await eventually(
+                        lambda: service.statistics().troubles == {"closed by a peer": 1}
+                    )
                 stop.set()
     assert (statistics.peers, statistics.links) == (2, 1)
     assert statistics.forwarded_bytes > 100 * 1000 * len(secret)
