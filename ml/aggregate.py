@@ -9,6 +9,7 @@ since the sample counts that peers claim cannot be checked.
 """
 
 import math
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +23,10 @@ from protocol.errors import ConfigError, WorkerError
 Combine = Callable[[Floats], Floats]
 """From one block of all updates, shape (peers, elements), to the aggregated block."""
 
+MAX_TIMES_MEDIAN = 10
+"""So many times the median of the sample counts is the most that one counts. Whoever has more data
+than all others together is still heard out less than they are, once they are many; and a peer that
+claims any number of samples gains no more than that."""
 MAD_TO_DEVIATION = 1.4826
 """The standard deviation of normal numbers, by their median absolute deviation."""
 OUTLYING_DEVIATIONS = 3.0
@@ -76,13 +81,15 @@ def parse_aggregation(text: str, max_sample_weight: int) -> Aggregation:
 
 @dataclass(frozen=True, slots=True)
 class WeightedMean:
-    """Each update weighs as much as the samples behind it, up to a bound."""
+    """Each update weighs as much as the samples behind it, up to a bound: ``max_sample_weight``,
+    and :data:`MAX_TIMES_MEDIAN`."""
 
     max_sample_weight: int
 
     def plan(self, sample_counts: Sequence[int], stacks: Stacks) -> Plan:
         """Needs no look at the updates."""
-        bounded = [min(count, self.max_sample_weight) for count in sample_counts]
+        bound = min(self.max_sample_weight, MAX_TIMES_MEDIAN * statistics.median_low(sample_counts))
+        bounded = [min(count, bound) for count in sample_counts]
         weights = [np.float32(weight / sum(bounded)) for weight in bounded]
 
         def combine(stack: Floats) -> Floats:

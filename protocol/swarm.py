@@ -14,7 +14,7 @@ from protocol.errors import VerificationError
 from protocol.identity import Identity, PeerId, peer_id_of, public_key_of
 
 MAX_STATEMENT_BYTES = 64 * 1024
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 UNLIMITED = 0
 
 
@@ -62,7 +62,8 @@ class RoundSettings(Message):
     """How long stragglers are waited for once a majority's updates are there."""
     longest_round_s: float = 3600.0
     max_sample_weight: int = 1_000_000
-    """A peer's weight in the mean is its sample count, at most this."""
+    """A peer's weight in the mean is its sample count, at most this, nor more than ten times the
+    median of all."""
     numerics: int = NUMERICS_VERSION
 
 

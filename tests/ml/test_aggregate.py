@@ -52,6 +52,16 @@ def test_claimed_samples_count_up_to_the_bound_only() -> None:
     )
 
 
+def test_no_samples_count_more_than_ten_times_what_half_of_the_peers_have_at_most() -> None:
+    stack = updates(3)
+    assert np.array_equal(combine("mean", stack, [5, 7, 900]), combine("mean", stack, [5, 7, 70]))
+    assert not np.array_equal(
+        combine("mean", stack, [5, 7, 69]), combine("mean", stack, [5, 7, 70])
+    )
+    pair = updates(2)
+    assert np.array_equal(combine("mean", pair, [3, 900]), combine("mean", pair, [3, 30]))
+
+
 def test_mean_of_one_update_is_that_update() -> None:
     stack = updates(1)
     for rule in ("mean", "trimmed_mean:0.4", "median", "centered_clip"):
