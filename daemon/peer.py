@@ -13,6 +13,7 @@ from pathlib import Path
 
 import zmq
 
+from daemon import health
 from daemon.blob_store import BlobStore
 from daemon.clock import Clock
 from daemon.connectivity import Connectivity
@@ -28,7 +29,7 @@ from daemon.sd_notify import SystemdNotifier, feed_watchdog
 from daemon.standings import Standings
 from daemon.state_dir import StateDir
 from daemon.statement_watch import StatementWatch
-from daemon.status import PathKind, Phase, RendezvousStatus, Status
+from daemon.status import HealthItem, PathKind, Phase, RendezvousStatus, Status
 from daemon.swarm_place import SwarmPlace, find_place
 from daemon.task_check import check_opened, check_options
 from daemon.task_worker import TaskWorker
@@ -37,6 +38,7 @@ from daemon.trainee import Trainee
 from daemon.update_log import UpdateLog
 from daemon.version import VERSION
 from daemon.worker_process import WorkerProcess
+from daemon.worker_pulse import stuck_after_s
 from ml.worker_messages import OpenTask, Progress, TaskChoice
 from protocol.codec import encode
 from protocol.errors import TransportError, WorkerError
@@ -50,8 +52,6 @@ from transport.zap import ZapAuthenticator
 
 SPOOL = "incoming"
 LONGEST_STOP_S = 20.0
-STUCK_S = 300.0
-"""A worker that trains and makes no step for so long is stuck: systemd may restart all of it."""
 
 _log = logging.getLogger("p2pd.peer")
 
@@ -175,6 +175,7 @@ class Peer:
         )
 
     def _require_network(self) -> PeerNetwork:
+                *self._worker_trouble(),
         if self._network is None:
             raise TransportError("the peer is still starting: try again in a moment")
         return self._network
@@ -285,7 +286,10 @@ class Peer:
         statement = place.swarm.statement
         async with contextlib.AsyncExitStack() as stack:
             store = stack.enter_context(BlobStore(self._state_dir.path / SPOOL))
-            process = WorkerProcess(on_progress=self._note_progress)
+            process = WorkerProcess(
+                on_progress=self._note_progress,
+                stuck_after_s=stuck_after_s(self._notifier.watchdog_s),
+            )
             self._process = await stack.enter_async_context(process)
             worker = TaskWorker(
                 process,
@@ -405,11 +409,16 @@ class Peer:
         self._progress = progress
 
     def _makes_progress(self) -> bool:
-        """For the watchdog: whether a worker that is to train does."""
-        trainee, process = self._trainee, self._process
-        if trainee is None or process is None or trainee.training.phase is not Phase.TRAINING:
-            return True
-        return self._clock.monotonic() < process.last_progress_monotonic + STUCK_S
+        """For the watchdog: whether the worker gets on with what it was asked for, if anything."""
+        return self._process is None or not self._process.pulse.is_stuck
+
+    def _worker_trouble(self) -> list[HealthItem]:
+        if self._process is None or not self._process.pulse.is_stuck:
+            return []
+        pulse = self._process.pulse
+        if pulse.silent_s >= pulse.stuck_after_s:
+            return [health.worker_stuck(pulse.silent_s, pulse.allowed_s)]
+        return [health.worker_hangs_again(pulse.kills_in_vain)]
 
     def _wake(self) -> None:
         if self._trainee is not None:

@@ -57,6 +57,10 @@ class SystemdNotifier:
 async def feed_watchdog(notifier: SystemdNotifier, progresses: Callable[[], bool]) -> None:
     """Give signs of life while the event loop runs and ``progresses()`` says that work goes on.
 
+    Four in the time that systemd waits, where sd_watchdog_enabled(3) recommends two: so it waits
+    for at least three quarters of that after the work has stopped, which leaves the daemon time to
+    help itself (daemon/worker_pulse.py).
+
     Returns at once when systemd watches nothing; else runs until cancelled.
     """
     if notifier.watchdog_s is None:
@@ -64,8 +68,7 @@ async def feed_watchdog(notifier: SystemdNotifier, progresses: Callable[[], bool
     while True:
         if progresses():
             notifier.watchdog()
-        # sd_watchdog_enabled(3) recommends half of the time.
-        await asyncio.sleep(notifier.watchdog_s / 2)
+        await asyncio.sleep(notifier.watchdog_s / 4)
 
 
 def _address(text: str) -> bytes | None:

@@ -20,6 +20,7 @@ from ml.worker_messages import (
     Shutdown,
     WorkerReply,
     WorkerRequest,
+    Working,
 )
 from protocol.codec import decode, encode
 from protocol.errors import RemoteProtocolError, WorkerError
@@ -45,7 +46,7 @@ class WorkerLife:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         tasks: asyncio.TaskGroup,
-        on_progress: Callable[[Progress], None],
+        on_message: Callable[[FromWorker], None],
     ) -> None:
         self.pid = process.pid
         self.death: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -53,7 +54,7 @@ class WorkerLife:
         self._process = process
         self._reader = reader
         self._writer = writer
-        self._on_progress = on_progress
+        self._on_message = on_message
         self._expected: dict[int, asyncio.Future[WorkerReply]] = {}
         self._reason = ""
         self._last_line = ""
@@ -62,9 +63,12 @@ class WorkerLife:
 
     @classmethod
     async def start(
-        cls, tasks: asyncio.TaskGroup, on_progress: Callable[[Progress], None]
+        cls, tasks: asyncio.TaskGroup, on_message: Callable[[FromWorker], None]
     ) -> "WorkerLife":
-        """Raises :class:`ConfigError` where torch is not installed."""
+        """``on_message`` is told all that it says, also answers that nobody waits for.
+
+        Raises :class:`ConfigError` where torch is not installed.
+        """
         require_torch()
         ours, theirs = socket.socketpair()
         with theirs:
@@ -82,7 +86,7 @@ class WorkerLife:
             except BaseException:
                 ours.close()
                 raise
-        return cls(process, reader, writer, tasks, on_progress)
+        return cls(process, reader, writer, tasks, on_message)
 
     def expect(self, number: int) -> "asyncio.Future[WorkerReply]":
         """The answer to the request of that number, once it comes."""
@@ -166,9 +170,10 @@ class WorkerLife:
             except (asyncio.IncompleteReadError, ConnectionError):
                 return
             message = decode(data, kind, max_bytes=MAX_WORKER_MESSAGE_BYTES)
-            if isinstance(message, Progress):
-                self._on_progress(message)
-            elif (answer := self._expected.get(message.request)) and not answer.done():
+            self._on_message(message)
+            if isinstance(message, Progress | Working):
+                continue
+            if (answer := self._expected.get(message.request)) and not answer.done():
                 answer.set_result(message)
 
     async def _log_output(self) -> None:

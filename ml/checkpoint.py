@@ -9,6 +9,7 @@ stay, and the reason is told.
 import logging
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from ml.manifest import Manifest
@@ -35,10 +36,12 @@ class CheckpointStore:
         *,
         keeps_momentum: bool,
         kept: int = KEPT_CHECKPOINTS,
+        on_block: Callable[[], None] = lambda: None,
     ) -> None:
         """Makes the directory and deletes what a killed writer left half-written.
 
-        ``kept``: how many of the last states stay there.
+        ``kept``: how many of the last states stay there; ``on_block`` is called after each block of
+        a copy.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left_over in directory.glob(".*.tmp"):
@@ -47,6 +50,7 @@ class CheckpointStore:
         self._manifest = manifest
         self._keeps_momentum = keeps_momentum
         self._kept = max(kept, KEPT_CHECKPOINTS)
+        self._on_block = on_block
         self.problem = ""
         """Why the last state is in memory only; empty when it is on disk."""
 
@@ -86,7 +90,7 @@ class CheckpointStore:
         root.
         """
         with TensorFile.open(source, self.layout(round_number)) as file:
-            return self.save(round_number, fill_from_file(file), root=root)
+            return self.save(round_number, fill_from_file(file, self._on_block), root=root)
 
     def latest(self) -> State | None:
         """The newest checkpoint that is whole; None if there is none. Bad ones are put aside.

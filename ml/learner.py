@@ -65,26 +65,39 @@ class Learner:
     """Opened by its constructor; every method answers one request of ml/worker_messages.py."""
 
     def __init__(
-        self, request: OpenTask, *, device: torch.device, clock: Callable[[], float]
+        self,
+        request: OpenTask,
+        *,
+        device: torch.device,
+        clock: Callable[[], float],
+        on_work: Callable[[], None] = lambda: None,
     ) -> None:
-        """Raises :class:`ConfigError` for a task, data, settings or checkpoints that cannot do."""
+        """``on_work`` is called after each piece of work that is no training.
+
+        Raises :class:`ConfigError` for a task, data, settings or checkpoints that cannot do.
+        """
+        self._on_work = on_work
         choice = request.choice
         self._rules = parse_rules(request.settings)
         self._task = load_task(choice.task, builtin=choice.builtin)
         samples = load_shard(self._task, choice, device)
+        on_work()
         tried_samples = samples.head(0)
         if isinstance(self._rules.mixing, TrialMixing):
             samples, tried_samples = hold_out(samples, choice.seed)
         self._test_samples = load_test_samples(self._task, choice, device)
+        on_work()
         self._model = self._task.make_model(choice.seed)
+        on_work()
         self._manifest = manifest_of(self._model)
-        self._whole = UpdateCodec(self._manifest, self._rules.encoding)
+        self._whole = UpdateCodec(self._manifest, self._rules.encoding, on_block=on_work)
         directory = Path(request.state_dir)
         self._checkpoints = CheckpointStore(
             directory / "checkpoints",
             self._manifest,
             keeps_momentum=self._rules.outer.momentum > 0,
             kept=request.kept_checkpoints,
+            on_block=on_work,
         )
         self._journal = RoundJournal(
             EventFile(Path(request.event_dir)) if request.event_dir else None, clock
@@ -114,7 +127,7 @@ class Learner:
             state_dir=directory,
             round_number=self._state.round,
         )
-        self._trial_bench = TrialBench(self._model, self._task, tried_samples, choice.seed)
+        self._trial_bench = TrialBench(self._model, self._task, tried_samples, choice.seed, on_work)
         self._probe_task()
         if self._state.round:
             loss, metric = self._evaluate(self._state)
@@ -191,7 +204,7 @@ class Learner:
         self._note_contributions(request.round, request.contributions)
         with self._average(request.contributions, self._whole) as average:
             piece = Piece(self._whole.segments, average.read if average else None)
-            fill = fill_next_state(base, self._rules.outer, [piece])
+            fill = fill_next_state(base, self._rules.outer, [piece], self._on_work)
             state = self._checkpoints.save(request.round, fill)
         paths = frozenset(one.path for one in request.contributions)
         return self._adopt(
@@ -232,7 +245,7 @@ class Learner:
                     pieces.append(Piece(codec.segments, update.read))
                 else:
                     pieces.append(Piece(codec.segments, None))
-            fill = fill_next_state(base, self._rules.outer, pieces)
+            fill = fill_next_state(base, self._rules.outer, pieces, self._on_work)
             state = self._checkpoints.save(request.round, fill)
         return self._adopt(
             state, request.request, lambda: self._contributor.settle_parts(state.round)
@@ -302,7 +315,9 @@ class Learner:
     def _codec(self, part: int, parts: int) -> UpdateCodec:
         if parts == 1 and part == 0:
             return self._whole
-        return UpdateCodec(self._manifest, self._rules.encoding, part, parts)
+        return UpdateCodec(
+            self._manifest, self._rules.encoding, part, parts, on_block=self._on_work
+        )
 
     def _base_of(self, round_number: int) -> State:
         """The state, if it is what ``round_number`` starts from. Raises :class:`WorkerError`."""
@@ -360,7 +375,9 @@ class Learner:
         root = state.blob.root
         if root not in self._evaluations:
             load_into_model(state, self._model)
-            self._evaluations[root] = evaluate(self._model, self._task, self._test_samples)
+            self._evaluations[root] = evaluate(
+                self._model, self._task, self._test_samples, self._on_work
+            )
             while len(self._evaluations) > KEPT_EVALUATIONS:
                 del self._evaluations[next(iter(self._evaluations))]
         return self._evaluations[root]

@@ -1,6 +1,6 @@
 """A round's end: the base and what its updates say become the next state, block by block."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,12 @@ class Piece(NamedTuple):
     """None: there is no update of it; it stays as it is, its momentum too."""
 
 
-def fill_next_state(base: State, outer: OuterOptimizer, pieces: Sequence[Piece]) -> Fill:
+def fill_next_state(
+    base: State,
+    outer: OuterOptimizer,
+    pieces: Sequence[Piece],
+    on_block: Callable[[], None] = lambda: None,
+) -> Fill:
     """Writes the state after ``base``; the pieces together are the whole model."""
 
     def fill(writer: TensorWriter) -> None:
@@ -31,6 +36,7 @@ def fill_next_state(base: State, outer: OuterOptimizer, pieces: Sequence[Piece])
                 for start, stop in segment.blocks():
                     update = piece.read and piece.read(segment.spec, start, stop)
                     _write_block(writer, base, outer, segment.spec, start, stop, update)
+                    on_block()
 
     return fill
 

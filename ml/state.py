@@ -5,7 +5,7 @@ A state is a file in the canonical form of ml/tensor_file.py, and the Merkle roo
 follows from the task and the seed alone, whatever the swarm's settings.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,7 +93,7 @@ def fill_from_model(model: nn.Module, manifest: Manifest) -> Fill:
     return fill
 
 
-def fill_from_file(file: TensorFile) -> Fill:
+def fill_from_file(file: TensorFile, on_block: Callable[[], None]) -> Fill:
     """Writes what a state's file holds.
 
     It raises :class:`VerificationError` naming the first tensor with NaN or infinity.
@@ -107,6 +107,7 @@ def fill_from_file(file: TensorFile) -> Fill:
                 if tensor.dtype == "F32" and not np.isfinite(values).all():
                     raise VerificationError(f"NaN or infinity in {tensor.name} of the state")
                 writer.write(tensor.name, start, values)
+                on_block()
 
     return fill
 

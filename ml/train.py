@@ -140,8 +140,10 @@ def train(
     return LocalResult(min(seen, len(samples)), steps, loss_sum / seen, clock() - started_s)
 
 
-def evaluate(model: nn.Module, task: Task, samples: Samples) -> tuple[float, float]:
-    """Mean loss and metric over ``samples``."""
+def evaluate(
+    model: nn.Module, task: Task, samples: Samples, on_batch: Callable[[], None] = lambda: None
+) -> tuple[float, float]:
+    """Mean loss and metric over ``samples``; ``on_batch`` is called after each batch."""
     loss_sum = metric_sum = 0.0
     model.eval()
     with torch.no_grad():
@@ -150,6 +152,7 @@ def evaluate(model: nn.Module, task: Task, samples: Samples) -> tuple[float, flo
             outputs = task.outputs(model, inputs)
             loss_sum += float(task.loss(outputs, targets)) * count
             metric_sum += task.metric(outputs, targets) * count
+            on_batch()
     return loss_sum / len(samples), metric_sum / len(samples)
 
 

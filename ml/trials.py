@@ -1,7 +1,7 @@
 """Trials in gossip: the loss that moving towards a neighbour leads to, on samples kept for that."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,10 +46,21 @@ def hold_out(samples: Samples, seed: int) -> tuple[Samples, Samples]:
 class TrialBench:
     """A model to try in, samples to try on, and what came of it so far."""
 
-    def __init__(self, model: nn.Module, task: Task, samples: Samples, seed: int) -> None:
-        """``model`` holds anything after a trial; whoever trains it loads it first."""
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        samples: Samples,
+        seed: int,
+        on_batch: Callable[[], None],
+    ) -> None:
+        """``model`` holds anything after a trial; whoever trains it loads it first.
+
+        ``on_batch`` is called before each batch of samples.
+        """
         self.model = model
         self.task = task
+        self.on_batch = on_batch
         self.trust: dict[str, float] = {}
         self._samples = samples
         self._seed = seed
@@ -111,8 +122,8 @@ class UpdateTrials:
         model, task = self.bench.model, self.bench.task
         model.eval()
         with torch.no_grad():
-            losses = [
-                float(task.loss(task.outputs(model, inputs), targets))
-                for inputs, targets, _ in self.samples.batches(-(-len(self.samples) // GROUPS))
-            ]
+            losses = []
+            for inputs, targets, _ in self.samples.batches(-(-len(self.samples) // GROUPS)):
+                self.bench.on_batch()
+                losses.append(float(task.loss(task.outputs(model, inputs), targets)))
         return np.array(losses)

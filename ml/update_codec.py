@@ -63,12 +63,22 @@ class UpdateCodec:
     """Writes and reads the updates of one model, or of one part of it, in one encoding."""
 
     def __init__(
-        self, manifest: Manifest, encoding: Encoding, part: int = 0, parts: int = 1
+        self,
+        manifest: Manifest,
+        encoding: Encoding,
+        part: int = 0,
+        parts: int = 1,
+        *,
+        on_block: Callable[[], None] = lambda: None,
     ) -> None:
-        """Raises :class:`VerificationError` where there is no such part."""
+        """``on_block`` is called for each block that is decoded.
+
+        Raises :class:`VerificationError` where there is no such part.
+        """
         if not 0 <= part < parts <= MAX_PARTS:
             raise VerificationError(f"part {part} of {parts}, at most {MAX_PARTS} allowed")
         self.encoding = encoding
+        self._on_block = on_block
         self.segments = segments_of(manifest, part, parts, encoding.block_elements)
         self._places: dict[str, _Place] = {}
         self.layout = self._make_layout(is_whole=parts == 1)
@@ -109,6 +119,7 @@ class UpdateCodec:
 
     def decode(self, file: TensorFile, spec: TensorSpec, start: int, stop: int) -> AnyArray:
         """A block out of a file of this layout. Raises :class:`VerificationError`."""
+        self._on_block()
         encoding = self._encoding_of(spec)
         place = self._places[spec.name]
         if encoding is None:

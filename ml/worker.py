@@ -3,6 +3,9 @@
 Three threads: the main one only reads requests, so that it notices at once when the daemon is gone
 and ends the process, whatever the others are doing; one carries the requests out in their order;
 one trains, so that updates can be checked and the training be ended meanwhile.
+
+That work gets on is told by the work itself, after each step, batch or block, and by nothing beside
+it: so the daemon hears when it hangs (daemon/worker_pulse.py).
 """
 
 import contextlib
@@ -23,6 +26,7 @@ from ml.learner import Learner
 from ml.train import StepReport, TrainingControl
 from ml.worker_channel import WorkerChannel
 from ml.worker_messages import (
+    REPORT_INTERVAL_S,
     AbandonTraining,
     Apply,
     ApplyParts,
@@ -41,13 +45,13 @@ from ml.worker_messages import (
     Train,
     WorkerReply,
     WorkerRequest,
+    Working,
 )
 from protocol.errors import ConfigError, P2PDError, RemoteProtocolError, WorkerError
 
 NICENESS = 5
 MAX_WAITING_REQUESTS = 256
 """Past this the main thread stops reading, and the daemon waits."""
-PROGRESS_INTERVAL_S = 1.0
 _PR_SET_PDEATHSIG = 1
 
 logger = logging.getLogger(__name__)
@@ -63,6 +67,7 @@ class Worker:
             MAX_WAITING_REQUESTS
         )
         self._learner: Learner | None = None
+        self._next_report_s = 0.0
 
     def run(self) -> None:
         """Never returns: the process ends at once, with whatever it is doing.
@@ -125,8 +130,18 @@ class Worker:
         if self._learner is not None:
             self._learner.close()
             self._learner = None
-        self._learner = Learner(request, device=self._device, clock=time.monotonic)
+        self._learner = Learner(
+            request, device=self._device, clock=time.monotonic, on_work=self._report_work
+        )
         return self._learner.opened
+
+    def _report_work(self) -> None:
+        """A piece of work was done, by whichever thread."""
+        now_s = time.monotonic()
+        if now_s >= self._next_report_s:
+            self._next_report_s = now_s + REPORT_INTERVAL_S
+            with contextlib.suppress(OSError):  # the daemon is gone, and the main thread sees it
+                self._channel.send(Working())
 
     def _start_training(self, request: Train, control: TrainingControl) -> None:
         def start() -> None:
@@ -167,7 +182,7 @@ class Worker:
 
 
 class ProgressReports:
-    """Tells the daemon about the training, at most once in :data:`PROGRESS_INTERVAL_S`."""
+    """Tells the daemon about the training, at most once in :data:`REPORT_INTERVAL_S`."""
 
     def __init__(self, channel: WorkerChannel, round_number: int) -> None:
         self._channel = channel
@@ -178,7 +193,7 @@ class ProgressReports:
         """A step was done."""
         now_s = time.monotonic()
         if now_s >= self._next_s:
-            self._next_s = now_s + PROGRESS_INTERVAL_S
+            self._next_s = now_s + REPORT_INTERVAL_S
             progress = Progress(self._round, report.step, report.loss, report.samples_per_second)
             with contextlib.suppress(OSError):  # the daemon is gone, and the main thread sees it
                 self._channel.send(progress)

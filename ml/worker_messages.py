@@ -1,14 +1,16 @@
 """What the daemon and its worker process say to each other over their socketpair.
 
-The daemon asks, the worker answers each request by its number; :class:`Progress` comes unasked
-while training runs. Model bytes never pass through here: they lie in files, described by
-:class:`Blob`. This module imports no torch, so the daemon may import it.
+The daemon asks, the worker answers each request by its number; :class:`Progress` and
+:class:`Working` come unasked while work gets on. Model bytes never pass through here: they lie in
+files, described by :class:`Blob`. This module imports no torch, so the daemon may import it.
 """
 
 from protocol.codec import Message
 from protocol.swarm import RoundSettings
 
 MAX_WORKER_MESSAGE_BYTES = 8 << 20
+REPORT_INTERVAL_S = 1.0
+"""Work that gets on says so at most so often."""
 KEPT_CHECKPOINTS = 2
 """At least so many states stay on disk: the present one, and one should that be damaged."""
 
@@ -302,5 +304,10 @@ class Progress(Message, tag="progress"):
     samples_per_second: float
 
 
+class Working(Message, tag="working"):
+    """A batch was evaluated or a block of a model worked on: work that is no training gets on, too.
+    At most about once a second."""
+
+
 WorkerReply = TaskOpened | Trained | Checked | Reduced | StateReady | Exported | Finished | Failed
-FromWorker = WorkerReply | Progress
+FromWorker = WorkerReply | Progress | Working

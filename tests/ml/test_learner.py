@@ -1,4 +1,5 @@
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import pytest
 import safetensors.torch
 import torch
 
+from ml.learner import Learner
 from ml.task_file import load_task
 from ml.train import TrainingAbandonedError, TrainingControl
 from ml.update_codec import parse_encoding
 from ml.worker_messages import (
     Apply,
+    CheckUpdate,
     Contribution,
     Export,
     LoadState,
@@ -62,6 +65,27 @@ def test_same_seeds_and_peers_give_the_same_weights_again(
     again = run_rounds(open_three(make_opening, "again", **settings), 3)
     assert first[0].state.root == again[0].state.root
     assert first[0].loss == again[0].loss
+
+
+def test_each_kind_of_work_tells_that_it_gets_on(make_opening: MakeOpening) -> None:
+    told: list[str] = []
+    work = "open"
+    learner = Learner(
+        make_opening(),
+        device=torch.device("cpu"),
+        clock=time.monotonic,
+        on_work=lambda: told.append(work),
+    )
+    update = train(learner, 1)
+    work = "check"
+    learner.check_update(CheckUpdate(0, update.updates[0].path))
+    work = "apply"
+    state = apply(learner, 1, [update])
+    work = "carry over"
+    apply(learner, 2, [])
+    work = "load"
+    learner.load_state(LoadState(0, 1, state.state.path, state.state.root))
+    assert set(told) == {"open", "check", "apply", "carry over", "load"}
 
 
 def test_plain_averaging_is_what_a_plain_torch_loop_computes(make_opening: MakeOpening) -> None:

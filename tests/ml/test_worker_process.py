@@ -324,11 +324,11 @@ async def test_training_that_hangs_is_killed(make_opening: MakeOpening, tmp_path
     source = TINY_TASK.read_text().replace("import torch\n", "import time\n\nimport torch\n", 1)
     loss = "def loss(outputs, targets):\n"
     task.write_text(source.replace(loss, loss + hang))
-    async with WorkerProcess(stall_deadline_s=1) as worker:
+    async with WorkerProcess(kill_after_s=1) as worker:
         await worker.open_task(make_opening(task=str(task)))
-        with pytest.raises(WorkerDiedError, match="the training made no progress for 1 s"):
+        with pytest.raises(WorkerDiedError, match="the worker showed no sign of life for 1 s"):
             await worker.train(1)
-        assert await worker.wait_died() == "the training made no progress for 1 s"
+        assert await worker.wait_died() == "the worker showed no sign of life for 1 s"
 
 
 def test_it_works_under_uvloop_and_lets_errors_through_as_they_are() -> None:

@@ -5,8 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from daemon.control_client import ControlClient
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT_S = 60.0
+WATCHDOG_S = 0.4
 CLI = (sys.executable, "-m", "daemon.cli")
 
 
@@ -59,7 +61,7 @@ def peer(tmp_path: Path, link: Path) -> Iterator[tuple[subprocess.Popen[str], so
             env={
                 **os.environ,
                 "NOTIFY_SOCKET": str(tmp_path / "notify"),
-                "WATCHDOG_USEC": "400000",
+                "WATCHDOG_USEC": str(int(1e6 * WATCHDOG_S)),
                 "STATE_DIRECTORY": str(tmp_path / "state"),
                 "JOURNAL_STREAM": "8:1",
             },
@@ -96,6 +98,47 @@ def test_it_is_ready_when_it_can_train_and_ends_in_good_order(tmp_path: Path, li
     assert "Traceback" not in log
     assert all(line.startswith("<") for line in log.splitlines())
     assert link.read_text().strip() not in log
+
+
+def test_worker_that_stops_is_told_and_ends_the_signs_of_life_until_it_goes_on(
+    tmp_path: Path, link: Path
+) -> None:
+    with peer(tmp_path, link) as (_process, manager):
+        assert next_but_signs_of_life(manager).startswith("READY=1\n")
+        client = ControlClient(tmp_path / "state")
+        worker_pid = client.status().worker_pid
+        assert worker_pid is not None
+        os.kill(worker_pid, signal.SIGSTOP)
+        wait_until(lambda: "worker-stuck" in health_codes(client))
+        drain(manager)
+        manager.settimeout(4 * WATCHDOG_S)
+        with pytest.raises(TimeoutError):
+            manager.recv(4096)
+        manager.settimeout(WAIT_S)
+
+        os.kill(worker_pid, signal.SIGCONT)
+        assert manager.recv(4096) == b"WATCHDOG=1"
+        wait_until(lambda: "worker-stuck" not in health_codes(client))
+        assert client.status().worker_pid == worker_pid
+
+
+def health_codes(client: ControlClient) -> set[str]:
+    return {item.code for item in client.status().health}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def drain(manager: socket.socket) -> None:
+    """Take what came until now."""
+    manager.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            manager.recv(4096)
 
 
 def test_key_that_others_may_have_read_exits_78_which_the_unit_does_not_restart(
