@@ -1,11 +1,16 @@
 """The invite link: all that another person needs to join a swarm.
 
-``p2pd:`` and base64url of the swarm id, the rendezvous and the token's secret half. Whoever has the
-link can join, so it is shown to people and never logged.
+``p2pd:`` and base64url of a checksum, the swarm id, the rendezvous and the token's secret half.
+Whoever has the link can join, so it is shown to people and never logged.
+
+The checksum proves nothing to anybody. People copy links by hand, through chats and from terminals,
+and without it a wrong character would show as whatever it happens to break: a swarm that nobody
+knows, a rendezvous that never answers, an invite that is denied.
 """
 
 import base64
 import binascii
+import hashlib
 
 import msgspec
 
@@ -17,6 +22,8 @@ from protocol.uri import ServerUri
 PREFIX = "p2pd:"
 MAX_LINK_LENGTH = 4096
 MAX_RENDEZVOUS = 8
+CHECKSUM_BYTES = 4
+_DAMAGED = "the invite link is damaged or incomplete: copy it again, whole"
 
 
 class _Link(Message):
@@ -45,9 +52,12 @@ class Invite(msgspec.Struct, frozen=True):
             raw = base64.b64decode(
                 encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True
             )
-            link = decode(raw, _Link)
+            content = raw[CHECKSUM_BYTES:]
+            if raw[:CHECKSUM_BYTES] != _checksum(content):
+                raise ConfigError(_DAMAGED)
+            link = decode(content, _Link)
         except (binascii.Error, ValueError, RemoteProtocolError) as error:
-            raise ConfigError("the invite link is damaged: copy it again, whole") from error
+            raise ConfigError(_DAMAGED) from error
         if link.version != 1:
             raise ConfigError("the invite link is of a newer p2pd: upgrade this one")
         if (
@@ -55,12 +65,12 @@ class Invite(msgspec.Struct, frozen=True):
             or len(link.token_secret) not in (0, KEY_BYTES)
             or not 1 <= len(link.rendezvous) <= MAX_RENDEZVOUS
         ):
-            raise ConfigError("the invite link is damaged: copy it again, whole")
-        return cls(
-            swarm_id=link.swarm_id,
-            token_secret=link.token_secret,
-            rendezvous=tuple(ServerUri.parse(uri) for uri in link.rendezvous),
-        )
+            raise ConfigError(_DAMAGED)
+        try:
+            rendezvous = tuple(ServerUri.parse(uri) for uri in link.rendezvous)
+        except ConfigError as error:
+            raise ConfigError(f"{_DAMAGED} ({error})") from error
+        return cls(swarm_id=link.swarm_id, token_secret=link.token_secret, rendezvous=rendezvous)
 
     def __str__(self) -> str:
         raw = encode(
@@ -71,4 +81,9 @@ class Invite(msgspec.Struct, frozen=True):
                 rendezvous=tuple(str(uri) for uri in self.rendezvous),
             )
         )
-        return PREFIX + base64.urlsafe_b64encode(raw).decode("ascii").rstrip("=")
+        encoded = base64.urlsafe_b64encode(_checksum(raw) + raw)
+        return PREFIX + encoded.decode("ascii").rstrip("=")
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()[:CHECKSUM_BYTES]

@@ -11,7 +11,7 @@ from daemon.cli import arguments
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
     from daemon.options import JoinOptions
-    from daemon.state_dir import Membership
+    from daemon.state_dir import Membership, StateDir
     from protocol.invite import Invite
 
 MAX_LINK_FILE_BYTES = 16 * 1024
@@ -226,7 +226,7 @@ def join_options(options: argparse.Namespace) -> "JoinOptions":
     else:
         path = _only_membership()
     with StateDir(path) as state_dir:
-        membership = _merge(options, invite, state_dir.read_membership(), path)
+        membership = _merge(options, invite, state_dir)
         state_dir.write_membership(membership)
     return JoinOptions(
         state_dir=path,
@@ -250,10 +250,7 @@ def join_options(options: argparse.Namespace) -> "JoinOptions":
 
 
 def _merge(
-    options: argparse.Namespace,
-    invite: "Invite | None",
-    before: "Membership | None",
-    path: Path,
+    options: argparse.Namespace, invite: "Invite | None", state_dir: "StateDir"
 ) -> "Membership":
     import msgspec
 
@@ -261,18 +258,23 @@ def _merge(
     from protocol.errors import ConfigError
     from protocol.invite import Invite
 
+    before = state_dir.read_membership()
     if invite is None:
         if before is None:
             raise ConfigError(
-                f"no peer has joined with state directory {path} yet: give an invite link"
+                f"no peer has joined with state directory {state_dir.path} yet: give an invite link"
             )
         membership = before
     elif before is None:
         membership = Membership(link=str(invite))
-    elif Invite.parse(before.link).swarm_id != invite.swarm_id:
+    elif (
+        # Before its statement is there, it is not known whether there is such a swarm.
+        state_dir.read_statement() is not None
+        and Invite.parse(before.link).swarm_id != invite.swarm_id
+    ):
         raise ConfigError(
-            f"state directory {path} belongs to another swarm: give this one a --state-dir of its"
-            " own"
+            f"state directory {state_dir.path} belongs to another swarm: give this one a"
+            " --state-dir of its own"
         )
     else:
         membership = msgspec.structs.replace(before, link=str(invite))

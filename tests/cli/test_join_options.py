@@ -9,6 +9,7 @@ from daemon.cli.entry import build_parser
 from daemon.cli.join import KEPT_CHECKPOINTS as CLI_KEPT_CHECKPOINTS
 from daemon.cli.join import join_options
 from daemon.options import JoinOptions, Shard
+from daemon.state_dir import StateDir
 from daemon.turn_server import TurnServer
 from ml.worker_messages import KEPT_CHECKPOINTS
 from protocol.errors import ConfigError
@@ -100,9 +101,18 @@ def test_what_is_said_again_replaces_what_was_remembered() -> None:
 
 def test_directory_of_another_swarm_is_not_taken_over(tmp_path: Path) -> None:
     join(LINK, "--state-dir", tmp_path / "peer")
+    with StateDir(tmp_path / "peer") as state_dir:
+        state_dir.write_statement(b"as the daemon does once it is verified")
     with pytest.raises(ConfigError, match="another swarm"):
         join(OTHER_SWARM, "--state-dir", tmp_path / "peer")
     assert join("--state-dir", tmp_path / "peer").invite == Invite.parse(LINK)
+
+
+def test_wrong_link_does_not_bind_a_directory_before_its_swarm_was_found(tmp_path: Path) -> None:
+    join(LINK, "--state-dir", tmp_path / "peer", "--name", "alice")
+    options = join(OTHER_SWARM, "--state-dir", tmp_path / "peer")
+    assert options.invite == Invite.parse(OTHER_SWARM)
+    assert options.name == "alice"
 
 
 def test_two_swarms_have_directories_of_their_own() -> None:

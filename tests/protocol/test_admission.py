@@ -1,5 +1,8 @@
 """Who is admitted to a swarm."""
 
+import base64
+from contextlib import suppress
+
 import pytest
 
 from protocol.admission import (
@@ -11,7 +14,7 @@ from protocol.admission import (
 )
 from protocol.errors import ConfigError, VerificationError
 from protocol.identity import Identity, PeerId, peer_id_of
-from protocol.invite import Invite
+from protocol.invite import CHECKSUM_BYTES, Invite
 from protocol.swarm import (
     MAX_STATEMENT_BYTES,
     RoundSettings,
@@ -194,3 +197,29 @@ class TestInviteLink:
     def test_what_is_none_is_explained(self, text: str, message: str) -> None:
         with pytest.raises(ConfigError, match=message):
             Invite.parse(text)
+
+    def test_one_wrong_character_anywhere_is_told_as_such(self) -> None:
+        text = str(self.LINK)
+        for place in range(len("p2pd:"), len(text)):
+            for wrong in "A_z7":
+                damaged = text[:place] + wrong + text[place + 1 :]
+                if damaged == text:
+                    continue
+                # Of the last character some bits stand for nothing.
+                if place == len(text) - 1:
+                    with suppress(ConfigError):
+                        assert Invite.parse(damaged) == self.LINK
+                    continue
+                with pytest.raises(ConfigError, match="damaged or incomplete: copy it again"):
+                    Invite.parse(damaged)
+
+    def test_server_address_that_is_none_is_a_damaged_link_too(self) -> None:
+        wrong = Invite(b"i" * 32, b"", (ServerUri(b"k" * 32, HostPort("::1", 99999)),))
+        with pytest.raises(ConfigError, match=r"damaged or incomplete.*1 to 65535"):
+            Invite.parse(str(wrong))
+
+    def test_link_without_a_checksum_is_told_as_damaged(self) -> None:
+        checked = base64.urlsafe_b64decode(str(self.LINK).removeprefix("p2pd:") + "==")
+        unchecked = base64.urlsafe_b64encode(checked[CHECKSUM_BYTES:]).decode().rstrip("=")
+        with pytest.raises(ConfigError, match="damaged or incomplete"):
+            Invite.parse(f"p2pd:{unchecked}")
