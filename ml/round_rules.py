@@ -69,6 +69,12 @@ def parse_rules(settings: RoundSettings) -> RoundRules:
     topology = Topology.parse(settings.topology)
     match settings.exchange:
         case "mesh":
+    if 0 < topology.named_members < settings.min_peers:
+        raise ConfigError(
+            f"topology {settings.topology} names {topology.named_members} peers, and rounds begin"
+            f" with {settings.min_peers}: let edges lead to every peer from 0 to"
+            f" {settings.min_peers - 1}"
+        )
             if topology.kind == "regular" and topology.degree == 1:
                 raise ConfigError(
                     "topology regular:1 does not go with mesh, since updates do not get beyond one"

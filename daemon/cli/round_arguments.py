@@ -52,7 +52,9 @@ def add_exchange(parser: "argparse._ArgumentGroup") -> None:
         "--topology",
         metavar="GRAPH",
         help="who is whose partner, in mesh and gossip: full (default), ring, regular:K (K partners"
-        " each, drawn anew every round) or edges:0-1,1-2",
+        " each, drawn anew every round) or edges:0-1,1-2 (positions in the order of the peer ids:"
+        " every one from 0 to the highest, connected, for --min-peers or more; whoever they do not"
+        " reach when more or fewer peers are here is linked with the peer before it)",
     )
     parser.add_argument(
         "--aggregation",

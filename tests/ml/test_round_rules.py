@@ -34,6 +34,8 @@ def test_krum_goes_with_as_many_peers_as_it_needs() -> None:
         ({"exchange": "ring"}, "exchange 'ring': write mesh, gossip, allreduce or auto"),
         ({"topology": "star"}, "topology 'star': write full, ring"),
         ({"topology": "regular:1"}, "regular:1 does not go with mesh"),
+        ({"topology": "edges:0-1,2-3"}, "no way leads from 0 to 2"),
+        ({"topology": "edges:0-1", "min_peers": 5}, "names 2 peers, and rounds begin with 5"),
         ({"exchange": "allreduce", "topology": "ring"}, "ring does not go with allreduce"),
         ({"exchange": "auto", "topology": "ring"}, "ring does not go with auto"),
         (
