@@ -19,6 +19,8 @@ MNIST in 15 IID shards; 900 iterations of SGD with a learning rate of 0.01, mome
 of 32. After each iteration a peer mixes its parameters with those of its four neighbours, with
 Metropolis weights: 1/5 for each and 1/5 for itself. (The paper's graph has loops that leave 5/9 to
 the peer itself; here attackers weigh nearly twice as much.)
+The rules are those of real peers (`ml/mixing.py`, `ml/trials.py`); the steps are this experiment's
+own: a real peer starts each round with a new optimizer, so that no momentum outlasts a round.
 
 A peer alone reaches {alone} %, so accuracy by itself shows little: ignoring everyone is one way to
 it. The distance tells: the mean of the honest models' distances to each other, as a fraction of
@@ -28,6 +30,7 @@ Accuracy in %, the mean of the honest peers on all test images; in brackets the 
 (no numbers: models that have overflowed):
 
 {rules}
+{promises}
 ![accuracy by iteration](learning-attackers-ring.png)
 
 - *ALIE* (arXiv 1902.06156): the mean of the honest neighbourhood, z standard deviations off.
@@ -58,6 +61,7 @@ rounds. Encoding, decoding, aggregation and the next state are those of real pee
 attack all ten are honest. Accuracy in %, on all test images:
 
 {rules}
+{promises}
 ![accuracy by round](learning-attackers-mesh.png)
 
 - *Sign flip*: the negative of an honest update; *scaled*: the same, 100 times as long.

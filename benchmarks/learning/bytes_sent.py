@@ -8,7 +8,8 @@ a larger outer step (DiLoCo, arXiv 2311.08105); four peers send top-k pseudo-gra
 values and error feedback to each other (SparseLoCo, arXiv 2508.15706), 32 send int8 by all-reduce.
 All ways take the same steps on the same samples. The training is the peers' own (ml/learner.py),
 the bytes are those of the update files, headers and all, once for each peer that they go to. Writes
-docs/learning-bytes.md and its pictures.
+docs/learning-bytes.md and its pictures, and exits with 1 if no way of a task is a hundred times
+cheaper at equal quality.
 """
 
 import argparse
@@ -25,10 +26,17 @@ import torch
 
 from benchmarks.learning.local_swarm import Point, Run, run_swarm
 from benchmarks.learning.report import plot, table
+from benchmarks.promises import Promise, check, listed
 from protocol.swarm import RoundSettings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+TIMES_FEWER = 100.0
+"""In bytes, at equal quality: within"""
+WITHIN_POINTS = 0.5
+"""of accuracy, or"""
+WITHIN_PERCENT = 2.0
+"""of loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,47 +196,96 @@ def learn_all(
     return outcomes
 
 
-def rows_of(
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one way came to, over its seeds, beside the plain one with the same seeds."""
+
+    way: Way
+    quality: list[float]
+    worse: float
+    """In points of accuracy, or percent of loss; negative where it is better."""
+    exchanges: int
+    sent: float
+    """Bytes, by each peer in all."""
+    times_fewer: float
+    """The plain way's bytes to these."""
+    times_smaller: float
+    """An update in fp32 to one as it is encoded here."""
+
+    @property
+    def fewer_copies(self) -> float:
+        """Everyone's update to everyone is n - 1 copies of a model, all-reduce 2 (n - 1) / n."""
+        return self.times_fewer / self.times_smaller / self.way.epochs
+
+
+def results_of(
     comparison: Comparison, outcomes: dict[tuple[Way, int], Outcome], seeds: Sequence[int]
-) -> list[list[str]]:
-    """A row for each way and seed, and the mean of those with every seed."""
-    rows = []
+) -> list[Result]:
+    """For each way."""
+    results = []
     for way in comparison.ways:
-        found = {seed: outcomes[way, seed] for seed in seeds if (way, seed) in outcomes}
-        plain_last = [outcomes[PLAIN, seed].points[-1] for seed in found]
-        last = [outcome.points[-1] for outcome in found.values()]
-        own = statistics.mean(comparison.quality(point) for point in last)
-        reference = statistics.mean(comparison.quality(point) for point in plain_last)
-        exchanges = comparison.epochs // way.epochs
-        sent = last[0].bytes_sent / comparison.peers
-        plain_sent = plain_last[0].bytes_sent / comparison.peers
-        fewer_exchanges = comparison.epochs / exchanges
-        difference = (
-            f"{100 * (own / reference - 1):+.2f} %"
-            if comparison.by_loss
-            else f"{own - reference:+.2f}"
+        found = {seed: outcomes[way, seed].points[-1] for seed in seeds if (way, seed) in outcomes}
+        plain = [outcomes[PLAIN, seed].points[-1] for seed in found]
+        quality = [comparison.quality(point) for point in found.values()]
+        own = statistics.mean(quality)
+        reference = statistics.mean(comparison.quality(point) for point in plain)
+        sent = statistics.mean(point.bytes_sent for point in found.values()) / comparison.peers
+        plain_sent = statistics.mean(point.bytes_sent for point in plain) / comparison.peers
+        copies = comparison.peers / 2 if way.exchange == "allreduce" else 1.0
+        results.append(
+            Result(
+                way,
+                quality,
+                100 * (own / reference - 1) if comparison.by_loss else reference - own,
+                comparison.epochs // way.epochs,
+                sent,
+                plain_sent / sent,
+                plain_sent / sent / way.epochs / copies,
+            )
         )
-        each = " ".join(
-            f"{comparison.quality(point):.{4 if comparison.by_loss else 2}f}" for point in last
-        )
-        rows.append(
-            [
-                way.name,
-                each,
-                difference,
-                f"{exchanges}",
-                f"{sent / exchanges / 1e3:,.1f}",
-                f"{sent / 1e6:.3f}",
-                f"{fewer_exchanges:.0f}",
-                f"{plain_sent / sent / fewer_exchanges:.1f}",
-                f"**{plain_sent / sent:.1f}**",
-            ]
-        )
-    return rows
+    return results
+
+
+def row_of(comparison: Comparison, result: Result) -> list[str]:
+    """In the table of a task."""
+    digits = 4 if comparison.by_loss else 2
+    return [
+        result.way.name,
+        " ".join(f"{each:.{digits}f}" for each in result.quality),
+        f"{result.worse:+.2f} %" if comparison.by_loss else f"{-result.worse:+.2f}",
+        f"{result.exchanges}",
+        f"{result.sent / result.exchanges / 1e3:,.1f}",
+        f"{result.sent / 1e6:.3f}",
+        f"{result.way.epochs}",
+        f"{result.fewer_copies:.0f}",
+        f"{result.times_smaller:.1f}",
+        f"**{result.times_fewer:.1f}**",
+    ]
+
+
+def promises_of(comparison: Comparison, results: Sequence[Result]) -> list[Promise]:
+    """Of the cheapest way of equal quality."""
+    unit, within = (" %", WITHIN_PERCENT) if comparison.by_loss else (" points", WITHIN_POINTS)
+    best = max(
+        (result for result in results if result.worse <= within),
+        key=lambda result: result.times_fewer,
+    )
+    quality = "loss" if comparison.by_loss else "accuracy"
+    return [
+        Promise(
+            f"{comparison.name}, {best.way.name}, times fewer bytes",
+            best.times_fewer,
+            at_least=TIMES_FEWER,
+        ),
+        Promise(f"its {quality} is worse by", best.worse, at_most=within, unit=unit),
+    ]
 
 
 def section_of(
-    comparison: Comparison, outcomes: dict[tuple[Way, int], Outcome], seeds: Sequence[int]
+    comparison: Comparison,
+    outcomes: dict[tuple[Way, int], Outcome],
+    results: Sequence[Result],
+    seeds: Sequence[int],
 ) -> str:
     """What docs/learning-bytes.md says about one task."""
     quality = "final loss" if comparison.by_loss else "final accuracy in %"
@@ -239,8 +296,9 @@ def section_of(
         "exchanges",
         "kB sent by a peer each time",
         "MB sent by a peer in all",
-        "fewer exchanges",
-        "fewer bytes each time",
+        "times fewer exchanges",
+        "fewer copies",
+        "smaller ones",
         "fewer bytes in all",
     ]
     settings = [
@@ -263,7 +321,9 @@ def section_of(
         f"## {comparison.name}\n\n"
         f"{comparison.peers} peers, {comparison.epochs} epochs,"
         f" seed {' and '.join(map(str, seeds))}.{comparison.note}\n\n"
-        + table(heads, rows_of(comparison, outcomes, seeds))
+        + table(heads, [row_of(comparison, result) for result in results])
+        + "\n"
+        + listed(promises_of(comparison, results))
         + f"\n![{word} by bytes]({comparison.stem}.png)\n\n"
         + "".join(settings)
         + f"\nTest {word} after each exchange:\n\n"
@@ -292,10 +352,12 @@ def main() -> None:
         arguments.keep.mkdir(parents=True, exist_ok=True)
     outcomes = learn_all(seeds, arguments.jobs, arguments.data_dir, arguments.keep)
     cpu_minutes = sum(each.cpu_seconds for of in outcomes.values() for each in of.values()) / 60
-    sections = []
+    sections, promises = [], []
     for comparison in COMPARISONS:
         found = outcomes[comparison.name]
-        sections.append(section_of(comparison, found, seeds))
+        results = results_of(comparison, found, seeds)
+        promises += promises_of(comparison, results)
+        sections.append(section_of(comparison, found, results, seeds))
         plot(
             {
                 way.name: [
@@ -314,13 +376,17 @@ def main() -> None:
         "All ways take the same number of steps on the same data, cut evenly among the peers; in"
         " the\nplainest one fp32 models go to everyone after every epoch. Bytes are those of the"
         " update files with\ntheir headers, once for each peer that they go to. Fewer exchanges,"
-        " times fewer bytes each time, is\nfewer bytes in all. Real peers also tell each other"
-        " where they stand: about 120 bytes a second to\neach other peer (`p2pd demo` with MNIST,"
+        " times fewer copies each time,\ntimes smaller ones, is fewer bytes in all. All-reduce"
+        " sends each peer's update about twice, however\nmany peers there are, and so half as many"
+        " times fewer copies as there are peers: it is for many. Real\npeers also tell each other"
+        " where they stand: about 120 bytes a second to each other peer\n(`p2pd demo` with MNIST,"
         " four peers and top-k).\n\nWritten by"
         " `python -m benchmarks.learning.bytes_sent`, which takes"
-        f" {cpu_minutes:.0f} minutes of a core; the same\nseeds give the same numbers.\n\n"
-        + "\n".join(sections)
+        f" {cpu_minutes:.0f} minutes of a core. On one kind of\nprocessor the same seeds give the"
+        " same numbers; another one adds up in another order, and final\naccuracies differ by a"
+        " tenth of a point or two.\n\n" + "\n".join(sections)
     )
+    check(promises)
 
 
 if __name__ == "__main__":

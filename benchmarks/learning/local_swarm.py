@@ -53,6 +53,8 @@ class Run:
     partition: str = "iid"
     shards: int = 0
     """0: as many as peers."""
+    first_shard: int = 0
+    """The first peer's; the others' follow."""
     seed: int = 1
 
 
@@ -63,7 +65,7 @@ def opening_of(run: Run, index: int, directory: Path) -> OpenTask:
         choice=TaskChoice(
             task=run.task,
             builtin=run.builtin,
-            shard_index=index,
+            shard_index=run.first_shard + index,
             shard_count=run.shards or run.peers,
             data_dir=run.data_dir,
             seed=run.seed,
