@@ -9,11 +9,14 @@ from daemon.own_record import EVERY_ADDRESS
 from daemon.paths.ice_seeker import IcePaths
 from daemon.paths.maker import MakePaths
 from daemon.paths.punched import PunchedPaths
-from daemon.status import PathKind
+from daemon.status import HealthItem, PathKind
 from daemon.turn_server import TurnServer
 from daemon.whereabouts import Whereabouts
 from protocol.uri import HostPort
 from rendezvous import RendezvousClient
+from rendezvous.persistent_link import LinkState
+
+_WITHOUT_RELAY = (PathKind.DIRECT, PathKind.PUNCHED, PathKind.ICE)
 
 
 class Connectivity:
@@ -36,6 +39,7 @@ class Connectivity:
         ``map_port``: the router may be asked to pass the port on. ``announce`` is called when the
         own record has changed. ``kinds``: of those below only these are looked for; None: all."""
         self._clients = clients
+        self._stun_servers = stun_servers
         self._advertise = advertise
         self._map_port = map_port
         self._announce = announce
@@ -64,6 +68,18 @@ class Connectivity:
         await self.whereabouts.run(
             listen, map_port=self._map_port and not self._advertise and listen.host in EVERY_ADDRESS
         )
+
+    def trouble(self) -> list[HealthItem]:
+        """What keeps others from reaching this peer, where that matters: not where its operator
+        named its addresses, nor where all others are reached without a relay.
+
+        A rendezvous that does not answer is told as such, and not again as one that has no STUN.
+        """
+        kinds = [] if self._network is None else [link.kind for link in self._network.links()]
+        if self._advertise or (kinds and all(kind in _WITHOUT_RELAY for kind in kinds)):
+            return []
+        is_connected = any(client.state == LinkState.CONNECTED.value for client in self._clients)
+        return self.whereabouts.trouble() if self._stun_servers or is_connected else []
 
     def outposts_changed(self) -> None:
         """A rendezvous granted a lease, and with it may have said something new."""

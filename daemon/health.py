@@ -5,24 +5,31 @@ of these is there.
 """
 
 from daemon.status import HealthItem
+from protocol.counted import counted
 
 
-def rendezvous_unreachable(uri: str) -> HealthItem:
-    """Nobody new can find this peer; sessions that stand go on."""
+def rendezvous_unreachable(uri: str, meanwhile: str) -> HealthItem:
+    """Nobody new can find this peer; sessions that stand go on. ``meanwhile``: what it does."""
     return HealthItem(
         "rendezvous-unreachable",
-        f"the rendezvous {uri} does not answer; training goes on, but new peers cannot find this"
-        " one",
+        f"the rendezvous {uri} does not answer; {meanwhile}",
         "check that it runs and that this machine can reach it; p2pd keeps trying by itself",
     )
 
 
-def rendezvous_out_of_reach(uri: str, reason: str) -> HealthItem:
-    """The same, for whoever is no peer."""
+def rendezvous_out_of_reach(uri: str, reason: str, *, on_web_port: bool) -> HealthItem:
+    """The same, for whoever is no peer. ``on_web_port``: it was looked for on port 443 too."""
+    if_only_web = (
+        ""
+        if on_web_port
+        else "; a network that lets only the web out reaches it when it is run as 'p2pd serve"
+        " --also-443'"
+    )
     return HealthItem(
         "rendezvous-unreachable",
         f"the rendezvous {uri} does not answer ({reason}): peers cannot find each other through it",
-        "check that it runs, that the URI is right, and that this machine can reach it",
+        "check that it runs, that the URI is right, and that this machine can reach it"
+        + if_only_web,
     )
 
 
@@ -61,6 +68,24 @@ def stun_unreachable() -> HealthItem:
         "no STUN server answers, over UDP or TCP: what the router does could not be found out",
         "a network that lets only the web out does this, and there a relay on port 443 serves;"
         " else name another server with --stun",
+    )
+
+
+def stun_unresolved(reasons: str) -> HealthItem:
+    """The same, since nobody could be asked; ``reasons`` names the servers."""
+    return HealthItem(
+        "stun-unresolved",
+        f"STUN servers whose names lead nowhere: {reasons}",
+        "check the names and this machine's DNS, or name a server by its IP address with --stun",
+    )
+
+
+def stun_unnamed(reason: str) -> HealthItem:
+    """The same, since none is known."""
+    return HealthItem(
+        "stun-unnamed",
+        f"{reason}: what the router does could not be found out",
+        "name a STUN server with --stun HOST:PORT",
     )
 
 
@@ -175,6 +200,6 @@ def updates_rejected(names: tuple[str, ...], count: int) -> HealthItem:
     """Peers send what does not verify."""
     return HealthItem(
         "updates-rejected",
-        f"{count} messages or updates refused, from {', '.join(names)}",
+        f"messages or updates refused {counted(count, 'time')}, from {', '.join(names)}",
         "the log names each; if it goes on, ask the peer's owner, or whoever founded the swarm",
     )

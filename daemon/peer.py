@@ -76,6 +76,7 @@ class Peer:
         self._clients: list[RendezvousClient] = []
         self._place: SwarmPlace | None = None
         self._network: PeerNetwork | None = None
+        self._connectivity: Connectivity | None = None
         self._process: WorkerProcess | None = None
         self._progress: Progress | None = None
         self._trainee: Trainee | None = None
@@ -169,7 +170,10 @@ class Peer:
             bytes_sent=traffic.sent,
             bytes_received=traffic.received,
             health=(
-                *find_trouble(servers, relays, peers),
+                *find_trouble(
+                    servers, relays, peers, phase=phase, knows_swarm=statement is not None
+                ),
+                *(() if self._connectivity is None else self._connectivity.trouble()),
                 *(() if trainee is None else trainee.trouble()),
             ),
         )
@@ -218,7 +222,7 @@ class Peer:
                 signaled=self._signaled,
                 clock=self._clock,
             )
-            connectivity = Connectivity(
+            connectivity = self._connectivity = Connectivity(
                 self._clients,
                 advertise=self._options.advertise,
                 stun_servers=self._options.stun,

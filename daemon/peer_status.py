@@ -7,7 +7,7 @@ from daemon.lineage import Lineage
 from daemon.link_status import LinkStatus
 from daemon.refusals import Refusals
 from daemon.standings import Standings
-from daemon.status import HealthItem, PathKind, PeerStatus, RelayStatus, RendezvousStatus
+from daemon.status import HealthItem, PathKind, PeerStatus, Phase, RelayStatus, RendezvousStatus
 from daemon.update_log import UpdateLog
 from relay import client as relay_client
 from rendezvous import RendezvousClient
@@ -83,12 +83,16 @@ def find_trouble(
     rendezvous: Sequence[RendezvousStatus],
     relays: Sequence[RelayStatus],
     peers: Sequence[PeerStatus],
+    *,
+    phase: Phase = Phase.TRAINING,
+    knows_swarm: bool = True,
 ) -> list[HealthItem]:
     """What is wrong with the connections."""
     found: list[HealthItem] = []
     for server in rendezvous:
         if server.state == "unreachable":
-            found.append(health.rendezvous_unreachable(server.uri))
+            meanwhile = _without_rendezvous(phase, knows_swarm=knows_swarm)
+            found.append(health.rendezvous_unreachable(server.uri, meanwhile))
         elif server.state.startswith("refused: "):
             found.append(
                 health.rendezvous_refused(server.uri, server.state.removeprefix("refused: "))
@@ -117,3 +121,15 @@ def find_trouble(
         names = tuple(peer.name or peer.peer_id for peer in rejected)
         found.append(health.updates_rejected(names, sum(peer.rejects for peer in rejected)))
     return found
+
+
+def _without_rendezvous(phase: Phase, *, knows_swarm: bool) -> str:
+    if not knows_swarm:
+        return "this peer waits for it, to learn what its swarm is"
+    match phase:
+        case Phase.STARTING | Phase.WAITING:
+            return "this peer and others that are new cannot find each other"
+        case Phase.OBSERVING | Phase.PAUSED | Phase.COMPLETE:
+            return "connections stand, but new peers cannot find this one"
+        case _:
+            return "training goes on, but new peers cannot find this one"

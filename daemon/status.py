@@ -119,7 +119,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     peer_id: str
     name: str
     swarm: str
-    """The swarm's name."""
+    """The swarm's name; empty, as ``task``, until the rendezvous told of the swarm."""
     swarm_id: str
     task: str
     shard: str

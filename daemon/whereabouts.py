@@ -10,17 +10,22 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from daemon import health
 from daemon.nat.kept_mapping import KeptMapping
 from daemon.nat.monitor import NatMonitor
 from daemon.nat.network_state import NetworkState, read_network_state
 from daemon.nat.openness import Openness, openness
 from daemon.nat.port_mapping import PortMapper
-from daemon.nat.resolve import resolve_servers
+from daemon.nat.resolve import ResolvedServers, resolve_servers
 from daemon.own_addresses import own_addresses
+from daemon.status import HealthItem
 from protocol.nat_behavior import NatBehavior, TransportBehavior
 from protocol.nat_summary import NatSummary, describe, summarize
 from protocol.uri import HostPort
 from transport.address import is_local
+
+LOOK_UP_AGAIN_S = 30.0
+"""While a STUN server's name leads nowhere, or none answers."""
 
 _log = logging.getLogger("p2pd.network")
 
@@ -52,6 +57,7 @@ class Whereabouts:
         *,
         on_change: Callable[[], None],
         on_move: Callable[[bool], None],
+        look_up_again_s: float = LOOK_UP_AGAIN_S,
     ) -> None:
         """``outposts`` may still grow."""
         self._outposts = outposts
@@ -59,11 +65,11 @@ class Whereabouts:
         self._on_change = on_change
         self._on_move = on_move
         self._state = read_network_state()
+        self._look_up_again_s = look_up_again_s
         self._named_servers: tuple[HostPort, ...] = ()
+        self._resolved = ResolvedServers({}, {})
         self._servers_changed = asyncio.Event()
-        self._monitor = NatMonitor(
-            self._other_stun_servers, self._take_behavior, on_network_change=self._network_changed
-        )
+        self._monitor = NatMonitor((), self._take_behavior, on_network_change=self._network_changed)
         self._listen: HostPort | None = None
         self._mapper: PortMapper | None = None
         self._kept: KeptMapping | None = None
@@ -132,6 +138,18 @@ class Whereabouts:
         """For people."""
         return describe(self.nat)
 
+    def trouble(self) -> list[HealthItem]:
+        """What keeps this peer from finding out where it is: as long as one STUN server tells, it
+        does not matter what becomes of the others."""
+        if self.behavior.reachable:
+            return []
+        endpoints = self._resolved.endpoints
+        if not endpoints and self._resolved.failures:
+            return [health.stun_unresolved(self._resolved.failures_in_words)]
+        if endpoints and self._monitor.asked == endpoints:
+            return [health.stun_unreachable()]
+        return []
+
     # What the parts tell
 
     async def _follow_servers(self) -> None:
@@ -139,12 +157,32 @@ class Whereabouts:
             self._servers_changed.clear()
             beside = [server for outpost in self._outposts for server in outpost.stun_servers]
             named = tuple(dict.fromkeys([*beside, *self._other_stun_servers]))
-            if named != self._named_servers:
+            is_heard = self.behavior.reachable
+            if named != self._named_servers or not is_heard or self._resolved.failures:
                 self._named_servers = named
-                endpoints = await resolve_servers(named)
-                self.stun_servers = tuple(one for one in endpoints if ":" not in one.host)
-                self._monitor.discover_again(named)
-            await self._servers_changed.wait()
+                # Some names lead to another address each time: where one tells, it is stayed with.
+                known = self._resolved.found if is_heard else {}
+                self._take_resolved(
+                    await resolve_servers(server for server in named if server not in known)
+                )
+            try:
+                async with asyncio.timeout(self._look_up_again_s):
+                    await self._servers_changed.wait()
+            except TimeoutError:
+                continue  # A name may lead somewhere by now.
+
+    def _take_resolved(self, newer: ResolvedServers) -> None:
+        before = self._resolved
+        now = self._resolved = before.updated(newer, self._named_servers)
+        for server, reason in now.failures.items():
+            if server not in before.failures:
+                _log.warning("STUN server %s cannot be asked: %s", server, reason)
+        for server in before.failures:
+            if server in now.found:
+                _log.info("STUN server %s can be asked now", server)
+        if now.endpoints != before.endpoints:
+            self.stun_servers = tuple(one for one in now.endpoints if ":" not in one.host)
+            self._monitor.discover_again(now.endpoints)
 
     def _take_behavior(self, behavior: NatBehavior) -> None:
         udp, tcp = behavior.ipv4.udp, behavior.ipv4.tcp
@@ -167,6 +205,7 @@ class Whereabouts:
         )
         if self._mapper is not None:
             self._mapper.network_changed()
+        self._servers_changed.set()  # What one network's DNS does not know, another one's may.
         self._tell_if_changed()
         self._on_move(connections_lost)
 

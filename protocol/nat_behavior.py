@@ -75,3 +75,12 @@ class NatBehavior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ipv4: FamilyBehavior = FamilyBehavior()
     ipv6: FamilyBehavior = FamilyBehavior()
+
+    @property
+    def reachable(self) -> bool:
+        """Whether any server answered at all: else nothing is known."""
+        return any(
+            transport.reachable
+            for family in (self.ipv4, self.ipv6)
+            for transport in (family.udp, family.tcp)
+        )

@@ -50,8 +50,8 @@ def bind_port(hosts: tuple[str, ...], number: int) -> BoundPort:
                 if error.errno == errno.EADDRINUSE and attempt < attempts:
                     continue
                 is_port = error.errno in _ANOTHER_PORT_HELPS
-                kind = PortNotFreeError if is_port else ConfigError
-                raise kind(
+                fault = PortNotFreeError if is_port else ConfigError
+                raise fault(
                     f"STUN cannot listen on {HostPort(host, chosen)}: {error.strerror}; name "
                     + ("another port" if is_port else "an address of this machine")
                 ) from error

@@ -154,10 +154,10 @@ def describe(report: "NetReport") -> str:
 
     addresses = [address for address in (report.public_ipv4, report.public_ipv6) if address]
     facts = [
-        ("UDP", "yes" if report.udp else "no"),
+        ("UDP", _udp(report)),
         ("public address", ", ".join(addresses) or "not known"),
         ("NAT", report.nat_in_words),
-        *_family(report.nat.ipv4, "IPv4"),
+        *(_family(report.nat.ipv4, "IPv4") if report.udp is not None else ()),
         *(_family(report.nat.ipv6, "IPv6") if report.public_ipv6 else ()),
         ("hairpin", _hairpin(report.nat.ipv4)),
         ("port mapping", _mapping(report.port_mapping)),
@@ -175,6 +175,12 @@ def describe(report: "NetReport") -> str:
         for item in report.health
     )
     return "\n\n".join(parts)
+
+
+def _udp(report: "NetReport") -> str:
+    if report.udp is None:
+        return f"not known ({report.udp_reason})"
+    return "yes" if report.udp else "no"
 
 
 def _family(family: "FamilyBehavior", name: str) -> list[tuple[str, str]]:

@@ -105,7 +105,7 @@ def describe(status: "Status") -> str:
     lines = text.facts(
         [
             ("peer", f"{named}{status.peer_id}"),
-            ("swarm", f"{status.swarm}, task {status.task}, shard {status.shard}"),
+            ("swarm", _swarm(status)),
             ("phase", f"{status.phase}; round {status.round}{of_rounds} complete"),
             ("model", ", ".join(f"{label} {value}" for label, value in quality)),
             ("rendezvous", _rendezvous(status)),
@@ -132,6 +132,12 @@ def describe(status: "Status") -> str:
     return "\n\n".join(parts)
 
 
+def _swarm(status: "Status") -> str:
+    if not status.task:
+        return f"not known yet, shard {status.shard}"
+    return f"{status.swarm}, task {status.task}, shard {status.shard}"
+
+
 def _rendezvous(status: "Status") -> str:
     from daemon.cli import text
 
@@ -144,10 +150,11 @@ def _rendezvous(status: "Status") -> str:
 
 def _relay(relay: "RelayStatus") -> str:
     from daemon.cli import text
+    from protocol.counted import counted
 
     state = f"{relay.state}: {relay.reason}" if relay.reason else relay.state
     round_trip = text.number(relay.round_trip_ms, 1, " ms")
-    return f"{state}, round trip {round_trip}, {relay.links} paths over it, {relay.uri}"
+    return f"{state}, round trip {round_trip}, {counted(relay.links, 'path')} over it, {relay.uri}"
 
 
 def peer_table(peers: "tuple[PeerStatus, ...]", *, most_characters: int | None = None) -> str:
@@ -189,4 +196,4 @@ def _round(peer: "PeerStatus") -> str:
 
     if peer.round is None:
         return text.UNKNOWN
-    return f"{peer.round} (-{peer.round_lag})" if peer.round_lag else str(peer.round)
+    return f"{peer.round} ({-peer.round_lag:+d})" if peer.round_lag else str(peer.round)

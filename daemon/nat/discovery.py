@@ -19,7 +19,6 @@ from daemon.nat.probe import (
     Probe,
     Transport,
 )
-from daemon.nat.resolve import resolve_servers
 from daemon.nat.tcp_binding import TcpBinding
 from daemon.nat.udp_bindings import UdpBindings
 from protocol.errors import RemoteProtocolError, TransportError
@@ -39,13 +38,13 @@ async def discover_behavior(
 ) -> NatBehavior:
     """How the NAT behaves over IPv4 and IPv6, as far as ``servers`` and the time let it be known.
 
-    ``servers``: STUN servers in order of preference; two ports of one of them say more than one.
+    ``servers``: IP endpoints of STUN servers (:func:`daemon.nat.resolve.resolve_servers`) in order
+    of preference; two ports of one of them say more than one.
     Takes about 1.5 s behind a NAT, since a filtered answer shows by its absence. Never raises for
     what the network does.
     """
-    endpoints = await resolve_servers(servers)
-    ipv6 = [endpoint for endpoint in endpoints if ":" in endpoint.host]
-    ipv4 = [endpoint for endpoint in endpoints if ":" not in endpoint.host]
+    ipv6 = [server for server in servers if ":" in server.host]
+    ipv4 = [server for server in servers if ":" not in server.host]
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(_discover_family(family, of_family, timeout_s))

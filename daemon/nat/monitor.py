@@ -9,7 +9,6 @@ from daemon.nat.binding import Binding
 from daemon.nat.discovery import discover_behavior
 from daemon.nat.network_change import NetworkWatcher
 from daemon.nat.network_state import NetworkState
-from daemon.nat.resolve import resolve_servers
 from daemon.nat.udp_bindings import UdpBindings
 from protocol.errors import TransportError
 from protocol.nat_behavior import NatBehavior
@@ -21,6 +20,8 @@ CHECK_INTERVAL_S = 20.0
 """A rebooted NAT tells nobody; this is how long it can go unnoticed. Short enough to keep the
 mapping alive too, so that only a change of the NAT's changes it."""
 REPEAT_INTERVAL_S = 1800.0
+SILENT_REPEAT_INTERVAL_S = 120.0
+"""Where no server answered: over TCP, nothing else would show that they do again."""
 
 Discover = Callable[[Sequence[HostPort]], Awaitable[NatBehavior]]
 
@@ -43,7 +44,8 @@ class NatMonitor:
         repeat_interval_s: float = REPEAT_INTERVAL_S,
         discover: Discover = discover_behavior,
     ) -> None:
-        """``on_behavior`` is called after every discovery, also when it found what was known.
+        """``servers``: IP endpoints. ``on_behavior`` is called after every discovery, also when it
+        found what was known.
 
         ``on_network_change`` is called before, as soon as addresses or gateways changed.
         """
@@ -56,6 +58,8 @@ class NatMonitor:
         self._wanted = asyncio.Event()
         self.behavior: NatBehavior | None = None
         """As last discovered; None until the first discovery ended."""
+        self.asked: tuple[HostPort, ...] = ()
+        """The servers that were asked for it."""
 
     def discover_again(self, servers: Sequence[HostPort] | None = None) -> None:
         """Start a discovery now, from now on with other servers if any are given."""
@@ -68,7 +72,8 @@ class NatMonitor:
         with NetworkWatcher(self._network_changed):
             while True:
                 self._wanted.clear()
-                self.behavior = await self._discover(self._servers)
+                servers = self._servers
+                self.behavior, self.asked = await self._discover(servers), servers
                 self._on_behavior(self.behavior)
                 await self._wait_for_change()
 
@@ -78,9 +83,11 @@ class NatMonitor:
         self._wanted.set()
 
     async def _wait_for_change(self) -> None:
-        endpoints = await resolve_servers(self._servers)
-        ipv6 = [endpoint for endpoint in endpoints if ":" in endpoint.host]
-        ipv4 = [endpoint for endpoint in endpoints if ":" not in endpoint.host]
+        ipv6 = [server for server in self._servers if ":" in server.host]
+        ipv4 = [server for server in self._servers if ":" not in server.host]
+        repeat_s = self._repeat_interval_s
+        if self._servers and self.behavior is not None and not self.behavior.reachable:
+            repeat_s = min(repeat_s, SILENT_REPEAT_INTERVAL_S)
         async with asyncio.TaskGroup() as group:
             checks = [
                 group.create_task(self._check_mapping(family, servers))
@@ -88,7 +95,7 @@ class NatMonitor:
                 if servers
             ]
             try:
-                async with asyncio.timeout(self._repeat_interval_s):
+                async with asyncio.timeout(repeat_s):
                     await self._wanted.wait()
             except TimeoutError:
                 log.debug("NAT behaviour: looking again, though nothing seems to have changed")

@@ -5,20 +5,20 @@ servers that do not.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from daemon import health
-from daemon.nat.discovery import discover_behavior
 from daemon.nat.mapping_trial import try_mapping
 from daemon.nat.network_state import NetworkState, read_network_state
 from daemon.netcheck.expected_path import Place, expect
 from daemon.netcheck.peer_places import PEER_PLACES, WITH_IPV6
 from daemon.netcheck.report import ExpectedPath, MappingReport, NetReport, ServerReport
 from daemon.netcheck.servers import RendezvousFinding, ask_relay, ask_rendezvous
+from daemon.netcheck.stun import Silence, StunFinding, ask_stun, is_elsewhere
 from daemon.status import HealthItem, PathKind
 from protocol.errors import TransportError
-from protocol.nat_behavior import NatBehavior
+from protocol.nat_behavior import WEB_PORTS
 from protocol.nat_summary import describe, summarize
 from protocol.uri import HostPort, ServerUri, by_server
 from transport.address import is_local
@@ -37,8 +37,13 @@ class NetcheckOptions:
     """Whether the router may be asked to pass a port on, for a moment."""
 
 
-async def check_network(options: NetcheckOptions) -> NetReport:
-    """Find out, and never raise for what the network does."""
+async def check_network(
+    options: NetcheckOptions,
+    *,
+    leads_out: Callable[[HostPort, NetworkState], bool] = is_elsewhere,
+) -> NetReport:
+    """Find out, and never raise for what the network does. ``leads_out``: which STUN servers are
+    of use, for being elsewhere than on this machine."""
     state = read_network_state()
     async with asyncio.TaskGroup() as tasks:
         mapping = tasks.create_task(_try_mapping(state)) if options.map_port else None
@@ -46,15 +51,17 @@ async def check_network(options: NetcheckOptions) -> NetReport:
         relays = [*options.relays, *(uri for finding in findings for uri in finding.relays)]
         asked = [tasks.create_task(ask_relay(uris)) for uris in by_server(dict.fromkeys(relays))]
         beside = [server for finding in findings for server in finding.stun_servers]
-        stun_servers = tuple(dict.fromkeys([*beside, *options.stun_servers]))
-        behavior = await discover_behavior(stun_servers)
+        stun = await ask_stun(
+            tuple(dict.fromkeys([*beside, *options.stun_servers])), state, leads_out=leads_out
+        )
     return _report(
+        options,
         state,
-        behavior,
-        stun_servers,
+        stun,
         tuple(finding.report for finding in findings),
         tuple(task.result() for task in asked),
         None if mapping is None else mapping.result(),
+        is_stun_there=bool(beside),
     )
 
 
@@ -73,25 +80,34 @@ async def _try_mapping(state: NetworkState) -> MappingReport:
 
 
 def _report(
+    options: NetcheckOptions,
     state: NetworkState,
-    behavior: NatBehavior,
-    stun_servers: Sequence[HostPort],
+    stun: StunFinding,
     rendezvous: tuple[ServerReport, ...],
     relays: tuple[ServerReport, ...],
     mapping: MappingReport | None,
+    *,
+    is_stun_there: bool,
 ) -> NetReport:
+    """``is_stun_there``: a rendezvous answered and has STUN, so that silence is the network's."""
+    behavior = stun.behavior
     ipv4, ipv6 = behavior.ipv4, behavior.ipv6
-    is_known = any(
-        transport.reachable for family in (ipv4, ipv6) for transport in (family.udp, family.tcp)
-    )
     public_ipv4 = ipv4.udp.public_host or ipv4.tcp.public_host
     own = Place(
         ipv4,
         is_mapped=mapping is not None and _leads_out(mapping, public_ipv4),
         ipv6=_global_ipv6(state),
     )
+    can_expect = stun.silence is not Silence.ON_THIS_MACHINE and (
+        behavior.reachable or any(server.reachable for server in rendezvous)
+    )
+    udp: bool | None = ipv4.udp.reachable or ipv6.udp.reachable
+    is_swallowed = stun.silence is Silence.NO_ANSWER and is_stun_there
+    if not behavior.reachable and not is_swallowed:
+        udp = None
     return NetReport(
-        udp=ipv4.udp.reachable or ipv6.udp.reachable,
+        udp=udp,
+        udp_reason=_why_unknown(stun, rendezvous) if udp is None else "",
         public_ipv4=public_ipv4,
         public_ipv6=ipv6.udp.public_host or ipv6.tcp.public_host,
         nat=behavior,
@@ -99,12 +115,22 @@ def _report(
         port_mapping=mapping,
         rendezvous=rendezvous,
         relays=relays,
-        stun_servers=tuple(map(str, stun_servers)),
+        stun_servers=tuple(map(str, stun.servers)),
         expected=_expectations(own, has_relay=any(relay.reachable for relay in relays))
-        if any(server.reachable for server in rendezvous) or is_known
+        if can_expect
         else (),
-        health=tuple(_trouble(behavior, stun_servers, rendezvous, relays)),
+        health=tuple(_trouble(options, stun, rendezvous, relays)),
     )
+
+
+def _why_unknown(stun: StunFinding, rendezvous: Sequence[ServerReport]) -> str:
+    if (
+        stun.silence is Silence.NONE_NAMED
+        and rendezvous
+        and not any(server.reachable for server in rendezvous)
+    ):
+        return f"{stun.why_silent}, as the rendezvous does not answer"
+    return stun.why_silent
 
 
 def _leads_out(mapping: MappingReport, public_host: str) -> bool:
@@ -138,16 +164,20 @@ def _expectations(own: Place, *, has_relay: bool) -> tuple[ExpectedPath, ...]:
 
 
 def _trouble(
-    behavior: NatBehavior,
-    stun_servers: Sequence[HostPort],
+    options: NetcheckOptions,
+    stun: StunFinding,
     rendezvous: Sequence[ServerReport],
     relays: Sequence[ServerReport],
 ) -> list[HealthItem]:
-    families = (behavior.ipv4, behavior.ipv6)
+    families = (stun.behavior.ipv4, stun.behavior.ipv6)
     has_udp = any(family.udp.reachable for family in families)
-    has_tcp = any(family.tcp.reachable for family in families)
+    on_web_port = {uri.key for uri in options.rendezvous if uri.address.port in WEB_PORTS}
     found = [
-        health.rendezvous_out_of_reach(server.uri, server.reason)
+        health.rendezvous_out_of_reach(
+            server.uri,
+            server.reason,
+            on_web_port=ServerUri.parse(server.uri).key in on_web_port,
+        )
         for server in rendezvous
         if not server.reachable
     ]
@@ -156,8 +186,13 @@ def _trouble(
         for server in relays
         if not server.reachable
     ]
-    if has_tcp and not has_udp:
-        found.append(health.udp_blocked())
-    elif not has_udp and (stun_servers or not found):
-        found.append(health.stun_unreachable())
+    if stun.failures:
+        found.append(health.stun_unresolved(stun.failures))
+    match stun.silence:
+        case None if not has_udp:
+            found.append(health.udp_blocked())
+        case Silence.NO_ANSWER:
+            found.append(health.stun_unreachable())
+        case Silence.NONE_NAMED if not found:
+            found.append(health.stun_unnamed(stun.why_silent))
     return found

@@ -43,8 +43,10 @@ class NetReport(msgspec.Struct, frozen=True, kw_only=True):
     """All that was found out."""
 
     schema: int = SCHEMA
-    udp: bool
-    """Whether a STUN server answered over UDP."""
+    udp: bool | None
+    """Whether UDP gets out: a STUN server answered over it; null: nothing says so or otherwise."""
+    udp_reason: str = ""
+    """Why it is not known."""
     public_ipv4: str
     public_ipv6: str
     """Empty: none, as far as was found out."""

@@ -149,5 +149,7 @@ async def serve(path: Path, health: tuple[HealthItem, ...]) -> None:
 
 
 if __name__ == "__main__":
-    degraded = (rendezvous_unreachable(URI),) if sys.argv[2:] == ["degraded"] else ()
+    degraded = (
+        (rendezvous_unreachable(URI, "training goes on"),) if sys.argv[2:] == ["degraded"] else ()
+    )
     asyncio.run(serve(Path(sys.argv[1]), degraded))

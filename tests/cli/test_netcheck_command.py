@@ -45,6 +45,8 @@ def test_rendezvous_that_does_not_answer_exits_5_with_a_whole_document(p2pd: Com
     document = json.loads(done.stdout)
     assert document["schema"] == 1
     assert document["rendezvous"][0]["reachable"] is False
+    assert document["udp"] is None
+    assert "rendezvous does not answer" in document["udp_reason"]
     assert document["port_mapping"] is None
     assert [item["code"] for item in document["health"]] == ["rendezvous-unreachable"]
 
@@ -97,4 +99,28 @@ def test_report_says_in_words_what_the_network_does() -> None:
         "",
         "! udp-blocked: no UDP",
         "  fix: ask",
+    ]
+
+
+def test_what_is_not_known_is_told_as_such_with_the_reason() -> None:
+    report = NetReport(
+        udp=None,
+        udp_reason="no STUN server is known",
+        public_ipv4="",
+        public_ipv6="",
+        nat=NatBehavior(),
+        nat_in_words="not known",
+        port_mapping=None,
+        rendezvous=(),
+        relays=(),
+        stun_servers=(),
+        expected=(),
+        health=(),
+    )
+    assert describe(report).splitlines() == [
+        "UDP             not known (no STUN server is known)",
+        "public address  not known",
+        "NAT             not known",
+        "hairpin         not known",
+        "port mapping    not tried",
     ]

@@ -172,3 +172,29 @@ async def test_observers_connect_without_torch_and_without_a_worker(tmp_path: Pa
                 assert seen["phase"] == "observing"
                 assert seen["worker_pid"] is None
                 assert seen["peers"][0]["peer_id"] == status(environ, other)["peer_id"]
+
+
+async def test_peer_that_starts_without_its_rendezvous_says_that_it_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    nowhere = ServerUri(bytes(range(32)), HostPort("127.0.0.1", 1))
+    join = ("join", str(Invite(b"s" * 32, b"", (nowhere,))), "--observe", "--no-port-mapping")
+    here = ("--state-dir", str(tmp_path / "peer"))
+    with (
+        without_training(tmp_path / "hidden") as environ,
+        p2pd(environ, tmp_path / "log", *join, *here),
+    ):
+        await until(lambda: bool(status(environ, tmp_path / "peer").get("health")))
+        shown = subprocess.run(  # noqa: ASYNC221 — nothing else waits for its turn.
+            [sys.executable, "-m", "daemon.cli", "status", *here],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            cwd=ROOT,
+        )
+    assert shown.returncode == 1
+    assert "swarm       not known yet, shard 0/1" in shown.stdout
+    assert "this peer waits for it, to learn what its swarm is" in shown.stdout
+    assert "training goes on" not in shown.stdout

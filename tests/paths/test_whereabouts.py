@@ -52,6 +52,44 @@ async def test_stun_servers_that_a_rendezvous_names_later_are_used() -> None:
         running.cancel()
 
 
+async def test_name_that_leads_nowhere_is_logged_once_and_told_while_no_server_answers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rendezvous = Rendezvous()
+    where = Whereabouts(
+        [rendezvous],
+        [HostPort("nohost.invalid", 3478)],
+        on_change=lambda: None,
+        on_move=lambda connections_lost: None,
+        look_up_again_s=0.05,
+    )
+    assert where.trouble() == []
+    async with serving_stun(LOOPBACK, None) as ports, asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(where.run(HostPort("0.0.0.0", 6000), map_port=False))
+        await eventually(lambda: [item.code for item in where.trouble()] == ["stun-unresolved"])
+        assert "nohost.invalid:3478: " in where.trouble()[0].text
+        rendezvous.stun_servers = (HostPort("127.0.0.1", ports[0]),)
+        where.outposts_changed()
+        await eventually(lambda: where.trouble() == [])
+        await asyncio.sleep(0.2)  # Some further times it is looked up, and nothing is new.
+        running.cancel()
+    assert caplog.text.count("nohost.invalid:3478 cannot be asked: ") == 1
+
+
+async def test_server_that_does_not_answer_is_told() -> None:
+    port = 20_040  # below the ephemeral ports, which other programs are given
+    where = Whereabouts(
+        [],
+        [HostPort("127.0.0.1", port)],
+        on_change=lambda: None,
+        on_move=lambda connections_lost: None,
+    )
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(where.run(HostPort("0.0.0.0", 6000), map_port=False))
+        await eventually(lambda: [item.code for item in where.trouble()] == ["stun-unreachable"])
+        running.cancel()
+
+
 async def test_mapping_of_a_port_that_is_listened_on_is_found_and_lost_with_its_server() -> None:
     found: list[HostPort | None] = []
     with open_listening_socket(LOOPBACK) as listening:

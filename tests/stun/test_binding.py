@@ -14,7 +14,7 @@ from daemon.nat.binding import (
     source_host,
 )
 from daemon.nat.binding_transaction import BindingTransaction
-from daemon.nat.resolve import resolve_servers
+from daemon.nat.resolve import ResolvedServers, resolve_servers
 from daemon.nat.tcp_binding import TcpBinding
 from daemon.nat.udp_bindings import UdpBindings
 from protocol.errors import TransportError
@@ -275,15 +275,31 @@ def test_local_endpoint_is_the_one_that_packets_leave_from(udp: socket.socket) -
     assert source_host(HostPort("::1", 1)) == "::1"
 
 
-async def test_servers_are_resolved_each_once_and_unknown_names_are_left_out() -> None:
+async def test_servers_are_resolved_each_once_and_unknown_names_are_told_with_the_reason() -> None:
+    unknown = HostPort("no-such-host.invalid", 3478), HostPort("a..b", 3478)
     named = [
         HostPort("localhost", 3478),
         HostPort(LOOPBACK, 3478),
-        HostPort("no-such-host.invalid", 3478),
-        HostPort("a..b", 3478),
+        *unknown,
         HostPort("::1", 3479),
     ]
     resolved = await resolve_servers(named)
-    assert resolved.count(HostPort(LOOPBACK, 3478)) == 1
-    assert resolved[-1] == HostPort("::1", 3479)
-    assert {server.host for server in resolved} <= {LOOPBACK, "::1"}
+    assert resolved.endpoints.count(HostPort(LOOPBACK, 3478)) == 1
+    assert resolved.endpoints[-1] == HostPort("::1", 3479)
+    assert {server.host for server in resolved.endpoints} <= {LOOPBACK, "::1"}
+    assert tuple(resolved.failures) == unknown
+    assert all(resolved.failures.values())
+
+
+async def test_dns_that_takes_too_long_is_told_in_words() -> None:
+    server = HostPort("no-such-host.invalid", 3478)
+    resolved = await resolve_servers([server], timeout_s=0)
+    assert resolved.failures_in_words == f"{server}: no answer from DNS within 0 s"
+
+
+def test_endpoints_stay_known_where_dns_fails_later() -> None:
+    server, other = HostPort("stun.example", 3478), HostPort("other.example", 3478)
+    endpoint = HostPort("203.0.113.1", 3478)
+    known = ResolvedServers({server: (endpoint,)}, {other: "unknown"})
+    later = known.updated(ResolvedServers({}, {server: "no answer from DNS"}), [server])
+    assert later == ResolvedServers({server: (endpoint,)}, {})
