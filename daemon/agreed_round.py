@@ -35,6 +35,7 @@ from protocol.identity import PeerId, peer_id_of
 from protocol.peer_messages import Agreement, Standing, UpdateHeader, UpdateOffer
 from protocol.swarm import RoundSettings
 
+from protocol.counted import counted
 ASK_AGAIN_S = 2.0
 """How often missing members of a decided set are asked for."""
 FETCH_DECIDED_S = 600.0
@@ -224,7 +225,7 @@ class AgreedRound(abc.ABC):
         _log.info(
             "round %d: %d updates averaged, accuracy %.4f, state %s",
             self.number,
-            len(certificate.outcome.updates),
+            counted(len(certificate.outcome.updates), "update"),
             state.accuracy,
             state.state.root.hex()[:16],
         )

@@ -22,6 +22,7 @@ from daemon.succession import Claim, Rivals, Succession
 from daemon.trainer import Trainer
 from ml.worker_messages import StateReady
 from protocol.agreement_messages import Certificate
+from protocol.counted import counted
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError, WorkerError
 from protocol.identity import PeerId
 from protocol.peer_messages import CertificateRequest, StateOffer, StateRequest
@@ -153,10 +154,10 @@ class CatchUp:
         """Fetch and load a state, which the lineage then ends in; None when that failed."""
         offer = better.offer
         _log.info(
-            "taking the state of round %d, %s, from %d peers; the own one is of round %d",
+            "taking the state of round %d, %s, from %s; the own one is of round %d",
             offer.round,
             offer.root.hex()[:16],
-            len(better.holders),
+            counted(len(better.holders), "peer"),
             self._lineage.position.round,
         )
         try:

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from daemon.control_socket import connect_control
+from daemon.control_socket import connect_control, peer_pid
 from daemon.measuring.results import PingResult, SpeedResult
 from daemon.state_paths import CONTROL_SOCKET
 from daemon.status import Status, decode_status
@@ -61,9 +61,12 @@ class _ControlConnection(http.client.HTTPConnection):
         super().__init__("p2pd", timeout=timeout_s)
         self._socket_path = socket_path
         self._timeout_s = timeout_s
+        self.daemon_pid: int | None = None
+        """Of the process that listens, once connected."""
 
     def connect(self) -> None:
         self.sock = connect_control(self._socket_path, self._timeout_s)
+        self.daemon_pid = peer_pid(self.sock)
 
 
 class _Answer(msgspec.Struct):
@@ -153,7 +156,7 @@ class ControlClient:
     ) -> Iterator[http.client.HTTPResponse]:
         connection = _ControlConnection(self._state_dir / CONTROL_SOCKET, timeout_s)
         try:
-            with self._explained():
+            with self._explained(connection):
                 connection.request(method, path)
                 response = connection.getresponse()
             if response.status != http.client.OK:
@@ -167,7 +170,7 @@ class ControlClient:
             return response.read(at_most)
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self, connection: _ControlConnection | None = None) -> Iterator[None]:
         """What the system says of the connection, in the words of this module's errors."""
         try:
             yield
@@ -182,7 +185,8 @@ class ControlClient:
                 " or root"
             ) from error
         except TimeoutError as error:
-            raise ControlError(f"the p2pd in {self._state_dir} does not answer") from error
+            pid = None if connection is None else connection.daemon_pid
+            raise ControlError(_silence(self._state_dir, pid)) from error
         except (http.client.HTTPException, OSError) as error:
             raise ControlError(
                 f"the p2pd in {self._state_dir} broke off the answer: {error}"
@@ -197,6 +201,19 @@ def read_status(document: bytes) -> Status:
         raise ControlError(
             f"the daemon's status cannot be read ({error}): is it of another version? Restart it"
         ) from error
+
+
+def _silence(state_dir: Path, pid: int | None) -> str:
+    """Why a daemon that listens may not answer, and what to do."""
+    if pid is None:
+        return (
+            f"the p2pd in {state_dir} does not answer: it may be stopped or overloaded; its log may"
+            " say more"
+        )
+    return (
+        f"the p2pd in {state_dir} (process {pid}) does not answer: it may be stopped, 'kill -CONT"
+        f" {pid}' lets it go on then, or overloaded; its log may say more"
+    )
 
 
 def _read_result(document: bytes, kind: type[R]) -> R:

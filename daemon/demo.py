@@ -26,6 +26,7 @@ from daemon.demo_view import DemoView, PeerResult
 from daemon.error_group import first_error
 from daemon.python_child import require_torch
 from daemon.status import Phase, Status
+from protocol.counted import counted
 from protocol.errors import ConfigError
 from protocol.uri import ServerUri
 
@@ -181,7 +182,7 @@ class Demo:
             uri = await rendezvous.first_line(START_S)
             self._view.step("founding a swarm")
             link = await self._create(ServerUri.parse(uri))
-            self._view.step(f"{self._options.peers} peers start")
+            self._view.step(f"starting {counted(self._options.peers, 'peer')}")
             peers = [
                 await self._start_peer(stack, index, link) for index in range(len(self._names))
             ]

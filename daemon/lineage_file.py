@@ -9,6 +9,7 @@ the last rounds are then, and their certificates tell of those (daemon/certifica
 """
 
 import logging
+import os
 import struct
 from collections import OrderedDict
 from pathlib import Path
@@ -53,8 +54,7 @@ class LineageFile:
             if self._record_count >= _MAX_RECORDS:
                 self._rewrite()
             else:
-                with self._path.open("ab") as file:
-                    file.write(_RECORD.pack(position.round, position.base))
+                self._append(_RECORD.pack(position.round, position.base))
                 self._record_count += 1
             self._is_failing = False
         except OSError as error:
@@ -62,6 +62,12 @@ class LineageFile:
                 _log.warning("the states of before are not stored any more: %s", error)
             self._is_failing = True
             self._record_count = _MAX_RECORDS  # Part of a record may have been written.
+
+    def _append(self, record: bytes) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        # 0600 as all that is in the state directory.
+        with open(os.open(self._path, flags, 0o600), "ab") as file:
+            file.write(record)
 
     def _note(self, position: Position) -> None:
         while self._positions and next(reversed(self._positions)) >= position.round:

@@ -1,5 +1,6 @@
 """How a peer is reached, and why not over a better path: what ``peers`` and ``status`` show."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from daemon.paths.path import PathWish
@@ -27,6 +28,20 @@ class LinkStatus:
     rtt_ms: float | None
     bytes_sent: int
     bytes_received: int
+
+
+def shown_address(remote: str | None, recorded: Sequence[str]) -> str:
+    """Of the other end: ``remote`` if there is a path to it, else all that its record has.
+
+    Of a connection that was accepted ZeroMQ tells no port, and it would be one that the system made
+    up: the address under which that host listens says more, where the record has it.
+    """
+    if remote is None:
+        return ", ".join(recorded)
+    if remote.count(":") == 1 or remote.startswith("["):
+        return remote  # it has its port
+    same_host = (one for one in recorded if one.rpartition(":")[0].strip("[]") == remote)
+    return next(same_host, remote)
 
 
 def path_reason(

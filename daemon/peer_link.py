@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from daemon.clock import Clock
-from daemon.link_status import LinkStatus, path_reason
+from daemon.link_status import LinkStatus, path_reason, shown_address
 from daemon.paths.path import PathWish
 from daemon.paths.path_end import PathEnd
 from daemon.paths.path_preference import PathPreference
@@ -128,8 +128,8 @@ class PeerLink:
             peer_id=self.peer_id,
             name=self.record.record.name,
             kind=kind,
-            address=(
-                ", ".join(self.record.record.addresses) if end is None else end.path.remote_address
+            address=shown_address(
+                None if end is None else end.path.remote_address, self.record.record.addresses
             ),
             reason=path_reason(
                 self.wish,

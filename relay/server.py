@@ -12,6 +12,7 @@ from pathlib import Path
 
 import zmq
 
+from protocol.counted import counted
 from protocol.relay_messages import FRAME_COST_BYTES, MAX_FRAME_BYTES
 from protocol.uri import HostPort, ServerUri
 from relay.forwarder import Forwarder
@@ -175,9 +176,9 @@ class RelayService:
             troubles = after.troubles - before.troubles
             if carried or troubles:
                 _log.info(
-                    "in the last minute: %d peers, %d links, %.1f MB carried%s",
-                    after.peers,
-                    after.links,
+                    "in the last minute: %s, %s, %.1f MB carried%s",
+                    counted(after.peers, "peer"),
+                    counted(after.links, "link"),
                     carried / 1e6,
                     "".join(f", {n} {why}" for why, n in sorted(troubles.items())),
                 )

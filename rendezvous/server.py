@@ -9,6 +9,7 @@ from random import Random
 
 import zmq
 
+from protocol.counted import counted
 from protocol.uri import HostPort, ServerUri
 from rendezvous.clock import SystemClock
 from rendezvous.registry import Registry
@@ -68,10 +69,10 @@ async def serve_rendezvous(
         await stack.enter_async_context(socket)
         uri = directory.publish(advertise or socket.address)
         _log.info(
-            "rendezvous listens on %s with %d peers and %d swarms from before: %s",
+            "rendezvous listens on %s with %s and %s from before: %s",
             socket.address,
-            registry.lease_count,
-            registry.statement_count,
+            counted(registry.lease_count, "peer"),
+            counted(registry.statement_count, "swarm"),
             uri,
         )
         on_ready(uri)

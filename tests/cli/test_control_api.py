@@ -294,5 +294,6 @@ def test_client_does_not_wait_without_end(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "control.sock"))
         listener.listen()
-        with pytest.raises(ControlError, match="does not answer"):
+        advice = f"does not answer: it may be stopped, 'kill -CONT {os.getpid()}'"
+        with pytest.raises(ControlError, match=advice):
             ControlClient(tmp_path, timeout_s=0.1).status()

@@ -131,7 +131,7 @@ def test_status_lists_the_relays_with_state_and_round_trip(
 ) -> None:
     start_peer()
     shown = p2pd("status").stdout
-    assert f"ready, round trip 3.2 ms, 1 paths over it, {RELAY_URI}" in shown
+    assert f"ready, round trip 3.2 ms, 1 path over it, {RELAY_URI}" in shown
     assert json.loads(p2pd("status", "--json").stdout)["relays"] == [
         {"uri": RELAY_URI, "state": "ready", "reason": "", "round_trip_ms": 3.25, "links": 1}
     ]

@@ -39,6 +39,11 @@ def test_restarted_peer_knows_the_states_that_its_own_came_from(tmp_path: Path) 
     assert lineage.position == Position(5, base_of("a", 5))
 
 
+def test_nobody_else_may_read_the_file(tmp_path: Path) -> None:
+    keep_rounds(LineageFile(tmp_path / "lineage"), "a", 1, 1)
+    assert (tmp_path / "lineage").stat().st_mode & 0o777 == 0o600
+
+
 def test_rounds_after_the_checkpoint_that_was_found_are_not_its_past(tmp_path: Path) -> None:
     keep_rounds(LineageFile(tmp_path / "lineage"), "a", 1, 5)
     found = LineageFile(tmp_path / "lineage")

@@ -1,0 +1,41 @@
+"""What ``p2pd status`` and ``p2pd peers`` write of what they know."""
+
+import pytest
+
+from daemon.cli.status import peer_table
+from daemon.link_status import shown_address
+from daemon.status import PeerStatus
+from protocol.counted import counted
+
+
+@pytest.mark.parametrize(("lag", "shown"), [(4, "165 (-4)"), (-4, "165 (+4)"), (0, "165")])
+def test_round_of_a_peer_says_how_far_behind_or_ahead_it_is(lag: int, shown: str) -> None:
+    peer = PeerStatus(
+        peer_id="a" * 52, name="", path="direct", reason="-", address="-", round=165, round_lag=lag
+    )
+    assert f"  {shown}  " in peer_table((peer,)).splitlines()[1]
+
+
+RECORDED = ("10.0.0.7:6000", "[2001:db8::7]:6001")
+
+
+@pytest.mark.parametrize(
+    ("remote", "shown"),
+    [
+        (None, "10.0.0.7:6000, [2001:db8::7]:6001"),
+        ("10.0.0.7", "10.0.0.7:6000"),
+        ("2001:db8::7", "[2001:db8::7]:6001"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1:4711", "192.0.2.1:4711"),
+        ("[2001:db8::7]:4711", "[2001:db8::7]:4711"),
+        ("relay p2p://k@10.0.0.7:6000", "relay p2p://k@10.0.0.7:6000"),
+    ],
+)
+def test_address_of_a_peer_that_called_has_the_port_at_which_it_listens(
+    remote: str | None, shown: str
+) -> None:
+    assert shown_address(remote, RECORDED) == shown
+
+
+def test_one_of_a_kind_is_no_plural() -> None:
+    assert (counted(1, "peer"), counted(2, "peer")) == ("1 peer", "2 peers")
