@@ -376,5 +376,5 @@ async def test_server_and_discovery_work_on_uvloop() -> None:
     assert err == b""
     assert out.decode().splitlines() == [
         "endpoint-independent endpoint-independent endpoint-independent 0",
-        "router 127.0.0.1:9: Connection refused",
+        "PCP: router 127.0.0.1:9: Connection refused",
     ]
