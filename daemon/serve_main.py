@@ -30,7 +30,7 @@ from rendezvous.service import SOCKET_LIMITS, RendezvousService
 from rendezvous.store import SnapshotStore
 from rendezvous.stun_service import serving_stun
 from transport.server_directory import open_server_directory
-from transport.server_socket import ListenError, ServerSocket
+from transport.server_socket import ListenError, ServerSocket, check_listening
 from transport.socket_options import CurveServerRole
 from transport.zap import ZapAuthenticator
 
@@ -69,6 +69,7 @@ async def serve_all(
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(open_server_directory(options.state_dir))
+        await check_listening(options.listen)
         stun_ports = await stack.enter_async_context(
             serving_stun(
                 options.listen,

@@ -18,7 +18,7 @@ from rendezvous.service import SOCKET_LIMITS, ZAP_DOMAIN, RendezvousService
 from rendezvous.store import SnapshotStore
 from rendezvous.stun_service import serving_stun
 from transport.server_directory import open_server_directory
-from transport.server_socket import ServerSocket
+from transport.server_socket import ServerSocket, check_listening
 from transport.socket_options import CurveServerRole
 from transport.zap import ZapAuthenticator
 
@@ -48,6 +48,7 @@ async def serve_rendezvous(
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(open_server_directory(state_dir))
+        await check_listening(listen)
         stun_ports = await stack.enter_async_context(
             serving_stun(listen, stun_port, stun_second_address)
         )

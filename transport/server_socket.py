@@ -6,6 +6,7 @@ good for answering on the same connection and is told to nobody (who knew which 
 next could make it abort); sending never waits.
 """
 
+import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ class ServerStatistics:
 class ListenError(ConfigError):
     """An address cannot be listened on."""
 
-    def __init__(self, address: HostPort, error: zmq.ZMQError) -> None:
+    def __init__(self, address: HostPort, error: zmq.ZMQError | OSError) -> None:
         super().__init__(f"cannot listen on {address}: {error.strerror}; choose another address")
         self.address = address
         self.errno = error.errno
@@ -206,6 +207,21 @@ class ServerSocket:
     def _report_gone(self, route: bytes | None) -> None:
         if route is not None and self._on_gone is not None:
             self._on_gone(route)
+
+
+async def check_listening(listen: HostPort) -> None:
+    """Return if a :class:`ServerSocket` could listen there now, else raise what it would raise.
+
+    For servers that open other sockets before that one: what is wrong with the address that was
+    named is to be said first, and of that address.
+    """
+    address = await _resolved(listen)
+    with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((address.host, address.port))
+        except OSError as error:
+            raise ListenError(listen, error) from error
 
 
 async def _resolved(listen: HostPort) -> HostPort:

@@ -4,7 +4,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +100,26 @@ class TestStart:
             with pytest.raises(ConfigError, match="cannot listen on"):
                 async with serving(tmp_path / "two", uri.address):
                     raise AssertionError("started twice")
+
+    async def test_what_is_wrong_with_its_own_address_is_told_before_anything_of_stun(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        foreign = HostPort("192.0.2.1", 15600)
+        with pytest.raises(
+            ConfigError, match=r"cannot listen on 192\.0\.2\.1:15600: Cannot assign"
+        ):
+            async with serving(tmp_path / "foreign", foreign):
+                raise AssertionError("listens on an address that is not its own")
+        with socket.socket() as taken, socket.socket(type=socket.SOCK_DGRAM) as beside:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            with suppress(OSError, OverflowError):  # taken already, which does as well
+                beside.bind(("127.0.0.1", port + 1))
+            with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}: Address"):
+                async with serving(tmp_path / "taken", HostPort("127.0.0.1", port)):
+                    raise AssertionError("listens where somebody else does")
+        assert "STUN" not in caplog.text
 
     async def test_key_file_that_others_may_read_stops_it(self, tmp_path: Path) -> None:
         async with serving(tmp_path):
