@@ -79,19 +79,42 @@ class Created:
     needs_task_file: bool
 
 
-async def create_swarm(options: CreateOptions, environ: Mapping[str, str]) -> Created:
-    """Found the swarm.
+@dataclass(frozen=True, slots=True)
+class ExaminedTask:
+    """What a worker finds a task to be, and the rules that follow from task and options."""
+
+    reference: TaskReference
+    settings: RoundSettings
+
+
+async def examine_task(options: CreateOptions) -> ExaminedTask:
+    """Load the task and its data as a peer would; whom the swarm meets at does not matter.
+
+    Raises :class:`ConfigError` for what the operator can change.
+    """
+    try:
+        return await _examine_task(options)
+    except ExceptionGroup as group:
+        raise first_error(group) from group
+
+
+async def create_swarm(
+    options: CreateOptions, environ: Mapping[str, str], examined: ExaminedTask | None = None
+) -> Created:
+    """Found the swarm; ``examined``: its task, where that was done before.
 
     Raises :class:`ConfigError` for what the operator can change, and :class:`TransportError` when a
     rendezvous does not answer; then nothing was founded.
     """
     try:
-        return await _create(options, environ)
+        return await _create(options, environ, examined)
     except ExceptionGroup as group:
         raise first_error(group) from group
 
 
-async def _create(options: CreateOptions, environ: Mapping[str, str]) -> Created:
+async def _create(
+    options: CreateOptions, environ: Mapping[str, str], examined: ExaminedTask | None
+) -> Created:
     with ExitStack() as stack:
         state_dir = None
         if options.state_dir is not None:
@@ -109,8 +132,9 @@ async def _create(options: CreateOptions, environ: Mapping[str, str]) -> Created
                 await servers.enter_async_context(_reach(uri, curve)) for uri in options.rendezvous
             ]
             options = await _complete_servers(options, clients)
-            task, settings = await _examine_task(options)
-            swarm = seal_statement(founder, _statement(options, task, settings, token))
+            task = examined or await _examine_task(options)
+            statement = _statement(options, task.reference, task.settings, token)
+            swarm = seal_statement(founder, statement)
             if state_dir is None:
                 # Before anybody hears of the swarm, so that there is none whose key is lost.
                 path = swarm_directory(environ, swarm.swarm_id)
@@ -173,8 +197,7 @@ async def _complete_servers(
     )
 
 
-async def _examine_task(options: CreateOptions) -> tuple[TaskReference, RoundSettings]:
-    """What a worker finds the task to be, and the rules that follow from task and options."""
+async def _examine_task(options: CreateOptions) -> ExaminedTask:
     seed = secrets.randbelow(MAX_SEED) if options.seed is None else options.seed
     task = options.task if options.task_file is None else str(options.task_file)
     data_dir = "" if options.data_dir is None else str(options.data_dir)
@@ -210,7 +233,7 @@ async def _examine_task(options: CreateOptions) -> tuple[TaskReference, RoundSet
         seed=seed,
         initial_state_digest=opened.initial_root,
     )
-    return reference, settings
+    return ExaminedTask(reference, settings)
 
 
 def _statement(

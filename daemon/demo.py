@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from daemon.control_client import ControlClient, ControlError, NotRunningError
-from daemon.create import CreateOptions, create_swarm
+from daemon.create import CreateOptions, ExaminedTask, create_swarm, examine_task
 from daemon.demo_processes import Child, DemoFailedError, run_child
 from daemon.demo_view import DemoView, PeerResult
 from daemon.error_group import first_error
@@ -171,6 +171,9 @@ class Demo:
     async def _processes(self) -> AsyncIterator[tuple[list[Child], Child]]:
         """The peers, training, and beside them the same peers alone."""
         async with contextlib.AsyncExitStack() as stack:
+            # First, since it is what can be wrong with what was asked for.
+            self._view.step("loading the task")
+            examined = await examine_task(self._create_options(()))
             self._view.step("starting a rendezvous")
             rendezvous = await self._start(
                 stack,
@@ -181,7 +184,7 @@ class Demo:
             solo = await self._start_solo(stack)
             uri = await rendezvous.first_line(START_S)
             self._view.step("founding a swarm")
-            link = await self._create(ServerUri.parse(uri))
+            link = await self._create(ServerUri.parse(uri), examined)
             self._view.step(f"starting {counted(self._options.peers, 'peer')}")
             peers = [
                 await self._start_peer(stack, index, link) for index in range(len(self._names))
@@ -200,29 +203,30 @@ class Demo:
         self.children.append(child)
         return child
 
-    async def _create(self, rendezvous: ServerUri) -> Path:
-        """Found the swarm; the file with the invite link."""
+    def _create_options(self, rendezvous: tuple[ServerUri, ...]) -> CreateOptions:
         options = self._options
-        created = await create_swarm(
-            CreateOptions(
-                task=options.task,
-                task_file=None,
-                name=options.task,
-                rendezvous=(rendezvous,),
-                state_dir=self._directory / "founder",
-                data_dir=options.data_dir,
-                seed=SEED,
-                open=False,
-                invite_uses=options.peers,
-                invite_days=1,
-                settings={
-                    **options.settings,
-                    "rounds": options.rounds,
-                    "min_peers": options.peers,
-                },
-            ),
-            os.environ,
+        return CreateOptions(
+            task=options.task,
+            task_file=None,
+            name=options.task,
+            rendezvous=rendezvous,
+            state_dir=self._directory / "founder",
+            data_dir=options.data_dir,
+            seed=SEED,
+            open=False,
+            invite_uses=options.peers,
+            invite_days=1,
+            settings={
+                **options.settings,
+                "rounds": options.rounds,
+                "min_peers": options.peers,
+            },
         )
+
+    async def _create(self, rendezvous: ServerUri, examined: ExaminedTask) -> Path:
+        """Found the swarm; the file with the invite link."""
+        options = self._create_options((rendezvous,))
+        created = await create_swarm(options, os.environ, examined)
         link = self._directory / "link"
         link.write_text(created.link)
         return link

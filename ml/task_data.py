@@ -1,5 +1,7 @@
 """The samples that a peer works with: its shard of the training data, and all of the test data."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -8,11 +10,15 @@ from ml.shards import Partition, shard_indices
 from ml.task import Task
 from ml.task_file import data_directory
 from ml.worker_messages import TaskChoice
+from protocol.errors import ConfigError
+
+NEED_NO_DATA = ("digits",)
+"""Built-in tasks whose data come with a package."""
 
 
 def load_shard(task: Task, choice: TaskChoice, device: torch.device) -> Samples:
     """The shard that ``choice`` names. Raises :class:`ConfigError`."""
-    dataset = task.train_dataset(data_directory(choice.data_dir))
+    dataset = task.train_dataset(_directory(choice))
     partition = Partition.parse(choice.partition)
     indices = shard_indices(
         len(dataset),
@@ -27,5 +33,17 @@ def load_shard(task: Task, choice: TaskChoice, device: torch.device) -> Samples:
 
 def load_test_samples(task: Task, choice: TaskChoice, device: torch.device) -> Samples:
     """The whole test set, for every peer the same. Raises :class:`ConfigError`."""
-    dataset = task.test_dataset(data_directory(choice.data_dir))
+    dataset = task.test_dataset(_directory(choice))
     return Samples(dataset, np.arange(len(dataset), dtype=np.int64), device)
+
+
+def _directory(choice: TaskChoice) -> Path:
+    """Where the task looks for its data. Raises :class:`ConfigError` for a directory that was named
+    in error: the task would not notice that it is not there."""
+    needs_none = choice.builtin and choice.task in NEED_NO_DATA
+    if needs_none and choice.data_dir and not Path(choice.data_dir).is_dir():
+        raise ConfigError(
+            f"there is no directory {choice.data_dir}, and task {choice.task} needs none: leave out"
+            " --data-dir, or name one that is there"
+        )
+    return data_directory(choice.data_dir)

@@ -57,7 +57,7 @@ def test_interrupted_demo_leaves_nothing_behind(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     with running_demo({**p2pd.environ, "TMPDIR": str(scratch)}) as demo:
-        read_until(demo, "peers start")
+        read_until(demo, "starting 3 peers")
         assert len(processes_of(scratch)) >= 2
         demo.send_signal(number)
         _, errors = demo.communicate(timeout=WAIT_S)
@@ -98,6 +98,11 @@ def test_what_cannot_work_is_said_before_peers_start(p2pd: CommandLine, tmp_path
     unknown = p2pd("demo", "--task", "nonsense")
     assert unknown.returncode == 78
     assert "no built-in task 'nonsense'" in unknown.stderr
+    nowhere = p2pd("demo", "--data-dir", tmp_path / "nowhere")
+    assert nowhere.returncode == 78
+    assert "task digits needs none: leave out --data-dir" in nowhere.stderr
+    for told in (unknown, nowhere):
+        assert "starting a rendezvous" not in told.stdout + told.stderr
     (tmp_path / "file").write_text("")
     taken = p2pd("demo", "--keep", tmp_path)
     assert taken.returncode == 78
