@@ -8,12 +8,13 @@ from daemon.status import HealthItem
 from protocol.counted import counted
 
 
-def rendezvous_unreachable(uri: str, meanwhile: str) -> HealthItem:
+def rendezvous_unreachable(uri: str, reason: str, meanwhile: str) -> HealthItem:
     """Nobody new can find this peer; sessions that stand go on. ``meanwhile``: what it does."""
     return HealthItem(
         "rendezvous-unreachable",
-        f"the rendezvous {uri} does not answer; {meanwhile}",
-        "check that it runs and that this machine can reach it; p2pd keeps trying by itself",
+        f"the rendezvous {uri} does not answer{f' ({reason})' if reason else ''}; {meanwhile}",
+        "check that it runs and that this machine can reach it; p2pd keeps trying by itself; one"
+        " that has another key by now needs a new invite link",
     )
 
 

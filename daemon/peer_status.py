@@ -59,9 +59,11 @@ def describe_peers(
 def describe_rendezvous(uri: str, client: RendezvousClient) -> RendezvousStatus:
     """How the dealings with one rendezvous are."""
     round_trip_s = client.round_trip_s
+    state = client.state
     return RendezvousStatus(
         uri=uri,
-        state=client.state,
+        state=state,
+        reason=client.trouble if state == "unreachable" else "",
         last_announce_s=client.last_announce_s,
         clock_offset_ms=client.clock_offset_ms,
         round_trip_ms=None if round_trip_s is None else 1000 * round_trip_s,
@@ -92,7 +94,7 @@ def find_trouble(
     for server in rendezvous:
         if server.state == "unreachable":
             meanwhile = _without_rendezvous(phase, knows_swarm=knows_swarm)
-            found.append(health.rendezvous_unreachable(server.uri, meanwhile))
+            found.append(health.rendezvous_unreachable(server.uri, server.reason, meanwhile))
         elif server.state.startswith("refused: "):
             found.append(
                 health.rendezvous_refused(server.uri, server.state.removeprefix("refused: "))

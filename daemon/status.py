@@ -56,6 +56,8 @@ class RendezvousStatus(msgspec.Struct, frozen=True, kw_only=True):
     """``connecting``, ``connected``, ``unreachable`` or ``refused: REASON``."""
     last_announce_s: float | None = None
     """Seconds since it last confirmed the lease."""
+    reason: str = ""
+    """Why it is unreachable."""
     clock_offset_ms: float | None = None
     """Its clock minus this machine's."""
     round_trip_ms: float | None = None

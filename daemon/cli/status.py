@@ -142,7 +142,8 @@ def _rendezvous(status: "Status") -> str:
     from daemon.cli import text
 
     rendezvous = status.rendezvous
-    parts = [rendezvous.state, f"announced {text.ago(rendezvous.last_announce_s)}"]
+    state = f"{rendezvous.state}: {rendezvous.reason}" if rendezvous.reason else rendezvous.state
+    parts = [state, f"announced {text.ago(rendezvous.last_announce_s)}"]
     if rendezvous.clock_offset_ms is not None:
         parts.append(f"its clock {rendezvous.clock_offset_ms:+.0f} ms")
     return ", ".join([*parts, rendezvous.uri])

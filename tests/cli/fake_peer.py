@@ -150,6 +150,8 @@ async def serve(path: Path, health: tuple[HealthItem, ...]) -> None:
 
 if __name__ == "__main__":
     degraded = (
-        (rendezvous_unreachable(URI, "training goes on"),) if sys.argv[2:] == ["degraded"] else ()
+        (rendezvous_unreachable(URI, "nobody listens there", "training goes on"),)
+        if sys.argv[2:] == ["degraded"]
+        else ()
     )
     asyncio.run(serve(Path(sys.argv[1]), degraded))

@@ -79,6 +79,7 @@ def test_status_of_the_one_peer_that_runs_needs_no_arguments(
     assert document["rendezvous"] == {
         "uri": URI,
         "state": "connected",
+        "reason": "",
         "last_announce_s": 12.0,
         "clock_offset_ms": None,
         "round_trip_ms": None,

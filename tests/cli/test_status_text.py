@@ -4,7 +4,8 @@ import pytest
 
 from daemon.cli.status import peer_table
 from daemon.link_status import shown_address
-from daemon.status import PeerStatus
+from daemon.peer_status import find_trouble
+from daemon.status import PeerStatus, Phase, RendezvousStatus
 from protocol.counted import counted
 
 
@@ -35,6 +36,14 @@ def test_address_of_a_peer_that_called_has_the_port_at_which_it_listens(
     remote: str | None, shown: str
 ) -> None:
     assert shown_address(remote, RECORDED) == shown
+
+
+def test_rendezvous_that_has_not_the_key_of_the_link_is_told_with_that() -> None:
+    reason = "no rendezvous with the URI's key answers there"
+    server = RendezvousStatus(uri="p2p://k@h:1", state="unreachable", reason=reason)
+    (item,) = find_trouble([server], [], [], phase=Phase.STARTING, knows_swarm=False)
+    assert reason in item.text
+    assert "needs a new invite link" in item.fix
 
 
 def test_one_of_a_kind_is_no_plural() -> None:
