@@ -99,6 +99,29 @@ def too_few_peers(present: int, wanted: int) -> HealthItem:
     )
 
 
+def too_few_updates(shortage: str) -> HealthItem:
+    """The round cannot end with what there is: the swarm's rule needs more. ``shortage``: of what,
+    in words."""
+    return HealthItem(
+        "too-few-updates",
+        f"the round waits: {shortage}",
+        "start more peers with the swarm's invite link; where peers are here whose updates do not"
+        " come or are refused, 'p2pd peers' and the log name them. It goes on by itself",
+    )
+
+
+def rounds_fail(times: int, reason: str, retry_s: float) -> HealthItem:
+    """This peer gets through no round. ``retry_s``: until the next try; 0: it runs."""
+    rounds = "the last round" if times == 1 else f"the last {times} rounds"
+    retry = f"the next try is in {retry_s:.0f} s" if retry_s else "it is tried again now"
+    return HealthItem(
+        "rounds-fail",
+        f"{rounds} failed here ({reason}); {retry}, and the others do not wait for this peer",
+        "see the log; 'p2pd task check' tries the task on this machine; else look at its disk,"
+        " memory and device. Rounds go on by themselves",
+    )
+
+
 def peer_unreachable(
     names: tuple[str, ...], *, has_relays: bool, lost_relays: tuple[str, ...]
 ) -> HealthItem:

@@ -29,6 +29,8 @@ class Phase(enum.StrEnum):
     """The set of updates is being committed."""
     APPLYING = "applying"
     """Aggregates, checkpoints, evaluates."""
+    RETRYING = "retrying"
+    """The last round failed here (``health`` says of what); the next try comes after a pause."""
     PAUSED = "paused"
     COMPLETE = "complete"
     """All rounds are done; the state stays here for others until told to stop."""

@@ -64,6 +64,7 @@ class Trainee:
         self.standings = Standings(network.live_peers)
         self._min_peers = statement.settings.min_peers
         self._network = network
+        self._clock = clock
         speaker = Speaker(
             identity,
             place.swarm.swarm_id,
@@ -176,6 +177,10 @@ class Trainee:
             found.append(health.initial_state_differs())
         state = training.last_state
         if state is not None and state.checkpoint_problem:
+        failures = training.failures
+        if failures.count:
+            retry_s = failures.left_s(self._clock.monotonic())
+            found.append(health.rounds_fail(failures.count, failures.reason, retry_s))
             found.append(health.checkpoints_paused(state.checkpoint_problem))
         if state is not None and state.event_problem:
             found.append(health.event_files_paused(state.event_problem))

@@ -1,4 +1,5 @@
-"""Keeps this peer in step with its swarm: gathers peers, runs rounds, catches up, rests when told.
+"""Keeps this peer in step with its swarm: gathers peers, runs rounds, catches up, rests when told
+or when rounds fail here.
 
 One activity runs at a time, and beside it a watch for peers that are ahead or on another line. When
 the watch finds a state that is to be taken, the activity ends and the state is taken.
@@ -23,6 +24,7 @@ from daemon.lineage import Lineage, Position
 from daemon.mesh_round import MeshRound
 from daemon.patience import Patience
 from daemon.refusals import Refusals
+from daemon.round_failures import RoundFailures
 from daemon.speaker import Speaker
 from daemon.standings import Standings
 from daemon.status import Phase
@@ -78,8 +80,7 @@ class Training:
         self.lineage = lineage
         self.phase = Phase.STARTING
         self.last_state: StateReady | None = None
-        self.waits_for = ""
-        """For people: what an unfinished gathering lacks."""
+        self.failures = RoundFailures()
         self._me = me
         self._settings = settings
         self._exchange = exchange
@@ -131,7 +132,7 @@ class Training:
             base=position.base,
             contributors=self.lineage.contributors,
             started=self._started,
-            ready=self._can_train and not self.is_complete,
+            ready=self._can_train and not self.is_complete and not self._rest_s,
         )
 
     @property
@@ -154,6 +155,11 @@ class Training:
         """A session with ``peer`` is new: say where this peer stands."""
         self._speaker.send(peer, self.standing())
         self.wake()
+    @property
+    def _rest_s(self) -> float:
+        """For how long no round is tried, since the last ones failed."""
+        return self.failures.left_s(self._clock.monotonic())
+
 
     def forget(self, peer: PeerId) -> None:
         """``peer``'s session ended."""
@@ -248,12 +254,17 @@ class Training:
         self._announce_standing()
 
     def _note_failure(self, activity: "asyncio.Future[None]") -> None:
-        """A round that could not end is given up; anything unexpected goes on up."""
+        """A round that could not end is given up, and tried again after a pause.
+
+        A :class:`ConfigError`, such as a task's mistake, and anything unexpected go on up.
+        """
         error = activity.exception()
         if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
         if isinstance(error, TransportError | WorkerError):
-            _log.warning("round given up: %s", error)
+            pause_s = self.failures.add(str(error), self._clock.monotonic())
+            _log.warning("round given up: %s; again in %.0f s", error, pause_s)
+            self._announce_standing()
         elif error is not None:
             raise error
 
@@ -277,6 +288,11 @@ class Training:
         """In gossip nothing has to be agreed on once the swarm is under way."""
         return self._settings.exchange == "gossip" and self.lineage.position.round > 0
 
+        elif self._rest_s:
+            self.phase = Phase.RETRYING
+            while rest_s := self._rest_s:
+                await self._next_change(rest_s)
+            self._announce_standing()
     async def _run_round(self) -> None:
         round_ = self._round = self._new_round()
         pending, self._pending = self._pending, []
@@ -293,6 +309,7 @@ class Training:
             exchange=self._exchange,
             worker=self._worker,
             standings=self._standings,
+        self.failures.clear()
             patience=self._patience,
             speaker=self._speaker,
             serve=self._blobs.add_local,

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 
@@ -68,6 +69,7 @@ class Worker:
         )
         self._learner: Learner | None = None
         self._next_report_s = 0.0
+        self._logged_stack: list[str] = []
 
     def run(self) -> None:
         """Never returns: the process ends at once, with whatever it is doing.
@@ -174,11 +176,20 @@ class Worker:
         except (P2PDError, OSError) as error:
             reply = Failed(number, "internal", str(error))
         except Exception as error:
-            logger.exception("request %d failed", number)
+            self._log_failure(number, error)
             reply = Failed(number, "internal", f"{type(error).__name__}: {error}")
         if reply is not None:
             with contextlib.suppress(OSError):  # the daemon is gone, and the main thread sees it
                 self._channel.send(reply)
+
+    def _log_failure(self, number: int, error: Exception) -> None:
+        """In full the first time: what is tried again may fail in the same way for hours."""
+        stack = traceback.format_tb(error.__traceback__)
+        is_known, self._logged_stack = stack == self._logged_stack, stack
+        if is_known:
+            logger.error("request %d failed as before: %s: %s", number, type(error).__name__, error)
+        else:
+            logger.error("request %d failed", number, exc_info=error)
 
 
 class ProgressReports:

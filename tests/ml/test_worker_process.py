@@ -210,6 +210,22 @@ async def test_config_errors_come_through_and_the_worker_lives(
     assert "\\x1b[31mred" in caplog.text
 
 
+@in_shared_loop
+async def test_what_fails_again_in_the_same_way_is_logged_in_one_line(
+    shared: Watched, make_opening: MakeOpening, caplog: pytest.LogCaptureFixture
+) -> None:
+    await shared.worker.open_task(make_opening())
+    with caplog.at_level(logging.INFO, logger="p2pd.worker"):
+        for _ in range(3):
+            with pytest.raises(WorkerError, match="ValueError: embedded null byte"):
+                await shared.worker.check_update(Path("no\0file"))
+        async with asyncio.timeout(10):
+            again = "failed as before: ValueError: embedded null byte"
+            while caplog.text.count(again) < 2:  # noqa: ASYNC110 — the log has no event.
+                await asyncio.sleep(0.01)
+    assert caplog.text.count("Traceback") == 1
+
+
 async def test_worker_that_dies_while_it_loads_the_task_is_started_again(
     make_opening: MakeOpening, tmp_path: Path
 ) -> None:

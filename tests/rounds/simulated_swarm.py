@@ -98,6 +98,10 @@ class ToyTrainer:
         """Goes into this peer's updates; others' checks refuse it."""
         self.failing_checks = 0
         """How many checks from now on fail for reasons of this peer's own."""
+        self.training_error: Exception | None = None
+        """Raised by each training from now on."""
+        self.trainings = 0
+        """How many were asked for."""
         self.can_load = True
         """Whether it can take another peer's state over."""
         self.applied: list[tuple[int, tuple[str, ...]]] = []
@@ -114,6 +118,9 @@ class ToyTrainer:
 
     async def train(self, round_number: int, parts: int = 1) -> Trained:
         self._finish.clear()
+        self.trainings += 1
+        if self.training_error is not None:
+            raise self.training_error
         began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self.training_s):
