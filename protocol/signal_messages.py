@@ -56,6 +56,9 @@ class PunchOffer(Message, tag="punch-offer"):
     attempt: bytes
     """Random; the answer repeats it."""
     end: PunchEnd
+    has_heavy_slot: bool = False
+    """Whether the sender keeps a place for an attempt with many ports, should it take one, until it
+    has the reply."""
 
 
 class PunchAnswer(Message, tag="punch-answer"):
@@ -71,6 +74,8 @@ class PunchDeclined(Message, tag="punch-declined"):
     attempt: bytes
     reason: str
     """To show to people."""
+    offers_later: bool = False
+    """Nothing is wrong: the sender itself makes an offer when it can."""
 
 
 class CandidateType(enum.StrEnum):

@@ -3,7 +3,7 @@
 import enum
 
 from protocol.nat_behavior import Dependence, FamilyBehavior
-from protocol.nat_summary import maps_independently
+from protocol.nat_summary import NatSummary, maps_independently
 
 
 class Openness(enum.Enum):
@@ -20,9 +20,18 @@ def openness(ipv4: FamilyBehavior) -> Openness:
 
     A server cannot be asked to connect back over TCP; what passes over UDP is the best sign.
     """
-    if ipv4.tcp.translated and not maps_independently(ipv4.tcp.mapping):
+    return _openness(bool(ipv4.tcp.translated), ipv4.tcp.mapping, ipv4.udp.filtering)
+
+
+def summarized_openness(nat: NatSummary) -> Openness:
+    """The same by what a peer says of itself; CLOSED while it says nothing."""
+    return _openness(nat.translated, nat.tcp.mapping, nat.udp.filtering)
+
+
+def _openness(translated: bool, mapping: Dependence, udp_filtering: Dependence) -> Openness:
+    if translated and not maps_independently(mapping):
         return Openness.CLOSED  # Nobody knows the public port, and each has another one.
-    match ipv4.udp.filtering:
+    match udp_filtering:
         case Dependence.ENDPOINT_INDEPENDENT:
             return Openness.OPEN
         case Dependence.NOT_PORT_DEPENDENT:

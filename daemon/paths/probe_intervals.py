@@ -7,6 +7,9 @@ LONGEST_S = 600.0
 LONGEST_ALONE_S = 15.0
 """While there is no path at all to the peer. Two tries fit in the 30 s in which it should be found
 again when that is possible."""
+CALL_BACK_S = 10.0
+"""Who was busy is asked again then, if it has not called back. What it does may take some seconds,
+and others may wait for it too."""
 
 
 class ProbeIntervals:
@@ -22,6 +25,11 @@ class ProbeIntervals:
         interval_s = min(longest_s, FIRST_S * 2.0**self._failures)
         self._failures = min(self._failures + 1, 16)
         return self._random.uniform(0.5, 1.0) * interval_s
+
+    def put_off(self) -> float:
+        """Seconds until the next attempt when the peer put off the last one, and so nothing was
+        looked for in vain."""
+        return self._random.uniform(0.5, 1.0) * CALL_BACK_S
 
     def reset(self) -> None:
         """Something changed: begin anew."""

@@ -1,8 +1,11 @@
 """What can come of punching between two NATs, by what is known of both. Pure."""
 
+from daemon.nat.openness import Openness, summarized_openness
 from protocol.errors import TransportError
-from protocol.nat_behavior import WEB_PORTS
-from protocol.nat_summary import NatSummary, lets_only_web_out
+from protocol.nat_behavior import WEB_PORTS, PortAllocation
+from protocol.nat_summary import NatSummary, lets_only_web_out, maps_independently
+
+_UNFIXED = (PortAllocation.SEQUENTIAL, PortAllocation.RANDOM)
 
 
 def check_tcp(own: NatSummary, peer: NatSummary) -> None:
@@ -15,3 +18,24 @@ def check_tcp(own: NatSummary, peer: NatSummary) -> None:
                 f"{whose} network lets nothing out but TCP to ports {WEB_PORTS[0]} and"
                 f" {WEB_PORTS[1]}"
             )
+
+
+def takes_many_ports(own: NatSummary, peer: NatSummary) -> bool:
+    """Whether an attempt is likely to take many ports at once: one NAT gives them out at random,
+    and the other one does not change them, as far as is known (daemon/paths/punch_plan.py)."""
+    return any(
+        _ports(one) is PortAllocation.RANDOM and _ports(other) not in _UNFIXED
+        for one, other in ((own, peer), (peer, own))
+    )
+
+
+def can_be_dialled(own: NatSummary, peer: NatSummary) -> bool:
+    """Whether one of the two is likely to be reached by plain dialling from anywhere."""
+    return any(summarized_openness(nat) is not Openness.CLOSED for nat in (own, peer))
+
+
+def _ports(nat: NatSummary) -> PortAllocation:
+    """How another public port is chosen for each connection; UNKNOWN too if it is not another."""
+    if not nat.translated or maps_independently(nat.tcp.mapping):
+        return PortAllocation.UNKNOWN
+    return nat.tcp.ports

@@ -97,11 +97,6 @@ class PunchedPath:
         return self._remote_address
 
     @property
-    def has_ended_trying(self) -> bool:
-        """Whether it is known by now if there is a path."""
-        return self._decided.is_set()
-
-    @property
     def has_ended(self) -> bool:
         """Whether it is over, or never came about."""
         return self._ended.is_set()

@@ -10,6 +10,11 @@ that it proposes.
 
 If both propose at once, the lower id's proposal counts. Whatever fails is noted in the wish, and
 tried again at growing intervals, at once when the network or the peer's addresses change.
+
+A heavy attempt, one with many ports, needs the heavy slot of both peers. Who proposes takes its own
+one before, and keeps it until the reply; who is asked and has none to spare declines at once, waits
+in line for it, and proposes in its turn. So a slot is never kept while another one is waited for,
+and being put off is no failure on either side.
 """
 
 import asyncio
@@ -20,7 +25,7 @@ from daemon.paths.path import PathWish
 from daemon.paths.probe_intervals import ProbeIntervals
 from daemon.paths.punch_plan import NoPlanError, PunchPlan
 from daemon.paths.punch_port import PunchPort
-from daemon.paths.punch_prospect import check_tcp
+from daemon.paths.punch_prospect import can_be_dialled, check_tcp, takes_many_ports
 from daemon.paths.punched_path import PunchedPath
 from daemon.paths.puncher import Puncher
 from daemon.session.handshake import GIVE_UP_S
@@ -32,6 +37,7 @@ from protocol.nat_summary import describe
 from protocol.signal_messages import (
     ATTEMPT_BYTES,
     MAX_REASON_LENGTH,
+    NextPort,
     PunchAnswer,
     PunchDeclined,
     PunchEnd,
@@ -45,6 +51,9 @@ YIELD_S = 1.0
 """The peer with the higher id lets the other propose first."""
 ANSWER_S = 4.0
 """Two ways through the rendezvous, and the other side's STUN requests."""
+DIAL_HEAD_START_S = 3.0
+"""Of plain dialling before a heavy attempt, where one side can be dialled as far as is known. The
+dialler with the higher id begins a second late, and tries several addresses."""
 HEAVY_PAUSE_S = 10.0
 """Between attempts that try hundreds of ports: a peer that proposes one after the other is not to
 make this one flood whatever address it names."""
@@ -55,6 +64,15 @@ _log = logging.getLogger("p2pd.punching")
 
 Reply = PunchAnswer | PunchDeclined
 PunchSignal = PunchOffer | Reply
+
+
+class PutOffError(TransportError):
+    """Nothing failed; it is only not the moment for a heavy attempt."""
+
+    def __init__(self, reason: str, until: float) -> None:
+        """``until``: monotonic seconds, when this side proposes again."""
+        super().__init__(reason)
+        self.until = until
 
 
 class PunchedSeeker:
@@ -71,7 +89,14 @@ class PunchedSeeker:
         """The peer's, not answered yet."""
         self._reply: Reply | None = None
         self._due_at = 0.0
+        self._owes_offer = False
+        """This side declined because it was busy: the peer waits for an offer."""
+        self._slot = puncher.heavy_slot
+        self._is_heavy = False
+        """Whether the last plan was."""
         self._heavy_not_before = 0.0
+        self._dialled_until = 0.0
+        """Plain dialling has its head start until then."""
         self._known = self._circumstances()
 
     async def run(self) -> None:
@@ -82,11 +107,15 @@ class PunchedSeeker:
         with inbox:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen(inbox))
-                self._due_at = self._clock.monotonic() + HEAD_START_S
+                self._begin_anew()
+                self._due_at += HEAD_START_S
                 while True:
                     await self._until_due()
                     async with self._puncher.attempts:
-                        await self._attempt(group)
+                        try:
+                            await self._attempt(group)
+                        finally:
+                            self._slot.release(self)
 
     async def _listen(self, inbox: SignalInbox[PunchSignal]) -> None:
         while True:
@@ -108,11 +137,35 @@ class PunchedSeeker:
             if self._circumstances() != self._known:
                 self._known = self._circumstances()
                 self._begin_anew()
-            due_at = max(self._due_at, self._wish.not_before) + (YIELD_S if self._yields else 0.0)
-            left_s = due_at - self._clock.monotonic()
-            if left_s <= 0:
+            left_s = self._due() - self._clock.monotonic()
+            if left_s > 0:
+                await self._wish.until_or_after(left_s, self._is_changed)
+            elif self._expects_heavy() and not self._slot.is_free:
+                await self._until_slot_free()
+            else:
                 return
-            await self._wish.until_or_after(left_s, self._is_changed)
+
+    def _due(self) -> float:
+        due_at = max(self._due_at, self._wish.not_before)
+        if self._expects_heavy():
+            due_at = max(due_at, self._heavy_not_before, self._better_path_due())
+        return due_at + (YIELD_S if self._yields and not self._owes_offer else 0.0)
+
+    async def _until_slot_free(self) -> None:
+        """Wait in line for it, or until there is another reason to look again. Each that has it
+        gives it back within seconds, whatever its peer does."""
+        with self._slot.line(self, self._wish.notify):
+            await self._wish.until(lambda: self._slot.is_free or self._is_changed())
+
+    def _expects_heavy(self) -> bool:
+        own, peer = self._puncher.nat, self._wish.record.record.nat
+        return self._is_heavy or takes_many_ports(own, peer)
+
+    def _better_path_due(self) -> float:
+        """Monotonic seconds: until then plain dialling is likely to make one needless."""
+        own, peer = self._puncher.nat, self._wish.record.record.nat
+        needless = can_be_dialled(own, peer) and not self._wish.asks_for(PathKind.PUNCHED)
+        return self._dialled_until if needless else 0.0
 
     async def _until_path_lost(self) -> None:
         since = self._clock.monotonic()
@@ -124,8 +177,9 @@ class PunchedSeeker:
         return self._offer is not None or self._has_path() or self._circumstances() != self._known
 
     def _has_path(self) -> bool:
-        if self._wish.has(PathKind.PUNCHED):
-            return True
+        return self._wish.has(PathKind.PUNCHED) or self._has_better()
+
+    def _has_better(self) -> bool:
         return self._wish.has(PathKind.DIRECT) and not self._wish.asks_for(PathKind.PUNCHED)
 
     def _circumstances(self) -> object:
@@ -135,6 +189,7 @@ class PunchedSeeker:
     def _begin_anew(self) -> None:
         self._intervals.reset()
         self._due_at = self._clock.monotonic()
+        self._dialled_until = self._due_at + DIAL_HEAD_START_S
 
     # One attempt
 
@@ -143,11 +198,18 @@ class PunchedSeeker:
         try:
             if offer is None:
                 check_tcp(self._puncher.nat, self._wish.record.record.nat)
+                if self._expects_heavy() and not self._slot.take(self):
+                    return  # Another one was faster; this one stays due.
+            self._owes_offer = False
             async with self._puncher.make_port() as port:
                 if offer is not None:
                     await self._answer(offer, port, group)
                 elif not self._has_path():
                     await self._propose(port, group)
+        except PutOffError as error:
+            _log.debug("no attempt with %s now: %s", short(self._peer_id), error)
+            self._due_at = error.until
+            return
         except (TransportError, RemoteProtocolError) as error:
             is_news = self._wish.failures.get(PathKind.PUNCHED) != str(error)
             level = logging.INFO if is_news else logging.DEBUG
@@ -159,17 +221,31 @@ class PunchedSeeker:
 
     async def _propose(self, port: PunchPort, group: asyncio.TaskGroup) -> None:
         own = self._puncher.own_end(port)
-        attempt = secrets.token_bytes(ATTEMPT_BYTES)
-        await self._puncher.signaling.send(self._wish.record, PunchOffer(attempt=attempt, end=own))
-        match await self._reply_to(attempt):
+        if own.next_port is NextPort.RANDOM:
+            self._slot.take(self)
+        offer = PunchOffer(
+            attempt=secrets.token_bytes(ATTEMPT_BYTES),
+            end=own,
+            has_heavy_slot=self._slot.is_held_by(self),
+        )
+        await self._puncher.signaling.send(self._wish.record, offer)
+        match await self._reply_to(offer.attempt):
             case PunchAnswer(end=remote):
                 check_punch_end(remote)
-                await self._punch(self._make_plan(own, remote, port), group)
-            case PunchDeclined(reason=reason):
+                plan = self._make_plan(own, remote, port)
+                self._check_moment(plan)
+                await self._punch(plan, group)
+            case PunchDeclined(reason=reason, offers_later=offers_later):
                 printable = ascii(reason[:MAX_REASON_LENGTH])[1:-1]
+                if offers_later:
+                    until = self._clock.monotonic() + self._intervals.put_off()
+                    raise PutOffError(f"the peer is not ready: {printable}", until)
                 raise TransportError(f"the peer declines: {printable}")
             case None if self._offer is None:
                 raise TransportError(f"the peer did not answer within {ANSWER_S:.0f} s")
+            case None:
+                counting, self._offer = self._offer, None
+                await self._answer(counting, port, group)
 
     async def _reply_to(self, attempt: bytes) -> Reply | None:
         """The reply to this attempt; None if there is none, or the peer's own proposal counts."""
@@ -194,11 +270,18 @@ class PunchedSeeker:
         signaling, record = self._puncher.signaling, self._wish.record
         try:
             plan = self._make_plan(own, offer.end, port)
+            if plan.is_heavy and not offer.has_heavy_slot:
+                raise PutOffError("it takes many ports", self._clock.monotonic())
+            self._check_moment(plan)
         except TransportError as error:
             reason = error.reason_there if isinstance(error, NoPlanError) else str(error)
-            await signaling.send(
-                record, PunchDeclined(attempt=offer.attempt, reason=reason[:MAX_REASON_LENGTH])
+            self._owes_offer = isinstance(error, PutOffError)
+            declined = PunchDeclined(
+                attempt=offer.attempt,
+                reason=reason[:MAX_REASON_LENGTH],
+                offers_later=self._owes_offer,
             )
+            await signaling.send(record, declined)
             raise
         await signaling.send(record, PunchAnswer(attempt=offer.attempt, end=own))
         # That took this peer's round trip to the rendezvous; the answer takes half of it, and half
@@ -208,14 +291,27 @@ class PunchedSeeker:
         await self._punch(plan, group)
 
     def _make_plan(self, own: PunchEnd, remote: PunchEnd, port: PunchPort) -> PunchPlan:
-        """Raises :class:`TransportError` when there is nothing to try, or not now."""
+        """Raises :class:`NoPlanError` when there is nothing to try."""
         plan = self._puncher.make_plan(own, remote, port)
-        if plan.is_heavy:
-            now = self._clock.monotonic()
-            if now < self._heavy_not_before:
-                raise TransportError("hundreds of ports were tried a moment ago")
-            self._heavy_not_before = now + HEAVY_PAUSE_S
+        self._is_heavy = plan.is_heavy
         return plan
+
+    def _check_moment(self, plan: PunchPlan) -> None:
+        """Take the slot for ``plan``, if it is heavy. Raises :class:`PutOffError` when it is not to
+        be tried now."""
+        if not plan.is_heavy:
+            self._slot.release(self)
+            return
+        now = self._clock.monotonic()
+        if self._has_better():
+            raise PutOffError("there is a direct path", now)
+        if now < self._better_path_due():
+            raise PutOffError("there may be a direct path soon", self._better_path_due())
+        if now < self._heavy_not_before:
+            raise PutOffError("many ports were tried a moment ago", self._heavy_not_before)
+        if not self._slot.take(self):
+            raise PutOffError("another attempt with many ports is under way", now)
+        self._heavy_not_before = now + HEAVY_PAUSE_S
 
     async def _punch(self, plan: PunchPlan, group: asyncio.TaskGroup) -> None:
         """Try ``plan`` until the session uses the path, or the peer begins anew.
@@ -226,7 +322,12 @@ class PunchedSeeker:
         group.create_task(self._hold(path))
         await self._wish.until_or_after(
             plan.lasts_s + GIVE_UP_S,
-            lambda: path.has_ended or path in self._wish.paths or self._offer is not None,
+            lambda: (
+                path.has_ended
+                or path in self._wish.paths
+                or self._offer is not None
+                or (plan.is_heavy and self._has_better())
+            ),
         )
         if path in self._wish.paths:
             return

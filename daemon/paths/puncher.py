@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
+from daemon.paths.heavy_slot import HeavySlot
 from daemon.paths.maker import PathParts
 from daemon.paths.path import PathWish
 from daemon.paths.punch_plan import MANY_PORTS, PunchPlan, make_plan
 from daemon.paths.punch_port import PunchPort
 from daemon.paths.punched_path import PunchedPath
-from protocol.errors import TransportError
 from protocol.identity import PeerId
 from protocol.nat_behavior import TransportBehavior
 from protocol.nat_summary import NatSummary
@@ -44,15 +44,15 @@ class Surroundings(Protocol):
 
 class Puncher:
     """Makes what an attempt needs. At most :data:`MAX_ATTEMPTS` at once have a place in
-    ``attempts``, and one of them hundreds of sockets."""
+    ``attempts``, and one of them hundreds of sockets: who has the ``heavy_slot``."""
 
     def __init__(self, parts: PathParts, surroundings: Surroundings) -> None:
         self.signaling = parts.signaling
         self.clock = parts.clock
         self.attempts = asyncio.Semaphore(MAX_ATTEMPTS)
+        self.heavy_slot = HeavySlot()
         self._parts = parts
         self._surroundings = surroundings
-        self._heavy: PunchedPath | None = None
 
     @property
     def own_id(self) -> PeerId:
@@ -74,22 +74,19 @@ class Puncher:
         return port.end(signal_rtt_s=self.signaling.round_trip_s)
 
     def make_plan(self, own: PunchEnd, remote: PunchEnd, port: PunchPort) -> PunchPlan:
-        """See :func:`make_plan`. Raises :class:`TransportError` also when there is no room."""
-        plan = make_plan(
+        """See :func:`make_plan`."""
+        return make_plan(
             own,
             remote,
             local_port=port.number,
             most_sockets=min(MANY_PORTS, descriptor_budget() // _BUDGET_SHARE),
             random=self._parts.random,
         )
-        if plan.is_heavy and self._heavy is not None and not self._heavy.has_ended_trying:
-            raise TransportError("another attempt with many ports is under way")
-        return plan
 
     def make_path(self, plan: PunchPlan, wish: PathWish) -> PunchedPath:
         """A path to be, whose ``run`` tries ``plan``."""
         record = wish.record
-        path = PunchedPath(
+        return PunchedPath(
             self._parts.context,
             self._parts.zap,
             self._parts.curve,
@@ -98,6 +95,3 @@ class Puncher:
             is_server=self.own_id < record.peer_id,
             owner=self._parts.owner,
         )
-        if plan.is_heavy:
-            self._heavy = path
-        return path

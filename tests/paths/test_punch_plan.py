@@ -14,8 +14,9 @@ from daemon.paths.punch_plan import (
     PunchPlan,
     make_plan,
 )
-from daemon.paths.punch_prospect import check_tcp
+from daemon.paths.punch_prospect import can_be_dialled, check_tcp, takes_many_ports
 from protocol.errors import TransportError
+from protocol.nat_behavior import Dependence, PortAllocation
 from protocol.nat_summary import NatSummary, TransportSummary
 from protocol.signal_messages import NextPort, PunchEnd
 from protocol.uri import HostPort
@@ -158,3 +159,43 @@ def test_networks_for_the_web_alone_are_not_punched() -> None:
 
 def test_machines_in_one_network_for_the_web_alone_may_share_a_lan() -> None:
     check_tcp(ONLY_WEB, ONLY_WEB)
+
+
+def nat(
+    mapping: Dependence = Dependence.ENDPOINT_INDEPENDENT,
+    ports: PortAllocation = PortAllocation.UNKNOWN,
+    filtering: Dependence = Dependence.ADDRESS_AND_PORT_DEPENDENT,
+) -> NatSummary:
+    return NatSummary(
+        public_host="203.0.113.1",
+        translated=True,
+        udp=TransportSummary(reachable=True, mapping=mapping, filtering=filtering, ports=ports),
+        tcp=TransportSummary(reachable=True, mapping=mapping, ports=ports),
+    )
+
+
+RANDOM_NAT = nat(Dependence.ADDRESS_AND_PORT_DEPENDENT, PortAllocation.RANDOM)
+SEQUENTIAL_NAT = nat(Dependence.ADDRESS_AND_PORT_DEPENDENT, PortAllocation.SEQUENTIAL)
+
+
+def test_many_ports_are_expected_between_a_random_nat_and_one_that_keeps_its_port() -> None:
+    for other in (nat(), nat(ports=PortAllocation.RANDOM), NatSummary()):
+        assert takes_many_ports(RANDOM_NAT, other)
+        assert takes_many_ports(other, RANDOM_NAT)
+    for one, other in (
+        (RANDOM_NAT, RANDOM_NAT),
+        (RANDOM_NAT, SEQUENTIAL_NAT),
+        (SEQUENTIAL_NAT, nat()),
+        (nat(), nat()),
+    ):
+        assert not takes_many_ports(one, other)
+
+
+def test_who_lets_everybody_in_is_expected_to_be_dialled() -> None:
+    lets_in = nat(filtering=Dependence.ENDPOINT_INDEPENDENT)
+    may_let_in = nat(filtering=Dependence.NOT_PORT_DEPENDENT)
+    for one in (lets_in, may_let_in):
+        assert can_be_dialled(one, RANDOM_NAT)
+        assert can_be_dialled(RANDOM_NAT, one)
+    assert not can_be_dialled(RANDOM_NAT, nat())
+    assert not can_be_dialled(NatSummary(), NatSummary())
