@@ -5,6 +5,11 @@ whose updates are here, closes the round in time and agrees with the roster on t
 decides the round, this peer's own agreement or a certificate from peers that were quicker, ends
 both.
 
+Where the swarm's rule needs several updates (krum), a round is not closed while fewer can come: it
+waits, and goes on by itself once enough peers are here, newcomers too. Where those who closed it
+come to agree on fewer all the same, nobody's are averaged and the state stays, for all alike
+(daemon/agreement.py).
+
 What is exchanged, and how it becomes the next state, the kinds of rounds tell: daemon/mesh_round.py
 and daemon/allreduce_round.py.
 """
@@ -27,15 +32,16 @@ from daemon.speaker import Speaker
 from daemon.standings import Standings
 from daemon.status import Phase
 from daemon.trainer import Trainer
+from ml.needed_updates import needed_updates
 from ml.worker_messages import Blob, StateReady, Trained
 from protocol.agreement_messages import Certificate, Outcome, UpdateRef
+from protocol.counted import counted
 from protocol.envelope import Domain, VerifiedMessage
 from protocol.errors import TransportError
 from protocol.identity import PeerId, peer_id_of
 from protocol.peer_messages import Agreement, Standing, UpdateHeader, UpdateOffer
 from protocol.swarm import RoundSettings
 
-from protocol.counted import counted
 ASK_AGAIN_S = 2.0
 """How often missing members of a decided set are asked for."""
 FETCH_DECIDED_S = 600.0
@@ -143,6 +149,9 @@ class AgreedRound(abc.ABC):
         self.number = self.base.round + 1
         self.decided = False
         """Whether the set is agreed on; what remains is to average it."""
+        self.shortage = ""
+        """For people: which peers or updates the round lacks to be closed; empty: none."""
+        self._needed = needed_updates(parts.settings.aggregation)
         self._parts = parts
         self._roster = parts.lineage.roster
         self._offers = OwnOffers(parts, self.base)
@@ -152,6 +161,7 @@ class AgreedRound(abc.ABC):
             base=self.base.base,
             roster=self._roster,
             open_agreement=parts.speaker.open_agreement,
+            needed_updates=self._needed,
         )
         self._deadlines = self._new_clock()
         self._changed = asyncio.Event()
@@ -223,7 +233,7 @@ class AgreedRound(abc.ABC):
         for update in certificate.outcome.updates:
             parts.patience.note_contribution(peer_id_of(update.signer))
         _log.info(
-            "round %d: %d updates averaged, accuracy %.4f, state %s",
+            "round %d: %s averaged, accuracy %.4f, state %s",
             self.number,
             counted(len(certificate.outcome.updates), "update"),
             state.accuracy,
@@ -260,6 +270,7 @@ class AgreedRound(abc.ABC):
             grace_s=settings.grace_s,
             longest_round_s=settings.longest_round_s,
             now=self._parts.clock.monotonic(),
+            needed=self._needed,
         )
 
     async def _wait_for_change(self, deadline: float | None) -> None:
@@ -345,7 +356,15 @@ class AgreedRound(abc.ABC):
         self._share(present)
         held = self._held
         awaited = self._signers(expected) - self._refused
-        self._deadlines.update(expected=awaited, held=frozenset(held), now=now)
+        possible = len(present | held.keys())
+        self._deadlines.update(
+            expected=awaited,
+            held=frozenset(held),
+            now=now,
+            elsewhere=self._elsewhere,
+            lacks_peers=possible < self._needed,
+        )
+        self._note_shortage(possible, frozenset(held), now)
         if self._deadlines.should_close(now) and self._agreement.state is AgreementState.OPEN:
             # Who comes once it is closed has not been waited for.
             self._note_absent(awaited - held.keys())
@@ -364,6 +383,26 @@ class AgreedRound(abc.ABC):
             parts.set_phase(Phase.AGREEING)
             self._agreement.close(now)
         self._agreement.handle_timer(now)
+
+    @property
+    def _elsewhere(self) -> frozenset[PeerId]:
+        """Whose updates those hold who have closed the round, and may hand on."""
+        return frozenset() if self._needed == 1 else self._agreement.listed - self._refused
+
+    def _note_shortage(self, possible: int, held: frozenset[PeerId], now: float) -> None:
+        """Tell for what the round waits, once this peer has done its part."""
+        had_one, self.shortage = bool(self.shortage), ""
+        if self._parts.me not in held or self._agreement.state is not AgreementState.OPEN:
+            return
+        rule = self._parts.settings.aggregation
+        if possible < self._needed:
+            self.shortage = f"{rule} needs {self._needed} peers, {possible} are here"
+        elif len(held) < self._needed and self._deadlines.is_short(now):
+            self.shortage = f"{rule} needs {self._needed} updates, {len(held)} are here"
+        if self.shortage:
+            self._parts.set_phase(Phase.WAITING)
+        elif had_one:
+            self._parts.set_phase(Phase.EXCHANGING)
 
     def _pump(self, now: float) -> Certificate | None:
         speaker = self._parts.speaker

@@ -8,6 +8,7 @@ Invariants:
 - Nothing counts that is not in an envelope signed by a member of the roster.
 - A proposal is checked against the promises that it shows: the set is what half of them or more
   list, or what a promise says was accepted before. Its leader chooses nothing.
+- A set with fewer updates than the swarm's rule needs (krum) is never decided on.
 - A peer accepts only what it holds, so that a decided update survives with whoever accepted it.
 - A quorum is a majority of the roster while a majority lives. When fewer live, it is a majority of
   those: training goes on, and a partition can then decide twice (daemon/lineage.py mends that).
@@ -70,16 +71,24 @@ class Decided:
     certificate: Certificate
 
 
-def set_that_follows(promises_by_peer: Mapping[PeerId, Promise]) -> Outcome:
+def set_that_follows(
+    promises_by_peer: Mapping[PeerId, Promise], needed_updates: int = 1
+) -> Outcome:
     """The outcome that a leader must propose after these promises.
 
     The highest ballot's accepted outcome, if any; else what half of the promises or more list: a
-    majority, and in ties and pairs the union. Where that is nothing, those who promised go on with
-    the state as it is: without a roster nobody could agree on anything ever after.
+    majority, and in ties and pairs the union. Where that is nothing, or fewer than
+    ``needed_updates``, so that the swarm's rule could do nothing with it, those who promised go on
+    with the state as it is: without a roster nobody could agree on anything ever after.
     """
     promises = list(promises_by_peer.values())
     best = max(promises, key=lambda promise: promise.accepted_ballot)
-    if best.accepted is not None and best.accepted_ballot > NO_BALLOT:
+    if (
+        best.accepted is not None
+        and best.accepted_ballot > NO_BALLOT
+        # Only a liar says that it accepted too few; what follows without that is the same for all.
+        and not 0 < len(best.accepted.updates) < needed_updates
+    ):
         return best.accepted
     needed = len(promises) / 2
     held = Counter(ref for promise in promises for ref in set(promise.held))
@@ -87,6 +96,8 @@ def set_that_follows(promises_by_peer: Mapping[PeerId, Promise]) -> Outcome:
     chosen = sorted(ref for ref, count in held.items() if count >= needed)
     signers = Counter(ref.signer for ref in chosen)
     updates = tuple(ref for ref in chosen if signers[ref.signer] == 1)
+    if len(updates) < needed_updates:
+        updates = ()
     contributors = {ref.signer for ref in updates}
     newcomers = {key for key, count in new.items() if count >= needed} - contributors
     if not updates:
@@ -105,14 +116,17 @@ class RoundAgreement:
         base: bytes,
         roster: frozenset[PeerId],
         open_agreement: Callable[[bytes], VerifiedMessage],
+        needed_updates: int = 1,
     ) -> None:
-        """``open_agreement`` opens an envelope of domain ``agreement`` for this swarm."""
+        """``open_agreement`` opens an envelope of domain ``agreement`` for this swarm;
+        ``needed_updates``: how many the swarm's rule needs to do anything."""
         self.round = round_number
         self.base = base
         self.roster = roster
         self.state = AgreementState.OPEN
         self._me = me
         self._open = open_agreement
+        self._needed_updates = needed_updates
         self._order = sorted(
             roster,
             key=lambda peer: hashlib.sha256(
@@ -205,6 +219,13 @@ class RoundAgreement:
 
     # What comes out
 
+    @property
+    def listed(self) -> frozenset[PeerId]:
+        """Whose updates those hold who have promised."""
+        return frozenset(
+            peer_id_of(ref.signer) for promise, _ in self._promises.values() for ref in promise.held
+        )
+
     def messages_to_send(self) -> list[AgreementMessage]:
         """Messages to sign and send to everyone; signed copies also go to :meth:`receive`."""
         out, self._outbox = self._outbox, []
@@ -271,7 +292,7 @@ class RoundAgreement:
             ):
                 raise VerificationError(f"proposal with a foreign promise from {signer}")
             promises[message.signer] = promise
-        if not promises or set_that_follows(promises) != proposal.outcome:
+        if not promises or set_that_follows(promises, self._needed_updates) != proposal.outcome:
             raise VerificationError(f"proposal that its promises do not lead to, from {signer}")
         self._ballot = proposal.ballot
         self._proposal = proposal
@@ -338,7 +359,9 @@ class RoundAgreement:
         self._patient_until = None
         alive = {peer: pair for peer, pair in promises.items() if peer in self._live}
         use = alive if self._is_quorum(alive) else promises
-        outcome = set_that_follows({peer: promise for peer, (promise, _) in use.items()})
+        outcome = set_that_follows(
+            {peer: promise for peer, (promise, _) in use.items()}, self._needed_updates
+        )
         if self._lacks(outcome):
             return
         self._outbox.append(

@@ -37,6 +37,8 @@ class GossipRound:
         self.base = parts.lineage.position
         self.number = self.base.round + 1
         self.decided = False
+        self.shortage = ""
+        """None ever: its rules do with whatever partners there are."""
         self._parts = parts
         self._topology = Topology.parse(parts.settings.topology)
         self._common = Position(self.base.round, initial_root)

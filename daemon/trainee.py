@@ -167,7 +167,9 @@ class Trainee:
         """What is not as it should be, and what to do."""
         found: list[HealthItem] = []
         training = self.training
-        if training.phase is Phase.WAITING and training.lineage.position.round == 0:
+        if training.shortage:
+            found.append(health.too_few_updates(training.shortage))
+        elif training.phase is Phase.WAITING and training.lineage.position.round == 0:
             present = len(self.standings.ready()) + 1
             if present < self._min_peers:
                 found.append(health.too_few_peers(present, self._min_peers))
@@ -175,12 +177,12 @@ class Trainee:
             found.append(health.worker_restarting(self.worker.last_failure or "not known"))
         elif training.lacks_initial_state:
             found.append(health.initial_state_differs())
-        state = training.last_state
-        if state is not None and state.checkpoint_problem:
         failures = training.failures
         if failures.count:
             retry_s = failures.left_s(self._clock.monotonic())
             found.append(health.rounds_fail(failures.count, failures.reason, retry_s))
+        state = training.last_state
+        if state is not None and state.checkpoint_problem:
             found.append(health.checkpoints_paused(state.checkpoint_problem))
         if state is not None and state.event_problem:
             found.append(health.event_files_paused(state.event_problem))

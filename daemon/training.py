@@ -136,6 +136,16 @@ class Training:
         )
 
     @property
+    def shortage(self) -> str:
+        """For people: which peers or updates the round at hand lacks to end; empty: none."""
+        return "" if self._round is None else self._round.shortage
+
+    @property
+    def waits_for(self) -> str:
+        """For people: what an unfinished gathering, or the round at hand, lacks."""
+        return self.shortage if self._gathering is None else self._gathering.needed()
+
+    @property
     def lacks_initial_state(self) -> bool:
         """Whether this machine's round 0 differs from the founder's, which is still to be had."""
         position = self.lineage.position
@@ -144,6 +154,11 @@ class Training:
     @property
     def _can_train(self) -> bool:
         return self._worker.is_ready and not self._paused and not self.lacks_initial_state
+
+    @property
+    def _rest_s(self) -> float:
+        """For how long no round is tried, since the last ones failed."""
+        return self.failures.left_s(self._clock.monotonic())
 
     @property
     def is_complete(self) -> bool:
@@ -155,11 +170,6 @@ class Training:
         """A session with ``peer`` is new: say where this peer stands."""
         self._speaker.send(peer, self.standing())
         self.wake()
-    @property
-    def _rest_s(self) -> float:
-        """For how long no round is tried, since the last ones failed."""
-        return self.failures.left_s(self._clock.monotonic())
-
 
     def forget(self, peer: PeerId) -> None:
         """``peer``'s session ended."""
@@ -278,6 +288,11 @@ class Training:
             self.phase = Phase.FETCHING if self._worker.is_ready else Phase.STARTING
             while not self._can_train:
                 await self._next_change()
+        elif self._rest_s:
+            self.phase = Phase.RETRYING
+            while rest_s := self._rest_s:
+                await self._next_change(rest_s)
+            self._announce_standing()
         elif not self._started and not self._goes_on_alone:
             await self._gather()
         else:
@@ -288,17 +303,13 @@ class Training:
         """In gossip nothing has to be agreed on once the swarm is under way."""
         return self._settings.exchange == "gossip" and self.lineage.position.round > 0
 
-        elif self._rest_s:
-            self.phase = Phase.RETRYING
-            while rest_s := self._rest_s:
-                await self._next_change(rest_s)
-            self._announce_standing()
     async def _run_round(self) -> None:
         round_ = self._round = self._new_round()
         pending, self._pending = self._pending, []
         for peer, envelope in pending:
             self._receive_agreement(peer, envelope)
         self.last_state = await round_.run()
+        self.failures.clear()
         self._announce_standing()
 
     def _new_round(self) -> AgreedRound | GossipRound:
@@ -309,7 +320,6 @@ class Training:
             exchange=self._exchange,
             worker=self._worker,
             standings=self._standings,
-        self.failures.clear()
             patience=self._patience,
             speaker=self._speaker,
             serve=self._blobs.add_local,
@@ -343,7 +353,7 @@ class Training:
         self.lineage.start(certificate)
         self._keep(certificate)
         self._started = True
-        self.waits_for = ""
+        self._gathering = None
         self._announce_standing()
 
     async def _start_certificate(self, gathering: Gathering) -> Certificate:
@@ -356,7 +366,6 @@ class Training:
             if certificate is not None:
                 return certificate
             gathering.set_candidates(same | {self._me}, now)
-            self.waits_for = gathering.needed()
             for message in gathering.messages_to_send():
                 envelope = self._speaker.seal(Domain.AGREEMENT, message)
                 self._speaker.broadcast(Agreement(envelope=envelope))

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.encoding import Floats
+from ml.needed_updates import needed_by_krum
 from protocol.errors import ConfigError, WorkerError
 
 Combine = Callable[[Floats], Floats]
@@ -136,7 +137,7 @@ class Krum:
     @property
     def needed_updates(self) -> int:
         """With fewer of them nothing is promised."""
-        return 2 * self.attackers + 3
+        return needed_by_krum(self.attackers)
 
     def plan(self, sample_counts: Sequence[int], stacks: Stacks) -> Plan:
         """Score each update by the squared distances to its n - f - 2 nearest."""

@@ -362,6 +362,25 @@ def test_what_was_accepted_in_the_highest_ballot_is_proposed_again() -> None:
     assert outcome == newer
 
 
+def test_fewer_updates_than_the_rule_needs_are_as_none() -> None:
+    refs = [ref(identity(number)) for number in range(1, 4)]
+    promises = by_peer(promise(refs[:2]), promise(refs[:2]), promise(refs))
+    assert set_that_follows(promises).updates == tuple(sorted(refs[:2]))
+    outcome = set_that_follows(promises, 3)
+    assert outcome.updates == ()
+    assert next_roster(outcome) == set(promises)
+
+
+def test_nobody_can_claim_to_have_accepted_fewer_updates_than_the_rule_needs() -> None:
+    refs = [ref(identity(number)) for number in range(1, 4)]
+    few = Outcome(updates=(refs[0],), newcomers=())
+    nothing = Outcome(updates=(), newcomers=(identity(1).public_key,))
+    liar = promise(refs, accepted_ballot=2, accepted=few)
+    assert set_that_follows(by_peer(promise(refs), liar), 3).updates == tuple(sorted(refs))
+    honest = promise(refs, accepted_ballot=2, accepted=nothing)
+    assert set_that_follows(by_peer(promise(refs), honest), 3) == nothing
+
+
 class TestMessagesThatBreakTheRules:
     def setup_method(self) -> None:
         self.swarm = Swarm(3)

@@ -112,3 +112,28 @@ def test_four_peers_learn_digits_together_and_leave_nothing_behind(
     assert processes_of(scratch) == {}
     if "gossip" not in options:
         assert "hold the same weights, bit for bit" in done.stderr
+
+
+@pytest.mark.timeout(400)
+def test_krum_waits_for_as_many_peers_as_it_needs_says_so_and_goes_on(
+    empty_swarm: RealSwarm,
+) -> None:
+    peers = start(empty_swarm, 3, "wide_task.py", "--aggregation", "krum:0")
+    for peer in peers:
+        peer.wait_round(2, START_S)
+    peers.pop().running.signal(signal.SIGKILL, to_all=True)
+    waiting = [
+        peer.wait_status("waits", lambda status: status.phase == Phase.WAITING) for peer in peers
+    ]
+    for status in waiting:
+        (item,) = (item for item in status.health if item.code == "too-few-updates")
+        assert item.text == "the round waits: krum:0 needs 3 peers, 2 are here"
+    new = empty_swarm.join(
+        "new", *("--task", HERE / "wide_task.py", "--shard", "2/3", "--listen", "127.0.0.1:0")
+    )
+    goal = waiting[0].round + 2
+    for peer in (*peers, new):
+        status = peer.wait_round(goal, START_S)
+        assert not [item for item in status.health if item.code == "too-few-updates"]
+        assert {one.updates for one in peer.averaged().values()} == {3}
+        assert "given up" not in peer.logged()
