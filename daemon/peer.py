@@ -175,11 +175,11 @@ class Peer:
                 ),
                 *(() if self._connectivity is None else self._connectivity.trouble()),
                 *(() if trainee is None else trainee.trouble()),
+                *self._worker_trouble(),
             ),
         )
 
     def _require_network(self) -> PeerNetwork:
-                *self._worker_trouble(),
         if self._network is None:
             raise TransportError("the peer is still starting: try again in a moment")
         return self._network
