@@ -369,6 +369,7 @@ class Peer:
                 data_dir="" if options.data_dir is None else str(options.data_dir),
                 seed=task.seed,
                 partition=swarm.statement.settings.partition,
+                file_sha256=task.file_sha256,
             ),
             settings=swarm.statement.settings,
             state_dir=str(self._state_dir.path),
