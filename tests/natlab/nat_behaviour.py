@@ -72,6 +72,10 @@ class NatOptions:
     """UDP mappings and permissions die after so long without a packet; None: the kernel's 30 s for
     a permission (120 s once it was answered), and mappings that stay."""
 
+    tcp_timeout_s: int | None = None
+    """TCP connections are forgotten after so long without a packet, and what comes of them later is
+    dropped; None: after the kernel's five days."""
+
 
 _HOME = NatBehaviour(Mapping.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT)
 

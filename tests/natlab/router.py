@@ -72,6 +72,14 @@ class Router:
                     "netfilter/nf_conntrack_udp_timeout_stream": options.udp_timeout_s,
                 }
             )
+        if options.tcp_timeout_s is not None:
+            namespace.sysctl(
+                {
+                    "netfilter/nf_conntrack_tcp_timeout_established": options.tcp_timeout_s,
+                    # Else a forgotten connection is taken up again in the middle.
+                    "netfilter/nf_conntrack_tcp_loose": 0,
+                }
+            )
         self._outside = CableEnd(namespace, _STEM)
         self.cable = upstream.plug(self._outside, ipv6=True)
         if public is not None:

@@ -345,26 +345,35 @@ def test_home_behind_a_shared_carrier_moves_and_restarts_alone(
         assert observe_udp(staying, echo.udp[0]) == staying_before
 
 
-def test_udp_mapping_dies_of_silence_and_lives_by_keepalives(
+def test_mappings_and_connections_die_of_silence_and_live_by_keepalives(
     lab: NatLab, server: PublicHost
 ) -> None:
-    site = lab.add_site("forgetful", NatKind.PORT_RESTRICTED, udp_timeout_s=2)
+    site = lab.add_site("forgetful", NatKind.PORT_RESTRICTED, udp_timeout_s=2, tcp_timeout_s=2)
     with (
         observers(lab, server) as echo,
         udp_socket(lab, site.host) as silent,
         udp_socket(lab, site.host) as lively,
+        observe_tcp(lab, site.host, 0, echo.tcp[0]) as (_, silent_near, silent_far),
+        observe_tcp(lab, site.host, 0, echo.tcp[0]) as (_, lively_near, lively_far),
     ):
         silent_before = observe_udp(silent, echo.udp[0])
         lively_before = observe_udp(lively, echo.udp[0])
         for _ in range(10):
             time.sleep(0.4)
             assert observe_udp(lively, echo.udp[0]) == lively_before
+            fence_tcp(lively_near, lively_far)
         # Without a packet for twice its life, while the other one was refreshed ten times.
         echo.udp[0].sendto(b"too late", silent_before)
         echo.udp[0].sendto(b"in time", lively_before)
         assert lively.recv(100) == b"in time"
         assert not waiting(silent)
         assert observe_udp(silent, echo.udp[0]) != silent_before
+        silent_near.sendall(b"too late")
+        silent_far.sendall(b"too late")
+        fence_tcp(lively_near, lively_far)
+        fence_tcp(lively_far, lively_near)
+        assert not waiting(silent_far)
+        assert not waiting(silent_near)
 
 
 def test_address_that_nobody_has_swallows_packets_silently(
