@@ -13,7 +13,7 @@ Reads commands from standard input, and answers each with a JSON document on a l
     show TEXT SECONDS            until the status has this in it
     hear TEXT SECONDS            until such a message came
     send NUMBER TEXT             a message
-    bulk NUMBER COUNT            so many messages of 1 MiB, numbered
+    bulk NUMBER COUNT [BYTES]    so many messages of 1 MiB or that length, numbered
     enough NUMBER                send no more of them; how many were sent
     whole COUNT SECONDS          until so many came, each once, in order and intact
     status                       links, messages received, addresses, own NAT, what was refused
@@ -290,8 +290,8 @@ async def obey(node: LabNode, reader: asyncio.StreamReader) -> bool:
                 say(await node.until(partial(node.shows, text), seconds))
             case ["send", other, text]:
                 say({"sent": node.network.send(Keys(int(other)).peer_id, text.encode())})
-            case ["bulk", other, count]:
-                node.traffic.send_bulk(Keys(int(other)).peer_id, int(count))
+            case ["bulk", other, count, *size]:
+                node.traffic.send_bulk(Keys(int(other)).peer_id, int(count), *map(int, size))
                 say({})
             case ["enough", other]:
                 say({"sent": node.traffic.end_bulk(Keys(int(other)).peer_id)})

@@ -1,14 +1,26 @@
 """What a peer in a laboratory sends and receives, and when; every byte of bulk is checked."""
 
+import struct
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from daemon.network import PeerNetwork
 from protocol.identity import PeerId
+from protocol.session_frames import MAX_STREAM_MESSAGE_BYTES, Stream
 
 MIB = 1 << 20
 GREETING = b"greetings"
 _PAYLOAD = bytes(range(256)) * (MIB // 256)
+_HEAD = struct.Struct(">QI")
+"""Number, and length of the payload."""
+
+
+@dataclass
+class _ToSend:
+    count: int
+    payload_bytes: int
+    sent: int = 0
 
 
 @dataclass
@@ -20,11 +32,11 @@ class LabTraffic:
     """Who was up and down when."""
     messages: list[str] = field(default_factory=list)
     first_message_at: dict[PeerId, float] = field(default_factory=dict)
-    bulk_count: int = 0
-    longest_gap_s: float = 0.0
-    """Between two messages of bulk."""
-    _last_bulk_at: float = 0.0
-    _to_send: dict[PeerId, tuple[int, int]] = field(default_factory=dict)
+    bulk_at: list[float] = field(default_factory=list)
+    """When each message of bulk came that was the next one, and whole."""
+    wrong: list[str] = field(default_factory=list)
+    """Which were not."""
+    _to_send: dict[PeerId, _ToSend] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.network.on_message = self._take
@@ -33,10 +45,20 @@ class LabTraffic:
         self.network.on_peer_up = self._greet
         self.network.on_peer_down = lambda peer_id, reason: self._note(f"down {peer_id}: {reason}")
 
-    def send_bulk(self, peer_id: PeerId, count: int) -> None:
-        """So many numbered messages of 1 MiB."""
-        self._to_send[peer_id] = (0, count)
+    @property
+    def longest_gap_s(self) -> float:
+        """Between two messages of bulk."""
+        return max((later - before for before, later in pairwise(self.bulk_at)), default=0.0)
+
+    def send_bulk(self, peer_id: PeerId, count: int, payload_bytes: int = MIB) -> None:
+        """So many numbered messages."""
+        self._to_send[peer_id] = _ToSend(count, payload_bytes)
         self._feed(peer_id)
+
+    def end_bulk(self, peer_id: PeerId) -> int:
+        """Send no more of them; how many were sent."""
+        bulk = self._to_send.pop(peer_id)
+        return bulk.sent
 
     def _greet(self, peer_id: PeerId) -> None:
         self._note(f"up {peer_id}")
@@ -47,21 +69,26 @@ class LabTraffic:
         self.messages.append(message.decode())
 
     def _feed(self, peer_id: PeerId) -> None:
-        sent, count = self._to_send.get(peer_id, (0, 0))
-        while sent < count and self.network.bulk_room(peer_id) >= MIB + 8:
-            assert self.network.send_bulk(peer_id, sent.to_bytes(8, "big") + _PAYLOAD)
-            sent += 1
-        self._to_send[peer_id] = (sent, count)
+        bulk = self._to_send.get(peer_id)
+        if bulk is None:
+            return
+        payload = _PAYLOAD[: bulk.payload_bytes]
+        while (
+            bulk.sent < bulk.count
+            and self.network.bulk_room(peer_id) >= MAX_STREAM_MESSAGE_BYTES[Stream.BULK]
+        ):
+            head = _HEAD.pack(bulk.sent, len(payload))
+            assert self.network.send_bulk(peer_id, head + payload)
+            bulk.sent += 1
 
     def _take_bulk(self, peer_id: PeerId, message: bytes) -> None:
-        now = time.monotonic()
-        if self.bulk_count:
-            self.longest_gap_s = max(self.longest_gap_s, now - self._last_bulk_at)
-        self._last_bulk_at = now
-        number = int.from_bytes(message[:8], "big")
-        assert number == self.bulk_count, f"message {self.bulk_count} expected, got {number}"
-        assert message[8:] == _PAYLOAD
-        self.bulk_count += 1
+        number, payload_bytes = _HEAD.unpack_from(message)
+        if number != len(self.bulk_at):
+            self.wrong.append(f"message {len(self.bulk_at)} expected, got {number}")
+        elif message[_HEAD.size :] != _PAYLOAD[:payload_bytes]:
+            self.wrong.append(f"message {number} is damaged")
+        else:
+            self.bulk_at.append(time.monotonic())
 
     def _note(self, text: str) -> None:
         self.log.append((time.monotonic(), text))

@@ -100,6 +100,7 @@ class PathLab:
         listen: str = EVERYWHERE,
         relays: Sequence[str] | None = None,
         turn: str = "",
+        map_port: bool = False,
     ) -> NodeProcess:
         """A peer that does all that a daemon does for its connections.
 
@@ -107,15 +108,32 @@ class PathLab:
         the statement names, as this peer sees it; None: all that there are.
         """
         node = self.start_node(host)
-        options = JoinOptions(
+        options = self.options(
+            kinds=kinds, listen=listen, relays=relays, turn=turn, map_port=map_port
+        )
+        node.join(number, options)
+        return node
+
+    def options(
+        self,
+        *,
+        kinds: Sequence[PathKind] | None = None,
+        listen: str = EVERYWHERE,
+        relays: Sequence[str] | None = None,
+        turn: str = "",
+        swarm: str = "swarm",
+        map_port: bool = False,
+    ) -> JoinOptions:
+        """To join with, after :meth:`start_node`; see :meth:`node`."""
+        return JoinOptions(
             rendezvous=tuple(self.rendezvous),
             relays=tuple(self.relays if relays is None else relays),
             kinds=None if kinds is None else tuple(kinds),
             listen=listen,
             turn=turn,
+            swarm=swarm,
+            map_port=map_port,
         )
-        node.join(number, options)
-        return node
 
     def _popen(self, host: Host | PublicHost, argv: list[str]) -> LabProcess:
         process = self.lab.popen(
