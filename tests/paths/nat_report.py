@@ -1,9 +1,12 @@
-"""docs/nat-traversal.md, from what was measured."""
+"""docs/nat-traversal.md, from what was measured: its section on faults by one test, all above it by
+another one. Each writes its part, and leaves the other's as it is."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import median
 
 from daemon.paths.path_score import BEST_FIRST
@@ -11,6 +14,10 @@ from daemon.status import PathKind
 from tests.natlab.lab import NatKind
 from tests.natlab.nat_behaviour import BEHAVIOURS
 from tests.paths.nat_matrix import Cell
+from tests.paths.path_lab import ROOT
+
+WRITES_DOCS = os.environ.get("P2PD_WRITE_DOCS") == "1"
+PAGE = ROOT / "docs/nat-traversal.md"
 
 _HEAD = """\
 # Through NATs
@@ -21,10 +28,13 @@ is one public host with `p2pd serve --also-443` (rendezvous, STUN and relay). Th
 ones of Linux: namespaces, and NATs made with nftables (`tests/natlab/`), each of which is checked
 to behave as its name says.
 
-To measure it all again and write this page (as root, with `iproute2` and `nftables`; two minutes
-on two cores that have nothing else to do):
+To measure it all again and write this page (as root, with `iproute2`, `nftables` and `tcpdump`;
+five minutes on two cores that have nothing else to do):
 
-    P2PD_WRITE_DOCS=1 .venv/bin/python -m pytest tests/paths/test_nat_matrix.py
+    P2PD_WRITE_DOCS=1 .venv/bin/python -m pytest tests/paths/test_nat_matrix.py \\
+        tests/nat_swarm/test_five_sites.py
+
+The second of the two writes the last section, the first one all before it.
 
 The tests run the pairs without a delay and some of those with one. They hold p2pd to it that all
 connect, at least {least} without the relay, over no path that cannot be, and with a reason for each
@@ -83,9 +93,42 @@ _THEORY = """\
   p2pd does not try: few machines let a program use that port.)
 """
 
+_FAULTS_TITLE = "## When networks and servers fail\n"
+_FAULTS = """
+Five peers train digits together (`tests/nat_swarm/`). One has a public address; the others are each
+behind a NAT (port-restricted, double, symmetric, udp-blocked) and a line of 5 Mbit/s, and two of
+them reach each other over the relay alone. In the middle of a round's exchange something happens.
+The table has the seconds until each peer had received as much as an update of the model from every
+other one, which takes a moment also when nothing fails. The tests hold p2pd to 30 s, to the same
+sessions as before, so that no message is lost or doubled, and to equal models in the end.
+
+| what happens | seconds until all have heard from each other |
+|---|---|
+"""
+
+
+def write_pairs(
+    page: Path, cells: Mapping[float, Sequence[Cell]], *, least_without_relay: int
+) -> None:
+    """All but the section on faults; ``cells`` by the milliseconds of round trip."""
+    _, _, faults = _parts(page)
+    pairs = make_report(cells, least_without_relay=least_without_relay)
+    page.write_text(f"{pairs}\n{_FAULTS_TITLE}{faults}" if faults else pairs)
+
+
+def write_faults(page: Path, seconds: Mapping[str, float]) -> None:
+    """The section on faults; ``seconds`` by what happens."""
+    pairs, _, _ = _parts(page)
+    rows = "".join(f"| {what} | {passed:.1f} |\n" for what, passed in seconds.items())
+    page.write_text(f"{pairs.rstrip()}\n\n{_FAULTS_TITLE}{_FAULTS}{rows}")
+
+
+def _parts(page: Path) -> tuple[str, str, str]:
+    return page.read_text().partition(_FAULTS_TITLE)
+
 
 def make_report(cells: Mapping[float, Sequence[Cell]], *, least_without_relay: int) -> str:
-    """The page; ``cells`` by the milliseconds of round trip."""
+    """The page without that section."""
     pair_count = max(map(len, cells.values()))
     parts = [
         _HEAD.format(pair_count=pair_count, least=least_without_relay),

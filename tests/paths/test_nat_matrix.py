@@ -4,7 +4,6 @@ With ``P2PD_WRITE_DOCS=1`` all pairs are measured with a delay too, and docs/nat
 written; for that the machine should have nothing else to do.
 """
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -14,13 +13,11 @@ from tests.natlab.lab import NatKind
 from tests.natlab.requirements import natlab_marks
 from tests.natlab.theory import PAIRS
 from tests.paths.nat_matrix import Cell, NatMatrix, possible_kinds
-from tests.paths.nat_report import make_report, without_relay
-from tests.paths.path_lab import ROOT, path_lab
+from tests.paths.nat_report import PAGE, WRITES_DOCS, without_relay, write_pairs
+from tests.paths.path_lab import path_lab
 
 pytestmark = [*natlab_marks, pytest.mark.slow, pytest.mark.timeout(400)]
 
-WRITES_DOCS = os.environ.get("P2PD_WRITE_DOCS") == "1"
-REPORT = ROOT / "docs/nat-traversal.md"
 PAIRS_AT_ONCE = 4
 """Two cores are then busy for a third of the time, so that no pair waits for another one."""
 LEAST_WITHOUT_RELAY = 52
@@ -51,7 +48,7 @@ def measured() -> Iterator[dict[float, list[Cell]]]:
     cells: dict[float, list[Cell]] = {}
     yield cells
     if WRITES_DOCS and len(cells) == 2:
-        REPORT.write_text(make_report(cells, least_without_relay=LEAST_WITHOUT_RELAY))
+        write_pairs(PAGE, cells, least_without_relay=LEAST_WITHOUT_RELAY)
 
 
 def check(cells: list[Cell]) -> None:
