@@ -61,7 +61,7 @@ class Aggregation(Protocol):
 def parse_aggregation(text: str, max_sample_weight: int) -> Aggregation:
     """From its spelling in settings: mean, trimmed_mean:FRACTION, median, krum:F, centered_clip.
 
-    Raises :class:`ConfigError`.
+    Without trial, which is gossip's alone (ml/mixing.py). Raises :class:`ConfigError`.
     """
     kind, _, amount = text.partition(":")
     match kind:
@@ -76,7 +76,8 @@ def parse_aggregation(text: str, max_sample_weight: int) -> Aggregation:
         case "krum" if amount.isdecimal() and len(amount) < 6:
             return Krum(int(amount))
     raise ConfigError(
-        f"aggregation {text!r}: write mean, trimmed_mean:0.2, median, krum:1 or centered_clip"
+        f"aggregation {text!r}: write mean, trimmed_mean:0.2, median, krum:1, centered_clip, or in"
+        " gossip trial"
     )
 
 

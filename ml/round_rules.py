@@ -1,5 +1,6 @@
 """The swarm's round settings, understood: every part of them, and which of them go together."""
 
+import math
 from dataclasses import dataclass
 
 from ml.aggregate import Aggregation, Krum, Median, TrimmedMean, parse_aggregation
@@ -10,7 +11,7 @@ from ml.topk_encoding import TopKEncoding
 from ml.train import LocalWork
 from ml.update_codec import parse_encoding
 from protocol.errors import ConfigError
-from protocol.swarm import RoundSettings
+from protocol.swarm import NUMERICS_VERSION, RoundSettings
 from protocol.topology import Topology
 
 
@@ -33,6 +34,7 @@ class RoundRules:
 
 def parse_rules(settings: RoundSettings) -> RoundRules:
     """Raises :class:`ConfigError` naming the setting that cannot be, or cannot be with another."""
+    _check_limits(settings)
     is_gossip = settings.exchange == "gossip"
     if settings.aggregation == TRIAL and not is_gossip:
         raise ConfigError(
@@ -67,14 +69,14 @@ def parse_rules(settings: RoundSettings) -> RoundRules:
                 f" rounds begin with {settings.min_peers} peers: take --min-peers {needed} or more"
             )
     topology = Topology.parse(settings.topology)
-    match settings.exchange:
-        case "mesh":
     if 0 < topology.named_members < settings.min_peers:
         raise ConfigError(
             f"topology {settings.topology} names {topology.named_members} peers, and rounds begin"
             f" with {settings.min_peers}: let edges lead to every peer from 0 to"
             f" {settings.min_peers - 1}"
         )
+    match settings.exchange:
+        case "mesh":
             if topology.kind == "regular" and topology.degree == 1:
                 raise ConfigError(
                     "topology regular:1 does not go with mesh, since updates do not get beyond one"
@@ -95,6 +97,24 @@ def parse_rules(settings: RoundSettings) -> RoundRules:
                 f"exchange {settings.exchange!r}: write mesh, gossip, allreduce or auto"
             )
     return rules
+
+
+def _check_limits(settings: RoundSettings) -> None:
+    """What ``create``'s own options cannot say, a task's ROUND or a founder's program can."""
+    for field, lowest in (("rounds", 0), ("min_peers", 1), ("max_sample_weight", 1)):
+        count = getattr(settings, field)
+        if count < lowest:
+            raise ConfigError(f"{field} is {count}: it must be at least {lowest}")
+    if not 0 <= settings.grace_s < math.inf:
+        raise ConfigError(f"grace_s is {settings.grace_s}: it must be 0 or more seconds")
+    if not 0 < settings.longest_round_s < math.inf:
+        raise ConfigError(
+            f"longest_round_s is {settings.longest_round_s}: it must be greater than 0 seconds"
+        )
+    if settings.numerics != NUMERICS_VERSION:
+        raise ConfigError(
+            f"numerics is {settings.numerics}: this p2pd averages by version {NUMERICS_VERSION}"
+        )
 
 
 def _check_allreduce(settings: RoundSettings, rules: RoundRules) -> None:

@@ -39,6 +39,8 @@ class TaskChoice(Message):
     """The swarm's: decides initial weights, shards and the order of samples."""
     partition: str = "iid"
     """How the shards are cut (ml/shards.py)."""
+    file_sha256: bytes = b""
+    """What the task file must be, or it is not run; empty: anything, or a built-in task."""
 
 
 class OpenTask(Message, tag="open_task"):

@@ -215,6 +215,7 @@ def join_options(options: argparse.Namespace) -> "JoinOptions":
     from daemon.state_dir import StateDir
     from daemon.state_paths import swarm_directory
     from daemon.turn_server import TurnServer
+    from ml.task_source import read_task_source
     from protocol.invite import Invite
     from protocol.uri import HostPort
 
@@ -227,6 +228,8 @@ def join_options(options: argparse.Namespace) -> "JoinOptions":
         path = _only_membership()
     with StateDir(path) as state_dir:
         membership = _merge(options, invite, state_dir)
+        if membership.task_file and not membership.observe:
+            read_task_source(Path(membership.task_file))
         state_dir.write_membership(membership)
     return JoinOptions(
         state_dir=path,

@@ -105,6 +105,13 @@ def test_task_file_is_named_by_its_digest_and_mentioned_to_those_who_join(
     task = left_with(rendezvous, Invite.parse(done.stdout).swarm_id).statement.task
     assert (task.name, task.builtin, len(task.file_sha256)) == ("mine.py", False, 32)
 
+    (p2pd.home / "other.py").write_text("open('ran', 'w')\n")
+    joined = p2pd("join", done.stdout.strip(), "--task", "other.py", "--listen", "127.0.0.1:0")
+    assert joined.returncode == 78
+    assert "other.py differs from the founder's 'mine.py': its SHA-256 is" in joined.stderr
+    assert not (p2pd.home / "ran").exists()
+    assert "listening" not in joined.stderr
+
 
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),

@@ -41,6 +41,7 @@ def test_link_is_all_that_is_needed(home: Path) -> None:
 
 
 def test_everything_that_was_said_arrives(tmp_path: Path) -> None:
+    (tmp_path / "task.py").touch()
     options = join(
         LINK, "--task", tmp_path / "task.py", "--shard", "2/20", "--listen", "127.0.0.1:6000",
         "--advertise", "1.2.3.4:5", "--advertise", "[::1]:6", "--data-dir", tmp_path / "data",
@@ -64,6 +65,19 @@ def test_everything_that_was_said_arrives(tmp_path: Path) -> None:
         kept_checkpoints=50,
         event_dir=tmp_path / "runs",
     )
+
+
+def test_task_file_that_cannot_be_read_is_told_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"task file .*/missing.py: No such file or directory"):
+        join(LINK, "--task", tmp_path / "missing.py")
+    with pytest.raises(ConfigError, match="no swarm was joined from here yet"):
+        join()
+    (tmp_path / "task.py").touch()
+    join(LINK, "--task", tmp_path / "task.py")
+    (tmp_path / "task.py").unlink()
+    with pytest.raises(ConfigError, match=r"task file .*/task.py: No such file or directory"):
+        join()
+    assert join("--observe").observe  # trains nothing, and needs no task
 
 
 def test_event_files_are_written_until_told_otherwise(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from ml.aggregate import Krum
 from ml.mixing import ClippedMixing, TrialMixing, WeightedMixing
 from ml.round_rules import parse_rules
 from protocol.errors import ConfigError
-from protocol.swarm import RoundSettings
+from protocol.swarm import NUMERICS_VERSION, RoundSettings
 
 
 @pytest.mark.parametrize("exchange", ["mesh", "allreduce", "gossip", "auto"])
@@ -55,6 +55,12 @@ def test_krum_goes_with_as_many_peers_as_it_needs() -> None:
         ({"aggregation": "trial", "exchange": "allreduce"}, "trial does not go with allreduce"),
         ({"aggregation": "trial:2", "exchange": "gossip"}, "aggregation 'trial:2': write mean"),
         ({"local_unit": "weeks"}, "local unit 'weeks'"),
+        ({"aggregation": "sum"}, "krum:1, centered_clip, or in gossip trial"),
+        ({"rounds": -1}, "rounds is -1: it must be at least 0"),
+        ({"min_peers": 0}, "min_peers is 0: it must be at least 1"),
+        ({"grace_s": float("nan")}, "grace_s is nan: it must be 0 or more seconds"),
+        ({"longest_round_s": 0.0}, "longest_round_s is 0.0: it must be greater than 0"),
+        ({"numerics": 0}, f"numerics is 0: this p2pd averages by version {NUMERICS_VERSION}"),
     ],
     ids=str,
 )
