@@ -27,11 +27,12 @@ from ml.next_state import Piece, fill_mixed_state, fill_next_state
 from ml.own_updates import OwnUpdates, UpdateKey, delete_left_overs
 from ml.round_journal import RoundJournal
 from ml.round_rules import parse_rules
+from ml.samples import Samples
 from ml.state import State, fill_from_model, load_into_model
 from ml.task_data import load_shard, load_test_samples
 from ml.task_file import load_task
 from ml.tensor_store import write_to_memory
-from ml.train import LocalResult, StepReport, TrainingControl, evaluate
+from ml.train import LocalResult, StepReport, TrainingControl, evaluate, try_step
 from ml.trials import TrialBench, hold_out
 from ml.update_codec import UpdateCodec, UpdateFile
 from ml.worker_messages import (
@@ -79,7 +80,7 @@ class Learner:
         self._on_work = on_work
         choice = request.choice
         self._rules = parse_rules(request.settings)
-        self._task = load_task(choice.task, builtin=choice.builtin)
+        self._task = load_task(choice.task, builtin=choice.builtin, file_sha256=choice.file_sha256)
         samples = load_shard(self._task, choice, device)
         on_work()
         tried_samples = samples.head(0)
@@ -128,7 +129,7 @@ class Learner:
             round_number=self._state.round,
         )
         self._trial_bench = TrialBench(self._model, self._task, tried_samples, choice.seed, on_work)
-        self._probe_task()
+        self._probe_task(samples)
         if self._state.round:
             loss, metric = self._evaluate(self._state)
             self._journal.begin_from(self._state.blob.root, loss, metric)
@@ -362,13 +363,15 @@ class Learner:
             event_problem=self._journal.problem,
         )
 
-    def _probe_task(self) -> None:
+    def _probe_task(self, samples: Samples) -> None:
         """Call once what the first round will call, so that mistakes in it show at the start.
 
-        It is also where torch loads what an optimizer needs, which takes it seconds.
+        The model holds no state afterwards. It is also where torch loads what an optimizer needs,
+        which takes it seconds.
         """
-        evaluate(self._model, self._task, self._test_samples.head(PROBE_SAMPLES))
-        self._task.make_optimizer(self._model.parameters())
+        evaluate(self._model, self._task, self._test_samples.head(PROBE_SAMPLES), self._on_work)
+        try_step(self._model, self._task, samples)
+        self._on_work()
 
     def _evaluate(self, state: State) -> tuple[float, float]:
         """Loss and metric of a state on the test set; the model may then be that of the state."""

@@ -1,5 +1,6 @@
 """Batches out of any dataset: fast where it is made of whole tensors, sample by sample else."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,9 @@ from torch.utils.data import TensorDataset, default_collate
 
 Batch = tuple[Any, Any, int]
 """Inputs, targets, number of samples."""
+
+MAX_TOLD_PARTS = 4
+"""Of one item, in words."""
 
 
 class SampleError(Exception):
@@ -68,7 +72,7 @@ class Samples:
         try:
             return default_collate(items)
         except Exception as error:
-            raise SampleError(f"items {indices[0]} to {indices[-1]} do not make a batch") from error
+            raise SampleError(_why_no_batch(indices, items)) from error
 
     def _move(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
@@ -78,6 +82,31 @@ class Samples:
         if isinstance(value, list | tuple):
             return [self._move(item) for item in value]
         return value
+
+
+def _why_no_batch(indices: list[int], items: list[Any]) -> str:
+    """Which item is unlike most of the others, in words."""
+    forms = [_form_of(item) for item in items]
+    usual, _ = Counter(forms).most_common(1)[0]
+    for index, form in zip(indices, forms, strict=True):
+        if form != usual:
+            like = indices[forms.index(usual)]
+            return f"item {index} is {form}, item {like} {usual}: they do not make a batch"
+    return f"items of {usual} do not make a batch"
+
+
+def _form_of(value: Any) -> str:
+    """Types and shapes, as far as samples have to be alike in them."""
+    name = type(value).__name__
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return f"{name}{list(value.shape)}"
+    if isinstance(value, list | tuple | dict) and len(value) > MAX_TOLD_PARTS:
+        return f"{name}[{len(value)}]"
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_form_of, value))})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_form_of(one)}' for key, one in value.items())}}}"
+    return name
 
 
 def labels_of(dataset: Any) -> NDArray[np.int64]:

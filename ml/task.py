@@ -12,6 +12,7 @@ Everything that such a module gets wrong becomes a :class:`ConfigError` that nam
 """
 
 import inspect
+import numbers
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ml.samples import Batch, SampleError, Samples, labels_of
 from protocol.errors import ConfigError
@@ -31,6 +33,8 @@ from protocol.swarm import RoundSettings
 
 DEFAULT_BATCH_SIZE = 64
 DEFAULT_LEARNING_RATE = 1e-3
+MAX_BATCH_SIZE = 1 << 20
+"""More is a mistake in writing: whatever there are of samples, one step would take them all."""
 
 _REQUIRED = ("model", "train_dataset", "test_dataset", "loss", "metric")
 _ARGUMENTS = {
@@ -109,27 +113,51 @@ class Task:
         self._run("the loss's backward", loss.backward)
 
     def metric(self, outputs: Any, targets: Any) -> float:
-        """The metric's mean over the batch."""
+        """The metric's mean over the batch: any number, also in a tensor or array of just one."""
         value = self._run("metric", self.module.metric, outputs, targets)
-        if isinstance(value, torch.Tensor) and value.numel() == 1:
-            value = value.item()
-        if not isinstance(value, int | float):
-            raise self._error("metric", f"returned {_described(value)}, not a number")
-        return float(value)
+        number = value
+        if isinstance(value, torch.Tensor | np.ndarray | np.generic) and set(value.shape) <= {1}:
+            number = value.item()
+        if not isinstance(number, numbers.Number) or isinstance(number, bool | complex):
+            raise self._error("metric", f"returned {_described(number)}, not a number")
+        return float(self._run("metric()'s number", float, number))
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """A new inner optimizer over the trainable ``parameters``."""
+        """A new inner optimizer over at least one of the trainable ``parameters``."""
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
         if not trainable:
             raise self._error("model", "returned a model in which no parameter requires a gradient")
         if not hasattr(self.module, "optimizer"):
             return torch.optim.AdamW(trainable, lr=DEFAULT_LEARNING_RATE)
-        return self._checked(
+        optimizer = self._checked(
             "optimizer", torch.optim.Optimizer, "a torch.optim.Optimizer", trainable
         )
+        stepped = {id(one) for group in optimizer.param_groups for one in group["params"]}
+        if stepped.isdisjoint(map(id, trainable)):
+            raise self._error(
+                "optimizer",
+                f"returned {type(optimizer).__name__} over none of the parameters that it was"
+                " given: the model would stay as it is",
+            )
+        if not _can_be_called(optimizer.step):
+            raise self._error(
+                "optimizer",
+                f"returned {type(optimizer).__name__}, whose step() needs arguments: take one that"
+                " steps by the gradients alone, such as SGD or AdamW",
+            )
+        return optimizer
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let an optimizer of :meth:`make_optimizer` move its parameters by their gradients."""
+        has_own = hasattr(self.module, "optimizer")
+        self._run("optimizer()'s step()" if has_own else "AdamW's step()", optimizer.step)
 
     def _dataset(self, function: str, data_dir: Path) -> Any:
         dataset = self._run(function, getattr(self.module, function), data_dir)
+        if isinstance(dataset, DataLoader):
+            raise self._error(
+                function, "returned a DataLoader: return its dataset, the batches are made for you"
+            )
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
             raise self._error(
                 function, f"returned {_described(dataset)}, which has no length or no items"
@@ -170,8 +198,11 @@ def check_module(module: ModuleType, name: str, file_sha256: bytes = b"") -> Tas
     for function, arguments in _ARGUMENTS.items():
         _check_signature(getattr(module, function, None), function, arguments, name)
     batch_size = getattr(module, "BATCH_SIZE", DEFAULT_BATCH_SIZE)
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigError(f"task {name}: BATCH_SIZE is {batch_size!r}, not a positive number")
+    if type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH_SIZE:
+        raise ConfigError(
+            f"task {name}: BATCH_SIZE is {batch_size!r}, not a whole number from 1 to"
+            f" {MAX_BATCH_SIZE}"
+        )
     suggestion = settings_from(getattr(module, "ROUND", {}), f"task {name}: ROUND")
     return Task(name, module, batch_size, suggestion, file_sha256)
 
@@ -190,6 +221,17 @@ def _check_signature(
         raise ConfigError(
             f"task {name}: {called}{signature} will be called as {called}({', '.join(arguments)})"
         ) from None
+
+
+def _can_be_called(function: Callable[..., Any]) -> bool:
+    """Whether it can do without any argument, as far as it says what it takes."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # Written in C.
+    return True
 
 
 def describe_error(error: BaseException, module: ModuleType) -> str:
@@ -225,6 +267,8 @@ def settings_from(given: object, place: str) -> RoundSettings:
 def _described(value: object) -> str:
     if isinstance(value, torch.Tensor):
         return f"a tensor of shape {list(value.shape)}"
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} of shape {list(value.shape)}"
     if value is None:
         return "None"
     name = type(value).__name__

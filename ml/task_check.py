@@ -10,6 +10,7 @@ import json
 import math
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from torch import nn
 
 from ml.manifest import Manifest, manifest_of, tensors_of
 from ml.samples import Samples
+from ml.shards import Partition
 from ml.task import Task
 from ml.task_file import data_directory, load_task
-from ml.train import LocalWork, evaluate, train
-from protocol.errors import ConfigError, WorkerError
+from ml.train import evaluate, try_step
+from protocol.errors import ConfigError
 
 EXIT_CONFIG = 78
 EVALUATED_SAMPLES = 256
@@ -37,25 +39,16 @@ def check_task(task: Task, data_dir: Path) -> Manifest:
     model = task.make_model(0)
     manifest = manifest_of(model)
     _check_reproducible(task, model)
-    samples = _all_of(task.train_dataset(data_dir))
-    try:
-        train(
-            model,
-            task,
-            samples,
-            LocalWork("steps", 1),
-            0,
-            should_finish=lambda: True,
-            on_step=lambda report: None,
-            clock=time.monotonic,
-        )
-    except WorkerError as error:
-        raise ConfigError(
-            f"task {task.name}: {error}, the very first: look at what loss() makes of the model's"
-            " outputs, and at the data"
-        ) from error
+    dataset = task.train_dataset(data_dir)
+    if Partition.parse(task.suggestion.partition).needs_labels:
+        task.labels(dataset)
+    samples = _all_of(dataset)
     tests = _all_of(task.test_dataset(data_dir))
-    loss, metric = evaluate(model, task, tests.head(EVALUATED_SAMPLES))
+    with warnings.catch_warnings():
+        # (N, 1) against (N,) makes N by N differences: a loss, but of the wrong thing.
+        warnings.filterwarnings("error", message=r"(?s)Using a target size .* different to the")
+        try_step(model, task, samples)
+        loss, metric = evaluate(model, task, tests.head(EVALUATED_SAMPLES))
     for function, value in (("loss", loss), ("metric", metric)):
         if not math.isfinite(value):
             raise ConfigError(f"task {task.name}: {function}() is {value} on the test data")

@@ -124,7 +124,7 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         loss = task.loss(task.outputs(model, inputs), targets)
         task.backward(loss)
-        optimizer.step()
+        task.step(optimizer)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise WorkerError(f"training diverged: the loss is {value} at step {steps + 1}")
@@ -138,6 +138,29 @@ def train(
             break
     optimizer.zero_grad(set_to_none=True)  # gradients are as large as the model
     return LocalResult(min(seen, len(samples)), steps, loss_sum / seen, clock() - started_s)
+
+
+def try_step(model: nn.Module, task: Task, samples: Samples) -> None:
+    """Train for the first step of all, so that mistakes in what it calls show; ``model`` moves.
+
+    Raises :class:`ConfigError`.
+    """
+    try:
+        train(
+            model,
+            task,
+            samples,
+            LocalWork("steps", 1),
+            0,
+            should_finish=lambda: True,
+            on_step=lambda report: None,
+            clock=lambda: 0.0,
+        )
+    except WorkerError as error:
+        raise ConfigError(
+            f"task {task.name}: {error}, the very first: look at what loss() makes of the model's"
+            " outputs, and at the data"
+        ) from error
 
 
 def evaluate(

@@ -51,8 +51,24 @@ def test_task_check_names_what_is_wrong(tmp_path: Path) -> None:
         ("nn.Linear(8, 16)", "nn.Linear(8, 16, device=torch.seed() and 'cpu')", "another 0."),
         ("return functional.cross_entropy(outputs, targets)", "return outputs.sum() / 0", "very f"),
         (".float().mean()", ".float().mean() / 0", "metric() is "),
+        (
+            "functional.cross_entropy(outputs, targets)",
+            "functional.mse_loss(outputs[:, :1], targets.float())",
+            "loss() failed: UserWarning: Using a target size (torch.Size([16])) that is different",
+        ),
+        (
+            "torch.optim.SGD(parameters, lr=0.1, momentum=0.9)",
+            "type('Broken', (torch.optim.SGD,), {'step': lambda self: 1 / 0})(parameters)",
+            "optimizer()'s step() failed: ZeroDivisionError",
+        ),
+        (
+            "def train_dataset(data_dir):\n    return _points(1, 480)",
+            "ROUND['partition'] = 'labels:2'\n\n\n"
+            "def train_dataset(data_dir):\n    return [(torch.ones(8), 'cat')]",
+            "train_dataset's targets failed: ValueError",
+        ),
     ],
-    ids=["lazy", "random", "not finite", "metric"],
+    ids=["lazy", "random", "not finite", "metric", "broadcast", "step", "labels"],
 )
 def test_task_check_finds_what_would_show_later(
     tmp_path: Path, before: str, after: str, expected: str

@@ -408,6 +408,40 @@ def test_state_directory_of_another_model_is_not_overwritten(
 
 
 @pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (
+            "type('Broken', (torch.optim.SGD,), {'step': lambda self: 1 / 0})(parameters)",
+            r"wrong.py: optimizer\(\)'s step\(\) failed: ZeroDivisionError",
+        ),
+        ("torch.optim.LBFGS(parameters)", r"wrong.py: optimizer\(\) returned LBFGS, whose step"),
+        ("torch.optim.SGD([nn.Parameter(torch.zeros(1))])", "over none of the parameters"),
+    ],
+    ids=["fails", "closure", "others' parameters"],
+)
+def test_optimizer_that_cannot_train_shows_at_the_start(
+    make_opening: MakeOpening, tmp_path: Path, optimizer: str, message: str
+) -> None:
+    task = tmp_path / "wrong.py"
+    source = TINY_TASK.read_text()
+    task.write_text(source.replace("torch.optim.SGD(parameters, lr=0.1, momentum=0.9)", optimizer))
+    with pytest.raises(ConfigError, match=message):
+        open_learner(make_opening(task=str(task)))
+
+
+def test_step_that_is_tried_at_the_start_is_none_of_the_training(
+    make_opening: MakeOpening, tmp_path: Path
+) -> None:
+    learner = open_learner(make_opening())
+    initial = load_task(str(TINY_TASK), builtin=False).make_model(7).state_dict()
+    state = safetensors.torch.load_file(learner.opened.state.path)
+    unmoved = safetensors.torch.load_file(apply(learner, 1, []).state.path)
+    for name, tensor in initial.items():
+        assert torch.equal(state[f"model/{name}"].reshape(tensor.shape), tensor)
+        assert torch.equal(unmoved[f"model/{name}"].reshape(tensor.shape), tensor)
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"local_unit": "days"}, "local unit 'days'"),

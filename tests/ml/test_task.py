@@ -9,12 +9,12 @@ import torch
 from ml.samples import Samples
 from ml.task import Task
 from ml.task_file import data_directory, load_builtin_task, load_task
-from ml.train import evaluate
+from ml.train import evaluate, try_step
 from protocol.errors import ConfigError
 from protocol.swarm import RoundSettings
 from tests.ml.conftest import TINY_TASK
 
-SOURCE = TINY_TASK.read_text()
+SOURCE = TINY_TASK.read_text().replace("import torch\n", "import numpy as np, torch\n", 1)
 
 
 def load(tmp_path: Path, source: str) -> Task:
@@ -41,7 +41,7 @@ def use(task: Task, data_dir: Path) -> None:
     outputs = task.outputs(model, inputs)
     task.loss(outputs, targets).backward()  # type: ignore[no-untyped-call]  # torch's own
     task.metric(outputs, targets)
-    optimizer.step()
+    task.step(optimizer)
 
 
 def replaced(function: str, body: str) -> str:
@@ -93,6 +93,11 @@ def test_missing_function_is_named(tmp_path: Path, function: str) -> None:
         ("train_dataset", "return None", "train_dataset() returned None, which has no length"),
         ("train_dataset", "return []", "train_dataset() returned no samples"),
         (
+            "train_dataset",
+            "return torch.utils.data.DataLoader(_points(1, 480))",
+            "train_dataset() returned a DataLoader: return its dataset",
+        ),
+        (
             "test_dataset",
             "return [1, 2]",
             "test_dataset() has an int as its first item, not (input",
@@ -102,13 +107,74 @@ def test_missing_function_is_named(tmp_path: Path, function: str) -> None:
         ("loss", "return outputs.sum().detach()", "loss() returned a tensor that no parameter has"),
         ("metric", "return 'good'", "metric() returned a str, not a number"),
         ("metric", "return outputs", "metric() returned a tensor of shape [8, 3], not a number"),
+        ("metric", "return outputs.numpy()", "metric() failed: RuntimeError: Can't call numpy()"),
+        (
+            "metric",
+            "return np.ones(2)",
+            "metric() returned an array of float64 of shape [2], not a",
+        ),
+        ("metric", "return np.bool_(True)", "metric() returned a bool, not a number"),
+        ("metric", "return torch.tensor(1j)", "metric() returned a complex, not a number"),
+        ("metric", "return 10**400", "metric()'s number failed: OverflowError: int too large"),
         ("optimizer", "return 1", "optimizer() returned an int, not a torch.optim.Optimizer"),
+        (
+            "optimizer",
+            "return torch.optim.SGD([nn.Parameter(torch.zeros(1))])",
+            "optimizer() returned SGD over none of the parameters that it was given",
+        ),
+        (
+            "optimizer",
+            "return torch.optim.LBFGS(parameters)",
+            "optimizer() returned LBFGS, whose step() needs arguments: take one that steps by",
+        ),
+        (
+            "optimizer",
+            "return type('Broken', (torch.optim.SGD,), {'step': lambda self: 1 / 0})(parameters)",
+            "optimizer()'s step() failed: ZeroDivisionError: division by zero (line",
+        ),
     ],
 )
 def test_mistake_is_told_with_the_functions_name(
     tmp_path: Path, function: str, body: str, expected: str
 ) -> None:
     assert error_of(tmp_path, replaced(function, body)).startswith(f"task my_task.py: {expected}")
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "1",
+        "0.5",
+        "fractions.Fraction(1, 2)",
+        "decimal.Decimal('0.5')",
+        "np.float32(0.5)",
+        "np.float64(0.5)",
+        "np.int64(1)",
+        "np.array(0.5)",
+        "np.array([[0.5]])",
+        "torch.tensor(1)",
+        "torch.tensor([0.5])",
+    ],
+)
+def test_metric_may_be_any_kind_of_number(tmp_path: Path, number: str) -> None:
+    source = "import decimal, fractions\n" + replaced("metric", f"return {number}")
+    value = load(tmp_path, source).metric(None, None)
+    assert type(value) is float
+    assert value in (0.5, 1.0)
+
+
+def test_optimizer_that_cannot_step_is_named_while_training(tmp_path: Path) -> None:
+    source = SOURCE.replace("def optimizer", "def unused").replace(
+        "nn.Linear(8, 16)", "nn.Embedding(9, 2, sparse=True), nn.Flatten(), nn.Linear(16, 16)"
+    )
+    source = source.replace(
+        "centers[labels] + torch.randn(count, 8, generator=generator)",
+        "labels[:, None].repeat(1, 8)",
+    )
+    task = load(tmp_path, source)
+    samples = Samples(task.train_dataset(tmp_path), np.arange(480), torch.device("cpu"))
+    with pytest.raises(ConfigError, match=r"my_task.py: AdamW's step\(\) failed: .*sparse"):
+        try_step(task.make_model(1), task, samples)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +207,16 @@ def test_functions_may_take_more_than_they_are_given(tmp_path: Path) -> None:
     ("item", "expected"),
     [
         ("1 / 0", "test_dataset() item 5 failed: ZeroDivisionError: division by zero (line 2 of"),
-        ("(torch.zeros(9), 0)", "test_dataset() items 0 to 7 do not make a batch: RuntimeError"),
+        (
+            "(torch.zeros(9), 0)",
+            "test_dataset() item 5 is (Tensor[9], int), item 0 (Tensor[8], int): they do not make a"
+            " batch: RuntimeError",
+        ),
+        (
+            "(list(range(8)), 0)",
+            "test_dataset() item 5 is (list[8], int), item 0 (Tensor[8], int): they do not make",
+        ),
+        ("None", "test_dataset() item 5 is NoneType, item 0 (Tensor[8], int): they do not make"),
     ],
 )
 def test_sample_that_cannot_be_used_is_named(tmp_path: Path, item: str, expected: str) -> None:
@@ -169,10 +244,22 @@ def test_model_that_does_not_fit_the_data_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("BATCH_SIZE = 0", "BATCH_SIZE is 0, not a positive number"),
+        ("BATCH_SIZE = 0", "BATCH_SIZE is 0, not a whole number from 1 to 1048576"),
+        ("BATCH_SIZE = True", "BATCH_SIZE is True, not a whole number"),
+        ("BATCH_SIZE = 10**9", "BATCH_SIZE is 1000000000, not a whole number"),
         ("ROUND = 3", "ROUND is an int, not a dict"),
         ("ROUND = {'epochs': 3}", "ROUND has 'epochs'; known are local_unit, local_amount"),
         ("ROUND = {'local_amount': 'x'}", "ROUND['local_amount'] is 'x': Expected `float`"),
+        (
+            "ROUND = {'local_unit': 'stepz'}",
+            "task my_task.py: ROUND: local unit 'stepz': write epochs, steps or seconds",
+        ),
+        (
+            "ROUND = {'exchange': 'allreduce', 'compression': 'topk'}",
+            "task my_task.py: ROUND: compression topk does not go with allreduce",
+        ),
+        ("ROUND = {'partition': 'labels'}", "task my_task.py: ROUND: partition 'labels': write"),
+        ("ROUND = {'numerics': 0}", "task my_task.py: ROUND: numerics is 0: this p2pd averages"),
         ("optimizer = 3", "optimizer is not a function"),
     ],
 )
@@ -185,8 +272,21 @@ def test_file_that_does_not_run_is_explained(tmp_path: Path) -> None:
     assert "ModuleNotFoundError: No module named 'no_such_thing' (line 1" in error_of(
         tmp_path, "import no_such_thing\n"
     )
+    (tmp_path / "helper.py").touch()
+    assert "(line 1 of my_task.py); a task is one file" in error_of(tmp_path, "import helper\n")
     with pytest.raises(ConfigError, match="No such file"):
         load_task(str(tmp_path / "missing.py"), builtin=False)
+
+
+def test_file_that_is_another_than_the_swarms_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "my_task.py"
+    path.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(ConfigError, match=r"my_task.py is not the swarm's any more: its SHA-256"):
+        load_task(str(path), builtin=False, file_sha256=b"\0" * 32)
+    assert not (tmp_path / "ran").exists()
+    path.write_text(SOURCE)
+    digest = hashlib.sha256(SOURCE.encode()).digest()
+    assert load_task(str(path), builtin=False, file_sha256=digest).file_sha256 == digest
 
 
 def test_dataclasses_work_in_a_task_file(tmp_path: Path) -> None:

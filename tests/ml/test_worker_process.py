@@ -336,8 +336,10 @@ async def test_stopped_worker_is_killed_with_its_context(make_opening: MakeOpeni
 
 async def test_training_that_hangs_is_killed(make_opening: MakeOpening, tmp_path: Path) -> None:
     task = tmp_path / "hangs.py"
-    hang = "    if outputs.requires_grad:\n        time.sleep(3600)\n"
-    source = TINY_TASK.read_text().replace("import torch\n", "import time\n\nimport torch\n", 1)
+    # Not in the step that is tried while the task is opened.
+    hang = "    steps.append(torch.is_grad_enabled())\n    if sum(steps) > 1: time.sleep(3600)\n"
+    head = "import time\n\nimport torch\n\nsteps = []\n"
+    source = TINY_TASK.read_text().replace("import torch\n", head, 1)
     loss = "def loss(outputs, targets):\n"
     task.write_text(source.replace(loss, loss + hang))
     async with WorkerProcess(kill_after_s=1) as worker:
