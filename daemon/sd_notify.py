@@ -11,6 +11,9 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 
+SIGNS_OF_LIFE = 10
+"""In the time that systemd waits for one."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -57,9 +60,9 @@ class SystemdNotifier:
 async def feed_watchdog(notifier: SystemdNotifier, progresses: Callable[[], bool]) -> None:
     """Give signs of life while the event loop runs and ``progresses()`` says that work goes on.
 
-    Four in the time that systemd waits, where sd_watchdog_enabled(3) recommends two: so it waits
-    for at least three quarters of that after the work has stopped, which leaves the daemon time to
-    help itself (daemon/worker_pulse.py).
+    Ten in the time that systemd waits, where sd_watchdog_enabled(3) recommends two: so it waits for
+    at least nine tenths of that after the work has stopped, and hears soon when it goes on, which
+    leaves the daemon time to help itself (daemon/worker_pulse.py).
 
     Returns at once when systemd watches nothing; else runs until cancelled.
     """
@@ -68,7 +71,7 @@ async def feed_watchdog(notifier: SystemdNotifier, progresses: Callable[[], bool
     while True:
         if progresses():
             notifier.watchdog()
-        await asyncio.sleep(notifier.watchdog_s / 4)
+        await asyncio.sleep(notifier.watchdog_s / SIGNS_OF_LIFE)
 
 
 def _address(text: str) -> bytes | None:

@@ -9,7 +9,8 @@ Who acts when, after how much silence:
 - :data:`STUCK_AFTER_S`: ``p2pd status`` says so, and systemd's watchdog is no longer fed.
 - :data:`KILL_AFTER_S`: the worker is killed, and started again from its last checkpoint
   (daemon/task_worker.py). With the unit's ``WatchdogSec=180`` systemd waits longer: the watchdog
-  is fed four times in that, so it fires 315 s after the last sign of life at the earliest.
+  is fed every 18 s, so it fires 342 s after the last sign of life at the earliest, and that of the
+  new worker reaches it in time.
 - A worker that hangs again after that, before it has done anything but load its task, is killed
   once more, and the watchdog stays hungry until one works: systemd then restarts all of it.
 

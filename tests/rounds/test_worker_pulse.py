@@ -1,5 +1,6 @@
 """When a worker is taken to be stuck, and when it is given up."""
 
+from daemon.sd_notify import SIGNS_OF_LIFE
 from daemon.worker_pulse import (
     KILL_AFTER_S,
     LOADING_KILL_AFTER_S,
@@ -97,3 +98,10 @@ def test_limit_follows_a_watchdog_that_is_closer_and_no_other() -> None:
     assert stuck_after_s(60) == 60
     assert stuck_after_s(3600) == STUCK_AFTER_S
     assert stuck_after_s(0.1) > 1  # healthy work tells so once a second
+
+
+def test_new_worker_s_sign_of_life_comes_before_systemd_has_waited_too_long() -> None:
+    watchdog_s, restart_s = 180.0, 10.0  # the former by the unit
+    interval_s = watchdog_s / SIGNS_OF_LIFE
+    earliest_end_s = STUCK_AFTER_S - interval_s + watchdog_s
+    assert KILL_AFTER_S + restart_s + interval_s < earliest_end_s
