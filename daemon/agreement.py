@@ -82,14 +82,17 @@ def set_that_follows(
     with the state as it is: without a roster nobody could agree on anything ever after.
     """
     promises = list(promises_by_peer.values())
-    best = max(promises, key=lambda promise: promise.accepted_ballot)
-    if (
-        best.accepted is not None
-        and best.accepted_ballot > NO_BALLOT
-        # Only a liar says that it accepted too few; what follows without that is the same for all.
-        and not 0 < len(best.accepted.updates) < needed_updates
-    ):
-        return best.accepted
+    accepted = [
+        (promise.accepted_ballot, promise.accepted)
+        for promise in promises
+        if promise.accepted is not None
+        and promise.accepted_ballot > NO_BALLOT
+        # Only a liar says that it accepted too few; what others have accepted counts all the same.
+        and not 0 < len(promise.accepted.updates) < needed_updates
+    ]
+    if accepted:
+        _, outcome = max(accepted, key=lambda pair: pair[0])
+        return outcome
     needed = len(promises) / 2
     held = Counter(ref for promise in promises for ref in set(promise.held))
     new = Counter(key for promise in promises for key in set(promise.newcomers))

@@ -379,6 +379,8 @@ def test_nobody_can_claim_to_have_accepted_fewer_updates_than_the_rule_needs() -
     assert set_that_follows(by_peer(promise(refs), liar), 3).updates == tuple(sorted(refs))
     honest = promise(refs, accepted_ballot=2, accepted=nothing)
     assert set_that_follows(by_peer(promise(refs), honest), 3) == nothing
+    earlier = promise(refs, accepted_ballot=1, accepted=nothing)
+    assert set_that_follows(by_peer(liar, earlier), 3) == nothing
 
 
 class TestMessagesThatBreakTheRules:
