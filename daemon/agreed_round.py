@@ -364,7 +364,6 @@ class AgreedRound(abc.ABC):
             elsewhere=self._elsewhere,
             lacks_peers=possible < self._needed,
         )
-        self._note_shortage(possible, frozenset(held), now)
         if self._deadlines.should_close(now) and self._agreement.state is AgreementState.OPEN:
             # Who comes once it is closed has not been waited for.
             self._note_absent(awaited - held.keys())
@@ -382,6 +381,7 @@ class AgreedRound(abc.ABC):
         if self._deadlines.should_close(now):
             parts.set_phase(Phase.AGREEING)
             self._agreement.close(now)
+        self._note_shortage(possible, frozenset(held), now)
         self._agreement.handle_timer(now)
 
     @property
@@ -392,7 +392,11 @@ class AgreedRound(abc.ABC):
     def _note_shortage(self, possible: int, held: frozenset[PeerId], now: float) -> None:
         """Tell for what the round waits, once this peer has done its part."""
         had_one, self.shortage = bool(self.shortage), ""
-        if self._parts.me not in held or self._agreement.state is not AgreementState.OPEN:
+        if self._agreement.state is not AgreementState.OPEN:
+            if had_one:
+                self._parts.set_phase(Phase.AGREEING)
+            return
+        if self._parts.me not in held:
             return
         rule = self._parts.settings.aggregation
         if possible < self._needed:

@@ -113,10 +113,14 @@ def too_few_updates(shortage: str) -> HealthItem:
 def rounds_fail(times: int, reason: str, retry_s: float) -> HealthItem:
     """This peer gets through no round. ``retry_s``: until the next try; 0: it runs."""
     rounds = "the last round" if times == 1 else f"the last {times} rounds"
-    retry = f"the next try is in {retry_s:.0f} s" if retry_s else "it is tried again now"
+    retry = (
+        f"the next try is in {retry_s:.0f} s, and the others do not wait for this peer until then"
+        if retry_s
+        else "it is tried again now"
+    )
     return HealthItem(
         "rounds-fail",
-        f"{rounds} failed here ({reason}); {retry}, and the others do not wait for this peer",
+        f"{rounds} failed here ({reason}); {retry}",
         "see the log; 'p2pd task check' tries the task on this machine; else look at its disk,"
         " memory and device. Rounds go on by themselves",
     )

@@ -178,7 +178,7 @@ class Trainee:
         elif training.lacks_initial_state:
             found.append(health.initial_state_differs())
         failures = training.failures
-        if failures.count:
+        if failures.count and not training.is_complete:
             retry_s = failures.left_s(self._clock.monotonic())
             found.append(health.rounds_fail(failures.count, failures.reason, retry_s))
         state = training.last_state
