@@ -148,7 +148,10 @@ class DirectDialer:
         return list(found)[:MAX_ADDRESSES], "; ".join(troubles)
 
     async def _wait_while_refused(self) -> None:
-        while (left_s := self._wish.not_before - self._clock.monotonic()) > 0:
+        while not self._has_path():
+            left_s = self._wish.not_before - self._clock.monotonic()
+            if left_s <= 0:
+                return
             await self._wish.until_or_after(left_s, self._has_path)
 
     async def _wait_for_news(self, longest_s: float, known: object) -> None:

@@ -1,0 +1,60 @@
+"""The dialler of a peer that is left alone for a while."""
+
+import asyncio
+import time
+from random import Random
+
+import zmq
+
+from daemon.clock import Clock
+from daemon.paths.direct_dialer import DirectDialer
+from daemon.paths.path import Path, PathWish
+from daemon.session.handshake import Channel
+from daemon.status import PathKind
+from protocol.hello import Role
+from tests.net.swarm_peers import in_order_of_id
+
+LOW, HIGH = in_order_of_id(2)
+LEFT_ALONE_S = 3.0
+
+
+class Owner:
+    """Is told of no path."""
+
+    def path_opened(self, path: Path) -> None: ...
+    def path_received(self, path: Path, frame: bytes) -> None: ...
+    def path_writable(self, path: Path) -> None: ...
+    def path_lost(self, path: Path, reason: str) -> None: ...
+
+
+class IncomingPath:
+    """The peer dialled."""
+
+    kind = PathKind.DIRECT
+    remote_address = "203.0.113.1:7000"
+    channel = Channel(role=Role.RESPONDER, binding=b"", expected=None, remote_curve_key=None)
+
+    def send(self, frame: bytes) -> bool:
+        return True
+
+    def close(self, reason: str) -> None: ...
+
+
+async def test_all_else_goes_on_when_a_peer_that_is_left_alone_dials_by_itself() -> None:
+    clock, wish = Clock(), PathWish(HIGH.record())
+    wish.not_before = clock.monotonic() + LEFT_ALONE_S
+    with zmq.Context() as context:
+        dialer = DirectDialer(
+            context, LOW.curve, LOW.peer_id, wish, owner=Owner(), clock=clock, random=Random(1)
+        )
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(dialer.run())
+            await asyncio.sleep(0)
+            wish.paths = frozenset({IncomingPath()})
+            wish.notify()
+            began_at = time.monotonic()
+            for _ in range(5):  # Until the dialler has seen it.
+                await asyncio.sleep(0)
+            took_s = time.monotonic() - began_at
+            running.cancel()
+    assert took_s < LEFT_ALONE_S / 2
