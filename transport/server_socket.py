@@ -216,12 +216,13 @@ async def check_listening(listen: HostPort) -> None:
     named is to be said first, and of that address.
     """
     address = await _resolved(listen)
-    with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        with socket.socket(family) as trial:  # There may be no IPv6 at all.
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((address.host, address.port))
-        except OSError as error:
-            raise ListenError(listen, error) from error
+    except OSError as error:
+        raise ListenError(listen, error) from error
 
 
 async def _resolved(listen: HostPort) -> HostPort:
