@@ -72,17 +72,21 @@ async def _open(
     """The first of ``choices`` that is free; all but the last may be taken."""
     first, *others = _each_family(host)
     for number, (primary, alternate) in enumerate(choices, 1):
-        try:
-            server = StunServer(HostPort(first, primary), alternate, second_address)
-            await stack.enter_async_context(server)
-        except PortNotFreeError as error:
-            if number == len(choices):
-                raise
-            _log.warning("%s; taking any free ports, which peers learn", error)
-            continue
-        endpoints = server.addresses
-        ports = endpoints[0].port, endpoints[1].port
-        for other in others:
-            await stack.enter_async_context(StunServer(HostPort(other, ports[0]), ports[1]))
-        return ports
+        async with AsyncExitStack() as attempt:
+            try:
+                server = StunServer(HostPort(first, primary), alternate, second_address)
+                await attempt.enter_async_context(server)
+                endpoints = server.addresses
+                ports = endpoints[0].port, endpoints[1].port
+                for other in others:
+                    await attempt.enter_async_context(
+                        StunServer(HostPort(other, ports[0]), ports[1])
+                    )
+            except PortNotFreeError as error:
+                if number == len(choices):
+                    raise
+                _log.warning("%s; taking any free ports, which peers learn", error)
+                continue
+            await stack.enter_async_context(attempt.pop_all())
+            return ports
     raise AssertionError("the last choice returns or raises")

@@ -36,6 +36,16 @@ async def test_other_ports_are_taken_when_the_neighbours_are_not_free() -> None:
         assert all(ports)
 
 
+async def test_other_ports_are_taken_when_a_neighbour_is_not_free_over_ipv6_alone() -> None:
+    port = _free_port()
+    taken = await asyncio.start_server(lambda *_: None, "::1", port + 1)
+    async with taken, serving_stun(HostPort("::", port), None) as ports:
+        assert port + 1 not in ports
+        begun_and_given_up = bind_port(("127.0.0.1",), port + 1)
+        for each in begun_and_given_up.udp + begun_and_given_up.tcp:
+            each.close()
+
+
 async def test_port_that_was_asked_for_and_is_taken_is_an_error() -> None:
     port = _free_port()
     taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", port)
