@@ -262,7 +262,9 @@ class PeerNetwork:
         for link in self._book:
             if is_banned(swarm, link.peer_id):
                 self._book.remove(link.peer_id)
-                link.end_session(CloseCode.DENIED, "banned by the swarm's founder")
+                link.end_session(
+                    CloseCode.DENIED, "banned by the swarm's founder", in_good_order=True
+                )
 
     def take_signal(self, sealed: bytes) -> None:
         """A rendezvous passed on what some peer sealed for this one."""
@@ -295,7 +297,7 @@ class PeerNetwork:
         return 0 if link is None else link.room_bytes(Stream.BULK)
 
     def live_peers(self) -> frozenset[PeerId]:
-        """Those with a session that were heard within 5 s."""
+        """Those with a session that were heard of lately."""
         return frozenset(link.peer_id for link in self._book if link.is_live)
 
     def links(self) -> list[LinkStatus]:

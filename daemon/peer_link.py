@@ -95,7 +95,7 @@ class PeerLink:
 
     @property
     def is_live(self) -> bool:
-        """Whether there is a session and the peer was heard within 5 s."""
+        """Whether there is a session, and the peer was heard of lately (daemon/session/)."""
         return self._session.is_live
 
     @property
@@ -190,7 +190,7 @@ class PeerLink:
     def end_session(self, code: CloseCode, text: str, *, in_good_order: bool = False) -> None:
         """Close all paths and forget everything; the next path begins a new session.
 
-        ``in_good_order``: one of the two stops, and nobody misses what was on its way.
+        ``in_good_order``: one of the two stops or is banned; nobody misses what was on its way.
         """
         was_live = self.is_live
         if self.has_session and not in_good_order:

@@ -162,8 +162,7 @@ class Session:
         if self._paths.remove(path_id):
             self._streams.path_lost(path_id)
             self._choose_path(now)
-            if self._paths.is_empty:
-                self._pathless_since = now
+            self._note_pathless()
 
     def score_path(self, path_id: int, score: float, now: float) -> None:
         """Change how much the path is preferred."""
@@ -382,4 +381,9 @@ class Session:
     def _fail_path(self, path_id: int, reason: str) -> None:
         self._paths.remove(path_id)
         self._streams.path_lost(path_id)
+        self._note_pathless()
         self._events.append(PathFailed(path_id, reason))
+
+    def _note_pathless(self) -> None:
+        if self._paths.is_empty:
+            self._pathless_since = self._now
