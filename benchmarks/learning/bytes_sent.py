@@ -252,7 +252,7 @@ def row_of(comparison: Comparison, result: Result) -> list[str]:
     return [
         result.way.name,
         " ".join(f"{each:.{digits}f}" for each in result.quality),
-        f"{result.worse:+.2f} %" if comparison.by_loss else f"{-result.worse:+.2f}",
+        f"{result.worse:+.2f} %" if comparison.by_loss else f"{0.0 - result.worse:+.2f}",
         f"{result.exchanges}",
         f"{result.sent / result.exchanges / 1e3:,.1f}",
         f"{result.sent / 1e6:.3f}",
@@ -264,12 +264,10 @@ def row_of(comparison: Comparison, result: Result) -> list[str]:
 
 
 def promises_of(comparison: Comparison, results: Sequence[Result]) -> list[Promise]:
-    """Of the cheapest way of equal quality."""
+    """Of the best of the ways that are cheap enough."""
     unit, within = (" %", WITHIN_PERCENT) if comparison.by_loss else (" points", WITHIN_POINTS)
-    best = max(
-        (result for result in results if result.worse <= within),
-        key=lambda result: result.times_fewer,
-    )
+    cheap = [result for result in results if result.times_fewer >= TIMES_FEWER]
+    best = min(cheap or results, key=lambda result: result.worse)
     quality = "loss" if comparison.by_loss else "accuracy"
     return [
         Promise(
