@@ -60,6 +60,8 @@ from protocol.errors import VerificationError, WorkerError
 PROBE_SAMPLES = 8
 KEPT_EVALUATIONS = 8
 LAST_ROUND = 10**15
+MAX_SAMPLE_COUNT = 2**63 - 1
+"""A message holds no larger sum: members may claim counts that come to more."""
 
 
 class Learner:
@@ -226,7 +228,9 @@ class Learner:
                 if average is None:
                     raise WorkerError(f"nothing to average for part {request.part}")
                 read = average.read
-                total = sum(one.sample_count for one in request.contributions)
+                total = min(
+                    MAX_SAMPLE_COUNT, sum(one.sample_count for one in request.contributions)
+                )
                 result = LocalResult(total, 0, 0.0, 0.0)
                 blobs = self._reduced.save(
                     key, [codec.layout], [lambda writer: codec.fill(writer, read, None)], result

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -25,6 +26,7 @@ from ml.worker_messages import (
     Reduced,
     StateReady,
 )
+from protocol.codec import decode, encode
 from protocol.errors import ConfigError, VerificationError, WorkerError
 from tests.ml.conftest import MakeOpening
 from tests.ml.running import apply, open_learner, open_three, train
@@ -95,6 +97,16 @@ def test_part_that_there_is_not_is_refused(part: int, parts: int) -> None:
     """The numbers come from strangers' headers."""
     with pytest.raises(VerificationError, match=f"part {part} of {parts}"):
         UpdateCodec(manifest_of_sizes([10]), Float32Encoding(), part, parts)
+
+
+def test_claims_of_any_number_of_samples_end_no_round(make_opening: MakeOpening) -> None:
+    learners = open_three(make_opening, exchange="allreduce")
+    ones = tuple(
+        msgspec.structs.replace(one, sample_count=2**64 - 1)
+        for one in train_in_parts(learners, 1)[0]
+    )
+    reduced = learners[0].reduce(Reduce(0, 1, 0, 3, ones))
+    assert decode(encode(reduced), Reduced) == reduced
 
 
 @pytest.mark.parametrize("compression", ["none", "fp16", "int8"])
