@@ -421,7 +421,7 @@ class Peer:
         if self._process is None or not self._process.pulse.is_stuck:
             return []
         pulse = self._process.pulse
-        if pulse.silent_s >= pulse.stuck_after_s:
+        if pulse.is_silent:
             return [health.worker_stuck(pulse.silent_s, pulse.allowed_s)]
         return [health.worker_hangs_again(pulse.kills_in_vain)]
 

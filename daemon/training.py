@@ -8,6 +8,7 @@ the watch finds a state that is to be taken, the activity ends and the state is 
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,7 @@ from ml.worker_messages import StateReady
 from protocol.agreement_messages import AgreementMessage, Certificate
 from protocol.codec import decode
 from protocol.envelope import Domain
-from protocol.errors import RemoteProtocolError, TransportError, WorkerError
+from protocol.errors import ConfigError, RemoteProtocolError, TransportError, WorkerError
 from protocol.identity import PeerId
 from protocol.peer_messages import (
     Agreement,
@@ -49,6 +50,8 @@ from protocol.swarm import UNLIMITED, RoundSettings
 
 BEAT_S = 1.0
 MAX_PENDING = 4096
+"""Messages of rounds to come; the oldest go first."""
+TASK_TRIES = 5
 
 _log = logging.getLogger("p2pd.training")
 
@@ -103,7 +106,7 @@ class Training:
         self._interrupted = asyncio.Event()
         self._round: AgreedRound | GossipRound | None = None
         self._gathering: Gathering | None = None
-        self._pending: list[tuple[PeerId, bytes]] = []
+        self._pending: deque[tuple[PeerId, bytes]] = deque(maxlen=MAX_PENDING)
 
     # From outside
 
@@ -266,12 +269,15 @@ class Training:
     def _note_failure(self, activity: "asyncio.Future[None]") -> None:
         """A round that could not end is given up, and tried again after a pause.
 
-        A :class:`ConfigError`, such as a task's mistake, and anything unexpected go on up.
+        So is one in which the task's own code failed, since that can be a device out of memory or
+        a disk; but when it has failed :data:`TASK_TRIES` times in a row it is the task's mistake,
+        and goes on up as :class:`ConfigError`, like anything unexpected.
         """
         error = activity.exception()
         if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
-        if isinstance(error, TransportError | WorkerError):
+        may_pass = isinstance(error, ConfigError) and self.failures.count < TASK_TRIES - 1
+        if may_pass or isinstance(error, TransportError | WorkerError):
             pause_s = self.failures.add(str(error), self._clock.monotonic())
             _log.warning("round given up: %s; again in %.0f s", error, pause_s)
             self._announce_standing()
@@ -305,7 +311,8 @@ class Training:
 
     async def _run_round(self) -> None:
         round_ = self._round = self._new_round()
-        pending, self._pending = self._pending, []
+        pending = list(self._pending)
+        self._pending.clear()
         for peer, envelope in pending:
             self._receive_agreement(peer, envelope)
         self.last_state = await round_.run()
@@ -397,9 +404,9 @@ class Training:
             elif self._gathering is not None and here == (position.round, position.base):
                 self._gathering.receive(message, self._clock.monotonic())
                 self._changed.set()
-            elif content.round > position.round and len(self._pending) < MAX_PENDING:
+            elif content.round > position.round:
                 self._pending.append((peer, envelope))
-            elif content.round <= position.round:
+            else:
                 self._answer_certificate(message.signer, content.round, content.base)
         except RemoteProtocolError as error:
             self._refusals.add(peer, "agreement", error)

@@ -13,6 +13,7 @@ Who acts when, after how much silence:
   new worker reaches it in time.
 - A worker that hangs again after that, before it has done anything but load its task, is killed
   once more, and the watchdog stays hungry until one works: systemd then restarts all of it.
+- While it loads its task, which may download data, six times as long.
 
 The longest silence of healthy work is one training step, which takes minutes for a large model on a
 slow machine, or a slow disk's sync of a checkpoint. Taking that for a hang costs work, so nothing
@@ -55,8 +56,13 @@ class WorkerPulse:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether this is no longer the silence of healthy work, or restarts do not help."""
-        return self.silent_s >= self.stuck_after_s or self.kills_in_vain >= HOPELESS_KILLS
+        """Whether it is silent for too long, or owes something and restarts do not help."""
+        return self.is_silent or (bool(self._owed) and self.kills_in_vain >= HOPELESS_KILLS)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether this is no longer the silence of healthy work, by what it is doing now."""
+        return self.silent_s * self.kill_after_s >= self.stuck_after_s * self.allowed_s
 
     @property
     def is_overdue(self) -> bool:

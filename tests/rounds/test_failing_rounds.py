@@ -7,6 +7,7 @@ import pytest
 
 from daemon.round_failures import FIRST_PAUSE_S, LONGEST_PAUSE_S, RoundFailures
 from daemon.status import Phase
+from daemon.training import TASK_TRIES
 from protocol.errors import ConfigError, WorkerError
 from tests.rounds.simulated_swarm import SimulatedSwarm
 from tests.rounds.test_training import GRACE_S, assert_same_history, simulate
@@ -87,12 +88,26 @@ def test_all_fail_and_go_on_together_once_they_can(tmp_path: Path) -> None:
     simulate(tmp_path, scenario)
 
 
-def test_mistake_of_the_task_ends_the_peer_at_once(tmp_path: Path) -> None:
+def test_failure_of_the_task_s_code_that_passes_ends_nothing(tmp_path: Path) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        peer = swarm.add()
+        await swarm.until_round(2, within_s=60)
+        for _ in range(2):  # a round that succeeds begins the count anew
+            peer.trainer.training_error = ConfigError("task boom: model() failed: out of memory")
+            await asyncio.sleep(sum(FIRST_PAUSE_S * 2**n for n in range(TASK_TRIES - 1)) - 1)
+            assert peer.training.failures.count == TASK_TRIES - 1
+            peer.trainer.training_error = None
+            await swarm.until_round(peer.round + 2, within_s=120)
+
+    simulate(tmp_path, scenario, min_peers=1)
+
+
+def test_mistake_of_the_task_ends_the_peer(tmp_path: Path) -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:
         peer = swarm.add()
         peer.trainer.training_error = ConfigError("task boom: optimizer()'s step() failed")
-        await asyncio.sleep(5)
-        assert peer.trainer.trainings == 1
+        await asyncio.sleep(120)
+        assert peer.trainer.trainings == TASK_TRIES
 
     with pytest.RaisesGroup(ConfigError, flatten_subgroups=True):
         simulate(tmp_path, scenario, min_peers=1)

@@ -59,8 +59,11 @@ def test_new_requests_and_answers_without_work_are_no_sign_of_life() -> None:
 def test_loading_may_be_silent_for_long_but_not_unnoticed() -> None:
     pulse = make_pulse()
     pulse.asked(1, loads=True)
-    pulse.passed(LOADING_KILL_AFTER_S - 1)
+    pulse.passed(STUCK_AFTER_S * LOADING_KILL_AFTER_S / KILL_AFTER_S - 1)
+    assert not pulse.is_stuck
+    pulse.passed(1)
     assert pulse.is_stuck
+    pulse.passed(LOADING_KILL_AFTER_S - pulse.silent_s - 1)
     assert not pulse.is_overdue
     pulse.passed(1)
     assert pulse.is_overdue
@@ -83,12 +86,13 @@ def test_second_hang_in_a_row_counts_until_work_is_done() -> None:
     load_and_hang()
     load_and_hang()
     pulse.restarted()
-    assert pulse.is_stuck
+    assert not pulse.is_stuck, "it owes nothing"
     pulse.asked(1, loads=True)
+    assert pulse.is_stuck
     pulse.worked()
     pulse.answered(1)
-    assert pulse.is_stuck
     pulse.asked(2, loads=False)
+    assert pulse.is_stuck
     pulse.worked()
     assert not pulse.is_stuck
 
