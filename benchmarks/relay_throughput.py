@@ -30,10 +30,10 @@ import zmq
 from protocol.errors import TransportError
 from protocol.identity import Identity, PeerId
 from protocol.uri import HostPort, ServerUri
-from relay.client import IncomingCall, RelayClient
-from relay.client_link import RelayLink
-from relay.limits import RelayLimits
-from relay.server import serve_relay
+from relay.client.client import IncomingCall, RelayClient
+from relay.client.link import RelayLink
+from relay.server.limits import RelayLimits
+from relay.server.server import serve_relay
 from transport.curve import CurveKeys, key_to_z85
 
 PYZMQ_WINDOW_BYTES = 16 << 20

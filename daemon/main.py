@@ -7,12 +7,12 @@ import signal
 
 import uvloop
 
-from daemon.clock import Clock
-from daemon.logs import set_up_logging
-from daemon.options import JoinOptions
+from daemon.host.clock import Clock
+from daemon.host.logs import set_up_logging
+from daemon.host.state_dir import StateDir
+from daemon.host.systemd import SystemdNotifier
 from daemon.peer import Peer
-from daemon.sd_notify import SystemdNotifier
-from daemon.state_dir import StateDir
+from daemon.swarm.join_options import JoinOptions
 from protocol.errors import P2PDError
 from transport.allocator import keep_freed_memory
 

@@ -13,33 +13,38 @@ from pathlib import Path
 
 import zmq
 
-from daemon import health
-from daemon.blob_store import BlobStore
-from daemon.clock import Clock
-from daemon.connectivity import Connectivity
-from daemon.control_api import ControlApi, ExportResult
-from daemon.discovery import Discovery
-from daemon.measuring.results import PingResult, SpeedResult
-from daemon.network import PeerNetwork
-from daemon.observer import Observer
-from daemon.options import JoinOptions
-from daemon.peer_status import describe_peers, describe_relay, describe_rendezvous, find_trouble
-from daemon.refusals import Refusals
-from daemon.sd_notify import SystemdNotifier, feed_watchdog
-from daemon.standings import Standings
-from daemon.state_dir import StateDir
-from daemon.statement_watch import StatementWatch
-from daemon.status import HealthItem, PathKind, Phase, RendezvousStatus, Status
-from daemon.swarm_place import SwarmPlace, find_place
-from daemon.task_check import check_opened, check_options
-from daemon.task_worker import TaskWorker
-from daemon.traffic import Traffic, TrafficMeter
-from daemon.trainee import Trainee
-from daemon.update_log import UpdateLog
-from daemon.version import VERSION
-from daemon.worker_process import WorkerProcess
-from daemon.worker_pulse import stuck_after_s
-from ml.worker_messages import OpenTask, Progress, TaskChoice
+from daemon.control import health
+from daemon.control.api import ControlApi, ExportResult
+from daemon.control.describe import (
+    describe_peers,
+    describe_relay,
+    describe_rendezvous,
+    find_trouble,
+)
+from daemon.control.status import HealthItem, PathKind, Phase, RendezvousStatus, Status
+from daemon.host.clock import Clock
+from daemon.host.state_dir import StateDir
+from daemon.host.systemd import SystemdNotifier, feed_watchdog
+from daemon.host.version import VERSION
+from daemon.net.connectivity import Connectivity
+from daemon.net.discovery import Discovery
+from daemon.net.measuring.results import PingResult, SpeedResult
+from daemon.net.network import PeerNetwork
+from daemon.net.refusals import Refusals
+from daemon.net.traffic import Traffic, TrafficMeter
+from daemon.rounds.blobs.store import BlobStore
+from daemon.rounds.lineage.standings import Standings
+from daemon.rounds.observer import Observer
+from daemon.rounds.rounds import Trainee
+from daemon.rounds.update_log import UpdateLog
+from daemon.swarm.join_options import JoinOptions
+from daemon.swarm.membership import SwarmPlace, find_place
+from daemon.swarm.same_task import check_opened, check_options
+from daemon.swarm.statement_watch import StatementWatch
+from daemon.worker.pulse import stuck_after_s
+from daemon.worker.requests import WorkerProcess
+from daemon.worker.worker import TaskWorker
+from ml.worker.messages import OpenTask, Progress, TaskChoice
 from protocol.codec import encode
 from protocol.errors import TransportError, WorkerError
 from protocol.identity import PeerId, key_to_text
@@ -57,7 +62,7 @@ _log = logging.getLogger("p2pd.peer")
 
 
 class Peer:
-    """What ``p2pd join`` runs. Implements :class:`daemon.control_api.PeerControl`."""
+    """What ``p2pd join`` runs. Implements :class:`daemon.control.api.PeerControl`."""
 
     def __init__(
         self, options: JoinOptions, state_dir: StateDir, *, notifier: SystemdNotifier, clock: Clock

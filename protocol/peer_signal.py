@@ -4,7 +4,7 @@ Invariants: the rendezvous that passes it on learns nothing but its length and i
 of no use to anyone else, in another swarm or after :data:`SIGNAL_LIFETIME_MS`. It carries the
 sender's record and admission proof, so that a receiver who has never heard of the sender can decide
 whether to listen, and answer. Whether the sender may take part, and whether this is a repetition,
-is for the caller to check (daemon/signaling.py).
+is for the caller to check (daemon/net/signaling.py).
 """
 
 from dataclasses import dataclass

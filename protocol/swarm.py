@@ -27,7 +27,7 @@ class TaskReference(Message):
     file_sha256: bytes
     """SHA-256 of the task file; empty for a built-in task."""
     manifest_digest: bytes
-    """SHA-256 of the model manifest: tensor names, shapes, dtypes, kinds (ml/manifest.py)."""
+    """SHA-256 of the model manifest: tensor names, shapes, dtypes, kinds (ml/state/manifest.py)."""
     seed: int
     """From which every peer makes the initial weights."""
     initial_state_digest: bytes
@@ -48,7 +48,7 @@ class RoundSettings(Message):
     aggregation: str = "mean"
     compression: str = "none"
     partition: str = "iid"
-    """How the data is cut into shards (ml/shards.py): of all peers alike, so that shards are
+    """How the data is cut into shards (ml/task/shards.py): of all peers alike, so that shards are
     disjoint."""
     overlap: bool = False
     """Whether a peer begins the next round's steps before this round's average is there."""

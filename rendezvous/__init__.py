@@ -1,5 +1,5 @@
-"""How peers find each other. What a peer needs; the server is :mod:`rendezvous.server`."""
+"""How peers find each other. What a peer needs; the server is :mod:`rendezvous.server.server`."""
 
-from rendezvous.client import RendezvousClient
+from rendezvous.client.client import RendezvousClient
 
 __all__ = ["RendezvousClient"]

@@ -109,7 +109,7 @@ def test_client_never_imports_its_server(package: str) -> None:
 
 
 def test_peer_never_imports_a_server() -> None:
-    assert not reached_from("daemon.main") & {"rendezvous.server", "relay.server"}
+    assert not reached_from("daemon.main") & {"rendezvous.server.server", "relay.server.server"}
 
 
 LIST_LOADED = """
@@ -128,7 +128,7 @@ def test_importing_anything_but_the_worker_never_loads_torch() -> None:
     names = [name for package in WITHOUT_TORCH for name in modules_of(package)]
     names = [name for name in names if not name.endswith("__main__")]
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", LIST_LOADED, *names, "ml.worker_messages"],
+        [sys.executable, "-W", "error", "-c", LIST_LOADED, *names, "ml.worker.messages"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -18,19 +18,19 @@ from torch.utils.data import TensorDataset
 
 from benchmarks.learning import attacks
 from benchmarks.learning.mnist_shards import CPU, MnistShards
-from ml.averaging import Average
-from ml.checkpoint import CheckpointStore
-from ml.encoding import Floats
-from ml.manifest import TensorSpec, manifest_of, tensors_of
-from ml.next_state import Piece, fill_next_state
-from ml.round_rules import RoundRules, parse_rules
-from ml.samples import Samples
-from ml.state import State, fill_from_model, load_into_model
-from ml.tensor_file import AnyArray
-from ml.tensor_store import Fill, write_to_memory
-from ml.train import evaluate, round_seed, train
-from ml.update import pseudo_gradient
-from ml.update_codec import UpdateCodec
+from ml.aggregate.average import Average
+from ml.aggregate.next_state import Piece, fill_next_state
+from ml.local.train import evaluate, round_seed, train
+from ml.rules.round_rules import RoundRules, parse_rules
+from ml.state.checkpoint import CheckpointStore
+from ml.state.manifest import TensorSpec, manifest_of, tensors_of
+from ml.state.state import State, fill_from_model, load_into_model
+from ml.state.tensor_file import AnyArray
+from ml.state.tensor_store import Fill, write_to_memory
+from ml.task.samples import Samples
+from ml.update.codec import UpdateCodec
+from ml.update.encoding import Floats
+from ml.update.pseudo_gradient import pseudo_gradient
 
 PEERS = 10
 ATTACKERS = 3

@@ -1,7 +1,7 @@
 """Five honest peers in a ring, two attackers attached to each (arXiv 2202.01545, section 6).
 
-Models are rows of one array; the rules are those of gossip (ml/mixing.py), with the weights that
-peers use (protocol/topology.py).
+Models are rows of one array; the rules are those of gossip (ml/aggregate/mixing.py), with the
+weights that peers use (protocol/topology.py).
 """
 
 import functools
@@ -16,13 +16,13 @@ from torch import nn
 
 from benchmarks.learning import attacks
 from benchmarks.learning.mnist_shards import MnistShards
-from ml.encoding import Floats
-from ml.manifest import tensors_of
-from ml.mixing import TRIAL, Partner, moved, parse_mixing
-from ml.samples import Batch, Samples
-from ml.seeds import derive_seed, permutation
-from ml.train import evaluate
-from ml.trials import GROUPS, TRIED_SAMPLES, hold_out
+from ml.aggregate.mixing import TRIAL, Partner, moved, parse_mixing
+from ml.aggregate.trials import GROUPS, TRIED_SAMPLES, hold_out
+from ml.local.train import evaluate
+from ml.state.manifest import tensors_of
+from ml.task.samples import Batch, Samples
+from ml.task.seeds import derive_seed, permutation
+from ml.update.encoding import Floats
 from protocol.topology import Topology, metropolis_weights
 
 HONEST = 5
@@ -141,7 +141,7 @@ def _gradient_of(tensor: torch.Tensor) -> Floats:
 
 @dataclass(slots=True)
 class RowTrials:
-    """One peer's :class:`ml.mixing.Trials` of one iteration."""
+    """One peer's :class:`ml.aggregate.mixing.Trials` of one iteration."""
 
     ring: Ring
     index: int

@@ -23,7 +23,7 @@ from benchmarks.learning.attackers_text import INTRODUCTION, MESH_TEXT, RING_TEX
 from benchmarks.learning.mnist_shards import MnistShards
 from benchmarks.learning.report import plot, table
 from benchmarks.promises import Promise, check, listed
-from ml.mixing import TRIAL
+from ml.aggregate.mixing import TRIAL
 
 DOCS = Path(__file__).parents[2] / "docs"
 DOCUMENT = DOCS / "learning-attackers.md"

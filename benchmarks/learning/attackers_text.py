@@ -19,8 +19,9 @@ MNIST in 15 IID shards; 900 iterations of SGD with a learning rate of 0.01, mome
 of 32. After each iteration a peer mixes its parameters with those of its four neighbours, with
 Metropolis weights: 1/5 for each and 1/5 for itself. (The paper's graph has loops that leave 5/9 to
 the peer itself; here attackers weigh nearly twice as much.)
-The rules are those of real peers (`ml/mixing.py`, `ml/trials.py`); the steps are this experiment's
-own: a real peer starts each round with a new optimizer, so that no momentum outlasts a round.
+The rules are those of real peers (`ml/aggregate/mixing.py`, `ml/aggregate/trials.py`); the steps
+are this experiment's own: a real peer starts each round with a new optimizer, so that no momentum
+outlasts a round.
 
 A peer alone reaches {alone} %, so accuracy by itself shows little: ignoring everyone is one way to
 it. The distance tells: the mean of the honest models' distances to each other, as a fraction of
@@ -41,8 +42,8 @@ The mean gives way to all three. Median and centered clipping judge by distance,
 tells attackers who are half of the neighbours: they can be where the honest are, or nearer, and all
 in one direction while the honest are not. `trial` looks at what attackers cannot choose, samples
 that the peer keeps back: on these, a move by a share of the way to a neighbour may cost at most
-that share of what the round's own training has won (`TrialMixing` in `ml/mixing.py`). Under other
-strengths, and under attacks made for such rules:
+that share of what the round's own training has won (`TrialMixing` in `ml/aggregate/mixing.py`).
+Under other strengths, and under attacks made for such rules:
 
 {variants}
 - *Nearly the own model*: whoever takes the honest spread from the nearest neighbours finds none.

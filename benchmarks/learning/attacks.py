@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from ml.encoding import Floats
+from ml.update.encoding import Floats
 
 
 def alie(honest: Floats, deviations: float) -> Floats:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from ml.learner import Learner
-from ml.train import TrainingControl
-from ml.worker_messages import (
+from ml.local.train import TrainingControl
+from ml.worker.learner import Learner
+from ml.worker.messages import (
     Apply,
     ApplyParts,
     Contribution,

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ml.samples import Samples
-from ml.shards import Partition, shard_indices
-from ml.task import Task
-from ml.task_file import data_directory, load_task
+from ml.task.load import data_directory, load_task
+from ml.task.samples import Samples
+from ml.task.shards import Partition, shard_indices
+from ml.task.task import Task
 
 CPU = torch.device("cpu")
 

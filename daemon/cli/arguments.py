@@ -15,7 +15,7 @@ from protocol.errors import ConfigError
 
 if TYPE_CHECKING:
     from protocol.uri import HostPort
-    from relay.limits import RelayLimits
+    from relay.server.limits import RelayLimits
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -248,7 +248,7 @@ def add_relay_limits(parser: argparse.ArgumentParser) -> None:
 
 def relay_limits(options: argparse.Namespace) -> "RelayLimits":
     """What :func:`add_relay_limits` parsed."""
-    from relay.limits import UNLIMITED, RelayLimits
+    from relay.server.limits import UNLIMITED, RelayLimits
 
     def scaled(value: float | None, unit: float) -> float:
         return UNLIMITED if value is None else value * unit

@@ -10,7 +10,7 @@ from daemon.cli import arguments
 
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
-    from daemon.control_client import ControlClient
+    from daemon.control.client import ControlClient
 
 
 MAX_ROUND = 10**15 - 1
@@ -79,8 +79,8 @@ def add_commands(commands: "Commands") -> None:
 
 
 def _client(options: argparse.Namespace) -> "ControlClient":
-    from daemon.cli.running_peer import find_running
-    from daemon.control_client import ControlClient
+    from daemon.cli.which_peer import find_running
+    from daemon.control.client import ControlClient
 
     return ControlClient(find_running(options.state_dir))
 
@@ -104,7 +104,7 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from daemon.cli.text import byte_count
+    from daemon.cli.output import byte_count
 
     exported = _client(options).export(options.file, options.round)
     if options.json:
@@ -124,7 +124,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _id(options: argparse.Namespace) -> int:
-    from daemon.state_dir import read_identity
+    from daemon.host.state_dir import read_identity
 
     state_dir = options.state_dir or _only_identity()
     peer_id = read_identity(state_dir).peer_id
@@ -137,7 +137,7 @@ def _id(options: argparse.Namespace) -> int:
 
 def _only_identity() -> Path:
     from daemon.cli.exit_codes import UsageError
-    from daemon.state_paths import IDENTITY_KEY, known_directories
+    from daemon.host.state_paths import IDENTITY_KEY, known_directories
     from protocol.errors import ConfigError
 
     found = [path for path in known_directories(os.environ) if os.path.lexists(path / IDENTITY_KEY)]

@@ -12,7 +12,7 @@ from daemon.cli.round_arguments import MAX_COUNT, MAX_SECONDS
 
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
-    from daemon.create import Created, CreateOptions
+    from daemon.swarm.found import Created, CreateOptions
     from protocol.uri import ServerUri
 
 MAX_INVITE_DAYS = 3650
@@ -152,8 +152,8 @@ def _uri(text: str) -> "ServerUri":
 def _create(options: argparse.Namespace) -> int:
     import asyncio
 
-    from daemon.create import create_swarm
-    from daemon.logs import set_up_logging
+    from daemon.host.logs import set_up_logging
+    from daemon.swarm.found import create_swarm
 
     set_up_logging("warning", os.environ)
     created = asyncio.run(create_swarm(create_options(options), os.environ))
@@ -169,7 +169,7 @@ def _create(options: argparse.Namespace) -> int:
 
 def create_options(options: argparse.Namespace) -> "CreateOptions":
     """What to create, from the command line. Raises :class:`ConfigError`."""
-    from daemon.create import CreateOptions
+    from daemon.swarm.found import CreateOptions
     from protocol.errors import ConfigError
 
     task_file = None

@@ -5,23 +5,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from daemon.cli import (
-    control,
-    create,
-    demo,
-    founder,
-    join,
-    measure,
-    netcheck,
-    relay,
-    rendezvous,
-    serve,
-    status,
-    task,
-)
+from daemon.cli import control, create, join, relay, rendezvous, serve, status, task
+from daemon.cli import invite as founder
+from daemon.cli import ping as measure
 from daemon.cli.arguments import help_format
-from daemon.printable import printable
-from daemon.version import VERSION
+from daemon.cli.demo import command as demo
+from daemon.cli.netcheck import command as netcheck
+from daemon.host.printable import printable
+from daemon.host.version import VERSION
 from protocol.errors import P2PDError
 
 DESCRIPTION = """\

@@ -2,7 +2,7 @@
 
 import enum
 
-from daemon.control_client import NotPermittedError, NotRunningError
+from daemon.control.client import NotPermittedError, NotRunningError
 from protocol.errors import ConfigError, P2PDError, TransportError
 
 

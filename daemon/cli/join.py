@@ -10,15 +10,15 @@ from daemon.cli import arguments
 
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
-    from daemon.options import JoinOptions
-    from daemon.state_dir import Membership, StateDir
+    from daemon.host.state_dir import Membership, StateDir
+    from daemon.swarm.join_options import JoinOptions
     from protocol.invite import Invite
 
 MAX_LINK_FILE_BYTES = 16 * 1024
 MAX_ROUNDS = 1_000_000_000
 MAX_THREADS = 4096
 KEPT_CHECKPOINTS = 2
-"""The constant of that name in ml/worker_messages.py, which takes too long to load here."""
+"""The constant of that name in ml/worker/messages.py, which takes too long to load here."""
 MAX_KEPT_CHECKPOINTS = 1_000_000
 
 DESCRIPTION = """\
@@ -165,7 +165,7 @@ def add_commands(commands: "Commands") -> None:
 
 
 def _shard(text: str) -> str:
-    from daemon.options import Shard
+    from daemon.swarm.join_options import Shard
 
     return str(Shard.parse(text))
 
@@ -183,7 +183,7 @@ def _address(text: str) -> str:
 
 
 def _turn(text: str) -> str:
-    from daemon.turn_server import TurnServer
+    from daemon.net.paths.ice.turn_server import TurnServer
     from protocol.errors import ConfigError
 
     if "@" not in text:
@@ -211,11 +211,11 @@ def join_options(options: argparse.Namespace) -> "JoinOptions":
 
     Remembers it there in turn. Raises :class:`ConfigError`.
     """
-    from daemon.options import JoinOptions, Shard
-    from daemon.state_dir import StateDir
-    from daemon.state_paths import swarm_directory
-    from daemon.turn_server import TurnServer
-    from ml.task_source import read_task_source
+    from daemon.host.state_dir import StateDir
+    from daemon.host.state_paths import swarm_directory
+    from daemon.net.paths.ice.turn_server import TurnServer
+    from daemon.swarm.join_options import JoinOptions, Shard
+    from ml.task.source import read_task_source
     from protocol.invite import Invite
     from protocol.uri import HostPort
 
@@ -257,7 +257,7 @@ def _merge(
 ) -> "Membership":
     import msgspec
 
-    from daemon.state_dir import Membership
+    from daemon.host.state_dir import Membership
     from protocol.errors import ConfigError
     from protocol.invite import Invite
 
@@ -323,7 +323,7 @@ def read_invite(link: str) -> "Invite":
 
 def _only_membership() -> Path:
     from daemon.cli.exit_codes import UsageError
-    from daemon.state_paths import MEMBERSHIP_FILE, known_directories, service_directory
+    from daemon.host.state_paths import MEMBERSHIP_FILE, known_directories, service_directory
     from protocol.errors import ConfigError
 
     service = service_directory(os.environ)

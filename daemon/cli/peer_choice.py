@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from daemon.status import PeerStatus, Status
+    from daemon.control.status import PeerStatus, Status
 
 PEER_HELP = "its name, its id or the beginning of its id, as 'p2pd peers' shows them"
 

@@ -37,9 +37,9 @@ def add_commands(commands: "Commands") -> None:
 
 
 def _relay(options: argparse.Namespace) -> int:
-    from daemon.logs import set_up_logging
-    from daemon.relay_main import RelayOptions, run_relay
-    from daemon.state_paths import server_directory
+    from daemon.host.logs import set_up_logging
+    from daemon.host.state_paths import server_directory
+    from daemon.relay_server import RelayOptions, run_relay
 
     set_up_logging(options.log_level, os.environ)
     return run_relay(

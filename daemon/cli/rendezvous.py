@@ -42,9 +42,9 @@ def add_commands(commands: "Commands") -> None:
 
 
 def _rendezvous(options: argparse.Namespace) -> int:
-    from daemon.logs import set_up_logging
-    from daemon.rendezvous_main import RendezvousOptions, run_rendezvous
-    from daemon.state_paths import server_directory
+    from daemon.host.logs import set_up_logging
+    from daemon.host.state_paths import server_directory
+    from daemon.rendezvous_server import RendezvousOptions, run_rendezvous
 
     set_up_logging(options.log_level, os.environ)
     return run_rendezvous(

@@ -46,9 +46,9 @@ def add_commands(commands: "Commands") -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from daemon.logs import set_up_logging
-    from daemon.serve_main import WEB_PORT, WEB_STUN_PORT, ServeOptions, run_serve
-    from daemon.state_paths import server_directory
+    from daemon.host.logs import set_up_logging
+    from daemon.host.state_paths import server_directory
+    from daemon.server import WEB_PORT, WEB_STUN_PORT, ServeOptions, run_serve
 
     set_up_logging(options.log_level, os.environ)
     return run_serve(

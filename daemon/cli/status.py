@@ -10,8 +10,8 @@ from daemon.cli.peer_choice import PEER_HELP, find_peer
 
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
-    from daemon.control_client import ControlClient
-    from daemon.status import PeerStatus, RelayStatus, Status
+    from daemon.control.client import ControlClient
+    from daemon.control.status import PeerStatus, RelayStatus, Status
 
 BRIEF_CHARACTERS = 40
 """How much ``status`` shows of what can be long; ``peers`` shows all."""
@@ -54,15 +54,15 @@ def add_commands(commands: "Commands") -> None:
 
 
 def _client(options: argparse.Namespace) -> "ControlClient":
-    from daemon.cli.running_peer import find_running
-    from daemon.control_client import ControlClient
+    from daemon.cli.which_peer import find_running
+    from daemon.control.client import ControlClient
 
     return ControlClient(find_running(options.state_dir))
 
 
 def _status(options: argparse.Namespace) -> int:
     from daemon.cli.exit_codes import ExitCode
-    from daemon.control_client import read_status
+    from daemon.control.client import read_status
 
     document = _client(options).status_json()
     status = read_status(document)
@@ -90,8 +90,8 @@ def _peers(options: argparse.Namespace) -> int:
 
 def describe(status: "Status") -> str:
     """The status document for people."""
-    from daemon.cli import text
-    from daemon.printable import printable
+    from daemon.cli import output as text
+    from daemon.host.printable import printable
 
     of_rounds = f" of {status.rounds}" if status.rounds else ""
     quality = [
@@ -139,7 +139,7 @@ def _swarm(status: "Status") -> str:
 
 
 def _rendezvous(status: "Status") -> str:
-    from daemon.cli import text
+    from daemon.cli import output as text
 
     rendezvous = status.rendezvous
     state = f"{rendezvous.state}: {rendezvous.reason}" if rendezvous.reason else rendezvous.state
@@ -150,7 +150,7 @@ def _rendezvous(status: "Status") -> str:
 
 
 def _relay(relay: "RelayStatus") -> str:
-    from daemon.cli import text
+    from daemon.cli import output as text
     from protocol.counted import counted
 
     state = f"{relay.state}: {relay.reason}" if relay.reason else relay.state
@@ -160,7 +160,7 @@ def _relay(relay: "RelayStatus") -> str:
 
 def peer_table(peers: "tuple[PeerStatus, ...]", *, most_characters: int | None = None) -> str:
     """The peers, one a line; addresses and reasons cut off after ``most_characters``."""
-    from daemon.cli import text
+    from daemon.cli import output as text
 
     def cut(long: str) -> str:
         if most_characters is None or len(long) <= most_characters:
@@ -193,7 +193,7 @@ def peer_table(peers: "tuple[PeerStatus, ...]", *, most_characters: int | None =
 
 
 def _round(peer: "PeerStatus") -> str:
-    from daemon.cli import text
+    from daemon.cli import output as text
 
     if peer.round is None:
         return text.UNKNOWN

@@ -43,10 +43,10 @@ def add_commands(commands: "Commands") -> None:
 
 def _check(options: argparse.Namespace) -> int:
     """In a process of its own: this one never loads torch."""
-    from daemon.python_child import child_environment, require_torch
+    from daemon.host.python_child import child_environment, require_torch
 
     require_torch()
-    command = [sys.executable, "-P", "-m", "ml.task_check", options.task]
+    command = [sys.executable, "-P", "-m", "ml.check_task", options.task]
     if options.data_dir is not None:
         command += ["--data-dir", str(options.data_dir)]
     if options.json:

@@ -8,11 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from daemon.control_api import ControlApi, ExportResult
-from daemon.health import rendezvous_unreachable
-from daemon.measuring.results import PingResult, SpeedResult
-from daemon.state_dir import StateDir
-from daemon.status import (
+from daemon.control.api import ControlApi, ExportResult
+from daemon.control.health import rendezvous_unreachable
+from daemon.control.status import (
     HealthItem,
     PathKind,
     PeerStatus,
@@ -21,6 +19,8 @@ from daemon.status import (
     RendezvousStatus,
     Status,
 )
+from daemon.host.state_dir import StateDir
+from daemon.net.measuring.results import PingResult, SpeedResult
 from protocol.errors import ConfigError, TransportError
 
 URI = "p2p://" + "a" * 52 + "@127.0.0.1:5555"

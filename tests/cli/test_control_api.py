@@ -15,8 +15,8 @@ import msgspec
 import pytest
 import uvloop
 
-from daemon.control_api import MAX_REQUEST_BYTES, ControlApi
-from daemon.control_client import (
+from daemon.control.api import MAX_REQUEST_BYTES, ControlApi
+from daemon.control.client import (
     ControlClient,
     ControlError,
     ExportFileError,
@@ -25,8 +25,8 @@ from daemon.control_client import (
     Presence,
     presence,
 )
-from daemon.control_socket import MAX_SOCKET_PATH_BYTES, connect_control
-from daemon.status import Status
+from daemon.control.status import Status
+from daemon.control.unix_socket import MAX_SOCKET_PATH_BYTES, connect_control
 from protocol.errors import ConfigError, WorkerError
 from tests.cli.fake_peer import FakePeer
 

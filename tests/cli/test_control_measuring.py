@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.control_api import ControlApi
-from daemon.control_client import ControlClient, ControlError
-from daemon.control_socket import connect_control
+from daemon.control.api import ControlApi
+from daemon.control.client import ControlClient, ControlError
+from daemon.control.unix_socket import connect_control
 from protocol.errors import TransportError
 from tests.cli.fake_peer import BOB, FakePeer
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.demo_processes import DemoFailedError, run_child
+from daemon.cli.demo.processes import DemoFailedError, run_child
 
 PRINT_ENVIRONMENT = "import daemon, os; print(daemon.__file__); print(os.nice(0))"
 DIE = "import sys; print('\\n'.join(map(str, range(100))), file=sys.stderr); sys.exit(3)"
@@ -92,7 +92,14 @@ async def test_cancelling_does_not_leave_it_behind(tmp_path: Path) -> None:
 
 def test_child_does_not_run_when_who_started_it_has_ended_already() -> None:
     def printed(parent: int) -> bytes:
-        command = [sys.executable, "-m", "daemon.mortal_child", str(parent), "-c", "print('ran')"]
+        command = [
+            sys.executable,
+            "-m",
+            "daemon.host.mortal_child",
+            str(parent),
+            "-c",
+            "print('ran')",
+        ]
         return subprocess.run(command, capture_output=True, timeout=30, check=True).stdout
 
     assert printed(os.getpid()) == b"ran\n"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.admission_file import AdmissionFile
-from daemon.state_paths import ADMITTED_FILE
+from daemon.host.state_paths import ADMITTED_FILE
+from daemon.swarm.admitted import AdmissionFile
 from protocol.admission import AdmissionBook, DeniedError, prove_admission
 from protocol.identity import Identity
 from protocol.invite import Invite

@@ -8,10 +8,10 @@ import pytest
 from daemon.cli.entry import build_parser
 from daemon.cli.join import KEPT_CHECKPOINTS as CLI_KEPT_CHECKPOINTS
 from daemon.cli.join import join_options
-from daemon.options import JoinOptions, Shard
-from daemon.state_dir import StateDir
-from daemon.turn_server import TurnServer
-from ml.worker_messages import KEPT_CHECKPOINTS
+from daemon.host.state_dir import StateDir
+from daemon.net.paths.ice.turn_server import TurnServer
+from daemon.swarm.join_options import JoinOptions, Shard
+from ml.worker.messages import KEPT_CHECKPOINTS
 from protocol.errors import ConfigError
 from protocol.invite import Invite
 from protocol.uri import HostPort, ServerUri

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from daemon.logs import LogFormatter
+from daemon.host.logs import LogFormatter
 from protocol.invite import Invite
 from protocol.uri import ServerUri
 
@@ -57,7 +57,7 @@ def test_journal_gets_the_priority_instead_of_the_time() -> None:
 def test_quic_connection_that_the_other_side_ends_is_no_warning() -> None:
     # In a process of its own: what is set up holds for all of one.
     script = (
-        "from daemon.logs import set_up_logging\n"
+        "from daemon.host.logs import set_up_logging\n"
         "from qh3.h3 import connection as http\n"
         "from qh3.quic import connection as quic\n"
         "set_up_logging('info', {})\n"

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from daemon.cli.netcheck import describe
-from daemon.netcheck.report import ExpectedPath, MappingReport, NetReport, ServerReport
-from daemon.status import HealthItem
+from daemon.cli.netcheck.command import describe
+from daemon.cli.netcheck.report import ExpectedPath, MappingReport, NetReport, ServerReport
+from daemon.control.status import HealthItem
 from protocol.nat_behavior import (
     Dependence,
     FamilyBehavior,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.version import VERSION
+from daemon.host.version import VERSION
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("daemon", "ml", "protocol", "relay", "rendezvous", "transport")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon import state_paths
-from daemon.state_dir import Membership, StateDir, read_identity
+from daemon.host import state_paths
+from daemon.host.state_dir import Membership, StateDir, read_identity
 from protocol.errors import ConfigError
 from protocol.identity import Identity
 

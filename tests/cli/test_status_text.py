@@ -3,9 +3,9 @@
 import pytest
 
 from daemon.cli.status import peer_table
-from daemon.link_status import shown_address
-from daemon.peer_status import find_trouble
-from daemon.status import PeerStatus, Phase, RendezvousStatus
+from daemon.control.describe import find_trouble
+from daemon.control.status import PeerStatus, Phase, RendezvousStatus
+from daemon.net.peers.peer_status import shown_address
 from protocol.counted import counted
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ml.worker_messages import OpenTask, TaskChoice
+from ml.worker.messages import OpenTask, TaskChoice
 from protocol.swarm import RoundSettings
 
 TINY_TASK = Path(__file__).parent / "tiny_task.py"

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from ml.learner import Learner
-from ml.train import StepReport, TrainingControl
-from ml.worker_messages import (
+from ml.local.train import StepReport, TrainingControl
+from ml.worker.learner import Learner
+from ml.worker.messages import (
     Apply,
     CheckUpdate,
     Contribution,

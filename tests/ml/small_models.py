@@ -7,13 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ml.checkpoint import CheckpointStore
-from ml.manifest import manifest_of, tensors_of
-from ml.quantization import Float32Encoding
-from ml.state import State, fill_from_model
-from ml.tensor_store import write_to_disk
-from ml.update import pseudo_gradient, trained_values
-from ml.update_codec import UpdateCodec
+from ml.state.checkpoint import CheckpointStore
+from ml.state.manifest import manifest_of, tensors_of
+from ml.state.state import State, fill_from_model
+from ml.state.tensor_store import write_to_disk
+from ml.update.codec import UpdateCodec
+from ml.update.dense import Float32Encoding
+from ml.update.pseudo_gradient import pseudo_gradient, trained_values
 
 
 class MixedModel(nn.Module):

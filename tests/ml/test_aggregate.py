@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ml.aggregate import (
+from ml.aggregate.aggregation import (
     CenteredClipping,
     Krum,
     Median,
@@ -15,7 +15,7 @@ from ml.aggregate import (
     parse_aggregation,
     squared_norms,
 )
-from ml.outer_optimizer import OuterOptimizer
+from ml.aggregate.outer_optimizer import OuterOptimizer
 from protocol.errors import ConfigError, WorkerError
 
 Floats = NDArray[np.float32]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from benchmarks.learning import attacks
-from ml.encoding import Floats
-from ml.mixing import MAX_SCORE, REACH, Partner, moved, parse_mixing
+from ml.aggregate.mixing import MAX_SCORE, REACH, Partner, moved, parse_mixing
+from ml.update.encoding import Floats
 
 HONEST = 5
 ITERATIONS = 250

@@ -11,11 +11,11 @@ import pytest
 import safetensors.numpy
 from torch import nn
 
-from ml.checkpoint import CheckpointStore
-from ml.manifest import manifest_of
-from ml.state import State, blocks_of, tensor_name
-from ml.tensor_file import TensorWriter
-from ml.tensor_store import Fill
+from ml.state.checkpoint import CheckpointStore
+from ml.state.manifest import manifest_of
+from ml.state.state import State, blocks_of, tensor_name
+from ml.state.tensor_file import TensorWriter
+from ml.state.tensor_store import Fill
 from protocol.errors import ConfigError, VerificationError
 
 ROOT = Path(__file__).parents[2]

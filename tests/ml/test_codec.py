@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ml.encoding import MAX_MAGNITUDE, Encoding
-from ml.quantization import Float16Encoding, Float32Encoding, Int8Encoding
-from ml.topk_encoding import CHUNK_ELEMENTS, TopKEncoding
-from ml.update_codec import parse_encoding
+from ml.update.codec import parse_encoding
+from ml.update.dense import Float16Encoding, Float32Encoding, Int8Encoding
+from ml.update.encoding import MAX_MAGNITUDE, Encoding
+from ml.update.topk import CHUNK_ELEMENTS, TopKEncoding
 from protocol.errors import ConfigError, VerificationError
 
 ENCODINGS: list[Encoding] = [

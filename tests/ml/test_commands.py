@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ml.task_check import check_task
-from ml.task_file import load_task
+from ml.check_task import check_task
+from ml.task.load import load_task
 from protocol.errors import ConfigError
 from tests.ml.conftest import TINY_TASK
 
@@ -29,7 +29,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_task_check_prints_the_manifest() -> None:
-    done = run("ml.task_check", str(TINY_TASK))
+    done = run("ml.check_task", str(TINY_TASK))
     assert (done.returncode, done.stderr) == (0, "")
     assert "0.weight" in done.stdout
     assert "9 tensors, 227 parameters" in done.stdout
@@ -38,7 +38,7 @@ def test_task_check_prints_the_manifest() -> None:
 def test_task_check_names_what_is_wrong(tmp_path: Path) -> None:
     task = tmp_path / "wrong.py"
     task.write_text(TINY_TASK.read_text().replace("nn.Linear(8, 16)", "nn.Linear(7, 16)"))
-    done = run("ml.task_check", str(task), "--json")
+    done = run("ml.check_task", str(task), "--json")
     assert done.returncode == 78
     assert done.stdout == ""
     assert done.stderr.startswith("task wrong.py: the model's forward failed: RuntimeError")
@@ -84,7 +84,7 @@ def test_task_check_finds_what_would_show_later(
 def test_what_a_task_prints_is_none_of_the_document(tmp_path: Path) -> None:
     task = tmp_path / "talks.py"
     task.write_text("print('hello')\n" + TINY_TASK.read_text())
-    done = run("ml.task_check", str(task), "--json")
+    done = run("ml.check_task", str(task), "--json")
     assert (done.returncode, done.stderr) == (0, "hello\n")
     assert json.loads(done.stdout)["parameters"] == 227
 
@@ -92,7 +92,7 @@ def test_what_a_task_prints_is_none_of_the_document(tmp_path: Path) -> None:
 def test_training_alone_reports_each_shard(tmp_path: Path) -> None:
     settings = json.dumps({"local_unit": "steps", "local_amount": 10})
     done = run(
-        "ml.solo", "--task", str(TINY_TASK), "--shard", "0/3", "--shard", "2/3",
+        "ml.alone", "--task", str(TINY_TASK), "--shard", "0/3", "--shard", "2/3",
         "--rounds", "3", "--threads", "1", "--settings", settings,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -106,7 +106,7 @@ def test_training_alone_reports_each_shard(tmp_path: Path) -> None:
 
 
 def test_training_alone_refuses_what_cannot_be() -> None:
-    done = run("ml.solo", "--task", "digits", "--shard", "one", "--rounds", "1")
+    done = run("ml.alone", "--task", "digits", "--shard", "one", "--rounds", "1")
     assert done.returncode == 78
     assert done.stderr.startswith("shard 'one': write it as I/N")
     assert "Traceback" not in done.stderr
@@ -116,7 +116,7 @@ def test_worker_without_a_daemon_ends_at_once() -> None:
     reading, writing = os.pipe()
     os.close(writing)
     with subprocess.Popen(
-        [sys.executable, "-m", "ml.worker", str(reading)], cwd=ROOT, pass_fds=[reading]
+        [sys.executable, "-m", "ml.worker.__main__", str(reading)], cwd=ROOT, pass_fds=[reading]
     ) as worker:
         os.close(reading)
         assert worker.wait(timeout=60) == 0

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ml.learner import Learner
-from ml.worker_messages import (
+from ml.worker.learner import Learner
+from ml.worker.messages import (
     ApplyParts,
     Contribution,
     Mix,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ml.task_check import check_task
-from ml.task_file import load_task_file
+from ml.check_task import check_task
+from ml.task.load import load_task_file
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OFFLINE = ["breast_cancer.py", "char_transformer.py"]

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import torch
 
-from ml.worker_messages import OpenTask
+from ml.worker.messages import OpenTask
 from tests.ml.conftest import MakeOpening
 from tests.ml.running import apply, open_learner, train
 

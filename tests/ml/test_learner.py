@@ -9,17 +9,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from ml.learner import Learner
-from ml.task_file import load_task
-from ml.train import TrainingAbandonedError, TrainingControl
-from ml.update_codec import parse_encoding
-from ml.worker_messages import (
-    Apply,
-    CheckUpdate,
-    Contribution,
-    Export,
-    LoadState,
-)
+from ml.local.train import TrainingAbandonedError, TrainingControl
+from ml.task.load import load_task
+from ml.update.codec import parse_encoding
+from ml.worker.learner import Learner
+from ml.worker.messages import Apply, CheckUpdate, Contribution, Export, LoadState
 from protocol.errors import ConfigError, VerificationError, WorkerError
 from tests.ml.conftest import TINY_TASK, MakeOpening
 from tests.ml.running import apply, open_learner, open_three, run_rounds, train

@@ -13,10 +13,10 @@ import pytest
 import safetensors.numpy
 import torch
 
-from ml.quantization import Float32Encoding
-from ml.state import State
-from ml.topk_encoding import TopKEncoding
-from ml.update_codec import UpdateCodec, parse_encoding
+from ml.state.state import State
+from ml.update.codec import UpdateCodec, parse_encoding
+from ml.update.dense import Float32Encoding
+from ml.update.topk import TopKEncoding
 from protocol.errors import VerificationError
 from tests.ml.small_models import make_model, perturbed, save_state, write_update
 

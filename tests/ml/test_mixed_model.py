@@ -8,16 +8,16 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from ml.aggregate import WeightedMean
-from ml.averaging import Average
-from ml.checkpoint import CheckpointStore
-from ml.export import export_state
-from ml.next_state import Piece, fill_next_state
-from ml.outer_optimizer import OuterOptimizer
-from ml.quantization import Float32Encoding
-from ml.state import State, load_into_model
-from ml.topk_encoding import TopKEncoding
-from ml.update_codec import PACKED, UpdateCodec, parse_encoding
+from ml.aggregate.aggregation import WeightedMean
+from ml.aggregate.average import Average
+from ml.aggregate.next_state import Piece, fill_next_state
+from ml.aggregate.outer_optimizer import OuterOptimizer
+from ml.state.checkpoint import CheckpointStore
+from ml.state.export import export_state
+from ml.state.state import State, load_into_model
+from ml.update.codec import PACKED, UpdateCodec, parse_encoding
+from ml.update.dense import Float32Encoding
+from ml.update.topk import TopKEncoding
 from tests.ml.small_models import (
     MixedModel,
     make_model,

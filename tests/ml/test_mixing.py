@@ -10,14 +10,14 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
-from ml.learner import Learner
-from ml.manifest import TensorSpec
-from ml.mixing import Partner, parse_mixing
-from ml.quantization import Float32Encoding
-from ml.tensor_file import AnyArray
-from ml.tensor_store import write_to_disk
-from ml.update_codec import UpdateCodec
-from ml.worker_messages import Mix, Neighbour, StateReady
+from ml.aggregate.mixing import Partner, parse_mixing
+from ml.state.manifest import TensorSpec
+from ml.state.tensor_file import AnyArray
+from ml.state.tensor_store import write_to_disk
+from ml.update.codec import UpdateCodec
+from ml.update.dense import Float32Encoding
+from ml.worker.learner import Learner
+from ml.worker.messages import Mix, Neighbour, StateReady
 from protocol.errors import ConfigError, WorkerError
 from protocol.topology import Topology, metropolis_weights
 from tests.ml.conftest import MakeOpening

@@ -9,9 +9,9 @@ import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from ml.head_start import HeadStart
-from ml.train import LocalResult, StepReport, TrainingAbandonedError, TrainingControl
-from ml.worker_messages import LoadState, StateReady, Trained
+from ml.local.head_start import HeadStart
+from ml.local.train import LocalResult, StepReport, TrainingAbandonedError, TrainingControl
+from ml.worker.messages import LoadState, StateReady, Trained
 from protocol.errors import WorkerError
 from tests.ml.conftest import MakeOpening
 from tests.ml.running import apply, ignore, open_learner, open_three, run_rounds, train

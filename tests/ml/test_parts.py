@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml.learner import Learner
-from ml.manifest import Manifest, TensorSpec
-from ml.parts import segments_of
-from ml.quantization import Float32Encoding
-from ml.update_codec import UpdateCodec
-from ml.worker_messages import (
+from ml.state.manifest import Manifest, TensorSpec
+from ml.update.codec import UpdateCodec
+from ml.update.dense import Float32Encoding
+from ml.update.parts import segments_of
+from ml.worker.learner import Learner
+from ml.worker.messages import (
     ApplyParts,
     Blob,
     CheckUpdate,

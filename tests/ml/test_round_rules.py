@@ -2,9 +2,9 @@
 
 import pytest
 
-from ml.aggregate import Krum
-from ml.mixing import ClippedMixing, TrialMixing, WeightedMixing
-from ml.round_rules import parse_rules
+from ml.aggregate.aggregation import Krum
+from ml.aggregate.mixing import ClippedMixing, TrialMixing, WeightedMixing
+from ml.rules.round_rules import parse_rules
 from protocol.errors import ConfigError
 from protocol.swarm import NUMERICS_VERSION, RoundSettings
 

@@ -3,8 +3,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from ml.seeds import derive_seed, permutation
-from ml.shards import Indices, Partition, shard_indices
+from ml.task.seeds import derive_seed, permutation
+from ml.task.shards import Indices, Partition, shard_indices
 from protocol.errors import ConfigError
 
 LABELS = np.arange(1000, dtype=np.int64) % 10

@@ -18,12 +18,12 @@ import pytest_asyncio
 import torch
 import uvloop
 
-from daemon.task_worker import TaskWorker
-from daemon.traffic import Traffic, TrafficMeter
-from daemon.worker_process import WorkerDiedError, WorkerProcess
-from ml.learner import Learner
-from ml.train import TrainingControl
-from ml.worker_messages import Apply, Contribution, Progress, Train, Trained
+from daemon.net.traffic import Traffic, TrafficMeter
+from daemon.worker.requests import WorkerDiedError, WorkerProcess
+from daemon.worker.worker import TaskWorker
+from ml.local.train import TrainingControl
+from ml.worker.learner import Learner
+from ml.worker.messages import Apply, Contribution, Progress, Train, Trained
 from protocol.codec import encode
 from protocol.errors import ConfigError, VerificationError, WorkerError
 from tests.ml.conftest import TINY_TASK, MakeOpening

@@ -2,7 +2,7 @@
 what happens to networks in the middle of a round stops nobody for long.
 
 That the relay itself, behind its CURVE, is handed nothing else either is shown in
-tests/paths/test_relay_path.py.
+tests/net/paths/test_relay_path.py.
 
 With ``P2PD_WRITE_DOCS=1`` the seconds until all hear from each other go into docs/nat-traversal.md;
 for that the machine should have nothing else to do.
@@ -18,14 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from daemon.status import PathKind
+from daemon.control.status import PathKind
 from tests.nat_swarm.curve_stream import boxes
 from tests.nat_swarm.five_sites import RELAYED, UPDATE_BYTES, FiveSites, Pair
 from tests.nat_swarm.nat_swarm import PORT, NatSwarm
 from tests.nat_swarm.plaintext import known_plaintext, looks_random
 from tests.natlab.lab import NatLab, Site
 from tests.natlab.requirements import natlab_marks
-from tests.paths.nat_report import PAGE, WRITES_DOCS, write_faults
+from tests.net.paths.nat_report import PAGE, WRITES_DOCS, write_faults
 from tests.system.real_swarm import (
     Program,
     assert_equal_exports,

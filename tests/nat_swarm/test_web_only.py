@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.status import PathKind, Status
+from daemon.control.status import PathKind, Status
 from tests.nat_swarm.nat_swarm import NatSwarm
 from tests.natlab.lab import NatKind, NatLab
 from tests.natlab.requirements import natlab_marks

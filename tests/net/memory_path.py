@@ -5,8 +5,8 @@ import secrets
 from collections import deque
 from typing import Self
 
-from daemon.session.handshake import Channel
-from daemon.status import PathKind
+from daemon.control.status import PathKind
+from daemon.net.session.handshake import Channel
 from protocol.hello import Role
 from tests.net.swarm_peers import Node
 

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 
 import zmq
 
-from daemon.clock import Clock
-from daemon.paths.direct import DialledPath
-from daemon.paths.path import Path
-from daemon.session.handshake import Greeter, PathHandshake
+from daemon.host.clock import Clock
+from daemon.net.paths.direct.path import DialledPath
+from daemon.net.paths.path import Path
+from daemon.net.session.handshake import Greeter, PathHandshake
 from protocol.admission import NO_PROOF
 from protocol.hello import ResumePoint
 from protocol.session_frames import Close, Hello, StreamAck, decode_frame, is_data_frame

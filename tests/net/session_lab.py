@@ -9,13 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from daemon.session import (
-    Event,
-    MessageReceived,
-    PathFailed,
-    Session,
-    SessionLimits,
-)
+from daemon.net.session import Event, MessageReceived, PathFailed, Session, SessionLimits
 from protocol.session_frames import Stream
 
 

@@ -9,9 +9,9 @@ from random import Random
 
 import zmq
 
-from daemon.clock import Clock
-from daemon.network import PeerNetwork
-from daemon.refusals import Refusals
+from daemon.host.clock import Clock
+from daemon.net.network import PeerNetwork
+from daemon.net.refusals import Refusals
 from protocol.admission import NO_PROOF, AdmissionBook
 from protocol.identity import Identity, PeerId
 from protocol.peer_record import PeerRecord, VerifiedRecord, open_record, seal_record

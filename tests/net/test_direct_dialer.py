@@ -6,11 +6,11 @@ from random import Random
 
 import zmq
 
-from daemon.clock import Clock
-from daemon.paths.direct_dialer import DirectDialer
-from daemon.paths.path import Path, PathWish
-from daemon.session.handshake import Channel
-from daemon.status import PathKind
+from daemon.control.status import PathKind
+from daemon.host.clock import Clock
+from daemon.net.paths.direct.seeker import DirectDialer
+from daemon.net.paths.path import Path, PathWish
+from daemon.net.session.handshake import Channel
 from protocol.hello import Role
 from tests.net.swarm_peers import in_order_of_id
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.clock import Clock
-from daemon.session.handshake import (
+from daemon.host.clock import Clock
+from daemon.net.session.handshake import (
     GIVE_UP_S,
     MAX_HELLOS,
     Channel,

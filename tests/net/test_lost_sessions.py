@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from daemon.clock import Clock
-from daemon.session.session import KEPT_S
+from daemon.host.clock import Clock
+from daemon.net.session.session import KEPT_S
 from tests.net.memory_path import connect
 from tests.net.swarm_peers import Node, eventually, in_order_of_id, running
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import uvloop
 
-from daemon.paths.direct import DialledPath
+from daemon.net.paths.direct.path import DialledPath
 from protocol.session_frames import (
     MAX_BULK_BYTES,
     CloseCode,

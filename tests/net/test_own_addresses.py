@@ -1,7 +1,7 @@
 """Under which addresses a peer says that it can be dialled."""
 
-from daemon.nat.network_state import NetworkState
-from daemon.own_addresses import own_addresses
+from daemon.net.nat.network_state import NetworkState
+from daemon.net.nat.own_addresses import own_addresses
 from protocol.uri import HostPort
 
 STATE = NetworkState(addresses=frozenset({"192.168.1.7", "2001:db8::7"}))

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from daemon.clock import Clock
-from daemon.paths.path import PathWish
-from daemon.peer_book import PeerBook
-from daemon.peer_link import LinkObserver, PeerLink
-from daemon.session import SessionLimits
-from daemon.session.handshake import BusyError
+from daemon.host.clock import Clock
+from daemon.net.paths.path import PathWish
+from daemon.net.peers.book import PeerBook
+from daemon.net.peers.remote_peer import LinkObserver, PeerLink
+from daemon.net.session import SessionLimits
+from daemon.net.session.handshake import BusyError
 from protocol.identity import PeerId
 from protocol.peer_record import VerifiedRecord
 from protocol.session_frames import Stream

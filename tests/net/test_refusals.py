@@ -1,9 +1,9 @@
 """What was refused is counted for good, and trouble for a while."""
 
-from daemon.clock import Clock
-from daemon.peer_status import REJECTS_MATTER_S, find_trouble
-from daemon.refusals import Refusals
-from daemon.status import PathKind, PeerStatus
+from daemon.control.describe import REJECTS_MATTER_S, find_trouble
+from daemon.control.status import PathKind, PeerStatus
+from daemon.host.clock import Clock
+from daemon.net.refusals import Refusals
 from protocol.identity import PeerId
 
 PEER, OTHER = PeerId("a" * 52), PeerId("b" * 52)

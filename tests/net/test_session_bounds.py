@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.session import Session, SessionLimits
-from daemon.session.receive_stream import INITIAL_CREDIT_BYTES, ReceiveStream
+from daemon.net.session import Session, SessionLimits
+from daemon.net.session.receive_stream import INITIAL_CREDIT_BYTES, ReceiveStream
 from protocol.errors import RemoteProtocolError
 from protocol.hello import ResumePoint
 from protocol.session_frames import (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.session import (
+from daemon.net.session import (
     ActivePathChanged,
     BulkRoom,
     PathFailed,

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from daemon.statement_watch import StatementWatch
+from daemon.swarm.statement_watch import StatementWatch
 from protocol.errors import ConfigError
 from protocol.swarm import Swarm
 from rendezvous import RendezvousClient

@@ -1,6 +1,6 @@
 """How many bytes moved between two looks."""
 
-from daemon.traffic import Traffic, TrafficCounter, TrafficMeter
+from daemon.net.traffic import Traffic, TrafficCounter, TrafficMeter
 
 
 def test_each_look_tells_what_came_on_top() -> None:

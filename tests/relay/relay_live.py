@@ -22,10 +22,10 @@ from protocol.relay_messages import (
     encode_control,
 )
 from protocol.uri import HostPort, ServerUri
-from relay.client import IncomingCall, RelayClient, RelayState
-from relay.client_link import RelayLink
-from relay.limits import RelayLimits
-from relay.server import serve_relay
+from relay.client.client import IncomingCall, RelayClient, RelayState
+from relay.client.link import RelayLink
+from relay.server.limits import RelayLimits
+from relay.server.server import serve_relay
 from transport.curve import CurveKeys, key_to_z85
 
 ANY_PORT = HostPort("127.0.0.1", 0)

@@ -24,11 +24,11 @@ from protocol.relay_messages import (
     decode_from_relay,
     encode_control,
 )
-from relay.client_connection import ClientConnection
-from relay.client_events import Asked, Event, LinkOpened
-from relay.client_link import RelayLink
-from relay.forwarder import Forwarder
-from relay.limits import RelayLimits
+from relay.client.connection import ClientConnection
+from relay.client.events import Asked, Event, LinkOpened
+from relay.client.link import RelayLink
+from relay.server.forwarder import Forwarder
+from relay.server.limits import RelayLimits
 from transport.curve import CurveKeys
 
 SWARM = b"s" * 32

@@ -24,18 +24,11 @@ from protocol.relay_messages import (
     Welcome,
     encode_control,
 )
-from relay.client_connection import ClientConnection
-from relay.client_events import (
-    Asked,
-    Ended,
-    LinkFailed,
-    LinkOpened,
-    LinkRefusedError,
-    Ready,
-)
-from relay.client_link import RelayLink
-from relay.limits import RelayLimits
-from relay.sealed_link import SealRole
+from relay.client.connection import ClientConnection
+from relay.client.events import Asked, Ended, LinkFailed, LinkOpened, LinkRefusedError, Ready
+from relay.client.link import RelayLink
+from relay.client.seal import SealRole
+from relay.server.limits import RelayLimits
 from tests.relay.relay_world import SWARM, UNIX_MS, WINDOW, ClientPeer, World
 
 FRAME = os.urandom(64 * 1024)

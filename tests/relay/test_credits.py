@@ -21,9 +21,9 @@ from protocol.relay_messages import (
     Welcome,
     data_cost,
 )
-from relay.limits import RelayLimits
-from relay.token_bucket import TokenBucket
+from relay.server.limits import RelayLimits
 from tests.relay.relay_world import WINDOW, RawPeer, World
+from transport.token_bucket import TokenBucket
 
 FRAME = bytes(64 * 1024)
 COST = data_cost(len(FRAME))

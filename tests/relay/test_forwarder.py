@@ -25,7 +25,7 @@ from protocol.relay_messages import (
     Welcome,
     encode_control,
 )
-from relay.limits import RelayLimits
+from relay.server.limits import RelayLimits
 from tests.relay.relay_world import OTHER_SWARM, SWARM, WINDOW, RawPeer, World
 
 

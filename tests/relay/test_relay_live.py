@@ -30,10 +30,10 @@ from protocol.relay_messages import (
     Welcome,
 )
 from protocol.uri import HostPort, ServerUri
-from relay.client import RelayState
-from relay.client_events import LinkRefusedError
-from relay.limits import RelayLimits
-from relay.server import RelayService, socket_limits
+from relay.client.client import RelayState
+from relay.client.events import LinkRefusedError
+from relay.server.limits import RelayLimits
+from relay.server.server import RelayService, socket_limits
 from tests.relay.relay_live import (
     SWARM,
     RawSocket,

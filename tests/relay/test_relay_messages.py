@@ -36,7 +36,7 @@ from protocol.relay_messages import (
     encode_control,
 )
 from protocol.session_frames import MAX_FRAME_BYTES as SESSION_FRAME_BYTES
-from relay import sealed_link
+from relay.client import seal as sealed_link
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "relay_messages.json").read_text())
 

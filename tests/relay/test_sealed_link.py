@@ -9,7 +9,7 @@ import pytest
 from protocol.certificate import certificate_digest, make_certificate
 from protocol.errors import P2PDError, TransportError, VerificationError, VersionError
 from protocol.identity import Identity
-from relay.sealed_link import MAX_FRAME_BYTES, SealedLink, SealRole, SealState
+from relay.client.seal import MAX_FRAME_BYTES, SealedLink, SealRole, SealState
 
 ALICE = Identity(bytes(range(32)))
 BOB = Identity(bytes(range(32, 64)))

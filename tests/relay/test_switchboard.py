@@ -19,7 +19,7 @@ from protocol.relay_messages import (
     Opened,
     Welcome,
 )
-from relay.limits import RelayLimits
+from relay.server.limits import RelayLimits
 from tests.relay.relay_world import OTHER_SWARM, SWARM, WINDOW, World
 
 

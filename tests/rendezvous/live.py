@@ -19,11 +19,11 @@ from protocol.identity import Identity
 from protocol.peer_record import PeerRecord, seal_record
 from protocol.rendezvous_messages import FromServer, Notice, Request
 from protocol.uri import HostPort, ServerUri
-from rendezvous.client import RendezvousClient
+from rendezvous.client.client import RendezvousClient
+from rendezvous.client.connection import Timeouts
 from rendezvous.clock import SystemClock
-from rendezvous.link import Timeouts
-from rendezvous.registry_limits import RegistryLimits
-from rendezvous.server import serve_rendezvous
+from rendezvous.server.limits import RegistryLimits
+from rendezvous.server.server import serve_rendezvous
 from transport.curve import CurveKeys, key_to_z85
 
 ANY_PORT = HostPort("127.0.0.1", 0)

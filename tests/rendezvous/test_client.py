@@ -11,10 +11,10 @@ from protocol.errors import ConfigError, RemoteProtocolError, TransportError
 from protocol.identity import Identity
 from protocol.rendezvous_messages import Joined, Signal
 from protocol.uri import HostPort, ServerUri
-from rendezvous.client import RendezvousClient
+from rendezvous.client.client import RendezvousClient
+from rendezvous.client.connection import Timeouts
 from rendezvous.clock import SystemClock
-from rendezvous.link import Timeouts
-from rendezvous.registry_limits import RegistryLimits
+from rendezvous.server.limits import RegistryLimits
 from tests.rendezvous.live import (
     SWARM,
     ServerProcess,

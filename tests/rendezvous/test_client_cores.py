@@ -5,9 +5,9 @@ from random import Random
 
 import pytest
 
-from rendezvous.backoff import FullJitterBackoff, bounded_wait_s
-from rendezvous.clock_offset import ClockOffset
-from rendezvous.lease_keeper import REFUSED_MOST_S, LeaseKeeper, LeaseState
+from rendezvous.client.backoff import FullJitterBackoff, bounded_wait_s
+from rendezvous.client.clock_offset import ClockOffset
+from rendezvous.client.lease_keeper import REFUSED_MOST_S, LeaseKeeper, LeaseState
 
 
 class TestBackoff:

@@ -28,10 +28,15 @@ from protocol.rendezvous_messages import (
     Statement,
 )
 from protocol.sealed_signal import MAX_SIGNAL_BYTES
-from rendezvous.directory import RecordRemoved, RecordStored, StatementRemoved, StatementStored
-from rendezvous.rate_limit import Rate
-from rendezvous.registry_limits import RegistryLimits
+from rendezvous.server.directory import (
+    RecordRemoved,
+    RecordStored,
+    StatementRemoved,
+    StatementStored,
+)
+from rendezvous.server.limits import RegistryLimits
 from tests.rendezvous.world import OTHER_SWARM, START_MS, SWARM, Peer, World, statement
+from transport.rate_limit import Rate
 
 UNHURRIED = RegistryLimits(key_rate=Rate(1e9, 1e9, 0), prefix_rate=Rate(1e9, 1e9, 0))
 

@@ -28,7 +28,7 @@ from protocol.rendezvous_messages import (
 )
 from protocol.uri import HostPort, ServerUri
 from rendezvous.clock import SystemClock
-from rendezvous.registry_limits import RegistryLimits
+from rendezvous.server.limits import RegistryLimits
 from tests.rendezvous.live import (
     SWARM,
     ServerProcess,
@@ -146,7 +146,11 @@ class TestStart:
             await peer.announced_since(before)
             await peer.client.lookup(SWARM, 5)
             await peer.client.leave(SWARM)
-        lines = [record.message for record in caplog.records if record.name == "rendezvous.service"]
+        lines = [
+            record.message
+            for record in caplog.records
+            if record.name == "rendezvous.server.service"
+        ]
         assert [" ".join(line.split()[-4:]) for line in lines] == [
             "73737373, from this machine",
             f"swarm {statement().swarm_id.hex()[:8]} stored, {len(statement().raw)} bytes".split(

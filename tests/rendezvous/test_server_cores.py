@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from protocol.codec import encode
 from protocol.rendezvous_messages import Announce, Find
-from rendezvous.address_quota import EXEMPT, AddressQuota, prefix_of
-from rendezvous.rate_limit import Allowed, Flooding, Rate, RateLimiter, RetryAfter
-from rendezvous.record_history import RecordHistory
-from rendezvous.refusal import RefusalError
-from rendezvous.sample_list import SampleList
+from rendezvous.server.address_quota import EXEMPT, AddressQuota, prefix_of
+from rendezvous.server.record_history import RecordHistory
+from rendezvous.server.refusal import RefusalError
+from rendezvous.server.sample_list import SampleList
 from tests.rendezvous.world import SWARM, Peer, World
+from transport.rate_limit import Allowed, Flooding, Rate, RateLimiter, RetryAfter
 
 
 class TestSampleList:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import ConfigError
-from rendezvous.directory import (
+from rendezvous.server.directory import (
     Change,
     Directory,
     RecordRemoved,
@@ -18,8 +18,8 @@ from rendezvous.directory import (
     StatementStored,
     StoredRecord,
 )
-from rendezvous.snapshot import SnapshotError, decode_snapshot, encode_snapshot
-from rendezvous.store import SnapshotStore
+from rendezvous.server.snapshot import SnapshotError, decode_snapshot, encode_snapshot
+from rendezvous.server.store import SnapshotStore
 from tests.rendezvous.world import SWARM, Peer
 
 A_SECOND_MS = 1000

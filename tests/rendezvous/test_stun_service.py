@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from daemon.nat.tcp_binding import TcpBinding
+from daemon.net.nat.stun.tcp import TcpBinding
 from protocol.errors import ConfigError
 from protocol.uri import HostPort
-from rendezvous.stun_listen import bind_port
-from rendezvous.stun_service import serving_stun
+from rendezvous.stun.listen import bind_port
+from rendezvous.stun.service import serving_stun
 from tests.rendezvous.live import joined, serving
 
 

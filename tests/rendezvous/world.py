@@ -19,10 +19,10 @@ from protocol.rendezvous_messages import (
     Signal,
 )
 from protocol.swarm import RoundSettings, Swarm, SwarmStatement, TaskReference, seal_statement
-from rendezvous.directory import Change, Directory
-from rendezvous.effects import Disconnect, Effect, Forward, Keep, Send, Sender, SendWhenKept
-from rendezvous.registry import Registry
-from rendezvous.registry_limits import RegistryLimits
+from rendezvous.server.directory import Change, Directory
+from rendezvous.server.effects import Disconnect, Effect, Forward, Keep, Send, Sender, SendWhenKept
+from rendezvous.server.limits import RegistryLimits
+from rendezvous.server.registry import Registry
 from transport.curve import CurveKeys
 
 SWARM = b"s" * 32

@@ -11,18 +11,18 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from daemon.blob_service import BlobService
-from daemon.blob_store import BlobStore
-from daemon.catch_up import CatchUp
-from daemon.clock import Clock
-from daemon.exchange import Exchange
-from daemon.lineage import Lineage, Position
-from daemon.refusals import Refusals
-from daemon.speaker import Speaker
-from daemon.standings import Standings
-from daemon.succession import AgreedSuccession, GossipSuccession
-from daemon.training import Training
-from ml.worker_messages import (
+from daemon.host.clock import Clock
+from daemon.net.refusals import Refusals
+from daemon.rounds.blobs.service import BlobService
+from daemon.rounds.blobs.store import BlobStore
+from daemon.rounds.lineage.catch_up import CatchUp
+from daemon.rounds.lineage.lineage import Lineage, Position
+from daemon.rounds.lineage.standings import Standings
+from daemon.rounds.lineage.succession import AgreedSuccession, GossipSuccession
+from daemon.rounds.speaker import Speaker
+from daemon.rounds.training import Training
+from daemon.rounds.updates import Exchange
+from ml.worker.messages import (
     Blob,
     Contribution,
     Neighbour,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 import pytest
 
-from daemon.agreement import (
+from daemon.rounds.agreement import (
     AgreementState,
     Decided,
     RoundAgreement,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.blob_fetch import (
+from daemon.rounds.blobs.fetch import (
     LATE_FACTOR,
     LATE_S,
     STALL_S,
@@ -14,8 +14,8 @@ from daemon.blob_fetch import (
     BlobFetcher,
     FetchRequest,
 )
-from daemon.blob_store import KEPT_STATES, BlobMissingError, BlobStore
-from ml.worker_messages import Blob
+from daemon.rounds.blobs.store import KEPT_STATES, BlobMissingError, BlobStore
+from ml.worker.messages import Blob
 from protocol.errors import VerificationError
 from protocol.identity import PeerId
 from protocol.merkle import CHUNK_BYTES, leaves_of, merkle_root

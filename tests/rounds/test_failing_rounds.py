@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.round_failures import FIRST_PAUSE_S, LONGEST_PAUSE_S, RoundFailures
-from daemon.status import Phase
-from daemon.training import TASK_TRIES
+from daemon.control.status import Phase
+from daemon.rounds.failures import FIRST_PAUSE_S, LONGEST_PAUSE_S, RoundFailures
+from daemon.rounds.training import TASK_TRIES
 from protocol.errors import ConfigError, WorkerError
 from tests.rounds.simulated_swarm import SimulatedSwarm
 from tests.rounds.test_training import GRACE_S, assert_same_history, simulate

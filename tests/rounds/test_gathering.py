@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from daemon.agreement import certificate_signers, next_roster
-from daemon.gathering import FULL_PATIENCE_S, PATIENCE_S, SETTLE_S, Gathering
+from daemon.rounds.agreement import certificate_signers, next_roster
+from daemon.rounds.gathering import FULL_PATIENCE_S, PATIENCE_S, SETTLE_S, Gathering
 from protocol.agreement_messages import Accept, AgreementMessage, Outcome, Start
 from protocol.codec import encode
 from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope

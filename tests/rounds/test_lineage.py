@@ -1,6 +1,6 @@
 """Where a state comes from."""
 
-from daemon.lineage import Lineage, Position, contributors_of
+from daemon.rounds.lineage.lineage import Lineage, Position, contributors_of
 from protocol.agreement_messages import Certificate, Outcome, UpdateRef
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from daemon.lineage import MAX_HISTORY, Lineage, Position
-from daemon.lineage_file import LineageFile
+from daemon.rounds.lineage.history_file import LineageFile
+from daemon.rounds.lineage.lineage import MAX_HISTORY, Lineage, Position
 from protocol.agreement_messages import Certificate, Outcome, UpdateRef
 
 RECORD_BYTES = 40

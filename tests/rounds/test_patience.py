@@ -1,6 +1,6 @@
 """Whom rounds go on waiting for."""
 
-from daemon.patience import FIRST_PAUSE, LONGEST_PAUSE, MAX_PAUSES, Patience
+from daemon.rounds.patience import FIRST_PAUSE, LONGEST_PAUSE, MAX_PAUSES, Patience
 from protocol.identity import Identity, PeerId
 
 PEER = Identity(b"p" * 32).peer_id

@@ -1,6 +1,6 @@
 """When a round closes."""
 
-from daemon.round_clock import RoundClock
+from daemon.rounds.closing import RoundClock
 from protocol.identity import PeerId
 
 A, B, C, D = (PeerId(name) for name in "abcd")

@@ -1,7 +1,7 @@
 """When a peer gives its state up for another."""
 
-from daemon.lineage import Lineage, Position
-from daemon.succession import AgreedSuccession, Claim, GossipSuccession, Rivals
+from daemon.rounds.lineage.lineage import Lineage, Position
+from daemon.rounds.lineage.succession import AgreedSuccession, Claim, GossipSuccession, Rivals
 from protocol.identity import PeerId
 from protocol.peer_messages import Standing
 from tests.rounds.test_lineage import certificate, line

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.status import Phase
+from daemon.control.status import Phase
 from protocol.codec import Message, decode, encode
 from protocol.peer_messages import Agreement, CertificateRequest, PeerMessage, Standing, UpdateOffer
 from protocol.swarm import RoundSettings

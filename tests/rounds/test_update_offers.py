@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from daemon.blob_service import BlobService
-from daemon.blob_store import BlobStore
-from daemon.clock import Clock
-from daemon.exchange import MAX_REMEMBERED_BASES, Exchange, is_whole_model
-from daemon.lineage import Position
-from daemon.refusals import Refusals
+from daemon.host.clock import Clock
+from daemon.net.refusals import Refusals
+from daemon.rounds.blobs.service import BlobService
+from daemon.rounds.blobs.store import BlobStore
+from daemon.rounds.lineage.lineage import Position
+from daemon.rounds.updates import MAX_REMEMBERED_BASES, Exchange, is_whole_model
 from protocol.admission import DeniedError
 from protocol.codec import encode
 from protocol.envelope import Domain, open_envelope, seal_envelope

@@ -1,7 +1,7 @@
 """When a worker is taken to be stuck, and when it is given up."""
 
-from daemon.sd_notify import SIGNS_OF_LIFE
-from daemon.worker_pulse import (
+from daemon.host.systemd import SIGNS_OF_LIFE
+from daemon.worker.pulse import (
     KILL_AFTER_S,
     LOADING_KILL_AFTER_S,
     STUCK_AFTER_S,

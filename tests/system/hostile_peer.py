@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import msgspec
 import zmq
 
-from daemon.clock import Clock
-from daemon.discovery import Discovery
-from daemon.network import PeerNetwork
-from daemon.refusals import Refusals
+from daemon.host.clock import Clock
+from daemon.net.discovery import Discovery
+from daemon.net.network import PeerNetwork
+from daemon.net.refusals import Refusals
 from protocol.admission import AdmissionBook, prove_admission
 from protocol.chunk_frame import encode_chunk
 from protocol.codec import decode, encode

@@ -22,8 +22,8 @@ from typing import NamedTuple, Self, TypeVar
 
 import psutil
 
-from daemon.control_client import ControlClient, ControlError, NotRunningError
-from daemon.status import PeerStatus, Phase, Status
+from daemon.control.client import ControlClient, ControlError, NotRunningError
+from daemon.control.status import PeerStatus, Phase, Status
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND_S = 120.0

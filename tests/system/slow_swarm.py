@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from daemon.status import Phase, Status
+from daemon.control.status import Phase, Status
 from tests.system.real_swarm import RealPeer, RealSwarm, free_port, wait_until
 
 TASK_FILE = Path(__file__).with_name("slow_task.py")

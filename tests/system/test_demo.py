@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from daemon.control_client import ControlClient, ControlError, NotRunningError
-from daemon.status import Phase
+from daemon.control.client import ControlClient, ControlError, NotRunningError
+from daemon.control.status import Phase
 from tests.system.real_swarm import (
     MAX_RSS_BYTES,
     ROOT,
@@ -112,7 +112,7 @@ def check_export(kept: Path, task: str, data_dir: Path, accuracy: float) -> None
     """All peers' models are the same bytes, and plain torch makes the same of them as p2pd did."""
     files = [kept / f"peer-{index}.safetensors" for index in range(PEERS)]
     assert len({file.read_bytes() for file in files}) == 1
-    module = importlib.import_module(f"ml.tasks.{task}")
+    module = importlib.import_module(f"ml.task.builtin.{task}")
     model = module.model()
     model.load_state_dict(load_file(files[0]))
     inputs, targets = module.test_dataset(data_dir).tensors

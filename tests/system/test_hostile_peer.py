@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from torch import nn
 
-from ml.manifest import manifest_of
-from ml.quantization import Float32Encoding
-from ml.tensor_file import FileTensor, TensorLayout, layout_of
-from ml.update_codec import UpdateCodec
+from ml.state.manifest import manifest_of
+from ml.state.tensor_file import FileTensor, TensorLayout, layout_of
+from ml.update.codec import UpdateCodec
+from ml.update.dense import Float32Encoding
 from protocol.identity import Identity, PeerId, public_key_of
 from protocol.peer_messages import Standing, UpdateOffer
 from tests.system import slow_task

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from daemon.blob_store import KEPT_STATES
+from daemon.rounds.blobs.store import KEPT_STATES
 from tests.system.real_swarm import END_S, assert_equal_exports, assert_nobody_is_blamed
 from tests.system.slow_swarm import SlowSwarm, halted, wait_round_of_all
 

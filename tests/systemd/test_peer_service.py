@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.control_client import ControlClient
+from daemon.control.client import ControlClient
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT_S = 60.0

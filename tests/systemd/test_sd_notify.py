@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.sd_notify import SystemdNotifier, feed_watchdog
+from daemon.host.systemd import SystemdNotifier, feed_watchdog
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -1,0 +1,315 @@
+"""The demo: a rendezvous and some peers as real processes on this machine, from first to last.
+
+Rendezvous and peers are the commands that people type, watched through the peers' control sockets
+and stopped in the end. Beside them runs, at low priority, what each peer would reach alone.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from daemon.cli.demo.processes import Child, DemoFailedError, run_child
+from daemon.cli.demo.view import DemoView, PeerResult
+from daemon.control.client import ControlClient, ControlError, NotRunningError
+from daemon.control.status import Phase, Status
+from daemon.host.error_group import first_error
+from daemon.host.python_child import require_torch
+from daemon.swarm.found import CreateOptions, ExaminedTask, create_swarm, examine_task
+from protocol.counted import counted
+from protocol.errors import ConfigError
+from protocol.uri import ServerUri
+
+SEED = 1
+CLI = ("-m", "daemon.cli")
+POLL_S = 0.25
+START_S = 60.0
+STALL_S = 600.0
+"""Without any change for so long, the demo is given up."""
+SOLO_NICENESS = 10
+TERMINATED = 128 + signal.SIGTERM
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What to show."""
+
+    peers: int
+    rounds: int
+    task: str
+    data_dir: Path | None
+    keep: Path | None
+    json: bool
+    settings: Mapping[str, int | float | str]
+    """Fields of :class:`RoundSettings` to set otherwise than the task suggests."""
+
+    @property
+    def gossips(self) -> bool:
+        """Whether each peer ends with weights of its own."""
+        return self.settings.get("exchange") == "gossip"
+
+
+def run_demo(options: DemoOptions) -> int:
+    """Run the demo; the exit code. Raises :class:`ConfigError` when it cannot work here."""
+    require_torch()
+    with _directory(options.keep) as directory, _temporary_files_in(directory):
+        demo = Demo(options, directory)
+        try:
+            return asyncio.run(demo.run())
+        except DemoFailedError as failure:
+            if failure.log_tail:
+                print(f"{failure.log_tail}\n", file=sys.stderr)
+            raise
+        except asyncio.CancelledError:
+            return TERMINATED
+        finally:
+            # An impatient second Ctrl-C ends the event loop before they have ended.
+            for child in demo.children:
+                child.kill()
+
+
+@contextlib.contextmanager
+def _directory(keep: Path | None) -> Iterator[Path]:
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="p2pd-demo-") as temporary:
+            yield Path(temporary)
+        return
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        if any(keep.iterdir()):
+            raise ConfigError(f"{keep} is not empty: name a new directory")
+    except OSError as error:
+        raise ConfigError(f"cannot use {keep}: {error.strerror}") from error
+    yield keep
+
+
+@contextlib.contextmanager
+def _temporary_files_in(directory: Path) -> Iterator[None]:
+    """Have children make their temporary files where a killed child's are deleted too."""
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="tmp-", dir=directory) as temporary:
+        os.environ["TMPDIR"] = temporary
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = before
+
+
+class Demo:
+    """One run."""
+
+    def __init__(self, options: DemoOptions, directory: Path) -> None:
+        self.children: list[Child] = []
+        """Every process that was started."""
+        self._options = options
+        self._directory = directory
+        self._names = [f"peer-{index}" for index in range(options.peers)]
+        self._shards = [f"{index}/{options.peers}" for index in range(options.peers)]
+        self._threads = max(1, (os.cpu_count() or 1) // options.peers)
+        self._data_arguments = (
+            [] if options.data_dir is None else ["--data-dir", str(options.data_dir)]
+        )
+        self._view = DemoView(Console(stderr=options.json, highlight=False), self._names)
+
+    async def run(self) -> int:
+        """Everything, from the rendezvous to the table at the end; the exit code."""
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, task.cancel)
+        started = time.monotonic()
+        with self._view.running():
+            async with self._processes() as (peers, solo):
+                statuses = await self._train(peers)
+                different_models = await self._export()
+                self._view.step("finishing what each reaches alone")
+                alone = [
+                    float(json.loads(line)["accuracy"])
+                    for line in (await solo.output()).splitlines()
+                ]
+        seconds = time.monotonic() - started
+        results = [
+            PeerResult(
+                peer_id=status.peer_id,
+                shard=shard,
+                rounds=status.round,
+                accuracy=status.accuracy or 0.0,
+                accuracy_alone=accuracy_alone,
+                updates_received=status.updates_received,
+                bytes_sent=status.bytes_sent,
+                bytes_received=status.bytes_received,
+            )
+            for status, shard, accuracy_alone in zip(statuses, self._shards, alone, strict=True)
+        ]
+        self._view.results(results, seconds, self._verdict(different_models))
+        if self._options.json:
+            document = {
+                "schema": 1,
+                "task": self._options.task,
+                "rounds": self._options.rounds,
+                "seconds": round(seconds, 3),
+                "peers": [asdict(result) for result in results],
+            }
+            print(json.dumps(document))
+        return 0 if different_models == 1 or self._options.gossips else 1
+
+    @contextlib.asynccontextmanager
+    async def _processes(self) -> AsyncIterator[tuple[list[Child], Child]]:
+        """The peers, training, and beside them the same peers alone."""
+        async with contextlib.AsyncExitStack() as stack:
+            # First, since it is what can be wrong with what was asked for.
+            self._view.step("loading the task")
+            examined = await examine_task(self._create_options(()))
+            self._view.step("starting a rendezvous")
+            rendezvous = await self._start(
+                stack,
+                "rendezvous",
+                *CLI, "rendezvous", "--listen", "127.0.0.1:0",
+                "--state-dir", str(self._directory / "rendezvous"),
+            )  # fmt: skip
+            solo = await self._start_solo(stack)
+            uri = await rendezvous.first_line(START_S)
+            self._view.step("founding a swarm")
+            link = await self._create(ServerUri.parse(uri), examined)
+            self._view.step(f"starting {counted(self._options.peers, 'peer')}")
+            peers = [
+                await self._start_peer(stack, index, link) for index in range(len(self._names))
+            ]
+            # Told all at once; each is then waited for as the stack unwinds.
+            for child in self.children:
+                stack.callback(child.terminate)
+            yield peers, solo
+
+    async def _start(
+        self, stack: contextlib.AsyncExitStack, name: str, *arguments: str, niceness: int = 0
+    ) -> Child:
+        child = await stack.enter_async_context(
+            run_child(name, arguments, self._directory, niceness=niceness)
+        )
+        self.children.append(child)
+        return child
+
+    def _create_options(self, rendezvous: tuple[ServerUri, ...]) -> CreateOptions:
+        options = self._options
+        return CreateOptions(
+            task=options.task,
+            task_file=None,
+            name=options.task,
+            rendezvous=rendezvous,
+            state_dir=self._directory / "founder",
+            data_dir=options.data_dir,
+            seed=SEED,
+            open=False,
+            invite_uses=options.peers,
+            invite_days=1,
+            settings={
+                **options.settings,
+                "rounds": options.rounds,
+                "min_peers": options.peers,
+            },
+        )
+
+    async def _create(self, rendezvous: ServerUri, examined: ExaminedTask) -> Path:
+        """Found the swarm; the file with the invite link."""
+        options = self._create_options((rendezvous,))
+        created = await create_swarm(options, os.environ, examined)
+        link = self._directory / "link"
+        link.write_text(created.link)
+        return link
+
+    async def _start_peer(self, stack: contextlib.AsyncExitStack, index: int, link: Path) -> Child:
+        name = self._names[index]
+        return await self._start(
+            stack,
+            name,
+            *CLI, "join", str(link), "--name", name, "--shard", self._shards[index],
+            "--listen", "127.0.0.1:0", "--threads", str(self._threads),
+            "--state-dir", str(self._directory / name), *self._data_arguments,
+        )  # fmt: skip
+
+    async def _start_solo(self, stack: contextlib.AsyncExitStack) -> Child:
+        return await self._start(
+            stack,
+            "alone",
+            "-m", "ml.alone", "--task", self._options.task,
+            *(word for shard in self._shards for word in ("--shard", shard)),
+            "--rounds", str(self._options.rounds), "--seed", str(SEED),
+            "--threads", str(self._threads), *self._data_arguments,
+            "--partition", str(self._options.settings.get("partition", "")),
+            *self._local_work(),
+            niceness=SOLO_NICENESS,
+        )  # fmt: skip
+
+    def _local_work(self) -> list[str]:
+        """Alone, a peer trains as much a round as in the swarm."""
+        chosen = self._options.settings
+        work = {name: chosen[name] for name in ("local_unit", "local_amount") if name in chosen}
+        return ["--settings", json.dumps(work)] if work else []
+
+    async def _train(self, peers: list[Child]) -> list[Status]:
+        """Watch until every peer has all rounds; their last statuses."""
+        self._view.step("the peers load the task, then train together")
+        try:
+            async with asyncio.TaskGroup() as group:
+                ends = [group.create_task(_fail_when_ended(peer)) for peer in peers]
+                watches = [group.create_task(self._watch(name)) for name in self._names]
+                statuses = [await watch for watch in watches]
+                for end in ends:
+                    end.cancel()
+        except ExceptionGroup as failures:
+            raise first_error(failures) from failures
+        return statuses
+
+    async def _watch(self, name: str) -> Status:
+        client = ControlClient(self._directory / name)
+        seen: tuple[str, int] | None = None
+        changed = time.monotonic()
+        while True:
+            try:
+                status = await asyncio.to_thread(client.status)
+            except (NotRunningError, ControlError):
+                pass  # not yet; whether it ever comes is watched beside this
+            else:
+                self._view.update(name, status)
+                if status.phase == Phase.COMPLETE and status.round >= self._options.rounds:
+                    return status
+                if seen != (status.phase, status.round):
+                    seen, changed = (status.phase, status.round), time.monotonic()
+            if time.monotonic() - changed > STALL_S:
+                raise DemoFailedError(f"{name} made no progress for {STALL_S:.0f} s")
+            await asyncio.sleep(POLL_S)
+
+    def _verdict(self, different_models: int) -> str:
+        if different_models == 1:
+            return "All peers hold the same weights, bit for bit."
+        if self._options.gossips:
+            return "Each peer holds weights of its own, as gossip goes."
+        return "The peers do NOT hold the same weights."
+
+    async def _export(self) -> int:
+        """Each peer's model in a file; how many different ones there are."""
+        self._view.step("comparing the peers' models")
+        digests = set()
+        for name in self._names:
+            path = self._directory / f"{name}.safetensors"
+            await asyncio.to_thread(ControlClient(self._directory / name).export, path)
+            digests.add(hashlib.sha256(path.read_bytes()).digest())
+        return len(digests)
+
+
+async def _fail_when_ended(child: Child) -> None:
+    raise await child.ended()

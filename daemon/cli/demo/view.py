@@ -1,0 +1,125 @@
+"""What the demo shows while it runs and at its end: a live table, or plain lines in a pipe."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from daemon.cli.output import byte_count, number, percent
+from daemon.control.status import Status
+from daemon.host.printable import printable
+from protocol.identity import short
+
+REFRESH_PER_S = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PeerResult:
+    """How one peer of the demo came out."""
+
+    peer_id: str
+    shard: str
+    rounds: int
+    accuracy: float
+    accuracy_alone: float
+    updates_received: int
+    bytes_sent: int
+    bytes_received: int
+
+
+class DemoView:
+    """Told of every change; shows it in the way that the console can."""
+
+    def __init__(self, console: Console, names: Sequence[str]) -> None:
+        self._console = console
+        self._statuses: dict[str, Status | None] = dict.fromkeys(names)
+        self._step = ""
+        self._live: Live | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Show the live table meanwhile, on a terminal."""
+        if not self._console.is_terminal:
+            yield
+            return
+        live = Live(self, console=self._console, refresh_per_second=REFRESH_PER_S, transient=True)
+        with live:
+            self._live = live
+            yield
+        self._live = None
+
+    def step(self, text: str) -> None:
+        """What the demo does now."""
+        self._step = text
+        if self._live is None:
+            self._console.print(Text(text))
+
+    def update(self, name: str, status: Status) -> None:
+        """A peer's newest status."""
+        before = self._statuses[name]
+        self._statuses[name] = status
+        is_new = status.round > (0 if before is None else before.round)
+        if self._live is None and is_new:
+            self._console.print(
+                Text(
+                    f"{name}: round {status.round} of {status.rounds} complete,"
+                    f" accuracy {percent(status.accuracy)}, loss {number(status.loss)}"
+                )
+            )
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table of this moment; rich asks for it at each refresh."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("peer", "phase"):
+            table.add_column(heading)
+        for heading in ("round", "accuracy", "loss", "samples/s", "peers", "sent", "received"):
+            table.add_column(heading, justify="right")
+        for name, status in self._statuses.items():
+            if status is None:
+                table.add_row(name, "starting")
+                continue
+            table.add_row(
+                name,
+                Text(printable(status.phase)),
+                f"{status.round}/{status.rounds}",
+                percent(status.accuracy),
+                number(status.loss),
+                number(status.samples_per_second, 0),
+                str(sum(peer.path not in ("connecting", "failed") for peer in status.peers)),
+                byte_count(status.bytes_sent),
+                byte_count(status.bytes_received),
+            )
+        yield table
+        yield Text(self._step, style="dim")
+
+    def results(self, results: Sequence[PeerResult], seconds: float, verdict: str) -> None:
+        """The table at the end. ``verdict``: on how the peers' models compare."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("peer", "id", "shard"):
+            table.add_column(heading)
+        for heading in ("together", "alone", "gain", "updates", "sent", "received"):
+            table.add_column(heading, justify="right")
+        for name, result in zip(self._statuses, results, strict=True):
+            gain = 100 * (result.accuracy - result.accuracy_alone)
+            table.add_row(
+                name,
+                short(result.peer_id),
+                result.shard,
+                percent(result.accuracy),
+                percent(result.accuracy_alone),
+                f"{gain:+.1f}",
+                str(result.updates_received),
+                byte_count(result.bytes_sent),
+                byte_count(result.bytes_received),
+            )
+        self._console.print(table)
+        self._console.print(
+            "Accuracy on the test data: what the peers reached together, and what each reaches"
+            f" alone,\non its own part of the data, in as many rounds ({results[0].rounds})."
+            f" {verdict} {seconds:.1f} s.",
+            soft_wrap=True,
+        )

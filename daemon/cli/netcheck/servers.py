@@ -1,0 +1,98 @@
+"""How the servers of a swarm are reached from here, by somebody who is no peer of any."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from daemon.cli.netcheck.report import ServerReport
+from protocol.errors import P2PDError, TransportError
+from protocol.identity import Identity, PeerId
+from protocol.uri import HostPort, ServerUri
+from relay.client.client import IncomingCall, RelayClient, RelayState
+from rendezvous import RendezvousClient
+from rendezvous.client.connection import Timeouts
+from rendezvous.client.persistent_connection import LinkState
+from transport.curve import CurveKeys
+
+REACH_S = 5.0
+ROUND_TRIPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RendezvousFinding:
+    """What a rendezvous said."""
+
+    report: ServerReport
+    stun_servers: tuple[HostPort, ...] = ()
+    relays: tuple[ServerUri, ...] = ()
+    """Under all its addresses, if it is a relay too."""
+
+
+async def ask_rendezvous(uris: Sequence[ServerUri]) -> RendezvousFinding:
+    """``uris``: of one server. Takes :data:`REACH_S` if it cannot be reached."""
+    uri = uris[0]
+    changed = asyncio.Event()
+    async with RendezvousClient(
+        uri,
+        CurveKeys.generate(),
+        also_at=tuple(other.address for other in uris[1:]),
+        on_notice=lambda notice: None,
+        on_state_change=lambda state: changed.set(),
+        timeouts=Timeouts(connect_s=REACH_S, reply_s=REACH_S, request_s=REACH_S),
+    ) as client:
+        while client.state == LinkState.CONNECTING.value:  # For REACH_S at most.
+            changed.clear()
+            await changed.wait()
+        try:
+            if client.state == LinkState.UNREACHABLE.value:
+                raise TransportError(client.trouble)
+            description = await client.describe()
+            round_trip_s = float("inf")
+            for _ in range(ROUND_TRIPS):
+                asked_at = time.monotonic()
+                await client.describe()
+                round_trip_s = min(round_trip_s, time.monotonic() - asked_at)
+        except P2PDError as error:
+            report = ServerReport(uri=str(uri), reachable=False, reason=str(error))
+            return RendezvousFinding(report)
+        return RendezvousFinding(
+            ServerReport(uri=str(uri), reachable=True, round_trip_ms=1000 * round_trip_s),
+            client.stun_servers,
+            tuple(uris) if description.relays else (),
+        )
+
+
+async def ask_relay(uris: Sequence[ServerUri]) -> ServerReport:
+    """``uris``: of one relay. Takes :data:`REACH_S` if it cannot be reached."""
+    uri = uris[0]
+    changed = asyncio.Event()
+    async with RelayClient(
+        uri,
+        Identity.generate(),
+        CurveKeys.generate(),
+        on_call=_refuse,
+        on_link=lambda link: link.close("this is no peer"),
+        on_state_change=lambda state: changed.set(),
+        also_at=tuple(other.address for other in uris[1:]),
+    ) as client:
+        try:
+            async with asyncio.timeout(REACH_S):
+                while client.state is RelayState.CONNECTING:
+                    changed.clear()
+                    await changed.wait()
+                while (  # noqa: ASYNC110 — it tells nobody.
+                    client.state is RelayState.READY and client.status().round_trip_s is None
+                ):
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            pass  # What its state is says more.
+        status = client.status()
+    if status.round_trip_s is None:
+        reason = status.reason or f"no answer within {REACH_S:.0f} s"
+        return ServerReport(uri=str(uri), reachable=False, reason=reason)
+    return ServerReport(uri=str(uri), reachable=True, round_trip_ms=1000 * status.round_trip_s)
+
+
+async def _refuse(call: IncomingCall) -> PeerId | None:
+    return None

@@ -1,0 +1,61 @@
+"""How facts are written for people: numbers with units, tables."""
+
+from collections.abc import Sequence
+
+from daemon.host.printable import printable
+
+UNKNOWN = "-"
+
+
+def byte_count(count: int) -> str:
+    """For example ``12.3 MB``."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """For example ``3 min 20 s``."""
+    whole = int(seconds)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    if minutes:
+        return f"{minutes} min {whole % 60} s"
+    return f"{whole} s"
+
+
+def ago(seconds: float | None) -> str:
+    """For example ``12 s ago``; ``-`` for never."""
+    return UNKNOWN if seconds is None else f"{duration(seconds)} ago"
+
+
+def percent(fraction: float | None) -> str:
+    """For example ``96.4 %``."""
+    return UNKNOWN if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def number(value: float | None, digits: int = 3, unit: str = "") -> str:
+    """``value`` with ``digits`` decimals and its unit; ``-`` when unknown."""
+    return UNKNOWN if value is None else f"{value:.{digits}f}{unit}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """``rows`` under ``header`` in columns, two spaces apart."""
+    lines = [header, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> str:
+    """One ``label  value`` a line, the values under each other."""
+    width = max(len(label) for label, _ in pairs)
+    return "\n".join(f"{label.ljust(width)}  {printable(value)}" for label, value in pairs)

@@ -1,0 +1,233 @@
+"""What can be wrong with a peer without stopping it: a code, what it is, what to do about it.
+
+A code never changes its meaning, so that scripts can rely on it. ``p2pd status`` exits 1 while any
+of these is there.
+"""
+
+from daemon.control.status import HealthItem
+from protocol.counted import counted
+
+
+def rendezvous_unreachable(uri: str, reason: str, meanwhile: str) -> HealthItem:
+    """Nobody new can find this peer; sessions that stand go on. ``meanwhile``: what it does."""
+    return HealthItem(
+        "rendezvous-unreachable",
+        f"the rendezvous {uri} does not answer{f' ({reason})' if reason else ''}; {meanwhile}",
+        "check that it runs and that this machine can reach it; p2pd keeps trying by itself; one"
+        " that has another key by now needs a new invite link",
+    )
+
+
+def rendezvous_out_of_reach(uri: str, reason: str, *, on_web_port: bool) -> HealthItem:
+    """The same, for whoever is no peer. ``on_web_port``: it was looked for on port 443 too."""
+    if_only_web = (
+        ""
+        if on_web_port
+        else "; a network that lets only the web out reaches it when it is run as 'p2pd serve"
+        " --also-443'"
+    )
+    return HealthItem(
+        "rendezvous-unreachable",
+        f"the rendezvous {uri} does not answer ({reason}): peers cannot find each other through it",
+        "check that it runs, that the URI is right, and that this machine can reach it"
+        + if_only_web,
+    )
+
+
+def rendezvous_refused(uri: str, reason: str) -> HealthItem:
+    """The rendezvous answers, and says no."""
+    return HealthItem(
+        "rendezvous-refused",
+        f"the rendezvous {uri} refuses this peer: {reason}",
+        "ask who runs it; with 'version' upgrade the older side, with 'quota' wait or ask for more",
+    )
+
+
+def relay_unreachable(uri: str, reason: str) -> HealthItem:
+    """Peers that only it could connect do not find each other."""
+    return HealthItem(
+        "relay-unreachable",
+        f"the relay {uri} does not answer ({reason}); paths that need no relay are not touched",
+        "check that it runs and that this machine can reach it; p2pd keeps trying by itself",
+    )
+
+
+def udp_blocked() -> HealthItem:
+    """Only TCP gets out of this network."""
+    return HealthItem(
+        "udp-blocked",
+        "this network lets TCP out and no UDP: paths over UDP (ice) are not possible",
+        "nothing needs to be done where peers reach each other otherwise; else ask who runs the"
+        " network",
+    )
+
+
+def stun_unreachable() -> HealthItem:
+    """It could not be found out how this peer is seen from outside."""
+    return HealthItem(
+        "stun-unreachable",
+        "no STUN server answers, over UDP or TCP: what the router does could not be found out",
+        "a network that lets only the web out does this, and there a relay on port 443 serves;"
+        " else name another server with --stun",
+    )
+
+
+def stun_unresolved(reasons: str) -> HealthItem:
+    """The same, since nobody could be asked; ``reasons`` names the servers."""
+    return HealthItem(
+        "stun-unresolved",
+        f"STUN servers whose names lead nowhere: {reasons}",
+        "check the names and this machine's DNS, or name a server by its IP address with --stun",
+    )
+
+
+def stun_unnamed(reason: str) -> HealthItem:
+    """The same, since none is known."""
+    return HealthItem(
+        "stun-unnamed",
+        f"{reason}: what the router does could not be found out",
+        "name a STUN server with --stun HOST:PORT",
+    )
+
+
+def too_few_peers(present: int, wanted: int) -> HealthItem:
+    """The round waits for others."""
+    return HealthItem(
+        "too-few-peers",
+        f"{present} of the {wanted} peers that the swarm waits for are here",
+        "start more peers with the swarm's invite link",
+    )
+
+
+def too_few_updates(shortage: str) -> HealthItem:
+    """The round cannot end with what there is: the swarm's rule needs more. ``shortage``: of what,
+    in words."""
+    return HealthItem(
+        "too-few-updates",
+        f"the round waits: {shortage}",
+        "start more peers with the swarm's invite link; where peers are here whose updates do not"
+        " come or are refused, 'p2pd peers' and the log name them. It goes on by itself",
+    )
+
+
+def rounds_fail(times: int, reason: str, retry_s: float) -> HealthItem:
+    """This peer gets through no round. ``retry_s``: until the next try; 0: it runs."""
+    rounds = "the last round" if times == 1 else f"the last {times} rounds"
+    retry = (
+        f"the next try is in {retry_s:.0f} s, and the others do not wait for this peer until then"
+        if retry_s
+        else "it is tried again now"
+    )
+    return HealthItem(
+        "rounds-fail",
+        f"{rounds} failed here ({reason}); {retry}",
+        "see the log; 'p2pd task check' tries the task on this machine; else look at its disk,"
+        " memory and device. Rounds go on by themselves",
+    )
+
+
+def peer_unreachable(
+    names: tuple[str, ...], *, has_relays: bool, lost_relays: tuple[str, ...]
+) -> HealthItem:
+    """There are peers to whom no path works.
+
+    A relay connects any two that reach it: ``has_relays``, whether the swarm names any, and
+    ``lost_relays``, the URIs of those that this peer cannot reach.
+    """
+    if not has_relays:
+        help_text = (
+            "the swarm names no relay, over which peers meet in any networks: create it with the"
+            " --relay of a 'p2pd relay' or 'p2pd serve', or join with a port that the router"
+            " passes on and --advertise HOST:PORT"
+        )
+    elif lost_relays:
+        help_text = (
+            "they can meet over a relay, and this peer does not reach"
+            f" {', '.join(lost_relays)}: check that it runs"
+        )
+    else:
+        help_text = (
+            "they can meet over a relay that both reach: check with 'p2pd status' on the other"
+            " machine that its peer runs and reaches one"
+        )
+    return HealthItem(
+        "peer-unreachable", f"no path to {', '.join(names)}", f"'p2pd peers' shows why; {help_text}"
+    )
+
+
+def clock_wrong(offset_s: float) -> HealthItem:
+    """The machine's clock differs from the rendezvous'."""
+    direction = "behind" if offset_s > 0 else "ahead of"
+    return HealthItem(
+        "clock-wrong",
+        f"this machine's clock is {abs(offset_s):.0f} s {direction} the rendezvous'; p2pd corrects"
+        " for it",
+        "set the clock (timedatectl set-ntp true)",
+    )
+
+
+def checkpoints_paused(problem: str) -> HealthItem:
+    """Checkpoints cannot be written, as on a full disk."""
+    return HealthItem(
+        "checkpoints-paused",
+        f"{problem}; training goes on without it",
+        "make room in the state directory's file system; checkpoints go on by themselves",
+    )
+
+
+def event_files_paused(problem: str) -> HealthItem:
+    """What TensorBoard shows cannot be written."""
+    return HealthItem(
+        "event-files-paused",
+        f"{problem}; training goes on without them",
+        "make room there, or join with another directory: --tensorboard DIR",
+    )
+
+
+def worker_restarting(reason: str) -> HealthItem:
+    """The worker process died and is being started again."""
+    return HealthItem(
+        "worker-restarting",
+        f"the training process ended ({reason}) and is started again from the last checkpoint",
+        "if it keeps happening, see the log for its last words; out of memory is a common cause",
+    )
+
+
+def worker_stuck(silent_s: float, allowed_s: float) -> HealthItem:
+    """The worker process does not get on with what it was asked for."""
+    return HealthItem(
+        "worker-stuck",
+        f"the training process has shown no sign of life for {silent_s:.0f} s; after"
+        f" {allowed_s:.0f} s it is started again from the last checkpoint",
+        "nothing, if it downloads data; if one step takes so long, a smaller batch helps; else see"
+        " what the task waits for: data on a disk or network that does not answer, a device",
+    )
+
+
+def worker_hangs_again(times: int) -> HealthItem:
+    """Starting it again does not help."""
+    return HealthItem(
+        "worker-stuck",
+        f"the training process hung and was started again {times} times, and did nothing since",
+        "see what the task waits for: data on a disk or network that does not answer, a device;"
+        " under systemd all of it is restarted",
+    )
+
+
+def initial_state_differs() -> HealthItem:
+    """This machine's bits of round 0 are not the founder's and nobody has those yet."""
+    return HealthItem(
+        "initial-state-differs",
+        "this machine makes other initial weights than the founder's did, and no peer here has"
+        " the founder's",
+        "let the founder's machine join the swarm once; this peer then takes the weights from it",
+    )
+
+
+def updates_rejected(names: tuple[str, ...], count: int) -> HealthItem:
+    """Peers send what does not verify."""
+    return HealthItem(
+        "updates-rejected",
+        f"messages or updates refused {counted(count, 'time')}, from {', '.join(names)}",
+        "the log names each; if it goes on, ask the peer's owner, or whoever founded the swarm",
+    )

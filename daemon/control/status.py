@@ -1,0 +1,173 @@
+"""The document that ``p2pd status --json`` prints and the control API serves.
+
+Schema 1. Fields may be added under the same number; one that is renamed, removed or changes its
+meaning raises it. Times are seconds, sizes bytes, unless the name says otherwise; null is "not
+known (yet)". Text that other peers chose (names, reasons) is as they sent it: whoever prints it
+escapes it.
+"""
+
+import enum
+
+import msgspec
+
+SCHEMA = 1
+
+
+class Phase(enum.StrEnum):
+    """What the peer is doing now."""
+
+    STARTING = "starting"
+    """The worker loads task, data and checkpoint."""
+    WAITING = "waiting"
+    """Fewer peers are here than the round needs."""
+    FETCHING = "fetching"
+    """Takes the swarm's state from other peers."""
+    TRAINING = "training"
+    EXCHANGING = "exchanging"
+    """Own update is out; others' are still coming in."""
+    AGREEING = "agreeing"
+    """The set of updates is being committed."""
+    APPLYING = "applying"
+    """Aggregates, checkpoints, evaluates."""
+    RETRYING = "retrying"
+    """The last round failed here (``health`` says of what); the next try comes after a pause."""
+    PAUSED = "paused"
+    COMPLETE = "complete"
+    """All rounds are done; the state stays here for others until told to stop."""
+    OBSERVING = "observing"
+    """Takes part in the swarm's connections, and in nothing else."""
+    STOPPING = "stopping"
+
+
+class PathKind(enum.StrEnum):
+    """Over what a peer is reached."""
+
+    DIRECT = "direct"
+    PUNCHED = "punched"
+    ICE = "ice"
+    RELAY = "relay"
+    CONNECTING = "connecting"
+    FAILED = "failed"
+
+
+class RendezvousStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How the connection to the rendezvous is."""
+
+    uri: str
+    state: str
+    """``connecting``, ``connected``, ``unreachable`` or ``refused: REASON``."""
+    last_announce_s: float | None = None
+    """Seconds since it last confirmed the lease."""
+    reason: str = ""
+    """Why it is unreachable."""
+    clock_offset_ms: float | None = None
+    """Its clock minus this machine's."""
+    round_trip_ms: float | None = None
+
+
+class RelayStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How the connection to one of the swarm's relays is."""
+
+    uri: str
+    state: str
+    """``connecting``, ``ready`` or ``unreachable``."""
+    reason: str = ""
+    """Why it is unreachable."""
+    round_trip_ms: float | None = None
+    links: int = 0
+    """Connections to other peers that go over it now."""
+
+
+class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One other peer of the swarm."""
+
+    peer_id: str
+    name: str
+    path: str
+    """A :class:`PathKind`."""
+    reason: str
+    """Why it is this path and no better one."""
+    address: str
+    rtt_ms: float | None = None
+    round: int | None = None
+    """The round whose state it holds, as it last said."""
+    round_lag: int | None = None
+    """How many rounds it is behind this peer."""
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    last_update_s: float | None = None
+    """Seconds since its last valid update."""
+    updates: int = 0
+    """Valid updates received from it."""
+    rejects: int = 0
+    """What it sent that was refused."""
+    last_reject_s: float | None = None
+    """Seconds since the last of that."""
+
+
+class HealthItem(msgspec.Struct, frozen=True):
+    """Something that is not as it should be (daemon/control/health.py has all of them)."""
+
+    code: str
+    text: str
+    """What is wrong."""
+    fix: str
+    """What the operator can do about it."""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """How one peer is doing."""
+
+    schema: int = SCHEMA
+    version: str
+    peer_id: str
+    name: str
+    swarm: str
+    """The swarm's name; empty, as ``task``, until the rendezvous told of the swarm."""
+    swarm_id: str
+    task: str
+    shard: str
+    """``I/N``."""
+    phase: str
+    """A :class:`Phase`."""
+    round: int
+    """The last completed round; 0 before the first."""
+    rounds: int
+    """After how many the training is complete; 0: never."""
+    loss: float | None = None
+    """Of the current state, on the test set."""
+    accuracy: float | None = None
+    """Of the current state, on the test set; 0 to 1."""
+    training_loss: float | None = None
+    """Of the local steps, as last measured."""
+    samples_per_second: float | None = None
+    sample_count: int = 0
+    """Training samples on this machine."""
+    parameter_count: int = 0
+    uptime_s: float
+    pid: int
+    worker_pid: int | None = None
+    rendezvous: RendezvousStatus
+    relays: tuple[RelayStatus, ...] = ()
+    """Those of the swarm, at which others can reach this peer."""
+    addresses: tuple[str, ...] = ()
+    """Where this peer says that it can be dialled."""
+    peers: tuple[PeerStatus, ...] = ()
+    updates_received: int = 0
+    """Valid updates of others, all peers and rounds together."""
+    updates_rejected: int = 0
+    bytes_sent: int = 0
+    """To all peers since the start, those who have left included."""
+    bytes_received: int = 0
+    """From all peers, likewise."""
+    health: tuple[HealthItem, ...] = ()
+
+
+def encode_status(status: Status) -> bytes:
+    """The JSON document."""
+    return msgspec.json.encode(status)
+
+
+def decode_status(data: bytes) -> Status:
+    """The status in a JSON document. Raises :class:`msgspec.DecodeError`."""
+    return msgspec.json.decode(data, type=Status)

@@ -1,0 +1,102 @@
+"""Keeps a peer reachable: joins what is known of its place in the network with its paths and its
+record.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+
+from daemon.control.status import HealthItem, PathKind
+from daemon.net.nat.whereabouts import Whereabouts
+from daemon.net.network import PeerNetwork
+from daemon.net.own_record import EVERY_ADDRESS
+from daemon.net.paths.ice.seeker import IcePaths
+from daemon.net.paths.ice.turn_server import TurnServer
+from daemon.net.paths.maker import MakePaths
+from daemon.net.paths.punched.maker import PunchedPaths
+from protocol.uri import HostPort
+from rendezvous import RendezvousClient
+from rendezvous.client.persistent_connection import LinkState
+
+_WITHOUT_RELAY = (PathKind.DIRECT, PathKind.PUNCHED, PathKind.ICE)
+
+
+class Connectivity:
+    """One peer's: made before its network, which takes :attr:`make_paths`; run beside it."""
+
+    def __init__(
+        self,
+        clients: Sequence[RendezvousClient],
+        *,
+        advertise: Sequence[HostPort],
+        stun_servers: Sequence[HostPort],
+        map_port: bool,
+        turn_server: TurnServer | None = None,
+        announce: Callable[[], None],
+        kinds: Collection[PathKind] | None = None,
+    ) -> None:
+        """``clients``: the rendezvous; may still grow. ``advertise``: addresses that the operator
+        named, which are then the only ones. ``stun_servers``: beside those of the rendezvous.
+        ``turn_server``: of the operator's, for ice.
+        ``map_port``: the router may be asked to pass the port on. ``announce`` is called when the
+        own record has changed. ``kinds``: of those below only these are looked for; None: all."""
+        self._clients = clients
+        self._stun_servers = stun_servers
+        self._advertise = advertise
+        self._map_port = map_port
+        self._announce = announce
+        self._kinds = kinds
+        self._turn_server = turn_server
+        self._network: PeerNetwork | None = None
+        self.whereabouts = Whereabouts(
+            clients, stun_servers, on_change=self._tell, on_move=self._moved
+        )
+
+    @property
+    def make_paths(self) -> tuple[MakePaths, ...]:
+        """The kinds of paths that depend on where this peer is."""
+        makers: dict[PathKind, MakePaths] = {
+            PathKind.PUNCHED: lambda parts: PunchedPaths(parts, self.whereabouts),
+            PathKind.ICE: lambda parts: IcePaths(parts, self.whereabouts, self._turn_server),
+        }
+        return tuple(
+            make for kind, make in makers.items() if self._kinds is None or kind in self._kinds
+        )
+
+    async def run(self, network: PeerNetwork) -> None:
+        """Find out where this peer is, and say so, until cancelled."""
+        self._network = network
+        listen = network.listen_address
+        await self.whereabouts.run(
+            listen, map_port=self._map_port and not self._advertise and listen.host in EVERY_ADDRESS
+        )
+
+    def trouble(self) -> list[HealthItem]:
+        """What keeps others from reaching this peer, where that matters: not where its operator
+        named its addresses, nor where all others are reached without a relay.
+
+        A rendezvous that does not answer is told as such, and not again as one that has no STUN.
+        """
+        kinds = [] if self._network is None else [link.kind for link in self._network.links()]
+        if self._advertise or (kinds and all(kind in _WITHOUT_RELAY for kind in kinds)):
+            return []
+        is_connected = any(client.state == LinkState.CONNECTED.value for client in self._clients)
+        return self.whereabouts.trouble() if self._stun_servers or is_connected else []
+
+    def outposts_changed(self) -> None:
+        """A rendezvous granted a lease, and with it may have said something new."""
+        self.whereabouts.outposts_changed()
+
+    def _tell(self) -> None:
+        network = self._network
+        if network is None:
+            return
+        network.describe_nat(self.whereabouts.nat)
+        if not self._advertise and network.listen_address.host in EVERY_ADDRESS:
+            network.advertise(self.whereabouts.addresses)
+        self._announce()
+
+    def _moved(self, connections_lost: bool) -> None:
+        if connections_lost:
+            for client in self._clients:
+                client.reconnect()
+        if self._network is not None:
+            self._network.network_changed()

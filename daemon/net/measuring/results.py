@@ -1,0 +1,41 @@
+"""The documents that the control API answers a ping and a measured transfer with. Schema 1."""
+
+import msgspec
+
+from daemon.control.status import SCHEMA
+
+DEFAULT_ECHO_BYTES = 56
+DEFAULT_TRANSFER_BYTES = 100_000_000
+
+
+class PingResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One reply to a ping."""
+
+    schema: int = SCHEMA
+    peer_id: str
+    path: str
+    """The kind of path over which this peer sends when the reply comes."""
+    address: str
+    """Of the other end of it."""
+    reason: str
+    """Why it is this path and no better one."""
+    rtt_ms: float
+    size_bytes: int
+    """Sent, and sent back, beside a few bytes around it."""
+
+
+class SpeedResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One measured transfer, from this peer to the other one."""
+
+    schema: int = SCHEMA
+    peer_id: str
+    path: str
+    address: str
+    mb_per_s: float
+    """10^6 bytes a second."""
+    bytes: int
+    """That the other peer says have arrived."""
+    seconds: float
+    """From the first byte sent until the other peer had confirmed the last."""
+    requested_bytes: int
+    """More than ``bytes`` when the time was up before."""

@@ -1,0 +1,135 @@
+"""Keeps the knowledge of the network's NAT current for as long as the daemon runs."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+
+from daemon.net.nat.behavior.discover import discover_behavior
+from daemon.net.nat.network_change import NetworkWatcher
+from daemon.net.nat.network_state import NetworkState
+from daemon.net.nat.stun.binding import Binding
+from daemon.net.nat.stun.udp import UdpBindings
+from protocol.errors import TransportError
+from protocol.nat_behavior import NatBehavior
+from protocol.uri import HostPort
+
+log = logging.getLogger(__name__)
+
+CHECK_INTERVAL_S = 20.0
+"""A rebooted NAT tells nobody; this is how long it can go unnoticed. Short enough to keep the
+mapping alive too, so that only a change of the NAT's changes it."""
+REPEAT_INTERVAL_S = 1800.0
+SILENT_REPEAT_INTERVAL_S = 120.0
+"""Where no server answered: over TCP, nothing else would show that they do again."""
+
+Discover = Callable[[Sequence[HostPort]], Awaitable[NatBehavior]]
+
+
+class NatMonitor:
+    """Discovers the NAT's behaviour at the start, after each change, and every half an hour.
+
+    A changed address or gateway is noticed at once; a NAT that rebooted, a changed public address
+    or a cut that healed by a Binding request over UDP every ``check_interval_s``. Where UDP is
+    blocked these show in the TCP connections that break.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[HostPort],
+        on_behavior: Callable[[NatBehavior], None],
+        *,
+        on_network_change: Callable[[NetworkState], None] | None = None,
+        check_interval_s: float = CHECK_INTERVAL_S,
+        repeat_interval_s: float = REPEAT_INTERVAL_S,
+        discover: Discover = discover_behavior,
+    ) -> None:
+        """``servers``: IP endpoints. ``on_behavior`` is called after every discovery, also when it
+        found what was known.
+
+        ``on_network_change`` is called before, as soon as addresses or gateways changed.
+        """
+        self._servers = tuple(servers)
+        self._on_behavior = on_behavior
+        self._on_network_change = on_network_change
+        self._check_interval_s = check_interval_s
+        self._repeat_interval_s = repeat_interval_s
+        self._discover = discover
+        self._wanted = asyncio.Event()
+        self.behavior: NatBehavior | None = None
+        """As last discovered; None until the first discovery ended."""
+        self.asked: tuple[HostPort, ...] = ()
+        """The servers that were asked for it."""
+
+    def discover_again(self, servers: Sequence[HostPort] | None = None) -> None:
+        """Start a discovery now, from now on with other servers if any are given."""
+        if servers is not None:
+            self._servers = tuple(servers)
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        with NetworkWatcher(self._network_changed):
+            while True:
+                self._wanted.clear()
+                servers = self._servers
+                self.behavior, self.asked = await self._discover(servers), servers
+                self._on_behavior(self.behavior)
+                await self._wait_for_change()
+
+    def _network_changed(self, state: NetworkState) -> None:
+        if self._on_network_change is not None:
+            self._on_network_change(state)
+        self._wanted.set()
+
+    async def _wait_for_change(self) -> None:
+        ipv6 = [server for server in self._servers if ":" in server.host]
+        ipv4 = [server for server in self._servers if ":" not in server.host]
+        repeat_s = self._repeat_interval_s
+        if self._servers and self.behavior is not None and not self.behavior.reachable:
+            repeat_s = min(repeat_s, SILENT_REPEAT_INTERVAL_S)
+        async with asyncio.TaskGroup() as group:
+            checks = [
+                group.create_task(self._check_mapping(family, servers))
+                for family, servers in ((socket.AF_INET, ipv4), (socket.AF_INET6, ipv6))
+                if servers
+            ]
+            try:
+                async with asyncio.timeout(repeat_s):
+                    await self._wanted.wait()
+            except TimeoutError:
+                log.debug("NAT behaviour: looking again, though nothing seems to have changed")
+            for check in checks:
+                check.cancel()
+
+    async def _check_mapping(
+        self, family: socket.AddressFamily, servers: Sequence[HostPort]
+    ) -> None:
+        """Want a discovery when one socket's mapping changes or an answer comes after a silence."""
+        try:
+            udp = socket.socket(family, socket.SOCK_DGRAM)
+        except OSError as error:
+            log.debug("no mapping to watch: %s", error)
+            return
+        with udp, UdpBindings(udp) as bindings:
+            known: Binding | None = None
+            was_silent = was_seen_again = False
+            while True:
+                try:
+                    # Always the same server: towards another the mapping may be another.
+                    asked = [known.server] if known else servers
+                    binding = await bindings.bind_any(asked)
+                except TransportError as error:
+                    log.debug("%s", error)
+                    known, was_silent = None, True
+                else:
+                    moved = known is not None and known.mapped.host != binding.mapped.host
+                    changed = known is not None and known.mapped != binding.mapped
+                    # Some NATs forget a mapping sooner than we ask again. There another port is no
+                    # news, as it is where the port had stayed before.
+                    if was_silent or moved or (changed and was_seen_again):
+                        log.info("the NAT's mapping changed: now %s", binding.mapped)
+                        self._wanted.set()
+                    was_seen_again = known is not None and not changed
+                    known, was_silent = binding, False
+                await asyncio.sleep(self._check_interval_s)

@@ -1,0 +1,216 @@
+"""What this peer knows of its own place in the network, and keeps true while it runs.
+
+STUN servers, the NAT's behaviour, the machine's addresses, the port that the router maps, the
+public endpoint of the port listened on: from these follow the addresses and the NAT summary in the
+peer's record, and how paths are punched.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from daemon.control import health
+from daemon.control.status import HealthItem
+from daemon.net.nat.behavior.monitor import NatMonitor
+from daemon.net.nat.behavior.openness import Openness, openness
+from daemon.net.nat.network_state import NetworkState, read_network_state
+from daemon.net.nat.own_addresses import own_addresses
+from daemon.net.nat.port_mapping.mapper import PortMapper
+from daemon.net.nat.stun.kept_mapping import KeptMapping
+from daemon.net.nat.stun.resolve import ResolvedServers, resolve_servers
+from protocol.nat_behavior import NatBehavior, TransportBehavior
+from protocol.nat_summary import NatSummary, describe, summarize
+from protocol.uri import HostPort
+from transport.address import is_local
+
+LOOK_UP_AGAIN_S = 30.0
+"""While a STUN server's name leads nowhere, or none answers."""
+
+_log = logging.getLogger("p2pd.network")
+
+
+class Outpost(Protocol):
+    """A server out there that sees this peer: a rendezvous, through its client."""
+
+    @property
+    def stun_servers(self) -> Sequence[HostPort]:
+        """Where its host answers STUN."""
+
+    @property
+    def observed_address(self) -> str | None:
+        """The IP address at which it sees this peer; None when it cannot tell."""
+
+
+class Whereabouts:
+    """One peer's. ``run`` it as a task; before, only the machine's own addresses are known.
+
+    ``on_change`` is called when :attr:`addresses` or :attr:`nat` are others than before;
+    ``on_move`` when this machine came into another network, with whether connections made before
+    are lost.
+    """
+
+    def __init__(
+        self,
+        outposts: Sequence[Outpost],
+        other_stun_servers: Sequence[HostPort] = (),
+        *,
+        on_change: Callable[[], None],
+        on_move: Callable[[bool], None],
+        look_up_again_s: float = LOOK_UP_AGAIN_S,
+    ) -> None:
+        """``outposts`` may still grow."""
+        self._outposts = outposts
+        self._other_stun_servers = tuple(other_stun_servers)
+        self._on_change = on_change
+        self._on_move = on_move
+        self._state = read_network_state()
+        self._look_up_again_s = look_up_again_s
+        self._named_servers: tuple[HostPort, ...] = ()
+        self._resolved = ResolvedServers({}, {})
+        self._servers_changed = asyncio.Event()
+        self._monitor = NatMonitor((), self._take_behavior, on_network_change=self._network_changed)
+        self._listen: HostPort | None = None
+        self._mapper: PortMapper | None = None
+        self._kept: KeptMapping | None = None
+        self._said: tuple[tuple[str, ...], NatSummary] | None = None
+        self.stun_servers: tuple[HostPort, ...] = ()
+        """IPv4 endpoints, those beside the rendezvous first."""
+
+    async def run(self, listen: HostPort, *, map_port: bool) -> None:
+        """Find out, and keep it true; until cancelled.
+
+        ``listen``: the address listened on, with the real port; ``map_port``: whether to ask the
+        router to let others reach it.
+        """
+        self._listen = listen
+        self._kept = KeptMapping(listen.port, lambda mapped: self._tell_if_changed())
+        self._tell_if_changed()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._monitor.run())
+            tasks.create_task(self._kept.run())
+            tasks.create_task(self._follow_servers())
+            if map_port:
+                self._mapper = PortMapper(listen.port, lambda mapping: self._tell_if_changed())
+                tasks.create_task(self._mapper.run())
+
+    def outposts_changed(self) -> None:
+        """An outpost said something of itself or of this peer that may be new."""
+        self._servers_changed.set()
+        self._tell_if_changed()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """``HOST:PORT`` under which this peer may be dialled, the likeliest to work first."""
+        if self._listen is None:
+            return ()
+        mapping = None if self._mapper is None else self._mapper.mapping
+        mapped = []
+        if mapping is not None and mapping.external.host and not is_local(mapping.external.host):
+            mapped.append(mapping.external)  # Else the router is behind another one.
+        if self._kept is not None and self._kept.mapped is not None:
+            mapped.append(self._kept.mapped)
+        seen_at = [outpost.observed_address for outpost in self._outposts]
+        return own_addresses(self._state, seen_at, self._listen, mapped=mapped)
+
+    @property
+    def host_addresses(self) -> tuple[str, ...]:
+        """The machine's own IP addresses, without loopback and link-local ones."""
+        return tuple(sorted(self._state.addresses))
+
+    @property
+    def behavior(self) -> NatBehavior:
+        """What the NAT does, as far as it was found out."""
+        return self._monitor.behavior or NatBehavior()
+
+    @property
+    def tcp_behavior(self) -> TransportBehavior:
+        """Of that, what it does with TCP over IPv4."""
+        return self.behavior.ipv4.tcp
+
+    @property
+    def nat(self) -> NatSummary:
+        """Of that, what others are told."""
+        return summarize(self.behavior)
+
+    @property
+    def nat_in_words(self) -> str:
+        """For people."""
+        return describe(self.nat)
+
+    def trouble(self) -> list[HealthItem]:
+        """What keeps this peer from finding out where it is: as long as one STUN server tells, it
+        does not matter what becomes of the others."""
+        if self.behavior.reachable:
+            return []
+        endpoints = self._resolved.endpoints
+        if not endpoints and self._resolved.failures:
+            return [health.stun_unresolved(self._resolved.failures_in_words)]
+        if endpoints and self._monitor.asked == endpoints:
+            return [health.stun_unreachable()]
+        return []
+
+    # What the parts tell
+
+    async def _follow_servers(self) -> None:
+        while True:
+            self._servers_changed.clear()
+            beside = [server for outpost in self._outposts for server in outpost.stun_servers]
+            named = tuple(dict.fromkeys([*beside, *self._other_stun_servers]))
+            is_heard = self.behavior.reachable
+            if named != self._named_servers or not is_heard or self._resolved.failures:
+                self._named_servers = named
+                # Some names lead to another address each time: where one tells, it is stayed with.
+                known = self._resolved.found if is_heard else {}
+                self._take_resolved(
+                    await resolve_servers(server for server in named if server not in known)
+                )
+            try:
+                async with asyncio.timeout(self._look_up_again_s):
+                    await self._servers_changed.wait()
+            except TimeoutError:
+                continue  # A name may lead somewhere by now.
+
+    def _take_resolved(self, newer: ResolvedServers) -> None:
+        before = self._resolved
+        now = self._resolved = before.updated(newer, self._named_servers)
+        for server, reason in now.failures.items():
+            if server not in before.failures:
+                _log.warning("STUN server %s cannot be asked: %s", server, reason)
+        for server in before.failures:
+            if server in now.found:
+                _log.info("STUN server %s can be asked now", server)
+        if now.endpoints != before.endpoints:
+            self.stun_servers = tuple(one for one in now.endpoints if ":" not in one.host)
+            self._monitor.discover_again(now.endpoints)
+
+    def _take_behavior(self, behavior: NatBehavior) -> None:
+        udp, tcp = behavior.ipv4.udp, behavior.ipv4.tcp
+        if udp.reachable or tcp.reachable:
+            _log.info("own NAT: %s", self.nat_in_words)
+        is_mapped = bool(tcp.translated) and openness(behavior.ipv4) is not Openness.CLOSED
+        if self._kept is not None:
+            self._kept.keep(self.stun_servers if is_mapped else ())
+        said = self._said
+        if said is not None and said[1].public_host not in ("", self.nat.public_host):
+            self._on_move(False)
+        self._tell_if_changed()
+
+    def _network_changed(self, state: NetworkState) -> None:
+        before, self._state = self._state, state
+        connections_lost = (
+            not before.addresses <= state.addresses
+            or before.gateway_ipv4 != state.gateway_ipv4
+            or before.gateway_ipv6 != state.gateway_ipv6
+        )
+        if self._mapper is not None:
+            self._mapper.network_changed()
+        self._servers_changed.set()  # What one network's DNS does not know, another one's may.
+        self._tell_if_changed()
+        self._on_move(connections_lost)
+
+    def _tell_if_changed(self) -> None:
+        now = self.addresses, self.nat
+        if now != self._said:
+            self._said = now
+            self._on_change()

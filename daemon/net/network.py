@@ -1,0 +1,381 @@
+"""The peers of one swarm that this one talks to: who they are, and a session with each.
+
+Invariants:
+
+- A peer is known by the key that signed its hello, never by where it came from or what it calls
+  itself; nothing that it sends before is looked at.
+- Only CURVE keys of known records get in at all; who may take part is checked at each hello.
+- Bounded: the number of peers and paths, and the bytes of each session, which share
+  :data:`WINDOW_BUDGET_BYTES` for what arrives and :data:`QUEUE_BUDGET_BYTES` for what is sent. A
+  slow peer fills its own queue, then messages to it are refused; nobody else's are.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from random import Random
+from types import TracebackType
+
+import zmq
+
+from daemon.host.clock import Clock
+from daemon.net.measuring.meter import Meter
+from daemon.net.own_record import OwnRecord
+from daemon.net.paths.direct.path import DirectListener
+from daemon.net.paths.direct.seeker import DirectDialer
+from daemon.net.paths.maker import MakePaths, PathMaker, PathParts
+from daemon.net.paths.path import PathOwner, PathSeeker, PathWish
+from daemon.net.paths.relayed.path import RelayPaths
+from daemon.net.peers.book import FindRecord, PeerBook
+from daemon.net.peers.peer_status import LinkStatus
+from daemon.net.peers.reception import Reception
+from daemon.net.peers.remote_peer import PeerLink
+from daemon.net.refusals import Refusals
+from daemon.net.session import SessionLimits
+from daemon.net.session.handshake import BusyError, Greeter
+from daemon.net.session.receive_stream import INITIAL_CREDIT_BYTES
+from daemon.net.signaling import SignalCarrier, Signaling
+from daemon.net.traffic import Traffic
+from protocol.admission import AdmissionBook, DeniedError
+from protocol.errors import RemoteProtocolError
+from protocol.hello import VerifiedHello
+from protocol.identity import Identity, PeerId
+from protocol.nat_summary import NatSummary
+from protocol.peer_record import PeerRecord, VerifiedRecord
+from protocol.sequence import SequenceCounter
+from protocol.session_frames import CloseCode, Stream
+from protocol.swarm import Swarm, is_banned
+from protocol.uri import HostPort
+from relay.client.client import RelayStatus
+from transport.curve import CurveKeys
+from transport.zap import ZapAuthenticator
+
+WINDOW_BUDGET_BYTES = 8 << 20
+QUEUE_BUDGET_BYTES = 12 << 20
+MAX_SHARE_BYTES = 4 << 20
+"""No session gets more, however few there are; none gets less than INITIAL_CREDIT_BYTES."""
+
+
+class PeerNetwork:
+    """Sessions with the peers of one swarm. An async context manager.
+
+    The callbacks are set before entering. They are called from the event loop and return at once;
+    in them everything here may be called.
+    """
+
+    def __init__(
+        self,
+        *,
+        swarm: Swarm,
+        identity: Identity,
+        curve: CurveKeys,
+        listen: HostPort,
+        advertise: tuple[str, ...],
+        admission: AdmissionBook,
+        own_proof: bytes,
+        name: str,
+        trains: bool,
+        clock: Clock,
+        refusals: Refusals,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        zap: ZapAuthenticator,
+        random: Random | None = None,
+        signal_carriers: Sequence[SignalCarrier] = (),
+        make_paths: Sequence[MakePaths] = (),
+    ) -> None:
+        """``advertise``: addresses for the own record, ``HOST:PORT``; a port of 0 stands for the
+        one that is listened on. Empty: the address that is listened on.
+
+        ``signal_carriers``: through whom signals go, and may still grow; ``make_paths``: the kinds
+        of paths beside those that are dialled and those over the swarm's relays."""
+        self.on_message: Callable[[PeerId, bytes], None] = lambda peer_id, message: None
+        self.on_bulk: Callable[[PeerId, bytes], None] = lambda peer_id, message: None
+        self.on_peer_up: Callable[[PeerId], None] = lambda peer_id: None
+        self.on_peer_down: Callable[[PeerId, str], None] = lambda peer_id, reason: None
+        self.on_bulk_room: Callable[[PeerId], None] = lambda peer_id: None
+        self._swarm = swarm
+        self._identity = identity
+        self._curve = curve
+        self._advertise = advertise
+        self._admission = admission
+        self._clock = clock
+        self._context = context
+        self._random = random or Random()
+        sequence = SequenceCounter(now_ms=clock.now_ms())
+        self._own_record = OwnRecord(
+            identity,
+            swarm.swarm_id,
+            curve_key=curve.public,
+            name=name,
+            trains=trains,
+            sequence=sequence,
+            clock=clock,
+        )
+        self._book = PeerBook(
+            identity.peer_id,
+            swarm.swarm_id,
+            clock,
+            make_link=self._make_link,
+            make_seekers=self._make_seekers,
+            is_banned=lambda peer_id: is_banned(self._swarm, peer_id),
+        )
+        self._reception = Reception(
+            Greeter(
+                identity=identity,
+                swarm_id=swarm.swarm_id,
+                proof=own_proof,
+                own_record=self._own_record.signed,
+                take_sequence=sequence.take,
+                now_ms=clock.now_ms,
+                admit=self._admit,
+                session_of=self._book.get,
+            ),
+            self._book,
+            clock,
+            refusals,
+        )
+        self.meter = Meter(self._book.get, clock=clock, refusals=refusals)
+        """Measures what is between this peer and others."""
+        self._listener = DirectListener(
+            context, zap, listen, curve, admit=self._book.admit_key, owner=self._reception
+        )
+        self._signaling = Signaling(
+            identity=identity,
+            curve=curve,
+            swarm_id=swarm.swarm_id,
+            own_record=self._own_record.signed,
+            own_proof=own_proof,
+            admission=admission,
+            introduce=self.add_record,
+            carriers=signal_carriers,
+            clock=clock,
+            refusals=refusals,
+        )
+        parts = PathParts(
+            identity=identity,
+            curve=curve,
+            swarm_id=swarm.swarm_id,
+            context=context,
+            zap=zap,
+            owner=self._reception,
+            signaling=self._signaling,
+            clock=clock,
+            random=self._random,
+        )
+        self._relays = RelayPaths(parts, swarm.statement.relays, who_calls=self._book.who_has)
+        self._makers: list[PathMaker] = [self._relays, *(make(parts) for make in make_paths)]
+        self._own_record.set_relays(self._relays.uris)
+
+    async def __aenter__(self) -> "PeerNetwork":
+        """Raises :class:`ConfigError` when the address cannot be listened on or is none."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._listener)
+            self._own_record.set_addresses(self._advertise, self.listen_address)
+            for maker in self._makers:
+                await stack.enter_async_context(maker)
+            await stack.enter_async_context(self._book)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for link in self._book:
+            link.end_session(CloseCode.LEAVING, "this peer stops", in_good_order=True)
+        self._reception.close()
+        self.meter.close()
+        await self._stack.__aexit__(kind, error, traceback)
+
+    # Who this peer is
+
+    @property
+    def listen_address(self) -> HostPort:
+        """Where others can dial this peer, with the real port."""
+        return self._listener.address
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where this peer says that it can be dialled."""
+        return self._own_record.payload.addresses
+
+    @property
+    def own_record(self) -> PeerRecord:
+        """What this peer says of itself; with the real port."""
+        return self._own_record.payload
+
+    def signed_record(self) -> bytes:
+        """The same in its envelope, sealed anew when it has grown old."""
+        return self._own_record.signed()
+
+    def advertise(self, addresses: tuple[str, ...]) -> None:
+        """Say from now on that this peer can be dialled there. Raises :class:`ConfigError`."""
+        self._own_record.set_addresses(addresses, self.listen_address)
+
+    def describe_nat(self, nat: NatSummary) -> None:
+        """Say from now on that this peer's NAT behaves so."""
+        self._own_record.set_nat(nat)
+
+    def network_changed(self) -> None:
+        """This machine is in another network now: look for all paths again, at once."""
+        for link in self._book:
+            link.wish.network_changes += 1
+            link.wish.notify()
+
+    # Whom to talk to
+
+    @property
+    def find_record(self) -> FindRecord:
+        """Asks others for the record with a CURVE key that is not known here."""
+        return self._book.find_record
+
+    @find_record.setter
+    def find_record(self, find_record: FindRecord) -> None:
+        self._book.find_record = find_record
+
+    def add_record(self, record: VerifiedRecord) -> bool:
+        """Connect to this peer, and let it connect; of several records the newest counts.
+
+        False: it is banned, there are too many peers, or this one stops.
+        """
+        try:
+            self._book.add(record)
+        except (BusyError, DeniedError):
+            return False
+        return True
+
+    def remove_record(self, peer_id: PeerId) -> None:
+        """Forget this peer once it is not live; until then the session with it goes on."""
+        self._book.remove(peer_id)
+
+    def record_for_curve_key(self, curve_key: bytes) -> VerifiedRecord | None:
+        """The record of a known peer that names this key."""
+        return self._book.record_for_curve_key(curve_key)
+
+    def replace_statement(self, swarm: Swarm) -> None:
+        """Go by a newer swarm statement: be on its relays, and end the sessions with those whom it
+        bans."""
+        self._swarm = swarm
+        self._relays.replace_relays(swarm.statement.relays)
+        self._own_record.set_relays(self._relays.uris)
+        for link in self._book:
+            if is_banned(swarm, link.peer_id):
+                self._book.remove(link.peer_id)
+                link.end_session(
+                    CloseCode.DENIED, "banned by the swarm's founder", in_good_order=True
+                )
+
+    def take_signal(self, sealed: bytes) -> None:
+        """A rendezvous passed on what some peer sealed for this one."""
+        self._signaling.receive(sealed)
+
+    @property
+    def path_owner(self) -> PathOwner:
+        """Who takes paths of whatever kind, from either side, to any peer of the swarm."""
+        return self._reception
+
+    # Messages
+
+    def send(self, peer_id: PeerId, message: bytes) -> bool:
+        """Queue a control message (at most MAX_CONTROL_BYTES); it goes before all bulk.
+
+        False: no session, or 2 MiB are waiting already.
+        """
+        link = self._book.get(peer_id)
+        return link is not None and link.send(Stream.CONTROL, message)
+
+    def send_bulk(self, peer_id: PeerId, message: bytes) -> bool:
+        """Queue a bulk message (at most MAX_BULK_BYTES). False: no session, or no room for it."""
+        link = self._book.get(peer_id)
+        return link is not None and link.send(Stream.BULK, message)
+
+    def bulk_room(self, peer_id: PeerId) -> int:
+        """How many bytes of bulk may be queued now; ``on_bulk_room`` tells when it is enough for a
+        largest message again after it was not."""
+        link = self._book.get(peer_id)
+        return 0 if link is None else link.room_bytes(Stream.BULK)
+
+    def live_peers(self) -> frozenset[PeerId]:
+        """Those with a session that were heard of lately."""
+        return frozenset(link.peer_id for link in self._book if link.is_live)
+
+    def links(self) -> list[LinkStatus]:
+        """Every known peer and how it is reached, without those who left in good order."""
+        return [link.status() for link in self._book if not self._book.has_left(link.peer_id)]
+
+    def traffic(self) -> Traffic:
+        """What went to and came from other peers so far, those who are gone included."""
+        return self._reception.traffic.total
+
+    def relays(self) -> list[RelayStatus]:
+        """The swarm's relays that this peer is on, or tries to be."""
+        return [client.status() for client in self._relays.clients()]
+
+    # What links tell (LinkObserver)
+
+    def message_received(self, peer_id: PeerId, stream: Stream, message: bytes) -> None:
+        """See :class:`LinkObserver`."""
+        if stream is Stream.CONTROL:
+            if not self.meter.take_control(peer_id, message):
+                self.on_message(peer_id, message)
+        elif not self.meter.take_bulk(peer_id, message):
+            self.on_bulk(peer_id, message)
+
+    def bulk_room_found(self, peer_id: PeerId) -> None:
+        """See :class:`LinkObserver`."""
+        self.on_bulk_room(peer_id)
+        self.meter.bulk_room_found(peer_id)  # After those for whom the room is.
+
+    def peer_up(self, peer_id: PeerId) -> None:
+        """See :class:`LinkObserver`."""
+        self._share_memory()
+        self.on_peer_up(peer_id)
+
+    def peer_down(self, peer_id: PeerId, reason: str) -> None:
+        """See :class:`LinkObserver`."""
+        self._share_memory()
+        self.meter.peer_down(peer_id)
+        self.on_peer_down(peer_id, reason)
+        self._book.drop_if_unwanted(peer_id)
+
+    # Inside
+
+    def _make_link(self, record: VerifiedRecord) -> PeerLink:
+        return PeerLink(self._identity.peer_id, record, SessionLimits(), self._clock, self)
+
+    def _make_seekers(self, wish: PathWish) -> tuple[PathSeeker, ...]:
+        """What looks for paths to a peer: one for each kind, all at the same time."""
+        dialer = DirectDialer(
+            self._context,
+            self._curve,
+            self._identity.peer_id,
+            wish,
+            owner=self._reception,
+            clock=self._clock,
+            random=self._random,
+        )
+        return (dialer, *(maker.seeker(wish) for maker in self._makers))
+
+    def _admit(self, hello: VerifiedHello) -> PeerLink:
+        """The link of a peer that may take part. Raises :class:`RemoteProtocolError` otherwise."""
+        now_ms = self._clock.now_ms()
+        self._admission.check(hello.peer_id, hello.payload.proof, now_ms=now_ms)
+        self._book.welcome(hello.record)
+        link = self._book.get(hello.peer_id)
+        if link is None or link.is_held_off:
+            raise RemoteProtocolError("it broke the protocol a moment ago")
+        return link
+
+    def _share_memory(self) -> None:
+        links = [link for link in self._book if link.has_session]
+        for link in links:
+            link.set_bulk_limits(
+                window_bytes=_share(WINDOW_BUDGET_BYTES, len(links)),
+                queue_bytes=_share(QUEUE_BUDGET_BYTES, len(links)),
+            )
+
+
+def _share(budget_bytes: int, count: int) -> int:
+    """What each of ``count`` sessions gets: a largest message at least, so that bulk flows."""
+    return min(MAX_SHARE_BYTES, max(INITIAL_CREDIT_BYTES, budget_bytes // count))

@@ -1,0 +1,76 @@
+"""The record that this peer shows of itself: where it can be dialled, and with which key."""
+
+from msgspec.structs import replace
+
+from daemon.host.clock import Clock
+from protocol.identity import Identity
+from protocol.nat_summary import NatSummary
+from protocol.peer_record import RECORD_LIFETIME_MS, PeerRecord, seal_record
+from protocol.sequence import SequenceCounter
+from protocol.uri import HostPort, ServerUri
+
+EVERY_ADDRESS = ("0.0.0.0", "::")
+FRESH_S = RECORD_LIFETIME_MS / 1000 / 4
+
+
+class OwnRecord:
+    """Seals it anew when it changes and when it has grown old."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        swarm_id: bytes,
+        *,
+        curve_key: bytes,
+        name: str,
+        trains: bool,
+        sequence: SequenceCounter,
+        clock: Clock,
+    ) -> None:
+        self._identity = identity
+        self._swarm_id = swarm_id
+        self._sequence = sequence
+        self._clock = clock
+        self.payload = PeerRecord(curve_key=curve_key, addresses=(), name=name, trains=trains)
+        """What it says."""
+        self._signed = b""
+        self._signed_until = 0.0
+
+    def set_addresses(self, addresses: tuple[str, ...], listen: HostPort) -> None:
+        """Say that this peer can be dialled there; port 0 stands for the one listened on.
+
+        None at all stand for the address that is listened on, unless that is every address of the
+        machine. Raises :class:`ConfigError`.
+        """
+        parsed = [HostPort.parse(text, any_port=True) for text in addresses]
+        if not parsed and listen.host not in EVERY_ADDRESS:
+            parsed = [listen]
+        texts = (str(HostPort(address.host, address.port or listen.port)) for address in parsed)
+        self._change(replace(self.payload, addresses=tuple(texts)))
+
+    def set_relays(self, uris: tuple[ServerUri, ...]) -> None:
+        """Say that this peer can be called at these relays."""
+        self._change(replace(self.payload, relays=tuple(str(uri) for uri in uris)))
+
+    def set_nat(self, nat: NatSummary) -> None:
+        """Say that this peer's NAT behaves so."""
+        self._change(replace(self.payload, nat=nat))
+
+    def signed(self) -> bytes:
+        """The record in its envelope, good for hours."""
+        now = self._clock.monotonic()
+        if now >= self._signed_until:
+            self._signed_until = now + FRESH_S
+            self._signed = seal_record(
+                self._identity,
+                self.payload,
+                swarm=self._swarm_id,
+                sequence=self._sequence.take(),
+                now_ms=self._clock.now_ms(),
+            )
+        return self._signed
+
+    def _change(self, payload: PeerRecord) -> None:
+        if payload != self.payload:
+            self.payload = payload
+            self._signed_until = 0.0

@@ -1,0 +1,120 @@
+"""A UDP flow between two peers, found by ICE (RFC 8445): aioice with what a path needs beside.
+
+Differences to a plain aioice connection: gathering does not wait long for a STUN server that does
+not answer; datagrams go to a callback as they come and are sent without waiting, instead of through
+a queue without bound and a coroutine each.
+"""
+
+import ipaddress
+from collections.abc import Callable
+
+import aioice
+from aioice.candidate import Candidate
+
+from daemon.net.paths.ice.turn_server import TurnServer
+from protocol.errors import TransportError
+from protocol.signal_messages import MAX_CANDIDATES, CandidateType, IceCandidate, IceEnd
+from protocol.uri import HostPort
+
+GATHER_S = 1.5
+"""A STUN server that has not answered by then is not worth the wait."""
+MAX_EARLY_DATAGRAMS = 64
+"""The other side may be through before this one."""
+_COMPONENT = 1
+
+
+class IceConnection(aioice.Connection):
+    """Gather, exchange ends, connect; then datagrams pass until it is closed."""
+
+    def __init__(
+        self,
+        *,
+        is_controlling: bool,
+        stun_server: HostPort | None,
+        turn_server: TurnServer | None = None,
+        turn_over_tcp: bool = False,
+    ) -> None:
+        """``stun_server`` is an IPv4 address and port."""
+        turn = None if turn_server is None else turn_server.address
+        super().__init__(
+            ice_controlling=is_controlling,
+            stun_server=None if stun_server is None else (stun_server.host, stun_server.port),
+            turn_server=None if turn is None else (turn.host, turn.port),
+            turn_username=None if turn_server is None else turn_server.username,
+            turn_password=None if turn_server is None else turn_server.password,
+            turn_transport="tcp" if turn_over_tcp else "udp",
+        )
+        self._on_datagram: Callable[[bytes], None] | None = None
+        self._early: list[bytes] = []
+
+    async def gather(self) -> IceEnd:
+        """This side's end. Raises :class:`TransportError` when it has no candidate at all."""
+        await self.gather_candidates()
+        candidates = [
+            IceCandidate(
+                endpoint=str(HostPort(candidate.host, candidate.port)),
+                type=CandidateType(candidate.type),
+                foundation=candidate.foundation,
+                priority=candidate.priority,
+            )
+            for candidate in self.local_candidates
+            if not ipaddress.ip_address(candidate.host).is_link_local
+        ]
+        if not candidates:
+            raise TransportError("this machine has no address to use UDP from")
+        best_first = sorted(candidates, key=lambda candidate: -candidate.priority)
+        return IceEnd(self.local_username, self.local_password, tuple(best_first[:MAX_CANDIDATES]))
+
+    async def connect_to(self, end: IceEnd) -> HostPort:
+        """Find a pair of candidates that works: the other side's endpoint in it.
+
+        Raises :class:`TransportError` when there is none.
+        """
+        self.remote_username, self.remote_password = end.username, end.password
+        for candidate in end.candidates:
+            endpoint = HostPort.parse(candidate.endpoint)
+            await self.add_remote_candidate(
+                Candidate(
+                    foundation=candidate.foundation,
+                    component=_COMPONENT,
+                    transport="udp",
+                    priority=candidate.priority,
+                    host=endpoint.host,
+                    port=endpoint.port,
+                    type=candidate.type.value,
+                )
+            )
+        await self.add_remote_candidate(None)
+        try:
+            await self.connect()
+        except ConnectionError as error:
+            raise TransportError(str(error)) from error
+        return HostPort(*self._nominated[_COMPONENT].remote_addr)
+
+    def start(self, on_datagram: Callable[[bytes], None]) -> None:
+        """Give out the datagrams that came, and from now on each as it comes."""
+        self._on_datagram = on_datagram
+        early, self._early = self._early, []
+        for datagram in early:
+            on_datagram(datagram)
+
+    def send_datagram(self, datagram: bytes) -> None:
+        """Send at once; a connection that is over drops it, as networks do."""
+        pair = self._nominated.get(_COMPONENT)
+        if pair is not None:
+            pair.protocol.transport.sendto(datagram, pair.remote_addr)
+
+    # What aioice calls
+
+    def data_received(self, data: bytes, component: int) -> None:
+        """A datagram came that is not of ICE itself, from wherever."""
+        if self._on_datagram is not None:
+            self._on_datagram(data)
+        elif len(self._early) < MAX_EARLY_DATAGRAMS:
+            self._early.append(data)
+
+    async def get_component_candidates(
+        self, component: int, addresses: list[str], timeout: float = GATHER_S
+    ) -> list[Candidate]:
+        """See aioice, whose caller leaves ``timeout`` as it is."""
+        return await super().get_component_candidates(component, addresses, timeout)  # type: ignore[arg-type]  # any number of seconds will do

@@ -1,0 +1,57 @@
+"""How a kind of path is added to the network: one maker for the kind, a seeker of it for each peer.
+
+What a maker needs of the network is in :class:`PathParts`; what it needs beside (a relay's address,
+STUN servers) it is given when it is made.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from types import TracebackType
+from typing import Protocol, Self
+
+import zmq
+
+from daemon.host.clock import Clock
+from daemon.net.paths.path import PathOwner, PathSeeker, PathWish
+from daemon.net.signaling import Signaling
+from protocol.identity import Identity
+from transport.curve import CurveKeys
+from transport.zap import ZapAuthenticator
+
+
+@dataclass(frozen=True, slots=True)
+class PathParts:
+    """What the network gives to whoever makes paths."""
+
+    identity: Identity
+    curve: CurveKeys
+    swarm_id: bytes
+    context: "zmq.Context[zmq.Socket[bytes]]"
+    zap: ZapAuthenticator
+    owner: PathOwner
+    signaling: Signaling
+    clock: Clock
+    random: Random
+
+
+class PathMaker(Protocol):
+    """Makes paths of one kind. An async context manager: what all its seekers share lives within
+    it, and the seekers have ended before it is left."""
+
+    async def __aenter__(self) -> Self:
+        """Raises :class:`ConfigError`."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give back what the kind needs."""
+
+    def seeker(self, wish: PathWish) -> PathSeeker:
+        """What looks for paths of this kind to one peer."""
+
+
+MakePaths = Callable[[PathParts], PathMaker]

@@ -1,0 +1,138 @@
+"""What a path is, whatever kind: frames between two peers, and who is told about it.
+
+Whoever makes paths of some kind (direct, punched, ice, relay) hands each one to the
+:class:`PathOwner` once frames can pass, and tells it of every frame and of the path's end. The
+owner exchanges the hellos, lets the session use the path, and closes it. A path need not be
+reliable: it may lose, double or reorder frames. It must keep them whole, and encrypt them end to
+end; what its two ends share and nobody else does is its channel binding, which the hellos are bound
+to.
+
+What makes paths *to* a peer is a :class:`PathSeeker`; one of each kind runs for each peer, all at
+the same time, and acts by the peer's :class:`PathWish`.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from daemon.control.status import PathKind
+from daemon.net.session.handshake import Channel
+from protocol.peer_record import VerifiedRecord
+
+
+class Path(Protocol):
+    """One path to one peer. Known by identity, hence hashable."""
+
+    @property
+    def kind(self) -> PathKind:
+        """Which kind it is."""
+
+    @property
+    def remote_address(self) -> str:
+        """Where the other end is, to show to people."""
+
+    @property
+    def channel(self) -> Channel:
+        """What the hellos are bound to, and who is expected at the other end."""
+
+    def send(self, frame: bytes) -> bool:
+        """Take a frame of at most MAX_FRAME_BYTES, without ever waiting.
+
+        False: not taken, the path is full or gone; the owner offers it again, soon or when told
+        that the path is writable.
+        """
+
+    def close(self, reason: str) -> None:
+        """Give it up; what was just sent should still get out. Its owner is not told any more."""
+
+
+class PathWish:
+    """What is known of a peer to whom paths are wanted, and which there are."""
+
+    def __init__(self, record: VerifiedRecord) -> None:
+        self.record = record
+        self.paths: frozenset[Path] = frozenset()
+        """Those that the session uses."""
+        self.failures: dict[PathKind, str] = {}
+        """Why there is none of a kind, as was found last."""
+        self.refusal = ""
+        """Why the peer refused this one, when it last did."""
+        self.not_before = 0.0
+        """Monotonic seconds: it is to be left alone until then."""
+        self.network_changes = 0
+        """How often this machine came into another network: what failed before may work now."""
+        self._failure_counts: Counter[PathKind] = Counter()
+        self._asked_for: Counter[PathKind] = Counter()
+        self._changed = asyncio.Event()
+
+    def has(self, kind: PathKind) -> bool:
+        """Whether the session has a path of that kind."""
+        return any(path.kind is kind for path in self.paths)
+
+    def note_failure(self, kind: PathKind, reason: str) -> None:
+        """A path of ``kind`` was looked for in vain, or need not be looked for: why."""
+        self.failures[kind] = reason or "it was not said why"
+        self._failure_counts[kind] += 1
+        self.notify()
+
+    def failure_count(self, kind: PathKind) -> int:
+        """How often :meth:`note_failure` was told of ``kind``, be it the same each time."""
+        return self._failure_counts[kind]
+
+    @contextmanager
+    def asking_for(self, kind: PathKind) -> Iterator[None]:
+        """Want a path of ``kind`` meanwhile, also where there are better ones: to measure it."""
+        self._asked_for[kind] += 1
+        self.notify()
+        try:
+            yield
+        finally:
+            self._asked_for[kind] -= 1
+            self.notify()
+
+    def asks_for(self, kind: PathKind) -> bool:
+        """Whether somebody wants a path of that kind, however good the others are."""
+        return self._asked_for[kind] > 0
+
+    def notify(self) -> None:
+        """Something of it was changed: wake up whoever waits for that."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until ``condition`` holds; it is looked at whenever something has changed."""
+        while not condition():
+            await self._changed.wait()
+
+    async def until_or_after(self, longest_s: float, condition: Callable[[], bool]) -> None:
+        """The same, but not for longer than ``longest_s``."""
+        try:
+            async with asyncio.timeout(longest_s):
+                await self.until(condition)
+        except TimeoutError:
+            pass  # Waited long enough.
+
+
+class PathSeeker(Protocol):
+    """Makes paths of one kind to one peer."""
+
+    async def run(self) -> None:
+        """Seek a path whenever the wish has none of this kind; until cancelled."""
+
+
+class PathOwner(Protocol):
+    """Who paths are made for. All calls come from the event loop and return at once."""
+
+    def path_opened(self, path: Path) -> None:
+        """Frames can pass from now on."""
+
+    def path_received(self, path: Path, frame: bytes) -> None:
+        """A frame came."""
+
+    def path_writable(self, path: Path) -> None:
+        """After :meth:`Path.send` said False: there is room again. Kinds that cannot tell don't."""
+
+    def path_lost(self, path: Path, reason: str) -> None:
+        """The path is over, and why."""

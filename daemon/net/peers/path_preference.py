@@ -1,0 +1,60 @@
+"""Which path to one peer is preferred now: by kind, by what carries more, or because it is
+measured.
+"""
+
+from collections.abc import Collection
+
+from daemon.control.status import PathKind
+from daemon.net.paths.path import Path
+from daemon.net.peers.path_score import score
+from daemon.net.peers.rate_trial import RateTrial
+from protocol.identity import PeerId
+
+
+class PathPreference:
+    """Of one peer's paths, for what this side sends."""
+
+    def __init__(self, own_id: PeerId, peer_id: PeerId) -> None:
+        self.pinned: PathKind | None = None
+        """The kind to be used now, whatever is better."""
+        self._own_id = own_id
+        self._peer_id = peer_id
+        self._trial = RateTrial()
+
+    @property
+    def relay_beats(self) -> PathKind | None:
+        """The kind that the relay is preferred to, since it was found to be faster or is being
+        tried."""
+        return self._trial.relay_beats
+
+    @property
+    def needs_relay(self) -> bool:
+        """Whether a path over a relay is wanted beside a better one, to be tried or used."""
+        return self._trial.needs_relay
+
+    def score(self, path: Path) -> float:
+        """Higher is better; see :func:`daemon.net.peers.path_score.score`."""
+        return score(
+            path,
+            own_id=self._own_id,
+            peer_id=self._peer_id,
+            relay_beats=self.relay_beats,
+            pinned=self.pinned,
+        )
+
+    def note(
+        self,
+        kind: PathKind | None,
+        sent_bytes: int,
+        *,
+        is_busy: bool,
+        available: Collection[PathKind],
+        now: float,
+    ) -> bool:
+        """What the path in use carries, see :meth:`RateTrial.note`; True if scores are others
+        now."""
+        if self.pinned is not None:
+            return False
+        before = self.relay_beats
+        self._trial.note(kind, sent_bytes, is_busy=is_busy, available=available, now=now)
+        return self.relay_beats is not before

@@ -1,0 +1,174 @@
+"""Where all paths arrive: hellos are exchanged here, and what is believed goes on to its link.
+
+Invariants: what comes over a path before its hello is confirmed goes nowhere; a peer that breaks
+the protocol loses its session and all its paths, and is not talked to for a while; each path is
+closed with a reason that the other side is told.
+"""
+
+import logging
+import secrets
+from typing import Protocol
+
+from daemon.host.clock import Clock
+from daemon.net.paths.path import Path
+from daemon.net.peers.path_end import PathEnd
+from daemon.net.peers.remote_peer import PeerLink
+from daemon.net.refusals import Refusals
+from daemon.net.session.handshake import Greeter, close_code
+from daemon.net.traffic import TrafficCounter
+from protocol.errors import P2PDError, RemoteProtocolError
+from protocol.hello import NONCE_BYTES
+from protocol.identity import PeerId, short
+from protocol.session_frames import (
+    Close,
+    CloseCode,
+    Hello,
+    decode_frame,
+    is_data_frame,
+)
+
+MAX_PATHS = 256
+REFUSED_WAIT_S = 30.0
+"""A peer that refused this one, or broke the protocol, is left alone for so long."""
+UNKNOWN_PEER = PeerId("unknown")
+
+_LASTING = {CloseCode.DENIED, CloseCode.VERSION, CloseCode.IDENTITY, CloseCode.PROTOCOL}
+"""Trying again at once would be refused again."""
+
+_log = logging.getLogger("p2pd.reception")
+
+
+class Links(Protocol):
+    """Where the links are found."""
+
+    def left(self, peer_id: PeerId) -> None:
+        """The peer has said that it goes: it is not looked for until it is heard of anew."""
+
+    def get(self, peer_id: PeerId | None) -> PeerLink | None:
+        """The link to a known peer."""
+
+
+class Reception:
+    """The owner of all paths (:class:`PathOwner`)."""
+
+    def __init__(self, greeter: Greeter, links: Links, clock: Clock, refusals: Refusals) -> None:
+        self.traffic = TrafficCounter()
+        self._greeter = greeter
+        self._links = links
+        self._clock = clock
+        self._refusals = refusals
+        self._ends: dict[Path, PathEnd] = {}
+        self._count = 0
+
+    def path_opened(self, path: Path) -> None:
+        """See :class:`PathOwner`."""
+        if len(self._ends) >= MAX_PATHS:
+            path.close("too many paths")
+            return
+        self._count += 1
+        end = self._ends[path] = PathEnd(
+            self._count,
+            path,
+            self._greeter,
+            self._clock,
+            nonce=secrets.token_bytes(NONCE_BYTES),
+            traffic=self.traffic,
+            on_failure=self._fail,
+            on_end=self._forget,
+        )
+        end.start()
+
+    def path_received(self, path: Path, frame: bytes) -> None:
+        """See :class:`PathOwner`."""
+        end = self._ends.get(path)
+        if end is None:
+            return
+        end.note_received(frame)
+        try:
+            self._take_in(end, frame)
+        except P2PDError as error:
+            self._fail(end, error)
+        # Apart from that, so that no error of whoever is told now is taken for the peer's.
+        link = self._links.get(end.peer_id)
+        if link is not None:
+            link.flush()
+
+    def path_writable(self, path: Path) -> None:
+        """See :class:`PathOwner`."""
+        end = self._ends.get(path)
+        link = None if end is None else self._links.get(end.peer_id)
+        if end is not None and link is not None:
+            link.writable(end)
+
+    def path_lost(self, path: Path, reason: str) -> None:
+        """See :class:`PathOwner`."""
+        end = self._ends.get(path)
+        if end is not None:
+            end.lost()
+            self._detach(end, reason)
+
+    def close(self) -> None:
+        """Close all paths: this peer stops."""
+        for end in list(self._ends.values()):
+            end.close(CloseCode.LEAVING, "the peer stops")
+
+    def _take_in(self, end: PathEnd, frame: bytes) -> None:
+        message = None if is_data_frame(frame) else decode_frame(frame)
+        link = self._links.get(end.peer_id)
+        match message:
+            case Hello(envelope=envelope):
+                self._greet(end, envelope)
+            case Close():
+                self._closed_by_remote(end, message)
+            case _ if link is not None:
+                link.receive(end, frame)
+
+    def _greet(self, end: PathEnd, envelope: bytes) -> None:
+        hello = end.receive_hello(envelope)
+        link = self._links.get(end.peer_id)
+        if hello is not None and link is not None:
+            link.attach(end, hello)
+
+    def _fail(self, end: PathEnd, error: P2PDError) -> None:
+        """What came over the path, or failed to, is a reason to close it."""
+        peer_id = end.peer_id or end.path.channel.expected
+        code = close_code(error)
+        link = self._links.get(peer_id)
+        if isinstance(error, RemoteProtocolError):
+            self._refusals.add(peer_id or UNKNOWN_PEER, f"path-{code.value}", error)
+            if link is not None and end.peer_id is not None:
+                link.hold_off(self._clock.monotonic() + REFUSED_WAIT_S)
+                link.end_session(code, str(error))
+        end.close(code, str(error))
+        self._detach(end, str(error))
+
+    def _closed_by_remote(self, end: PathEnd, close: Close) -> None:
+        reason = ascii(close.text)[1:-1]
+        peer_id = end.peer_id or end.path.channel.expected
+        end.end(f"refused: {reason}" if close.code in _LASTING else reason)
+        self._detach(end, reason)
+        link = self._links.get(peer_id)
+        if link is None:
+            return
+        if close.code in _LASTING:
+            self._leave_alone(link, end, reason)
+        if end.peer_id is not None and close.code == CloseCode.LEAVING:
+            link.end_session(CloseCode.PATH, "left", in_good_order=True)
+            self._links.left(end.peer_id)
+        elif end.peer_id is not None and close.code == CloseCode.STALE_EPOCH:
+            link.end_session(CloseCode.PATH, "the peer knows a newer session")
+
+    def _leave_alone(self, link: PeerLink, end: PathEnd, reason: str) -> None:
+        link.wish.not_before = self._clock.monotonic() + REFUSED_WAIT_S
+        link.wish.note_failure(end.path.kind, f"refused: {reason}")
+        if link.wish.refusal != reason:  # Once, not at each attempt.
+            link.wish.refusal = reason
+            _log.warning("peer %s refuses this one: %s", short(link.peer_id), reason)
+
+    def _detach(self, end: PathEnd, reason: str) -> None:
+        link = self._links.get(end.peer_id)
+        if link is not None:
+            link.detach(end, reason)
+
+    def _forget(self, end: PathEnd) -> None:
+        self._ends.pop(end.path, None)

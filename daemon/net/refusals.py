@@ -1,0 +1,66 @@
+"""What was refused, from whom and why: counted for the status, named in the log.
+
+The log gets one line per peer and reason in :data:`LOG_INTERVAL_S`, with how many it stands for, so
+that a peer that floods cannot fill the disk.
+"""
+
+import logging
+from collections import Counter
+
+from daemon.host.clock import Clock
+from protocol.identity import PeerId
+
+LOG_INTERVAL_S = 10.0
+MAX_COUNTED = 10_000
+
+_log = logging.getLogger("p2pd.refused")
+
+
+class Refusals:
+    """Counts of refused messages and updates by peer and code."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._counts: Counter[tuple[PeerId, str]] = Counter()
+        self._logged: dict[tuple[PeerId, str], tuple[float, int]] = {}
+        self._last_at: dict[PeerId, float] = {}
+
+    def add(self, peer: PeerId, code: str, reason: object) -> None:
+        """``peer`` sent something that was refused as ``code`` (a short fixed word)."""
+        key = (peer, code)
+        if key not in self._counts and len(self._counts) >= MAX_COUNTED:
+            return
+        self._counts[key] += 1
+        count = self._counts[key]
+        now = self._clock.monotonic()
+        self._last_at[peer] = now
+        logged_at, logged_count = self._logged.get(key, (now - LOG_INTERVAL_S, 0))
+        if now >= logged_at + LOG_INTERVAL_S:
+            self._logged[key] = (now, count)
+            _log.warning(
+                "refused from %s (%s, %d since last said): %s",
+                peer,
+                code,
+                count - logged_count,
+                ascii(str(reason))[1:-1],
+            )
+
+    def of(self, peer: PeerId) -> int:
+        """How much of ``peer`` was refused."""
+        return sum(count for (who, _), count in self._counts.items() if who == peer)
+
+    def seconds_since(self, peer: PeerId) -> float | None:
+        """How long ago something of ``peer`` was refused last."""
+        last_at = self._last_at.get(peer)
+        return None if last_at is None else self._clock.monotonic() - last_at
+
+    def total(self) -> int:
+        """How much was refused in all."""
+        return self._counts.total()
+
+    def by_code(self) -> dict[str, int]:
+        """How much was refused, by reason."""
+        codes: Counter[str] = Counter()
+        for (_, code), count in self._counts.items():
+            codes[code] += count
+        return dict(codes)

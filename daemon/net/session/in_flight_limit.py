@@ -1,0 +1,49 @@
+"""How much bulk may be in flight, so that little of it queues up inside the path.
+
+What is in flight cannot be overtaken: control messages and heartbeats wait behind it, and a switch
+to a better path leaves it behind. So, as in LEDBAT (RFC 6817), the time from sending to hearing of
+the arrival is held near the shortest one seen: what it exceeds that by was spent in queues.
+"""
+
+from daemon.net.session.send_stream import Acknowledged
+
+TARGET_QUEUE_S = 0.2
+INITIAL_BYTES = 512 * 1024
+MIN_BYTES = 128 * 1024
+MAX_BYTES = 16 * 1024 * 1024
+BASE_MEMORY_S = 30.0
+_SHRINK = 0.7
+
+
+class InFlightLimit:
+    """The limit for one path, adapted with each acknowledgement."""
+
+    def __init__(self) -> None:
+        self.limit_bytes = INITIAL_BYTES
+        self._base_s: float | None = None
+        """Shortest delay of the current memory span; the one before it still counts too, so that a
+        path that grew longer is not taken for a queue for ever."""
+        self._earlier_base_s: float | None = None
+        self._span_ends_at = 0.0
+        self._shrunk_until = 0.0
+
+    def acknowledged(self, arrived: Acknowledged, in_flight_bytes: int, now: float) -> None:
+        """``in_flight_bytes`` is how much there was before ``arrived`` was subtracted."""
+        if arrived.delay_s is None:
+            return
+        queued_s = arrived.delay_s - self._shortest_s(arrived.delay_s, now)
+        if queued_s < TARGET_QUEUE_S:
+            if 2 * in_flight_bytes >= self.limit_bytes:  # Else the limit was not what held it up.
+                self.limit_bytes = min(MAX_BYTES, self.limit_bytes + arrived.cost_bytes)
+        elif now >= self._shrunk_until:
+            self.limit_bytes = max(MIN_BYTES, round(self.limit_bytes * _SHRINK))
+            self._shrunk_until = now + arrived.delay_s
+
+    def _shortest_s(self, delay_s: float, now: float) -> float:
+        if now >= self._span_ends_at:
+            self._earlier_base_s, self._base_s = self._base_s, None
+            self._span_ends_at = now + BASE_MEMORY_S
+        self._base_s = delay_s if self._base_s is None else min(self._base_s, delay_s)
+        if self._earlier_base_s is None:
+            return self._base_s
+        return min(self._base_s, self._earlier_base_s)

@@ -1,0 +1,389 @@
+"""The session of a pair of peers: every message once and in order, above any number of paths.
+
+Sans-IO: the caller moves frames and time. Paths come (:meth:`Session.attach_path`, after their
+hellos) and go, may lose, double or reorder frames, and may be cut without anyone noticing; the
+session numbers frames per stream, keeps them until they are acknowledged, and sends them again over
+whatever path is best by then. A better path is taken at once, in place: that is a resume like any
+other.
+
+The states::
+
+    NEW ──first path──▶ OPEN ◀──a path is usable / none is──▶ WAITING ──kept too long──▶ CLOSED
+
+and a path whose hello names another epoch of the remote process (it restarted) begins the numbering
+anew, in OPEN. Whether the peer is *live* (heard within 5 s, and not without any path for 2 s) is
+apart from that: a path may be lost and another found without anyone above noticing.
+
+Invariants: nothing here grows without bound whatever the remote side sends; after a
+:class:`RemoteProtocolError` the session is to be thrown away, since what the two sides know of each
+other no longer agrees.
+"""
+
+import enum
+from collections import deque
+from dataclasses import dataclass, replace
+
+from daemon.net.session.attached_path import HEARTBEAT_S, PathSet
+from daemon.net.session.events import (
+    ActivePathChanged,
+    BulkRoom,
+    Event,
+    MessageReceived,
+    PathFailed,
+    PeerDown,
+    PeerUp,
+    SessionExpired,
+    SessionReset,
+)
+from daemon.net.session.streams import SessionLimits, Streams
+from protocol.errors import RemoteProtocolError, TransportError
+from protocol.hello import NO_EPOCH, ResumePoint
+from protocol.session_frames import (
+    MAX_STREAM_MESSAGE_BYTES,
+    Ack,
+    Data,
+    Ping,
+    Pong,
+    Stream,
+    decode_frame,
+    encode_frame,
+)
+
+PEER_SILENT_S = 5.0
+PATHLESS_S = 2.0
+"""A peer is down after so long without any path, not even a silent one: its process has ended, or
+what was between them. Where there is another way, it is mostly found sooner."""
+SUSPENDED_S = 3.0
+"""Nothing was called for so long although a timer is always set: this process did not run."""
+KEPT_S = 120.0
+"""How long a session without a usable path is kept for a resume."""
+BLOCKED_RETRY_S = 0.01
+_MAX_ANSWERS = 32
+_MAX_RETIRED_EPOCHS = 16
+
+
+class SessionState(enum.Enum):
+    """Where a session is."""
+
+    NEW = "new"
+    """No path so far; the remote side's epoch is not known."""
+    OPEN = "open"
+    WAITING = "waiting"
+    """No path is usable; everything is kept for a resume."""
+    CLOSED = "closed"
+
+
+class StaleEpochError(TransportError):
+    """The hello is of an epoch that another one has replaced already."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingFrame:
+    """A frame to be sent over a path now."""
+
+    path_id: int
+    data: bytes
+    stream: Stream | None
+    """Of a data frame; None for all others, which are not missed if the path does not take them."""
+
+
+class Session:
+    """One side of a session. ``now`` is monotonic seconds, in all methods."""
+
+    def __init__(self, *, own_epoch: bytes, limits: SessionLimits, now: float) -> None:
+        self.own_epoch = own_epoch
+        self.state = SessionState.NEW
+        self.is_live = False
+        self._limits = limits
+        self._remote_epoch = NO_EPOCH
+        self._retired_epochs: deque[bytes] = deque(maxlen=_MAX_RETIRED_EPOCHS)
+        self._paths = PathSet()
+        self._streams = Streams(limits)
+        self._answers: deque[OutgoingFrame] = deque()
+        self._events: deque[Event] = deque()
+        self._now = now
+        self._heard_at = now
+        self._waiting_since = now
+        self._pathless_since: float | None = None
+        self._heartbeat_at = now
+
+    # Paths
+
+    @property
+    def active_path(self) -> int | None:
+        """The path over which frames go now."""
+        return None if self._paths.active is None else self._paths.active.path_id
+
+    def is_usable(self, path_id: int, now: float) -> bool:
+        """Whether the path is there and was heard a moment ago."""
+        path = self._paths.get(path_id)
+        return path is not None and path.is_usable(now)
+
+    def rtt_s(self, path_id: int) -> float | None:
+        """The path's smoothed round trip, once measured."""
+        path = self._paths.get(path_id)
+        return None if path is None else path.rtt_s
+
+    def resume_point(self, remote_epoch: bytes) -> ResumePoint:
+        """What a hello tells the remote process of that epoch about where to go on."""
+        # If it is another process than the one that this session is with, it begins anew.
+        same = remote_epoch == self._remote_epoch
+        streams = self._streams if same else Streams(self._limits)
+        return streams.resume_point(remote_epoch)
+
+    def attach_path(
+        self, path_id: int, *, remote_epoch: bytes, resume: ResumePoint, score: float, now: float
+    ) -> None:
+        """Use a path whose hellos are exchanged; of several, the usable one of highest score.
+
+        Raises :class:`StaleEpochError` when the remote process has been replaced by another since,
+        :class:`TransportError` when this side has; :class:`RemoteProtocolError` when the resume
+        point cannot be right, and then the session is to be thrown away.
+        """
+        self._advance(now)
+        if remote_epoch in self._retired_epochs:
+            raise StaleEpochError("session epoch that was replaced by another one already")
+        if resume.epoch != self.own_epoch:
+            raise TransportError("the session was begun anew while the path was being made")
+        if remote_epoch != self._remote_epoch:
+            if self._remote_epoch != NO_EPOCH:
+                self._start_over()
+            self._remote_epoch = remote_epoch
+        self._paths.add(path_id, score=score, now=now)
+        self._pathless_since = None
+        self._heard(now)
+        self._choose_path(now)
+        self._streams.acknowledge(resume.control, resume.bulk, now)
+        self._streams.acks.due_at = now
+
+    def detach_path(self, path_id: int, now: float) -> None:
+        """The path is gone: what was in flight on it is sent again over another."""
+        self._advance(now)
+        if self._paths.remove(path_id):
+            self._streams.path_lost(path_id)
+            self._choose_path(now)
+            self._note_pathless()
+
+    def score_path(self, path_id: int, score: float, now: float) -> None:
+        """Change how much the path is preferred."""
+        self._advance(now)
+        path = self._paths.get(path_id)
+        if path is not None:
+            path.score = score
+            self._choose_path(now)
+
+    # The application
+
+    def room_bytes(self, stream: Stream) -> int:
+        """How much may be queued now."""
+        return self._streams.room_bytes(stream)
+
+    def send(self, stream: Stream, message: bytes) -> bool:
+        """Queue ``message``; False if there is no room for it, or no session.
+
+        Raises :class:`ValueError` beyond MAX_STREAM_MESSAGE_BYTES.
+        """
+        if len(message) > MAX_STREAM_MESSAGE_BYTES[stream]:
+            raise ValueError(f"message of {len(message)} bytes for stream {stream.name}")
+        if self.state in (SessionState.NEW, SessionState.CLOSED):
+            return False
+        return self._streams.offer(stream, message)
+
+    def set_bulk_limits(self, *, window_bytes: int, queue_bytes: int) -> None:
+        """Change how much bulk this session may hold from now on; credit once given stays given."""
+        self._limits = replace(
+            self._limits, bulk_window_bytes=window_bytes, bulk_queue_bytes=queue_bytes
+        )
+        self._streams.set_bulk_limits(window_bytes=window_bytes, queue_bytes=queue_bytes)
+
+    def next_event(self) -> Event | None:
+        """What happened; None if there is nothing more to tell. To be drained after each call.
+
+        A message that is taken out this way is credit for the remote side again.
+        """
+        if self._events:
+            return self._events.popleft()
+        taken = self._streams.take(self._now)
+        if taken is not None:
+            return MessageReceived(*taken)
+        return BulkRoom() if self._streams.found_bulk_room() else None
+
+    # Frames
+
+    def receive_frame(self, path_id: int, data: bytes, now: float) -> None:
+        """Take in a frame that came over ``path_id``, any but hello and close.
+
+        Raises :class:`RemoteProtocolError`.
+        """
+        self._advance(now)
+        path = self._paths.get(path_id)
+        if path is None:
+            return  # It was detached while the frame was on its way up.
+        match decode_frame(data):
+            case Data() as frame:
+                self._streams.receive(frame, now)
+            case Ack(control=control, bulk=bulk):
+                self._streams.acknowledge(control, bulk, now)
+            case Ping(number=number):
+                if len(self._answers) < _MAX_ANSWERS:
+                    self._answers.append(OutgoingFrame(path_id, encode_frame(Pong(number)), None))
+            case Pong(number=number):
+                path.receive_pong(number, now)
+            case other:
+                raise RemoteProtocolError(f"unexpected {type(other).__name__.lower()} frame")
+        was_usable = path.is_usable(now)
+        path.heard_at = now
+        self._heard(now)
+        if not was_usable:
+            self._choose_path(now)
+
+    def next_frame(self, now: float) -> OutgoingFrame | None:
+        """The next frame to send; None if there is none now. To be drained after each call."""
+        self._advance(now)
+        if self._answers:
+            return self._answers.popleft()
+        ping = self._paths.take_due_ping(now)
+        if ping is not None:
+            path_id, number = ping
+            return OutgoingFrame(path_id, encode_frame(Ping(number)), None)
+        active = self._paths.active
+        if active is None or now < active.blocked_until:
+            return None
+        if self._streams.acks.is_due(now):
+            return OutgoingFrame(active.path_id, encode_frame(self._streams.take_ack()), None)
+        taken = self._streams.next_frame(active.path_id, now)
+        if taken is None:
+            return None
+        stream, data = taken
+        return OutgoingFrame(active.path_id, data, stream)
+
+    def frame_refused(self, frame: OutgoingFrame, now: float) -> None:
+        """The path did not take ``frame``, which :meth:`next_frame` gave last: try again soon."""
+        path = self._paths.get(frame.path_id)
+        if path is not None:
+            path.blocked_until = now + BLOCKED_RETRY_S
+        if frame.stream is not None:
+            self._streams.take_back_last(frame.stream)
+        else:
+            self._streams.acks.due_at = now
+
+    def path_writable(self, path_id: int) -> None:
+        """The path takes frames again, sooner than thought."""
+        path = self._paths.get(path_id)
+        if path is not None:
+            path.blocked_until = 0.0
+
+    # Time
+
+    def deadline(self) -> float | None:
+        """When to call :meth:`handle_timer` next; None: never."""
+        if self.state in (SessionState.NEW, SessionState.CLOSED):
+            return None
+        deadlines = [self._heartbeat_at]
+        if self.is_live:
+            deadlines.append(self._down_at()[0])
+        change_at = self._paths.next_change_at()
+        if change_at is not None:
+            deadlines.append(change_at)
+        active = self._paths.active
+        if active is not None:
+            ack_at, timeout_at = self._streams.acks.due_at, self._streams.timeout_at()
+            if active.blocked_until > self._now:
+                deadlines.append(active.blocked_until)
+            elif ack_at is not None:
+                deadlines.append(ack_at)
+            if timeout_at is not None:
+                deadlines.append(timeout_at)
+        return min(deadlines)
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due."""
+        self._advance(now)
+        if self.state in (SessionState.NEW, SessionState.CLOSED):
+            return
+        if now >= self._heartbeat_at:
+            self._heartbeat_at = now + HEARTBEAT_S
+            self._streams.acks.due_at = now  # If the last one was lost, credit must not be.
+        for path in [path for path in self._paths if path.has_failed(now)]:
+            self._fail_path(path.path_id, "silent for 10 s")
+        self._choose_path(now)
+        down_at, reason = self._down_at()
+        if self.is_live and now >= down_at:
+            self.is_live = False
+            self._events.append(PeerDown(reason))
+        if self._paths.active is not None:
+            self._streams.time_out(now)
+        elif now >= self._waiting_since + KEPT_S:
+            self._expire()
+
+    # Inside
+
+    def _down_at(self) -> tuple[float, str]:
+        """When the peer is not live any more unless it is heard, and why then."""
+        silent = (self._heard_at + PEER_SILENT_S, f"silent for {PEER_SILENT_S:g} s")
+        if self._pathless_since is None:
+            return silent
+        pathless = (self._pathless_since + PATHLESS_S, f"without any path for {PATHLESS_S:g} s")
+        return min(silent, pathless)
+
+    def _advance(self, now: float) -> None:
+        if now - self._now > SUSPENDED_S and self.state is not SessionState.NEW:
+            # This process did not run (SIGSTOP, a suspended machine): what seems silence of others
+            # is its own. Their clocks start again; whoever is really gone is noticed a bit later.
+            self._paths.restart_clocks(now)
+            if self.is_live:
+                self._heard_at = now
+            if self._pathless_since is not None:
+                self._pathless_since = now
+        self._now = max(self._now, now)
+
+    def _heard(self, now: float) -> None:
+        self._heard_at = now
+        if not self.is_live:
+            self.is_live = True
+            self._events.append(PeerUp())
+
+    def _choose_path(self, now: float) -> None:
+        before = self._paths.active
+        if not self._paths.choose(now):
+            return
+        active = self._paths.active
+        if active is None:
+            self._waiting_since = now
+        self.state = SessionState.WAITING if active is None else SessionState.OPEN
+        if before is not None and not before.is_usable(now):
+            self._streams.path_lost(before.path_id)
+        self._streams.path_changed()
+        self._streams.acks.due_at = now
+        self._events.append(ActivePathChanged(self.active_path))
+
+    def _start_over(self) -> None:
+        self._retired_epochs.append(self._remote_epoch)
+        self._fail_all_paths("superseded: the peer restarted")
+        self._streams = Streams(self._limits)
+        self._events.append(SessionReset())
+        if self.is_live:
+            self.is_live = False
+            self._events.append(PeerDown("restarted"))
+
+    def _expire(self) -> None:
+        self.state = SessionState.CLOSED
+        self._fail_all_paths("the session has expired")
+        self._streams = Streams(self._limits)
+        self._events.append(SessionExpired())
+
+    def _fail_all_paths(self, reason: str) -> None:
+        for path in list(self._paths):
+            self._fail_path(path.path_id, reason)
+        self._paths.active = None
+        self._answers.clear()
+
+    def _fail_path(self, path_id: int, reason: str) -> None:
+        self._paths.remove(path_id)
+        self._streams.path_lost(path_id)
+        self._note_pathless()
+        self._events.append(PathFailed(path_id, reason))
+
+    def _note_pathless(self) -> None:
+        if self._paths.is_empty:
+            self._pathless_since = self._now

@@ -1,0 +1,133 @@
+"""Both streams of a session, both directions: what begins anew when the remote process restarts."""
+
+from dataclasses import dataclass
+
+from daemon.net.session.ack_timer import AckTimer
+from daemon.net.session.in_flight_limit import InFlightLimit
+from daemon.net.session.receive_stream import ReceiveStream
+from daemon.net.session.send_stream import SendStream
+from protocol.hello import ResumePoint
+from protocol.session_frames import MAX_BULK_BYTES, Ack, Data, Stream, StreamAck
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """How much memory a session may take, per direction and stream."""
+
+    control_window_bytes: int = 2 << 20
+    control_queue_bytes: int = 2 << 20
+    bulk_window_bytes: int = 4 << 20
+    bulk_queue_bytes: int = 4 << 20
+
+
+class Streams:
+    """Control before bulk: in what is sent, and in what is given to the application."""
+
+    def __init__(self, limits: SessionLimits) -> None:
+        self._send = {
+            Stream.CONTROL: SendStream(Stream.CONTROL, limits.control_queue_bytes),
+            Stream.BULK: SendStream(Stream.BULK, limits.bulk_queue_bytes),
+        }
+        self._receive = {
+            Stream.CONTROL: ReceiveStream(Stream.CONTROL, limits.control_window_bytes),
+            Stream.BULK: ReceiveStream(Stream.BULK, limits.bulk_window_bytes),
+        }
+        self._in_flight = InFlightLimit()
+        self.acks = AckTimer()
+        self._bulk_was_full = False
+
+    # Sending
+
+    def room_bytes(self, stream: Stream) -> int:
+        """How much may be queued now."""
+        return self._send[stream].room_bytes
+
+    def offer(self, stream: Stream, message: bytes) -> bool:
+        """Queue ``message``; False if there is no room for it."""
+        taken = self._send[stream].offer(message)
+        if stream is Stream.BULK and self.room_bytes(Stream.BULK) < MAX_BULK_BYTES:
+            self._bulk_was_full = True
+        return taken
+
+    def found_bulk_room(self) -> bool:
+        """Whether, since last asked, room for a largest bulk message came back."""
+        found = self._bulk_was_full and self.room_bytes(Stream.BULK) >= MAX_BULK_BYTES
+        if found:
+            self._bulk_was_full = False
+        return found
+
+    def next_frame(self, path_id: int, now: float) -> tuple[Stream, bytes] | None:
+        """The next data frame to send over ``path_id``."""
+        for stream, send in self._send.items():
+            if stream is Stream.BULK and send.in_flight_bytes >= self._in_flight.limit_bytes:
+                return None
+            data = send.next_frame(path_id, now)
+            if data is not None:
+                return stream, data
+        return None
+
+    def take_back_last(self, stream: Stream) -> None:
+        """The path did not take the frame that :meth:`next_frame` just gave."""
+        self._send[stream].take_back_last()
+
+    def acknowledge(self, control: StreamAck, bulk: StreamAck, now: float) -> None:
+        """Let go of what has arrived. Raises :class:`RemoteProtocolError`."""
+        self._send[Stream.CONTROL].acknowledge(control, now)
+        sender = self._send[Stream.BULK]
+        in_flight_bytes = sender.in_flight_bytes
+        arrived = sender.acknowledge(bulk, now)
+        self._in_flight.acknowledged(arrived, in_flight_bytes, now)
+
+    def path_changed(self) -> None:
+        """Frames go over another path from now on."""
+        self._in_flight = InFlightLimit()
+
+    def path_lost(self, path_id: int) -> None:
+        """What is in flight on that path is to be sent again."""
+        for send in self._send.values():
+            send.path_lost(path_id)
+
+    def timeout_at(self) -> float | None:
+        """When to call :meth:`time_out`, unless something arrives before."""
+        return min(
+            (at for send in self._send.values() if (at := send.timeout_at()) is not None),
+            default=None,
+        )
+
+    def time_out(self, now: float) -> None:
+        """Send again what has been without an answer for too long."""
+        for send in self._send.values():
+            timeout_at = send.timeout_at()
+            if timeout_at is not None and now >= timeout_at:
+                send.time_out(now)
+
+    # Receiving
+
+    def receive(self, frame: Data, now: float) -> None:
+        """Take in a frame. Raises :class:`RemoteProtocolError`."""
+        self.acks.frame_arrived(self._receive[frame.stream].receive(frame), now)
+
+    def take(self, now: float) -> tuple[Stream, bytes] | None:
+        """The next whole message."""
+        for stream, receive in self._receive.items():
+            message = receive.take()
+            if message is not None:
+                if receive.grant_is_due():
+                    self.acks.due_at = now
+                return stream, message
+        return None
+
+    def take_ack(self) -> Ack:
+        """An acknowledgement of everything, to be sent now."""
+        self.acks.sent()
+        return Ack(self._receive[Stream.CONTROL].ack(), self._receive[Stream.BULK].ack())
+
+    def resume_point(self, epoch: bytes) -> ResumePoint:
+        """The same, for a hello to the remote process of that epoch."""
+        ack = self.take_ack()
+        return ResumePoint(epoch=epoch, control=ack.control, bulk=ack.bulk)
+
+    def set_bulk_limits(self, *, window_bytes: int, queue_bytes: int) -> None:
+        """Change how much bulk is held from now on; credit once given stays given."""
+        self._receive[Stream.BULK].window_bytes = window_bytes
+        self._send[Stream.BULK].queue_bytes = queue_bytes

@@ -1,0 +1,237 @@
+"""Signals between this peer and others, through whatever rendezvous both are connected to.
+
+Invariants:
+
+- What reaches an inbox was signed, for this peer and not long ago, by a peer that may take part,
+  and comes once: a rendezvous can read, invent or repeat nothing.
+- Bounded: how much is opened a second, from all and from each peer; what waits in an inbox, and for
+  one that is not open yet. Beyond, signals are dropped and counted, as on any lossy way: whoever
+  waits for an answer has to ask again.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, Protocol, TypeVar
+
+from daemon.host.clock import Clock
+from daemon.net.refusals import Refusals
+from protocol.admission import AdmissionBook
+from protocol.codec import Message
+from protocol.errors import ConfigError, RemoteProtocolError, TransportError
+from protocol.identity import Identity, PeerId
+from protocol.peer_record import VerifiedRecord
+from protocol.peer_signal import SignalPayload, VerifiedSignal, open_peer_signal, seal_peer_signal
+from protocol.sequence import ReplayGuard, SequenceCounter, StaleError
+from protocol.signal_messages import SignalBody
+from transport.curve import CurveKeys
+from transport.rate_limit import Allowed, Rate, RateLimiter
+
+INBOX_MESSAGES = 8
+KEPT_MESSAGES = 16
+KEPT_S = 3.0
+"""A peer that is heard of by its signal needs a moment until somebody listens for it."""
+UNKNOWN_SENDER = PeerId("unknown")
+
+_ALL_RATE = Rate(burst=100.0, per_s=30.0, patience=0)
+"""Opening one takes about half a millisecond."""
+_PEER_RATE = Rate(burst=20.0, per_s=2.0, patience=0)
+_MAX_SENDERS = 1024
+
+_log = logging.getLogger("p2pd.signaling")
+
+M = TypeVar("M", bound=Message)
+
+
+class SignalCarrier(Protocol):
+    """Passes sealed signals on: a client of a rendezvous."""
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """To the rendezvous and back, as last measured."""
+
+    @property
+    def state(self) -> str:
+        """``connected``, or what is wrong."""
+
+    async def send_signal(self, swarm_id: bytes, to: PeerId, sealed: bytes) -> None:
+        """Raises :class:`TransportError`, :class:`ConfigError`."""
+
+
+class SignalInbox(Generic[M]):
+    """What one peer sends of certain kinds, while the ``with`` block runs."""
+
+    def __init__(self, kinds: tuple[type[M], ...], closed: Callable[[], None]) -> None:
+        self.kinds = kinds
+        self._closed = closed
+        self._messages: deque[M] = deque(maxlen=INBOX_MESSAGES)
+        self._arrived = asyncio.Event()
+
+    def __enter__(self) -> "SignalInbox[M]":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._closed()
+
+    async def next(self) -> M:
+        """The next message; of more than :data:`INBOX_MESSAGES` the oldest are gone."""
+        while not self._messages:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._messages.popleft()
+
+    def offer(self, body: Message) -> bool:
+        """Take ``body``, if it is of a kind that is wanted here."""
+        if not isinstance(body, self.kinds):
+            return False
+        self._messages.append(body)
+        self._arrived.set()
+        return True
+
+
+class _Taker(Protocol):
+    def offer(self, body: Message) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    peer_id: PeerId
+    body: SignalBody
+    until: float
+
+
+class Signaling:
+    """Sends and receives the signals of one peer in one swarm."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        curve: CurveKeys,
+        swarm_id: bytes,
+        own_record: Callable[[], bytes],
+        own_proof: bytes,
+        admission: AdmissionBook,
+        introduce: Callable[[VerifiedRecord], bool],
+        carriers: Sequence[SignalCarrier],
+        clock: Clock,
+        refusals: Refusals,
+    ) -> None:
+        """``introduce`` is given the record of each sender that may take part; False means that it
+        is not to be listened to all the same. ``carriers`` may still grow."""
+        self._identity = identity
+        self._curve = curve
+        self._swarm_id = swarm_id
+        self._own_record = own_record
+        self._own_proof = own_proof
+        self._admission = admission
+        self._introduce = introduce
+        self._carriers = carriers
+        self._clock = clock
+        self._refusals = refusals
+        self._sequence = SequenceCounter(now_ms=clock.now_ms())
+        self._replays = ReplayGuard(_MAX_SENDERS)
+        self._all_rate = RateLimiter(_ALL_RATE)
+        self._peer_rate = RateLimiter(_PEER_RATE, capacity=_MAX_SENDERS)
+        self._inboxes: dict[PeerId, list[_Taker]] = {}
+        self._kept: deque[_Kept] = deque(maxlen=KEPT_MESSAGES)
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """From here to the nearest rendezvous and back."""
+        known = [carrier.round_trip_s for carrier in self._carriers]
+        return min(
+            (round_trip_s for round_trip_s in known if round_trip_s is not None), default=None
+        )
+
+    def inbox(self, peer_id: PeerId, *kinds: type[M]) -> SignalInbox[M]:
+        """Where signals of ``kinds`` from ``peer_id`` arrive from now on.
+
+        Enter it at once. What came a moment before, with nobody to take it, is in it already.
+        """
+        inboxes = self._inboxes.setdefault(peer_id, [])
+
+        def close() -> None:
+            inboxes.remove(inbox)
+            if not inboxes and self._inboxes.get(peer_id) is inboxes:
+                del self._inboxes[peer_id]
+
+        inbox: SignalInbox[M] = SignalInbox(kinds, close)
+        inboxes.append(inbox)
+        now = self._clock.monotonic()
+        for kept in list(self._kept):
+            if now >= kept.until or (kept.peer_id == peer_id and inbox.offer(kept.body)):
+                self._kept.remove(kept)
+        return inbox
+
+    async def send(self, to: VerifiedRecord, body: SignalBody) -> None:
+        """Send ``body``: through each rendezvous in turn until one has passed it on.
+
+        That says nothing about whether it arrives. Raises :class:`TransportError` when none did.
+        """
+        sealed = seal_peer_signal(
+            self._identity,
+            SignalPayload(record=self._own_record(), proof=self._own_proof, body=body),
+            to=to,
+            sequence=self._sequence.take(),
+            now_ms=self._clock.now_ms(),
+        )
+        troubles = []
+        # Others are asked too, in case that they come up, but that takes its time.
+        for carrier in sorted(self._carriers, key=lambda carrier: carrier.state != "connected"):
+            try:
+                await carrier.send_signal(self._swarm_id, to.peer_id, sealed)
+            except (TransportError, ConfigError) as error:
+                troubles.append(str(error))
+            else:
+                return
+        raise TransportError("; ".join(troubles) or "there is no rendezvous to signal through")
+
+    def receive(self, sealed: bytes) -> None:
+        """Take in what a rendezvous passed on."""
+        now = self._clock.monotonic()
+        if not isinstance(self._all_rate.take("all", 1.0, now), Allowed):
+            self._refusals.add(UNKNOWN_SENDER, "signal-rate", "too many signals from all together")
+            return
+        try:
+            signal = open_peer_signal(
+                self._identity,
+                self._curve.secret,
+                sealed,
+                swarm=self._swarm_id,
+                now_ms=self._clock.now_ms(),
+            )
+        except RemoteProtocolError as error:
+            self._refusals.add(UNKNOWN_SENDER, "signal", error)
+            return
+        sender = signal.record.peer_id
+        if not isinstance(self._peer_rate.take(sender, 1.0, now), Allowed):
+            self._refusals.add(sender, "signal-rate", "too many signals")
+            return
+        try:
+            self._replays.check(signal.message)
+            self._admission.check(sender, signal.proof, now_ms=self._clock.now_ms())
+        except StaleError as error:
+            _log.debug("%s", error)  # Sent through two rendezvous, perhaps.
+            return
+        except RemoteProtocolError as error:
+            self._refusals.add(sender, "signal", error)
+            return
+        self._deliver(signal)
+
+    def _deliver(self, signal: VerifiedSignal) -> None:
+        sender = signal.record.peer_id
+        if not self._introduce(signal.record):
+            return
+        for inbox in self._inboxes.get(sender, ()):
+            if inbox.offer(signal.body):
+                return
+        self._kept.append(_Kept(sender, signal.body, self._clock.monotonic() + KEPT_S))

@@ -1,0 +1,441 @@
+"""One round, from local steps to the next base, in a swarm that agrees on each round's updates.
+
+The round runs on two legs. One trains and offers what this peer contributes. The other watches
+whose updates are here, closes the round in time and agrees with the roster on the set. Whatever
+decides the round, this peer's own agreement or a certificate from peers that were quicker, ends
+both.
+
+Where the swarm's rule needs several updates (krum), a round is not closed while fewer can come: it
+waits, and goes on by itself once enough peers are here, newcomers too. Where those who closed it
+come to agree on fewer all the same, nobody's are averaged and the state stays, for all alike
+(daemon/rounds/agreement.py).
+
+What is exchanged, and how it becomes the next state, the kinds of rounds tell:
+daemon/rounds/mesh_round.py and daemon/rounds/allreduce_round.py.
+"""
+
+import abc
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.control.status import Phase
+from daemon.host.clock import Clock
+from daemon.rounds.agreement import AgreementState, Decided, RoundAgreement, Want
+from daemon.rounds.closing import RoundClock
+from daemon.rounds.lineage.lineage import Lineage, Position
+from daemon.rounds.lineage.standings import Standings
+from daemon.rounds.patience import Patience
+from daemon.rounds.speaker import Speaker
+from daemon.rounds.updates import Accepts, Exchange
+from daemon.worker.trainer import Trainer
+from ml.aggregate.needed_updates import needed_updates
+from ml.worker.messages import Blob, StateReady, Trained
+from protocol.agreement_messages import Certificate, Outcome, UpdateRef
+from protocol.counted import counted
+from protocol.envelope import Domain, VerifiedMessage
+from protocol.errors import TransportError
+from protocol.identity import PeerId, peer_id_of
+from protocol.peer_messages import Agreement, Standing, UpdateHeader, UpdateOffer
+from protocol.swarm import RoundSettings
+
+ASK_AGAIN_S = 2.0
+"""How often missing members of a decided set are asked for."""
+FETCH_DECIDED_S = 600.0
+"""After so long without a decided set's members the round is given up; catching up takes over."""
+NEAR_ROUNDS = 2
+"""How far behind on the same line a peer may be to be waited for; it then has every chance to get
+here within the grace period, where short rounds would for ever end before it does."""
+
+_log = logging.getLogger("p2pd.round")
+
+
+@dataclass(frozen=True, slots=True)
+class RoundParts:
+    """What every round works with."""
+
+    me: PeerId
+    lineage: Lineage
+    settings: RoundSettings
+    exchange: Exchange
+    worker: Trainer
+    standings: Standings
+    patience: Patience
+    speaker: Speaker
+    serve: Callable[[Blob], None]
+    """Hands an update's file of the worker's to the blob store."""
+    serve_state: Callable[[Blob], None]
+    """The same for a state's file."""
+    keep: Callable[[Certificate], None]
+    """Stores a certificate where a restart finds it."""
+    set_phase: Callable[[Phase], None]
+    clock: Clock
+
+
+class OwnOffers:
+    """What this peer offers in one round, and who has been offered it."""
+
+    def __init__(self, parts: RoundParts, base: Position) -> None:
+        self._parts = parts
+        self._base = base
+        self._offers: list[tuple[UpdateOffer, PeerId | None]] = []
+        self._offered: set[tuple[PeerId, bytes]] = set()
+        self._passed_on: set[bytes] = set()
+
+    def add(
+        self,
+        blob: Blob,
+        *,
+        sample_count: int,
+        loss: float,
+        part: int = 0,
+        parts: int = 1,
+        reduced: bool = False,
+        audience: PeerId | None = None,
+    ) -> None:
+        """Sign and hold an update; it goes to ``audience``, by default to everyone."""
+        own = self._parts
+        own.serve(blob)
+        header = UpdateHeader(
+            round=self._base.round + 1,
+            base=self._base.base,
+            root=blob.root,
+            size_bytes=blob.size_bytes,
+            sample_count=sample_count,
+            loss=loss,
+            part=part,
+            parts=parts,
+            reduced=reduced,
+        )
+        offer = UpdateOffer(
+            header=own.speaker.seal(Domain.UPDATE, header),
+            leaves=blob.leaves,
+            proof=own.speaker.own_proof,
+        )
+        own.exchange.add_own(own.me, header, offer, Path(blob.path))
+        if audience != own.me:
+            self._offers.append((offer, audience))
+
+    def pass_on(self, offer: UpdateOffer, signer: PeerId) -> None:
+        """Offer another peer's update, too, to all but its signer."""
+        if offer.header not in self._passed_on:
+            self._passed_on.add(offer.header)
+            self._offered.add((signer, offer.header))
+            self._offers.append((offer, None))
+
+    def send(self, peers: frozenset[PeerId]) -> None:
+        """Offer to those of ``peers`` who have not been offered it."""
+        for offer, audience in self._offers:
+            targets = peers if audience is None else peers & {audience}
+            for peer in targets:
+                if (peer, offer.header) not in self._offered and self._parts.speaker.send(
+                    peer, offer
+                ):
+                    self._offered.add((peer, offer.header))
+
+    def forget(self, peer: PeerId) -> None:
+        """``peer``'s session ended: what it was offered may be lost."""
+        self._offered = {(who, header) for who, header in self._offered if who != peer}
+
+
+class AgreedRound(abc.ABC):
+    """The round that starts from the lineage's present state."""
+
+    def __init__(self, parts: RoundParts) -> None:
+        self.base = parts.lineage.position
+        self.number = self.base.round + 1
+        self.decided = False
+        """Whether the set is agreed on; what remains is to average it."""
+        self.shortage = ""
+        """For people: which peers or updates the round lacks to be closed; empty: none."""
+        self._needed = needed_updates(parts.settings.aggregation)
+        self._parts = parts
+        self._roster = parts.lineage.roster
+        self._offers = OwnOffers(parts, self.base)
+        self._agreement = RoundAgreement(
+            parts.me,
+            round_number=self.number,
+            base=self.base.base,
+            roster=self._roster,
+            open_agreement=parts.speaker.open_agreement,
+            needed_updates=self._needed,
+        )
+        self._deadlines = self._new_clock()
+        self._changed = asyncio.Event()
+        self._training = False
+
+    # What the kinds of rounds differ in
+
+    @property
+    @abc.abstractmethod
+    def _accepts(self) -> Accepts:
+        """Which updates have a place in this round."""
+
+    @property
+    @abc.abstractmethod
+    def _held(self) -> dict[PeerId, UpdateRef]:
+        """What is agreed on, as far as it is here."""
+
+    @property
+    @abc.abstractmethod
+    def _refused(self) -> frozenset[PeerId]:
+        """Who signed such a thing that was refused, and so is not waited for."""
+
+    @abc.abstractmethod
+    async def _contribute(self) -> None:
+        """Train, and offer what this peer contributes."""
+
+    @abc.abstractmethod
+    async def _average(self, outcome: Outcome) -> StateReady:
+        """The next state, from a decided set that is here."""
+
+    def _signers(self, expected: frozenset[PeerId]) -> frozenset[PeerId]:
+        """Who of those that take part signs something that is agreed on."""
+        return expected
+
+    def _share(self, expected: frozenset[PeerId]) -> None:
+        """Offer what there is to those who take part."""
+        self._offers.send(expected)
+
+    def _should_hurry(self, now: float) -> bool:
+        """Whether a training that still runs should end with what it has."""
+        return self._deadlines.should_hurry(now)
+
+    def _next_moment(self, now: float) -> float | None:
+        """When to look again though nothing has changed."""
+        moments = (self._deadlines.get_timer(now), self._agreement.get_timer())
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    # The round
+
+    async def run(self) -> StateReady:
+        """Train, exchange, agree, average; the new state, which the lineage then ends in.
+
+        Raises :class:`TransportError` when the decided updates cannot be had, and
+        :class:`WorkerError` when the worker cannot go on.
+        """
+        parts = self._parts
+        parts.exchange.begin_round(self.base, self._accepts)
+        async with asyncio.TaskGroup() as legs:
+            contributing = legs.create_task(self._contribute())
+            certificate = await self._decide()
+            self.decided = True
+            await self._end_contributing(contributing)
+        parts.keep(certificate)
+        await self._obtain(certificate)
+        parts.set_phase(Phase.APPLYING)
+        state = await self._average(certificate.outcome)
+        parts.serve_state(state.state)
+        parts.lineage.append(Position(self.number, state.state.root), certificate)
+        for update in certificate.outcome.updates:
+            parts.patience.note_contribution(peer_id_of(update.signer))
+        _log.info(
+            "round %d: %s averaged, accuracy %.4f, state %s",
+            self.number,
+            counted(len(certificate.outcome.updates), "update"),
+            state.accuracy,
+            state.state.root.hex()[:16],
+        )
+        return state
+
+    def wake(self) -> None:
+        """Something changed that the round may depend on."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def receive(self, message: VerifiedMessage) -> None:
+        """A signed agreement message of this round. Raises :class:`RemoteProtocolError`."""
+        self._agreement.receive(message, self._parts.clock.monotonic())
+        self.wake()
+
+    def receive_certificate(self, certificate: Certificate) -> None:
+        """Others decided. Raises :class:`VerificationError` when the certificate is none."""
+        self._agreement.receive_certificate(certificate, self._parts.clock.monotonic())
+        self.wake()
+
+    def forget_peer(self, peer: PeerId) -> None:
+        """``peer``'s session ended: what it was offered may be lost."""
+        self._offers.forget(peer)
+        self.wake()
+
+    # For the kinds of rounds
+
+    def _new_clock(self) -> RoundClock:
+        settings = self._parts.settings
+        return RoundClock(
+            roster=self._roster,
+            grace_s=settings.grace_s,
+            longest_round_s=settings.longest_round_s,
+            now=self._parts.clock.monotonic(),
+            needed=self._needed,
+        )
+
+    async def _wait_for_change(self, deadline: float | None) -> None:
+        """Return when something changes from now on, or at ``deadline``."""
+        with contextlib.suppress(TimeoutError):  # a deadline, which the caller looks at
+            now = self._parts.clock.monotonic()
+            async with asyncio.timeout(None if deadline is None else deadline - now):
+                await self._changed.wait()
+
+    def _present(self) -> frozenset[PeerId]:
+        """Who takes part: those of the live roster who can or have done so already, and who else is
+        ready to train from this base."""
+        parts = self._parts
+        standings = parts.standings.live()
+        ready = parts.standings.ready()
+        able = {peer for peer in self._roster & ready if self._can_take_part(standings[peer])}
+        others = parts.standings.ready_at(self.base.round, self.base.base)
+        return frozenset(able | others | {parts.me})
+
+    def _expected(self) -> frozenset[PeerId]:
+        """Who is waited for: the live roster, and others here or near, as long as that pays."""
+        parts = self._parts
+        standings = parts.standings.live()
+        others = parts.standings.ready() - self._roster
+        near = {peer for peer in others if self._is_near(standings[peer])}
+        return frozenset(
+            peer
+            for peer in self._present() | near
+            if peer in self._roster or parts.patience.is_worth_waiting(peer, self.number)
+        )
+
+    def _note_absent(self, peers: frozenset[PeerId]) -> None:
+        """``peers`` were waited for until the time was up."""
+        for peer in peers:
+            self._parts.patience.note_absence(peer, self.number)
+
+    def _is_near(self, standing: Standing) -> bool:
+        """Whether a peer that stands there is about to get here."""
+        behind = self.base.round - standing.round
+        knows = self._parts.lineage.knows(standing.round, standing.base)
+        return 0 < behind <= NEAR_ROUNDS and knows
+
+    def _can_take_part(self, standing: Standing) -> bool:
+        """Whether a member of the roster that stands there is in this round, about to enter it, or
+        past it; not if it fell back, or is on another line."""
+        if standing.round > self.base.round:
+            return True
+        is_near = standing.round >= self.base.round - 1
+        return is_near and not self._parts.lineage.contradicts(standing.round, standing.base)
+
+    # Inside
+
+    async def _end_contributing(self, contributing: "asyncio.Task[None]") -> None:
+        """Let a training end in good order; whatever comes after it is no longer needed."""
+        if self._training:
+            self._parts.worker.finish_training()
+        while self._training:
+            await self._wait_for_change(None)
+        contributing.cancel()
+
+    async def _train(self, parts: int = 1) -> Trained:
+        self._parts.set_phase(Phase.TRAINING)
+        self._training = True
+        try:
+            return await self._parts.worker.train(self.number, parts)
+        finally:
+            self._training = False
+            self.wake()
+
+    async def _decide(self) -> Certificate:
+        """Watch, close and agree, until there is a certificate."""
+        while True:
+            now = self._parts.clock.monotonic()
+            self._observe(now)
+            certificate = self._pump(now)
+            if certificate is not None:
+                return certificate
+            await self._wait_for_change(self._next_moment(now))
+
+    def _observe(self, now: float) -> None:
+        parts = self._parts
+        present, expected = self._present(), self._expected()
+        self._share(present)
+        held = self._held
+        awaited = self._signers(expected) - self._refused
+        possible = len(present | held.keys())
+        self._deadlines.update(
+            expected=awaited,
+            held=frozenset(held),
+            now=now,
+            elsewhere=self._elsewhere,
+            lacks_peers=possible < self._needed,
+        )
+        if self._deadlines.should_close(now) and self._agreement.state is AgreementState.OPEN:
+            # Who comes once it is closed has not been waited for.
+            self._note_absent(awaited - held.keys())
+        self._agreement.set_newcomers(
+            frozenset(
+                peer
+                for peer in present - self._roster - self._refused
+                if parts.patience.is_worth_waiting(peer, self.number + 1)
+            )
+        )
+        self._agreement.set_held(frozenset(held.values()), now)
+        self._agreement.set_live(present & self._roster, now)
+        if self._training and self._should_hurry(now):
+            parts.worker.finish_training()
+        if self._deadlines.should_close(now):
+            parts.set_phase(Phase.AGREEING)
+            self._agreement.close(now)
+        self._note_shortage(possible, frozenset(held), now)
+        self._agreement.handle_timer(now)
+
+    @property
+    def _elsewhere(self) -> frozenset[PeerId]:
+        """Whose updates those hold who have closed the round, and may hand on."""
+        return frozenset() if self._needed == 1 else self._agreement.listed - self._refused
+
+    def _note_shortage(self, possible: int, held: frozenset[PeerId], now: float) -> None:
+        """Tell for what the round waits, once this peer has done its part."""
+        had_one, self.shortage = bool(self.shortage), ""
+        if self._agreement.state is not AgreementState.OPEN:
+            if had_one:
+                self._parts.set_phase(Phase.AGREEING)
+            return
+        if self._parts.me not in held:
+            return
+        rule = self._parts.settings.aggregation
+        if possible < self._needed:
+            self.shortage = f"{rule} needs {self._needed} peers, {possible} are here"
+        elif len(held) < self._needed and self._deadlines.is_short(now):
+            self.shortage = f"{rule} needs {self._needed} updates, {len(held)} are here"
+        if self.shortage:
+            self._parts.set_phase(Phase.WAITING)
+        elif had_one:
+            self._parts.set_phase(Phase.EXCHANGING)
+
+    def _pump(self, now: float) -> Certificate | None:
+        speaker = self._parts.speaker
+        while messages := self._agreement.messages_to_send():
+            for message in messages:
+                envelope = speaker.seal(Domain.AGREEMENT, message)
+                speaker.broadcast(Agreement(envelope=envelope))
+                self._agreement.receive(speaker.open_agreement(envelope), now)
+        while (event := self._agreement.next_event()) is not None:
+            match event:
+                case Decided(certificate):
+                    return certificate
+                case Want(updates, holders):
+                    self._parts.exchange.ask(updates, holders)
+        return None
+
+    async def _obtain(self, certificate: Certificate) -> None:
+        """Wait until all decided updates are here, asking those who accepted them."""
+        parts = self._parts
+        missing = parts.exchange.lacks(certificate.outcome)
+        voters = tuple(parts.speaker.open_agreement(raw).signer for raw in certificate.accepts)
+        try:
+            async with asyncio.timeout(FETCH_DECIDED_S):
+                while missing:
+                    parts.set_phase(Phase.FETCHING)
+                    parts.exchange.ask(missing, voters)
+                    await self._wait_for_change(parts.clock.monotonic() + ASK_AGAIN_S)
+                    missing = parts.exchange.lacks(certificate.outcome)
+        except TimeoutError:
+            raise TransportError(
+                f"round {self.number} was decided, but nobody gives {len(missing)} of its updates"
+            ) from None

@@ -1,0 +1,117 @@
+"""A round in which each peer averages one part of the model: reduce-scatter, then all-gather.
+
+Everyone in the roster owns one part. A peer sends each part of its update to the part's owner, the
+owner averages what it got and sends the result to all, so a peer sends about twice the model,
+however many they are (Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms", 2009). What is
+agreed on is the set of averaged parts: one that a majority did not get is dropped by all, so a
+member that dies costs its part and not the round.
+
+Trust: the owner of a part can put anything within the model's bounds into it. Robust aggregation
+needs mesh or gossip.
+"""
+
+from daemon.control.status import Phase
+from daemon.rounds.agreed_round import AgreedRound, RoundParts
+from daemon.rounds.updates import Accepts
+from ml.worker.messages import PartResult, StateReady
+from protocol.agreement_messages import Outcome, UpdateRef
+from protocol.identity import PeerId
+from protocol.peer_messages import UpdateHeader
+
+
+class AllReduceRound(AgreedRound):
+    """local steps → parts to their owners → averages to all → agree on the parts → next base."""
+
+    def __init__(self, parts: RoundParts) -> None:
+        super().__init__(parts)
+        self._owners = sorted(self._roster)
+        self._own_part = self._owners.index(parts.me) if parts.me in self._roster else None
+        self._collecting = self._new_clock()
+
+    @property
+    def _accepts(self) -> Accepts:
+        def accepts(signer: PeerId, header: UpdateHeader) -> bool:
+            if header.parts != len(self._owners) or not 0 <= header.part < header.parts:
+                return False
+            if header.reduced:
+                return self._owners[header.part] == signer
+            return header.part == self._own_part
+
+        return accepts
+
+    @property
+    def _held(self) -> dict[PeerId, UpdateRef]:
+        return self._parts.exchange.held_reduced()
+
+    @property
+    def _refused(self) -> frozenset[PeerId]:
+        return self._parts.exchange.refused(reduced=True)
+
+    @property
+    def _contributed(self) -> dict[PeerId, UpdateRef]:
+        """What is here of the part that this peer averages."""
+        if self._own_part is None:
+            return {}
+        return self._parts.exchange.held(part=self._own_part)
+
+    def _signers(self, expected: frozenset[PeerId]) -> frozenset[PeerId]:
+        return expected & self._roster
+
+    def _should_hurry(self, now: float) -> bool:
+        return self._collecting.should_hurry(now) or super()._should_hurry(now)
+
+    def _next_moment(self, now: float) -> float | None:
+        moments = (super()._next_moment(now), self._collecting.get_timer(now))
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _observe(self, now: float) -> None:
+        self._collect(now)
+        super()._observe(now)
+
+    def _collect(self, now: float) -> frozenset[PeerId]:
+        """Tell the clock what is here of the own part; who is waited for and has sent nothing."""
+        awaited = self._expected() - self._parts.exchange.refused()
+        held = frozenset(self._contributed)
+        self._collecting.update(expected=awaited, held=held, now=now)
+        return awaited - held
+
+    async def _contribute(self) -> None:
+        parts = self._parts
+        count = len(self._owners)
+        trained = await self._train(count)
+        parts.set_phase(Phase.EXCHANGING)
+        for part, (owner, update) in enumerate(zip(self._owners, trained.updates, strict=True)):
+            self._offers.add(
+                update,
+                sample_count=trained.sample_count,
+                loss=trained.loss,
+                part=part,
+                parts=count,
+                audience=owner,
+            )
+        if self._own_part is None:
+            return
+        absent = self._collect(now := parts.clock.monotonic())
+        while not self._collecting.should_close(now):
+            await self._wait_for_change(self._collecting.get_timer(now))
+            absent = self._collect(now := parts.clock.monotonic())
+        # Who did contribute has made nothing good by it: a part of its own may still be too much.
+        self._note_absent(absent)
+        contributions = parts.exchange.contributions(self._contributed.values())
+        reduced = await parts.worker.reduce(self.number, self._own_part, count, contributions)
+        self._offers.add(
+            reduced.update,
+            sample_count=reduced.sample_count,
+            loss=trained.loss,
+            part=self._own_part,
+            parts=count,
+            reduced=True,
+        )
+
+    async def _average(self, outcome: Outcome) -> StateReady:
+        parts = self._parts
+        results = tuple(
+            PartResult(part=update.header.part, path=str(path))
+            for update, path in parts.exchange.paths(outcome.updates)
+        )
+        return await parts.worker.apply_parts(self.number, len(self._owners), results)

@@ -1,0 +1,221 @@
+"""Moves blobs between peers: serves chunks to those who ask, fetches blobs from those who have.
+
+The thin shell around :mod:`daemon.rounds.blobs.store` (files) and :mod:`daemon.rounds.blobs.fetch`
+(the plan).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from daemon.host.clock import Clock
+from daemon.net.refusals import Refusals
+from daemon.rounds.blobs.fetch import BlobFetcher
+from daemon.rounds.blobs.store import BlobMissingError, BlobStore
+from ml.worker.messages import Blob
+from protocol.chunk_frame import MAX_CHUNK_FRAME_BYTES, decode_chunk, encode_chunk
+from protocol.errors import RemoteProtocolError, TransportError, VerificationError
+from protocol.identity import PeerId
+from protocol.peer_messages import MAX_REQUEST_CHUNKS, ChunkMissing, ChunkRequest, PeerMessage
+
+MAX_QUEUED_CHUNKS = 256
+"""Chunks that one peer may have asked for and not got; what goes beyond is refused."""
+
+CHECK_SOURCES_S = 2.0
+
+
+class BlobService:
+    """One peer's blobs, served and fetched over its sessions."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        *,
+        send: Callable[[PeerId, PeerMessage], bool],
+        send_bulk: Callable[[PeerId, bytes], bool],
+        bulk_room: Callable[[PeerId], int],
+        refusals: Refusals,
+        clock: Clock,
+    ) -> None:
+        self.store = store
+        self._send = send
+        self._send_bulk = send_bulk
+        self._bulk_room = bulk_room
+        self._refusals = refusals
+        self._clock = clock
+        self._fetcher = BlobFetcher()
+        self._waiting: dict[bytes, asyncio.Future[None]] = {}
+        self._to_send: dict[PeerId, deque[tuple[bytes, int]]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def fetch(
+        self,
+        root: bytes,
+        size_bytes: int,
+        leaves: Sequence[bytes],
+        *,
+        max_bytes: int,
+        sources: Iterable[PeerId],
+    ) -> Path:
+        """The file of the blob ``root``, once every chunk of it is here and verified.
+
+        The caller bounds the time. Raises :class:`VerificationError` when size or leaves are wrong,
+        :class:`TransportError` when the disk does not take it or it was given up. Cancelling keeps
+        what is there.
+        """
+        try:
+            self.store.begin(root, size_bytes, leaves, max_bytes)
+        except OSError as error:
+            raise TransportError(f"no room for a blob of {size_bytes} bytes: {error}") from error
+        if self.store.has_whole(root):
+            return self.store.path(root)
+        future = self._waiting.get(root)
+        if future is None:
+            future = self._waiting[root] = asyncio.get_running_loop().create_future()
+        self._fetcher.want(root, self.store.missing(root))
+        for peer in sources:
+            self._fetcher.add_source(root, peer, self._clock.monotonic())
+        self._pump()
+        await asyncio.shield(future)
+        try:
+            return self.store.path(root)
+        except BlobMissingError:
+            raise TransportError(f"blob {root.hex()[:16]} was given up meanwhile") from None
+
+    async def fetch_while_served(
+        self,
+        root: bytes,
+        size_bytes: int,
+        leaves: Sequence[bytes],
+        *,
+        max_bytes: int,
+        sources: Iterable[PeerId],
+    ) -> Path:
+        """As :meth:`fetch`, but given up when no source is left that delivers.
+
+        Raises :class:`TransportError` then.
+        """
+        fetching = asyncio.ensure_future(
+            self.fetch(root, size_bytes, leaves, max_bytes=max_bytes, sources=sources)
+        )
+        try:
+            while True:
+                await asyncio.wait({fetching}, timeout=CHECK_SOURCES_S)
+                if fetching.done():
+                    return fetching.result()
+                if not self._fetcher.has_source(root):
+                    raise TransportError(f"nobody delivers blob {root.hex()[:16]} any more")
+        finally:
+            fetching.cancel()
+            self.cancel(root)
+
+    def add_local(self, blob: Blob) -> None:
+        """Serve a file of this peer's own; whoever waits for the same bytes has them now."""
+        self.store.add_local(blob)
+        self._fetcher.cancel(blob.root)
+        future = self._waiting.pop(blob.root, None)
+        if future is not None:
+            future.set_result(None)
+
+    def add_source(self, root: bytes, peer: PeerId) -> None:
+        """``peer`` has a blob that may be being fetched."""
+        self._fetcher.add_source(root, peer, self._clock.monotonic())
+        self._pump()
+
+    def cancel(self, root: bytes) -> None:
+        """Stop fetching ``root``; whoever waits for it is cancelled."""
+        self._fetcher.cancel(root)
+        future = self._waiting.pop(root, None)
+        if future is not None:
+            future.cancel()
+
+    def discard(self, root: bytes) -> None:
+        """The blob is no longer needed."""
+        self.cancel(root)
+        self.store.discard(root)
+
+    def receive_chunk(self, peer: PeerId, frame: bytes) -> None:
+        """A bulk message came."""
+        try:
+            chunk = decode_chunk(frame)
+        except RemoteProtocolError as error:
+            self._refusals.add(peer, "chunk", error)
+            return
+        if chunk.root not in self._waiting:
+            return  # asked for, and no longer needed
+        try:
+            complete = self.store.write_chunk(chunk.root, chunk.index, chunk.data)
+        except VerificationError as error:
+            self._refusals.add(peer, "chunk", error)
+            self._fetcher.drop_source(chunk.root, peer)
+        except OSError as error:
+            future = self._waiting.pop(chunk.root)
+            self._fetcher.cancel(chunk.root)
+            future.set_exception(TransportError(f"cannot store a chunk: {error}"))
+        else:
+            self._fetcher.received(peer, chunk.root, chunk.index, self._clock.monotonic())
+            if complete:
+                self._fetcher.cancel(chunk.root)
+                self._waiting.pop(chunk.root).set_result(None)
+        self._pump()
+
+    def receive_missing(self, peer: PeerId, message: ChunkMissing) -> None:
+        """``peer`` does not have what it was asked for."""
+        self._fetcher.drop_source(message.root, peer)
+        self._pump()
+
+    def receive_request(self, peer: PeerId, message: ChunkRequest) -> None:
+        """``peer`` asks for chunks."""
+        queue = self._to_send.setdefault(peer, deque())
+        if len(message.indexes) > MAX_REQUEST_CHUNKS:
+            self._refusals.add(peer, "request", f"{len(message.indexes)} chunks asked for at once")
+            return
+        if len(queue) + len(message.indexes) > MAX_QUEUED_CHUNKS:
+            self._refusals.add(peer, "request", "more chunks asked for than are being sent")
+            return
+        queue.extend((message.root, index) for index in message.indexes)
+        self.serve(peer)
+
+    def serve(self, peer: PeerId) -> None:
+        """Send what ``peer`` asked for, as far as its session has room."""
+        queue = self._to_send.get(peer)
+        while queue and self._bulk_room(peer) >= MAX_CHUNK_FRAME_BYTES:
+            root, index = queue.popleft()
+            try:
+                data = self.store.read_chunk(root, index)
+            except BlobMissingError:
+                self._send(peer, ChunkMissing(root=root))
+                continue
+            if not self._send_bulk(peer, encode_chunk(root, index, data)):
+                queue.appendleft((root, index))
+                return
+
+    def drop_peer(self, peer: PeerId) -> None:
+        """``peer``'s session is gone, with all that was asked for in it."""
+        self._to_send.pop(peer, None)
+        self._fetcher.drop_peer(peer)
+        self._pump()
+
+    def close(self) -> None:
+        """Stop the timer and cancel whoever waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for root in list(self._waiting):
+            self.cancel(root)
+
+    def _pump(self) -> None:
+        now = self._clock.monotonic()
+        self._fetcher.handle_timer(now)
+        for request in self._fetcher.requests(now):
+            message = ChunkRequest(root=request.root, indexes=request.indexes)
+            if not self._send(request.peer, message):
+                self._fetcher.drop_source(request.root, request.peer)
+        if self._timer is not None:
+            self._timer.cancel()
+        deadline = self._fetcher.get_timer()
+        self._timer = (
+            None
+            if deadline is None
+            else asyncio.get_running_loop().call_later(max(0.0, deadline - now), self._pump)
+        )

@@ -1,0 +1,183 @@
+"""Model bytes on disk, by Merkle root: served chunk by chunk, received chunk by chunk.
+
+Invariants: a chunk is written only after its hash matched the tree, so a complete blob is what its
+root says; nothing of a blob stays in the daemon's memory (files are read and written with pread and
+pwrite, not mapped, since mapped pages count as the daemon's).
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from ml.worker.messages import Blob
+from protocol.errors import VerificationError
+from protocol.merkle import (
+    CHUNK_BYTES,
+    DIGEST_BYTES,
+    MAX_CHUNKS,
+    chunk_count,
+    chunk_size,
+    leaf_hash,
+    merkle_root,
+)
+
+KEPT_STATES = 3
+"""The present state, and those before it that others may still be fetching."""
+
+
+class BlobMissingError(KeyError):
+    """This store does not have that blob, or not that chunk."""
+
+
+@dataclass(slots=True)
+class _Stored:
+    path: Path
+    file: int
+    size_bytes: int
+    leaves: tuple[bytes, ...]
+    missing: set[int] = field(default_factory=set)
+    owned: bool = True
+
+
+class BlobStore:
+    """The blobs of one peer. A context manager: leaving it closes files and empties the spool."""
+
+    def __init__(self, spool: Path) -> None:
+        """``spool``: directory for incoming blobs; left-overs of an earlier run are deleted."""
+        self._spool = spool
+        self._blobs: dict[bytes, _Stored] = {}
+        self._states: list[bytes] = []
+
+    def __enter__(self) -> "BlobStore":
+        self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left_over in self._spool.glob("*.blob"):
+            left_over.unlink()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for root in list(self._blobs):
+            self.discard(root)
+
+    def add_local(self, blob: Blob) -> None:
+        """Serve a file that is whole and was hashed by this peer's own worker.
+
+        The file stays open, so its owner may unlink it while it is still being served. Where the
+        same bytes have come from another peer, their file stays, since that peer's update is in it.
+        """
+        known = self._blobs.get(blob.root)
+        if known is not None and not known.missing and known.owned:
+            return
+        self.discard(blob.root)
+        path = Path(blob.path)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._blobs[blob.root] = _Stored(path, file, blob.size_bytes, blob.leaves, owned=False)
+
+    def add_state(self, blob: Blob) -> None:
+        """As :meth:`add_local`, for a round's state: it takes the place of the oldest of
+        :data:`KEPT_STATES`, which would otherwise keep its file open and its disk space taken."""
+        self.add_local(blob)
+        self._states = [*(root for root in self._states if root != blob.root), blob.root]
+        while len(self._states) > KEPT_STATES:
+            self.discard(self._states.pop(0))
+
+    def begin(self, root: bytes, size_bytes: int, leaves: Sequence[bytes], max_bytes: int) -> None:
+        """Make room for an incoming blob; does nothing when it is known already.
+
+        Raises :class:`VerificationError` when it is larger than ``max_bytes`` or the leaves are not
+        those of ``root``, and :class:`OSError` when the disk does not take it.
+        """
+        known = self._blobs.get(root)
+        if known is not None and not known.owned and not known.path.exists():
+            self.discard(root)  # Its owner has unlinked it: it was good for serving only.
+        elif known is not None:
+            return
+        if not 0 < size_bytes <= max_bytes:
+            raise VerificationError(f"blob of {size_bytes} bytes, at most {max_bytes} allowed")
+        count = chunk_count(size_bytes)
+        if count != len(leaves) or count > MAX_CHUNKS:
+            raise VerificationError(f"{len(leaves)} leaves for a blob of {count} chunks")
+        if any(len(leaf) != DIGEST_BYTES for leaf in leaves) or merkle_root(leaves) != root:
+            raise VerificationError("leaves that do not belong to the blob's root")
+        path = self._spool / f"{root.hex()}.blob"
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._blobs[root] = _Stored(path, file, size_bytes, tuple(leaves), set(range(count)))
+
+    def write_chunk(self, root: bytes, index: int, data: bytes | memoryview) -> bool:
+        """Store a chunk; True when the blob is complete now.
+
+        Raises :class:`BlobMissingError` for a blob that was not begun, :class:`VerificationError`
+        for a chunk that is not what the tree says, :class:`OSError` when the disk is full.
+        """
+        blob = self._find(root)
+        if not 0 <= index < len(blob.leaves):
+            raise VerificationError(f"chunk {index} of a blob of {len(blob.leaves)} chunks")
+        if index in blob.missing:
+            is_last = index == len(blob.leaves) - 1
+            if len(data) > CHUNK_BYTES or leaf_hash(data) != blob.leaves[index]:
+                raise VerificationError(f"chunk {index} is not what the blob's root promised")
+            if not is_last and len(data) != CHUNK_BYTES:
+                raise VerificationError(f"chunk {index} of {len(data)} bytes is not the last one")
+            offset = index * CHUNK_BYTES
+            written = 0
+            while written < len(data):
+                written += os.pwrite(blob.file, memoryview(data)[written:], offset + written)
+            if is_last:
+                # The tree says what the bytes are; whoever began the blob only claimed a size.
+                blob.size_bytes = offset + len(data)
+            blob.missing.discard(index)
+        return not blob.missing
+
+    def read_chunk(self, root: bytes, index: int) -> bytes:
+        """A chunk to be sent. Raises :class:`BlobMissingError`."""
+        blob = self._find(root)
+        if not 0 <= index < len(blob.leaves) or index in blob.missing:
+            raise BlobMissingError(f"chunk {index} of {root.hex()[:16]}")
+        return os.pread(blob.file, chunk_size(blob.size_bytes, index), index * CHUNK_BYTES)
+
+    def missing(self, root: bytes) -> frozenset[int]:
+        """Chunks of a begun blob that are not here yet. Raises :class:`BlobMissingError`."""
+        return frozenset(self._find(root).missing)
+
+    def has_whole(self, root: bytes) -> bool:
+        """Whether the blob is here and complete."""
+        blob = self._blobs.get(root)
+        return blob is not None and not blob.missing
+
+    def path(self, root: bytes) -> Path:
+        """The file of a complete blob. Raises :class:`BlobMissingError`."""
+        blob = self._find(root)
+        if blob.missing:
+            raise BlobMissingError(f"{root.hex()[:16]} lacks {len(blob.missing)} chunks")
+        return blob.path
+
+    def leaves(self, root: bytes) -> tuple[bytes, ...]:
+        """The leaf hashes of a known blob. Raises :class:`BlobMissingError`."""
+        return self._find(root).leaves
+
+    def size_bytes(self, root: bytes) -> int:
+        """The size of a known blob; as claimed until it is complete.
+
+        Raises :class:`BlobMissingError`.
+        """
+        return self._find(root).size_bytes
+
+    def discard(self, root: bytes) -> None:
+        """Forget a blob; an incoming one's file is deleted, a local one's is its owner's."""
+        blob = self._blobs.pop(root, None)
+        if blob is not None:
+            os.close(blob.file)
+            if blob.owned:
+                blob.path.unlink(missing_ok=True)
+
+    def _find(self, root: bytes) -> _Stored:
+        try:
+            return self._blobs[root]
+        except KeyError:
+            raise BlobMissingError(f"blob {root.hex()[:16]} is not here") from None

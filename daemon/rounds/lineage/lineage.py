@@ -1,0 +1,105 @@
+"""Where this peer's state comes from.
+
+Pure: no I/O, no time. When to give it up for another one, daemon/rounds/lineage/succession.py says.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from daemon.rounds.agreement import next_roster
+from protocol.agreement_messages import Certificate
+from protocol.identity import PeerId
+
+MAX_HISTORY = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A complete round and the Merkle root of its state."""
+
+    round: int
+    base: bytes
+
+
+def contributors_of(certificate: Certificate) -> int:
+    """How many peers stand behind a certificate: contributors, as far as votes support them."""
+    claimed = len(certificate.outcome.updates) or len(certificate.outcome.newcomers)
+    return min(claimed, 2 * len(certificate.accepts))
+
+
+class Lineage:
+    """The states that this peer's came from, the present one last."""
+
+    def __init__(
+        self,
+        position: Position,
+        certificate: Certificate | None,
+        before: Iterable[Position] = (),
+    ) -> None:
+        """``certificate``: how ``position``'s round ended; None for round 0 before any start.
+        ``before``: earlier states, the oldest first."""
+        self._history: OrderedDict[int, bytes] = OrderedDict(
+            (one.round, one.base) for one in before if one.round < position.round
+        )
+        self._certificates: OrderedDict[int, Certificate] = OrderedDict()
+        self._history[position.round] = position.base
+        self.position = position
+        self.certificate = certificate
+
+    @property
+    def contributors(self) -> int:
+        """Of the present state's round; 0 before any."""
+        return 0 if self.certificate is None else contributors_of(self.certificate)
+
+    @property
+    def roster(self) -> frozenset[PeerId]:
+        """Who is expected in the next round."""
+        return frozenset() if self.certificate is None else next_roster(self.certificate.outcome)
+
+    def start(self, certificate: Certificate) -> None:
+        """The swarm starts from the present state with the certificate's roster."""
+        self.certificate = certificate
+
+    def append(self, position: Position, certificate: Certificate | None) -> None:
+        """The next round is complete; in gossip there is no certificate."""
+        self._history[position.round] = position.base
+        if certificate is not None:
+            self._certificates[position.round] = certificate
+        while len(self._history) > MAX_HISTORY:
+            self._history.popitem(last=False)
+        while len(self._certificates) > 2:
+            self._certificates.popitem(last=False)
+        self.position = position
+        self.certificate = certificate
+
+    def replace(self, position: Position, certificate: Certificate | None) -> None:
+        """Another line's state was taken; what came after the common part is no longer ours."""
+        self._leave(position.round)
+        self._certificates.clear()
+        self.append(position, certificate)
+
+    def reset(self, position: Position) -> None:
+        """Begin anew from a state of this line of which it is not known how it came about."""
+        self._leave(position.round)
+        self._certificates.clear()
+        self._history[position.round] = position.base
+        self.position = position
+        self.certificate = None
+
+    def _leave(self, round_number: int) -> None:
+        """What came from that round on is no longer this peer's."""
+        for number in [number for number in self._history if number >= round_number]:
+            del self._history[number]
+
+    def knows(self, round_number: int, base: bytes) -> bool:
+        """Whether the present state descends from that one, or is it."""
+        return self._history.get(round_number) == base
+
+    def contradicts(self, round_number: int, base: bytes) -> bool:
+        """Whether the present state is known to come from another one of that round."""
+        return self._history.get(round_number, base) != base
+
+    def certificate_of(self, round_number: int) -> Certificate | None:
+        """How a recent round ended, if it is still remembered."""
+        return self._certificates.get(round_number)

@@ -1,0 +1,53 @@
+"""A round in which everyone's update reaches everyone, whole."""
+
+from daemon.control.status import Phase
+from daemon.rounds.agreed_round import AgreedRound, RoundParts
+from daemon.rounds.updates import Accepts, is_whole_model
+from ml.worker.messages import StateReady
+from protocol.agreement_messages import Outcome, UpdateRef
+from protocol.identity import PeerId
+from protocol.topology import Topology
+
+
+class MeshRound(AgreedRound):
+    """local steps → pseudo-gradient → offer to all → agree on the set → aggregate → next base.
+
+    Where the swarm's topology is not full, a peer offers to its neighbours only, and passes on what
+    it got from others: no peer uploads more than its number of neighbours times all updates.
+    """
+
+    def __init__(self, parts: RoundParts) -> None:
+        super().__init__(parts)
+        self._topology = Topology.parse(parts.settings.topology)
+
+    @property
+    def _accepts(self) -> Accepts:
+        return is_whole_model
+
+    @property
+    def _held(self) -> dict[PeerId, UpdateRef]:
+        return self._parts.exchange.held()
+
+    @property
+    def _refused(self) -> frozenset[PeerId]:
+        return self._parts.exchange.refused()
+
+    def _share(self, expected: frozenset[PeerId]) -> None:
+        if self._topology.kind == "full":
+            self._offers.send(expected)
+            return
+        parts = self._parts
+        neighbours = self._topology.graph(expected, self.number)[parts.me]
+        for signer, ref in parts.exchange.held().items():
+            if signer != parts.me:
+                self._offers.pass_on(parts.exchange.offer_of(ref), signer)
+        self._offers.send(neighbours)
+
+    async def _contribute(self) -> None:
+        trained = await self._train()
+        self._parts.set_phase(Phase.EXCHANGING)
+        self._offers.add(trained.updates[0], sample_count=trained.sample_count, loss=trained.loss)
+
+    async def _average(self, outcome: Outcome) -> StateReady:
+        parts = self._parts
+        return await parts.worker.apply(self.number, parts.exchange.contributions(outcome.updates))

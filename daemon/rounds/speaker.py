@@ -1,0 +1,66 @@
+"""How the daemon speaks in the swarm: seals with its identity, opens what others sealed, sends."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from daemon.host.clock import Clock
+from protocol.codec import encode
+from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
+from protocol.identity import Identity, PeerId
+from protocol.peer_messages import PeerMessage
+from protocol.sequence import SequenceCounter
+
+
+class Speaker:
+    """This peer's voice in one swarm."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        swarm_id: bytes,
+        *,
+        own_proof: bytes,
+        send: Callable[[PeerId, bytes], bool],
+        peers: Callable[[], frozenset[PeerId]],
+        clock: Clock,
+    ) -> None:
+        """``own_proof``: this peer's admission proof. ``peers``: who has a session now."""
+        self.own_proof = own_proof
+        self._identity = identity
+        self._swarm_id = swarm_id
+        self._send = send
+        self._peers = peers
+        self._clock = clock
+        self._sequence = SequenceCounter(now_ms=clock.now_ms())
+
+    def seal(self, domain: Domain, message: msgspec.Struct) -> bytes:
+        """``message`` in an envelope to everyone."""
+        return seal_envelope(
+            self._identity,
+            domain,
+            encode(message),
+            swarm=self._swarm_id,
+            sequence=self._sequence.take(),
+        )
+
+    def open_agreement(self, raw: bytes) -> VerifiedMessage:
+        """An agreement message of this swarm. Raises :class:`RemoteProtocolError`."""
+        return self._open(raw, Domain.AGREEMENT)
+
+    def open_update(self, raw: bytes) -> VerifiedMessage:
+        """An update header of this swarm. Raises :class:`RemoteProtocolError`."""
+        return self._open(raw, Domain.UPDATE)
+
+    def send(self, peer: PeerId, message: PeerMessage) -> bool:
+        """Queue a message for ``peer``; False when it has no session or its queue is full."""
+        return self._send(peer, encode(message))
+
+    def broadcast(self, message: PeerMessage) -> None:
+        """Queue a message for every peer with a session. Whoever misses it asks by itself."""
+        data = encode(message)
+        for peer in self._peers():
+            self._send(peer, data)
+
+    def _open(self, raw: bytes, domain: Domain) -> VerifiedMessage:
+        return open_envelope(raw, domain, now_ms=self._clock.now_ms(), swarm=self._swarm_id)

@@ -1,0 +1,33 @@
+"""Which peers' updates were received and when, for the status."""
+
+from collections import Counter
+
+from daemon.host.clock import Clock
+from protocol.identity import PeerId
+
+
+class UpdateLog:
+    """Counts the valid updates of other peers."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._counts: Counter[PeerId] = Counter()
+        self._last: dict[PeerId, float] = {}
+
+    def add(self, peer: PeerId) -> None:
+        """A valid update of ``peer``'s is here."""
+        self._counts[peer] += 1
+        self._last[peer] = self._clock.monotonic()
+
+    def count(self, peer: PeerId) -> int:
+        """How many came from ``peer``."""
+        return self._counts[peer]
+
+    def total(self) -> int:
+        """How many came in all."""
+        return self._counts.total()
+
+    def seconds_since(self, peer: PeerId) -> float | None:
+        """How long ago the last one of ``peer`` came; None before the first."""
+        last = self._last.get(peer)
+        return None if last is None else self._clock.monotonic() - last

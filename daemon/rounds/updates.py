@@ -1,0 +1,353 @@
+"""The updates of a round: whose there are, which of them are here, which were refused and why.
+
+Invariants:
+
+- An update's identity is (swarm, base, round, signer, part). Two different ones under one identity
+  exclude both, and the second header is kept as evidence in the log.
+- An update is *held* only when its header's signature, its signer's admission, every chunk and,
+  by the worker, its content were checked, in this order; nothing is allocated for it before.
+- What is wrong with the envelope, its signer's admission or its round is counted against who passed
+  it on; what is wrong with the content against who signed it.
+"""
+
+import asyncio
+import enum
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.net.refusals import Refusals
+from daemon.rounds.blobs.service import BlobService
+from daemon.rounds.lineage.lineage import Position
+from ml.worker.messages import Contribution
+from protocol.agreement_messages import Outcome, UpdateRef
+from protocol.codec import decode
+from protocol.envelope import VerifiedMessage
+from protocol.errors import RemoteProtocolError, TransportError, VerificationError, WorkerError
+from protocol.identity import PeerId, public_key_of
+from protocol.peer_messages import (
+    PeerMessage,
+    Standing,
+    UpdateHeader,
+    UpdateOffer,
+    UpdateRequest,
+)
+
+MAX_EARLY_OFFERS = 1024
+"""Offers for later rounds than this peer's present one."""
+MAX_ASKED_DIGESTS = 1024
+MAX_REMEMBERED_BASES = 1024
+"""A peer that was suspended for so many rounds may wake up with the update of one of them."""
+
+_log = logging.getLogger("p2pd.exchange")
+
+
+class UpdateState(enum.Enum):
+    """How far an update has come here."""
+
+    FETCHING = "fetching"
+    CHECKING = "checking"
+    HELD = "held"
+    REFUSED = "refused"
+
+
+Slot = tuple[PeerId, int, bool]
+"""Signer, part, and whether it is a reduced part: under each there is one update a round."""
+
+Accepts = Callable[[PeerId, UpdateHeader], bool]
+"""Whether an update of this signer with this header has a place in the round."""
+
+
+def is_whole_model(signer: PeerId, header: UpdateHeader) -> bool:
+    """What rounds accept in which every update is about the whole model."""
+    return (header.part, header.parts, header.reduced) == (0, 1, False)
+
+
+@dataclass(slots=True)
+class KnownUpdate:
+    """An update that somebody offered (or this peer made) and whose header verified."""
+
+    ref: UpdateRef
+    signer: PeerId
+    header: UpdateHeader
+    offer: UpdateOffer
+    path: Path | None = None
+    state: UpdateState = UpdateState.FETCHING
+
+    @property
+    def slot(self) -> Slot:
+        """Its place in the round."""
+        return (self.signer, self.header.part, self.header.reduced)
+
+
+class Exchange:
+    """The updates of the round at hand; those of the one before stay for peers that lag."""
+
+    def __init__(
+        self,
+        *,
+        blobs: BlobService,
+        open_update: Callable[[bytes], VerifiedMessage],
+        check_admission: Callable[[PeerId, bytes], None],
+        check_content: Callable[[Path, UpdateHeader], Awaitable[None]],
+        send: Callable[[PeerId, PeerMessage], bool],
+        spawn: Callable[[Coroutine[object, object, None]], None],
+        on_change: Callable[[], None],
+        on_update: Callable[[PeerId], None],
+        standing_of: Callable[[PeerId], Standing | None],
+        refusals: Refusals,
+        max_update_bytes: int,
+    ) -> None:
+        """``check_content`` raises :class:`VerificationError`; ``on_change`` is called whenever
+        :meth:`held` or :meth:`refused` changed, ``on_update`` for each update of another peer that
+        was accepted; ``standing_of`` tells where a peer says that it stands."""
+        self._blobs = blobs
+        self._open_update = open_update
+        self._check_admission = check_admission
+        self._check_content = check_content
+        self._send = send
+        self._spawn = spawn
+        self._on_change = on_change
+        self._on_update = on_update
+        self._standing_of = standing_of
+        self._refusals = refusals
+        self._max_update_bytes = max_update_bytes
+        self._base = Position(0, b"")
+        self._bases: dict[int, bytes] = {}
+        # By signer and digest: peers that train on equal data send equal headers.
+        self._updates: dict[UpdateRef, KnownUpdate] = {}
+        self._previous: dict[UpdateRef, KnownUpdate] = {}
+        self._accepts: Accepts = is_whole_model
+        self._excluded: set[Slot] = set()
+        self._decided: set[bytes] = set()
+        self._early: dict[Slot, tuple[PeerId, UpdateOffer, UpdateHeader]] = {}
+
+    def begin_round(self, base: Position, accepts: Accepts) -> None:
+        """A round starts from ``base``: forget the one before the last, look at early offers."""
+        kept = {update.header.root for update in self._held_now()}
+        for update in (*self._previous.values(), *self._updates.values()):
+            if update.header.root not in kept:
+                self._blobs.discard(update.header.root)
+        self._previous = self._updates
+        self._base = base
+        self._bases[base.round] = base.base
+        if len(self._bases) > MAX_REMEMBERED_BASES:
+            del self._bases[next(iter(self._bases))]
+        self._accepts = accepts
+        self._updates = {}
+        self._excluded = set()
+        self._decided = set()
+        early, self._early = self._early, {}
+        for source, offer, header in early.values():
+            if header.round > base.round:
+                self.receive_offer(source, offer)
+
+    def held(self, *, part: int = 0) -> dict[PeerId, UpdateRef]:
+        """The contributions to one part that are here and checked, by signer."""
+        return {
+            update.signer: update.ref
+            for update in self._usable()
+            if update.header.part == part and not update.header.reduced
+        }
+
+    def held_reduced(self) -> dict[PeerId, UpdateRef]:
+        """The reduced parts that are here and checked, by signer: each makes one."""
+        return {update.signer: update.ref for update in self._usable() if update.header.reduced}
+
+    def refused(self, *, reduced: bool = False) -> frozenset[PeerId]:
+        """Whose contribution, or reduced part, was refused: no other one of theirs can count."""
+        bad = {
+            update.slot for update in self._updates.values() if update.state is UpdateState.REFUSED
+        }
+        return frozenset(signer for signer, _, kind in bad | self._excluded if kind is reduced)
+
+    def add_own(self, me: PeerId, header: UpdateHeader, offer: UpdateOffer, path: Path) -> None:
+        """An update of this peer's own, already served by the blob store."""
+        payload = self._open_update(offer.header).payload
+        ref = UpdateRef(signer=public_key_of(me), digest=hashlib.sha256(payload).digest())
+        self._updates[ref] = KnownUpdate(ref, me, header, offer, path, UpdateState.HELD)
+        self._on_change()
+
+    def receive_offer(self, source: PeerId, offer: UpdateOffer) -> None:
+        """``source`` has an update. Refuses what does not verify, fetches what is new."""
+        try:
+            message = self._open_update(offer.header)
+        except RemoteProtocolError as error:
+            self._refusals.add(source, "update-envelope", error)
+            return
+        try:
+            self._check_admission(message.signer, offer.proof)
+        except RemoteProtocolError as error:
+            # Counted against who passed it on: anybody can invent any number of signers.
+            self._refusals.add(source, "update-denied", error)
+            return
+        try:
+            header = decode(message.payload, UpdateHeader)
+        except RemoteProtocolError as error:
+            self._refusals.add(message.signer, "update-header", error)
+            return
+        if (header.round, header.base) == (self._base.round + 1, self._base.base):
+            if self._accepts(message.signer, header):
+                self._consider(source, message, header, offer)
+            else:
+                self._refusals.add(
+                    message.signer,
+                    "update-part",
+                    f"part {header.part} of {header.parts} has no place in this round",
+                )
+        elif self._is_early(source, header):
+            if len(self._early) < MAX_EARLY_OFFERS:
+                self._early[(message.signer, header.part, header.reduced)] = (source, offer, header)
+        elif not self._is_late(source, header):
+            # Whoever signed it may have meant it for another time.
+            self._refusals.add(
+                source,
+                "update-round",
+                f"update of round {header.round} from base {header.base.hex()[:16]},"
+                f" expected {self._base.round + 1} from {self._base.base.hex()[:16]}",
+            )
+
+    def receive_request(self, source: PeerId, request: UpdateRequest) -> None:
+        """``source`` lacks updates that this peer may hold."""
+        if len(request.digests) > MAX_ASKED_DIGESTS:
+            self._refusals.add(source, "request", f"{len(request.digests)} updates asked for")
+            return
+        asked = frozenset(request.digests)
+        for update in (*self._updates.values(), *self._previous.values()):
+            if update.ref.digest in asked and update.state is UpdateState.HELD:
+                self._send(source, update.offer)
+
+    def ask(self, refs: tuple[UpdateRef, ...], holders: tuple[PeerId, ...]) -> None:
+        """Ask ``holders`` for updates that the roster agrees on and that are missing here."""
+        self._decided.update(ref.digest for ref in refs)
+        for holder in holders:
+            self._send(holder, UpdateRequest(digests=tuple(ref.digest for ref in refs)))
+
+    def lacks(self, outcome: Outcome) -> tuple[UpdateRef, ...]:
+        """Which updates of ``outcome`` are not here (yet)."""
+        return tuple(
+            ref
+            for ref in outcome.updates
+            if ref not in self._updates or self._updates[ref].state is not UpdateState.HELD
+        )
+
+    def offer_of(self, ref: UpdateRef) -> UpdateOffer:
+        """How a known update is offered. Raises :class:`KeyError`."""
+        return self._updates[ref].offer
+
+    def paths(self, refs: Iterable[UpdateRef]) -> list[tuple[KnownUpdate, Path]]:
+        """These updates and their files. Raises :class:`KeyError` while any is lacking."""
+        found = []
+        for ref in refs:
+            update = self._updates[ref]
+            if update.path is None or update.state is not UpdateState.HELD:
+                raise KeyError(ref)
+            found.append((update, update.path))
+        return found
+
+    def contributions(self, refs: Iterable[UpdateRef]) -> tuple[Contribution, ...]:
+        """What the worker averages. Raises :class:`KeyError` while any is lacking."""
+        return tuple(
+            Contribution(
+                peer_id=update.signer, path=str(path), sample_count=update.header.sample_count
+            )
+            for update, path in self.paths(refs)
+        )
+
+    def _usable(self) -> list[KnownUpdate]:
+        return [update for update in self._held_now() if update.slot not in self._excluded]
+
+    def _is_early(self, source: PeerId, header: UpdateHeader) -> bool:
+        """Whether it is for a round that this peer may come to: the next one, or the one that its
+        source says to be in, if this peer was asleep or away meanwhile."""
+        if header.round <= self._base.round + 1:
+            return False
+        return header.round == self._base.round + 2 or self._is_where_source_stands(source, header)
+
+    def _is_late(self, source: PeerId, header: UpdateHeader) -> bool:
+        """Whether nobody is to blame that it is of no use: the round has just ended, or its signer
+        was asleep, or its source is on another line."""
+        return (
+            self._base.round - 1 <= header.round <= self._base.round
+            or self._bases.get(header.round - 1) == header.base
+            or self._is_where_source_stands(source, header)
+        )
+
+    def _is_where_source_stands(self, source: PeerId, header: UpdateHeader) -> bool:
+        standing = self._standing_of(source)
+        return standing is not None and (standing.round, standing.base) == (
+            header.round - 1,
+            header.base,
+        )
+
+    def _held_now(self) -> list[KnownUpdate]:
+        return [update for update in self._updates.values() if update.state is UpdateState.HELD]
+
+    def _consider(
+        self, source: PeerId, message: VerifiedMessage, header: UpdateHeader, offer: UpdateOffer
+    ) -> None:
+        digest = hashlib.sha256(message.payload).digest()
+        ref = UpdateRef(signer=public_key_of(message.signer), digest=digest)
+        known = self._updates.get(ref)
+        if known is not None:
+            self._blobs.add_source(known.header.root, source)
+            return
+        slot = (message.signer, header.part, header.reduced)
+        other = next((update for update in self._updates.values() if update.slot == slot), None)
+        if other is not None and digest not in self._decided:
+            self._excluded.add(slot)
+            self._refusals.add(
+                message.signer,
+                "update-equivocation",
+                f"two updates of round {header.round}: {other.ref.digest.hex()},"
+                f" {digest.hex()} in {message.raw.hex()}",
+            )
+            self._on_change()
+            return
+        if header.sample_count < 1:
+            self._refusals.add(
+                message.signer, "update-header", f"sample count {header.sample_count}"
+            )
+            return
+        update = self._updates[ref] = KnownUpdate(ref, message.signer, header, offer)
+        self._spawn(self._obtain(source, update))
+
+    async def _obtain(self, source: PeerId, update: KnownUpdate) -> None:
+        """Fetch and check one update; ends when that is done or the round is."""
+        header = update.header
+        try:
+            update.path = await self._blobs.fetch(
+                header.root,
+                header.size_bytes,
+                update.offer.leaves,
+                max_bytes=self._max_update_bytes,
+                sources=(source,),
+            )
+            size_bytes = self._blobs.store.size_bytes(header.root)
+            if size_bytes != header.size_bytes:
+                raise VerificationError(f"{size_bytes} bytes, {header.size_bytes} were claimed")
+            update.state = UpdateState.CHECKING
+            await self._check_content(update.path, header)
+        except VerificationError as error:
+            # The blob stays until the round ends: another update may have the same bytes.
+            update.state = UpdateState.REFUSED
+            self._refusals.add(update.signer, "update-content", error)
+            self._on_change()
+        except (TransportError, WorkerError) as error:
+            # It could not be stored or looked at: nobody's fault, and it may be offered again.
+            # Where its round is over and its file gone, that is all that there is to it.
+            if self._updates.pop(update.ref, None) is not None:
+                _log.warning("an update of %s was not checked: %s", update.signer, error)
+                if all(other.header.root != header.root for other in self._updates.values()):
+                    self._blobs.discard(header.root)
+        except asyncio.CancelledError:
+            # The fetch was given up with its round. A cancelled task goes on up by itself.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+        else:
+            update.state = UpdateState.HELD
+            self._on_update(update.signer)
+            self._on_change()

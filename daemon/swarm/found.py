@@ -1,0 +1,271 @@
+"""Founding a swarm: what it trains, by which rules and with whom, signed and left for others.
+
+The founder's key stays in the state directory. The token's secret half is in the link and, so that
+the founder can join with it, in the membership beside that key.
+"""
+
+import asyncio
+import secrets
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from daemon.host.error_group import first_error
+from daemon.host.state_dir import Membership, StateDir
+from daemon.host.state_paths import swarm_directory
+from daemon.worker.requests import WorkerProcess
+from ml.worker.messages import OpenTask, TaskChoice, TaskOpened
+from protocol.errors import ConfigError, TransportError
+from protocol.identity import Identity, key_to_text
+from protocol.invite import MAX_RENDEZVOUS, Invite
+from protocol.swarm import (
+    RoundSettings,
+    Swarm,
+    SwarmStatement,
+    TaskReference,
+    Token,
+    seal_statement,
+)
+from protocol.uri import HostPort, ServerUri
+from rendezvous import RendezvousClient
+from transport.curve import CurveKeys
+
+NONCE_BYTES = 16
+REACH_S = 15.0
+MAX_OTHER_PORTS = 1
+DAY_MS = 24 * 3600 * 1000
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class CreateOptions:
+    """What ``p2pd create`` was asked for, validated."""
+
+    task: str
+    """A built-in task's name, or the file name of ``task_file``."""
+    task_file: Path | None
+    name: str
+    rendezvous: tuple[ServerUri, ...]
+    state_dir: Path | None
+    """None: the default place for the swarm."""
+    data_dir: Path | None
+    seed: int | None
+    """None: a random one."""
+    open: bool
+    invite_uses: int
+    invite_days: int
+    settings: Mapping[str, int | float | str]
+    """Fields of :class:`RoundSettings` to set otherwise than the task suggests."""
+    relays: tuple[ServerUri, ...] = ()
+    """Beside those that come with a rendezvous."""
+    take_relays: bool = True
+    """Whether those that come with a rendezvous are the swarm's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The swarm that was founded."""
+
+    link: str
+    name: str
+    swarm_id: str
+    founder: str
+    state_dir: Path
+    needs_task_file: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExaminedTask:
+    """What a worker finds a task to be, and the rules that follow from task and options."""
+
+    reference: TaskReference
+    settings: RoundSettings
+
+
+async def examine_task(options: CreateOptions) -> ExaminedTask:
+    """Load the task and its data as a peer would; whom the swarm meets at does not matter.
+
+    Raises :class:`ConfigError` for what the operator can change.
+    """
+    try:
+        return await _examine_task(options)
+    except ExceptionGroup as group:
+        raise first_error(group) from group
+
+
+async def create_swarm(
+    options: CreateOptions, environ: Mapping[str, str], examined: ExaminedTask | None = None
+) -> Created:
+    """Found the swarm; ``examined``: its task, where that was done before.
+
+    Raises :class:`ConfigError` for what the operator can change, and :class:`TransportError` when a
+    rendezvous does not answer; then nothing was founded.
+    """
+    try:
+        return await _create(options, environ, examined)
+    except ExceptionGroup as group:
+        raise first_error(group) from group
+
+
+async def _create(
+    options: CreateOptions, environ: Mapping[str, str], examined: ExaminedTask | None
+) -> Created:
+    with ExitStack() as stack:
+        state_dir = None
+        if options.state_dir is not None:
+            state_dir = stack.enter_context(StateDir(options.state_dir))
+            if state_dir.read_membership() is not None:
+                raise ConfigError(
+                    f"state directory {state_dir.path} belongs to another swarm: give this one a"
+                    " --state-dir of its own"
+                )
+        founder = Identity.generate() if state_dir is None else state_dir.identity()
+        curve = CurveKeys.generate() if state_dir is None else state_dir.curve_keys()
+        token = None if options.open else Identity.generate()
+        async with AsyncExitStack() as servers:
+            clients = [
+                await servers.enter_async_context(_reach(uri, curve)) for uri in options.rendezvous
+            ]
+            options = await _complete_servers(options, clients)
+            task = examined or await _examine_task(options)
+            statement = _statement(options, task.reference, task.settings, token)
+            swarm = seal_statement(founder, statement)
+            if state_dir is None:
+                # Before anybody hears of the swarm, so that there is none whose key is lost.
+                path = swarm_directory(environ, swarm.swarm_id)
+                state_dir = stack.enter_context(StateDir(path))
+                state_dir.keep_identity(founder)
+            for client in clients:
+                await client.publish_statement(swarm.raw)
+        invite = Invite(
+            swarm_id=swarm.swarm_id,
+            token_secret=b"" if token is None else token.secret,
+            rendezvous=options.rendezvous,
+        )
+        _remember(options, state_dir, swarm, invite)
+        return Created(
+            link=str(invite),
+            name=options.name,
+            swarm_id=key_to_text(swarm.swarm_id),
+            founder=founder.peer_id,
+            state_dir=state_dir.path,
+            needs_task_file=options.task_file is not None,
+        )
+
+
+@asynccontextmanager
+async def _reach(uri: ServerUri, curve: CurveKeys) -> AsyncIterator[RendezvousClient]:
+    """A connection, before anything that takes long is done in vain."""
+    changed = asyncio.Event()
+    async with RendezvousClient(
+        uri, curve, on_notice=lambda notice: None, on_state_change=lambda state: changed.set()
+    ) as client:
+        try:
+            async with asyncio.timeout(REACH_S):
+                while client.state == "connecting":
+                    changed.clear()
+                    await changed.wait()
+        except TimeoutError:
+            pass  # the state says as much
+        if client.state != "connected":
+            raise TransportError(f"cannot reach the rendezvous {uri}: {client.trouble}")
+        yield client
+
+
+async def _complete_servers(
+    options: CreateOptions, clients: Sequence[RendezvousClient]
+) -> CreateOptions:
+    """``options`` with what the rendezvous servers say of themselves: further ports, and relays."""
+    rendezvous: list[ServerUri] = []
+    relays = list(options.relays)
+    for uri, client in zip(options.rendezvous, clients, strict=True):
+        description = await client.describe()
+        ports = dict.fromkeys([uri.address.port, *description.other_ports[:MAX_OTHER_PORTS]])
+        uris = [ServerUri(uri.key, HostPort(uri.address.host, port)) for port in ports]
+        rendezvous += uris
+        if description.relays and options.take_relays:
+            relays += uris
+    return replace(
+        options,
+        rendezvous=tuple(dict.fromkeys(rendezvous))[:MAX_RENDEZVOUS],
+        relays=tuple(dict.fromkeys(relays)),
+    )
+
+
+async def _examine_task(options: CreateOptions) -> ExaminedTask:
+    seed = secrets.randbelow(MAX_SEED) if options.seed is None else options.seed
+    task = options.task if options.task_file is None else str(options.task_file)
+    data_dir = "" if options.data_dir is None else str(options.data_dir)
+    with tempfile.TemporaryDirectory(prefix="p2pd-create-") as scratch:
+        async with WorkerProcess() as worker:
+
+            async def open_with(settings: RoundSettings) -> TaskOpened:
+                choice = TaskChoice(
+                    task=task,
+                    builtin=options.task_file is None,
+                    shard_index=0,
+                    shard_count=1,
+                    data_dir=data_dir,
+                    seed=seed,
+                    partition=settings.partition,
+                )
+                opening = OpenTask(
+                    request=0, choice=choice, settings=settings, state_dir=scratch, threads=0
+                )
+                return await worker.open_task(opening)
+
+            first = RoundSettings()
+            opened = await open_with(first)
+            settings = msgspec.structs.replace(opened.suggestion, **options.settings)
+            if settings != first:
+                # The settings decide what the state consists of, and so its digest.
+                opened = await open_with(settings)
+    reference = TaskReference(
+        name=options.task,
+        builtin=options.task_file is None,
+        file_sha256=opened.file_sha256,
+        manifest_digest=opened.manifest_digest,
+        seed=seed,
+        initial_state_digest=opened.initial_root,
+    )
+    return ExaminedTask(reference, settings)
+
+
+def _statement(
+    options: CreateOptions, task: TaskReference, settings: RoundSettings, token: Identity | None
+) -> SwarmStatement:
+    expires_ms = int(time.time() * 1000) + options.invite_days * DAY_MS
+    tokens = (
+        ()
+        if token is None
+        else (Token(public_key=token.public_key, expires_ms=expires_ms, uses=options.invite_uses),)
+    )
+    return SwarmStatement(
+        name=options.name,
+        nonce=secrets.token_bytes(NONCE_BYTES),
+        version=1,
+        task=task,
+        settings=settings,
+        rendezvous=tuple(str(uri) for uri in options.rendezvous),
+        open=options.open,
+        tokens=tokens,
+        members=(),
+        banned=(),
+        relays=tuple(str(uri) for uri in options.relays),
+    )
+
+
+def _remember(options: CreateOptions, state_dir: StateDir, swarm: Swarm, invite: Invite) -> None:
+    state_dir.write_statement(swarm.raw)
+    state_dir.write_membership(
+        Membership(
+            link=str(invite),
+            task_file="" if options.task_file is None else str(options.task_file),
+            data_dir="" if options.data_dir is None else str(options.data_dir),
+        )
+    )

@@ -1,0 +1,84 @@
+"""What ``p2pd join`` was asked to do, validated: the input of :func:`daemon.main.run_peer`."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.net.paths.ice.turn_server import TurnServer
+from ml.worker.messages import KEPT_CHECKPOINTS
+from protocol.errors import ConfigError
+from protocol.invite import Invite
+from protocol.uri import HostPort
+
+MAX_SHARDS = 1_000_000
+_SHARD = re.compile(r"([0-9]{1,7})/([0-9]{1,7})")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Part ``index`` (from 0) of the training data cut into ``count``."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """From ``I/N``. Raises :class:`ConfigError`."""
+        match = _SHARD.fullmatch(text)
+        if match is None:
+            raise ConfigError(f"shard {text!r}: write it as I/N, for example 0/3, 1/3, 2/3")
+        index, count = int(match[1]), int(match[2])
+        if not 1 <= count <= MAX_SHARDS:
+            raise ConfigError(f"shard {text!r}: the number of shards must be 1 to {MAX_SHARDS}")
+        if index >= count:
+            raise ConfigError(
+                f"shard {text!r}: the first shard is 0/{count}, the last {count - 1}/{count}"
+            )
+        return cls(index, count)
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+ALL_DATA = Shard(0, 1)
+ANY_ADDRESS = HostPort("::", 0)
+"""Of both IP versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinOptions:
+    """Everything that one peer needs to know from its operator."""
+
+    state_dir: Path
+    """Absolute. :class:`daemon.host.state_dir.StateDir` opens and locks it."""
+    invite: Invite
+    task_file: Path | None = None
+    """This machine's copy of the swarm's task file; None for a built-in task."""
+    shard: Shard = ALL_DATA
+    listen: HostPort = ANY_ADDRESS
+    """Port 0: the system picks one."""
+    advertise: tuple[HostPort, ...] = ()
+    """Addresses to tell others instead of the interfaces' own; empty: find out."""
+    stun: tuple[HostPort, ...] = ()
+    turn: TurnServer | None = None
+    """STUN servers beside those of the rendezvous."""
+    map_port: bool = True
+    """Ask the router to let others reach the port that is listened on."""
+    observe: bool = False
+    """Take part in the swarm's connections without training."""
+    data_dir: Path | None = None
+    """None: the task's default place."""
+    rounds: int = 0
+    """Leave, with exit code 0, once this round is complete; 0: stay until told to stop.
+
+    The swarm's own number of rounds is another thing: when that is reached the peer stays, in phase
+    ``complete``, and gives the state to whoever asks."""
+    name: str = ""
+    """What others see; empty: none."""
+    kept_checkpoints: int = KEPT_CHECKPOINTS
+    """How many of the last rounds' states stay on disk."""
+    event_dir: Path | None = None
+    """Absolute. Where TensorBoard finds what each round was like; None: nowhere."""
+    threads: int = 0
+    """The worker's CPU threads; 0: as torch likes."""
+    log_level: str = "info"

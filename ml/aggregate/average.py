@@ -1,0 +1,48 @@
+"""What several updates say together, block by block."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from ml.aggregate.aggregation import Plan, Stacks
+from ml.state.manifest import TensorSpec
+from ml.state.tensor_file import AnyArray
+from ml.update.codec import UpdateFile
+from ml.update.encoding import Floats
+
+
+class Average:
+    """Of updates in the order of their peers' ids, all of the same part of the model."""
+
+    def __init__(self, updates: Sequence[UpdateFile], plan_of: Callable[[Stacks], Plan]) -> None:
+        """``plan_of`` makes the rule's plan; it may go through all updates to make it.
+
+        Raises what that raises, and :class:`VerificationError` for an update that is not sound.
+        """
+        self._updates = updates
+        self._plan = plan_of(self._parameter_stacks)
+
+    def read(self, spec: TensorSpec, start: int, stop: int) -> AnyArray:
+        """A block. Counters and the like: the largest, since a mean would be nobody's count.
+
+        Raises :class:`VerificationError`.
+        """
+        if spec.is_float:
+            stack = self._stack(spec, start, stop)
+            return self._plan.parameters(stack) if spec.has_momentum else self._plan.buffers(stack)
+        largest = self._updates[0].read(spec, start, stop)
+        for update in self._updates[1:]:
+            largest = np.maximum(largest, update.read(spec, start, stop))
+        return largest
+
+    def _stack(self, spec: TensorSpec, start: int, stop: int) -> Floats:
+        stack = np.empty((len(self._updates), stop - start), np.float32)
+        for row, update in zip(stack, self._updates, strict=True):
+            row[:] = update.read(spec, start, stop)
+        return stack
+
+    def _parameter_stacks(self) -> Iterator[Floats]:
+        for segment in self._updates[0].segments:
+            if segment.spec.has_momentum:
+                for start, stop in segment.blocks():
+                    yield self._stack(segment.spec, start, stop)

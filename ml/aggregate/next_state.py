@@ -1,0 +1,80 @@
+"""A round's end: the base and what its updates say become the next state, block by block."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ml.aggregate.outer_optimizer import OuterOptimizer
+from ml.state.manifest import Manifest, TensorSpec
+from ml.state.state import State, blocks_of, momentum_name, tensor_name
+from ml.state.tensor_file import AnyArray, TensorWriter
+from ml.state.tensor_store import Fill
+from ml.update.codec import ReadBlock
+from ml.update.parts import Segment
+
+
+class Piece(NamedTuple):
+    """Some of the model, and the aggregated update of it: as an update's file has it."""
+
+    segments: Sequence[Segment]
+    read: ReadBlock | None
+    """None: there is no update of it; it stays as it is, its momentum too."""
+
+
+def fill_next_state(
+    base: State,
+    outer: OuterOptimizer,
+    pieces: Sequence[Piece],
+    on_block: Callable[[], None] = lambda: None,
+) -> Fill:
+    """Writes the state after ``base``; the pieces together are the whole model."""
+
+    def fill(writer: TensorWriter) -> None:
+        for piece in pieces:
+            for segment in piece.segments:
+                for start, stop in segment.blocks():
+                    update = piece.read and piece.read(segment.spec, start, stop)
+                    _write_block(writer, base, outer, segment.spec, start, stop, update)
+                    on_block()
+
+    return fill
+
+
+def fill_mixed_state(manifest: Manifest, mixed: ReadBlock) -> Fill:
+    """Writes a state out of parameters and buffers; it has no momentum."""
+
+    def fill(writer: TensorWriter) -> None:
+        for spec in manifest.tensors:
+            for start, stop in blocks_of(spec):
+                writer.write(tensor_name(spec), start, mixed(spec, start, stop))
+
+    return fill
+
+
+def _write_block(
+    writer: TensorWriter,
+    base: State,
+    outer: OuterOptimizer,
+    spec: TensorSpec,
+    start: int,
+    stop: int,
+    update: AnyArray | None,
+) -> None:
+    if not spec.is_float:
+        values = base.read(spec, start, stop) if update is None else update
+        writer.write(tensor_name(spec), start, values)
+        return
+    floats = base.read(spec, start, stop).astype(np.float32, copy=False)
+    velocity = None
+    if spec.has_momentum and outer.momentum:
+        velocity = base.read_momentum(spec, start, stop).astype(np.float32, copy=False)
+    if update is not None:
+        gradient = update.astype(np.float32, copy=False)
+        if spec.has_momentum:
+            floats, velocity = outer.step(floats, velocity, gradient)
+        else:
+            floats = floats - gradient
+    writer.write(tensor_name(spec), start, floats)
+    if velocity is not None:
+        writer.write(momentum_name(spec), start, velocity)

@@ -1,0 +1,146 @@
+"""The swarm's round settings, understood: every part of them, and which of them go together."""
+
+import math
+from dataclasses import dataclass
+
+from ml.aggregate.aggregation import Aggregation, Krum, Median, TrimmedMean, parse_aggregation
+from ml.aggregate.mixing import TRIAL, Mixing, parse_mixing
+from ml.aggregate.outer_optimizer import OuterOptimizer
+from ml.local.train import LocalWork
+from ml.update.codec import parse_encoding
+from ml.update.encoding import Encoding
+from ml.update.topk import TopKEncoding
+from protocol.errors import ConfigError
+from protocol.swarm import NUMERICS_VERSION, RoundSettings
+from protocol.topology import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRules:
+    """What a round computes with."""
+
+    work: LocalWork
+    aggregation: Aggregation | None
+    """Of pseudo-gradients; None in gossip, where parameters travel."""
+    mixing: Mixing | None
+    """Of parameters, in gossip; None elsewhere."""
+    encoding: Encoding
+    outer: OuterOptimizer
+    overlap: bool
+    """Whether the next round's training begins before this round's average is there."""
+    rounds: int
+    """After how many there is no next one; 0: never."""
+
+
+def parse_rules(settings: RoundSettings) -> RoundRules:
+    """Raises :class:`ConfigError` naming the setting that cannot be, or cannot be with another."""
+    _check_limits(settings)
+    is_gossip = settings.exchange == "gossip"
+    if settings.aggregation == TRIAL and not is_gossip:
+        raise ConfigError(
+            f"aggregation trial does not go with {settings.exchange}, where all apply the same"
+            " update and none has samples of its own that the others trust: take gossip, or"
+            " centered_clip"
+        )
+    rules = RoundRules(
+        work=LocalWork.parse(settings.local_unit, settings.local_amount),
+        aggregation=None
+        if is_gossip
+        else parse_aggregation(settings.aggregation, settings.max_sample_weight),
+        mixing=parse_mixing(settings.aggregation) if is_gossip else None,
+        encoding=parse_encoding(settings.compression),
+        outer=OuterOptimizer(settings.outer_learning_rate, settings.outer_momentum),
+        overlap=settings.overlap,
+        rounds=settings.rounds,
+    )
+    if isinstance(rules.encoding, TopKEncoding) and isinstance(
+        rules.aggregation, Median | TrimmedMean
+    ):
+        raise ConfigError(
+            f"aggregation {settings.aggregation} does not go with compression topk, which leaves"
+            " most numbers of most updates zero, and so what is in their middle: take"
+            " centered_clip, or int8"
+        )
+    if isinstance(rules.aggregation, Krum):
+        needed = rules.aggregation.needed_updates
+        if settings.min_peers < needed:
+            raise ConfigError(
+                f"aggregation {settings.aggregation} needs {needed} updates in every round, and"
+                f" rounds begin with {settings.min_peers} peers: take --min-peers {needed} or more"
+            )
+    topology = Topology.parse(settings.topology)
+    if 0 < topology.named_members < settings.min_peers:
+        raise ConfigError(
+            f"topology {settings.topology} names {topology.named_members} peers, and rounds begin"
+            f" with {settings.min_peers}: let edges lead to every peer from 0 to"
+            f" {settings.min_peers - 1}"
+        )
+    match settings.exchange:
+        case "mesh":
+            if topology.kind == "regular" and topology.degree == 1:
+                raise ConfigError(
+                    "topology regular:1 does not go with mesh, since updates do not get beyond one"
+                    " partner: take regular:2 or more, or gossip"
+                )
+        case "allreduce" | "auto":
+            if settings.topology != "full":
+                raise ConfigError(
+                    f"topology {settings.topology} does not go with {settings.exchange}: take mesh"
+                    " or gossip"
+                )
+            if settings.exchange == "allreduce":
+                _check_allreduce(settings, rules)
+        case "gossip":
+            _check_gossip(rules)
+        case _:
+            raise ConfigError(
+                f"exchange {settings.exchange!r}: write mesh, gossip, allreduce or auto"
+            )
+    return rules
+
+
+def _check_limits(settings: RoundSettings) -> None:
+    """What ``create``'s own options cannot say, a task's ROUND or a founder's program can."""
+    for field, lowest in (("rounds", 0), ("min_peers", 1), ("max_sample_weight", 1)):
+        count = getattr(settings, field)
+        if count < lowest:
+            raise ConfigError(f"{field} is {count}: it must be at least {lowest}")
+    if not 0 <= settings.grace_s < math.inf:
+        raise ConfigError(f"grace_s is {settings.grace_s}: it must be 0 or more seconds")
+    if not 0 < settings.longest_round_s < math.inf:
+        raise ConfigError(
+            f"longest_round_s is {settings.longest_round_s}: it must be greater than 0 seconds"
+        )
+    if settings.numerics != NUMERICS_VERSION:
+        raise ConfigError(
+            f"numerics is {settings.numerics}: this p2pd averages by version {NUMERICS_VERSION}"
+        )
+
+
+def _check_allreduce(settings: RoundSettings, rules: RoundRules) -> None:
+    if settings.aggregation != "mean":
+        raise ConfigError(
+            f"aggregation {settings.aggregation} does not go with allreduce, whose owners of parts"
+            " are trusted: take mesh or gossip"
+        )
+    if isinstance(rules.encoding, TopKEncoding):
+        raise ConfigError(
+            "compression topk does not go with allreduce, since averages are not sparse: take int8"
+        )
+
+
+def _check_gossip(rules: RoundRules) -> None:
+    if isinstance(rules.encoding, TopKEncoding):
+        raise ConfigError(
+            "compression topk does not go with gossip, where parameters travel: take int8"
+        )
+    if rules.overlap:
+        raise ConfigError(
+            "overlap does not go with gossip, where the average itself is trained on: take mesh or"
+            " allreduce"
+        )
+    if (rules.outer.learning_rate, rules.outer.momentum) != (1, 0):
+        raise ConfigError(
+            "an outer optimizer does not go with gossip, which averages parameters: leave learning"
+            " rate 1 and momentum 0"
+        )

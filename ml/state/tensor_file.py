@@ -1,0 +1,179 @@
+"""Tensors in files: safetensors in one canonical form, so equal tensors give equal bytes.
+
+Invariants: the form leaves no choice (order, header spelling, padding), so from the layout that the
+model's manifest demands follow the header, every offset and the size of the file. A file is read
+only if its size and its header are the expected ones, byte by byte; nothing in a foreign header is
+ever interpreted, and nothing is allocated by what a file claims. Readers and writers go tensor by
+tensor, block by block (pread and pwrite), so no model has to fit into memory twice.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.state.header_report import explain_difference
+from ml.state.manifest import numpy_dtype
+from protocol.errors import VerificationError
+
+ALIGNMENT_BYTES = 8
+_LENGTH_BYTES = 8
+
+AnyArray = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class FileTensor:
+    """One tensor in a file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def element_count(self) -> int:
+        """How many numbers it holds."""
+        return int(np.prod(self.shape, dtype=object))
+
+    @property
+    def size_bytes(self) -> int:
+        """How long it is in the file."""
+        return self.element_count * numpy_dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class TensorLayout:
+    """Where everything is in a file. Made by :func:`layout_of`."""
+
+    tensors: Mapping[str, FileTensor]
+    offsets: Mapping[str, int]
+    """Of each tensor's first byte in the file."""
+    header: bytes = field(repr=False)
+    """Everything before the first tensor: length, JSON, padding."""
+    size_bytes: int
+
+
+def layout_of(tensors: Iterable[FileTensor], metadata: Mapping[str, str]) -> TensorLayout:
+    """The canonical layout of ``tensors``: wide dtypes first, so that each is aligned to itself,
+    otherwise in the order given.
+    """
+    ordered = sorted(tensors, key=lambda tensor: -numpy_dtype(tensor.dtype).itemsize)
+    entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+    starts = {}
+    end = 0
+    for tensor in ordered:
+        if tensor.name in entries:
+            raise ValueError(f"two tensors of the name {tensor.name!r}")
+        start, end = end, end + tensor.size_bytes
+        starts[tensor.name] = start
+        entries[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % ALIGNMENT_BYTES)
+    header = len(text).to_bytes(_LENGTH_BYTES, "little") + text
+    return TensorLayout(
+        tensors={tensor.name: tensor for tensor in ordered},
+        offsets={name: len(header) + start for name, start in starts.items()},
+        header=header,
+        size_bytes=len(header) + end,
+    )
+
+
+class TensorFile:
+    """An open file whose header was found to be that of its layout. A context manager."""
+
+    def __init__(self, descriptor: int, layout: TensorLayout) -> None:
+        """Use :meth:`open`; takes over ``descriptor``."""
+        self.descriptor = descriptor
+        self.layout = layout
+
+    @classmethod
+    def open(cls, path: Path, layout: TensorLayout) -> "TensorFile":
+        """Raises :class:`VerificationError` saying how the file differs from ``layout``."""
+        file = cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), layout)
+        try:
+            size_bytes = os.fstat(file.descriptor).st_size
+            head = os.pread(file.descriptor, len(layout.header), 0)
+            if size_bytes != layout.size_bytes or head != layout.header:
+                raise VerificationError(
+                    explain_difference(file.descriptor, size_bytes, layout.header)
+                    or f"file of {size_bytes} bytes, {layout.size_bytes} expected"
+                )
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> AnyArray:
+        """Elements ``start`` to ``stop`` of a tensor, flat; a new array that the caller owns.
+
+        Raises :class:`VerificationError` when the file has become shorter.
+        """
+        tensor = self.layout.tensors[name]
+        stop = tensor.element_count if stop is None else stop
+        values = np.empty(stop - start, numpy_dtype(tensor.dtype))
+        buffer = values.view(np.uint8).data
+        offset = self.layout.offsets[name] + start * values.itemsize
+        while len(buffer):
+            count = os.preadv(self.descriptor, [buffer], offset)
+            if count == 0:
+                raise VerificationError(f"file ends within tensor {name}")
+            buffer, offset = buffer[count:], offset + count
+        return values
+
+    def close(self) -> None:
+        """Close the file; nothing can be read any more."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def __enter__(self) -> "TensorFile":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class TensorWriter:
+    """Puts the tensors of one layout into a file, in any order, each element once."""
+
+    def __init__(self, descriptor: int, layout: TensorLayout) -> None:
+        self.descriptor = descriptor
+        self.layout = layout
+        self._missing_bytes = layout.size_bytes - len(layout.header)
+        os.posix_fallocate(descriptor, 0, layout.size_bytes)
+        _write_all(descriptor, memoryview(layout.header), 0)
+
+    def write(self, name: str, start: int, values: AnyArray) -> None:
+        """Put flat ``values`` at element ``start`` of a tensor. Raises :class:`OSError`."""
+        tensor = self.layout.tensors[name]
+        dtype = numpy_dtype(tensor.dtype)
+        if values.dtype != dtype or start + values.size > tensor.element_count:
+            raise ValueError(f"{values.size} {values.dtype} at {start} do not fit tensor {name}")
+        data = np.ascontiguousarray(values.reshape(-1)).view(np.uint8).data
+        _write_all(self.descriptor, data, self.layout.offsets[name] + start * dtype.itemsize)
+        self._missing_bytes -= len(data)
+
+    def check_complete(self) -> None:
+        """Raises :class:`ValueError` unless everything was written."""
+        if self._missing_bytes:
+            raise ValueError(f"{self._missing_bytes} bytes of the tensors were not written")
+
+
+def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    while len(data):
+        count = os.pwrite(descriptor, data, offset)
+        data, offset = data[count:], offset + count

@@ -1,0 +1,92 @@
+"""What the last rounds were like: for event files, and for the metadata of exported models."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+from ml.worker.event_file import EventFile
+
+REMEMBERED_STATES = 1024
+
+
+class RoundJournal:
+    """Told piece by piece by one thread; only :meth:`note_training` may come from another."""
+
+    def __init__(self, events: EventFile | None, clock: Callable[[], float]) -> None:
+        """``clock`` gives monotonic seconds."""
+        self._events = events
+        self._clock = clock
+        self._training: tuple[int, Mapping[str, float]] = (0, {})
+        self._contributions: tuple[int, Mapping[str, int]] = (0, {})
+        self._ended: tuple[int, float] | None = None
+        self._about: OrderedDict[bytes, Mapping[str, str]] = OrderedDict()
+
+    @property
+    def problem(self) -> str:
+        """Why nothing more comes into the event files; empty while it does, or none are kept."""
+        return "" if self._events is None else self._events.problem
+
+    def note_training(self, round_number: int, loss: float, samples_per_second: float) -> None:
+        """The own local training of a round. 0 samples a second: it was not measured."""
+        values = {"training/loss": loss}
+        if samples_per_second:
+            values["training/samples_per_second"] = samples_per_second
+        self._training = (round_number, values)
+
+    def note_contributions(
+        self, round_number: int, contributors: int, samples: int | None = None
+    ) -> None:
+        """How many peers' training goes into a round's end, and how many samples they saw."""
+        counts = {"contributors": contributors}
+        if samples is not None:
+            counts["samples"] = samples
+        self._contributions = (round_number, counts)
+
+    def begin_from(self, root: bytes, loss: float, metric: float) -> None:
+        """The state is one that an earlier process came to."""
+        self._remember(root, loss, metric)
+
+    def end_round(self, round_number: int, root: bytes, loss: float, metric: float) -> None:
+        """The state of a round is there, and as good as that on the test set."""
+        now = self._clock()
+        values = {"test/loss": loss, "test/accuracy": metric}
+        number, training = self._training
+        if number == round_number:
+            values |= training
+        number, counts = self._contributions
+        if number == round_number:
+            values |= {f"round/{name}": float(count) for name, count in counts.items()}
+        if self._ended is not None and self._ended[0] == round_number - 1:
+            values["round/seconds"] = now - self._ended[1]
+        self._ended = (round_number, now)
+        self._remember(root, loss, metric)
+        self._write(round_number, values)
+
+    def note_traffic(self, round_number: int, bytes_sent: int, bytes_received: int) -> None:
+        """What went over the network in a round that has ended."""
+        self._write(
+            round_number,
+            {
+                "round/bytes_sent": float(bytes_sent),
+                "round/bytes_received": float(bytes_received),
+            },
+        )
+
+    def about(self, root: bytes) -> Mapping[str, str]:
+        """What is known of a state, by name, in words; nothing of those of earlier processes."""
+        return self._about.get(root, {})
+
+    def close(self) -> None:
+        """Close the event file."""
+        if self._events is not None:
+            self._events.close()
+
+    def _remember(self, root: bytes, loss: float, metric: float) -> None:
+        # Only what follows from the state itself: peers that hold it export equal files, also those
+        # that did not take part in the round.
+        self._about[root] = {"loss": f"{loss:.4f}", "accuracy": f"{metric:.4f}"}
+        while len(self._about) > REMEMBERED_STATES:
+            self._about.popitem(last=False)
+
+    def _write(self, round_number: int, values: Mapping[str, float]) -> None:
+        if self._events is not None:
+            self._events.add(round_number, values)

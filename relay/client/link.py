@@ -1,0 +1,196 @@
+"""One end of a link over a relay: whole frames in and out, sealed, within byte credits. Sans-IO.
+
+Frames that :meth:`RelayLink.send` took wait, sealed, until there is credit for them, and it takes
+none while :data:`MAX_PENDING_BYTES` wait: nothing here grows without bound. What the link gives out
+was sent by the peer that it names, in that order, with nothing missing in between.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from protocol.identity import PeerId
+from protocol.relay_messages import (
+    CREDIT_FRAME,
+    DATA_HEADER,
+    FRAME_COST_BYTES,
+    MAX_DATA_BYTES,
+    MAX_SEALED_BYTES,
+    FrameKind,
+    data_cost,
+)
+from relay.client.seal import SealedLink, SealRole, SealState
+
+MAX_PENDING_BYTES = 256 * 1024
+_WRITABLE_BYTES = MAX_PENDING_BYTES // 2
+_LEAST_CREDIT_BYTES = 64 * 1024
+"""With less, wait for more rather than cut what waits into crumbs. Below 7/8 of the smallest
+window, so that more does come."""
+_GRANTS_PER_WINDOW = 8
+
+
+class RelayLink:
+    """A link to ``peer_id``. Whoever gets it sets the three callbacks, then calls :meth:`start`."""
+
+    def __init__(
+        self,
+        number: int,
+        sealed: SealedLink,
+        *,
+        swarm: bytes,
+        curve_key: bytes,
+        window_bytes: int,
+        transmit: Callable[[bytes], bool],
+        on_pending: Callable[["RelayLink"], None],
+        on_closed_here: Callable[["RelayLink"], None],
+    ) -> None:
+        """``transmit`` sends a frame to the relay, or says False: not now. ``on_pending``:
+        :meth:`flush` is to be called soon, for this and what else waits by then."""
+        self.number = number
+        self.peer_id: PeerId = sealed.peer_id
+        self.swarm = swarm
+        self.curve_key = curve_key
+        self.on_frame: Callable[[bytes], None] = lambda frame: None
+        self.on_writable: Callable[[], None] = lambda: None
+        """After :meth:`send` said False: there is room again."""
+        self.on_close: Callable[[str], None] = lambda reason: None
+        """The link is over, and why; not called when its owner closes it."""
+        self.close_reason: str | None = None
+        """Why the link is over; None while it is not."""
+        self.bytes_sent = 0
+        """In frames, before they are sealed."""
+        self.bytes_received = 0
+        self._sealed = sealed
+        self._window = window_bytes
+        self._transmit = transmit
+        self._on_pending = on_pending
+        self._on_closed_here = on_closed_here
+        self._allowed = 0
+        """Up to how many bytes may be sent, by the last credit that came."""
+        self._sent = 0
+        self._untransmitted: bytes | None = None
+        """A data frame that counts as sent and that the socket would not take yet."""
+        self._granted = window_bytes
+        self._consumed = 0
+        self._credit_is_due = False
+        self._refused_a_frame = False
+        self._started = False
+        self._received: deque[bytes] = deque()
+
+    @property
+    def is_open(self) -> bool:
+        """The peer has proven who it is, and the link is not over."""
+        return self.close_reason is None and self._sealed.state is SealState.OPEN
+
+    @property
+    def role(self) -> SealRole:
+        """CLIENT at the end that opened the link."""
+        return self._sealed.role
+
+    @property
+    def channel_binding(self) -> bytes:
+        """See :attr:`SealedLink.channel_binding`."""
+        return self._sealed.channel_binding
+
+    def start(self) -> None:
+        """Give out the frames that came meanwhile, and from now on each as it comes.
+
+        Before this the peer gets no more credit than its first window.
+        """
+        self._started = True
+        self._give_out()
+        self._on_pending(self)
+
+    def send(self, frame: bytes) -> bool:
+        """Take ``frame`` (at most 64 KiB) to be sent. False: not taken; the link is over, or it is
+        full and ``on_writable`` will tell when to go on."""
+        if not self.is_open:
+            return False
+        if self._sealed.pending_bytes >= MAX_PENDING_BYTES:
+            self._refused_a_frame = True
+            return False
+        self._sealed.send(frame)
+        self.bytes_sent += len(frame)
+        if self._sealed.pending_bytes > MAX_DATA_BYTES - MAX_SEALED_BYTES:
+            self.flush()  # Another one might not fit into the same data frame.
+        else:
+            self._on_pending(self)
+        return True
+
+    def close(self, reason: str) -> None:
+        """End the link; what still waits for credit is lost."""
+        if self.close_reason is None:
+            self.close_reason = reason
+            self._sealed.close()
+            self.flush()
+            self._on_closed_here(self)
+
+    # The rest is for the connection that the link belongs to.
+
+    def end(self, reason: str) -> None:
+        """The link is over, and not because its owner closed it."""
+        if self.close_reason is None:
+            self.close_reason = reason
+            self.on_close(reason)
+
+    def receive_data(self, sealed_bytes: memoryview) -> None:
+        """The relay forwarded this. Raises what :meth:`SealedLink.receive_data` raises."""
+        self._consumed += data_cost(len(sealed_bytes))
+        # For a handshake's next flight, the alert that says what is wrong, and for credit.
+        self._on_pending(self)
+        self._received.extend(self._sealed.receive_data(sealed_bytes))
+        if self._started:
+            self._give_out()
+        if self._sealed.state is SealState.CLOSED:
+            self.end("the other peer closed the link")
+
+    def receive_credit(self, allowed: int) -> None:
+        """The relay lets so many bytes be sent, counted from the link's beginning."""
+        if allowed > self._allowed:
+            self._allowed = allowed
+            self._on_pending(self)
+
+    def keep_alive(self) -> None:
+        """Say what was consumed, however little: to the relay, what is not said to be consumed lies
+        there still, and who leaves it there for long is cut off."""
+        if self._started and self._consumed + self._window > self._granted:
+            self._credit_is_due = True
+            self._on_pending(self)
+
+    def flush(self) -> bool:
+        """Send what waits and may be sent. False: the socket takes nothing now, try again soon."""
+        if not self._send_credit():
+            return False
+        while True:
+            if self._untransmitted is not None:
+                if not self._transmit(self._untransmitted):
+                    return False
+                self._untransmitted = None
+            size = min(self._sealed.pending_bytes, MAX_DATA_BYTES)
+            credit = self._allowed - self._sent - FRAME_COST_BYTES
+            if not size or credit < min(size, _LEAST_CREDIT_BYTES):
+                break
+            data = self._sealed.data_to_send(min(size, credit))
+            self._sent += data_cost(len(data))
+            self._untransmitted = DATA_HEADER.pack(FrameKind.DATA, self.number) + data
+        has_room = self._sealed.pending_bytes <= _WRITABLE_BYTES
+        if self._refused_a_frame and has_room and self.close_reason is None:
+            self._refused_a_frame = False
+            self.on_writable()
+        return True
+
+    def _give_out(self) -> None:
+        while self._received and self.close_reason is None:
+            frame = self._received.popleft()
+            self.bytes_received += len(frame)
+            self.on_frame(frame)
+
+    def _send_credit(self) -> bool:
+        granted = self._consumed + self._window
+        is_due = granted - self._granted >= self._window // _GRANTS_PER_WINDOW
+        if not self._started or not (is_due or self._credit_is_due):
+            return True
+        if not self._transmit(CREDIT_FRAME.pack(FrameKind.CREDIT, self.number, granted)):
+            return False
+        self._granted = granted
+        self._credit_is_due = False
+        return True

@@ -1,0 +1,355 @@
+"""A peer's end of the rendezvous: announced for as long as it runs, whatever becomes of the server.
+
+It reconnects by itself and announces again; an absent server is a state, never an error. What the
+server says is not believed here either: records and statements are handed on as the bytes that
+they are, for their reader to verify.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from types import TracebackType
+from typing import TypeVar
+
+import zmq
+
+from protocol.errors import ConfigError, TransportError
+from protocol.identity import PeerId, public_key_of
+from protocol.peer_record import open_record
+from protocol.rendezvous_messages import (
+    Announce,
+    Describe,
+    Description,
+    Done,
+    FetchStatement,
+    Find,
+    Granted,
+    Heartbeat,
+    Leave,
+    Lookup,
+    Notice,
+    PublishStatement,
+    Records,
+    Refused,
+    Reply,
+    Request,
+    SendSignal,
+    Statement,
+)
+from protocol.uri import HostPort, ServerUri
+from rendezvous.client.clock_offset import ClockOffset
+from rendezvous.client.connection import Answer, RendezvousLink, Timeouts
+from rendezvous.client.lease_keeper import LeaseKeeper, LeaseState
+from rendezvous.client.persistent_connection import LinkState, PersistentLink
+from rendezvous.clock import Clock, SystemClock
+from transport.address import plain_ip
+from transport.curve import CurveKeys
+
+LEAVE_TIMEOUT_S = 2.0
+MAX_STUN_PORTS = 4
+LAST_PORT = 65535
+
+R = TypeVar("R", bound=Reply)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Lease:
+    """A record to keep announced."""
+
+    record: bytes
+    keeper: LeaseKeeper
+
+
+class RendezvousClient:
+    """Speaks to one rendezvous. An async context manager.
+
+    ``on_notice`` gets each notice, ``on_state_change`` the new :attr:`state`, both within the event
+    loop; neither may block.
+    """
+
+    def __init__(
+        self,
+        uri: ServerUri,
+        curve: CurveKeys,
+        *,
+        also_at: Sequence[HostPort] = (),
+        on_notice: Callable[[Notice], None],
+        on_state_change: Callable[[str], None] | None = None,
+        on_granted: Callable[[], None] | None = None,
+        clock: Clock | None = None,
+        random: Random | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        """``also_at``: further addresses of the same server, for networks that swallow the URI's.
+        ``on_granted`` is told when the server granted a lease: what it says of itself and of
+        this peer may be new. ``clock``: this machine's own, uncorrected, or its offset would be
+        measured away."""
+        self._uri = uri
+        self._also_at = tuple(also_at)
+        self._curve = curve
+        self._on_notice = on_notice
+        self._on_state_change = on_state_change
+        self._on_granted = on_granted
+        self._clock = clock or SystemClock()
+        self._random = random or Random()
+        self._timeouts = timeouts or Timeouts()
+        self._offset = ClockOffset()
+        self._leases: dict[bytes, _Lease] = {}
+        self._leases_changed = asyncio.Event()
+        self._reported_state = LinkState.CONNECTING.value
+        self.observed_address: str | None = None
+        """The IP address that the server sees this peer at; None while unknown."""
+        self.stun_servers: tuple[HostPort, ...] = ()
+        """Where the server's host answers STUN, as it said last."""
+
+    async def __aenter__(self) -> "RendezvousClient":
+        self._context = zmq.Context()
+        self._link = PersistentLink(
+            self._context,
+            self._uri,
+            self._curve,
+            also_at=self._also_at,
+            while_connected=self._keep_leases,
+            on_state=self._report_state,
+            on_notice=self._on_notice,
+            clock=self._clock,
+            random=self._random,
+            timeouts=self._timeouts,
+        )
+        self._tasks = asyncio.TaskGroup()
+        await self._tasks.__aenter__()
+        self._running = self._tasks.create_task(self._link.run())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._running.cancel()
+        try:
+            if kind is not None and not issubclass(kind, asyncio.CancelledError):
+                # Not the group's affair: it would come out wrapped in an ExceptionGroup.
+                kind = error = traceback = None
+            await self._tasks.__aexit__(kind, error, traceback)
+        finally:
+            self._context.term()
+
+    @property
+    def state(self) -> str:
+        """``connecting``, ``connected``, ``unreachable``, or ``refused: `` and why."""
+        if self._link.state is LinkState.CONNECTED:
+            for lease in self._leases.values():
+                if lease.keeper.refusal is not None:
+                    return f"refused: {lease.keeper.refusal}"
+        return self._link.state.value
+
+    @property
+    def trouble(self) -> str:
+        """What failed last on the way to the server, to show; empty if nothing did."""
+        return self._link.trouble
+
+    @property
+    def last_announce_s(self) -> float | None:
+        """Seconds since a lease was last granted or renewed; None if none ever was."""
+        granted = [
+            lease.keeper.granted_at
+            for lease in self._leases.values()
+            if lease.keeper.granted_at is not None
+        ]
+        return self._clock.monotonic() - max(granted) if granted else None
+
+    @property
+    def clock_offset_ms(self) -> int | None:
+        """The server's clock minus this machine's; None while unknown."""
+        return self._offset.offset_ms
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """The last measured round trip to the server; None while unknown."""
+        return self._offset.round_trip_s
+
+    def set_record(self, raw: bytes) -> None:
+        """Announce this signed record now, and keep its lease from now on.
+
+        It replaces the one of the same swarm; a peer signs a new one when something in it changed,
+        and before it expires. Raises :class:`RemoteProtocolError` when it does not verify.
+        """
+        record = open_record(raw, swarm=None, now_ms=self._clock.now_ms())
+        now = self._clock.monotonic()
+        lease = self._leases.get(record.swarm)
+        if lease is None:
+            self._leases[record.swarm] = _Lease(raw, LeaseKeeper(self._random, now))
+        else:
+            lease.record = raw
+            lease.keeper.announce_again(now)
+        self._leases_changed.set()
+
+    def reconnect(self) -> None:
+        """Make the connection anew: this machine came into another network, where the one that
+        stands is dead and does not know it."""
+        link = self._link.link
+        if link is not None:
+            link.give_up("the network changed")
+
+    async def leave(self, swarm_id: bytes) -> None:
+        """Give the lease back, if the server can be reached now; never renew it again."""
+        self._leases.pop(swarm_id, None)
+        self._leases_changed.set()
+        link = self._link.link
+        if link is None:
+            return
+        try:
+            async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                await link.ask(Leave(request=0, swarm=swarm_id))
+        except (TransportError, TimeoutError) as error:
+            _log.debug("left without the server's knowledge, the lease will run out: %s", error)
+
+    async def publish_statement(self, raw: bytes) -> None:
+        """Store a signed swarm statement.
+
+        Raises :class:`TransportError` when there is no answer in time and :class:`ConfigError`
+        when the server refuses.
+        """
+        _expect(Done, await self._link.ask(PublishStatement(request=0, statement=raw)))
+
+    async def describe(self) -> Description:
+        """What the server is beside a rendezvous; errors as :meth:`publish_statement`."""
+        description = _expect(Description, await self._link.ask(Describe(request=0)))
+        self._see(description)
+        return description
+
+    async def fetch_statement(self, swarm_id: bytes) -> bytes:
+        """The stored statement of a swarm, unverified; errors as :meth:`publish_statement`."""
+        reply = await self._link.ask(FetchStatement(request=0, swarm=swarm_id))
+        return _expect(Statement, reply).statement
+
+    async def lookup(self, swarm_id: bytes, want: int) -> list[bytes]:
+        """A random sample of other peers' records, unverified; errors as there."""
+        reply = await self._link.ask(Lookup(request=0, swarm=swarm_id, want=want))
+        return list(_expect(Records, reply).records)
+
+    async def find(
+        self, swarm_id: bytes, *, peer: PeerId | None = None, curve_key: bytes | None = None
+    ) -> bytes | None:
+        """The record of one peer, by either of its keys, unverified; None if it is not there.
+
+        Raises :class:`TransportError` and :class:`ConfigError` as :meth:`publish_statement`.
+        """
+        reply = await self._link.ask(
+            Find(
+                request=0,
+                swarm=swarm_id,
+                peer=b"" if peer is None else public_key_of(peer),
+                curve_key=curve_key or b"",
+            )
+        )
+        if isinstance(reply, Refused) and reply.code == "unknown":
+            return None
+        records = _expect(Records, reply).records
+        return records[0] if records else None
+
+    async def send_signal(self, swarm_id: bytes, to: PeerId, sealed: bytes) -> None:
+        """Pass a sealed signal on to a connected peer of the swarm.
+
+        Raises :class:`TransportError`, also when that peer is not connected now, and
+        :class:`ConfigError` when the server refuses.
+        """
+        request = SendSignal(request=0, swarm=swarm_id, to=public_key_of(to), sealed=sealed)
+        reply = await self._link.ask(request)
+        if isinstance(reply, Refused) and reply.code == "unknown":
+            raise TransportError(f"{to} is not connected to the rendezvous now")
+        _expect(Done, reply)
+
+    async def _keep_leases(self, link: RendezvousLink) -> None:
+        """Announce over a new link and renew, until it is lost."""
+        for lease in self._leases.values():
+            lease.keeper.announce_again(self._clock.monotonic())
+        while not link.is_lost:
+            self._leases_changed.clear()
+            due = min(self._leases.items(), key=lambda item: item[1].keeper.due_at, default=None)
+            if due is None:
+                await self._leases_changed.wait()
+            elif await self._is_time(due[1].keeper.due_at):
+                await self._renew(link, *due)
+
+    async def _is_time(self, due_at: float) -> bool:
+        """Wait until ``due_at``; False when the leases changed before."""
+        wait_s = due_at - self._clock.monotonic()
+        if wait_s <= 0:
+            return True
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._leases_changed.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    async def _renew(self, link: RendezvousLink, swarm: bytes, lease: _Lease) -> None:
+        record = lease.record
+        request: Request = Heartbeat(request=0, swarm=swarm)
+        if lease.keeper.state is LeaseState.ANNOUNCE:
+            request = Announce(request=0, record=record)
+        lease.keeper.sent()
+        try:
+            answer = await link.ask(request)
+        except TransportError as error:
+            # The connection may look alive for long after the server is not.
+            link.give_up(str(error))
+            return
+        now = self._clock.monotonic()
+        if lease.record != record:
+            lease.keeper.announce_again(now)  # It was replaced meanwhile.
+            return
+        match answer.reply:
+            case Granted() as granted:
+                lease.keeper.granted(now, interval_s=granted.interval_s)
+                self._learn(granted, answer)
+            case Refused(_, code, text, retry_after_s):
+                lease.keeper.refused(now, code=code, text=text, retry_after_s=retry_after_s)
+            case _:
+                link.give_up("it answered what was not asked")
+        self._report_state()
+
+    def _learn(self, granted: Granted, answer: Answer) -> None:
+        self._offset.measured(
+            server_ms=granted.server_time_ms,
+            received_ms=answer.received_ms,
+            round_trip_s=answer.round_trip_s,
+        )
+        self._see(granted)
+        if self._on_granted is not None:
+            self._on_granted()
+
+    def _see(self, reply: Granted | Description) -> None:
+        try:
+            self.observed_address = plain_ip(reply.observed_address)
+        except ValueError:
+            self.observed_address = None  # It cannot tell.
+        self.stun_servers = tuple(
+            HostPort(self._uri.address.host, port)
+            for port in reply.stun_ports[:MAX_STUN_PORTS]
+            if 0 < port <= LAST_PORT
+        )
+
+    def _report_state(self) -> None:
+        state = self.state
+        if state == self._reported_state:
+            return
+        self._reported_state = state
+        _log.info("rendezvous %s: %s", self._uri.address, state)
+        if self._on_state_change is not None:
+            self._on_state_change(state)
+
+
+def _expect(kind: type[R], reply: Reply) -> R:
+    if isinstance(reply, kind):
+        return reply
+    if isinstance(reply, Refused):
+        raise ConfigError(f"the rendezvous refused: {reply.code}: {reply.text}")
+    raise TransportError(f"the rendezvous answered with {type(reply).__name__.lower()}")

@@ -1,0 +1,33 @@
+"""What the registry grants, and the bounds of what it holds."""
+
+from dataclasses import dataclass
+
+from transport.rate_limit import Rate
+
+_KEY_RATE = Rate(burst=100.0, per_s=10.0, patience=20)
+_PREFIX_RATE = Rate(burst=5000.0, per_s=500.0, patience=1000)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryLimits:
+    """Times in seconds; defaults for a small public host."""
+
+    lease_s: float = 150.0
+    interval_s: float = 60.0
+    interval_spread: float = 0.2
+    fan_out: int = 50
+    """A notice goes to so many peers of a swarm; in a larger one they are chosen by lot."""
+    max_leases: int = 100_000
+    max_leases_per_swarm: int = 20_000
+    max_leases_per_prefix: int = 256
+    """From one /24 or /48."""
+    max_record_bytes: int = 128 << 20
+    """All records together."""
+    max_statements: int = 10_000
+    max_statement_bytes: int = 64 << 20
+    """All statements together."""
+    max_statements_per_prefix: int = 64
+    key_rate: Rate = _KEY_RATE
+    """For each CURVE key."""
+    prefix_rate: Rate = _PREFIX_RATE
+    """For each /24 or /48."""

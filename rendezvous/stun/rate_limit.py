@@ -1,0 +1,39 @@
+"""How many packets a source may have answered, and all sources together."""
+
+import ipaddress
+
+from transport.rate_limit import Allowed, Rate, RateLimiter
+
+IPV6_SITE_BITS = 64
+"""One customer has a whole /64 and can send from each of its addresses."""
+
+
+class SourceRateLimiter:
+    """Says whether a packet from an address may be answered now. Sans-IO.
+
+    Past ``max_sources`` the source that was quiet for longest is forgotten and starts anew. A flood
+    from invented addresses could use that, so ``total_per_s`` bounds all of them together; it is
+    asked last, so that one source over its own limit uses up nobody else's.
+    """
+
+    def __init__(
+        self, *, source_per_s: float, source_burst: float, total_per_s: float, max_sources: int
+    ) -> None:
+        source = Rate(burst=source_burst, per_s=source_per_s, patience=0)
+        total = Rate(burst=total_per_s, per_s=total_per_s, patience=0)
+        self._sources = RateLimiter(source, capacity=max_sources)
+        self._total = RateLimiter(total, capacity=1)
+
+    def allow(self, host: str, now: float) -> bool:
+        """Whether to answer ``host`` (an IP address), at ``now`` monotonic seconds."""
+        return isinstance(self._sources.take(source_key(host), 1, now), Allowed) and isinstance(
+            self._total.take("all", 1, now), Allowed
+        )
+
+
+def source_key(host: str) -> str:
+    """What counts as one source: an IPv4 address, or the /64 around an IPv6 address."""
+    if ":" not in host:
+        return host
+    packed = ipaddress.IPv6Address(host.partition("%")[0]).packed
+    return packed[: IPV6_SITE_BITS // 8].hex()

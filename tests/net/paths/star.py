@@ -1,0 +1,121 @@
+"""A peer at home, and for each kind of path another one that it reaches over this kind alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from daemon.control.status import PathKind
+from tests.natlab.lab import NatKind, Site
+from tests.net.paths.path_lab import NodeProcess, PathLab
+
+CONNECT_S = 90.0
+RESUME_S = 60.0
+"""Longer than anybody is to wait, so that it shows how long it takes."""
+MESSAGE_BYTES = 128 << 10
+SOME_MESSAGES = 4
+ENDLESS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One of the others."""
+
+    number: int
+    site: Site
+    node: NodeProcess
+
+
+class Star:
+    """Made with its processes started; :meth:`join` connects them."""
+
+    def __init__(
+        self,
+        lab: PathLab,
+        name: str,
+        number: int,
+        kinds: Mapping[PathKind, NatKind],
+        **options: Any,
+    ) -> None:
+        """``number``: the first of the peers' numbers. ``kinds``: of path, and what NAT the other
+        one is behind; ``options`` are those of all sites."""
+        self.site = lab.lab.add_site(name, NatKind.PORT_RESTRICTED, **options)
+        self.node = lab.start_node(self.site.host)
+        self.number = number
+        self.leaves: dict[PathKind, Leaf] = {}
+        self.outages: list[tuple[float, float]] = []
+        """From when to when no path was possible."""
+        self._lab = lab
+        self._name = name
+        for index, (kind, nat) in enumerate(kinds.items(), 1):
+            site = lab.lab.add_site(f"{name}-{kind.value}", nat, **options)
+            self.leaves[kind] = Leaf(number + index, site, lab.start_node(site.host))
+
+    def join(self) -> None:
+        """Return when each of the others is reached over its kind of path."""
+        self._join(self.node, self.number, *self.leaves)
+        for kind, leaf in self.leaves.items():
+            self._join(leaf.node, leaf.number, kind)
+        for kind, leaf in self.leaves.items():
+            for node, other in ((leaf.node, self.number), (self.node, leaf.number)):
+                answer = node.ask("wait", other, kind.value, CONNECT_S)
+                assert answer["found"], answer
+
+    def _join(self, node: NodeProcess, number: int, *kinds: PathKind) -> None:
+        options = self._lab.options(
+            kinds=[kind for kind in kinds if kind is not PathKind.RELAY],
+            relays=None if PathKind.RELAY in kinds else (),
+            swarm=self._name,
+        )
+        node.join(number, options)
+
+    # What passes
+
+    def send_bulk(self) -> None:
+        """To each of the others numbered messages, until :meth:`end_bulk`."""
+        for leaf in self.leaves.values():
+            self.node.ask("bulk", leaf.number, ENDLESS, MESSAGE_BYTES)
+
+    def wait_resumed(self) -> None:
+        """Return when some more have come everywhere, or when that took too long."""
+        counts = {leaf.number: leaf.node.ask("status")["bulk"] for leaf in self.leaves.values()}
+        for leaf in self.leaves.values():
+            leaf.node.tell("whole", counts[leaf.number] + SOME_MESSAGES, RESUME_S)
+        for leaf in self.leaves.values():
+            leaf.node.hear()
+
+    def end_bulk(self) -> dict[PathKind, bool]:
+        """Send no more; whether all that was sent came, each once, in order and whole."""
+        whole = {}
+        for kind, leaf in self.leaves.items():
+            sent = self.node.ask("enough", leaf.number)["sent"]
+            whole[kind] = bool(leaf.node.ask("whole", sent, RESUME_S)["found"])
+        return whole
+
+    # What the others see
+
+    def statuses(self) -> dict[PathKind, dict[str, Any]]:
+        return {kind: leaf.node.ask("status") for kind, leaf in self.leaves.items()}
+
+    def addresses(self) -> dict[PathKind, str]:
+        """Where each of the others reaches the peer in the middle."""
+        centre = self.node.ask("status")["id"]
+        return {
+            kind: next(link["address"] for link in status["links"] if link["peer"] == centre)
+            for kind, status in self.statuses().items()
+        }
+
+    def longest_silence_s(self, kind: PathKind) -> float:
+        """Between two messages of bulk, outages left out."""
+
+        def silence_s(before: float, later: float) -> float:
+            return (
+                later
+                - before
+                - sum(max(0.0, min(later, end) - max(before, begin)) for begin, end in self.outages)
+            )
+
+        came_at = self.leaves[kind].node.ask("status")["bulk_at"]
+        return max(silence_s(before, later) for before, later in pairwise(came_at))

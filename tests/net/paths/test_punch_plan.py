@@ -1,0 +1,201 @@
+"""What is tried, by two sides that know no more than what they told each other."""
+
+from random import Random
+
+import pytest
+
+from daemon.net.paths.punched.plan import (
+    GUESSES,
+    LONGEST_RETRY_S,
+    MANY_PORTS,
+    PREDICTED_PORTS,
+    SHORTEST_RETRY_S,
+    NoPlanError,
+    PunchPlan,
+    make_plan,
+)
+from daemon.net.paths.punched.prospect import can_be_dialled, check_tcp, takes_many_ports
+from protocol.errors import TransportError
+from protocol.nat_behavior import Dependence, PortAllocation
+from protocol.nat_summary import NatSummary, TransportSummary
+from protocol.signal_messages import NextPort, PunchEnd
+from protocol.uri import HostPort
+from transport.punch_socket import CandidatePair
+
+PORT = 40000
+ANY_IPV4 = HostPort("0.0.0.0", PORT)
+
+
+def end(
+    public: str = "203.0.113.1:5000",
+    hosts: tuple[str, ...] = ("192.168.1.7:40000",),
+    next_port: NextPort = NextPort.FIXED,
+    step: int = 0,
+    rtt_ms: int = 0,
+) -> PunchEnd:
+    return PunchEnd(
+        public=public, hosts=hosts, next_port=next_port, port_step=step, signal_rtt_ms=rtt_ms
+    )
+
+
+def plan(own: PunchEnd, remote: PunchEnd, *, most_sockets: int = MANY_PORTS) -> PunchPlan:
+    return make_plan(own, remote, local_port=PORT, most_sockets=most_sockets, random=Random(1))
+
+
+OTHER = "203.0.113.2:6000"
+
+
+def test_between_fixed_ports_there_is_one_pair() -> None:
+    made = plan(end(), end(OTHER, ("192.168.9.9:40000",)))
+    assert list(made.pairs) == [CandidatePair(ANY_IPV4, HostPort("203.0.113.2", 6000))]
+    assert not made.is_heavy
+
+
+def test_machines_behind_the_same_nat_try_their_lan_too() -> None:
+    made = plan(end(), end("203.0.113.1:5001", ("192.168.1.8:40001",)))
+    assert [str(pair.remote) for pair in made.pairs] == ["203.0.113.1:5001", "192.168.1.8:40001"]
+
+
+def test_ipv6_is_tried_when_both_have_it() -> None:
+    ours, theirs = ("[2001:db8:1::1]:40000",), ("[2001:db8:2::1]:40001",)
+    assert [str(pair.remote) for pair in plan(end("", ours), end("", theirs)).pairs] == list(theirs)
+    (pair,) = plan(end("", ours), end("", theirs)).pairs
+    assert pair.local == HostPort("::", PORT)
+    with pytest.raises(TransportError, match="STUN"):
+        plan(end("", ()), end("", theirs))
+
+
+def test_unique_local_addresses_are_tried_within_one_site_only() -> None:
+    ours, theirs = ("[2001:db8:1::1]:40000",), ("[fd00::1]:40001",)
+    made = plan(end(hosts=ours), end(OTHER, theirs))
+    assert [str(pair.remote) for pair in made.pairs] == [OTHER]
+
+
+def test_next_ports_of_a_sequential_nat_are_predicted() -> None:
+    made = plan(end(), end(OTHER, next_port=NextPort.SEQUENTIAL, step=2))
+    ports = [pair.remote.port for pair in made.pairs]
+    assert ports == [6000 + 2 * count for count in range(1, PREDICTED_PORTS + 1)]
+
+
+def test_prediction_stays_within_the_range_of_ports() -> None:
+    made = plan(end(), end("203.0.113.2:65530", next_port=NextPort.SEQUENTIAL, step=1))
+    assert [pair.remote.port for pair in made.pairs] == [65531, 65532, 65533, 65534, 65535]
+
+
+def test_two_sequential_nats_meet_in_every_pair_when_nobody_else_takes_ports() -> None:
+    one = end("203.0.113.1:5000", next_port=NextPort.SEQUENTIAL, step=1)
+    two = end("203.0.113.2:6000", next_port=NextPort.SEQUENTIAL, step=2)
+    outward, inward = plan(one, two).pairs, plan(two, one).pairs
+    for count, (out, back) in enumerate(zip(outward, inward, strict=True), 1):
+        assert (out.remote.port, back.remote.port) == (6000 + 2 * count, 5000 + count)
+
+
+def test_sequential_side_opens_towards_the_public_endpoint_first() -> None:
+    own = end(next_port=NextPort.SEQUENTIAL, step=1)
+    made = plan(own, end("203.0.113.1:5001", ("192.168.1.8:40001",)))
+    assert str(next(made.pairs).remote) == "203.0.113.1:5001"
+
+
+def test_random_side_opens_many_ports_and_the_other_guesses() -> None:
+    random_end = end("203.0.113.2:6000", next_port=NextPort.RANDOM)
+    opens = list(plan(random_end, end()).pairs)
+    assert len({pair.local.port for pair in opens}) == MANY_PORTS
+    assert {str(pair.remote) for pair in opens} == {"203.0.113.1:5000"}
+    guessing = plan(end(), random_end)
+    guesses = list(guessing.pairs)
+    assert {pair.local for pair in guesses} == {ANY_IPV4}
+    assert len({pair.remote.port for pair in guesses}) == GUESSES
+    assert guessing.most_open == MANY_PORTS
+    assert guessing.is_heavy
+
+
+def test_sockets_are_as_few_as_the_process_can_spare() -> None:
+    random_end = end("203.0.113.2:6000", next_port=NextPort.RANDOM)
+    assert len(list(plan(random_end, end(), most_sockets=64).pairs)) == 64
+    assert plan(end(), random_end, most_sockets=64).most_open == 64
+
+
+@pytest.mark.parametrize("other", [NextPort.RANDOM, NextPort.SEQUENTIAL])
+def test_two_nats_that_cannot_be_told_are_not_tried(other: NextPort) -> None:
+    ends = [end(next_port=NextPort.RANDOM), end(OTHER, next_port=other, step=1)]
+    for own, remote in (ends, ends[::-1]):
+        with pytest.raises(TransportError, match="both NATs give each connection another"):
+            plan(own, remote)
+
+
+def test_two_random_nats_still_try_what_needs_no_nat() -> None:
+    ours, theirs = ("[2001:db8:1::1]:40000",), ("[2001:db8:2::1]:40001",)
+    made = plan(
+        end(hosts=ours, next_port=NextPort.RANDOM),
+        end(OTHER, theirs, next_port=NextPort.RANDOM),
+    )
+    assert [str(pair.remote) for pair in made.pairs] == list(theirs)
+
+
+def test_retries_come_within_half_a_round_trip_and_within_bounds() -> None:
+    for rtt_ms, retry_s in ((0, SHORTEST_RETRY_S), (60, 0.03), (1000, LONGEST_RETRY_S)):
+        assert plan(end(rtt_ms=rtt_ms), end(OTHER, rtt_ms=rtt_ms)).retry_s == retry_s
+
+
+def test_side_that_cannot_is_named_from_both_sides() -> None:
+    with pytest.raises(NoPlanError, match="answers the peer over TCP") as caught:
+        plan(end(hosts=()), end("", ()))
+    assert caught.value.reason_there == "no STUN server answers this peer over TCP"
+
+
+ONLY_WEB = NatSummary(
+    public_host="203.0.113.1", tcp=TransportSummary(reachable=True, only_web=True)
+)
+
+
+def test_networks_for_the_web_alone_are_not_punched() -> None:
+    elsewhere = NatSummary(public_host="203.0.113.2", tcp=TransportSummary(reachable=True))
+    with pytest.raises(TransportError, match="this network lets nothing out but TCP to ports 80"):
+        check_tcp(ONLY_WEB, elsewhere)
+    with pytest.raises(TransportError, match="the peer's network lets nothing out"):
+        check_tcp(elsewhere, ONLY_WEB)
+    check_tcp(elsewhere, NatSummary())
+
+
+def test_machines_in_one_network_for_the_web_alone_may_share_a_lan() -> None:
+    check_tcp(ONLY_WEB, ONLY_WEB)
+
+
+def nat(
+    mapping: Dependence = Dependence.ENDPOINT_INDEPENDENT,
+    ports: PortAllocation = PortAllocation.UNKNOWN,
+    filtering: Dependence = Dependence.ADDRESS_AND_PORT_DEPENDENT,
+) -> NatSummary:
+    return NatSummary(
+        public_host="203.0.113.1",
+        translated=True,
+        udp=TransportSummary(reachable=True, mapping=mapping, filtering=filtering, ports=ports),
+        tcp=TransportSummary(reachable=True, mapping=mapping, ports=ports),
+    )
+
+
+RANDOM_NAT = nat(Dependence.ADDRESS_AND_PORT_DEPENDENT, PortAllocation.RANDOM)
+SEQUENTIAL_NAT = nat(Dependence.ADDRESS_AND_PORT_DEPENDENT, PortAllocation.SEQUENTIAL)
+
+
+def test_many_ports_are_expected_between_a_random_nat_and_one_that_keeps_its_port() -> None:
+    for other in (nat(), nat(ports=PortAllocation.RANDOM), NatSummary()):
+        assert takes_many_ports(RANDOM_NAT, other)
+        assert takes_many_ports(other, RANDOM_NAT)
+    for one, other in (
+        (RANDOM_NAT, RANDOM_NAT),
+        (RANDOM_NAT, SEQUENTIAL_NAT),
+        (SEQUENTIAL_NAT, nat()),
+        (nat(), nat()),
+    ):
+        assert not takes_many_ports(one, other)
+
+
+def test_who_lets_everybody_in_is_expected_to_be_dialled() -> None:
+    lets_in = nat(filtering=Dependence.ENDPOINT_INDEPENDENT)
+    may_let_in = nat(filtering=Dependence.NOT_PORT_DEPENDENT)
+    for one in (lets_in, may_let_in):
+        assert can_be_dialled(one, RANDOM_NAT)
+        assert can_be_dialled(RANDOM_NAT, one)
+    assert not can_be_dialled(RANDOM_NAT, nat())
+    assert not can_be_dialled(NatSummary(), NatSummary())

@@ -1,0 +1,321 @@
+"""When a peer takes part in an attempt with many ports, and when it puts it off: one seeker, and a
+peer that is played by the test. No connection is made."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from types import TracebackType
+
+import pytest
+import zmq
+
+from daemon.control.status import PathKind
+from daemon.host.clock import Clock
+from daemon.net.paths.maker import PathParts
+from daemon.net.paths.path import Path, PathWish
+from daemon.net.paths.probe_intervals import ProbeIntervals
+from daemon.net.paths.punched.path import PunchedPath
+from daemon.net.paths.punched.plan import PunchPlan
+from daemon.net.paths.punched.port import PunchPort
+from daemon.net.paths.punched.puncher import Puncher
+from daemon.net.paths.punched.seeker import PunchedSeeker
+from daemon.net.refusals import Refusals
+from daemon.net.session.handshake import Channel
+from daemon.net.signaling import SignalInbox, Signaling
+from protocol.admission import NO_PROOF, AdmissionBook
+from protocol.hello import Role
+from protocol.identity import PeerId
+from protocol.nat_behavior import Dependence, TransportBehavior
+from protocol.nat_summary import NatSummary, TransportSummary
+from protocol.signal_messages import NextPort, PunchAnswer, PunchDeclined, PunchEnd, PunchOffer
+from protocol.uri import HostPort
+from tests.net.swarm_peers import SWARM, Keys, eventually, in_order_of_id
+from transport.zap import ZapAuthenticator
+
+LOW, HIGH = in_order_of_id(2, first=30)
+OTHER = "another seeker"
+PunchSignal = PunchOffer | PunchAnswer | PunchDeclined
+
+
+class Wire:
+    """A rendezvous."""
+
+    round_trip_s: float | None = 0.0
+    state = "connected"
+
+    def __init__(self) -> None:
+        self.members: dict[PeerId, Signaling] = {}
+
+    async def send_signal(self, swarm_id: bytes, to: PeerId, sealed: bytes) -> None:
+        self.members[to].receive(sealed)
+
+
+def signaling_of(keys: Keys, wire: Wire) -> Signaling:
+    clock = Clock()
+    signaling = Signaling(
+        identity=keys.identity,
+        curve=keys.curve,
+        swarm_id=SWARM.swarm_id,
+        own_record=lambda: keys.record().raw,
+        own_proof=NO_PROOF,
+        admission=AdmissionBook(SWARM),
+        introduce=lambda record: True,
+        carriers=[wire],
+        clock=clock,
+        refusals=Refusals(clock),
+    )
+    wire.members[keys.peer_id] = signaling
+    return signaling
+
+
+def end(next_port: NextPort, public: str = "203.0.113.1:5000") -> PunchEnd:
+    return PunchEnd(public=public, hosts=(), next_port=next_port, port_step=0, signal_rtt_ms=0)
+
+
+class Port(PunchPort):
+    """Needs no STUN server to know what the outside sees."""
+
+    def __init__(self, next_port: NextPort) -> None:
+        super().__init__((), TransportBehavior(), ())
+        self._next_port = next_port
+        self.number = 40_000
+
+    async def __aenter__(self) -> "Port":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def end(self, *, signal_rtt_s: float | None) -> PunchEnd:
+        return end(self._next_port, "203.0.113.2:6000")
+
+
+class Attempt(PunchedPath):
+    """Connects to nobody, and lasts until it is given up."""
+
+    async def run(self) -> None:
+        await self._ended.wait()
+
+
+class Owner:
+    """Is told of no path."""
+
+    def path_opened(self, path: Path) -> None: ...
+    def path_received(self, path: Path, frame: bytes) -> None: ...
+    def path_writable(self, path: Path) -> None: ...
+    def path_lost(self, path: Path, reason: str) -> None: ...
+
+
+class Around:
+    """See :class:`Surroundings`."""
+
+    stun_servers: Sequence[HostPort] = ()
+    tcp_behavior = TransportBehavior()
+    host_addresses: Sequence[str] = ()
+    nat = NatSummary()
+
+
+class PretendingPuncher(Puncher):
+    """Its attempts are only noted."""
+
+    def __init__(self, parts: PathParts, around: Around, next_port: NextPort) -> None:
+        super().__init__(parts, around)
+        self._pretended_parts = parts
+        self._next_port = next_port
+        self.made: list[Attempt] = []
+
+    def make_port(self) -> Port:
+        return Port(self._next_port)
+
+    def make_path(self, plan: PunchPlan, wish: PathWish) -> Attempt:
+        parts = self._pretended_parts
+        attempt = Attempt(
+            parts.context,
+            parts.zap,
+            parts.curve,
+            plan,
+            to=wish.record,
+            is_server=True,
+            owner=parts.owner,
+        )
+        self.made.append(attempt)
+        return attempt
+
+
+class DirectPath:
+    """Of another kind, and better."""
+
+    kind = PathKind.DIRECT
+    remote_address = "203.0.113.1:7000"
+    channel = Channel(role=Role.INITIATOR, binding=b"", expected=None, remote_curve_key=None)
+
+    def send(self, frame: bytes) -> bool:
+        return True
+
+    def close(self, reason: str) -> None: ...
+
+
+class Scene:
+    """The seeker with all around it, and the peer's end of the signals."""
+
+    def __init__(self, puncher: PretendingPuncher, wish: PathWish, peer: Signaling) -> None:
+        self.puncher = puncher
+        self.wish = wish
+        self.slot = puncher.heavy_slot
+        self._peer = peer
+        self._own_record = Keys(LOW.number).record()
+        self.inbox: SignalInbox[PunchSignal] = peer.inbox(
+            LOW.peer_id, PunchOffer, PunchAnswer, PunchDeclined
+        )
+
+    async def say(self, body: PunchSignal) -> None:
+        await self._peer.send(self._own_record, body)
+
+    async def offer(self, *, has_heavy_slot: bool = True) -> None:
+        await self.say(PunchOffer(bytes(16), end(NextPort.RANDOM), has_heavy_slot))
+
+    async def hear(self) -> PunchSignal:
+        async with asyncio.timeout(5):
+            return await self.inbox.next()
+
+    async def hear_put_off(self, reason: str) -> None:
+        declined = await self.hear()
+        assert isinstance(declined, PunchDeclined)
+        assert declined.offers_later
+        assert reason in declined.reason
+        assert not self.wish.failures
+
+    async def hear_offer(self) -> PunchOffer:
+        offer = await self.hear()
+        assert isinstance(offer, PunchOffer)
+        return offer
+
+    def find(self, path: Path) -> None:
+        """The session uses it from now on."""
+        self.wish.paths |= {path}
+        self.wish.notify()
+
+
+@asynccontextmanager
+async def seeking(
+    *, nat: NatSummary | None = None, next_port: NextPort = NextPort.FIXED
+) -> AsyncIterator[Scene]:
+    """The lower id seeks a path to a peer behind a random NAT."""
+    wire, around = Wire(), Around()
+    around.nat = nat or NatSummary()
+    with zmq.Context() as context:
+        parts = PathParts(
+            identity=LOW.identity,
+            curve=LOW.curve,
+            swarm_id=SWARM.swarm_id,
+            context=context,
+            zap=ZapAuthenticator(context),
+            owner=Owner(),
+            signaling=signaling_of(LOW, wire),
+            clock=Clock(),
+            random=Random(1),
+        )
+        puncher = PretendingPuncher(parts, around, next_port)
+        wish = PathWish(HIGH.record())
+        scene = Scene(puncher, wish, signaling_of(HIGH, wire))
+        seeker = PunchedSeeker(puncher, wish, ProbeIntervals(Random(1)))
+        with scene.inbox:
+            async with asyncio.TaskGroup() as group:
+                running = group.create_task(seeker.run())
+                yield scene
+                running.cancel()
+
+
+async def test_peer_that_keeps_its_slot_is_answered_and_the_own_one_is_taken() -> None:
+    async with seeking() as scene:
+        await scene.offer()
+        assert isinstance(await scene.hear(), PunchAnswer)
+        await eventually(lambda: len(scene.puncher.made) == 1)
+        assert not scene.slot.is_free
+        scene.find(scene.puncher.made[0])
+        await eventually(lambda: scene.slot.is_free)
+        assert not scene.wish.failures
+
+
+async def test_peer_that_keeps_no_slot_is_put_off_and_gets_an_offer_at_once() -> None:
+    async with seeking() as scene:
+        await scene.offer(has_heavy_slot=False)
+        await scene.hear_put_off("many ports")
+        offer = await scene.hear_offer()
+        assert offer.has_heavy_slot
+        assert not scene.puncher.made
+
+
+async def test_peer_is_put_off_while_the_slot_is_taken_and_then_gets_an_offer() -> None:
+    async with seeking() as scene:
+        scene.slot.take(OTHER)
+        await scene.offer()
+        await scene.hear_put_off("another attempt")
+        await scene.offer()  # It may ask again.
+        await scene.hear_put_off("another attempt")
+        scene.slot.release(OTHER)
+        assert (await scene.hear_offer()).has_heavy_slot
+
+
+async def test_being_put_off_is_no_failure_and_frees_the_slot() -> None:
+    async with seeking(next_port=NextPort.RANDOM) as scene:
+        offer = await scene.hear_offer()
+        assert offer.has_heavy_slot
+        await scene.say(PunchDeclined(offer.attempt, "busy", offers_later=True))
+        await eventually(lambda: scene.slot.is_free)
+        await scene.say(PunchOffer(bytes(16), end(NextPort.FIXED), has_heavy_slot=True))
+        assert isinstance(await scene.hear(), PunchAnswer)
+        assert not scene.wish.failures
+
+
+async def test_silent_peer_keeps_the_slot_no_longer_than_an_answer_takes() -> None:
+    async with seeking(next_port=NextPort.RANDOM) as scene:
+        await scene.hear_offer()
+        assert not scene.slot.is_free
+        await eventually(lambda: scene.slot.is_free)
+        assert "did not answer" in scene.wish.failures[PathKind.PUNCHED]
+
+
+async def test_many_ports_wait_for_dialling_where_it_is_likely_to_succeed() -> None:
+    lets_in = TransportSummary(reachable=True, filtering=Dependence.ENDPOINT_INDEPENDENT)
+    async with seeking(nat=NatSummary(public_host="203.0.113.2", udp=lets_in)) as scene:
+        await scene.offer()
+        await scene.hear_put_off("direct path soon")
+        scene.find(DirectPath())
+        await scene.offer()
+        await scene.hear_put_off("there is a direct path")
+        assert not scene.puncher.made
+
+
+async def test_attempt_with_many_ports_ends_when_there_is_a_direct_path() -> None:
+    async with seeking() as scene:
+        await scene.offer()
+        assert isinstance(await scene.hear(), PunchAnswer)
+        await eventually(lambda: len(scene.puncher.made) == 1)
+        scene.find(DirectPath())
+        await eventually(lambda: scene.slot.is_free)
+        assert scene.puncher.made[0].has_ended
+        assert not scene.wish.failures
+
+
+async def test_offer_right_after_an_attempt_with_many_ports_is_put_off() -> None:
+    async with seeking() as scene:
+        await scene.offer()
+        assert isinstance(await scene.hear(), PunchAnswer)
+        await scene.offer()
+        await scene.hear_put_off("a moment ago")
+        assert len(scene.puncher.made) == 1
+
+
+@pytest.mark.parametrize("has_heavy_slot", [True, False])
+async def test_attempt_with_one_port_needs_no_slot(has_heavy_slot: bool) -> None:
+    async with seeking() as scene:
+        scene.slot.take(OTHER)
+        await scene.say(PunchOffer(bytes(16), end(NextPort.FIXED), has_heavy_slot))
+        assert isinstance(await scene.hear(), PunchAnswer)
+        await eventually(lambda: len(scene.puncher.made) == 1)
