@@ -22,5 +22,6 @@ def require_torch() -> None:
     """Raises :class:`ConfigError` in an installation that cannot train."""
     if importlib.util.find_spec("torch") is None:
         raise ConfigError(
-            "training needs torch, which is not installed here: pip install 'p2pd[train]'"
+            "training needs torch, which this installation of p2pd lacks. In p2pd's source folder,"
+            " with this environment's pip: pip install '.[train]'"
         )

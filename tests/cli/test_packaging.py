@@ -50,7 +50,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 
 def metadata(wheel: zipfile.ZipFile) -> Message:
-    return email.message_from_bytes(wheel.read(f"p2pd-{VERSION}.dist-info/METADATA"))
+    return email.message_from_bytes(wheel.read(f"p2pd_train-{VERSION}.dist-info/METADATA"))
 
 
 def test_every_module_of_every_package_is_in_it_and_nothing_else_is(wheel: zipfile.ZipFile) -> None:
@@ -62,19 +62,19 @@ def test_every_module_of_every_package_is_in_it_and_nothing_else_is(wheel: zipfi
         assert modules <= set(names)
         assert f"{package}/py.typed" in names
     tops = {name.partition("/")[0] for name in names}
-    assert tops == {*PACKAGES, f"p2pd-{VERSION}.dist-info", f"p2pd-{VERSION}.data"}
+    assert tops == {*PACKAGES, f"p2pd_train-{VERSION}.dist-info", f"p2pd_train-{VERSION}.data"}
 
 
 def test_units_and_licence_come_along(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
-    data = f"p2pd-{VERSION}.data/data/share/p2pd/systemd"
+    data = f"p2pd_train-{VERSION}.data/data/share/p2pd/systemd"
     assert f"{data}/p2pd@.service" in names
     assert f"{data}/p2pd-rendezvous.service" in names
-    assert f"p2pd-{VERSION}.dist-info/licenses/LICENSE" in names
+    assert f"p2pd_train-{VERSION}.dist-info/licenses/LICENSE" in names
 
 
 def test_command_is_installed(wheel: zipfile.ZipFile) -> None:
-    entry_points = wheel.read(f"p2pd-{VERSION}.dist-info/entry_points.txt").decode()
+    entry_points = wheel.read(f"p2pd_train-{VERSION}.dist-info/entry_points.txt").decode()
     assert "p2pd = daemon.cli:main" in entry_points
 
 
