@@ -36,7 +36,7 @@ from benchmarks.relay_throughput import (
     make_keys,
     measure,
 )
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from tests.nat_swarm.nat_swarm import NatSwarm
 from tests.natlab.lab import Host, NatKind, NatLab
 from tests.system.real_swarm import RealPeer

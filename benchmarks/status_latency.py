@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.promises import Promise, check, listed
-from daemon.control.status import Phase
+from daemon.rounds.phase import Phase
 from tests.system.real_swarm import RealPeer, RealSwarm, peak_rss_bytes
 
 BUSY_S = 2.0

@@ -13,15 +13,14 @@ from pathlib import Path
 
 import zmq
 
-from daemon.control import health
+from daemon.control import trouble
 from daemon.control.api import ControlApi, ExportResult
 from daemon.control.describe import (
     describe_peers,
     describe_relay,
     describe_rendezvous,
-    find_trouble,
 )
-from daemon.control.status import HealthItem, PathKind, Phase, RendezvousStatus, Status
+from daemon.control.status import RendezvousStatus, Status
 from daemon.host.clock import Clock
 from daemon.host.state_dir import StateDir
 from daemon.host.systemd import SystemdNotifier, feed_watchdog
@@ -30,11 +29,13 @@ from daemon.net.connectivity import Connectivity
 from daemon.net.discovery import Discovery
 from daemon.net.measuring.results import PingResult, SpeedResult
 from daemon.net.network import PeerNetwork
+from daemon.net.path_kind import PathKind
 from daemon.net.refusals import Refusals
 from daemon.net.traffic import Traffic, TrafficMeter
 from daemon.rounds.blobs.store import BlobStore
 from daemon.rounds.lineage.standings import Standings
 from daemon.rounds.observer import Observer
+from daemon.rounds.phase import Phase
 from daemon.rounds.rounds import Trainee
 from daemon.rounds.update_log import UpdateLog
 from daemon.swarm.join_options import JoinOptions
@@ -175,12 +176,16 @@ class Peer:
             bytes_sent=traffic.sent,
             bytes_received=traffic.received,
             health=(
-                *find_trouble(
+                *trouble.of_connections(
                     servers, relays, peers, phase=phase, knows_swarm=statement is not None
                 ),
-                *(() if self._connectivity is None else self._connectivity.trouble()),
-                *(() if trainee is None else trainee.trouble()),
-                *self._worker_trouble(),
+                *(
+                    ()
+                    if self._connectivity is None
+                    else trouble.of_connectivity(self._connectivity)
+                ),
+                *(() if trainee is None else trouble.of_training(trainee, self._clock)),
+                *(() if self._process is None else trouble.of_worker(self._process.pulse)),
             ),
         )
 
@@ -421,14 +426,6 @@ class Peer:
     def _makes_progress(self) -> bool:
         """For the watchdog: whether the worker gets on with what it was asked for, if anything."""
         return self._process is None or not self._process.pulse.is_stuck
-
-    def _worker_trouble(self) -> list[HealthItem]:
-        if self._process is None or not self._process.pulse.is_stuck:
-            return []
-        pulse = self._process.pulse
-        if pulse.is_silent:
-            return [health.worker_stuck(pulse.silent_s, pulse.allowed_s)]
-        return [health.worker_hangs_again(pulse.kills_in_vain)]
 
     def _wake(self) -> None:
         if self._trainee is not None:

@@ -33,9 +33,10 @@ from typing import Protocol, Self
 import msgspec
 from aiohttp import web
 
-from daemon.control.status import SCHEMA, PathKind, Status, encode_status
+from daemon.control.status import SCHEMA, Status, encode_status
 from daemon.control.unix_socket import listen_control, peer_uid
 from daemon.net.measuring.results import PingResult, SpeedResult
+from daemon.net.path_kind import PathKind
 from protocol.errors import ConfigError, P2PDError, TransportError
 from protocol.measure_messages import MAX_ECHO_BYTES, MAX_TRANSFER_BYTES, MeasuredPath
 

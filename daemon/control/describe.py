@@ -1,16 +1,8 @@
-"""What ``p2pd status`` tells of the peers and of what is not as it should be."""
+"""What ``p2pd status`` tells of the peers and servers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from daemon.control import health
-from daemon.control.status import (
-    HealthItem,
-    PathKind,
-    PeerStatus,
-    Phase,
-    RelayStatus,
-    RendezvousStatus,
-)
+from daemon.control.status import PeerStatus, RelayStatus, RendezvousStatus
 from daemon.net.peers.peer_status import LinkStatus
 from daemon.net.refusals import Refusals
 from daemon.rounds.lineage.lineage import Lineage
@@ -18,10 +10,6 @@ from daemon.rounds.lineage.standings import Standings
 from daemon.rounds.update_log import UpdateLog
 from relay.client import client as relay_client
 from rendezvous import RendezvousClient
-
-CLOCK_WRONG_MS = 30_000
-REJECTS_MATTER_S = 600.0
-"""What was refused longer ago is counted among the peers, and no trouble any more."""
 
 
 def describe_peers(
@@ -86,59 +74,3 @@ def describe_relay(relay: relay_client.RelayStatus) -> RelayStatus:
         round_trip_ms=None if relay.round_trip_s is None else 1000 * relay.round_trip_s,
         links=relay.link_count,
     )
-
-
-def find_trouble(
-    rendezvous: Sequence[RendezvousStatus],
-    relays: Sequence[RelayStatus],
-    peers: Sequence[PeerStatus],
-    *,
-    phase: Phase = Phase.TRAINING,
-    knows_swarm: bool = True,
-) -> list[HealthItem]:
-    """What is wrong with the connections."""
-    found: list[HealthItem] = []
-    for server in rendezvous:
-        if server.state == "unreachable":
-            meanwhile = _without_rendezvous(phase, knows_swarm=knows_swarm)
-            found.append(health.rendezvous_unreachable(server.uri, server.reason, meanwhile))
-        elif server.state.startswith("refused: "):
-            found.append(
-                health.rendezvous_refused(server.uri, server.state.removeprefix("refused: "))
-            )
-        if server.clock_offset_ms is not None and abs(server.clock_offset_ms) > CLOCK_WRONG_MS:
-            found.append(health.clock_wrong(server.clock_offset_ms / 1000))
-    lost_relays = [
-        relay for relay in relays if relay.state == relay_client.RelayState.UNREACHABLE.value
-    ]
-    found.extend(health.relay_unreachable(relay.uri, relay.reason) for relay in lost_relays)
-    lost = tuple(peer.name or peer.peer_id for peer in peers if peer.path == PathKind.FAILED)
-    if lost:
-        found.append(
-            health.peer_unreachable(
-                lost,
-                has_relays=bool(relays),
-                lost_relays=tuple(relay.uri for relay in lost_relays),
-            )
-        )
-    rejected = [
-        peer
-        for peer in peers
-        if peer.last_reject_s is not None and peer.last_reject_s < REJECTS_MATTER_S
-    ]
-    if rejected:
-        names = tuple(peer.name or peer.peer_id for peer in rejected)
-        found.append(health.updates_rejected(names, sum(peer.rejects for peer in rejected)))
-    return found
-
-
-def _without_rendezvous(phase: Phase, *, knows_swarm: bool) -> str:
-    if not knows_swarm:
-        return "this peer waits for it, to learn what its swarm is"
-    match phase:
-        case Phase.STARTING | Phase.WAITING:
-            return "this peer and others that are new cannot find each other"
-        case Phase.OBSERVING | Phase.PAUSED | Phase.COMPLETE:
-            return "connections stand, but new peers cannot find this one"
-        case _:
-            return "training goes on, but new peers cannot find this one"

@@ -6,48 +6,9 @@ known (yet)". Text that other peers chose (names, reasons) is as they sent it: w
 escapes it.
 """
 
-import enum
-
 import msgspec
 
 SCHEMA = 1
-
-
-class Phase(enum.StrEnum):
-    """What the peer is doing now."""
-
-    STARTING = "starting"
-    """The worker loads task, data and checkpoint."""
-    WAITING = "waiting"
-    """Fewer peers are here than the round needs."""
-    FETCHING = "fetching"
-    """Takes the swarm's state from other peers."""
-    TRAINING = "training"
-    EXCHANGING = "exchanging"
-    """Own update is out; others' are still coming in."""
-    AGREEING = "agreeing"
-    """The set of updates is being committed."""
-    APPLYING = "applying"
-    """Aggregates, checkpoints, evaluates."""
-    RETRYING = "retrying"
-    """The last round failed here (``health`` says of what); the next try comes after a pause."""
-    PAUSED = "paused"
-    COMPLETE = "complete"
-    """All rounds are done; the state stays here for others until told to stop."""
-    OBSERVING = "observing"
-    """Takes part in the swarm's connections, and in nothing else."""
-    STOPPING = "stopping"
-
-
-class PathKind(enum.StrEnum):
-    """Over what a peer is reached."""
-
-    DIRECT = "direct"
-    PUNCHED = "punched"
-    ICE = "ice"
-    RELAY = "relay"
-    CONNECTING = "connecting"
-    FAILED = "failed"
 
 
 class RendezvousStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +45,7 @@ class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     peer_id: str
     name: str
     path: str
-    """A :class:`PathKind`."""
+    """A :class:`daemon.net.path_kind.PathKind`."""
     reason: str
     """Why it is this path and no better one."""
     address: str
@@ -129,7 +90,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     shard: str
     """``I/N``."""
     phase: str
-    """A :class:`Phase`."""
+    """A :class:`daemon.rounds.phase.Phase`."""
     round: int
     """The last completed round; 0 before the first."""
     rounds: int

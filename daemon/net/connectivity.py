@@ -4,10 +4,10 @@ record.
 
 from collections.abc import Callable, Collection, Sequence
 
-from daemon.control.status import HealthItem, PathKind
 from daemon.net.nat.whereabouts import Whereabouts
 from daemon.net.network import PeerNetwork
 from daemon.net.own_record import EVERY_ADDRESS
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.ice.seeker import IcePaths
 from daemon.net.paths.ice.turn_server import TurnServer
 from daemon.net.paths.maker import MakePaths
@@ -69,17 +69,18 @@ class Connectivity:
             listen, map_port=self._map_port and not self._advertise and listen.host in EVERY_ADDRESS
         )
 
-    def trouble(self) -> list[HealthItem]:
-        """What keeps others from reaching this peer, where that matters: not where its operator
-        named its addresses, nor where all others are reached without a relay.
+    @property
+    def depends_on_stun(self) -> bool:
+        """Whether it matters to others what STUN servers tell: not where the operator named this
+        peer's addresses, nor where all others are reached without a relay.
 
         A rendezvous that does not answer is told as such, and not again as one that has no STUN.
         """
         kinds = [] if self._network is None else [link.kind for link in self._network.links()]
         if self._advertise or (kinds and all(kind in _WITHOUT_RELAY for kind in kinds)):
-            return []
+            return False
         is_connected = any(client.state == LinkState.CONNECTED.value for client in self._clients)
-        return self.whereabouts.trouble() if self._stun_servers or is_connected else []
+        return bool(self._stun_servers) or is_connected
 
     def outposts_changed(self) -> None:
         """A rendezvous granted a lease, and with it may have said something new."""

@@ -22,13 +22,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.control.status import Phase
 from daemon.host.clock import Clock
 from daemon.rounds.agreement import AgreementState, Decided, RoundAgreement, Want
 from daemon.rounds.closing import RoundClock
 from daemon.rounds.lineage.lineage import Lineage, Position
 from daemon.rounds.lineage.standings import Standings
 from daemon.rounds.patience import Patience
+from daemon.rounds.phase import Phase
 from daemon.rounds.speaker import Speaker
 from daemon.rounds.updates import Accepts, Exchange
 from daemon.worker.trainer import Trainer

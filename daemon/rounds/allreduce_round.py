@@ -10,8 +10,8 @@ Trust: the owner of a part can put anything within the model's bounds into it. R
 needs mesh or gossip.
 """
 
-from daemon.control.status import Phase
 from daemon.rounds.agreed_round import AgreedRound, RoundParts
+from daemon.rounds.phase import Phase
 from daemon.rounds.updates import Accepts
 from ml.worker.messages import PartResult, StateReady
 from protocol.agreement_messages import Outcome, UpdateRef

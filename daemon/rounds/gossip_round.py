@@ -12,9 +12,9 @@ import contextlib
 import logging
 from pathlib import Path
 
-from daemon.control.status import Phase
 from daemon.rounds.agreed_round import OwnOffers, RoundParts
 from daemon.rounds.lineage.lineage import Position
+from daemon.rounds.phase import Phase
 from daemon.rounds.updates import is_whole_model
 from ml.worker.messages import Neighbour, StateReady
 from protocol.agreement_messages import Certificate

@@ -1,7 +1,7 @@
 """A round in which everyone's update reaches everyone, whole."""
 
-from daemon.control.status import Phase
 from daemon.rounds.agreed_round import AgreedRound, RoundParts
+from daemon.rounds.phase import Phase
 from daemon.rounds.updates import Accepts, is_whole_model
 from ml.worker.messages import StateReady
 from protocol.agreement_messages import Outcome, UpdateRef

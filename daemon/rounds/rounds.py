@@ -8,8 +8,6 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from daemon.control import health
-from daemon.control.status import HealthItem, Phase
 from daemon.host.clock import Clock
 from daemon.net.network import PeerNetwork
 from daemon.net.refusals import Refusals
@@ -62,9 +60,8 @@ class Trainee:
         self.opened = opened
         self.worker = worker
         self.standings = Standings(network.live_peers)
-        self._min_peers = statement.settings.min_peers
+        self.min_peers = statement.settings.min_peers
         self._network = network
-        self._clock = clock
         speaker = Speaker(
             identity,
             place.swarm.swarm_id,
@@ -162,28 +159,3 @@ class Trainee:
         network = self._network
         network.on_message = network.on_bulk = lambda peer, message: None
         network.on_peer_up = network.on_bulk_room = lambda peer: None
-
-    def trouble(self) -> list[HealthItem]:
-        """What is not as it should be, and what to do."""
-        found: list[HealthItem] = []
-        training = self.training
-        if training.shortage:
-            found.append(health.too_few_updates(training.shortage))
-        elif training.phase is Phase.WAITING and training.lineage.position.round == 0:
-            present = len(self.standings.ready()) + 1
-            if present < self._min_peers:
-                found.append(health.too_few_peers(present, self._min_peers))
-        if not self.worker.is_ready:
-            found.append(health.worker_restarting(self.worker.last_failure or "not known"))
-        elif training.lacks_initial_state:
-            found.append(health.initial_state_differs())
-        failures = training.failures
-        if failures.count and not training.is_complete:
-            retry_s = failures.left_s(self._clock.monotonic())
-            found.append(health.rounds_fail(failures.count, failures.reason, retry_s))
-        state = training.last_state
-        if state is not None and state.checkpoint_problem:
-            found.append(health.checkpoints_paused(state.checkpoint_problem))
-        if state is not None and state.event_problem:
-            found.append(health.event_files_paused(state.event_problem))
-        return found

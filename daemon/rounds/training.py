@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from daemon.control.status import Phase
 from daemon.host.clock import Clock
 from daemon.net.refusals import Refusals
 from daemon.rounds.agreed_round import AgreedRound, RoundParts
@@ -28,10 +27,11 @@ from daemon.rounds.lineage.standings import Standings
 from daemon.rounds.lineage.succession import Rivals
 from daemon.rounds.mesh_round import MeshRound
 from daemon.rounds.patience import Patience
+from daemon.rounds.phase import Phase
 from daemon.rounds.speaker import Speaker
 from daemon.rounds.updates import Exchange
 from daemon.worker.trainer import Trainer
-from ml.worker.messages import StateReady
+from ml.worker.messages import StateReady, TaskOpened
 from protocol.agreement_messages import AgreementMessage, Certificate
 from protocol.codec import decode
 from protocol.envelope import Domain
@@ -203,8 +203,12 @@ class Training:
             case _:
                 self._refusals.add(peer, "message", f"unexpected {type(message).__name__}")
 
-    def worker_restarted(self, position: Position) -> None:
-        """The worker is back with the state of ``position``."""
+    def worker_restarted(self, opened: TaskOpened) -> None:
+        """The worker is back, with the state of ``opened``."""
+        self.fall_back(Position(opened.round, opened.state.root))
+
+    def fall_back(self, position: Position) -> None:
+        """The worker holds the state of ``position``, whatever it held before."""
         if position != self.lineage.position:
             _log.warning(
                 "the worker came back with round %d, the swarm's state was of round %d",

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from daemon.net.traffic import TrafficMeter
-from daemon.rounds.lineage.lineage import Position
 from daemon.worker.requests import WorkerDiedError, WorkerProcess
 from ml.worker.messages import (
     Blob,
@@ -82,7 +81,7 @@ class TaskWorker:
         self._on_change()
         return self.opened
 
-    async def keep_alive(self, restarted: Callable[[Position], None]) -> None:
+    async def keep_alive(self, restarted: Callable[[TaskOpened], None]) -> None:
         """Start the worker again whenever it dies; ``restarted`` is told what it then holds.
 
         Runs until cancelled. Raises :class:`ConfigError` when the task cannot be loaded any more.
@@ -105,7 +104,7 @@ class TaskWorker:
             self.opened = opened
             self.last_failure = ""
             self._up.set()
-            restarted(Position(opened.round, opened.state.root))
+            restarted(opened)
             self._on_change()
 
     async def train(self, round_number: int, parts: int = 1) -> Trained:

@@ -10,17 +10,11 @@ from pathlib import Path
 
 from daemon.control.api import ControlApi, ExportResult
 from daemon.control.health import rendezvous_unreachable
-from daemon.control.status import (
-    HealthItem,
-    PathKind,
-    PeerStatus,
-    Phase,
-    RelayStatus,
-    RendezvousStatus,
-    Status,
-)
+from daemon.control.status import HealthItem, PeerStatus, RelayStatus, RendezvousStatus, Status
 from daemon.host.state_dir import StateDir
 from daemon.net.measuring.results import PingResult, SpeedResult
+from daemon.net.path_kind import PathKind
+from daemon.rounds.phase import Phase
 from protocol.errors import ConfigError, TransportError
 
 URI = "p2p://" + "a" * 52 + "@127.0.0.1:5555"

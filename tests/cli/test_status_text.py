@@ -3,9 +3,10 @@
 import pytest
 
 from daemon.cli.status import peer_table
-from daemon.control.describe import find_trouble
-from daemon.control.status import PeerStatus, Phase, RendezvousStatus
+from daemon.control.status import PeerStatus, RendezvousStatus
+from daemon.control.trouble import of_connections
 from daemon.net.peers.peer_status import shown_address
+from daemon.rounds.phase import Phase
 from protocol.counted import counted
 
 
@@ -41,7 +42,7 @@ def test_address_of_a_peer_that_called_has_the_port_at_which_it_listens(
 def test_rendezvous_that_has_not_the_key_of_the_link_is_told_with_that() -> None:
     reason = "no rendezvous with the URI's key answers there"
     server = RendezvousStatus(uri="p2p://k@h:1", state="unreachable", reason=reason)
-    (item,) = find_trouble([server], [], [], phase=Phase.STARTING, knows_swarm=False)
+    (item,) = of_connections([server], [], [], phase=Phase.STARTING, knows_swarm=False)
     assert reason in item.text
     assert "needs a new invite link" in item.fix
 

@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass, field
 from itertools import permutations
 
-from daemon.control.status import PeerStatus, Phase
+from daemon.control.status import PeerStatus
+from daemon.rounds.phase import Phase
 from tests.nat_swarm.nat_swarm import NatSwarm
 from tests.nat_swarm.traffic_capture import TrafficCapture
 from tests.natlab.lab import Host, NatKind, NatLab, PublicHost, Site

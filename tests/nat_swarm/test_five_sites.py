@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from tests.nat_swarm.curve_stream import boxes
 from tests.nat_swarm.five_sites import RELAYED, UPDATE_BYTES, FiveSites, Pair
 from tests.nat_swarm.nat_swarm import PORT, NatSwarm

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.control.status import PathKind, Status
+from daemon.control.status import Status
+from daemon.net.path_kind import PathKind
 from tests.nat_swarm.nat_swarm import NatSwarm
 from tests.natlab.lab import NatKind, NatLab
 from tests.natlab.requirements import natlab_marks

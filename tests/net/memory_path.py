@@ -5,7 +5,7 @@ import secrets
 from collections import deque
 from typing import Self
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from daemon.net.session.handshake import Channel
 from protocol.hello import Role
 from tests.net.swarm_peers import Node

@@ -6,8 +6,8 @@ from random import Random
 
 import zmq
 
-from daemon.control.status import PathKind
 from daemon.host.clock import Clock
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.direct.seeker import DirectDialer
 from daemon.net.paths.path import Path, PathWish
 from daemon.net.session.handshake import Channel

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from protocol.identity import PeerId
 from tests.net.memory_path import connect
 from tests.net.swarm_peers import Keys, Node, eventually, in_order_of_id, introduce, running

@@ -1,8 +1,9 @@
 """What was refused is counted for good, and trouble for a while."""
 
-from daemon.control.describe import REJECTS_MATTER_S, find_trouble
-from daemon.control.status import PathKind, PeerStatus
+from daemon.control.status import PeerStatus
+from daemon.control.trouble import REJECTS_MATTER_S, of_connections
 from daemon.host.clock import Clock
+from daemon.net.path_kind import PathKind
 from daemon.net.refusals import Refusals
 from protocol.identity import PeerId
 
@@ -42,7 +43,7 @@ def test_peer_is_trouble_for_as_long_as_its_last_refusal_matters() -> None:
             rejects=3,
             last_reject_s=last_reject_s,
         )
-        return [item.code for item in find_trouble([], [], [peer])]
+        return [item.code for item in of_connections([], [], [peer])]
 
     assert codes(0.0) == codes(REJECTS_MATTER_S - 1) == ["updates-rejected"]
     assert codes(REJECTS_MATTER_S) == codes(None) == []

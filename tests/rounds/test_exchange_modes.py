@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.control.status import Phase
 from daemon.rounds.kind import choose_exchange
+from daemon.rounds.phase import Phase
 from protocol.swarm import RoundSettings
 from tests.rounds.simulated_swarm import LATENCY_S, SimulatedSwarm
 from tests.rounds.test_training import ROUND_S, assert_same_history, simulate

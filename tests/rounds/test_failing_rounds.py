@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.control.status import Phase
 from daemon.rounds.failures import FIRST_PAUSE_S, LONGEST_PAUSE_S, RoundFailures
+from daemon.rounds.phase import Phase
 from daemon.rounds.training import TASK_TRIES
 from protocol.errors import ConfigError, WorkerError
 from tests.rounds.simulated_swarm import SimulatedSwarm

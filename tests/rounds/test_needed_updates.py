@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.control.status import Phase
+from daemon.rounds.phase import Phase
 from tests.rounds.simulated_swarm import SimulatedPeer, SimulatedSwarm
 from tests.rounds.test_training import ROUND_S, assert_same_history, simulate
 

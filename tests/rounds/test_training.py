@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.control.status import Phase
+from daemon.rounds.phase import Phase
 from protocol.codec import Message, decode, encode
 from protocol.peer_messages import Agreement, CertificateRequest, PeerMessage, Standing, UpdateOffer
 from protocol.swarm import RoundSettings
@@ -320,7 +320,7 @@ def test_member_of_the_roster_that_fell_back_and_cannot_catch_up_is_not_waited_f
         old = other.training.lineage.position
         await swarm.until_round(5, within_s=20)
         other.trainer.can_load = False
-        other.training.worker_restarted(old)
+        other.training.fall_back(old)
         back = one.round + 4
         assert await swarm.until_round(back, one, within_s=60) < 5 * ROUND_S
         other.trainer.can_load = True

@@ -17,7 +17,7 @@ from random import Random
 
 import psutil
 
-from daemon.control.status import Phase
+from daemon.rounds.phase import Phase
 from tests.system.real_swarm import Program, RealPeer, RealSwarm
 
 TASK_FILE = Path(__file__).with_name("churn_task.py")

@@ -23,7 +23,8 @@ from typing import NamedTuple, Self, TypeVar
 import psutil
 
 from daemon.control.client import ControlClient, ControlError, NotRunningError
-from daemon.control.status import PeerStatus, Phase, Status
+from daemon.control.status import PeerStatus, Status
+from daemon.rounds.phase import Phase
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND_S = 120.0

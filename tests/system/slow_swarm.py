@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from daemon.control.status import Phase, Status
+from daemon.control.status import Status
+from daemon.rounds.phase import Phase
 from tests.system.real_swarm import RealPeer, RealSwarm, free_port, wait_until
 
 TASK_FILE = Path(__file__).with_name("slow_task.py")

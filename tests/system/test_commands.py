@@ -5,7 +5,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from daemon.control.status import Phase
+from daemon.rounds.phase import Phase
 from tests.system.real_swarm import assert_equal_exports
 from tests.system.slow_swarm import SlowSwarm, wait_round_of_all
 

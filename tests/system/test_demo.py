@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from daemon.control.client import ControlClient, ControlError, NotRunningError
-from daemon.control.status import Phase
+from daemon.rounds.phase import Phase
 from tests.system.real_swarm import (
     MAX_RSS_BYTES,
     ROOT,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.control.status import Phase
+from daemon.rounds.phase import Phase
 from tests.process_table import processes_of
 from tests.system.real_swarm import RealPeer, RealSwarm, assert_equal_exports
 from tests.system.slow_swarm import halted

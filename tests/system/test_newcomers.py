@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from daemon.control.status import Phase
+from daemon.rounds.phase import Phase
 from tests.system.real_swarm import assert_equal_exports, assert_nobody_is_blamed
 from tests.system.slow_swarm import SHARDS, SILENCE_S, SlowSwarm, halted, wait_round_of_all
 

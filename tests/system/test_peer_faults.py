@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from daemon.control.status import Phase
+from daemon.rounds.phase import Phase
 from tests.system.real_swarm import RealPeer, assert_equal_exports, assert_nobody_is_blamed
 from tests.system.slow_swarm import (
     PATHLESS_S,

@@ -14,9 +14,10 @@ from daemon.cli.netcheck.report import ExpectedPath, MappingReport, NetReport, S
 from daemon.cli.netcheck.servers import RendezvousFinding, ask_relay, ask_rendezvous
 from daemon.cli.netcheck.stun import Silence, StunFinding, ask_stun, is_elsewhere
 from daemon.control import health
-from daemon.control.status import HealthItem, PathKind
+from daemon.control.status import HealthItem
 from daemon.net.nat.network_state import NetworkState, read_network_state
 from daemon.net.nat.port_mapping.trial import try_mapping
+from daemon.net.path_kind import PathKind
 from protocol.errors import TransportError
 from protocol.nat_behavior import WEB_PORTS
 from protocol.nat_summary import describe, summarize

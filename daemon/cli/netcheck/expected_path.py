@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from daemon.control.status import PathKind
 from daemon.net.nat.behavior.openness import Openness, openness
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.ice.prospect import check_udp, endpoints_meet
 from daemon.net.paths.punched.plan import MANY_PORTS, make_plan
 from daemon.net.paths.punched.port import next_port

@@ -12,12 +12,12 @@ import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from daemon.control.status import PathKind
 from daemon.host.clock import Clock
 from daemon.net.measuring.echoes import Echoes
 from daemon.net.measuring.results import PingResult, SpeedResult
 from daemon.net.measuring.transfer_sink import TransferSink
 from daemon.net.measuring.transfer_source import SourceState, TransferSource
+from daemon.net.path_kind import PathKind
 from daemon.net.peers.path_score import BEST_FIRST
 from daemon.net.peers.remote_peer import PeerLink
 from daemon.net.refusals import Refusals

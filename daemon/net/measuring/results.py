@@ -1,9 +1,8 @@
-"""The documents that the control API answers a ping and a measured transfer with. Schema 1."""
+"""The documents that the control API answers a ping and a measured transfer with."""
 
 import msgspec
 
-from daemon.control.status import SCHEMA
-
+SCHEMA = 1
 DEFAULT_ECHO_BYTES = 56
 DEFAULT_TRANSFER_BYTES = 100_000_000
 

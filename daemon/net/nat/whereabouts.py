@@ -10,8 +10,6 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from daemon.control import health
-from daemon.control.status import HealthItem
 from daemon.net.nat.behavior.monitor import NatMonitor
 from daemon.net.nat.behavior.openness import Openness, openness
 from daemon.net.nat.network_state import NetworkState, read_network_state
@@ -138,17 +136,20 @@ class Whereabouts:
         """For people."""
         return describe(self.nat)
 
-    def trouble(self) -> list[HealthItem]:
-        """What keeps this peer from finding out where it is: as long as one STUN server tells, it
-        does not matter what becomes of the others."""
-        if self.behavior.reachable:
-            return []
+    @property
+    def unresolved_servers(self) -> str:
+        """For people: the STUN servers whose names lead nowhere, and why; empty while there is one
+        that can be asked, or that was heard."""
+        if self.behavior.reachable or self._resolved.endpoints:
+            return ""
+        return self._resolved.failures_in_words
+
+    @property
+    def is_stun_silent(self) -> bool:
+        """Whether all STUN servers were asked, over UDP and TCP, and none answered."""
         endpoints = self._resolved.endpoints
-        if not endpoints and self._resolved.failures:
-            return [health.stun_unresolved(self._resolved.failures_in_words)]
-        if endpoints and self._monitor.asked == endpoints:
-            return [health.stun_unreachable()]
-        return []
+        has_asked_all = bool(endpoints) and self._monitor.asked == endpoints
+        return has_asked_all and not self.behavior.reachable
 
     # What the parts tell
 

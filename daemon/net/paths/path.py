@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from daemon.net.session.handshake import Channel
 from protocol.peer_record import VerifiedRecord
 

@@ -8,7 +8,7 @@ forgets it.
 from collections.abc import Callable
 from typing import Protocol
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import PathWish
 
 CALM_S = 15.0

@@ -4,7 +4,7 @@ measured.
 
 from collections.abc import Collection
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import Path
 from daemon.net.peers.path_score import score
 from daemon.net.peers.rate_trial import RateTrial

@@ -1,6 +1,6 @@
 """How much a path is preferred to others to the same peer, as both ends see it."""
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import Path
 from protocol.hello import Role
 from protocol.identity import PeerId

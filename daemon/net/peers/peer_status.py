@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import PathWish
 from daemon.net.peers.path_score import BEST_FIRST
 from protocol.identity import PeerId

@@ -13,7 +13,7 @@ import enum
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from daemon.net.peers.path_score import BEST_FIRST
 
 SPAN_S = 2.0

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
-from daemon.control.status import PathKind
 from daemon.host.clock import Clock
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import PathWish
 from daemon.net.peers.path_end import PathEnd
 from daemon.net.peers.path_preference import PathPreference

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from daemon.control.status import PathKind
 from daemon.net.measuring.results import SpeedResult
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.relayed.path import NO_RELAY
 from protocol.errors import TransportError
 from protocol.identity import PeerId

@@ -34,11 +34,11 @@ import msgspec
 import uvloop
 import zmq
 
-from daemon.control.status import PathKind
 from daemon.host.clock import Clock
 from daemon.net.connectivity import Connectivity
 from daemon.net.discovery import Discovery
 from daemon.net.network import PeerNetwork
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.ice.turn_server import TurnServer
 from daemon.net.peers.peer_status import NONE_YET, LinkStatus
 from daemon.net.refusals import Refusals

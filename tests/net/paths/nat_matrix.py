@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from daemon.net.peers.path_score import BEST_FIRST
 from daemon.server import WEB_PORT
 from protocol.uri import HostPort, ServerUri

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from daemon.net.peers.path_score import BEST_FIRST
 from tests.natlab.lab import NatKind
 from tests.natlab.nat_behaviour import BEHAVIOURS

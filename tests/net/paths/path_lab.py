@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from protocol.uri import HostPort
 from tests.natlab.lab import Host, NatLab, PublicHost
 from tests.natlab.lab_process import LabProcess

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from tests.natlab.lab import NatKind, Site
 from tests.net.paths.path_lab import NodeProcess, PathLab
 

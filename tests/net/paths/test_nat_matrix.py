@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from tests.natlab.lab import NatKind
 from tests.natlab.requirements import natlab_marks
 from tests.natlab.theory import PAIRS

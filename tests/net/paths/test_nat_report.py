@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from tests.natlab.lab import NatKind
 from tests.net.paths.nat_matrix import Cell
 from tests.net.paths.nat_report import PAGE, write_faults, write_pairs

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from tests.natlab.lab import NatKind, Site
 from tests.natlab.requirements import natlab_marks
 from tests.net.paths.path_lab import PathLab, path_lab

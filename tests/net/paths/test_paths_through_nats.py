@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from tests.natlab.lab import NatKind
 from tests.natlab.requirements import natlab_marks
 from tests.net.paths.path_lab import UNDIALLED, NodeProcess, PathLab, path_lab

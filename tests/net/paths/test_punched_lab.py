@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from tests.natlab.lab import IpStack, NatKind, PublicHost, Site
 from tests.natlab.requirements import natlab_marks
 from tests.net.paths.path_lab import NodeProcess, PathLab, path_lab

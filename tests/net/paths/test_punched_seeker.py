@@ -10,8 +10,8 @@ from types import TracebackType
 import pytest
 import zmq
 
-from daemon.control.status import PathKind
 from daemon.host.clock import Clock
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.maker import PathParts
 from daemon.net.paths.path import Path, PathWish
 from daemon.net.paths.probe_intervals import ProbeIntervals

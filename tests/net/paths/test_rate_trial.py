@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from daemon.net.peers.rate_trial import ASK_S, FIRST_INTERVAL_S, KEEP_S, LIMITS, RateTrial
 
 DIRECT, PUNCHED, ICE, RELAY = (

@@ -10,9 +10,10 @@ import pytest
 import uvloop
 import zmq
 
-from daemon.control.describe import describe_peers, describe_relay, find_trouble
-from daemon.control.status import PathKind
+from daemon.control.describe import describe_peers, describe_relay
+from daemon.control.trouble import of_connections
 from daemon.host.clock import Clock
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.relayed.path import NO_RELAY
 from daemon.net.peers.peer_status import NONE_YET
 from daemon.rounds.lineage.standings import Standings
@@ -75,7 +76,7 @@ def advice(node: Node) -> str:
         refusals=node.refusals,
         updates=UpdateLog(Clock()),
     )
-    fixes = {item.code: item.fix for item in find_trouble([], relays, peers)}
+    fixes = {item.code: item.fix for item in of_connections([], relays, peers)}
     return fixes["peer-unreachable"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from tests.natlab.lab import NatKind, NatLab, PublicHost
 from tests.natlab.requirements import natlab_marks
 from tests.natlab.test_lab_coturn import wait_for_stun

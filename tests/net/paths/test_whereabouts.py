@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from daemon.control.trouble import of_whereabouts
 from daemon.net.nat.stun.kept_mapping import KeptMapping
 from daemon.net.nat.stun.tcp import TcpBinding
 from daemon.net.nat.whereabouts import Whereabouts
@@ -63,14 +64,16 @@ async def test_name_that_leads_nowhere_is_logged_once_and_told_while_no_server_a
         on_move=lambda connections_lost: None,
         look_up_again_s=0.05,
     )
-    assert where.trouble() == []
+    assert of_whereabouts(where) == []
     async with serving_stun(LOOPBACK, None) as ports, asyncio.TaskGroup() as tasks:
         running = tasks.create_task(where.run(HostPort("0.0.0.0", 6000), map_port=False))
-        await eventually(lambda: [item.code for item in where.trouble()] == ["stun-unresolved"])
-        assert "nohost.invalid:3478: " in where.trouble()[0].text
+        await eventually(
+            lambda: [item.code for item in of_whereabouts(where)] == ["stun-unresolved"]
+        )
+        assert "nohost.invalid:3478: " in of_whereabouts(where)[0].text
         rendezvous.stun_servers = (HostPort("127.0.0.1", ports[0]),)
         where.outposts_changed()
-        await eventually(lambda: where.trouble() == [])
+        await eventually(lambda: of_whereabouts(where) == [])
         await asyncio.sleep(0.2)  # Some further times it is looked up, and nothing is new.
         running.cancel()
     assert caplog.text.count("nohost.invalid:3478 cannot be asked: ") == 1
@@ -86,7 +89,9 @@ async def test_server_that_does_not_answer_is_told() -> None:
     )
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(where.run(HostPort("0.0.0.0", 6000), map_port=False))
-        await eventually(lambda: [item.code for item in where.trouble()] == ["stun-unreachable"])
+        await eventually(
+            lambda: [item.code for item in of_whereabouts(where)] == ["stun-unreachable"]
+        )
         running.cancel()
 
 

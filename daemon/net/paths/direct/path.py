@@ -13,7 +13,7 @@ from types import TracebackType
 
 import zmq
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import PathOwner
 from daemon.net.session.handshake import Channel
 from protocol.hello import Role

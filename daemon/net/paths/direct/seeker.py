@@ -10,8 +10,8 @@ from random import Random
 
 import zmq
 
-from daemon.control.status import PathKind
 from daemon.host.clock import Clock
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.direct.path import DialledPath
 from daemon.net.paths.path import PathOwner, PathWish
 from protocol.errors import TransportError

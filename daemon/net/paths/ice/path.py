@@ -9,7 +9,7 @@ was sent to that server says who the client is.
 import asyncio
 import hashlib
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.ice.connection import IceConnection
 from daemon.net.paths.ice.quic import QuicLink
 from daemon.net.paths.path import PathOwner

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.ice.prospect import check_udp
 from daemon.net.paths.ice.turn_server import TurnServer
 from daemon.net.paths.maker import PathParts

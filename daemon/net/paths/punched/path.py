@@ -15,7 +15,7 @@ from collections import Counter
 
 import zmq
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.direct.path import LIMITS
 from daemon.net.paths.path import PathOwner
 from daemon.net.paths.punched.plan import PunchPlan

@@ -21,7 +21,7 @@ import asyncio
 import logging
 import secrets
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import PathWish
 from daemon.net.paths.probe_intervals import ProbeIntervals
 from daemon.net.paths.punched.path import PunchedPath

@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 
-from daemon.control.status import PathKind
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.maker import PathParts
 from daemon.net.paths.path import PathOwner, PathWish
 from daemon.net.paths.relayed.pool import RelayPool, relays_of

@@ -1,0 +1,123 @@
+"""Decides what is wrong with this peer now: the parts show facts, the words are health.py's.
+
+Each function looks at one part and returns what its operator should know of, most often nothing.
+"""
+
+from collections.abc import Sequence
+
+from daemon.control import health
+from daemon.control.status import HealthItem, PeerStatus, RelayStatus, RendezvousStatus
+from daemon.host.clock import Clock
+from daemon.net.connectivity import Connectivity
+from daemon.net.nat.whereabouts import Whereabouts
+from daemon.net.path_kind import PathKind
+from daemon.rounds.phase import Phase
+from daemon.rounds.rounds import Trainee
+from daemon.worker.pulse import WorkerPulse
+from relay.client.client import RelayState
+
+CLOCK_WRONG_MS = 30_000
+REJECTS_MATTER_S = 600.0
+"""What was refused longer ago is counted among the peers, and no trouble any more."""
+
+
+def of_connectivity(connectivity: Connectivity) -> list[HealthItem]:
+    """What keeps others from reaching this peer, where that matters."""
+    return of_whereabouts(connectivity.whereabouts) if connectivity.depends_on_stun else []
+
+
+def of_whereabouts(whereabouts: Whereabouts) -> list[HealthItem]:
+    """What keeps this peer from finding out where it is: as long as one STUN server tells, it does
+    not matter what becomes of the others."""
+    if whereabouts.unresolved_servers:
+        return [health.stun_unresolved(whereabouts.unresolved_servers)]
+    return [health.stun_unreachable()] if whereabouts.is_stun_silent else []
+
+
+def of_worker(pulse: WorkerPulse) -> list[HealthItem]:
+    """Whether the worker process hangs."""
+    if not pulse.is_stuck:
+        return []
+    if pulse.is_silent:
+        return [health.worker_stuck(pulse.silent_s, pulse.allowed_s)]
+    return [health.worker_hangs_again(pulse.kills_in_vain)]
+
+
+def of_training(trainee: Trainee, clock: Clock) -> list[HealthItem]:
+    """What keeps the rounds from going on, or from being stored."""
+    found: list[HealthItem] = []
+    training, worker = trainee.training, trainee.worker
+    if training.shortage:
+        found.append(health.too_few_updates(training.shortage))
+    elif training.phase is Phase.WAITING and training.lineage.position.round == 0:
+        present = len(trainee.standings.ready()) + 1
+        if present < trainee.min_peers:
+            found.append(health.too_few_peers(present, trainee.min_peers))
+    if not worker.is_ready:
+        found.append(health.worker_restarting(worker.last_failure or "not known"))
+    elif training.lacks_initial_state:
+        found.append(health.initial_state_differs())
+    failures = training.failures
+    if failures.count and not training.is_complete:
+        retry_s = failures.left_s(clock.monotonic())
+        found.append(health.rounds_fail(failures.count, failures.reason, retry_s))
+    state = training.last_state
+    if state is not None and state.checkpoint_problem:
+        found.append(health.checkpoints_paused(state.checkpoint_problem))
+    if state is not None and state.event_problem:
+        found.append(health.event_files_paused(state.event_problem))
+    return found
+
+
+def of_connections(
+    rendezvous: Sequence[RendezvousStatus],
+    relays: Sequence[RelayStatus],
+    peers: Sequence[PeerStatus],
+    *,
+    phase: Phase = Phase.TRAINING,
+    knows_swarm: bool = True,
+) -> list[HealthItem]:
+    """What is wrong between this peer and its servers and peers."""
+    found: list[HealthItem] = []
+    for server in rendezvous:
+        if server.state == "unreachable":
+            meanwhile = _without_rendezvous(phase, knows_swarm=knows_swarm)
+            found.append(health.rendezvous_unreachable(server.uri, server.reason, meanwhile))
+        elif server.state.startswith("refused: "):
+            found.append(
+                health.rendezvous_refused(server.uri, server.state.removeprefix("refused: "))
+            )
+        if server.clock_offset_ms is not None and abs(server.clock_offset_ms) > CLOCK_WRONG_MS:
+            found.append(health.clock_wrong(server.clock_offset_ms / 1000))
+    lost_relays = [relay for relay in relays if relay.state == RelayState.UNREACHABLE.value]
+    found.extend(health.relay_unreachable(relay.uri, relay.reason) for relay in lost_relays)
+    lost = tuple(peer.name or peer.peer_id for peer in peers if peer.path == PathKind.FAILED)
+    if lost:
+        found.append(
+            health.peer_unreachable(
+                lost,
+                has_relays=bool(relays),
+                lost_relays=tuple(relay.uri for relay in lost_relays),
+            )
+        )
+    rejected = [
+        peer
+        for peer in peers
+        if peer.last_reject_s is not None and peer.last_reject_s < REJECTS_MATTER_S
+    ]
+    if rejected:
+        names = tuple(peer.name or peer.peer_id for peer in rejected)
+        found.append(health.updates_rejected(names, sum(peer.rejects for peer in rejected)))
+    return found
+
+
+def _without_rendezvous(phase: Phase, *, knows_swarm: bool) -> str:
+    if not knows_swarm:
+        return "this peer waits for it, to learn what its swarm is"
+    match phase:
+        case Phase.STARTING | Phase.WAITING:
+            return "this peer and others that are new cannot find each other"
+        case Phase.OBSERVING | Phase.PAUSED | Phase.COMPLETE:
+            return "connections stand, but new peers cannot find this one"
+        case _:
+            return "training goes on, but new peers cannot find this one"
