@@ -76,8 +76,8 @@ RELAY_SCRIPT = """
 import asyncio, logging, sys
 from pathlib import Path
 from protocol.uri import HostPort
-from relay.limits import RelayLimits
-from relay.server import serve_relay
+from relay.server.limits import RelayLimits
+from relay.server.server import serve_relay
 
 logging.basicConfig(level=logging.INFO)
 asyncio.run(serve_relay(
