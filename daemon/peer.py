@@ -45,7 +45,8 @@ from daemon.swarm.statement_watch import StatementWatch
 from daemon.worker.pulse import stuck_after_s
 from daemon.worker.requests import WorkerProcess
 from daemon.worker.worker import TaskWorker
-from ml.worker.messages import OpenTask, Progress, TaskChoice
+from ml.task.choice import TaskChoice
+from ml.worker.messages import OpenTask, Progress
 from protocol.codec import encode
 from protocol.errors import TransportError, WorkerError
 from protocol.identity import PeerId, key_to_text

@@ -15,10 +15,11 @@ import msgspec
 import torch
 
 from ml.local.train import TrainingControl
+from ml.task.choice import TaskChoice
 from ml.task.load import load_task
 from ml.task.task import settings_from
 from ml.worker.learner import Learner
-from ml.worker.messages import Apply, Contribution, OpenTask, StateReady, TaskChoice, Train
+from ml.worker.messages import Apply, Contribution, OpenTask, StateReady, Train
 from protocol.errors import ConfigError, WorkerError
 from protocol.swarm import RoundSettings
 

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from ml.local.train import evaluate, try_step
-from ml.state.manifest import Manifest, manifest_of, tensors_of
+from ml.state.manifest import Manifest
+from ml.state.model_tensors import manifest_of, tensors_of
 from ml.task.load import data_directory, load_task
 from ml.task.samples import Samples
 from ml.task.shards import Partition

@@ -23,8 +23,9 @@ from ml.aggregate.next_state import Piece, fill_next_state
 from ml.local.train import evaluate, round_seed, train
 from ml.rules.round_rules import RoundRules, parse_rules
 from ml.state.checkpoint import CheckpointStore
-from ml.state.manifest import TensorSpec, manifest_of, tensors_of
-from ml.state.state import State, fill_from_model, load_into_model
+from ml.state.manifest import TensorSpec
+from ml.state.model_tensors import fill_from_model, load_into_model, manifest_of, tensors_of
+from ml.state.state import State
 from ml.state.tensor_file import AnyArray
 from ml.state.tensor_store import Fill, write_to_memory
 from ml.task.samples import Samples

@@ -19,7 +19,7 @@ from benchmarks.learning.mnist_shards import MnistShards
 from ml.aggregate.mixing import TRIAL, Partner, moved, parse_mixing
 from ml.aggregate.trials import GROUPS, TRIED_SAMPLES, hold_out
 from ml.local.train import evaluate
-from ml.state.manifest import tensors_of
+from ml.state.model_tensors import tensors_of
 from ml.task.samples import Batch, Samples
 from ml.task.seeds import derive_seed, permutation
 from ml.update.encoding import Floats

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ml.local.train import TrainingControl
+from ml.task.choice import TaskChoice
 from ml.worker.learner import Learner
 from ml.worker.messages import (
     Apply,
@@ -23,7 +24,6 @@ from ml.worker.messages import (
     PartResult,
     Reduce,
     StateReady,
-    TaskChoice,
     Train,
     Trained,
 )

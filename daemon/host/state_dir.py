@@ -15,7 +15,7 @@ from typing import Self
 import msgspec
 
 from daemon.host import state_paths
-from ml.worker.messages import KEPT_CHECKPOINTS
+from ml.state.blob import KEPT_CHECKPOINTS
 from protocol.errors import ConfigError
 from protocol.identity import Identity
 from transport.atomic_file import write_atomically

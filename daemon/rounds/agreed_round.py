@@ -33,7 +33,8 @@ from daemon.rounds.speaker import Speaker
 from daemon.rounds.updates import Accepts, Exchange
 from daemon.worker.trainer import Trainer
 from ml.aggregate.needed_updates import needed_updates
-from ml.worker.messages import Blob, StateReady, Trained
+from ml.state.blob import Blob
+from ml.worker.messages import StateReady, Trained
 from protocol.agreement_messages import Certificate, Outcome, UpdateRef
 from protocol.counted import counted
 from protocol.envelope import Domain, VerifiedMessage

@@ -19,7 +19,8 @@ from daemon.host.error_group import first_error
 from daemon.host.state_dir import Membership, StateDir
 from daemon.host.state_paths import swarm_directory
 from daemon.worker.requests import WorkerProcess
-from ml.worker.messages import OpenTask, TaskChoice, TaskOpened
+from ml.task.choice import TaskChoice
+from ml.worker.messages import OpenTask, TaskOpened
 from protocol.errors import ConfigError, TransportError
 from protocol.identity import Identity, key_to_text
 from protocol.invite import MAX_RENDEZVOUS, Invite

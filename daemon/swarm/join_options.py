@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.net.paths.ice.turn_server import TurnServer
-from ml.worker.messages import KEPT_CHECKPOINTS
+from ml.state.blob import KEPT_CHECKPOINTS
 from protocol.errors import ConfigError
 from protocol.invite import Invite
 from protocol.uri import HostPort

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from daemon.net.traffic import TrafficMeter
 from daemon.worker.requests import WorkerDiedError, WorkerProcess
+from ml.state.blob import Blob
 from ml.worker.messages import (
-    Blob,
     Contribution,
     Exported,
     Neighbour,

@@ -12,8 +12,8 @@ from torch import nn
 from ml.aggregate.aggregation import Plan, squared_norms
 from ml.aggregate.average import Average
 from ml.aggregate.mixing import moved
-from ml.state.manifest import tensors_of
-from ml.state.state import State, blocks_of, load_into_model
+from ml.state.model_tensors import load_into_model, tensors_of
+from ml.state.state import State, blocks_of
 from ml.task.samples import Samples
 from ml.task.seeds import permutation
 from ml.task.task import Task

@@ -10,12 +10,12 @@ from ml.local.local_training import LocalTraining
 from ml.local.own_updates import OwnUpdates, UpdateKey
 from ml.local.train import LocalResult, StepReport, TrainingControl
 from ml.rules.round_rules import RoundRules
+from ml.state.blob import Blob
 from ml.state.manifest import Manifest, TensorSpec
 from ml.state.state import State
 from ml.state.tensor_file import AnyArray, TensorWriter
 from ml.state.tensor_store import Fill
 from ml.update.codec import UpdateCodec
-from ml.worker.messages import Blob
 
 
 class Contributor:

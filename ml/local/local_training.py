@@ -20,13 +20,14 @@ from torch import nn
 from ml.local.head_start import HeadStart, OnStep
 from ml.local.train import LocalResult, TrainingControl, round_seed, train
 from ml.rules.round_rules import RoundRules
-from ml.state.manifest import TensorSpec, tensors_of
-from ml.state.state import State, load_into_model
+from ml.state.manifest import TensorSpec
+from ml.state.model_tensors import load_into_model, tensors_of
+from ml.state.state import State
 from ml.state.tensor_file import AnyArray
+from ml.task.choice import TaskChoice
 from ml.task.samples import Samples
 from ml.task.task import Task
 from ml.update.pseudo_gradient import difference, pseudo_gradient, trained_values
-from ml.worker.messages import TaskChoice
 
 
 class LocalTraining:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import msgspec
 
 from ml.local.train import LocalResult
+from ml.state.blob import Blob
 from ml.state.tensor_file import TensorFile, TensorLayout
 from ml.state.tensor_store import Fill, Written, hash_chunks, write_tensors
-from ml.worker.messages import Blob
 from protocol.codec import Message
 from protocol.errors import VerificationError
 from protocol.merkle import merkle_root

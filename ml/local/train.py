@@ -5,46 +5,18 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
+from ml.rules.local_work import LocalWork
 from ml.task.samples import Batch, Samples
 from ml.task.seeds import derive_seed, permutation
 from ml.task.task import Task
 from protocol.errors import ConfigError, WorkerError
 
 EVALUATION_BATCH_SIZE = 250
-
-
-@dataclass(frozen=True, slots=True)
-class LocalWork:
-    """How much a peer trains in a round."""
-
-    unit: Literal["epochs", "steps", "seconds"]
-    amount: float
-
-    @classmethod
-    def parse(cls, unit: str, amount: float) -> "LocalWork":
-        """From settings. Raises :class:`ConfigError`."""
-        if not 0 < amount < math.inf:
-            raise ConfigError(f"local amount {amount}: it must be greater than 0")
-        match unit:
-            case "epochs" | "steps" | "seconds":
-                return cls(unit, amount)
-        raise ConfigError(f"local unit {unit!r}: write epochs, steps or seconds")
-
-    def max_steps(self, steps_per_epoch: int) -> float:
-        """How many steps at most; infinity where only time counts."""
-        match self.unit:
-            case "epochs":
-                return math.ceil(self.amount * steps_per_epoch)
-            case "steps":
-                return math.ceil(self.amount)
-            case "seconds":
-                return math.inf
 
 
 @dataclass(frozen=True, slots=True)

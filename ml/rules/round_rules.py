@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ml.aggregate.aggregation import Aggregation, Krum, Median, TrimmedMean, parse_aggregation
 from ml.aggregate.mixing import TRIAL, Mixing, parse_mixing
 from ml.aggregate.outer_optimizer import OuterOptimizer
-from ml.local.train import LocalWork
+from ml.rules.local_work import LocalWork
 from ml.update.codec import parse_encoding
 from ml.update.encoding import Encoding
 from ml.update.topk import TopKEncoding

@@ -12,11 +12,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from ml.state.blob import KEPT_CHECKPOINTS, Blob
 from ml.state.manifest import Manifest
 from ml.state.state import State, fill_from_file, state_layout
 from ml.state.tensor_file import TensorFile, TensorLayout
 from ml.state.tensor_store import Fill, hash_chunks, write_tensors
-from ml.worker.messages import KEPT_CHECKPOINTS, Blob
 from protocol.errors import ConfigError, VerificationError
 from protocol.merkle import merkle_root
 

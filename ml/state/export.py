@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ml.state.manifest import numpy_dtype, tensors_of, tied_names
+from ml.state.manifest import numpy_dtype
+from ml.state.model_tensors import tensors_of, tied_names
 from ml.state.state import State, blocks_of
 from ml.state.tensor_file import AnyArray, FileTensor, TensorWriter, layout_of
 from ml.state.tensor_store import write_to_disk

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import nn
 
-from ml.state.manifest import Manifest, TensorSpec, file_dtype, tensors_of
+from ml.state.blob import Blob
+from ml.state.manifest import Manifest, TensorSpec, file_dtype
 from ml.state.tensor_file import (
     AnyArray,
     FileTensor,
@@ -22,7 +21,6 @@ from ml.state.tensor_file import (
     layout_of,
 )
 from ml.state.tensor_store import Fill
-from ml.worker.messages import Blob
 from protocol.errors import VerificationError
 
 BLOCK_ELEMENTS = 1 << 18
@@ -81,18 +79,6 @@ def blocks_of(spec: TensorSpec) -> Iterator[tuple[int, int]]:
         yield start, min(start + BLOCK_ELEMENTS, count)
 
 
-def fill_from_model(model: nn.Module, manifest: Manifest) -> Fill:
-    """Writes round 0's state: the tensors that ``model`` has now."""
-    tensors = tensors_of(model)
-
-    def fill(writer: TensorWriter) -> None:
-        for spec in manifest.tensors:
-            for start, stop in blocks_of(spec):
-                writer.write(tensor_name(spec), start, model_block(tensors[spec.name], start, stop))
-
-    return fill
-
-
 def fill_from_file(file: TensorFile, on_block: Callable[[], None]) -> Fill:
     """Writes what a state's file holds.
 
@@ -110,21 +96,3 @@ def fill_from_file(file: TensorFile, on_block: Callable[[], None]) -> Fill:
                 on_block()
 
     return fill
-
-
-def model_block(tensor: torch.Tensor, start: int, stop: int) -> AnyArray:
-    """Elements of a model's tensor, flat, as they would be in a state's file; a copy."""
-    block = tensor.detach().reshape(-1)[start:stop]
-    if block.dtype.is_floating_point:
-        block = block.to(torch.float32)
-    array: AnyArray = block.to("cpu", copy=True).numpy()
-    return array
-
-
-def load_into_model(state: State, model: nn.Module) -> None:
-    """Make ``model``'s tensors those of ``state``, one tensor at a time."""
-    tensors = tensors_of(model)
-    with torch.no_grad():
-        for spec in state.manifest.tensors:
-            values = torch.from_numpy(state.read(spec, 0, spec.element_count))
-            tensors[spec.name].copy_(values.reshape(spec.shape))

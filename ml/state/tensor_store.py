@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from ml.state.blob import Blob
 from ml.state.tensor_file import TensorFile, TensorLayout, TensorWriter
-from ml.worker.messages import Blob
 from protocol.merkle import CHUNK_BYTES, leaf_hash, merkle_root
 
 Fill = Callable[[TensorWriter], None]

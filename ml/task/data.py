@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ml.task.choice import TaskChoice
 from ml.task.load import data_directory
 from ml.task.samples import Samples
 from ml.task.shards import Partition, shard_indices
 from ml.task.task import Task
-from ml.worker.messages import TaskChoice
 from protocol.errors import ConfigError
 
 NEED_NO_DATA = ("digits",)

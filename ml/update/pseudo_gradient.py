@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from ml.state.manifest import TensorSpec
-from ml.state.state import State, model_block
+from ml.state.model_tensors import model_block
+from ml.state.state import State
 from ml.state.tensor_file import AnyArray
 from ml.update.encoding import Floats, within_magnitude
 from protocol.errors import WorkerError

@@ -26,8 +26,8 @@ from ml.local.train import LocalResult, StepReport, TrainingControl, evaluate, t
 from ml.rules.round_rules import parse_rules
 from ml.state.checkpoint import CheckpointStore
 from ml.state.export import export_state
-from ml.state.manifest import manifest_of
-from ml.state.state import State, fill_from_model, load_into_model
+from ml.state.model_tensors import fill_from_model, load_into_model, manifest_of
+from ml.state.state import State
 from ml.state.tensor_store import write_to_memory
 from ml.task.data import load_shard, load_test_samples
 from ml.task.load import load_task

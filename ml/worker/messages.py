@@ -2,45 +2,18 @@
 
 The daemon asks, the worker answers each request by its number; :class:`Progress` and
 :class:`Working` come unasked while work gets on. Model bytes never pass through here: they lie in
-files, described by :class:`Blob`. This module imports no torch, so the daemon may import it.
+files, described by :class:`ml.state.blob.Blob`. This module imports no torch, so the daemon may
+import it.
 """
 
+from ml.state.blob import KEPT_CHECKPOINTS, Blob
+from ml.task.choice import TaskChoice
 from protocol.codec import Message
 from protocol.swarm import RoundSettings
 
 MAX_WORKER_MESSAGE_BYTES = 8 << 20
 REPORT_INTERVAL_S = 1.0
 """Work that gets on says so at most so often."""
-KEPT_CHECKPOINTS = 2
-"""At least so many states stay on disk: the present one, and one should that be damaged."""
-
-
-class Blob(Message):
-    """A file with model bytes and the Merkle tree over its 1 MiB chunks (protocol/merkle.py)."""
-
-    path: str
-    size_bytes: int
-    root: bytes
-    leaves: tuple[bytes, ...]
-
-
-class TaskChoice(Message):
-    """Which task, on which data."""
-
-    task: str
-    """A built-in task's name, or the absolute path of a task file."""
-    builtin: bool
-    shard_index: int
-    shard_count: int
-    """0 of 1: all of the data."""
-    data_dir: str
-    """Empty: the task's default place."""
-    seed: int
-    """The swarm's: decides initial weights, shards and the order of samples."""
-    partition: str = "iid"
-    """How the shards are cut (ml/task/shards.py)."""
-    file_sha256: bytes = b""
-    """What the task file must be, or it is not run; empty: anything, or a built-in task."""
 
 
 class OpenTask(Message, tag="open_task"):

@@ -11,7 +11,7 @@ from daemon.cli.join import join_options
 from daemon.host.state_dir import StateDir
 from daemon.net.paths.ice.turn_server import TurnServer
 from daemon.swarm.join_options import JoinOptions, Shard
-from ml.worker.messages import KEPT_CHECKPOINTS
+from ml.state.blob import KEPT_CHECKPOINTS
 from protocol.errors import ConfigError
 from protocol.invite import Invite
 from protocol.uri import HostPort, ServerUri

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ml.worker.messages import OpenTask, TaskChoice
+from ml.task.choice import TaskChoice
+from ml.worker.messages import OpenTask
 from protocol.swarm import RoundSettings
 
 TINY_TASK = Path(__file__).parent / "tiny_task.py"

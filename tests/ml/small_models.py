@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ml.state.checkpoint import CheckpointStore
-from ml.state.manifest import manifest_of, tensors_of
-from ml.state.state import State, fill_from_model
+from ml.state.model_tensors import fill_from_model, manifest_of, tensors_of
+from ml.state.state import State
 from ml.state.tensor_store import write_to_disk
 from ml.update.codec import UpdateCodec
 from ml.update.dense import Float32Encoding

@@ -12,7 +12,7 @@ import safetensors.numpy
 from torch import nn
 
 from ml.state.checkpoint import CheckpointStore
-from ml.state.manifest import manifest_of
+from ml.state.model_tensors import manifest_of
 from ml.state.state import State, blocks_of, tensor_name
 from ml.state.tensor_file import TensorWriter
 from ml.state.tensor_store import Fill

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from ml.state.manifest import TensorSpec, manifest_of, tensors_of, tied_names
+from ml.state.manifest import TensorSpec
+from ml.state.model_tensors import manifest_of, tensors_of, tied_names
 from protocol.errors import ConfigError
 from tests.ml.small_models import MixedModel, make_model
 

@@ -14,7 +14,8 @@ from ml.aggregate.next_state import Piece, fill_next_state
 from ml.aggregate.outer_optimizer import OuterOptimizer
 from ml.state.checkpoint import CheckpointStore
 from ml.state.export import export_state
-from ml.state.state import State, load_into_model
+from ml.state.model_tensors import load_into_model
+from ml.state.state import State
 from ml.update.codec import PACKED, UpdateCodec, parse_encoding
 from ml.update.dense import Float32Encoding
 from ml.update.topk import TopKEncoding

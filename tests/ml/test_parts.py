@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ml.state.blob import Blob
 from ml.state.manifest import Manifest, TensorSpec
 from ml.update.codec import UpdateCodec
 from ml.update.dense import Float32Encoding
@@ -18,7 +19,6 @@ from ml.update.parts import segments_of
 from ml.worker.learner import Learner
 from ml.worker.messages import (
     ApplyParts,
-    Blob,
     CheckUpdate,
     Contribution,
     PartResult,

@@ -22,15 +22,8 @@ from daemon.rounds.lineage.succession import AgreedSuccession, GossipSuccession
 from daemon.rounds.speaker import Speaker
 from daemon.rounds.training import Training
 from daemon.rounds.updates import Exchange
-from ml.worker.messages import (
-    Blob,
-    Contribution,
-    Neighbour,
-    PartResult,
-    Reduced,
-    StateReady,
-    Trained,
-)
+from ml.state.blob import Blob
+from ml.worker.messages import Contribution, Neighbour, PartResult, Reduced, StateReady, Trained
 from protocol.agreement_messages import Certificate
 from protocol.codec import decode
 from protocol.errors import VerificationError, WorkerError

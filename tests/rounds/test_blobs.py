@@ -15,7 +15,7 @@ from daemon.rounds.blobs.fetch import (
     FetchRequest,
 )
 from daemon.rounds.blobs.store import KEPT_STATES, BlobMissingError, BlobStore
-from ml.worker.messages import Blob
+from ml.state.blob import Blob
 from protocol.errors import VerificationError
 from protocol.identity import PeerId
 from protocol.merkle import CHUNK_BYTES, leaves_of, merkle_root

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from ml.state.manifest import manifest_of
+from ml.state.model_tensors import manifest_of
 from ml.state.tensor_file import FileTensor, TensorLayout, layout_of
 from ml.update.codec import UpdateCodec
 from ml.update.dense import Float32Encoding

@@ -13,7 +13,7 @@ from daemon.host.clock import Clock
 from daemon.net.refusals import Refusals
 from daemon.rounds.blobs.fetch import BlobFetcher
 from daemon.rounds.blobs.store import BlobMissingError, BlobStore
-from ml.worker.messages import Blob
+from ml.state.blob import Blob
 from protocol.chunk_frame import MAX_CHUNK_FRAME_BYTES, decode_chunk, encode_chunk
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError
 from protocol.identity import PeerId

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from ml.worker.messages import Blob
+from ml.state.blob import Blob
 from protocol.errors import VerificationError
 from protocol.merkle import (
     CHUNK_BYTES,

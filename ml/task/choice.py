@@ -1,0 +1,22 @@
+"""Which task, on which data: what decides it, as it is told. Imports no torch."""
+
+from protocol.codec import Message
+
+
+class TaskChoice(Message):
+    """Which task, on which data."""
+
+    task: str
+    """A built-in task's name, or the absolute path of a task file."""
+    builtin: bool
+    shard_index: int
+    shard_count: int
+    """0 of 1: all of the data."""
+    data_dir: str
+    """Empty: the task's default place."""
+    seed: int
+    """The swarm's: decides initial weights, shards and the order of samples."""
+    partition: str = "iid"
+    """How the shards are cut (ml/task/shards.py)."""
+    file_sha256: bytes = b""
+    """What the task file must be, or it is not run; empty: anything, or a built-in task."""
