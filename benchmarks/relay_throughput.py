@@ -27,13 +27,13 @@ from typing import Any
 import uvloop
 import zmq
 
+from daemon.server import ServerOptions, serve
 from protocol.errors import TransportError
 from protocol.identity import Identity, PeerId
 from protocol.uri import HostPort, ServerUri
 from relay.client.client import IncomingCall, RelayClient
 from relay.client.link import RelayLink
 from relay.server.limits import RelayLimits
-from relay.server.server import serve_relay
 from transport.curve import CurveKeys, key_to_z85
 
 PYZMQ_WINDOW_BYTES = 16 << 20
@@ -174,22 +174,19 @@ def relay_forwarder(pipe: Connection, run: Run) -> None:
         began_s = cpu_seconds()
         pipe.send(str(uri))
 
-    async def serve() -> None:
+    async def run_relay() -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_reader(pipe.fileno(), stop.set)
         with tempfile.TemporaryDirectory() as directory:
-            await serve_relay(
-                HostPort(run.forwarder_host, 0),
-                Path(directory),
-                limits=RelayLimits(),
-                on_ready=on_ready,
-                stop=stop,
+            options = ServerOptions(
+                HostPort(run.forwarder_host, 0), Path(directory), relay=RelayLimits()
             )
+            await serve(options, on_ready, stop)
 
     profiler = cProfile.Profile()
     if run.profile:
         profiler.enable()
-    uvloop.run(serve())
+    uvloop.run(run_relay())
     if run.profile:
         profiler.disable()
         profiler.dump_stats(run.profile)

@@ -7,14 +7,14 @@ import signal
 
 import uvloop
 
-from daemon.host.clock import Clock
 from daemon.host.logs import set_up_logging
 from daemon.host.state_dir import StateDir
 from daemon.host.systemd import SystemdNotifier
 from daemon.peer import Peer
 from daemon.swarm.join_options import JoinOptions
-from protocol.errors import P2PDError
 from transport.allocator import keep_freed_memory
+from transport.clock import Clock
+from transport.error_group import first_error
 
 _log = logging.getLogger("p2pd")
 
@@ -28,7 +28,7 @@ def run_peer(options: JoinOptions) -> int:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_run(options, state_dir))
         except BaseExceptionGroup as group:
-            raise _first_of(group) from group
+            raise first_error(group) from group
     return 0
 
 
@@ -38,15 +38,3 @@ async def _run(options: JoinOptions, state_dir: StateDir) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, peer.request_stop)
     await peer.run()
-
-
-def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What the group is about: an error that says what to do, if one is in it, else the first."""
-    errors = list(_leaves(group))
-    return next((error for error in errors if isinstance(error, P2PDError)), errors[0])
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [error]

@@ -21,7 +21,6 @@ from daemon.control.describe import (
     describe_rendezvous,
 )
 from daemon.control.status import RendezvousStatus, Status
-from daemon.host.clock import Clock
 from daemon.host.state_dir import StateDir
 from daemon.host.systemd import SystemdNotifier, feed_watchdog
 from daemon.host.version import VERSION
@@ -55,6 +54,7 @@ from protocol.peer_record import VerifiedRecord
 from protocol.swarm import Swarm
 from protocol.uri import by_server
 from rendezvous import RendezvousClient
+from transport.clock import Clock
 from transport.zap import ZapAuthenticator
 
 SPOOL = "incoming"

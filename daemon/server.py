@@ -1,7 +1,7 @@
-"""Rendezvous, STUN and relay in one process, behind one port and one key.
+"""The server of a swarm: rendezvous with STUN, relay, or both, behind one port and one key.
 
-Peers make a connection to each as if they were apart; what a frame is meant for, its first byte
-says: the relay's begin with 0, 1 or 2, the rendezvous' with a MessagePack array.
+Peers make a connection to each part as if they were apart; what a frame is meant for, its first
+byte says: the relay's begin with 0, 1 or 2, the rendezvous's with a MessagePack array.
 """
 
 import asyncio
@@ -19,124 +19,186 @@ from daemon.host.process import run_server
 from protocol.errors import ConfigError
 from protocol.nat_behavior import WEB_PORTS
 from protocol.relay_messages import FrameKind
+from protocol.text import counted
 from protocol.uri import HostPort, ServerUri
 from relay.server.limits import RelayLimits
 from relay.server.server import IO_THREADS, RelayService, socket_limits
-from rendezvous.clock import SystemClock
 from rendezvous.server.limits import RegistryLimits
 from rendezvous.server.registry import Registry
-from rendezvous.server.server import SNAPSHOT_FILE
 from rendezvous.server.service import SOCKET_LIMITS, RendezvousService
 from rendezvous.server.store import SnapshotStore
 from rendezvous.stun.service import serving_stun
+from transport.clock import Clock
 from transport.server_directory import open_server_directory
 from transport.server_socket import ListenError, ServerSocket, check_listening
-from transport.socket_options import CurveServerRole
+from transport.socket_options import CurveServerRole, SocketLimits
 from transport.zap import ZapAuthenticator
 
-ZAP_DOMAIN = "serve"
+ZAP_DOMAIN = "server"
+SNAPSHOT_FILE = "snapshot"
 WEB_STUN_PORT, WEB_PORT = WEB_PORTS
 
-_log = logging.getLogger("p2pd.serve")
+_log = logging.getLogger("p2pd.server")
 
 
 @dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """What ``p2pd serve`` was asked to do."""
+class StunOptions:
+    """Where the STUN server beside a rendezvous listens."""
 
-    listen: HostPort
-    state_dir: Path
-    limits: RelayLimits
-    advertise: HostPort | None = None
-    """The address for the URI; None: the one listened on."""
-    also_ports: tuple[int, ...] = ()
-    """Further ones, on the same host."""
-    stun_port: int | None = None
-    stun_second_address: str | None = None
-    stun_also_port: int | None = None
+    port: int | None = None
+    """It has this port and the next; None: those after the one that the rendezvous listens on."""
+    second_address: str | None = None
+    """Another of this host's addresses, for complete discovery of NAT behaviour."""
+    also_port: int | None = None
     """A further one, if it is free."""
 
 
-def run_serve(options: ServeOptions) -> int:
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """What ``p2pd serve``, ``rendezvous`` or ``relay`` was asked to do."""
+
+    listen: HostPort
+    """Port 0 takes a free one."""
+    state_dir: Path
+    rendezvous: RegistryLimits | None = None
+    """None: no rendezvous, and no STUN beside it."""
+    relay: RelayLimits | None = None
+    """None: no relay."""
+    advertise: HostPort | None = None
+    """The address for the URI where it is not the one listened on (a name, or a router's address in
+    front)."""
+    also_listen: tuple[HostPort, ...] = ()
+    """Further addresses of the same server, as port 443 for sites that let nothing else out."""
+    stun: StunOptions = StunOptions()
+
+    @property
+    def role(self) -> str:
+        """What it is, in words."""
+        parts = (("rendezvous", self.rendezvous), ("relay", self.relay))
+        return " and ".join(name for name, limits in parts if limits is not None)
+
+
+def run(options: ServerOptions) -> int:
     """See :func:`run_server`."""
-    return run_server(lambda on_ready, stop: serve_all(options, on_ready, stop))
+    return run_server(lambda on_ready, stop: serve(options, on_ready, stop))
 
 
-async def serve_all(
-    options: ServeOptions, on_ready: Callable[[ServerUri], None], stop: asyncio.Event
+async def serve(
+    options: ServerOptions, on_ready: Callable[[ServerUri], None], stop: asyncio.Event
 ) -> None:
-    """Serve until ``stop`` is set. Raises :class:`ConfigError` when it cannot be started."""
-    clock = SystemClock()
+    """Serve until ``stop`` is set. The URI is in ``state_dir/uri`` when ``on_ready`` gets it.
+
+    Raises :class:`ConfigError` when it cannot be started.
+    """
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(open_server_directory(options.state_dir))
         await check_listening(options.listen)
-        stun_ports = await stack.enter_async_context(
-            serving_stun(
-                options.listen,
-                options.stun_port,
-                options.stun_second_address,
-                also_port=options.stun_also_port,
+        stun_ports: tuple[int, ...] = ()
+        if options.rendezvous is not None:
+            stun_ports = await stack.enter_async_context(
+                serving_stun(
+                    options.listen,
+                    options.stun.port,
+                    options.stun.second_address,
+                    also_port=options.stun.also_port,
+                )
             )
-        )
-        context = stack.enter_context(zmq.Context(IO_THREADS))
+        context = stack.enter_context(zmq.Context(1 if options.relay is None else IO_THREADS))
         zap = await stack.enter_async_context(ZapAuthenticator(context))
         zap.add_domain(ZAP_DOMAIN, _admit_everyone)
-
-        def receive(route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame) -> None:
-            view = frame.buffer
-            if len(view) and view[0] <= max(FrameKind):
-                relay.receive(route, curve_key, remote_ip, frame)
-            else:
-                rendezvous.receive(route, curve_key, remote_ip, frame.bytes)
-
-        def connection_lost(route: bytes) -> None:
-            relay.connection_lost(route)
-            rendezvous.connection_lost(route)
-
-        relay_limits = socket_limits(options.limits)
+        parts = _Parts()
         socket = ServerSocket(
             context,
             options.listen,
             CurveServerRole(directory.keys, ZAP_DOMAIN),
-            replace(
-                relay_limits,
-                max_message_bytes=max(
-                    relay_limits.max_message_bytes, SOCKET_LIMITS.max_message_bytes
-                ),
-                # Each peer has one to the rendezvous and one to the relay.
-                max_connections_per_address=2 * relay_limits.max_connections_per_address,
-            ),
-            on_frame=receive,
-            on_gone=connection_lost,
-            also_listen=[HostPort(options.listen.host, port) for port in options.also_ports],
+            _socket_limits(options),
+            on_frame=parts.receive,
+            on_gone=parts.connection_lost,
+            also_listen=options.also_listen,
         )
-        relay = RelayService(socket, options.limits)
-        rendezvous = RendezvousService(
-            socket,
-            registry=Registry(
-                RegistryLimits(),
-                Random(),
-                stun_ports=stun_ports,
-                relays=True,
-                other_ports=options.also_ports,
-            ),
-            store=SnapshotStore(options.state_dir / SNAPSHOT_FILE),
-            clock=clock,
-        )
-        await rendezvous.load()
+        before = ""
+        if options.relay is not None:
+            parts.relay = RelayService(socket, options.relay)
+        if options.rendezvous is not None:
+            registry = _registry(options, options.rendezvous, stun_ports)
+            parts.rendezvous = RendezvousService(
+                socket,
+                registry=registry,
+                store=SnapshotStore(options.state_dir / SNAPSHOT_FILE),
+                clock=Clock(),
+            )
+            await parts.rendezvous.load()
+            before = (
+                f" with {counted(registry.lease_count, 'peer')} and"
+                f" {counted(registry.statement_count, 'swarm')} from before"
+            )
         try:
             await stack.enter_async_context(socket)
         except ListenError as error:
-            if error.address.port in options.also_ports:
+            if error.address in options.also_listen:
                 raise ConfigError(without_further_port(error)) from error
             raise
         uri = directory.publish(options.advertise or socket.address)
-        _log.info("rendezvous and relay listen on %s: %s", socket.address, uri)
+        _log.info("%s on %s%s: %s", options.role, socket.address, before, uri)
         on_ready(uri)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(relay.run(stop))
-            tasks.create_task(rendezvous.run(stop))
+        await parts.run(stop)
     _log.info("stopped")
+
+
+class _Parts:
+    """Hands each frame to the part that it is meant for."""
+
+    def __init__(self) -> None:
+        self.rendezvous: RendezvousService | None = None
+        self.relay: RelayService | None = None
+
+    def receive(self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame) -> None:
+        """A frame came."""
+        view = frame.buffer
+        is_for_relay = len(view) > 0 and view[0] <= max(FrameKind)
+        if self.relay is not None and (is_for_relay or self.rendezvous is None):
+            self.relay.receive(route, curve_key, remote_ip, frame)
+        elif self.rendezvous is not None:
+            self.rendezvous.receive(route, curve_key, remote_ip, frame.bytes)
+
+    def connection_lost(self, route: bytes) -> None:
+        """A connection ended."""
+        for part in (self.relay, self.rendezvous):
+            if part is not None:
+                part.connection_lost(route)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run what there is until ``stop`` is set."""
+        async with asyncio.TaskGroup() as tasks:
+            for part in (self.relay, self.rendezvous):
+                if part is not None:
+                    tasks.create_task(part.run(stop))
+
+
+def _registry(
+    options: ServerOptions, limits: RegistryLimits, stun_ports: tuple[int, ...]
+) -> Registry:
+    return Registry(
+        limits,
+        Random(),
+        stun_ports=stun_ports,
+        relays=options.relay is not None,
+        other_ports=tuple(address.port for address in options.also_listen),
+    )
+
+
+def _socket_limits(options: ServerOptions) -> SocketLimits:
+    if options.relay is None:
+        return SOCKET_LIMITS
+    limits = socket_limits(options.relay)
+    if options.rendezvous is None:
+        return limits
+    return replace(
+        limits,
+        max_message_bytes=max(limits.max_message_bytes, SOCKET_LIMITS.max_message_bytes),
+        # Each peer has one to the rendezvous and one to the relay.
+        max_connections_per_address=2 * limits.max_connections_per_address,
+    )
 
 
 def without_further_port(error: ListenError) -> str:
@@ -153,5 +215,5 @@ def without_further_port(error: ListenError) -> str:
 
 
 async def _admit_everyone(curve_key: bytes, remote_ip: str) -> bool:
-    """Whoever knows the server's key may ask; the rest is the rendezvous' and the peers' to say."""
+    """Whoever knows the server's key may ask; the rest is the parts' and the peers' to say."""
     return True

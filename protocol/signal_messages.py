@@ -156,6 +156,8 @@ def _check_endpoint(text: str) -> None:
         address = ipaddress.ip_address(HostPort.parse(text).host)
     except (ConfigError, ValueError) as error:
         raise RemoteProtocolError(f"endpoint to punch to: {error}") from error
+    if address.version == 6 and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped  # Python 3.11 does not see that this one is loopback.
     if (
         address.is_loopback
         or address.is_multicast

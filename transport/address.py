@@ -10,31 +10,63 @@ from protocol.uri import HostPort
 
 RESOLVE_TIMEOUT_S = 5.0
 
+_Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
+_LONGEST_WITH_ZONE = 64
+"""An IPv6 address has at most 45 characters, an interface's name 15."""
+
 _LOCAL_NETWORKS = tuple(
     ipaddress.ip_network(network)
     for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 )
 
 
-@lru_cache(maxsize=4096)
 def plain_ip(address: str) -> str:
-    """``address`` without an IPv6 zone, and as IPv4 if it is an IPv4-mapped IPv6 one."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
-    return str(ip)
+    """``address`` without an IPv6 zone, and as IPv4 if it is an IPv4-mapped IPv6 one.
+
+    Raises :class:`ValueError`.
+    """
+    return str(_ip(address))
 
 
 def is_local(address: str) -> bool:
     """Whether ``address``, an IP address, is one of those that many networks have: private (RFC
     1918), between a carrier and its customers (RFC 6598), or unique local (RFC 4193)."""
-    ip = ipaddress.ip_address(address)
+    ip = _ip(address)
     return any(ip in network for network in _LOCAL_NETWORKS)
 
 
 def is_loopback(address: str) -> bool:
     """Whether ``address``, an IP address, is this machine itself."""
-    return ipaddress.ip_address(address).is_loopback
+    return _ip(address).is_loopback
+
+
+def network_of(address: str) -> str:
+    """The IPv4 /24 or IPv6 /48 around an IP address: about what one operator is given."""
+    return _network(_ip(address), 24, 48)
+
+
+def source_of(address: str) -> str:
+    """What counts as one source: an IPv4 address, or the /64 around an IPv6 address, since one
+    customer can send from each address of that."""
+    return _network(_ip(address), 32, 64)
+
+
+def _ip(address: str) -> _Ip:
+    # The zone is cut off before anything is kept: it is as long as whoever wrote it likes.
+    return _parsed(address[:_LONGEST_WITH_ZONE].partition("%")[0])
+
+
+@lru_cache(maxsize=4096)
+def _parsed(address: str) -> _Ip:
+    ip = ipaddress.ip_address(address)
+    # Python 3.11 and 3.12 do not see that ::ffff:127.0.0.1 is loopback.
+    return (ip.version == 6 and ip.ipv4_mapped) or ip
+
+
+@lru_cache(maxsize=16384)
+def _network(ip: _Ip, bits: int, bits_v6: int) -> str:
+    prefix = bits if ip.version == 4 else bits_v6
+    return str(ipaddress.ip_network((ip, prefix), strict=False))
 
 
 def is_ip(host: str) -> bool:

@@ -1,14 +1,18 @@
 """A ZeroMQ socket on an asyncio event loop, with its limits, CURVE role, monitor and guard."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 import zmq
 
+from transport.border import Border
 from transport.connection_table import SWEEP_INTERVAL_S, ConnectionTable
 from transport.socket_monitor import SocketEvent, SocketMonitor
 from transport.socket_options import CurveRole, SocketLimits, apply_curve, apply_limits
 from transport.socket_reader import SocketReader
+
+_log = logging.getLogger(__name__)
 
 
 class AsyncSocket:
@@ -35,6 +39,7 @@ class AsyncSocket:
         self._on_event = on_event
         self._on_gone = on_gone
         self.connections = ConnectionTable(limits)
+        self.border = Border(_log)
         self.socket = context.socket(kind)
         apply_limits(self.socket, limits)
         apply_curve(self.socket, role)
@@ -81,7 +86,12 @@ class AsyncSocket:
         return self.connections.has(descriptor)
 
     def _receive_one(self) -> None:
-        self._on_frames(self.socket.recv_multipart(zmq.NOBLOCK, copy=False))
+        frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        try:
+            self._on_frames(frames)
+        except Exception as error:
+            # One message must not end the service of all others, whatever it found to break.
+            self.border.failed(error, _source_of(frames[-1]))
 
     def _handle_event(self, event: SocketEvent, value: int, endpoint: str) -> None:
         if event in (SocketEvent.ACCEPTED, SocketEvent.CONNECTED):
@@ -93,3 +103,10 @@ class AsyncSocket:
         for route in self.connections.sweep():
             if self._on_gone is not None:
                 self._on_gone(route)
+
+
+def _source_of(frame: zmq.Frame) -> str:
+    try:
+        return str(frame.get("Peer-Address"))
+    except zmq.ZMQError:
+        return "an unknown address"

@@ -1,14 +1,16 @@
 """Files that are there whole or not at all, also after a power cut."""
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o600, replace: bool = True) -> None:
     """Put ``data`` in ``path``'s place: temporary file, fsync, rename, fsync of the directory.
 
-    Raises :class:`OSError`; then what was there before still is.
+    ``replace`` False: what somebody else put there meanwhile stays. Raises :class:`OSError`; then
+    what was there before still is.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -17,10 +19,13 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
             file.write(data)
             file.flush()
             os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
+        if replace:
+            os.replace(temporary, path)
+        else:
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, path)
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     sync_directory(path.parent)
 
 

@@ -34,6 +34,20 @@ class LinkEvent(enum.Enum):
     REFUSED = "refused"
     """The other side's ZAP said no; libzmq does not try again."""
 
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection, in words that follow the other side's name or address."""
+        return _TROUBLE[self]
+
+
+_TROUBLE = {
+    LinkEvent.CONNECTED: "",
+    LinkEvent.UNREACHABLE: "nobody answers there",
+    LinkEvent.DISCONNECTED: "the connection ended",
+    LinkEvent.HANDSHAKE_FAILED: "whoever answers there does not hold the expected key",
+    LinkEvent.REFUSED: "it does not let this peer's key in",
+}
+
 
 LINK_EVENTS = {
     SocketEvent.READY: LinkEvent.CONNECTED,

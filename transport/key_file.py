@@ -1,15 +1,13 @@
 """Key files: 32 secret bytes in a file of mode 0600 that is written once and never again."""
 
-import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from protocol.errors import ConfigError
-from transport.atomic_file import sync_directory
+from transport.atomic_file import write_atomically
 
 SECRET_BYTES = 32
 _OWNER_ONLY = 0o600
@@ -67,20 +65,7 @@ def _create(path: Path, secret: bytes) -> None:
     if len(secret) != SECRET_BYTES:
         raise ValueError(f"secret of {len(secret)} bytes, {SECRET_BYTES} expected")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _OWNER_ONLY
-    )
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secret)
-            file.flush()
-            os.fsync(descriptor)
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        os.unlink(temporary)
-    sync_directory(path.parent)
+    write_atomically(path, secret, mode=_OWNER_ONLY, replace=False)
 
 
 def _explain(path: Path, error: OSError) -> ConfigError:

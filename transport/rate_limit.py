@@ -1,8 +1,40 @@
 """How often someone may ask: a token bucket for each, and an end to patience."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
+
+
+class TokenBucket:
+    """Fills by ``rate`` tokens a second up to ``burst``; starts full. An infinite rate is free."""
+
+    __slots__ = ("_burst", "_level", "_rate", "_updated")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = math.inf if math.isinf(rate) else burst
+        self._level = self._burst
+        self._updated = now
+
+    def available(self, now: float) -> float:
+        """How many tokens there are now."""
+        if now > self._updated:
+            if not math.isinf(self._level):
+                self._level = min(self._burst, self._level + (now - self._updated) * self._rate)
+            self._updated = now
+        return self._level
+
+    def take(self, tokens: float) -> None:
+        """Take ``tokens`` of the ones that were available."""
+        self._level -= tokens
+
+    def take_one(self, now: float) -> bool:
+        """Take a token if there is one."""
+        if self.available(now) < 1:
+            return False
+        self.take(1)
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +68,8 @@ Verdict = Allowed | RetryAfter | Flooding
 
 
 @dataclass(slots=True)
-class _Bucket:
-    tokens: float
-    filled_at: float
+class _Account:
+    bucket: TokenBucket
     refusals: int = 0
 
 
@@ -48,25 +79,24 @@ class RateLimiter:
     def __init__(self, rate: Rate, *, capacity: int = 100_000) -> None:
         self._rate = rate
         self._capacity = capacity
-        self._buckets: OrderedDict[Hashable, _Bucket] = OrderedDict()
+        self._accounts: OrderedDict[Hashable, _Account] = OrderedDict()
 
     def take(self, key: Hashable, cost: float, now: float) -> Verdict:
         """Pay ``cost`` tokens of ``key``'s, or hear why not. ``now``: monotonic seconds."""
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            bucket = self._buckets[key] = _Bucket(self._rate.burst, now)
-            if len(self._buckets) > self._capacity:
-                self._buckets.popitem(last=False)
+        account = self._accounts.get(key)
+        if account is None:
+            bucket = TokenBucket(self._rate.per_s, self._rate.burst, now)
+            account = self._accounts[key] = _Account(bucket)
+            if len(self._accounts) > self._capacity:
+                self._accounts.popitem(last=False)
         else:
-            self._buckets.move_to_end(key)
-        refill = (now - bucket.filled_at) * self._rate.per_s
-        bucket.tokens = min(self._rate.burst, bucket.tokens + refill)
-        bucket.filled_at = now
-        if bucket.tokens >= cost:
-            bucket.tokens -= cost
-            bucket.refusals = 0
+            self._accounts.move_to_end(key)
+        available = account.bucket.available(now)
+        if available >= cost:
+            account.bucket.take(cost)
+            account.refusals = 0
             return Allowed()
-        bucket.refusals += 1
-        if bucket.refusals > self._rate.patience:
+        account.refusals += 1
+        if account.refusals > self._rate.patience:
             return Flooding()
-        return RetryAfter((cost - bucket.tokens) / self._rate.per_s)
+        return RetryAfter((cost - available) / self._rate.per_s)

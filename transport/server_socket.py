@@ -43,6 +43,8 @@ class ServerStatistics:
     cut_off: Counter[str] = field(default_factory=Counter)
     """Connections ended by us, by reason; see :class:`ConnectionTable`."""
     handshakes_failed: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    """Messages that made a handler raise, by the error's type; see :class:`Border`."""
 
 
 class ListenError(ConfigError):
@@ -99,6 +101,7 @@ class ServerSocket:
             on_gone=self._report_gone,
         )
         self.statistics.cut_off = self._inner.connections.cut_off
+        self.statistics.errors = self._inner.border.errors
         # Sending to nobody is an error to be counted, not a silent loss.
         self._inner.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         try:

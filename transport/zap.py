@@ -14,7 +14,9 @@ from types import TracebackType
 import zmq
 
 from transport.address import plain_ip
+from transport.border import Border
 from transport.curve import KEY_BYTES, key_to_z85
+from transport.error_group import leave_tasks
 from transport.socket_reader import SocketReader
 
 Admit = Callable[[bytes, str], Awaitable[bool]]
@@ -46,6 +48,7 @@ class ZapAuthenticator:
         self._pending = 0
         self._tasks = asyncio.TaskGroup()
         self._running: set[asyncio.Task[None]] = set()
+        self._border = Border(_log)
         self.statistics: Counter[str] = Counter()
 
     def add_domain(self, domain: str, admit: Admit) -> None:
@@ -74,10 +77,7 @@ class ZapAuthenticator:
         for task in self._running:
             task.cancel()
         try:
-            if kind is not None and not issubclass(kind, asyncio.CancelledError):
-                # Not the group's affair: it would come out wrapped in an ExceptionGroup.
-                kind = error = traceback = None
-            await self._tasks.__aexit__(kind, error, traceback)
+            await leave_tasks(self._tasks, error)
         finally:
             self._socket.close()
 
@@ -110,9 +110,9 @@ class ZapAuthenticator:
                 admitted = await admit(key, ip)
         except TimeoutError:
             self._answer(route, request, _REFUSED, "timeout")
-        except Exception:
+        except Exception as error:
             # Whatever is wrong with one answer, the next connection has to get its own.
-            _log.exception("admission check of %s failed", ip)
+            self._border.failed(error, ip)
             self._answer(route, request, _REFUSED, "error")
         else:
             if admitted:

@@ -5,15 +5,15 @@ import os
 import sys
 from collections.abc import Sequence
 
-from daemon.cli import control, create, join, relay, rendezvous, serve, status, task
+from daemon.cli import control, create, join, serve, status, task
 from daemon.cli import invite as founder
 from daemon.cli import ping as measure
 from daemon.cli.arguments import help_format
 from daemon.cli.demo import command as demo
 from daemon.cli.netcheck import command as netcheck
-from daemon.host.printable import printable
 from daemon.host.version import VERSION
 from protocol.errors import P2PDError
+from protocol.text import printable
 
 DESCRIPTION = """\
 Train one model together, peer to peer: each on its own data and its own machine, with no server
@@ -53,8 +53,6 @@ def build_parser() -> argparse.ArgumentParser:
     for group in (
         demo,
         serve,
-        rendezvous,
-        relay,
         create,
         join,
         status,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from daemon.host.printable import printable
+from protocol.text import printable
 
 UNKNOWN = "-"
 

@@ -199,7 +199,7 @@ def _path(reply: "PingResult") -> str:
 
 
 def _print_line(line: str) -> None:
-    from daemon.host.printable import printable
+    from protocol.text import printable
 
     print(printable(line), flush=True)
 

@@ -1,4 +1,4 @@
-"""``serve``: runs all that a swarm needs of a public host."""
+"""``serve``, ``rendezvous`` and ``relay``: run what a swarm needs of a public host."""
 
 import argparse
 import os
@@ -9,7 +9,7 @@ from daemon.cli import arguments
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
 
-DESCRIPTION = """\
+SERVE = """\
 Run rendezvous, STUN and relay in one process, in the foreground: all that swarms need of a host
 that everybody can reach, small as it may be.
 
@@ -19,15 +19,72 @@ port 443 too, for peers whose networks let nothing else out. STUN has two ports 
 and TCP, and then port 80 too where that is free.
 """
 
+RENDEZVOUS = """\
+Run a rendezvous in the foreground: where the peers of any number of swarms find each other. It
+never sees a model, and peers do not trust it with who may take part.
+
+Beside it, on the same host, it answers STUN over UDP and TCP, by which peers learn what their
+routers do to them and connect to each other through these. A firewall in front has to let these two
+ports in too.
+
+Its URI, p2p://KEY@HOST:PORT, is printed when it is ready; 'p2pd create' takes it. The key is made
+at the first start and kept in the state directory, so the URI stays the same.
+"""
+
+RELAY = """\
+Run a relay in the foreground: it passes on what peers of any number of swarms send each other when
+their networks let nothing else through. What passes is encrypted from peer to peer; the relay sees
+who talks to whom and how much, and nothing else.
+
+Its URI, p2p://KEY@HOST:PORT, is printed when it is ready; 'p2pd create --relay URI' takes it. The
+key is made at the first start and kept in the state directory, so the URI stays the same.
+"""
+
 
 def add_commands(commands: "Commands") -> None:
-    """The group's parser."""
+    """The three commands' parsers."""
+    _add_rendezvous(commands)
+    _add_relay(commands)
+    _add_serve(commands)
+
+
+def _add_rendezvous(commands: "Commands") -> None:
+    parser = arguments.add_command(
+        commands,
+        "rendezvous",
+        _run,
+        summary="run the place where peers find each other",
+        description=RENDEZVOUS,
+        examples="  p2pd rendezvous --listen 127.0.0.1:5555        for peers on this machine\n"
+        "  p2pd rendezvous --listen 0.0.0.0:5555 --advertise swarm.example.org:5555",
+    )
+    arguments.add_server_address(parser, "0.0.0.0:5555")
+    arguments.add_stun(parser)
+    _add_rest(parser, "where its key and its snapshot are kept", "rendezvous")
+
+
+def _add_relay(commands: "Commands") -> None:
+    parser = arguments.add_command(
+        commands,
+        "relay",
+        _run,
+        summary="run a relay for peers that find no other path",
+        description=RELAY,
+        examples="  p2pd relay --listen 0.0.0.0:5600\n"
+        "  p2pd relay --listen 0.0.0.0:443 --advertise relay.example.org:443 --peer-rate 20",
+    )
+    arguments.add_server_address(parser, "0.0.0.0:5600")
+    arguments.add_relay_limits(parser)
+    _add_rest(parser, "where its key is kept", "relay")
+
+
+def _add_serve(commands: "Commands") -> None:
     parser = arguments.add_command(
         commands,
         "serve",
-        _serve,
+        _run,
         summary="run rendezvous, STUN and relay in one",
-        description=DESCRIPTION,
+        description=SERVE,
         examples="  p2pd serve --listen 0.0.0.0:5555 --also-443\n"
         "  p2pd serve --listen 0.0.0.0:5555 --advertise swarm.example.org:5555 --peer-rate 20",
     )
@@ -39,27 +96,39 @@ def add_commands(commands: "Commands") -> None:
     )
     arguments.add_stun(parser)
     arguments.add_relay_limits(parser)
-    arguments.add_state_dir(
-        parser, "where its key and its snapshot are kept (default: ~/.local/state/p2pd/serve)"
-    )
+    _add_rest(parser, "where its key and its snapshot are kept", "serve")
+
+
+def _add_rest(parser: argparse.ArgumentParser, kept: str, role: str) -> None:
+    arguments.add_state_dir(parser, f"{kept} (default: ~/.local/state/p2pd/{role})")
     arguments.add_log_level(parser)
+    parser.set_defaults(role=role)
 
 
-def _serve(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
     from daemon.host.logs import set_up_logging
     from daemon.host.state_paths import server_directory
-    from daemon.server import WEB_PORT, WEB_STUN_PORT, ServeOptions, run_serve
+    from daemon.server import WEB_PORT, WEB_STUN_PORT, ServerOptions, StunOptions, run
+    from protocol.uri import HostPort
+    from rendezvous.server.limits import RegistryLimits
 
     set_up_logging(options.log_level, os.environ)
-    return run_serve(
-        ServeOptions(
+    role = options.role
+    has_relay, has_rendezvous = role != "rendezvous", role != "relay"
+    also_443 = role == "serve" and options.also_443
+    more = also_443 and options.listen.port != WEB_PORT
+    return run(
+        ServerOptions(
             listen=options.listen,
-            state_dir=options.state_dir or server_directory(os.environ, "serve"),
-            limits=arguments.relay_limits(options),
+            state_dir=options.state_dir or server_directory(os.environ, role),
+            rendezvous=RegistryLimits() if has_rendezvous else None,
+            relay=arguments.relay_limits(options) if has_relay else None,
             advertise=options.advertise,
-            also_ports=(WEB_PORT,) if options.also_443 and options.listen.port != WEB_PORT else (),
-            stun_port=options.stun_port,
-            stun_second_address=options.stun_second_address,
-            stun_also_port=WEB_STUN_PORT if options.also_443 else None,
+            also_listen=(HostPort(options.listen.host, WEB_PORT),) if more else (),
+            stun=StunOptions(
+                options.stun_port, options.stun_second_address, WEB_STUN_PORT if also_443 else None
+            )
+            if has_rendezvous
+            else StunOptions(),
         )
     )

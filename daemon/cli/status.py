@@ -91,7 +91,7 @@ def _peers(options: argparse.Namespace) -> int:
 def describe(status: "Status") -> str:
     """The status document for people."""
     from daemon.cli import output as text
-    from daemon.host.printable import printable
+    from protocol.text import printable
 
     of_rounds = f" of {status.rounds}" if status.rounds else ""
     quality = [
@@ -151,7 +151,7 @@ def _rendezvous(status: "Status") -> str:
 
 def _relay(relay: "RelayStatus") -> str:
     from daemon.cli import output as text
-    from protocol.counted import counted
+    from protocol.text import counted
 
     state = f"{relay.state}: {relay.reason}" if relay.reason else relay.state
     round_trip = text.number(relay.round_trip_ms, 1, " ms")

@@ -5,7 +5,7 @@ of these is there.
 """
 
 from daemon.control.status import HealthItem
-from protocol.counted import counted
+from protocol.text import counted
 
 
 def rendezvous_unreachable(uri: str, reason: str, meanwhile: str) -> HealthItem:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from daemon.control import health
 from daemon.control.status import HealthItem, PeerStatus, RelayStatus, RendezvousStatus
-from daemon.host.clock import Clock
 from daemon.net.connectivity import Connectivity
 from daemon.net.nat.whereabouts import Whereabouts
 from daemon.net.path_kind import PathKind
@@ -15,6 +14,7 @@ from daemon.rounds.phase import Phase
 from daemon.rounds.rounds import Trainee
 from daemon.worker.pulse import WorkerPulse
 from relay.client.client import RelayState
+from transport.clock import Clock
 
 CLOCK_WRONG_MS = 30_000
 REJECTS_MATTER_S = 600.0

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Mapping
 
-from daemon.host.printable import printable
+from protocol.text import printable
 
 _INVITE = re.compile(r"p2pd:[A-Za-z0-9_-]{16,}")
 _SYSLOG_PRIORITY = {

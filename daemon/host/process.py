@@ -8,10 +8,10 @@ from typing import Any
 
 import uvloop
 
-from daemon.host.error_group import first_error
 from daemon.host.systemd import SystemdNotifier, feed_watchdog
 from protocol.uri import ServerUri
 from transport.allocator import keep_freed_memory
+from transport.error_group import first_error
 
 OnReady = Callable[[ServerUri], None]
 Serve = Callable[[OnReady, asyncio.Event], Coroutine[Any, Any, None]]

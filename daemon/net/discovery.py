@@ -5,12 +5,12 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
-from daemon.host.clock import Clock
 from protocol.errors import P2PDError, RemoteProtocolError, TransportError
 from protocol.identity import PeerId, peer_id_of
 from protocol.peer_record import VerifiedRecord, open_record
 from protocol.rendezvous_messages import MAX_LOOKUP, Joined, Left, Notice, Signal
 from rendezvous import RendezvousClient
+from transport.clock import Clock
 
 LOOKUP_INTERVAL_S = 30.0
 FIRST_LOOKUPS_S = 2.0

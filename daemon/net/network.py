@@ -17,7 +17,6 @@ from types import TracebackType
 
 import zmq
 
-from daemon.host.clock import Clock
 from daemon.net.measuring.meter import Meter
 from daemon.net.own_record import OwnRecord
 from daemon.net.paths.direct.path import DirectListener
@@ -46,6 +45,7 @@ from protocol.session_frames import CloseCode, Stream
 from protocol.swarm import Swarm, is_banned
 from protocol.uri import HostPort
 from relay.client.client import RelayStatus
+from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.zap import ZapAuthenticator
 

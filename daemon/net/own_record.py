@@ -2,12 +2,12 @@
 
 from msgspec.structs import replace
 
-from daemon.host.clock import Clock
 from protocol.identity import Identity
 from protocol.nat_summary import NatSummary
 from protocol.peer_record import RECORD_LIFETIME_MS, PeerRecord, seal_record
 from protocol.sequence import SequenceCounter
 from protocol.uri import HostPort, ServerUri
+from transport.clock import Clock
 
 EVERY_ADDRESS = ("0.0.0.0", "::")
 FRESH_S = RECORD_LIFETIME_MS / 1000 / 4

@@ -7,8 +7,8 @@ that a peer that floods cannot fill the disk.
 import logging
 from collections import Counter
 
-from daemon.host.clock import Clock
 from protocol.identity import PeerId
+from transport.clock import Clock
 
 LOG_INTERVAL_S = 10.0
 MAX_COUNTED = 10_000

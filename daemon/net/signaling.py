@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
-from daemon.host.clock import Clock
 from daemon.net.refusals import Refusals
 from protocol.admission import AdmissionBook
 from protocol.codec import Message
@@ -27,6 +26,7 @@ from protocol.peer_record import VerifiedRecord
 from protocol.peer_signal import SignalPayload, VerifiedSignal, open_peer_signal, seal_peer_signal
 from protocol.sequence import ReplayGuard, SequenceCounter, StaleError
 from protocol.signal_messages import SignalBody
+from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.rate_limit import Allowed, Rate, RateLimiter
 

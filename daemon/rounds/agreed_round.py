@@ -22,7 +22,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.host.clock import Clock
 from daemon.rounds.agreement import AgreementState, Decided, RoundAgreement, Want
 from daemon.rounds.closing import RoundClock
 from daemon.rounds.lineage.lineage import Lineage, Position
@@ -36,12 +35,13 @@ from ml.aggregate.needed_updates import needed_updates
 from ml.state.blob import Blob
 from ml.worker.messages import StateReady, Trained
 from protocol.agreement_messages import Certificate, Outcome, UpdateRef
-from protocol.counted import counted
 from protocol.envelope import Domain, VerifiedMessage
 from protocol.errors import TransportError
 from protocol.identity import PeerId, peer_id_of
 from protocol.peer_messages import Agreement, Standing, UpdateHeader, UpdateOffer
 from protocol.swarm import RoundSettings
+from protocol.text import counted
+from transport.clock import Clock
 
 ASK_AGAIN_S = 2.0
 """How often missing members of a decided set are asked for."""

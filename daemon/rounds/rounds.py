@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from daemon.host.clock import Clock
 from daemon.net.network import PeerNetwork
 from daemon.net.refusals import Refusals
 from daemon.rounds.blobs.service import BlobService
@@ -29,6 +28,7 @@ from daemon.worker.worker import TaskWorker
 from ml.worker.messages import TaskOpened
 from protocol.agreement_messages import Certificate
 from protocol.identity import Identity, PeerId
+from transport.clock import Clock
 
 CERTIFICATE_FILE = "certificates"
 LINEAGE_FILE = "lineage"

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from daemon.host.clock import Clock
 from protocol.codec import encode
 from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
 from protocol.identity import Identity, PeerId
 from protocol.peer_messages import PeerMessage
 from protocol.sequence import SequenceCounter
+from transport.clock import Clock
 
 
 class Speaker:

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from daemon.host.clock import Clock
 from daemon.net.refusals import Refusals
 from daemon.rounds.agreed_round import AgreedRound, RoundParts
 from daemon.rounds.allreduce_round import AllReduceRound
@@ -47,6 +46,7 @@ from protocol.peer_messages import (
     StateRequest,
 )
 from protocol.swarm import UNLIMITED, RoundSettings
+from transport.clock import Clock
 
 BEAT_S = 1.0
 MAX_PENDING = 4096

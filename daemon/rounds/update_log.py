@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from daemon.host.clock import Clock
 from protocol.identity import PeerId
+from transport.clock import Clock
 
 
 class UpdateLog:

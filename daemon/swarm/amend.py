@@ -14,7 +14,6 @@ from pathlib import Path
 import msgspec
 
 from daemon.host import state_paths
-from daemon.host.error_group import first_error
 from daemon.host.state_dir import read_identity
 from daemon.swarm.admitted import AdmissionFile
 from protocol.errors import ConfigError, P2PDError, TransportError, VerificationError
@@ -32,6 +31,7 @@ from protocol.uri import ServerUri, by_server
 from rendezvous import RendezvousClient
 from transport.atomic_file import write_atomically
 from transport.curve import CurveKeys
+from transport.error_group import first_error
 
 MAX_TOKENS = 64
 LONGEST_S = 30.0

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.host.error_group import first_error
 from daemon.host.state_dir import Membership, StateDir
 from daemon.host.state_paths import swarm_directory
 from daemon.worker.requests import WorkerProcess
@@ -35,6 +34,7 @@ from protocol.swarm import (
 from protocol.uri import HostPort, ServerUri
 from rendezvous import RendezvousClient
 from transport.curve import CurveKeys
+from transport.error_group import first_error
 
 NONCE_BYTES = 16
 REACH_S = 15.0

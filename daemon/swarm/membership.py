@@ -7,7 +7,6 @@ signed it, it has a higher version, and it leaves the training as it is.
 import logging
 from collections.abc import Awaitable, Callable
 
-from daemon.host.clock import Clock
 from daemon.host.state_dir import StateDir
 from daemon.host.state_paths import ADMITTED_FILE
 from daemon.net.refusals import Refusals
@@ -17,6 +16,7 @@ from protocol.errors import ConfigError, RemoteProtocolError
 from protocol.identity import PeerId
 from protocol.invite import Invite
 from protocol.swarm import Swarm, check_successor, open_statement
+from transport.clock import Clock
 
 _log = logging.getLogger("p2pd.peer")
 

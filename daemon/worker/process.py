@@ -11,7 +11,6 @@ import socket
 import sys
 from collections.abc import Callable
 
-from daemon.host.printable import printable
 from daemon.host.python_child import child_environment, require_torch
 from ml.worker.messages import (
     MAX_WORKER_MESSAGE_BYTES,
@@ -24,6 +23,7 @@ from ml.worker.messages import (
 )
 from protocol.codec import decode, encode
 from protocol.errors import RemoteProtocolError, WorkerError
+from protocol.text import printable
 
 END_DEADLINE_S = 5.0
 """How long a worker may take to end when told to; then it is killed."""

@@ -22,13 +22,6 @@ _SOCKET_LIMITS = SocketLimits(
     handshake_s=CONNECT_TIMEOUT_S,
 )
 
-_LOST = {
-    LinkEvent.UNREACHABLE: "nobody listens there",
-    LinkEvent.DISCONNECTED: "the connection ended",
-    LinkEvent.HANDSHAKE_FAILED: "no relay with the URI's key answers there",
-    LinkEvent.REFUSED: "the relay does not let this key in",
-}
-
 
 class RelayChannel:
     """A connection that is made once, and once ended stays so."""
@@ -103,7 +96,7 @@ class RelayChannel:
 
     def _on_socket_event(self, event: LinkEvent) -> None:
         if event is not LinkEvent.CONNECTED:
-            self._end(_LOST[event])
+            self._end(event.trouble)
         elif self._connection is None and not self._over.done():
             self._connection = self._make_connection(self)
             self._arm(self._connection)

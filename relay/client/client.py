@@ -19,7 +19,9 @@ from relay.client.channel import RelayChannel
 from relay.client.connection import ClientConnection
 from relay.client.events import Asked, Ended, Event, LinkFailed, LinkOpened, Ready
 from relay.client.link import RelayLink
+from transport.backoff import Backoff
 from transport.curve import CurveKeys
+from transport.error_group import leave_tasks
 from transport.fastest_address import fastest_address
 
 WINDOW_BYTES = 4 << 20
@@ -109,7 +111,7 @@ class RelayClient:
         self._state = RelayState.CONNECTING
         self._reason = ""
         self._observed_address = ""
-        self._failures = 0
+        self._backoff = Backoff(FIRST_WAIT_S, MOST_WAIT_S, self._random)
         self._answering: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "RelayClient":
@@ -128,10 +130,8 @@ class RelayClient:
         self._running.cancel()
         for task in self._answering:
             task.cancel()
-        # An error of the block's is its own: in the group's hands it would become part of a group.
-        ours = error if isinstance(error, asyncio.CancelledError) else None
         try:
-            await self._tasks.__aexit__(None if ours is None else kind, ours, traceback)
+            await leave_tasks(self._tasks, error)
         finally:
             self._context.term()
 
@@ -240,7 +240,7 @@ class RelayClient:
         match event:
             case Ready(observed_address=address):
                 self._observed_address = address
-                self._failures = 0
+                self._backoff.reset()
                 self._set_state(RelayState.READY, "")
             case Asked():
                 self._answer_soon(event)
@@ -281,10 +281,7 @@ class RelayClient:
     def _wait_s(self, ended: Ended) -> float:
         if ended.code == Code.REPLACED:
             return REPLACED_WAIT_S
-        ceiling_s = min(MOST_WAIT_S, FIRST_WAIT_S * 2**self._failures)
-        self._failures = min(self._failures + 1, 16)
-        jitter_s = self._random.uniform(0.0, ceiling_s)
-        return jitter_s + min(ended.retry_after_s, MOST_RETRY_AFTER_S)
+        return self._backoff.next_s() + min(ended.retry_after_s, MOST_RETRY_AFTER_S)
 
     def _set_state(self, state: RelayState, reason: str) -> None:
         if state is not self._state:  # Not for another reason, which may change at each try.

@@ -38,6 +38,7 @@ from protocol.relay_messages import (
     decode_from_relay,
     encode_control,
 )
+from protocol.text import excerpt
 from relay.client.events import Asked, Ended, Event, LinkFailed, LinkOpened, LinkRefusedError, Ready
 from relay.client.link import RelayLink
 from relay.client.seal import SealedLink, SealRole
@@ -281,16 +282,18 @@ class ClientConnection:
             case NotOpened(request=request, code=code, text=text, retry_after_s=retry_after_s):
                 wish = self._wishes.pop(request, None)
                 if wish is not None:
-                    error = LinkRefusedError(code, _printable(text), retry_after_s)
+                    error = LinkRefusedError(code, excerpt(text, MAX_REASON_LENGTH), retry_after_s)
                     self._events.append(LinkFailed(request, wish.peer_id, error))
             case Closed(link=number, code=code, text=text):
                 self._asked.pop(number, None)
                 if number in self._links:
-                    self._fail(number, LinkRefusedError(code, _printable(text), 0.0))
+                    self._fail(
+                        number, LinkRefusedError(code, excerpt(text, MAX_REASON_LENGTH), 0.0)
+                    )
                 else:
                     self._say(Close(number, ""))
             case Goodbye(code=code, text=text, retry_after_s=retry_after_s):
-                self.end(code, _printable(text), retry_after_s)
+                self.end(code, excerpt(text, MAX_REASON_LENGTH), retry_after_s)
 
     def _receive_call(self, incoming: Incoming, now: float) -> None:
         number = incoming.link
@@ -363,9 +366,3 @@ class ClientConnection:
             self.end(Code.STALLED, "the relay takes nothing any more")
         else:
             self._on_work()
-
-
-def _printable(text: str) -> str:
-    """``text`` as a log or a terminal can show it: the relay and other peers may write anything."""
-    text = text[:MAX_REASON_LENGTH]
-    return "".join(character if character.isprintable() else "?" for character in text)

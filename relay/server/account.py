@@ -5,7 +5,7 @@ key. The book is bounded: it forgets the account that was idle longest.
 """
 
 from relay.server.limits import RelayLimits
-from transport.token_bucket import TokenBucket
+from transport.rate_limit import TokenBucket
 
 MIN_BURST_BYTES = 256 * 1024
 """So that even a slow rate lets a whole frame pass."""
@@ -33,10 +33,7 @@ class Account:
 
     def allow_control(self, now: float) -> bool:
         """Take one control message out of the peer's rate; False when it sends too many."""
-        if self.controls.available(now) < 1:
-            return False
-        self.controls.take(1)
-        return True
+        return self.controls.take_one(now)
 
     def quota_wait_s(self, now: float) -> float:
         """How long until the peer may send again: 0 unless its quota is used up."""

@@ -1,6 +1,5 @@
 """Who is connected to the relay, by which keys a peer can be called, and how many may come."""
 
-import ipaddress
 from collections import Counter
 
 from protocol.identity import public_key_of
@@ -8,6 +7,7 @@ from protocol.peer_record import VerifiedRecord
 from relay.server.account import AccountBook
 from relay.server.limits import RelayLimits
 from relay.server.links import ConnectedPeer
+from transport.address import network_of
 
 
 class PeerTable:
@@ -81,10 +81,3 @@ class PeerTable:
         identity = peer.identities.pop(swarm, None)
         if identity is not None and self._by_identity.get((swarm, identity)) is peer:
             del self._by_identity[(swarm, identity)]
-
-
-def network_of(remote_ip: str) -> str:
-    """The IPv4 /24 or IPv6 /48 around an address: about what one operator is given."""
-    address = ipaddress.ip_address(remote_ip)
-    prefix = 24 if address.version == 4 else 48
-    return str(ipaddress.ip_network((address, prefix), strict=False))

@@ -1,4 +1,4 @@
-"""The relay as a server: its key and URI, its socket, and the forwarder between them."""
+"""The relay at work: moves frames and time between its socket and its forwarder."""
 
 import asyncio
 import logging
@@ -6,23 +6,18 @@ import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import zmq
 
-from protocol.counted import counted
 from protocol.relay_messages import FRAME_COST_BYTES, MAX_FRAME_BYTES
-from protocol.uri import HostPort, ServerUri
+from protocol.text import counted
 from relay.server.forwarder import Forwarder
 from relay.server.limits import RelayLimits
-from transport.server_directory import open_server_directory
+from transport.clock import Clock
 from transport.server_socket import ServerSocket
-from transport.socket_options import CurveServerRole, SocketLimits
-from transport.zap import ZapAuthenticator
+from transport.socket_options import SocketLimits
 
-ZAP_DOMAIN = "relay"
 IO_THREADS = 2
 """One connection's decryption and another's encryption then run side by side."""
 
@@ -46,44 +41,6 @@ class RelayStatistics:
     """What was dropped, dismissed, refused, closed, throttled or cut off, and why."""
 
 
-async def serve_relay(
-    listen: HostPort,
-    state_dir: Path,
-    *,
-    limits: RelayLimits,
-    on_ready: Callable[[ServerUri], None],
-    stop: asyncio.Event,
-    advertise: HostPort | None = None,
-    also_listen: Sequence[HostPort] = (),
-) -> None:
-    """Run a relay until ``stop`` is set. Port 0 takes a free one.
-
-    ``advertise`` is the address for the URI where it is not the one listened on (a name, or a
-    router's address in front). ``also_listen`` are further addresses of the same relay, as port 443
-    for sites that let nothing else out. The URI is in ``state_dir/uri`` when ``on_ready`` gets it.
-    Raises :class:`ConfigError` when it cannot be started.
-    """
-    with open_server_directory(state_dir) as directory, zmq.Context(IO_THREADS) as context:
-        async with ZapAuthenticator(context) as zap:
-            zap.add_domain(ZAP_DOMAIN, _admit_everyone)
-            socket = ServerSocket(
-                context,
-                listen,
-                CurveServerRole(directory.keys, ZAP_DOMAIN),
-                socket_limits(limits),
-                on_frame=lambda *frame: service.receive(*frame),
-                on_gone=lambda route: service.connection_lost(route),
-                also_listen=also_listen,
-            )
-            service = RelayService(socket, limits)
-            async with socket:
-                uri = directory.publish(advertise or socket.address)
-                _log.info("relay listens on %s: %s", socket.address, uri)
-                on_ready(uri)
-                await service.run(stop)
-    _log.info("relay stopped")
-
-
 class RelayService:
     """The relay behind a socket that others may use too.
 
@@ -97,11 +54,9 @@ class RelayService:
             limits,
             socket,
             now=time.monotonic(),
-            unix_ms=lambda: time.time_ns() // 1_000_000,
+            unix_ms=Clock().own_ms,
             new_link_number=lambda: secrets.randbits(63),
         )
-        self._errors = 0
-        """Frames that showed a fault of this program; their traces are in the log."""
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -125,12 +80,9 @@ class RelayService:
             self._forwarder.receive(
                 route, curve_key, remote_ip, frame, frame.buffer, time.monotonic()
             )
-        except Exception:
-            # One frame must not end the service of all others, whatever it found to break.
-            self._errors += 1
-            _log.exception("a frame of %d bytes from %s broke the relay", len(frame), remote_ip)
-        if self._forwarder.get_timer() < self._timer_at:
-            self._arm()
+        finally:
+            if self._forwarder.get_timer() < self._timer_at:
+                self._arm()
 
     def connection_lost(self, route: bytes) -> None:
         """A connection ended."""
@@ -155,8 +107,8 @@ class RelayService:
                 for why, n in by.items()
             }
         )
-        if self._errors:
-            counts["internal_error"] = self._errors
+        if self._socket.statistics.errors:
+            counts["internal_error"] = self._socket.statistics.errors.total()
         return RelayStatistics(
             peers=self._forwarder.peer_count,
             links=self._forwarder.link_count,
@@ -209,8 +161,3 @@ def socket_limits(limits: RelayLimits) -> SocketLimits:
         max_queued_bytes=2 * queue_bytes,
         max_connections_per_address=limits.max_peers_per_network,
     )
-
-
-async def _admit_everyone(curve_key: bytes, remote_ip: str) -> bool:
-    """Whoever knows the relay's key may ask for links; who talks to whom, the peers decide."""
-    return True

@@ -43,9 +43,10 @@ from rendezvous.client.clock_offset import ClockOffset
 from rendezvous.client.connection import Answer, RendezvousLink, Timeouts
 from rendezvous.client.lease_keeper import LeaseKeeper, LeaseState
 from rendezvous.client.persistent_connection import LinkState, PersistentLink
-from rendezvous.clock import Clock, SystemClock
 from transport.address import plain_ip
+from transport.clock import Clock
 from transport.curve import CurveKeys
+from transport.error_group import leave_tasks
 
 LEAVE_TIMEOUT_S = 2.0
 MAX_STUN_PORTS = 4
@@ -94,7 +95,7 @@ class RendezvousClient:
         self._on_notice = on_notice
         self._on_state_change = on_state_change
         self._on_granted = on_granted
-        self._clock = clock or SystemClock()
+        self._clock = clock or Clock()
         self._random = random or Random()
         self._timeouts = timeouts or Timeouts()
         self._offset = ClockOffset()
@@ -133,10 +134,7 @@ class RendezvousClient:
     ) -> None:
         self._running.cancel()
         try:
-            if kind is not None and not issubclass(kind, asyncio.CancelledError):
-                # Not the group's affair: it would come out wrapped in an ExceptionGroup.
-                kind = error = traceback = None
-            await self._tasks.__aexit__(kind, error, traceback)
+            await leave_tasks(self._tasks, error)
         finally:
             self._context.term()
 

@@ -23,9 +23,10 @@ from protocol.rendezvous_messages import (
     Request,
     Signal,
 )
+from protocol.text import excerpt
 from protocol.uri import HostPort
-from rendezvous.clock import Clock
 from transport.client_socket import ClientSocket, LinkEvent
+from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.socket_options import CurveClientRole, SocketLimits
 
@@ -33,13 +34,6 @@ MAX_PENDING = 256
 SOCKET_LIMITS = SocketLimits(max_message_bytes=MAX_FRAME_BYTES, handshake_s=5.0, heartbeat_s=5.0)
 
 _log = logging.getLogger(__name__)
-
-_LOST = {
-    LinkEvent.UNREACHABLE: "nobody listens there",
-    LinkEvent.DISCONNECTED: "the connection ended",
-    LinkEvent.HANDSHAKE_FAILED: "no rendezvous with the URI's key answers there",
-    LinkEvent.REFUSED: "the rendezvous does not let this key in",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +177,7 @@ class RendezvousLink:
 
     def _answer(self, reply: Reply) -> None:
         if isinstance(reply, Refused):
-            reply = msgspec.structs.replace(reply, text=_printable(reply.text))
+            reply = msgspec.structs.replace(reply, text=excerpt(reply.text))
         pending = self._pending.pop(reply.request, None)
         if pending is not None and not pending.future.done():
             round_trip_s = self._clock.monotonic() - pending.sent_at
@@ -193,9 +187,4 @@ class RendezvousLink:
         if event is LinkEvent.CONNECTED:
             self._settled.set()
         else:
-            self.give_up(_LOST[event])
-
-
-def _printable(text: str) -> str:
-    """``text`` as a log or a terminal can show it: a server may send escape codes."""
-    return "".join(character if character.isprintable() else "?" for character in text[:200])
+            self.give_up(event.trouble)

@@ -8,7 +8,7 @@ ANNOUNCE ──sent──▶ WAITING ──granted──▶ RENEW ──sent─�
 import enum
 from random import Random
 
-from rendezvous.client.backoff import FullJitterBackoff, bounded_wait_s
+from transport.backoff import Backoff, bounded_wait_s
 
 REFUSED_FIRST_S = 5.0
 REFUSED_MOST_S = 120.0
@@ -29,7 +29,7 @@ class LeaseKeeper:
     """The lease of one record. Times are monotonic seconds."""
 
     def __init__(self, random: Random, now: float) -> None:
-        self._backoff = FullJitterBackoff(random, first_s=REFUSED_FIRST_S, most_s=REFUSED_MOST_S)
+        self._backoff = Backoff(REFUSED_FIRST_S, REFUSED_MOST_S, random)
         self._due_at = now
         self._renewing = False
         self.state = LeaseState.ANNOUNCE

@@ -11,9 +11,9 @@ import zmq
 from protocol.errors import TransportError
 from protocol.rendezvous_messages import Notice, Refused, Reply, Request
 from protocol.uri import HostPort, ServerUri
-from rendezvous.client.backoff import FullJitterBackoff, bounded_wait_s
 from rendezvous.client.connection import RendezvousLink, Timeouts
-from rendezvous.clock import Clock
+from transport.backoff import Backoff, bounded_wait_s
+from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.fastest_address import fastest_address
 
@@ -63,9 +63,7 @@ class PersistentLink:
         self._on_notice = on_notice
         self._clock = clock
         self._timeouts = timeouts
-        self._backoff = FullJitterBackoff(
-            random, first_s=RECONNECT_FIRST_S, most_s=RECONNECT_MOST_S
-        )
+        self._backoff = Backoff(RECONNECT_FIRST_S, RECONNECT_MOST_S, random)
         self._linked = asyncio.Event()
         self.link: RendezvousLink | None = None
         """The link that stands now."""

@@ -1,20 +1,16 @@
 """How much one network may have: whoever owns a /24 (IPv4) or /48 (IPv6) is many at no cost."""
 
-import ipaddress
 from collections import Counter
-from functools import lru_cache
+
+from transport.address import is_loopback, network_of
 
 EXEMPT = ""
 """The prefix of loopback: whoever is on this machine is not limited by address."""
 
 
-@lru_cache(maxsize=16384)
 def prefix_of(ip: str) -> str:
     """The network that ``ip`` is counted in, or :data:`EXEMPT`."""
-    address = ipaddress.ip_address(ip)
-    if address.is_loopback:
-        return EXEMPT
-    return str(ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False))
+    return EXEMPT if is_loopback(ip) else network_of(ip)
 
 
 class AddressQuota:

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 from protocol.identity import key_to_text, short
 from protocol.rendezvous_messages import MAX_FRAME_BYTES
-from rendezvous.clock import Clock
 from rendezvous.server.directory import (
     Change,
     RecordRemoved,
@@ -22,10 +21,10 @@ from rendezvous.server.directory import (
 from rendezvous.server.effects import Disconnect, Effect, Forward, Keep, Send, Sender, SendWhenKept
 from rendezvous.server.registry import Registry
 from rendezvous.server.store import Store
+from transport.clock import Clock
 from transport.server_socket import ServerSocket
 from transport.socket_options import SocketLimits
 
-ZAP_DOMAIN = "rendezvous"
 SOCKET_LIMITS = SocketLimits(
     max_message_bytes=MAX_FRAME_BYTES,
     queue_messages=64,
@@ -56,12 +55,10 @@ class RendezvousService:
         self._clock = clock
         self._kept_number = 0
         self._waiting: deque[tuple[int, SendWhenKept]] = deque()
-        self.errors = 0
-        """Frames that showed a fault of this program; their traces are in the log."""
 
     async def load(self) -> None:
         """Go on from what the store kept; to be called once, before anyone can connect."""
-        now_ms = self._clock.now_ms()
+        now_ms = self._clock.own_ms()
         kept = await self._store.load(now_ms=now_ms)
         self._act(self._registry.restore(kept, now=self._clock.monotonic(), now_ms=now_ms))
 
@@ -87,22 +84,17 @@ class RendezvousService:
             self._socket.statistics.handshakes_failed,
         ):
             counts.update(counter)
-        counts["internal_error"] = self.errors
+        counts["internal_error"] = self._socket.statistics.errors.total()
         return counts
 
     def receive(self, route: bytes, curve_key: bytes, remote_ip: str, frame: bytes) -> None:
         """A frame came."""
         sender = Sender(route, curve_key, remote_ip)
-        try:
-            effects = self._registry.receive(
-                sender, frame, now=self._clock.monotonic(), now_ms=self._clock.now_ms()
+        self._act(
+            self._registry.receive(
+                sender, frame, now=self._clock.monotonic(), now_ms=self._clock.own_ms()
             )
-        except Exception:
-            # One frame must not end the service of all others, whatever it found to break.
-            self.errors += 1
-            _log.exception("a frame of %d bytes from %s broke the registry", len(frame), remote_ip)
-            return
-        self._act(effects)
+        )
 
     def connection_lost(self, route: bytes) -> None:
         """A connection ended."""

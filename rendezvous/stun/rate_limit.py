@@ -1,11 +1,7 @@
 """How many packets a source may have answered, and all sources together."""
 
-import ipaddress
-
+from transport.address import source_of
 from transport.rate_limit import Allowed, Rate, RateLimiter
-
-IPV6_SITE_BITS = 64
-"""One customer has a whole /64 and can send from each of its addresses."""
 
 
 class SourceRateLimiter:
@@ -26,14 +22,6 @@ class SourceRateLimiter:
 
     def allow(self, host: str, now: float) -> bool:
         """Whether to answer ``host`` (an IP address), at ``now`` monotonic seconds."""
-        return isinstance(self._sources.take(source_key(host), 1, now), Allowed) and isinstance(
+        return isinstance(self._sources.take(source_of(host), 1, now), Allowed) and isinstance(
             self._total.take("all", 1, now), Allowed
         )
-
-
-def source_key(host: str) -> str:
-    """What counts as one source: an IPv4 address, or the /64 around an IPv6 address."""
-    if ":" not in host:
-        return host
-    packed = ipaddress.IPv6Address(host.partition("%")[0]).packed
-    return packed[: IPV6_SITE_BITS // 8].hex()

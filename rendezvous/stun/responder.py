@@ -37,6 +37,8 @@ class DropReason(enum.StrEnum):
     TOO_MANY_CONNECTIONS = "too-many-connections"
     IDLE = "idle"
     SLOW_READER = "slow-reader"
+    FAILED = "failed"
+    """The responder raised: a fault of this program."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from rendezvous.stun.rate_limit import SourceRateLimiter
 from rendezvous.stun.responder import Answer, DropReason, ServerEndpoints, StunResponder
 from rendezvous.stun.tcp import OpenConnections, StunTcpConnection
 from rendezvous.stun.udp import ReceivedPacket, StunUdpSocket
+from transport.border import Border
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class StunServer:
         )
         self._answered = 0
         self._dropped: Counter[DropReason] = Counter()
+        self._border = Border(log)
         self._resources = ExitStack()
         self._endpoints = ServerEndpoints((), (0, 0))
         self._responder: StunResponder | None = None
@@ -192,9 +194,13 @@ class StunServer:
         self, data: bytes, source: HostPort, local: HostPort, *, connected: bool
     ) -> Answer | DropReason:
         assert self._responder is not None
-        return self._responder.answer(
-            data, source=source, local=local, connected=connected, now=self._clock()
-        )
+        try:
+            return self._responder.answer(
+                data, source=source, local=local, connected=connected, now=self._clock()
+            )
+        except Exception as error:
+            self._border.failed(error, source.host)
+            return DropReason.FAILED
 
     def _count_drop(self, reason: DropReason) -> None:
         self._dropped[reason] += 1

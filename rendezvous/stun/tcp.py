@@ -12,8 +12,8 @@ from typing import cast
 from protocol.errors import RemoteProtocolError
 from protocol.uri import HostPort
 from rendezvous.stun.message import HEADER_BYTES, message_length
-from rendezvous.stun.rate_limit import source_key
 from rendezvous.stun.responder import DropReason
+from transport.address import source_of
 
 WRITE_BUFFER_BYTES = 4096
 
@@ -32,7 +32,7 @@ class OpenConnections:
 
     def add(self, connection: "StunTcpConnection") -> bool:
         """Whether there is a place for it."""
-        key = source_key(connection.source.host)
+        key = source_of(connection.source.host)
         if len(self._open) >= self._total or self._from_source[key] >= self._per_source:
             return False
         self._open.add(connection)
@@ -44,7 +44,7 @@ class OpenConnections:
         if connection not in self._open:
             return
         self._open.remove(connection)
-        key = source_key(connection.source.host)
+        key = source_of(connection.source.host)
         self._from_source[key] -= 1
         if not self._from_source[key]:
             del self._from_source[key]

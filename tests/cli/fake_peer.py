@@ -144,7 +144,7 @@ async def serve(path: Path, health: tuple[HealthItem, ...]) -> None:
 
 if __name__ == "__main__":
     degraded = (
-        (rendezvous_unreachable(URI, "nobody listens there", "training goes on"),)
+        (rendezvous_unreachable(URI, "nobody answers there", "training goes on"),)
         if sys.argv[2:] == ["degraded"]
         else ()
     )

@@ -7,7 +7,7 @@ from daemon.control.status import PeerStatus, RendezvousStatus
 from daemon.control.trouble import of_connections
 from daemon.net.peers.peer_status import shown_address
 from daemon.rounds.phase import Phase
-from protocol.counted import counted
+from protocol.text import counted
 
 
 @pytest.mark.parametrize(("lag", "shown"), [(4, "165 (-4)"), (-4, "165 (+4)"), (0, "165")])
@@ -40,7 +40,7 @@ def test_address_of_a_peer_that_called_has_the_port_at_which_it_listens(
 
 
 def test_rendezvous_that_has_not_the_key_of_the_link_is_told_with_that() -> None:
-    reason = "no rendezvous with the URI's key answers there"
+    reason = "whoever answers there does not hold the expected key"
     server = RendezvousStatus(uri="p2p://k@h:1", state="unreachable", reason=reason)
     (item,) = of_connections([server], [], [], phase=Phase.STARTING, knows_swarm=False)
     assert reason in item.text

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 
 import zmq
 
-from daemon.host.clock import Clock
 from daemon.net.paths.direct.path import DialledPath
 from daemon.net.paths.path import Path
 from daemon.net.session.handshake import Greeter, PathHandshake
@@ -14,6 +13,7 @@ from protocol.admission import NO_PROOF
 from protocol.hello import ResumePoint
 from protocol.session_frames import Close, Hello, StreamAck, decode_frame, is_data_frame
 from tests.net.swarm_peers import SWARM, Keys, Node, eventually
+from transport.clock import Clock
 
 _CREDIT = StreamAck(next_sequence=0, credit_bytes=1 << 30, received=())
 

@@ -9,7 +9,6 @@ from random import Random
 
 import zmq
 
-from daemon.host.clock import Clock
 from daemon.net.network import PeerNetwork
 from daemon.net.refusals import Refusals
 from protocol.admission import NO_PROOF, AdmissionBook
@@ -17,6 +16,7 @@ from protocol.identity import Identity, PeerId
 from protocol.peer_record import PeerRecord, VerifiedRecord, open_record, seal_record
 from protocol.swarm import RoundSettings, Swarm, SwarmStatement, TaskReference, seal_statement
 from protocol.uri import HostPort, ServerUri
+from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.zap import ZapAuthenticator
 

@@ -6,13 +6,13 @@ from random import Random
 
 import zmq
 
-from daemon.host.clock import Clock
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.direct.seeker import DirectDialer
 from daemon.net.paths.path import Path, PathWish
 from daemon.net.session.handshake import Channel
 from protocol.hello import Role
 from tests.net.swarm_peers import in_order_of_id
+from transport.clock import Clock
 
 LOW, HIGH = in_order_of_id(2)
 LEFT_ALONE_S = 3.0

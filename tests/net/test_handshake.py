@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.host.clock import Clock
 from daemon.net.session.handshake import (
     GIVE_UP_S,
     MAX_HELLOS,
@@ -31,6 +30,7 @@ from protocol.hello import (
 from protocol.session_frames import CloseCode, Hello, StreamAck, decode_frame
 from protocol.swarm import Swarm
 from tests.net.swarm_peers import SWARM, Keys, make_swarm
+from transport.clock import Clock
 
 CALLER, CALLED, OTHER = Keys(1), Keys(2), Keys(3)
 BINDING = CALLER.curve.public + CALLED.curve.public

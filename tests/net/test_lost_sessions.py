@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from daemon.host.clock import Clock
 from daemon.net.session.session import KEPT_S
 from tests.net.memory_path import connect
 from tests.net.swarm_peers import Node, eventually, in_order_of_id, running
+from transport.clock import Clock
 
 NOWHERE = ("127.0.0.1:1",)
 LOW, HIGH = in_order_of_id(2)

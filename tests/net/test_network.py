@@ -198,7 +198,7 @@ async def test_impostor_without_the_key_is_not_believed() -> None:
     async with running(low) as first, running(impostor) as second:
         second.network.add_record(first.record())
         first.network.add_record(absent.record(str(second.network.listen_address)))
-        await eventually(lambda: "does not hold the peer's key" in reason(first, absent))
+        await eventually(lambda: "does not hold the expected key" in reason(first, absent))
         assert absent.peer_id not in first.network.live_peers()
 
 

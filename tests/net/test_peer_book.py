@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from daemon.host.clock import Clock
 from daemon.net.paths.path import PathWish
 from daemon.net.peers.book import PeerBook
 from daemon.net.peers.remote_peer import LinkObserver, PeerLink
@@ -14,6 +13,7 @@ from protocol.identity import PeerId
 from protocol.peer_record import VerifiedRecord
 from protocol.session_frames import Stream
 from tests.net.swarm_peers import SWARM, Keys
+from transport.clock import Clock
 
 OWN, OTHER, LATE = Keys(0), Keys(1), Keys(2)
 

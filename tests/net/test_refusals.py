@@ -2,10 +2,10 @@
 
 from daemon.control.status import PeerStatus
 from daemon.control.trouble import REJECTS_MATTER_S, of_connections
-from daemon.host.clock import Clock
 from daemon.net.path_kind import PathKind
 from daemon.net.refusals import Refusals
 from protocol.identity import PeerId
+from transport.clock import Clock
 
 PEER, OTHER = PeerId("a" * 52), PeerId("b" * 52)
 

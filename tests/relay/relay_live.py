@@ -13,6 +13,7 @@ from typing import TypeVar, cast
 
 import zmq
 
+from daemon.server import ServerOptions, serve
 from protocol.identity import Identity, PeerId
 from protocol.relay_messages import (
     FrameKind,
@@ -25,7 +26,6 @@ from protocol.uri import HostPort, ServerUri
 from relay.client.client import IncomingCall, RelayClient, RelayState
 from relay.client.link import RelayLink
 from relay.server.limits import RelayLimits
-from relay.server.server import serve_relay
 from transport.curve import CurveKeys, key_to_z85
 
 ANY_PORT = HostPort("127.0.0.1", 0)
@@ -52,38 +52,32 @@ async def serving(
     """A relay in this process."""
     ready: asyncio.Future[ServerUri] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
-    serve = asyncio.create_task(
-        serve_relay(
-            listen,
-            state_dir,
-            limits=limits or RelayLimits(),
-            on_ready=ready.set_result,
-            stop=stop,
-            also_listen=also_listen,
-        )
+    options = ServerOptions(
+        listen, state_dir, relay=limits or RelayLimits(), also_listen=tuple(also_listen)
     )
+    running = asyncio.create_task(serve(options, ready.set_result, stop))
     try:
-        await asyncio.wait((serve, ready), return_when=asyncio.FIRST_COMPLETED)
-        if serve.done():
-            await serve
+        await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            await running
         yield ready.result()
     finally:
         stop.set()
-        await serve
+        await running
 
 
 RELAY_SCRIPT = """
 import asyncio, logging, sys
 from pathlib import Path
+from daemon.server import ServerOptions, serve
 from protocol.uri import HostPort
 from relay.server.limits import RelayLimits
-from relay.server.server import serve_relay
 
 logging.basicConfig(level=logging.INFO)
-asyncio.run(serve_relay(
-    HostPort.parse(sys.argv[1], any_port=True), Path(sys.argv[2]), limits=RelayLimits(),
-    on_ready=lambda uri: print(uri, flush=True), stop=asyncio.Event(),
-))
+options = ServerOptions(
+    HostPort.parse(sys.argv[1], any_port=True), Path(sys.argv[2]), relay=RelayLimits()
+)
+asyncio.run(serve(options, lambda uri: print(uri, flush=True), asyncio.Event()))
 """
 
 

@@ -23,7 +23,7 @@ from protocol.relay_messages import (
 )
 from relay.server.limits import RelayLimits
 from tests.relay.relay_world import WINDOW, RawPeer, World
-from transport.token_bucket import TokenBucket
+from transport.rate_limit import TokenBucket
 
 FRAME = bytes(64 * 1024)
 COST = data_cost(len(FRAME))

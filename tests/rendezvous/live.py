@@ -14,6 +14,7 @@ from pathlib import Path
 
 import zmq
 
+from daemon.server import ServerOptions, serve
 from protocol.codec import decode, encode
 from protocol.identity import Identity
 from protocol.peer_record import PeerRecord, seal_record
@@ -21,9 +22,8 @@ from protocol.rendezvous_messages import FromServer, Notice, Request
 from protocol.uri import HostPort, ServerUri
 from rendezvous.client.client import RendezvousClient
 from rendezvous.client.connection import Timeouts
-from rendezvous.clock import SystemClock
 from rendezvous.server.limits import RegistryLimits
-from rendezvous.server.server import serve_rendezvous
+from transport.clock import Clock
 from transport.curve import CurveKeys, key_to_z85
 
 ANY_PORT = HostPort("127.0.0.1", 0)
@@ -48,37 +48,32 @@ async def serving(
     """A server in this process."""
     ready: asyncio.Future[ServerUri] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
-    serve = asyncio.create_task(
-        serve_rendezvous(
-            listen,
-            state_dir,
-            on_ready=ready.set_result,
-            stop=stop,
-            advertise=advertise,
-            limits=limits,
-        )
+    options = ServerOptions(
+        listen, state_dir, rendezvous=limits or RegistryLimits(), advertise=advertise
     )
+    running = asyncio.create_task(serve(options, ready.set_result, stop))
     try:
-        await asyncio.wait((serve, ready), return_when=asyncio.FIRST_COMPLETED)
-        if serve.done():
-            await serve
+        await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            await running
         yield ready.result()
     finally:
         stop.set()
-        await serve
+        await running
 
 
 SERVER_SCRIPT = """
 import asyncio, logging, sys
 from pathlib import Path
+from daemon.server import ServerOptions, serve
 from protocol.uri import HostPort
-from rendezvous.server import serve_rendezvous
+from rendezvous.server.limits import RegistryLimits
 
 logging.basicConfig(level=logging.INFO)
-asyncio.run(serve_rendezvous(
-    HostPort.parse(sys.argv[1], any_port=True), Path(sys.argv[2]),
-    on_ready=lambda uri: print(uri, flush=True), stop=asyncio.Event(),
-))
+options = ServerOptions(
+    HostPort.parse(sys.argv[1], any_port=True), Path(sys.argv[2]), rendezvous=RegistryLimits()
+)
+asyncio.run(serve(options, lambda uri: print(uri, flush=True), asyncio.Event()))
 """
 
 
@@ -128,7 +123,7 @@ class LivePeer:
     curve: CurveKeys
     notices: list[Notice] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
-    now_ms: int = field(default_factory=SystemClock().now_ms)
+    now_ms: int = field(default_factory=Clock().now_ms)
     """When its records are signed."""
 
     def record(self, sequence: int = 1, swarm: bytes = SWARM) -> bytes:

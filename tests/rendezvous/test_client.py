@@ -13,7 +13,6 @@ from protocol.rendezvous_messages import Joined, Signal
 from protocol.uri import HostPort, ServerUri
 from rendezvous.client.client import RendezvousClient
 from rendezvous.client.connection import Timeouts
-from rendezvous.clock import SystemClock
 from rendezvous.server.limits import RegistryLimits
 from tests.rendezvous.live import (
     SWARM,
@@ -24,10 +23,11 @@ from tests.rendezvous.live import (
     unused_address,
 )
 from tests.rendezvous.world import statement
+from transport.clock import Clock
 from transport.curve import CurveKeys
 
 
-class TenMinutesSlow(SystemClock):
+class TenMinutesSlow(Clock):
     def now_ms(self) -> int:
         return super().now_ms() - 600_000
 
@@ -124,7 +124,7 @@ class TestState:
             assert peer.client.state == "connecting"
             peer.client.set_record(peer.record())
             await eventually(lambda: peer.client.state == "unreachable")
-            assert "nobody listens there" in peer.client.trouble
+            assert "nobody answers there" in peer.client.trouble
             await asyncio.sleep(1.0)  # Several attempts fail meanwhile.
             assert peer.states == ["unreachable"]
             assert peer.client.last_announce_s is None
@@ -137,7 +137,7 @@ class TestState:
             wrong = ServerUri(CurveKeys.generate().public, uri.address)
             async with joined(wrong, announce=False) as peer:
                 await eventually(lambda: peer.client.state == "unreachable")
-                assert "no rendezvous with the URI's key" in peer.client.trouble
+                assert "does not hold the expected key" in peer.client.trouble
 
     async def test_name_that_does_not_exist_is_unreachable(self) -> None:
         uri = ServerUri(CurveKeys.generate().public, HostPort("no-such-host.invalid", 5555))

@@ -5,16 +5,16 @@ from random import Random
 
 import pytest
 
-from rendezvous.client.backoff import FullJitterBackoff, bounded_wait_s
 from rendezvous.client.clock_offset import ClockOffset
 from rendezvous.client.lease_keeper import REFUSED_MOST_S, LeaseKeeper, LeaseState
+from transport.backoff import Backoff, bounded_wait_s
 
 
 class TestBackoff:
     def test_waits_are_spread_from_zero_to_a_ceiling_that_doubles(self) -> None:
         waits = []
         for seed in range(500):
-            backoff = FullJitterBackoff(Random(seed), first_s=1.0, most_s=8.0)
+            backoff = Backoff(1.0, 8.0, Random(seed))
             waits.append([backoff.next_s() for _ in range(6)])
         for attempt, ceiling in enumerate((1, 2, 4, 8, 8, 8)):
             column = [wait[attempt] for wait in waits]
@@ -23,11 +23,15 @@ class TestBackoff:
             assert abs(sum(column) / len(column) - ceiling / 2) < 0.1 * ceiling
 
     def test_success_starts_it_over(self) -> None:
-        backoff = FullJitterBackoff(Random(1), first_s=1.0, most_s=100.0)
+        backoff = Backoff(1.0, 100.0, Random(1))
         for _ in range(10):
             backoff.next_s()
         backoff.reset()
         assert backoff.next_s() <= 1.0
+
+    def test_without_chance_it_doubles_up_to_its_most(self) -> None:
+        backoff = Backoff(1.0, 3.0)
+        assert [backoff.next_s() for _ in range(4)] == [1.0, 2.0, 3.0, 3.0]
 
     @pytest.mark.parametrize(
         ("wish", "wait"),

@@ -27,7 +27,6 @@ from protocol.rendezvous_messages import (
     Refused,
 )
 from protocol.uri import HostPort, ServerUri
-from rendezvous.clock import SystemClock
 from rendezvous.server.limits import RegistryLimits
 from tests.rendezvous.live import (
     SWARM,
@@ -39,6 +38,7 @@ from tests.rendezvous.live import (
     unused_address,
 )
 from tests.rendezvous.world import statement
+from transport.clock import Clock
 
 MIB = 1 << 20
 
@@ -187,7 +187,7 @@ class TestPeers:
             content = PeerRecord(
                 curve_key=peer.curve.public, addresses=("8.8.8.8:53",), name="", trains=True
             )
-            now_ms = SystemClock().now_ms()
+            now_ms = Clock().now_ms()
             raw = seal_record(peer.identity, content, swarm=SWARM, sequence=1, now_ms=now_ms)
             peer.client.set_record(raw)
             await peer.announced()

@@ -11,7 +11,6 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from daemon.host.clock import Clock
 from daemon.net.refusals import Refusals
 from daemon.rounds.blobs.service import BlobService
 from daemon.rounds.blobs.store import BlobStore
@@ -37,6 +36,7 @@ from protocol.peer_messages import (
     UpdateRequest,
 )
 from protocol.swarm import RoundSettings
+from transport.clock import Clock
 
 SWARM_ID = b"s" * 32
 SILENT_S = 5.0

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from daemon.host.clock import Clock
 from daemon.net.refusals import Refusals
 from daemon.rounds.blobs.service import BlobService
 from daemon.rounds.blobs.store import BlobStore
@@ -16,6 +15,7 @@ from protocol.codec import encode
 from protocol.envelope import Domain, open_envelope, seal_envelope
 from protocol.identity import Identity, PeerId
 from protocol.peer_messages import Standing, UpdateHeader, UpdateOffer
+from transport.clock import Clock
 
 SWARM = b"s" * 32
 MEMBER = Identity.generate()

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import msgspec
 import zmq
 
-from daemon.host.clock import Clock
 from daemon.net.discovery import Discovery
 from daemon.net.network import PeerNetwork
 from daemon.net.refusals import Refusals
@@ -33,6 +32,7 @@ from protocol.peer_messages import (
 from protocol.swarm import Swarm, open_statement
 from protocol.uri import HostPort
 from rendezvous import RendezvousClient
+from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.zap import ZapAuthenticator
 

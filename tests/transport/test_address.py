@@ -2,7 +2,7 @@ import pytest
 
 from protocol.errors import TransportError
 from protocol.uri import HostPort
-from transport.address import is_ip, is_loopback, plain_ip, resolve
+from transport.address import is_ip, is_local, is_loopback, network_of, plain_ip, resolve, source_of
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,22 @@ async def test_name_stands_for_its_addresses_each_once() -> None:
 async def test_name_that_stands_for_nothing_is_a_transport_error(host: str) -> None:
     with pytest.raises(TransportError, match="cannot look up"):
         await resolve(HostPort(host, 80))
+
+
+def test_ipv4_address_inside_an_ipv6_one_is_what_it_is_without() -> None:
+    assert is_loopback("::ffff:127.0.0.1")
+    assert is_local("::ffff:10.0.0.1")
+    assert network_of("::ffff:192.0.2.1") == network_of("192.0.2.9") == "192.0.2.0/24"
+
+
+def test_zone_of_any_length_keeps_nothing_in_memory() -> None:
+    assert plain_ip("fe80::1%" + "z" * 1_000_000) == "fe80::1"
+    with pytest.raises(ValueError, match="1111"):
+        plain_ip("1" * 1_000_000)
+
+
+def test_source_is_an_ipv4_address_or_the_64_bits_of_a_customer() -> None:
+    assert source_of("2001:db8:1:2::1") == source_of("2001:db8:1:2:ffff::9%eth0")
+    assert source_of("2001:db8:1:2::1") != source_of("2001:db8:1:3::1")
+    assert network_of("2001:db8:1:2::1") == network_of("2001:db8:1:3::1")
+    assert source_of("192.0.2.1") != source_of("192.0.2.2")

@@ -23,13 +23,13 @@ from daemon.cli.demo.processes import Child, DemoFailedError, run_child
 from daemon.cli.demo.view import DemoView, PeerResult
 from daemon.control.client import ControlClient, ControlError, NotRunningError
 from daemon.control.status import Status
-from daemon.host.error_group import first_error
 from daemon.host.python_child import require_torch
 from daemon.rounds.phase import Phase
 from daemon.swarm.found import CreateOptions, ExaminedTask, create_swarm, examine_task
-from protocol.counted import counted
 from protocol.errors import ConfigError
+from protocol.text import counted
 from protocol.uri import ServerUri
+from transport.error_group import first_error
 
 SEED = 1
 CLI = ("-m", "daemon.cli")

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from daemon.cli.output import byte_count, number, percent
 from daemon.control.status import Status
-from daemon.host.printable import printable
 from protocol.identity import short
+from protocol.text import printable
 
 REFRESH_PER_S = 4
 

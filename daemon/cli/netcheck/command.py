@@ -150,7 +150,7 @@ def _relays(statement: bytes, swarm_id: bytes) -> "tuple[ServerUri, ...]":
 def describe(report: "NetReport") -> str:
     """The report for people."""
     from daemon.cli import output as text
-    from daemon.host.printable import printable
+    from protocol.text import printable
 
     addresses = [address for address in (report.public_ipv4, report.public_ipv6) if address]
     facts = [

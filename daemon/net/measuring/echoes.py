@@ -7,7 +7,7 @@ Nobody can make this peer flood: a reply is as long as what it answers, and each
 from protocol.errors import TransportError
 from protocol.identity import PeerId
 from protocol.measure_messages import Echo, EchoReply
-from transport.token_bucket import TokenBucket
+from transport.rate_limit import TokenBucket
 
 REPLIES_PER_S = 20.0
 REPLY_BURST = 40.0

@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from daemon.host.clock import Clock
 from daemon.net.measuring.echoes import Echoes
 from daemon.net.measuring.results import PingResult, SpeedResult
 from daemon.net.measuring.transfer_sink import TransferSink
@@ -38,6 +37,7 @@ from protocol.measure_messages import (
     is_measure_message,
 )
 from protocol.session_frames import MAX_BULK_BYTES, Stream
+from transport.clock import Clock
 
 PING_S = 5.0
 ANSWER_S = 10.0

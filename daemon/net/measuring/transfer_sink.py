@@ -25,7 +25,7 @@ from protocol.measure_messages import (
     TransferReport,
 )
 from protocol.merkle import DIGEST_BYTES
-from transport.token_bucket import TokenBucket
+from transport.rate_limit import TokenBucket
 
 MAX_TRANSFERS = 2
 IDLE_S = 60.0

@@ -12,10 +12,10 @@ from typing import Protocol, Self
 
 import zmq
 
-from daemon.host.clock import Clock
 from daemon.net.paths.path import PathOwner, PathSeeker, PathWish
 from daemon.net.signaling import Signaling
 from protocol.identity import Identity
+from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.zap import ZapAuthenticator
 

@@ -8,13 +8,13 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 
-from daemon.host.clock import Clock
 from daemon.net.paths.path import PathSeeker, PathWish
 from daemon.net.peers.remote_peer import PeerLink
 from daemon.net.session.handshake import BusyError
 from protocol.admission import DeniedError
 from protocol.identity import PeerId, short
 from protocol.peer_record import VerifiedRecord
+from transport.clock import Clock
 
 MAX_PEERS = 64
 FIND_RECORD_S = 2.8

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 
-from daemon.host.clock import Clock
 from daemon.net.paths.path import Path
 from daemon.net.session.handshake import Greeter, PathHandshake
 from daemon.net.traffic import TrafficCounter
@@ -11,6 +10,7 @@ from protocol.errors import P2PDError
 from protocol.hello import VerifiedHello
 from protocol.identity import PeerId
 from protocol.session_frames import CloseCode, close_frame
+from transport.clock import Clock
 
 
 class PathEnd:

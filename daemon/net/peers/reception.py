@@ -9,7 +9,6 @@ import logging
 import secrets
 from typing import Protocol
 
-from daemon.host.clock import Clock
 from daemon.net.paths.path import Path
 from daemon.net.peers.path_end import PathEnd
 from daemon.net.peers.remote_peer import PeerLink
@@ -26,6 +25,7 @@ from protocol.session_frames import (
     decode_frame,
     is_data_frame,
 )
+from transport.clock import Clock
 
 MAX_PATHS = 256
 REFUSED_WAIT_S = 30.0

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
-from daemon.host.clock import Clock
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import PathWish
 from daemon.net.peers.path_end import PathEnd
@@ -32,6 +31,7 @@ from protocol.hello import EPOCH_BYTES, ResumePoint, Role, VerifiedHello
 from protocol.identity import PeerId, short
 from protocol.peer_record import VerifiedRecord
 from protocol.session_frames import CloseCode, Stream
+from transport.clock import Clock
 
 _log = logging.getLogger("p2pd.link")
 

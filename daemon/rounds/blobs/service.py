@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from daemon.host.clock import Clock
 from daemon.net.refusals import Refusals
 from daemon.rounds.blobs.fetch import BlobFetcher
 from daemon.rounds.blobs.store import BlobMissingError, BlobStore
@@ -18,6 +17,7 @@ from protocol.chunk_frame import MAX_CHUNK_FRAME_BYTES, decode_chunk, encode_chu
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError
 from protocol.identity import PeerId
 from protocol.peer_messages import MAX_REQUEST_CHUNKS, ChunkMissing, ChunkRequest, PeerMessage
+from transport.clock import Clock
 
 MAX_QUEUED_CHUNKS = 256
 """Chunks that one peer may have asked for and not got; what goes beyond is refused."""

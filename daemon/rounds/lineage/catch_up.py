@@ -22,10 +22,10 @@ from daemon.rounds.speaker import Speaker
 from daemon.worker.trainer import Trainer
 from ml.worker.messages import StateReady
 from protocol.agreement_messages import Certificate
-from protocol.counted import counted
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError, WorkerError
 from protocol.identity import PeerId
 from protocol.peer_messages import CertificateRequest, StateOffer, StateRequest
+from protocol.text import counted
 
 LOOK_S = 0.5
 SETTLE_S = 1.0

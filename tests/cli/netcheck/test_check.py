@@ -13,10 +13,11 @@ from daemon.cli.netcheck.stun import is_elsewhere
 from daemon.net.nat.network_state import NetworkState
 from daemon.net.nat.port_mapping.request import MappingMethod, MappingRequest, PortMapping
 from daemon.net.nat.port_mapping.trial import try_mapping
-from daemon.server import ServeOptions, serve_all
+from daemon.server import ServerOptions, serve
 from protocol.errors import TransportError
 from protocol.uri import HostPort, ServerUri
 from relay.server.limits import RelayLimits
+from rendezvous.server.limits import RegistryLimits
 
 ANY_PORT = HostPort("127.0.0.1", 0)
 NOBODY = HostPort("127.0.0.1", 9)
@@ -26,9 +27,9 @@ NOBODY = HostPort("127.0.0.1", 9)
 async def serving(state_dir: Path) -> AsyncIterator[ServerUri]:
     ready: asyncio.Future[ServerUri] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
-    options = ServeOptions(ANY_PORT, state_dir, RelayLimits())
+    options = ServerOptions(ANY_PORT, state_dir, RegistryLimits(), RelayLimits())
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(serve_all(options, ready.set_result, stop))
+        tasks.create_task(serve(options, ready.set_result, stop))
         yield await ready
         stop.set()
 
@@ -76,7 +77,7 @@ async def test_servers_that_do_not_answer_are_named_with_what_is_wrong() -> None
         NetcheckOptions(rendezvous=(nowhere,), relays=(nowhere,), map_port=False)
     )
     assert [item.code for item in report.health] == ["rendezvous-unreachable", "relay-unreachable"]
-    assert "nobody listens there" in report.rendezvous[0].reason
+    assert "nobody answers there" in report.rendezvous[0].reason
     assert report.udp is None
     assert report.udp_reason == "no STUN server is known, as the rendezvous does not answer"
     assert report.expected == ()

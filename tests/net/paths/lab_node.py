@@ -34,7 +34,6 @@ import msgspec
 import uvloop
 import zmq
 
-from daemon.host.clock import Clock
 from daemon.net.connectivity import Connectivity
 from daemon.net.discovery import Discovery
 from daemon.net.network import PeerNetwork
@@ -47,6 +46,7 @@ from protocol.uri import HostPort, ServerUri, by_server
 from rendezvous import RendezvousClient
 from tests.net.paths.lab_traffic import LabTraffic
 from tests.net.swarm_peers import Keys, make_swarm
+from transport.clock import Clock
 from transport.zap import ZapAuthenticator
 
 POLL_S = 0.005

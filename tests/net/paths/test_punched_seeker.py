@@ -10,7 +10,6 @@ from types import TracebackType
 import pytest
 import zmq
 
-from daemon.host.clock import Clock
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.maker import PathParts
 from daemon.net.paths.path import Path, PathWish
@@ -31,6 +30,7 @@ from protocol.nat_summary import NatSummary, TransportSummary
 from protocol.signal_messages import NextPort, PunchAnswer, PunchDeclined, PunchEnd, PunchOffer
 from protocol.uri import HostPort
 from tests.net.swarm_peers import SWARM, Keys, eventually, in_order_of_id
+from transport.clock import Clock
 from transport.zap import ZapAuthenticator
 
 LOW, HIGH = in_order_of_id(2, first=30)

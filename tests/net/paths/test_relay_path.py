@@ -12,7 +12,6 @@ import zmq
 
 from daemon.control.describe import describe_peers, describe_relay
 from daemon.control.trouble import of_connections
-from daemon.host.clock import Clock
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.relayed.path import NO_RELAY
 from daemon.net.peers.peer_status import NONE_YET
@@ -32,6 +31,7 @@ from tests.net.swarm_peers import (
     running,
 )
 from tests.relay.relay_live import RelayProcess, serving
+from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.server_socket import ServerSocket
 from transport.socket_options import CurveServerRole
@@ -294,7 +294,7 @@ async def test_relay_that_is_killed_is_the_reason_until_it_is_back(
         async with two_peers(uri) as (first, second):
             await eventually(lambda: first.sees(second) and second.sees(first))
             process.kill()
-            told = f"{uri.address} is unreachable: nobody listens there"
+            told = f"{uri.address} is unreachable: nobody answers there"
             for node in (first, second):
                 await eventually(lambda: why_no_relay(node) == told)  # noqa: B023
             assert await process.start() == uri

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import zmq
 
-from daemon.server import ServeOptions, serve_all, without_further_port
+from daemon.server import ServerOptions, serve, without_further_port
 from protocol.invite import Invite
 from protocol.uri import HostPort, ServerUri
 from relay.server.limits import RelayLimits
 from rendezvous import RendezvousClient
+from rendezvous.server.limits import RegistryLimits
 from tests.net.swarm_peers import eventually, in_order_of_id, introduce, make_swarm, running
 from transport.curve import CurveKeys
 from transport.server_socket import ListenError
@@ -33,9 +34,15 @@ EVERYWHERE = HostPort("0.0.0.0", 0)
 async def serving(state_dir: Path, *, also_ports: tuple[int, ...] = ()) -> AsyncIterator[ServerUri]:
     ready: asyncio.Future[ServerUri] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
-    options = ServeOptions(ANY_PORT, state_dir, RelayLimits(), also_ports=also_ports)
+    options = ServerOptions(
+        ANY_PORT,
+        state_dir,
+        RegistryLimits(),
+        RelayLimits(),
+        also_listen=tuple(HostPort(ANY_PORT.host, port) for port in also_ports),
+    )
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(serve_all(options, ready.set_result, stop))
+        tasks.create_task(serve(options, ready.set_result, stop))
         yield await ready
         stop.set()
 

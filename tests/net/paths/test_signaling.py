@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import pytest
 
-from daemon.host.clock import Clock
 from daemon.net.refusals import Refusals
 from daemon.net.signaling import INBOX_MESSAGES, KEPT_S, Signaling
 from protocol.admission import NO_PROOF, AdmissionBook
@@ -23,6 +22,7 @@ from protocol.signal_messages import (
 )
 from protocol.swarm import Swarm
 from tests.net.swarm_peers import SWARM, Keys, make_swarm
+from transport.clock import Clock
 
 
 class MovedClock(Clock):

@@ -14,7 +14,7 @@ from rendezvous.stun.message import (
     encode_request,
     parse_response,
 )
-from rendezvous.stun.rate_limit import SourceRateLimiter, source_key
+from rendezvous.stun.rate_limit import SourceRateLimiter
 from rendezvous.stun.responder import (
     MAX_AMPLIFICATION,
     Answer,
@@ -22,6 +22,7 @@ from rendezvous.stun.responder import (
     ServerEndpoints,
     StunResponder,
 )
+from transport.address import source_of
 
 ID = bytes(range(12))
 SOURCE = HostPort("203.0.113.7", 40000)
@@ -201,9 +202,9 @@ def test_source_over_its_rate_is_not_answered_until_time_has_passed() -> None:
 
 
 def test_addresses_of_one_ipv6_site_are_one_source() -> None:
-    assert source_key("2001:db8:1:2::1") == source_key("2001:db8:1:2:ffff::9%eth0")
-    assert source_key("2001:db8:1:2::1") != source_key("2001:db8:1:3::1")
-    assert source_key("192.0.2.1") != source_key("192.0.2.2")
+    assert source_of("2001:db8:1:2::1") == source_of("2001:db8:1:2:ffff::9%eth0")
+    assert source_of("2001:db8:1:2::1") != source_of("2001:db8:1:3::1")
+    assert source_of("192.0.2.1") != source_of("192.0.2.2")
 
 
 def test_flood_of_invented_sources_meets_the_total_limit() -> None:

@@ -12,6 +12,7 @@ from daemon.net.nat.port_mapping.request import MappingMethod, MappingRequest, P
 from daemon.net.nat.port_mapping.upnp import UpnpMethod
 from protocol.errors import TransportError
 from protocol.uri import HostPort
+from transport.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -80,23 +81,22 @@ class PortMapper:
 
     async def run(self) -> None:
         """Map and renew until cancelled."""
-        retry_s = self._first_retry_s
+        backoff = Backoff(self._first_retry_s, LAST_RETRY_S)
         try:
             while True:
                 self._network_changed.clear()
                 await self._map()
                 if self.mapping is not None:
-                    retry_s = self._first_retry_s
+                    backoff.reset()
                     wait_s = self._renewal_in(self.mapping)
                 else:
-                    wait_s = retry_s
-                    retry_s = min(retry_s * 2, LAST_RETRY_S)
+                    wait_s = backoff.next_s()
                 try:
                     async with asyncio.timeout(wait_s):
                         await self._network_changed.wait()
                 except TimeoutError:
                     continue
-                retry_s = self._first_retry_s
+                backoff.reset()
         finally:
             await self._unmap()
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from daemon.net.nat.stun.tcp import TcpBinding
 from protocol.errors import TransportError
 from protocol.uri import HostPort
+from transport.backoff import Backoff
 
 CHECK_INTERVAL_S = 15.0
 """A NAT that rebooted tells nobody."""
@@ -42,7 +43,7 @@ class KeptMapping:
 
     async def run(self) -> None:
         """Keep it until cancelled."""
-        retry_s = FIRST_RETRY_S
+        backoff = Backoff(FIRST_RETRY_S, LONGEST_RETRY_S)
         while True:
             self._wanted.clear()
             if not self._servers:
@@ -51,12 +52,11 @@ class KeptMapping:
                 continue
             try:
                 await self._hold()
-                retry_s = FIRST_RETRY_S
+                backoff.reset()
             except TransportError as error:
                 _log.debug("mapping of the listening port: %s", error)
                 self._set(None)
-                await self._wait(retry_s)
-                retry_s = min(2 * retry_s, LONGEST_RETRY_S)
+                await self._wait(backoff.next_s())
 
     async def _hold(self) -> None:
         """Return when other servers are to be used. Raises :class:`TransportError` when it is

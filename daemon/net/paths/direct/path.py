@@ -33,13 +33,6 @@ MAX_PATHS_PER_KEY = 8
 CLOSE_GRACE_S = 1.0
 """How long the other side has to hang up by itself, so that what it was told last arrives."""
 
-_FAILURES = {
-    LinkEvent.UNREACHABLE: "nobody answers there",
-    LinkEvent.DISCONNECTED: "the connection was cut",
-    LinkEvent.HANDSHAKE_FAILED: "whoever answers there does not hold the peer's key",
-    LinkEvent.REFUSED: "it does not let this peer's key in",
-}
-
 
 class DirectListener:
     """The socket that other peers dial. An async context manager; ``address`` has the real port."""
@@ -125,7 +118,7 @@ class DirectListener:
         path.cancel_grace()
         if not path.is_closed:
             path.is_closed = True
-            self._owner.path_lost(path, "the connection was cut")
+            self._owner.path_lost(path, LinkEvent.DISCONNECTED.trouble)
 
 
 class AcceptedPath:
@@ -253,4 +246,4 @@ class DialledPath:
             self._owner.path_opened(self)
         else:
             # Not before this turn of the loop has read what came last, as in DirectListener.
-            asyncio.get_running_loop().call_soon(self.give_up, _FAILURES[event])
+            asyncio.get_running_loop().call_soon(self.give_up, event.trouble)

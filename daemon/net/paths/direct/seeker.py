@@ -10,7 +10,6 @@ from random import Random
 
 import zmq
 
-from daemon.host.clock import Clock
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.direct.path import DialledPath
 from daemon.net.paths.path import PathOwner, PathWish
@@ -19,6 +18,7 @@ from protocol.identity import PeerId
 from protocol.peer_record import MAX_ADDRESSES
 from protocol.uri import HostPort
 from transport.address import resolve
+from transport.clock import Clock
 from transport.curve import CurveKeys
 
 STAGGER_S = 0.25

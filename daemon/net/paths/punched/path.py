@@ -183,7 +183,7 @@ class PunchedPath:
                 self._socket.drop(pair)
                 del self._ready[pair]
                 if not self._ready:
-                    self.give_up("the connection was cut")
+                    self.give_up(LinkEvent.DISCONNECTED.trouble)
             case LinkEvent.REFUSED:
                 # Not the end: until the handshake is done anyone on the way could have said so.
                 self._is_refused = not self._is_server

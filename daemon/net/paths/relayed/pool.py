@@ -10,7 +10,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from random import Random
 
-from daemon.host.error_group import first_error
 from daemon.net.paths.path import PathWish
 from protocol.errors import ConfigError
 from protocol.identity import Identity, PeerId
@@ -19,6 +18,7 @@ from protocol.uri import HostPort, ServerUri
 from relay.client.client import IncomingCall, RelayClient, RelayState
 from relay.client.link import RelayLink
 from transport.curve import CurveKeys
+from transport.error_group import first_error
 
 _log = logging.getLogger("p2pd.relays")
 
