@@ -114,7 +114,7 @@ def install_hivemind(environment: Path) -> None:
 def print_table(case: Case, taken: dict[str, list[Measured]]) -> None:
     """One line a system: seconds of a round, its spread, beside gloo, CPU and memory."""
     print(f"{case} parameters")
-    print(f"{'':22}{'median s':>10}{'least':>9}{'most':>9}{'× gloo':>9}{'CPU s':>8}{'MB':>8}")
+    print(f"{'':22}{'median s':>10}{'least':>9}{'most':>9}{'x gloo':>9}{'CPU s':>8}{'MB':>8}")
     for system, turns in taken.items():
         medians = [statistics.median(turn.round_s) for turn in turns]
         ratios = [

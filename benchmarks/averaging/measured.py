@@ -12,7 +12,7 @@ class Case:
     """Of the model, float32 each."""
 
     def __str__(self) -> str:
-        return f"{self.peers} × {self.parameters / 1e6:g} M"
+        return f"{self.peers} x {self.parameters / 1e6:g} M"
 
 
 @dataclass(frozen=True, slots=True)

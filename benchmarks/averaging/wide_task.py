@@ -18,35 +18,44 @@ ROUND = {"local_unit": "steps", "local_amount": 1}
 
 
 class Table(nn.Module):
+    """One parameter; a sample reads one row of it, and the mean of all."""
+
     def __init__(self):
         super().__init__()
         self.table = nn.Parameter(torch.randn(ROWS, COLUMNS))
 
     def forward(self, rows):
+        """One number for each of ``rows``."""
         return self.table[rows].mean(1) + self.table.mean()
 
 
 def model():
+    """A table of random numbers, the same for equal seeds."""
     return Table()
 
 
 def train_dataset(data_dir):
+    """64 samples, so that each peer gets rows of its own."""
     rows = torch.arange(64) % ROWS
     return TensorDataset(rows, (rows % 3).float())
 
 
 def test_dataset(data_dir):
+    """Four samples: evaluating takes no time."""
     rows = torch.arange(4) % ROWS
     return TensorDataset(rows, (rows % 3).float())
 
 
 def optimizer(parameters):
+    """Plain SGD."""
     return torch.optim.SGD(parameters, lr=0.1)
 
 
 def loss(outputs, targets):
+    """Mean squared error."""
     return ((outputs - targets) ** 2).mean()
 
 
 def metric(outputs, targets):
+    """The share of outputs that are near their targets."""
     return ((outputs - targets).abs() < 0.5).float().mean()
