@@ -11,6 +11,7 @@ import os
 import threading
 from pathlib import Path
 
+import msgspec
 import zmq
 
 from daemon.control import trouble
@@ -20,6 +21,7 @@ from daemon.control.describe import (
     describe_relay,
     describe_rendezvous,
 )
+from daemon.control.history import History
 from daemon.control.status import RendezvousStatus, Status
 from daemon.host.state_dir import StateDir
 from daemon.host.systemd import SystemdNotifier, feed_watchdog
@@ -41,6 +43,7 @@ from daemon.swarm.join_options import JoinOptions
 from daemon.swarm.membership import SwarmPlace, find_place
 from daemon.swarm.same_task import check_opened, check_options
 from daemon.swarm.statement_watch import StatementWatch
+from daemon.web.page_server import PageServer
 from daemon.worker.pulse import stuck_after_s
 from daemon.worker.requests import WorkerProcess
 from daemon.worker.worker import TaskWorker
@@ -87,6 +90,7 @@ class Peer:
         self._process: WorkerProcess | None = None
         self._progress: Progress | None = None
         self._trainee: Trainee | None = None
+        self._page = PageServer(self)
 
     # Control
 
@@ -110,6 +114,10 @@ class Peer:
         """Write a round's averaged model, by default the current one, to ``path``."""
         exported = await self._require_trainee().worker.export(path, round_number)
         return ExportResult(round=exported.round, size_bytes=exported.size_bytes)
+
+    async def open_page(self) -> str:
+        """Serve the page, if it is not yet; its address. Raises :class:`ConfigError`."""
+        return await self._page.start()
 
     async def ping(self, peer_id: str, size_bytes: int) -> PingResult:
         """Wait for one reply of another peer. Raises :class:`TransportError`."""
@@ -190,6 +198,24 @@ class Peer:
             ),
         )
 
+    def history(self, after: int) -> History:
+        """The rounds behind ``after``, and the one at hand."""
+        training = None if self._trainee is None else self._trainee.training
+        progress = self._progress
+        history = History(peer_id=self._identity.peer_id, now=self._clock.now_ms() / 1000)
+        if training is None:
+            return history
+        at_hand = training.lineage.position.round + 1
+        return msgspec.structs.replace(
+            history,
+            rounds=training.history.done_after(after),
+            current=training.history.current,
+            step=None if progress is None or progress.round != at_hand else progress.step,
+            waits_for=sorted(training.awaited - {self._identity.peer_id}),
+            waiting=training.waits_for,
+            closes_in_s=training.closes_in_s,
+        )
+
     def _require_network(self) -> PeerNetwork:
         if self._network is None:
             raise TransportError("the peer is still starting: try again in a moment")
@@ -206,7 +232,9 @@ class Peer:
 
     async def run(self) -> None:
         """Take part until told to stop. Raises :class:`ConfigError`."""
-        async with ControlApi(self, self._state_dir.control_socket):
+        async with ControlApi(self, self._state_dir.control_socket), self._page:
+            if self._options.web is not None:
+                await self._page.start(self._options.web)
             living = asyncio.ensure_future(self._live())
             stopping = asyncio.ensure_future(self._stop.wait())
             try:

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from daemon.cli import control, create, join, serve, status, task
+from daemon.cli import control, create, join, serve, status, task, web
 from daemon.cli import invite as founder
 from daemon.cli import ping as measure
 from daemon.cli.arguments import help_format
@@ -26,6 +26,7 @@ to start a swarm:
   p2pd create --task digits --rendezvous URI       prints an invite link
   p2pd join LINK                                   trains until told to stop
   p2pd status                                      how it goes
+  p2pd web                                         the same as a page in a browser
 
 to see how peers reach each other:
   p2pd netcheck                                    what this machine's network lets a peer do
@@ -56,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         create,
         join,
         status,
+        web,
         measure,
         netcheck,
         control,

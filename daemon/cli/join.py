@@ -161,6 +161,16 @@ def add_commands(commands: "Commands") -> None:
         const="",
         help="write none any more",
     )
+    parser.add_argument(
+        "--web",
+        type=arguments.config(_page_address),
+        metavar="HOST:PORT",
+        help="serve the page that shows the swarm there, on this machine alone, and /metrics for"
+        " Prometheus; 'p2pd web' prints its address (default: only after 'p2pd web')",
+    )
+    parser.add_argument(
+        "--no-web", dest="web", action="store_const", const="", help="no longer from the start"
+    )
     arguments.add_log_level(parser)
 
 
@@ -180,6 +190,13 @@ def _address(text: str) -> str:
     from protocol.uri import HostPort
 
     return str(HostPort.parse(text))
+
+
+def _page_address(text: str) -> str:
+    from daemon.web.loopback import check_loopback
+    from protocol.uri import HostPort
+
+    return str(check_loopback(HostPort.parse(text, any_port=True)))
 
 
 def _turn(text: str) -> str:
@@ -248,6 +265,7 @@ def join_options(options: argparse.Namespace) -> "JoinOptions":
         threads=membership.threads,
         kept_checkpoints=membership.kept_checkpoints,
         event_dir=Path(membership.event_dir) if membership.event_dir else None,
+        web=HostPort.parse(membership.web, any_port=True) if membership.web else None,
         log_level=options.log_level,
     )
 
@@ -294,6 +312,7 @@ def _merge(
         "name": options.name,
         "threads": options.threads,
         "kept_checkpoints": options.kept_checkpoints,
+        "web": options.web,
         "event_dir": None if options.event_dir is None else str(options.event_dir),
     }
     return msgspec.structs.replace(

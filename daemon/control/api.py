@@ -6,6 +6,8 @@ no bodies worth the name, so their size is bounded tightly.
 
 ========  ===============  =========================================================
 GET       /v1/status       the status document (daemon/control/status.py)
+GET       /v1/history      the last rounds (daemon/control/history.py); ?after=N: later ones
+POST      /v1/web          serves the page from now on; its address, with the token
 POST      /v1/stop         ends the daemon; answered before it does
 POST      /v1/pause        no new local training until resumed
 POST      /v1/resume
@@ -33,6 +35,7 @@ from typing import Protocol, Self
 import msgspec
 from aiohttp import web
 
+from daemon.control.history import History, encode_history
 from daemon.control.status import SCHEMA, Status, encode_status
 from daemon.control.unix_socket import listen_control, peer_uid
 from daemon.net.measuring.results import PingResult, SpeedResult
@@ -66,6 +69,12 @@ class PeerControl(Protocol):
 
     def status(self) -> Status:
         """How it is doing, now; must not wait."""
+
+    def history(self, after: int) -> History:
+        """The rounds behind ``after``, and the one at hand; must not wait."""
+
+    async def open_page(self) -> str:
+        """Serve the page, if it is not yet; its address. Raises :class:`ConfigError`."""
 
     def request_stop(self) -> None:
         """Begin to end; returns at once, may be called again."""
@@ -107,6 +116,8 @@ class ControlApi:
             middlewares=[self._check_peer, self._explain_errors], client_max_size=MAX_REQUEST_BYTES
         )
         application.router.add_get("/v1/status", self._status)
+        application.router.add_get("/v1/history", self._history)
+        application.router.add_post("/v1/web", self._web)
         application.router.add_post("/v1/stop", self._stop)
         application.router.add_post("/v1/pause", self._pause)
         application.router.add_post("/v1/resume", self._resume)
@@ -177,6 +188,13 @@ class ControlApi:
             body=encode_status(self._control.status()), content_type="application/json"
         )
 
+    async def _history(self, request: web.Request) -> web.Response:
+        history = self._control.history(_round_of(request, "after") or 0)
+        return web.Response(body=encode_history(history), content_type="application/json")
+
+    async def _web(self, request: web.Request) -> web.Response:
+        return web.json_response({"schema": SCHEMA, "url": await self._control.open_page()})
+
     async def _stop(self, request: web.Request) -> web.Response:
         self._control.request_stop()
         return _done()
@@ -217,7 +235,7 @@ class ControlApi:
         hardened service could not write.
         """
         path = self._socket_path.with_name(f"export-{secrets.token_hex(8)}.safetensors")
-        round_number = _round_of(request)
+        round_number = _round_of(request, "round")
         try:
             result = await self._control.export(path, round_number)
             response = web.StreamResponse(headers={ROUND_HEADER: str(result.round)})
@@ -238,8 +256,8 @@ class ControlApi:
         return response
 
 
-def _round_of(request: web.Request) -> int | None:
-    text = request.query.get("round")
+def _round_of(request: web.Request, name: str) -> int | None:
+    text = request.query.get(name)
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_ROUND_DIGITS):

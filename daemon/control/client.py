@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from daemon.control.history import History, decode_history
 from daemon.control.status import Status, decode_status
 from daemon.control.unix_socket import connect_control, peer_pid
 from daemon.host.state_paths import CONTROL_SOCKET
@@ -73,6 +74,10 @@ class _Answer(msgspec.Struct):
     error: str = ""
 
 
+class _PageAnswer(msgspec.Struct):
+    url: str
+
+
 class ControlClient:
     """Talks to the daemon of one state directory.
 
@@ -92,6 +97,22 @@ class ControlClient:
     def status_json(self) -> bytes:
         """The status document as the daemon sent it."""
         return self._call("GET", "/v1/status")
+
+    def history(self, after: int = 0) -> History:
+        """The peer's rounds behind ``after``, and the one at hand."""
+        document = self._call("GET", f"/v1/history?after={after}")
+        try:
+            return decode_history(document)
+        except msgspec.DecodeError as error:
+            raise ControlError(_unreadable("history", error)) from error
+
+    def open_page(self) -> str:
+        """Have the peer serve its page; the page's address, with the token."""
+        answer = self._call("POST", "/v1/web")
+        try:
+            return msgspec.json.decode(answer, type=_PageAnswer).url
+        except msgspec.DecodeError as error:
+            raise ControlError(_unreadable("answer", error)) from error
 
     def pause(self) -> None:
         """Start no new local training."""
@@ -198,9 +219,11 @@ def read_status(document: bytes) -> Status:
     try:
         return decode_status(document)
     except msgspec.DecodeError as error:
-        raise ControlError(
-            f"the daemon's status cannot be read ({error}): is it of another version? Restart it"
-        ) from error
+        raise ControlError(_unreadable("status", error)) from error
+
+
+def _unreadable(what: str, error: Exception) -> str:
+    return f"the daemon's {what} cannot be read ({error}): is it of another version? Restart it"
 
 
 def _silence(state_dir: Path, pid: int | None) -> str:

@@ -46,6 +46,7 @@ def describe_peers(
                 updates=updates.count(link.peer_id),
                 rejects=refusals.of(link.peer_id),
                 last_reject_s=refusals.seconds_since(link.peer_id),
+                last_reject=refusals.last_reason(link.peer_id),
             )
         )
     return tuple(described)

@@ -64,6 +64,8 @@ class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What it sent that was refused."""
     last_reject_s: float | None = None
     """Seconds since the last of that."""
+    last_reject: str = ""
+    """Why that was refused."""
 
 
 class HealthItem(msgspec.Struct, frozen=True):

@@ -50,6 +50,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 0
     kept_checkpoints: int = KEPT_CHECKPOINTS
     event_dir: str = ""
+    web: str = ""
 
 
 def read_identity(state_dir: Path) -> Identity:

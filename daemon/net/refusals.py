@@ -12,6 +12,8 @@ from transport.clock import Clock
 
 LOG_INTERVAL_S = 10.0
 MAX_COUNTED = 10_000
+MAX_REASON = 200
+"""Characters of a reason that are kept."""
 
 _log = logging.getLogger("p2pd.refused")
 
@@ -24,6 +26,7 @@ class Refusals:
         self._counts: Counter[tuple[PeerId, str]] = Counter()
         self._logged: dict[tuple[PeerId, str], tuple[float, int]] = {}
         self._last_at: dict[PeerId, float] = {}
+        self._last_reason: dict[PeerId, str] = {}
 
     def add(self, peer: PeerId, code: str, reason: object) -> None:
         """``peer`` sent something that was refused as ``code`` (a short fixed word)."""
@@ -34,6 +37,7 @@ class Refusals:
         count = self._counts[key]
         now = self._clock.monotonic()
         self._last_at[peer] = now
+        self._last_reason[peer] = f"{code}: {str(reason)[:MAX_REASON]}"
         logged_at, logged_count = self._logged.get(key, (now - LOG_INTERVAL_S, 0))
         if now >= logged_at + LOG_INTERVAL_S:
             self._logged[key] = (now, count)
@@ -53,6 +57,10 @@ class Refusals:
         """How long ago something of ``peer`` was refused last."""
         last_at = self._last_at.get(peer)
         return None if last_at is None else self._clock.monotonic() - last_at
+
+    def last_reason(self, peer: PeerId) -> str:
+        """Why something of ``peer`` was refused last; empty: nothing was. Holds foreign text."""
+        return self._last_reason.get(peer, "")
 
     def total(self) -> int:
         """How much was refused in all."""

@@ -152,6 +152,10 @@ class AgreedRound(abc.ABC):
         """Whether the set is agreed on; what remains is to average it."""
         self.shortage = ""
         """For people: which peers or updates the round lacks to be closed; empty: none."""
+        self.awaited: frozenset[PeerId] = frozenset()
+        """Whose updates are waited for."""
+        self.averaged = 0
+        """How many updates the new state is made of."""
         self._needed = needed_updates(parts.settings.aggregation)
         self._parts = parts
         self._roster = parts.lineage.roster
@@ -228,6 +232,7 @@ class AgreedRound(abc.ABC):
         parts.keep(certificate)
         await self._obtain(certificate)
         parts.set_phase(Phase.APPLYING)
+        self.averaged = len(certificate.outcome.updates)
         state = await self._average(certificate.outcome)
         parts.serve_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), certificate)
@@ -246,6 +251,13 @@ class AgreedRound(abc.ABC):
         """Something changed that the round may depend on."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+    @property
+    def closes_in_s(self) -> float | None:
+        """After so long nobody is waited for any more; None once it is closed."""
+        if self._agreement.state is not AgreementState.OPEN:
+            return None
+        return self._deadlines.closes_in_s(self._parts.clock.monotonic())
 
     def receive(self, message: VerifiedMessage) -> None:
         """A signed agreement message of this round. Raises :class:`RemoteProtocolError`."""
@@ -357,6 +369,7 @@ class AgreedRound(abc.ABC):
         self._share(present)
         held = self._held
         awaited = self._signers(expected) - self._refused
+        self.awaited = awaited - held.keys()
         possible = len(present | held.keys())
         self._deadlines.update(
             expected=awaited,

@@ -78,6 +78,10 @@ class RoundClock:
         moments = (closes_at - self._grace_s / 2, closes_at, self._longest_until)
         return next((moment for moment in moments if moment > now), None)
 
+    def closes_in_s(self, now: float) -> float:
+        """After so long the time is up, as things are; 0 when it is."""
+        return max(0.0, self._closes_at() - now)
+
     def _closes_at(self) -> float:
         if self._grace_since is None:
             return self._longest_until

@@ -39,6 +39,9 @@ class GossipRound:
         self.decided = False
         self.shortage = ""
         """None ever: its rules do with whatever partners there are."""
+        self.averaged = 1
+        """How many peers' parameters the new state is made of."""
+        self._closes_at: float | None = None
         self._parts = parts
         self._topology = Topology.parse(parts.settings.topology)
         self._common = Position(self.base.round, initial_root)
@@ -53,14 +56,16 @@ class GossipRound:
         trained = await parts.worker.train(self.number)
         parts.set_phase(Phase.EXCHANGING)
         self._offers.add(trained.updates[0], sample_count=trained.sample_count, loss=trained.loss)
-        deadline = parts.clock.monotonic() + parts.settings.grace_s
+        deadline = self._closes_at = parts.clock.monotonic() + parts.settings.grace_s
         while not self._is_complete() and parts.clock.monotonic() < deadline:
             with contextlib.suppress(TimeoutError):  # the deadline, looked at above
                 async with asyncio.timeout(deadline - parts.clock.monotonic()):
                     await self._changed.wait()
         self.decided = True
+        self._closes_at = None
         parts.set_phase(Phase.APPLYING)
         neighbours = self._neighbours()
+        self.averaged = 1 + len(neighbours)
         state = await parts.worker.mix(self.number, Path(trained.updates[0].path), neighbours)
         parts.serve_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), None)
@@ -71,6 +76,18 @@ class GossipRound:
             state.accuracy,
         )
         return state
+
+    @property
+    def awaited(self) -> frozenset[PeerId]:
+        """Whose parameters are waited for."""
+        return self._partners() - self._parts.exchange.held().keys()
+
+    @property
+    def closes_in_s(self) -> float | None:
+        """After so long nobody is waited for any more; None while it trains, or averages."""
+        if self._closes_at is None:
+            return None
+        return max(0.0, self._closes_at - self._parts.clock.monotonic())
 
     def wake(self) -> None:
         """Something changed that the round may depend on."""

@@ -28,6 +28,7 @@ from daemon.worker.worker import TaskWorker
 from ml.worker.messages import TaskOpened
 from protocol.agreement_messages import Certificate
 from protocol.identity import Identity, PeerId
+from protocol.peer_messages import UpdateHeader
 from transport.clock import Clock
 
 CERTIFICATE_FILE = "certificates"
@@ -94,6 +95,11 @@ class Trainee:
         def spawn(coroutine: Coroutine[Any, Any, None]) -> None:
             tasks.create_task(coroutine)
 
+        def note_update(peer: PeerId, header: UpdateHeader) -> None:
+            self.training.history.add_update(peer, header)
+            if peer != identity.peer_id:
+                updates.add(peer)
+
         exchange = Exchange(
             blobs=self._blobs,
             open_update=speaker.open_update,
@@ -102,7 +108,7 @@ class Trainee:
             send=speaker.send,
             spawn=spawn,
             on_change=lambda: self.training.wake(),
-            on_update=updates.add,
+            on_update=note_update,
             standing_of=self.standings.get,
             refusals=refusals,
             max_update_bytes=opened.max_update_bytes,

@@ -27,6 +27,7 @@ from daemon.rounds.lineage.succession import Rivals
 from daemon.rounds.mesh_round import MeshRound
 from daemon.rounds.patience import Patience
 from daemon.rounds.phase import Phase
+from daemon.rounds.round_history import RoundHistory
 from daemon.rounds.speaker import Speaker
 from daemon.rounds.updates import Exchange
 from daemon.worker.trainer import Trainer
@@ -81,7 +82,8 @@ class Training:
         """``initial_root``: round 0's, by the swarm statement. ``model_bytes``: of an encoded
         update. ``own_rounds``: leave once that round is complete; 0: stay."""
         self.lineage = lineage
-        self.phase = Phase.STARTING
+        self._phase = Phase.STARTING
+        self.history = RoundHistory(clock)
         self.last_state: StateReady | None = None
         self.failures = RoundFailures()
         self._me = me
@@ -137,6 +139,28 @@ class Training:
             started=self._started,
             ready=self._can_train and not self.is_complete and not self._rest_s,
         )
+
+    @property
+    def phase(self) -> Phase:
+        """What it does now."""
+        return self._phase
+
+    @phase.setter
+    def phase(self, phase: Phase) -> None:
+        self._phase = phase
+        self.history.enter(phase, self.lineage.position.round + 1)
+
+    @property
+    def awaited(self) -> frozenset[PeerId]:
+        """Whose updates the round at hand waits for, once this peer's own is there."""
+        if self._round is None or self._phase not in (Phase.EXCHANGING, Phase.WAITING):
+            return frozenset()
+        return self._round.awaited
+
+    @property
+    def closes_in_s(self) -> float | None:
+        """After so long the round at hand waits for nobody any more; None: not known."""
+        return None if self._round is None else self._round.closes_in_s
 
     @property
     def shortage(self) -> str:
@@ -320,6 +344,7 @@ class Training:
         for peer, envelope in pending:
             self._receive_agreement(peer, envelope)
         self.last_state = await round_.run()
+        self.history.end_round(self.last_state, round_.averaged)
         self.failures.clear()
         self._announce_standing()
 

@@ -95,14 +95,14 @@ class Exchange:
         send: Callable[[PeerId, PeerMessage], bool],
         spawn: Callable[[Coroutine[object, object, None]], None],
         on_change: Callable[[], None],
-        on_update: Callable[[PeerId], None],
+        on_update: Callable[[PeerId, UpdateHeader], None],
         standing_of: Callable[[PeerId], Standing | None],
         refusals: Refusals,
         max_update_bytes: int,
     ) -> None:
         """``check_content`` raises :class:`VerificationError`; ``on_change`` is called whenever
-        :meth:`held` or :meth:`refused` changed, ``on_update`` for each update of another peer that
-        was accepted; ``standing_of`` tells where a peer says that it stands."""
+        :meth:`held` or :meth:`refused` changed, ``on_update`` for each update that was accepted,
+        this peer's own too; ``standing_of`` tells where a peer says that it stands."""
         self._blobs = blobs
         self._open_update = open_update
         self._check_admission = check_admission
@@ -168,6 +168,7 @@ class Exchange:
         payload = self._open_update(offer.header).payload
         ref = UpdateRef(signer=public_key_of(me), digest=hashlib.sha256(payload).digest())
         self._updates[ref] = KnownUpdate(ref, me, header, offer, path, UpdateState.HELD)
+        self._on_update(me, header)
         self._on_change()
 
     def receive_offer(self, source: PeerId, offer: UpdateOffer) -> None:
@@ -349,5 +350,5 @@ class Exchange:
                 raise
         else:
             update.state = UpdateState.HELD
-            self._on_update(update.signer)
+            self._on_update(update.signer, header)
             self._on_change()

@@ -81,4 +81,6 @@ class JoinOptions:
     """Absolute. Where TensorBoard finds what each round was like; None: nowhere."""
     threads: int = 0
     """The worker's CPU threads; 0: as torch likes."""
+    web: HostPort | None = None
+    """Where the page is served from the start on; None: nowhere before somebody asks for it."""
     log_level: str = "info"

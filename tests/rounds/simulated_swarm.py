@@ -283,7 +283,7 @@ class SimulatedPeer:
             send=self.speaker.send,
             spawn=self._spawn,
             on_change=lambda: self.training.wake(),
-            on_update=lambda peer: None,
+            on_update=lambda peer, header: None,
             standing_of=lambda peer: self.standings.get(peer),
             refusals=self.refusals,
             max_update_bytes=1 << 24,

@@ -47,7 +47,7 @@ class Exchanging:
             send=lambda peer, message: True,
             spawn=self._spawn,
             on_change=lambda: None,
-            on_update=lambda peer: None,
+            on_update=lambda peer, header: None,
             standing_of=self.standings.get,
             refusals=self.refusals,
             max_update_bytes=1000,

@@ -30,6 +30,7 @@ def add_commands(commands: "Commands") -> None:
         summary="see a swarm train on this machine",
         description=DESCRIPTION,
         examples="  p2pd demo\n"
+        "  p2pd demo --rounds 40 --web\n"
         "  p2pd demo --task mnist --data-dir ~/data\n"
         "  p2pd demo --peers 5 --rounds 10 --json\n"
         "  p2pd demo --peers 4 --exchange allreduce --compression int8\n"
@@ -64,6 +65,11 @@ def add_commands(commands: "Commands") -> None:
         metavar="DIR",
         help="put logs, checkpoints and each peer's exported model here and leave them",
     )
+    parser.add_argument(
+        "--web",
+        action="store_true",
+        help="print the address of a page that shows the swarm while it trains",
+    )
     learning = parser.add_argument_group("how they learn together")
     round_arguments.add_local_work(learning)
     round_arguments.add_exchange(learning)
@@ -83,6 +89,7 @@ def _demo(options: argparse.Namespace) -> int:
             data_dir=options.data_dir,
             keep=keep,
             json=options.json,
+            web=options.web,
             settings=round_arguments.chosen_settings(options),
         )
     )

@@ -51,6 +51,8 @@ class DemoOptions:
     data_dir: Path | None
     keep: Path | None
     json: bool
+    web: bool
+    """Serve the first peer's page meanwhile, and say where."""
     settings: Mapping[str, int | float | str]
     """Fields of :class:`RoundSettings` to set otherwise than the task suggests."""
 
@@ -264,6 +266,8 @@ class Demo:
     async def _train(self, peers: list[Child]) -> list[Status]:
         """Watch until every peer has all rounds; their last statuses."""
         self._view.step("the peers load the task, then train together")
+        if self._options.web:
+            self._view.tell(f"the page of {self._names[0]}: {await self._page()}")
         try:
             async with asyncio.TaskGroup() as group:
                 ends = [group.create_task(_fail_when_ended(peer)) for peer in peers]
@@ -274,6 +278,15 @@ class Demo:
         except ExceptionGroup as failures:
             raise first_error(failures) from failures
         return statuses
+
+    async def _page(self) -> str:
+        """The address of the first peer's page."""
+        client = ControlClient(self._directory / self._names[0])
+        async with asyncio.timeout(START_S):
+            while True:
+                with contextlib.suppress(NotRunningError):  # not yet
+                    return await asyncio.to_thread(client.open_page)
+                await asyncio.sleep(POLL_S)
 
     async def _watch(self, name: str) -> Status:
         client = ControlClient(self._directory / name)

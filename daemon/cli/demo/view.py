@@ -58,6 +58,10 @@ class DemoView:
         if self._live is None:
             self._console.print(Text(text))
 
+    def tell(self, text: str) -> None:
+        """Say something that is to stay in sight."""
+        self._console.print(Text(text), soft_wrap=True)
+
     def update(self, name: str, status: Status) -> None:
         """A peer's newest status."""
         before = self._statuses[name]

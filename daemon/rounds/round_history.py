@@ -1,0 +1,126 @@
+"""What happened in the last rounds: phases and their times, each peer's loss, the model's quality.
+
+Kept in memory, for people to look at; nothing is decided by it. Bounded: the last
+:data:`MAX_ROUNDS` rounds, in each at most :data:`MAX_PHASES` phases and :data:`MAX_PEERS` peers.
+Losses of other peers are claims in signed update headers, and are shown as such.
+"""
+
+import math
+from collections import deque
+
+import msgspec
+
+from daemon.host.clock import Clock
+from ml.worker.messages import StateReady
+from protocol.identity import PeerId
+from protocol.peer_messages import UpdateHeader
+
+MAX_ROUNDS = 512
+MAX_PHASES = 64
+"""Of one round; a round that is tried again and again keeps its last ones."""
+MAX_PEERS = 1024
+
+
+class PhaseSpan(msgspec.Struct, kw_only=True):
+    """One stretch of a round."""
+
+    phase: str
+    """A :class:`daemon.rounds.phase.Phase`."""
+    start_s: float
+    """Seconds after the round's ``started_at``."""
+    seconds: float | None = None
+    """None while it lasts."""
+
+
+class RoundRecord(msgspec.Struct, kw_only=True):
+    """One round as this peer saw it."""
+
+    round: int
+    started_at: float
+    """Unix seconds."""
+    seconds: float | None = None
+    """None while it lasts."""
+    phases: list[PhaseSpan] = []
+    losses: dict[str, float] = {}
+    """Mean training loss by peer id, as each peer's update says."""
+    updates: int = 0
+    """How many updates the round's average has."""
+    loss: float | None = None
+    """Of the round's averaged model on the test set."""
+    accuracy: float | None = None
+    """The same on the task's metric."""
+
+
+class RoundHistory:
+    """Told of each step of the training; keeps what is worth a look."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._done: deque[RoundRecord] = deque(maxlen=MAX_ROUNDS)
+        self._current: RoundRecord | None = None
+        self._since = 0.0
+
+    @property
+    def current(self) -> RoundRecord | None:
+        """The round at hand, which may be one that waits to begin."""
+        return self._current
+
+    def done_after(self, round_number: int) -> list[RoundRecord]:
+        """The rounds behind ``round_number`` that are over, the oldest first."""
+        return [record for record in self._done if record.round > round_number]
+
+    def enter(self, phase: str, round_number: int) -> None:
+        """``phase`` of round ``round_number`` begins."""
+        now = self._clock.monotonic()
+        record = self._current
+        if record is None or record.round != round_number:
+            record = self._begin(round_number, now)
+        if record.phases and record.phases[-1].phase == phase:
+            return
+        self._end_phase(now)
+        record.phases.append(PhaseSpan(phase=phase, start_s=now - self._since))
+        del record.phases[:-MAX_PHASES]
+
+    def add_update(self, peer: PeerId, header: UpdateHeader) -> None:
+        """An update, this peer's own or another's, is here and valid."""
+        if header.reduced or not math.isfinite(header.loss):
+            return
+        record = self._find(header.round)
+        if record is not None and (peer in record.losses or len(record.losses) < MAX_PEERS):
+            record.losses[peer] = header.loss
+
+    def end_round(self, state: StateReady, updates: int) -> None:
+        """The round at hand ended in ``state``, which averages so many updates."""
+        now = self._clock.monotonic()
+        record = self._current
+        if record is None or record.round != state.round:
+            record = self._begin(state.round, now)
+        self._end_phase(now)
+        record.seconds = now - self._since
+        record.updates = updates
+        record.loss = _finite(state.loss)
+        record.accuracy = _finite(state.accuracy)
+        # A line that was left took its later rounds with it.
+        while self._done and self._done[-1].round >= record.round:
+            self._done.pop()
+        self._done.append(record)
+        self._current = None
+
+    def _begin(self, round_number: int, now: float) -> RoundRecord:
+        self._since = now
+        self._current = RoundRecord(round=round_number, started_at=self._clock.now_ms() / 1000)
+        return self._current
+
+    def _end_phase(self, now: float) -> None:
+        if self._current is not None and self._current.phases:
+            last = self._current.phases[-1]
+            last.seconds = now - self._since - last.start_s
+
+    def _find(self, round_number: int) -> RoundRecord | None:
+        if self._current is not None and self._current.round == round_number:
+            return self._current
+        return next((one for one in reversed(self._done) if one.round == round_number), None)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

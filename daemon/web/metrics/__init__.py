@@ -1,0 +1,1 @@
+"""Numbers for Prometheus: which there are, and how they are written."""
