@@ -8,9 +8,8 @@ Losses of other peers are claims in signed update headers, and are shown as such
 import math
 from collections import deque
 
-import msgspec
-
 from daemon.host.clock import Clock
+from daemon.rounds.round_record import PhaseSpan, RoundRecord
 from ml.worker.messages import StateReady
 from protocol.identity import PeerId
 from protocol.peer_messages import UpdateHeader
@@ -19,36 +18,6 @@ MAX_ROUNDS = 512
 MAX_PHASES = 64
 """Of one round; a round that is tried again and again keeps its last ones."""
 MAX_PEERS = 1024
-
-
-class PhaseSpan(msgspec.Struct, kw_only=True):
-    """One stretch of a round."""
-
-    phase: str
-    """A :class:`daemon.rounds.phase.Phase`."""
-    start_s: float
-    """Seconds after the round's ``started_at``."""
-    seconds: float | None = None
-    """None while it lasts."""
-
-
-class RoundRecord(msgspec.Struct, kw_only=True):
-    """One round as this peer saw it."""
-
-    round: int
-    started_at: float
-    """Unix seconds."""
-    seconds: float | None = None
-    """None while it lasts."""
-    phases: list[PhaseSpan] = []
-    losses: dict[str, float] = {}
-    """Mean training loss by peer id, as each peer's update says."""
-    updates: int = 0
-    """How many updates the round's average has."""
-    loss: float | None = None
-    """Of the round's averaged model on the test set."""
-    accuracy: float | None = None
-    """The same on the task's metric."""
 
 
 class RoundHistory:

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from daemon.control.api import ControlApi, ExportResult
 from daemon.control.health import rendezvous_unreachable
+from daemon.control.history import History
 from daemon.control.status import HealthItem, PeerStatus, RelayStatus, RendezvousStatus, Status
 from daemon.host.state_dir import StateDir
 from daemon.net.measuring.results import PingResult, SpeedResult
 from daemon.net.path_kind import PathKind
 from daemon.rounds.phase import Phase
+from daemon.rounds.round_record import PhaseSpan, RoundRecord
+from daemon.web.page_server import PageServer
 from protocol.errors import ConfigError, TransportError
 
 URI = "p2p://" + "a" * 52 + "@127.0.0.1:5555"
@@ -29,6 +32,7 @@ class FakePeer:
 
     def __init__(self, peer_id: str, health: tuple[HealthItem, ...] = ()) -> None:
         self.stopped = asyncio.Event()
+        self.page = PageServer(self)
         self.paused = False
         self.model = bytes(range(256)) * 8192
         self.pings = 0
@@ -78,6 +82,38 @@ class FakePeer:
             bytes_received=456,
             health=self._health,
         )
+
+    def history(self, after: int) -> History:
+        rounds = [
+            RoundRecord(
+                round=number,
+                started_at=1_700_000_000.0 + 10 * number,
+                seconds=8.0,
+                phases=[
+                    PhaseSpan(phase="training", start_s=0.0, seconds=6.0),
+                    PhaseSpan(phase="exchanging", start_s=6.0, seconds=2.0),
+                ],
+                losses={self._peer_id: 0.5 / number, BOB: 0.25},
+                updates=2,
+                loss=0.375 / number,
+                accuracy=(0.9, 0.97, 0.964)[number - 1],
+            )
+            for number in (1, 2, 3)
+        ]
+        return History(
+            peer_id=self._peer_id,
+            now=1_700_000_045.0,
+            rounds=[one for one in rounds if one.round > after],
+            current=RoundRecord(
+                round=4,
+                started_at=1_700_000_040.0,
+                phases=[PhaseSpan(phase="training", start_s=0.0)],
+            ),
+            step=17,
+        )
+
+    async def open_page(self) -> str:
+        return await self.page.start()
 
     def request_stop(self) -> None:
         self.stopped.set()
@@ -137,7 +173,7 @@ class FakePeer:
 async def serve(path: Path, health: tuple[HealthItem, ...]) -> None:
     with StateDir(path) as state_dir:
         peer = FakePeer(state_dir.identity().peer_id, health)
-        async with ControlApi(peer, state_dir.control_socket):
+        async with ControlApi(peer, state_dir.control_socket), peer.page:
             print("ready", flush=True)
             await peer.stopped.wait()
 

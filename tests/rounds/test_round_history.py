@@ -1,0 +1,134 @@
+"""What is remembered of rounds for people to look at, and that it stays bounded."""
+
+import pytest
+
+from daemon.host.clock import Clock
+from daemon.rounds import round_history
+from daemon.rounds.round_history import RoundHistory
+from ml.state.blob import Blob
+from ml.worker.messages import StateReady
+from protocol.identity import PeerId
+from protocol.peer_messages import UpdateHeader
+
+ALICE, BOB = PeerId("a" * 52), PeerId("b" * 52)
+
+
+class HandClock(Clock):
+    """Moved by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def now_ms(self) -> int:
+        return int(1000 * (1_700_000_000 + self.now))
+
+
+def state(number: int, loss: float = 0.5) -> StateReady:
+    blob = Blob(path="", size_bytes=0, root=b"", leaves=())
+    return StateReady(request=0, round=number, state=blob, loss=loss, accuracy=0.9)
+
+
+def update(
+    number: int, loss: float, *, part: int = 0, parts: int = 1, reduced: bool = False
+) -> UpdateHeader:
+    return UpdateHeader(
+        round=number,
+        base=b"",
+        root=b"",
+        size_bytes=1,
+        sample_count=1,
+        loss=loss,
+        part=part,
+        parts=parts,
+        reduced=reduced,
+    )
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def history(clock: HandClock) -> RoundHistory:
+    return RoundHistory(clock)
+
+
+def test_a_round_is_told_by_its_phases_losses_and_outcome(
+    history: RoundHistory, clock: HandClock
+) -> None:
+    for phase, seconds in (("training", 5.0), ("exchanging", 2.0), ("applying", 1.0)):
+        history.enter(phase, 1)
+        history.enter(phase, 1)
+        clock.now += seconds
+    history.add_update(ALICE, update(1, 0.25))
+    history.add_update(BOB, update(1, 0.75, part=1, parts=2))
+    history.end_round(state(1), 2)
+    (record,) = history.done_after(0)
+    assert [(one.phase, one.start_s, one.seconds) for one in record.phases] == [
+        ("training", 0.0, 5.0),
+        ("exchanging", 5.0, 2.0),
+        ("applying", 7.0, 1.0),
+    ]
+    assert record.started_at == 1_700_000_100.0
+    assert record.seconds == 8.0
+    assert record.losses == {ALICE: 0.25, BOB: 0.75}
+    assert (record.updates, record.loss, record.accuracy) == (2, 0.5, 0.9)
+    assert history.current is None
+
+
+def test_the_round_at_hand_shows_a_phase_without_an_end(history: RoundHistory) -> None:
+    history.enter("waiting", 1)
+    assert history.current is not None
+    assert history.current.phases[0].seconds is None
+    assert history.done_after(0) == []
+
+
+def test_a_late_update_counts_for_its_own_round(history: RoundHistory) -> None:
+    history.enter("training", 1)
+    history.end_round(state(1), 1)
+    history.enter("training", 2)
+    history.add_update(BOB, update(1, 0.5))
+    history.add_update(BOB, update(7, 0.5))
+    assert history.done_after(0)[0].losses == {BOB: 0.5}
+    assert history.current is not None
+    assert history.current.losses == {}
+
+
+def test_what_is_no_number_is_left_out(history: RoundHistory) -> None:
+    history.enter("training", 1)
+    history.add_update(BOB, update(1, float("nan")))
+    history.add_update(BOB, update(1, 0.5, reduced=True))
+    history.end_round(state(1, loss=float("inf")), 1)
+    (record,) = history.done_after(0)
+    assert record.losses == {}
+    assert record.loss is None
+
+
+def test_a_line_that_was_left_takes_its_rounds_with_it(history: RoundHistory) -> None:
+    for number in (1, 2, 3, 2, 3):
+        history.enter("training", number)
+        history.end_round(state(number), number)
+    assert [one.round for one in history.done_after(0)] == [1, 2, 3]
+    assert [one.round for one in history.done_after(2)] == [3]
+
+
+def test_it_keeps_the_last_of_everything_and_no_more(history: RoundHistory) -> None:
+    for number in range(1, round_history.MAX_ROUNDS + 10):
+        history.enter("training", number)
+        history.end_round(state(number), 1)
+    assert len(history.done_after(0)) == round_history.MAX_ROUNDS
+    number = round_history.MAX_ROUNDS + 10
+    for _ in range(round_history.MAX_PHASES):
+        history.enter("training", number)
+        history.enter("retrying", number)
+    for index in range(round_history.MAX_PEERS + 10):
+        history.add_update(PeerId(f"{index:052d}"), update(number, 0.5))
+    assert history.current is not None
+    assert len(history.current.phases) == round_history.MAX_PHASES
+    assert history.current.phases[-1].phase == "retrying"
+    assert len(history.current.losses) == round_history.MAX_PEERS
