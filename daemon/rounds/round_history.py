@@ -8,11 +8,11 @@ Losses of other peers are claims in signed update headers, and are shown as such
 import math
 from collections import deque
 
-from daemon.host.clock import Clock
 from daemon.rounds.round_record import PhaseSpan, RoundRecord
 from ml.worker.messages import StateReady
 from protocol.identity import PeerId
 from protocol.peer_messages import UpdateHeader
+from transport.clock import Clock
 
 MAX_ROUNDS = 512
 MAX_PHASES = 64

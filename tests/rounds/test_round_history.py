@@ -2,13 +2,13 @@
 
 import pytest
 
-from daemon.host.clock import Clock
 from daemon.rounds import round_history
 from daemon.rounds.round_history import RoundHistory
 from ml.state.blob import Blob
 from ml.worker.messages import StateReady
 from protocol.identity import PeerId
 from protocol.peer_messages import UpdateHeader
+from transport.clock import Clock
 
 ALICE, BOB = PeerId("a" * 52), PeerId("b" * 52)
 
