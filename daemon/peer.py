@@ -53,11 +53,11 @@ from protocol.codec import encode
 from protocol.errors import TransportError, WorkerError
 from protocol.identity import PeerId, key_to_text
 from protocol.peer_messages import StatementOffer
-from protocol.peer_record import VerifiedRecord
 from protocol.swarm import Swarm
 from protocol.uri import by_server
 from rendezvous import RendezvousClient
 from transport.clock import Clock
+from transport.context import make_context
 from transport.zap import ZapAuthenticator
 
 SPOOL = "incoming"
@@ -250,16 +250,14 @@ class Peer:
 
     async def _live(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
-            context = stack.enter_context(zmq.Context())
+            context = stack.enter_context(make_context())
             zap = await stack.enter_async_context(ZapAuthenticator(context))
             discovery = Discovery(
                 self._identity.peer_id,
                 self._options.invite.swarm_id,
                 self._clients,
-                found=self._found,
-                left=self._left,
-                signaled=self._signaled,
                 clock=self._clock,
+                refusals=self._refusals,
             )
             connectivity = self._connectivity = Connectivity(
                 self._clients,
@@ -309,7 +307,7 @@ class Peer:
             )
             async with asyncio.TaskGroup() as work:
                 chores = [
-                    work.create_task(discovery.run(network.signed_record)),
+                    work.create_task(discovery.run(network)),
                     work.create_task(watch.run()),
                     work.create_task(connectivity.run(network)),
                     work.create_task(feed_watchdog(self._notifier, self._makes_progress)),
@@ -419,18 +417,6 @@ class Peer:
         )
 
     # What the parts tell
-
-    def _found(self, record: VerifiedRecord) -> None:
-        if self._network is not None:
-            self._network.add_record(record)
-
-    def _signaled(self, sealed: bytes) -> None:
-        if self._network is not None:
-            self._network.take_signal(sealed)
-
-    def _left(self, peer: PeerId) -> None:
-        if self._network is not None:
-            self._network.remove_record(peer)
 
     def _greet(self, peer: PeerId) -> None:
         """A session with ``peer`` is open: say by which rules, and where this peer stands."""

@@ -8,13 +8,12 @@ Invariants:
 - It counts only once it repeats the nonce that its reader drew for this very path: then the signer
   is there now, and neither a recorded hello nor a late one of a process that died is believed.
 - The peer record inside is signed by the same peer. Whether the peer may take part
-  (protocol/admission.py) is for the caller to check with ``proof``.
+  (protocol/admission.py) is for the caller to check with the proof in the record.
 """
 
 import enum
 from dataclasses import dataclass
 
-from protocol.admission import MAX_PROOF_BYTES
 from protocol.codec import Message, decode, encode
 from protocol.envelope import Domain, open_envelope, seal_envelope
 from protocol.errors import VerificationError
@@ -22,7 +21,7 @@ from protocol.identity import Identity, PeerId
 from protocol.peer_record import MAX_RECORD_BYTES, VerifiedRecord, open_record
 from protocol.session_frames import StreamAck
 
-MAX_HELLO_BYTES = MAX_RECORD_BYTES + MAX_PROOF_BYTES + 4096
+MAX_HELLO_BYTES = MAX_RECORD_BYTES + 4096
 NONCE_BYTES = 16
 NO_NONCE = b""
 EPOCH_BYTES = 8
@@ -66,9 +65,7 @@ class HelloPayload(Message):
     """Whether the signer has seen its own nonce repeated: it needs no other hello."""
     resume: ResumePoint
     record: bytes
-    """The signer's peer record, in its envelope."""
-    proof: bytes
-    """The signer's admission proof; may be empty."""
+    """The signer's peer record, in its envelope; its admission proof is in there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from protocol.admission import MAX_PROOF_BYTES, NO_PROOF
 from protocol.codec import Message, decode, encode
 from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
 from protocol.errors import ConfigError, VerificationError
@@ -33,6 +34,9 @@ class PeerRecord(Message):
     """``p2p://KEY@HOST:PORT`` of the relays at which the peer can be called."""
     nat: NatSummary = NatSummary()
     """What its network does to connections, as far as it found out."""
+    proof: bytes = NO_PROOF
+    """The peer's admission proof (protocol/admission.py); empty where it needs none. It travels in
+    the record, so that whoever reads one can tell whether its peer is in before doing anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ def record_of(message: VerifiedMessage) -> VerifiedRecord:
         raise VerificationError(f"name of {len(record.name)} characters in a peer record")
     if len(record.relays) > MAX_RELAY_URIS:
         raise VerificationError(f"{len(record.relays)} relay URIs in a peer record")
+    if len(record.proof) > MAX_PROOF_BYTES:
+        raise VerificationError(f"admission proof of {len(record.proof)} bytes in a peer record")
     check_nat_summary(record.nat)
     try:
         for address in record.addresses:

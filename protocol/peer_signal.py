@@ -2,14 +2,13 @@
 
 Invariants: the rendezvous that passes it on learns nothing but its length and its receiver; it is
 of no use to anyone else, in another swarm or after :data:`SIGNAL_LIFETIME_MS`. It carries the
-sender's record and admission proof, so that a receiver who has never heard of the sender can decide
-whether to listen, and answer. Whether the sender may take part, and whether this is a repetition,
-is for the caller to check (daemon/net/signaling.py).
+sender's record and in it the admission proof, so that a receiver who has never heard of the sender
+can decide whether to listen, and answer. Whether the sender may take part, and whether this is a
+repetition, is for the caller to check (daemon/net/signaling.py).
 """
 
 from dataclasses import dataclass
 
-from protocol.admission import MAX_PROOF_BYTES
 from protocol.codec import Message, decode, encode
 from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
 from protocol.errors import VerificationError
@@ -26,8 +25,6 @@ class SignalPayload(Message):
 
     record: bytes
     """The sender's peer record, in its envelope."""
-    proof: bytes
-    """The sender's admission proof; may be empty."""
     body: SignalBody
 
 
@@ -38,7 +35,6 @@ class VerifiedSignal:
     message: VerifiedMessage
     record: VerifiedRecord
     """Of its sender."""
-    proof: bytes
     body: SignalBody
 
 
@@ -89,9 +85,9 @@ def open_peer_signal(
     if not now_ms < message.expires_ms <= now_ms + 2 * SIGNAL_LIFETIME_MS:
         raise VerificationError(f"signal of {message.signer} that lasts too long")
     payload = decode(message.payload, SignalPayload, max_bytes=MAX_SIGNAL_BYTES)
-    if len(payload.record) > MAX_RECORD_BYTES or len(payload.proof) > MAX_PROOF_BYTES:
-        raise VerificationError(f"signal of {message.signer} with too long a record or proof")
+    if len(payload.record) > MAX_RECORD_BYTES:
+        raise VerificationError(f"signal of {message.signer} with too long a record")
     record = open_record(payload.record, swarm=swarm, now_ms=now_ms)
     if record.peer_id != message.signer:
         raise VerificationError(f"signal of {message.signer} with the record of {record.peer_id}")
-    return VerifiedSignal(message, record, payload.proof, payload.body)
+    return VerifiedSignal(message, record, payload.body)

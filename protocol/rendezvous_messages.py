@@ -170,10 +170,14 @@ class Left(Message, tag="left"):
 
 
 class Signal(Message, tag="signaled"):
-    """Notice: another peer of the swarm sent this sealed signal. Who, is inside."""
+    """Notice: another peer of the swarm sent this sealed signal. Who, is proven inside."""
 
     swarm: bytes
     sealed: bytes
+    sender: bytes = b""
+    """Public identity key of the peer whose connection it came over, as the rendezvous knows it."""
+    seen_at: str = ""
+    """The IP address that this connection comes from; empty when the host cannot tell."""
 
 
 Notice = Joined | Left | Signal

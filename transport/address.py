@@ -69,6 +69,20 @@ def _network(ip: _Ip, bits: int, bits_v6: int) -> str:
     return str(ipaddress.ip_network((ip, prefix), strict=False))
 
 
+def is_unrouted(address: str) -> bool:
+    """Whether ``address``, an IP address, leads to this machine itself or a neighbour on the same
+    link only."""
+    ip = _ip(address)
+    return ip.is_loopback or ip.is_link_local
+
+
+def is_machine(address: str) -> bool:
+    """Whether ``address``, an IP address, may be one machine's: not "any", nor one of many."""
+    ip = _ip(address)
+    is_broadcast = ip == ipaddress.IPv4Address("255.255.255.255")
+    return not (ip.is_unspecified or ip.is_multicast or is_broadcast)
+
+
 def is_ip(host: str) -> bool:
     """Whether ``host`` is an IP address, and not a name."""
     try:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import zmq
 
+from protocol.errors import TransportError
 from transport.border import Border
 from transport.connection_table import SWEEP_INTERVAL_S, ConnectionTable
 from transport.socket_monitor import SocketEvent, SocketMonitor
@@ -33,17 +34,26 @@ class AsyncSocket:
         on_gone: Callable[[bytes], None] | None = None,
     ) -> None:
         """``on_frames`` gets each message; ``on_event`` what the monitor reports beside it;
-        ``on_gone`` the routes for which it reports no end."""
+        ``on_gone`` the routes for which it reports no end.
+
+        Raises :class:`TransportError` when the process has no descriptor or socket left."""
         self._loop = asyncio.get_running_loop()
         self._on_frames = on_frames
         self._on_event = on_event
         self._on_gone = on_gone
         self.connections = ConnectionTable(limits)
         self.border = Border(_log)
-        self.socket = context.socket(kind)
-        apply_limits(self.socket, limits)
-        apply_curve(self.socket, role)
-        self._monitor = SocketMonitor(self._loop, context, self.socket, self._handle_event)
+        try:
+            self.socket = context.socket(kind)
+        except zmq.ZMQError as error:
+            raise TransportError(_no_socket(error)) from error
+        try:
+            apply_limits(self.socket, limits)
+            apply_curve(self.socket, role)
+            self._monitor = SocketMonitor(self._loop, context, self.socket, self._handle_event)
+        except (zmq.ZMQError, OSError) as error:
+            self.socket.close(linger=0)
+            raise TransportError(_no_socket(error)) from error
         self._reader = SocketReader(self._loop, self.socket, self._receive_one)
         self._timer = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
@@ -110,3 +120,7 @@ def _source_of(frame: zmq.Frame) -> str:
         return str(frame.get("Peer-Address"))
     except zmq.ZMQError:
         return "an unknown address"
+
+
+def _no_socket(error: zmq.ZMQError | OSError) -> str:
+    return f"no socket to be had: {error.strerror} (the limit of open files, perhaps)"

@@ -40,7 +40,7 @@ class Border:
             return
         self._told_at[kind] = now
         # One that p2pd raised says all itself; of another its place in the code is wanted.
-        where = "" if isinstance(error, P2PDError) else f" at {_place_of(error)}"
+        where = "" if isinstance(error, P2PDError) else f" at {place_of(error)}"
         self._log.warning(
             "a message of %s was dropped: %s: %s%s (%d so far)",
             source,
@@ -52,6 +52,7 @@ class Border:
         self._log.debug("the trace of the last one", exc_info=error)
 
 
-def _place_of(error: Exception) -> str:
+def place_of(error: BaseException) -> str:
+    """Where in the code it was raised, as ``file.py:line``."""
     last = traceback.extract_tb(error.__traceback__, limit=-1)
     return f"{last[0].filename.rpartition('/')[2]}:{last[0].lineno}" if last else "?"

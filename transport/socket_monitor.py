@@ -44,7 +44,11 @@ class SocketMonitor:
         self._on_event = on_event
         address = f"inproc://monitor-{secrets.token_hex(16)}"
         socket.monitor(address, sum(SocketEvent))
-        self._events = context.socket(zmq.PAIR)
+        try:
+            self._events = context.socket(zmq.PAIR)
+        except zmq.ZMQError:
+            socket.disable_monitor()
+            raise
         self._events.setsockopt(zmq.LINGER, 0)
         # No limit: at one, libzmq's I/O thread would wait for this process's event loop.
         self._events.setsockopt(zmq.RCVHWM, 0)

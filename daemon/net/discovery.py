@@ -3,25 +3,55 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
-from protocol.errors import P2PDError, RemoteProtocolError, TransportError
+from daemon.net.border import UNKNOWN_PEER, border
+from daemon.net.refusals import Refusals
+from protocol.envelope import claimed_signer
+from protocol.errors import P2PDError, TransportError
 from protocol.identity import PeerId, peer_id_of
-from protocol.peer_record import VerifiedRecord, open_record
+from protocol.peer_record import MAX_RECORD_BYTES, VerifiedRecord, open_record
 from protocol.rendezvous_messages import MAX_LOOKUP, Joined, Left, Notice, Signal
 from rendezvous import RendezvousClient
 from transport.clock import Clock
+from transport.rate_limit import Allowed, Rate, RateLimiter
 
 LOOKUP_INTERVAL_S = 30.0
 FIRST_LOOKUPS_S = 2.0
 """Until anybody is found the rendezvous is asked more often."""
 FETCH_RETRY_S = 5.0
+MAX_KNOWN = 256
+_KNOWN_RATE = Rate(burst=5.0, per_s=0.2, patience=0)
+"""New records of one known peer that come unasked: it may have moved."""
+_STRANGERS_RATE = Rate(burst=200.0, per_s=20.0, patience=0)
+"""Those of all others together. Verifying one takes a third of a millisecond."""
 
 _log = logging.getLogger("p2pd.discovery")
 
 
+class Neighbourhood(Protocol):
+    """Who is told what a rendezvous says: the network of peers."""
+
+    def signed_record(self) -> bytes:
+        """This peer's record, to announce."""
+
+    def add_record(self, record: VerifiedRecord) -> bool:
+        """A peer that was found, perhaps not for the first time."""
+
+    def remove_record(self, peer_id: PeerId) -> None:
+        """A peer's lease has ended."""
+
+    def take_signal(self, signal: Signal) -> None:
+        """What another peer sealed for this one."""
+
+
 class Discovery:
-    """One peer's dealings with the rendezvous servers of its swarm."""
+    """One peer's dealings with the rendezvous servers of its swarm.
+
+    A rendezvous is trusted with nothing: what it says is verified here, at a bounded rate, and
+    whatever is wrong with one record costs only that record.
+    """
 
     def __init__(
         self,
@@ -29,24 +59,23 @@ class Discovery:
         swarm_id: bytes,
         clients: Sequence[RendezvousClient],
         *,
-        found: Callable[[VerifiedRecord], object],
-        left: Callable[[PeerId], None],
         clock: Clock,
-        signaled: Callable[[bytes], None] = lambda sealed: None,
+        refusals: Refusals,
     ) -> None:
-        """``found`` is called for each record, also for one seen before; ``left`` when a peer's
-        lease has ended; ``signaled`` with what another peer sealed for this one. ``clients`` may
-        still grow."""
+        """``clients`` may still grow."""
         self._me = me
         self._swarm_id = swarm_id
         self._clients = clients
-        self._found = found
-        self._left = left
-        self._signaled = signaled
         self._clock = clock
+        self._refusals = refusals
+        self._network: Neighbourhood | None = None
         self._announced = b""
         self._is_alone = True
         self._changed = asyncio.Event()
+        self._known: dict[PeerId, None] = {}
+        """Whose records were verified and taken, the latest last."""
+        self._known_rate = RateLimiter(_KNOWN_RATE, capacity=MAX_KNOWN)
+        self._strangers_rate = RateLimiter(_STRANGERS_RATE)
 
     async def fetch_statement(self) -> bytes:
         """The swarm's signed statement, asked for until somebody answers.
@@ -66,15 +95,20 @@ class Discovery:
 
     def take_notice(self, notice: Notice) -> None:
         """A rendezvous says that somebody came or left, or passes a signal on."""
-        match notice:
-            case Joined(record):
-                self._take_record(record)
-            case Left(swarm, peer):
-                if swarm == self._swarm_id:
-                    self._left(peer_id_of(peer))
-            case Signal(swarm, sealed):
-                if swarm == self._swarm_id:
-                    self._signaled(sealed)
+        network = self._network
+        if network is None:
+            return
+        with border(self._refusals, UNKNOWN_PEER, "notice"):
+            match notice:
+                case Joined(record):
+                    if self._may_be_opened(record):
+                        self._take_record(record)
+                case Left(swarm, peer):
+                    if swarm == self._swarm_id:
+                        network.remove_record(peer_id_of(peer))
+                case Signal() as signal:
+                    if signal.swarm == self._swarm_id:
+                        network.take_signal(signal)
 
     async def find_record(self, curve_key: bytes) -> VerifiedRecord | None:
         """The record of the peer with this CURVE key, if a rendezvous has it."""
@@ -88,11 +122,13 @@ class Discovery:
                 return self._take_record(raw)
         return None
 
-    async def run(self, signed_record: Callable[[], bytes]) -> None:
-        """Announce the own record whenever it has changed, and look for peers; until cancelled."""
+    async def run(self, network: Neighbourhood) -> None:
+        """Announce this peer's record whenever it has changed, and look for peers; until
+        cancelled."""
+        self._network = network
         while True:
             self._changed.clear()
-            record = signed_record()
+            record = network.signed_record()
             if record != self._announced:
                 for client in self._clients:
                     client.set_record(record)
@@ -108,7 +144,7 @@ class Discovery:
                     await self._changed.wait()
 
     def announce_now(self) -> None:
-        """The own record has changed."""
+        """This peer's record has changed."""
         self._changed.set()
 
     async def leave(self) -> None:
@@ -118,18 +154,35 @@ class Discovery:
 
     async def _look_up(self, client: RendezvousClient) -> None:
         try:
-            for raw in await client.lookup(self._swarm_id, MAX_LOOKUP):
-                self._take_record(raw)
+            found = await client.lookup(self._swarm_id, MAX_LOOKUP)
         except P2PDError as error:
             _log.debug("lookup: %s", error)
+            return
+        for raw in found[:MAX_LOOKUP]:
+            self._take_record(raw)
+
+    def _may_be_opened(self, raw: bytes) -> bool:
+        """Whether it is the turn of a record that came unasked. Peers that are known have a share
+        of their own each; what is passed over is found again by the next look-up."""
+        now = self._clock.monotonic()
+        claimed = claimed_signer(raw, max_bytes=MAX_RECORD_BYTES)
+        if claimed in self._known:
+            return isinstance(self._known_rate.take(claimed, 1.0, now), Allowed)
+        return isinstance(self._strangers_rate.take("all", 1.0, now), Allowed)
 
     def _take_record(self, raw: bytes) -> VerifiedRecord | None:
-        try:
+        with border(self._refusals, UNKNOWN_PEER, "record"):
             record = open_record(raw, swarm=self._swarm_id, now_ms=self._clock.now_ms())
-        except RemoteProtocolError as error:
-            _log.warning("a rendezvous passed on a record that does not verify: %s", error)
-            return None
-        if record.peer_id != self._me:
-            self._is_alone = False
-            self._found(record)
-        return record
+            if record.peer_id == self._me:
+                return None
+            if self._network is not None and self._network.add_record(record):
+                self._is_alone = False
+                self._note_known(record.peer_id)
+            return record
+        return None
+
+    def _note_known(self, peer_id: PeerId) -> None:
+        self._known.pop(peer_id, None)
+        self._known[peer_id] = None
+        if len(self._known) > MAX_KNOWN:
+            del self._known[next(iter(self._known))]

@@ -17,8 +17,10 @@ from types import TracebackType
 
 import zmq
 
+from daemon.net.border import UNKNOWN_PEER, border
 from daemon.net.measuring.meter import Meter
 from daemon.net.own_record import OwnRecord
+from daemon.net.paths.budget import PathBudget
 from daemon.net.paths.direct.path import DirectListener
 from daemon.net.paths.direct.seeker import DirectDialer
 from daemon.net.paths.maker import MakePaths, PathMaker, PathParts
@@ -27,25 +29,28 @@ from daemon.net.paths.relayed.path import RelayPaths
 from daemon.net.peers.book import FindRecord, PeerBook
 from daemon.net.peers.peer_status import LinkStatus
 from daemon.net.peers.reception import Reception
-from daemon.net.peers.remote_peer import PeerLink
+from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import Refusals
 from daemon.net.session import SessionLimits
-from daemon.net.session.handshake import BusyError, Greeter
+from daemon.net.session.handshake import Greeter
 from daemon.net.session.receive_stream import INITIAL_CREDIT_BYTES
 from daemon.net.signaling import SignalCarrier, Signaling
 from daemon.net.traffic import Traffic
-from protocol.admission import AdmissionBook, DeniedError
+from protocol.admission import AdmissionBook
 from protocol.errors import RemoteProtocolError
 from protocol.hello import VerifiedHello
-from protocol.identity import Identity, PeerId
+from protocol.identity import Identity, PeerId, peer_id_of
 from protocol.nat_summary import NatSummary
 from protocol.peer_record import PeerRecord, VerifiedRecord
+from protocol.rendezvous_messages import Signal
 from protocol.sequence import SequenceCounter
 from protocol.session_frames import CloseCode, Stream
 from protocol.swarm import Swarm, is_banned
 from protocol.uri import HostPort
 from relay.client.client import RelayStatus
+from transport.address import plain_ip
 from transport.clock import Clock
+from transport.connection_table import descriptor_budget
 from transport.curve import CurveKeys
 from transport.zap import ZapAuthenticator
 
@@ -97,9 +102,8 @@ class PeerNetwork:
         self._curve = curve
         self._advertise = advertise
         self._admission = admission
+        self._refusals = refusals
         self._clock = clock
-        self._context = context
-        self._random = random or Random()
         sequence = SequenceCounter(now_ms=clock.now_ms())
         self._own_record = OwnRecord(
             identity,
@@ -107,6 +111,7 @@ class PeerNetwork:
             curve_key=curve.public,
             name=name,
             trains=trains,
+            proof=own_proof,
             sequence=sequence,
             clock=clock,
         )
@@ -114,15 +119,15 @@ class PeerNetwork:
             identity.peer_id,
             swarm.swarm_id,
             clock,
+            admission,
+            refusals,
             make_link=self._make_link,
             make_seekers=self._make_seekers,
-            is_banned=lambda peer_id: is_banned(self._swarm, peer_id),
         )
         self._reception = Reception(
             Greeter(
                 identity=identity,
                 swarm_id=swarm.swarm_id,
-                proof=own_proof,
                 own_record=self._own_record.signed,
                 take_sequence=sequence.take,
                 now_ms=clock.now_ms,
@@ -143,9 +148,8 @@ class PeerNetwork:
             curve=curve,
             swarm_id=swarm.swarm_id,
             own_record=self._own_record.signed,
-            own_proof=own_proof,
             admission=admission,
-            introduce=self.add_record,
+            peers=self._book,
             carriers=signal_carriers,
             clock=clock,
             refusals=refusals,
@@ -159,8 +163,13 @@ class PeerNetwork:
             owner=self._reception,
             signaling=self._signaling,
             clock=clock,
-            random=self._random,
+            random=random or Random(),
+            budget=PathBudget(
+                descriptors=descriptor_budget(), sockets=int(context.get(zmq.MAX_SOCKETS))
+            ),
+            own_record=self._own_record,
         )
+        self._parts = parts
         self._relays = RelayPaths(parts, swarm.statement.relays, who_calls=self._book.who_has)
         self._makers: list[PathMaker] = [self._relays, *(make(parts) for make in make_paths)]
         self._own_record.set_relays(self._relays.uris)
@@ -237,13 +246,9 @@ class PeerNetwork:
     def add_record(self, record: VerifiedRecord) -> bool:
         """Connect to this peer, and let it connect; of several records the newest counts.
 
-        False: it is banned, there are too many peers, or this one stops.
+        False: it is not admitted, there are too many peers, or this one stops.
         """
-        try:
-            self._book.add(record)
-        except (BusyError, DeniedError):
-            return False
-        return True
+        return self._book.hear(record, "")
 
     def remove_record(self, peer_id: PeerId) -> None:
         """Forget this peer once it is not live; until then the session with it goes on."""
@@ -257,6 +262,7 @@ class PeerNetwork:
         """Go by a newer swarm statement: be on its relays, and end the sessions with those whom it
         bans."""
         self._swarm = swarm
+        self._admission.replace_statement(swarm)
         self._relays.replace_relays(swarm.statement.relays)
         self._own_record.set_relays(self._relays.uris)
         for link in self._book:
@@ -266,9 +272,14 @@ class PeerNetwork:
                     CloseCode.DENIED, "banned by the swarm's founder", in_good_order=True
                 )
 
-    def take_signal(self, sealed: bytes) -> None:
+    def take_signal(self, signal: Signal) -> None:
         """A rendezvous passed on what some peer sealed for this one."""
-        self._signaling.receive(sealed)
+        with border(self._refusals, UNKNOWN_PEER, "signal"):
+            self._signaling.receive(
+                signal.sealed,
+                claimed=peer_id_of(signal.sender) if signal.sender else None,
+                seen_at=plain_ip(signal.seen_at) if signal.seen_at else "",
+            )
 
     @property
     def path_owner(self) -> PathOwner:
@@ -312,28 +323,29 @@ class PeerNetwork:
         """The swarm's relays that this peer is on, or tries to be."""
         return [client.status() for client in self._relays.clients()]
 
-    # What links tell (LinkObserver)
+    # What links tell (PeerObserver)
 
     def message_received(self, peer_id: PeerId, stream: Stream, message: bytes) -> None:
-        """See :class:`LinkObserver`."""
-        if stream is Stream.CONTROL:
-            if not self.meter.take_control(peer_id, message):
-                self.on_message(peer_id, message)
-        elif not self.meter.take_bulk(peer_id, message):
-            self.on_bulk(peer_id, message)
+        """See :class:`PeerObserver`."""
+        with border(self._refusals, peer_id, "message"):
+            if stream is Stream.CONTROL:
+                if not self.meter.take_control(peer_id, message):
+                    self.on_message(peer_id, message)
+            elif not self.meter.take_bulk(peer_id, message):
+                self.on_bulk(peer_id, message)
 
     def bulk_room_found(self, peer_id: PeerId) -> None:
-        """See :class:`LinkObserver`."""
+        """See :class:`PeerObserver`."""
         self.on_bulk_room(peer_id)
         self.meter.bulk_room_found(peer_id)  # After those for whom the room is.
 
     def peer_up(self, peer_id: PeerId) -> None:
-        """See :class:`LinkObserver`."""
+        """See :class:`PeerObserver`."""
         self._share_memory()
         self.on_peer_up(peer_id)
 
     def peer_down(self, peer_id: PeerId, reason: str) -> None:
-        """See :class:`LinkObserver`."""
+        """See :class:`PeerObserver`."""
         self._share_memory()
         self.meter.peer_down(peer_id)
         self.on_peer_down(peer_id, reason)
@@ -341,26 +353,17 @@ class PeerNetwork:
 
     # Inside
 
-    def _make_link(self, record: VerifiedRecord) -> PeerLink:
-        return PeerLink(self._identity.peer_id, record, SessionLimits(), self._clock, self)
+    def _make_link(self, record: VerifiedRecord) -> RemotePeer:
+        return RemotePeer(self._identity.peer_id, record, SessionLimits(), self._clock, self)
 
     def _make_seekers(self, wish: PathWish) -> tuple[PathSeeker, ...]:
         """What looks for paths to a peer: one for each kind, all at the same time."""
-        dialer = DirectDialer(
-            self._context,
-            self._curve,
-            self._identity.peer_id,
-            wish,
-            owner=self._reception,
-            clock=self._clock,
-            random=self._random,
-        )
-        return (dialer, *(maker.seeker(wish) for maker in self._makers))
+        return (DirectDialer(self._parts, wish), *(maker.seeker(wish) for maker in self._makers))
 
-    def _admit(self, hello: VerifiedHello) -> PeerLink:
+    def _admit(self, hello: VerifiedHello) -> RemotePeer:
         """The link of a peer that may take part. Raises :class:`RemoteProtocolError` otherwise."""
         now_ms = self._clock.now_ms()
-        self._admission.check(hello.peer_id, hello.payload.proof, now_ms=now_ms)
+        self._admission.check(hello.peer_id, hello.record.record.proof, now_ms=now_ms)
         self._book.welcome(hello.record)
         link = self._book.get(hello.peer_id)
         if link is None or link.is_held_off:

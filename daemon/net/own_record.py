@@ -7,6 +7,7 @@ from protocol.nat_summary import NatSummary
 from protocol.peer_record import RECORD_LIFETIME_MS, PeerRecord, seal_record
 from protocol.sequence import SequenceCounter
 from protocol.uri import HostPort, ServerUri
+from transport.address import is_ip, is_unrouted
 from transport.clock import Clock
 
 EVERY_ADDRESS = ("0.0.0.0", "::")
@@ -24,6 +25,7 @@ class OwnRecord:
         curve_key: bytes,
         name: str,
         trains: bool,
+        proof: bytes,
         sequence: SequenceCounter,
         clock: Clock,
     ) -> None:
@@ -31,10 +33,19 @@ class OwnRecord:
         self._swarm_id = swarm_id
         self._sequence = sequence
         self._clock = clock
-        self.payload = PeerRecord(curve_key=curve_key, addresses=(), name=name, trains=trains)
+        self.payload = PeerRecord(
+            curve_key=curve_key, addresses=(), name=name, trains=trains, proof=proof
+        )
         """What it says."""
         self._signed = b""
         self._signed_until = 0.0
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this peer itself can be dialled only at this machine or on its own link, as in a
+        trial of several peers on one machine."""
+        hosts = [HostPort.parse(address).host for address in self.payload.addresses]
+        return any(is_ip(host) and is_unrouted(host) for host in hosts)
 
     def set_addresses(self, addresses: tuple[str, ...], listen: HostPort) -> None:
         """Say that this peer can be dialled there; port 0 stands for the one listened on.

@@ -1,7 +1,8 @@
 """What was refused, from whom and why: counted for the status, named in the log.
 
-The log gets one line per peer and reason in :data:`LOG_INTERVAL_S`, with how many it stands for, so
-that a peer that floods cannot fill the disk.
+The log gets one line per peer and reason in :data:`LOG_INTERVAL_S`, with how many it stands for and
+at most :data:`MAX_REASON` characters of what others say, so that a peer that floods cannot fill the
+disk.
 """
 
 import logging
@@ -12,8 +13,8 @@ from transport.clock import Clock
 
 LOG_INTERVAL_S = 10.0
 MAX_COUNTED = 10_000
-MAX_REASON = 200
-"""Characters of a reason that are kept."""
+MAX_REASON = 500
+"""Characters of a reason that are kept and logged."""
 
 _log = logging.getLogger("p2pd.refused")
 
@@ -46,7 +47,7 @@ class Refusals:
                 peer,
                 code,
                 count - logged_count,
-                ascii(str(reason))[1:-1],
+                ascii(str(reason)[:MAX_REASON])[1:-1][:MAX_REASON],
             )
 
     def of(self, peer: PeerId) -> int:

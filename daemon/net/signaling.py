@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
+from daemon.net.border import UNKNOWN_PEER, border
 from daemon.net.refusals import Refusals
 from protocol.admission import AdmissionBook
 from protocol.codec import Message
-from protocol.errors import ConfigError, RemoteProtocolError, TransportError
+from protocol.errors import ConfigError, TransportError, VerificationError
 from protocol.identity import Identity, PeerId
 from protocol.peer_record import VerifiedRecord
 from protocol.peer_signal import SignalPayload, VerifiedSignal, open_peer_signal, seal_peer_signal
@@ -34,10 +35,9 @@ INBOX_MESSAGES = 8
 KEPT_MESSAGES = 16
 KEPT_S = 3.0
 """A peer that is heard of by its signal needs a moment until somebody listens for it."""
-UNKNOWN_SENDER = PeerId("unknown")
 
-_ALL_RATE = Rate(burst=100.0, per_s=30.0, patience=0)
-"""Opening one takes about half a millisecond."""
+_STRANGERS_RATE = Rate(burst=100.0, per_s=30.0, patience=0)
+"""From all who are not known, together. Opening one takes about half a millisecond."""
 _PEER_RATE = Rate(burst=20.0, per_s=2.0, patience=0)
 _MAX_SENDERS = 1024
 
@@ -97,6 +97,17 @@ class SignalInbox(Generic[M]):
         return True
 
 
+class Hearers(Protocol):
+    """The peers that are known, and who else may become so."""
+
+    def knows(self, peer_id: PeerId) -> bool:
+        """Whether this one is known."""
+
+    def hear(self, record: VerifiedRecord, seen_at: str) -> bool:
+        """An admitted peer sent a signal, from the IP address ``seen_at`` (empty: nobody can tell).
+        False: it is not to be listened to all the same."""
+
+
 class _Taker(Protocol):
     def offer(self, body: Message) -> bool: ...
 
@@ -118,28 +129,26 @@ class Signaling:
         curve: CurveKeys,
         swarm_id: bytes,
         own_record: Callable[[], bytes],
-        own_proof: bytes,
         admission: AdmissionBook,
-        introduce: Callable[[VerifiedRecord], bool],
+        peers: Hearers,
         carriers: Sequence[SignalCarrier],
         clock: Clock,
         refusals: Refusals,
     ) -> None:
-        """``introduce`` is given the record of each sender that may take part; False means that it
-        is not to be listened to all the same. ``carriers`` may still grow."""
+        """``carriers`` may still grow."""
         self._identity = identity
         self._curve = curve
         self._swarm_id = swarm_id
         self._own_record = own_record
-        self._own_proof = own_proof
         self._admission = admission
-        self._introduce = introduce
+        self._peers = peers
         self._carriers = carriers
         self._clock = clock
         self._refusals = refusals
         self._sequence = SequenceCounter(now_ms=clock.now_ms())
         self._replays = ReplayGuard(_MAX_SENDERS)
-        self._all_rate = RateLimiter(_ALL_RATE)
+        self._strangers_rate = RateLimiter(_STRANGERS_RATE)
+        self._known_rate = RateLimiter(_PEER_RATE, capacity=_MAX_SENDERS)
         self._peer_rate = RateLimiter(_PEER_RATE, capacity=_MAX_SENDERS)
         self._inboxes: dict[PeerId, list[_Taker]] = {}
         self._kept: deque[_Kept] = deque(maxlen=KEPT_MESSAGES)
@@ -179,7 +188,7 @@ class Signaling:
         """
         sealed = seal_peer_signal(
             self._identity,
-            SignalPayload(record=self._own_record(), proof=self._own_proof, body=body),
+            SignalPayload(record=self._own_record(), body=body),
             to=to,
             sequence=self._sequence.take(),
             now_ms=self._clock.now_ms(),
@@ -195,13 +204,17 @@ class Signaling:
                 return
         raise TransportError("; ".join(troubles) or "there is no rendezvous to signal through")
 
-    def receive(self, sealed: bytes) -> None:
-        """Take in what a rendezvous passed on."""
-        now = self._clock.monotonic()
-        if not isinstance(self._all_rate.take("all", 1.0, now), Allowed):
-            self._refusals.add(UNKNOWN_SENDER, "signal-rate", "too many signals from all together")
+    def receive(self, sealed: bytes, *, claimed: PeerId | None = None, seen_at: str = "") -> None:
+        """Take in what a rendezvous passed on.
+
+        It says that ``claimed`` sent it, from the IP address ``seen_at`` (None, empty: it cannot
+        tell). That decides only about whose turn it is, and where the sender may be sent packets;
+        who it is, the signature tells.
+        """
+        if not self._may_be_opened(claimed):
+            self._refusals.add(UNKNOWN_PEER, "signal-rate", "too many signals")
             return
-        try:
+        with border(self._refusals, UNKNOWN_PEER, "signal"):
             signal = open_peer_signal(
                 self._identity,
                 self._curve.secret,
@@ -209,29 +222,36 @@ class Signaling:
                 swarm=self._swarm_id,
                 now_ms=self._clock.now_ms(),
             )
-        except RemoteProtocolError as error:
-            self._refusals.add(UNKNOWN_SENDER, "signal", error)
-            return
+            with border(self._refusals, signal.record.peer_id, "signal"):
+                self._take(signal, claimed, seen_at)
+
+    def _may_be_opened(self, claimed: PeerId | None) -> bool:
+        """Known peers have a share of their own each, so that strangers, however many, cannot keep
+        them from being heard."""
+        now = self._clock.monotonic()
+        if claimed is not None and self._peers.knows(claimed):
+            return isinstance(self._known_rate.take(claimed, 1.0, now), Allowed)
+        return isinstance(self._strangers_rate.take("all", 1.0, now), Allowed)
+
+    def _take(self, signal: VerifiedSignal, claimed: PeerId | None, seen_at: str) -> None:
         sender = signal.record.peer_id
-        if not isinstance(self._peer_rate.take(sender, 1.0, now), Allowed):
+        if claimed not in (None, sender):
+            raise VerificationError(f"passed on as a signal of {claimed}")
+        if not isinstance(self._peer_rate.take(sender, 1.0, self._clock.monotonic()), Allowed):
             self._refusals.add(sender, "signal-rate", "too many signals")
             return
         try:
             self._replays.check(signal.message)
-            self._admission.check(sender, signal.proof, now_ms=self._clock.now_ms())
         except StaleError as error:
             _log.debug("%s", error)  # Sent through two rendezvous, perhaps.
             return
-        except RemoteProtocolError as error:
-            self._refusals.add(sender, "signal", error)
-            return
-        self._deliver(signal)
+        proof = signal.record.record.proof
+        self._admission.check(sender, proof, now_ms=self._clock.now_ms())
+        if self._peers.hear(signal.record, seen_at):
+            self._deliver(sender, signal.body)
 
-    def _deliver(self, signal: VerifiedSignal) -> None:
-        sender = signal.record.peer_id
-        if not self._introduce(signal.record):
-            return
+    def _deliver(self, sender: PeerId, body: SignalBody) -> None:
         for inbox in self._inboxes.get(sender, ()):
-            if inbox.offer(signal.body):
+            if inbox.offer(body):
                 return
-        self._kept.append(_Kept(sender, signal.body, self._clock.monotonic() + KEPT_S))
+        self._kept.append(_Kept(sender, body, self._clock.monotonic() + KEPT_S))

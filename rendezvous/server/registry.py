@@ -334,7 +334,8 @@ class Registry:
     def _signal(self, sender: Sender, request: SendSignal) -> Effect:
         if len(request.sealed) > MAX_SIGNAL_BYTES:
             raise RefusalError("malformed", f"signal of {len(request.sealed)} bytes")
-        if self._leases.of_curve_key(request.swarm, sender.curve_key) is None:
+        own = self._leases.of_curve_key(request.swarm, sender.curve_key)
+        if own is None:
             raise RefusalError("denied", "only peers of a swarm can send signals in it: announce")
         gone = RefusalError("unknown", "the receiver is not connected now")
         lease = self._leases.of_peer(request.swarm, request.to)
@@ -342,7 +343,11 @@ class Registry:
             raise gone
         return Forward(
             lease.route,
-            encode(Signal(swarm=request.swarm, sealed=request.sealed)),
+            encode(
+                Signal(
+                    swarm=request.swarm, sealed=request.sealed, sender=own.peer, seen_at=sender.ip
+                )
+            ),
             sender=sender.route,
             done=encode(Done(request=request.request)),
             failed=encode(self._refused(request.request, gone)),

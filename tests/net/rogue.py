@@ -9,7 +9,6 @@ import zmq
 from daemon.net.paths.direct.path import DialledPath
 from daemon.net.paths.path import Path
 from daemon.net.session.handshake import Greeter, PathHandshake
-from protocol.admission import NO_PROOF
 from protocol.hello import ResumePoint
 from protocol.session_frames import Close, Hello, StreamAck, decode_frame, is_data_frame
 from tests.net.swarm_peers import SWARM, Keys, Node, eventually
@@ -31,7 +30,6 @@ class Rogue:
         self._greeter = Greeter(
             identity=keys.identity,
             swarm_id=SWARM.swarm_id,
-            proof=NO_PROOF,
             own_record=lambda: record.raw,
             take_sequence=lambda: 1,
             now_ms=Clock().now_ms,

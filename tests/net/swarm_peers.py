@@ -14,7 +14,15 @@ from daemon.net.refusals import Refusals
 from protocol.admission import NO_PROOF, AdmissionBook
 from protocol.identity import Identity, PeerId
 from protocol.peer_record import PeerRecord, VerifiedRecord, open_record, seal_record
-from protocol.swarm import RoundSettings, Swarm, SwarmStatement, TaskReference, seal_statement
+from protocol.swarm import (
+    UNLIMITED,
+    RoundSettings,
+    Swarm,
+    SwarmStatement,
+    TaskReference,
+    Token,
+    seal_statement,
+)
 from protocol.uri import HostPort, ServerUri
 from transport.clock import Clock
 from transport.curve import CurveKeys
@@ -37,6 +45,7 @@ def make_swarm(
     banned: tuple[bytes, ...] = (),
     name: str = "digits",
     relays: tuple[ServerUri, ...] = (),
+    tokens: tuple[bytes, ...] = (),
 ) -> Swarm:
     """A swarm whose founder is nobody of the peers."""
     return seal_statement(
@@ -56,7 +65,7 @@ def make_swarm(
             settings=RoundSettings(),
             rendezvous=(),
             open=is_open,
-            tokens=(),
+            tokens=tuple(Token(key, 2**62, UNLIMITED) for key in tokens),
             members=(),
             banned=banned,
             relays=tuple(str(uri) for uri in relays),

@@ -2,29 +2,20 @@
 
 import asyncio
 import time
-from random import Random
 
 import zmq
 
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.direct.seeker import DirectDialer
-from daemon.net.paths.path import Path, PathWish
+from daemon.net.paths.path import PathWish
 from daemon.net.session.handshake import Channel
 from protocol.hello import Role
+from tests.net.path_parts import parts_of
 from tests.net.swarm_peers import in_order_of_id
 from transport.clock import Clock
 
 LOW, HIGH = in_order_of_id(2)
 LEFT_ALONE_S = 3.0
-
-
-class Owner:
-    """Is told of no path."""
-
-    def path_opened(self, path: Path) -> None: ...
-    def path_received(self, path: Path, frame: bytes) -> None: ...
-    def path_writable(self, path: Path) -> None: ...
-    def path_lost(self, path: Path, reason: str) -> None: ...
 
 
 class IncomingPath:
@@ -44,9 +35,7 @@ async def test_all_else_goes_on_when_a_peer_that_is_left_alone_dials_by_itself()
     clock, wish = Clock(), PathWish(HIGH.record())
     wish.not_before = clock.monotonic() + LEFT_ALONE_S
     with zmq.Context() as context:
-        dialer = DirectDialer(
-            context, LOW.curve, LOW.peer_id, wish, owner=Owner(), clock=clock, random=Random(1)
-        )
+        dialer = DirectDialer(parts_of(LOW, context), wish)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(dialer.run())
             await asyncio.sleep(0)

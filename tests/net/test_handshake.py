@@ -17,7 +17,7 @@ from daemon.net.session.handshake import (
     PathHandshake,
     close_code,
 )
-from protocol.admission import NO_PROOF, AdmissionBook
+from protocol.admission import AdmissionBook
 from protocol.codec import Message, decode, encode
 from protocol.envelope import Domain, seal_envelope
 from protocol.errors import P2PDError, RemoteProtocolError, TransportError, VerificationError
@@ -59,12 +59,11 @@ def greeter(
     view = View(b"epoch-%02d" % keys.number)
 
     def admit(hello: VerifiedHello) -> None:
-        book.check(hello.peer_id, hello.payload.proof, now_ms=Clock().now_ms())
+        book.check(hello.peer_id, hello.record.record.proof, now_ms=Clock().now_ms())
 
     return Greeter(
         identity=keys.identity,
         swarm_id=swarm.swarm_id,
-        proof=NO_PROOF,
         own_record=lambda: record.raw,
         take_sequence=lambda: 1,
         now_ms=Clock().now_ms,
@@ -330,7 +329,6 @@ def test_golden_payload() -> None:
         confirmed=False,
         resume=ResumePoint(epoch=b"epoch-02", control=ZERO, bulk=ZERO),
         record=b"a signed record",
-        proof=b"a proof",
     )
     assert encode(payload).hex() == golden["payload"]
     assert decode(bytes.fromhex(golden["payload"]), HelloPayload) == payload

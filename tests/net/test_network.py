@@ -1,11 +1,15 @@
 """Real networks on loopback: who gets a session, and what passes through it."""
 
 import asyncio
+from hashlib import sha256
 
 import pytest
 import uvloop
 
 from daemon.net.paths.direct.path import DialledPath
+from protocol.admission import prove_admission
+from protocol.identity import Identity
+from protocol.peer_record import VerifiedRecord
 from protocol.session_frames import (
     MAX_BULK_BYTES,
     CloseCode,
@@ -214,14 +218,43 @@ async def test_impostor_with_the_key_but_another_identity_is_not_believed() -> N
         assert second.refusals.by_code() == {"path-identity": 1}
 
 
-async def test_peer_without_an_invite_is_denied_and_told_so() -> None:
+async def test_peer_without_an_invite_is_neither_dialled_nor_remembered() -> None:
     low, high = in_order_of_id(2)
     closed = make_swarm(is_open=False)
     async with running(low, swarm=closed) as first, running(high, swarm=closed) as second:
+        assert not first.network.add_record(second.record())
+        assert not second.network.add_record(first.record())
+        assert first.network.links() == second.network.links() == []
+
+
+async def test_peer_that_is_not_admitted_does_not_get_in_and_hears_what_that_may_mean() -> None:
+    low, high = in_order_of_id(2)
+    closed = make_swarm(is_open=False)
+    async with running(low) as first, running(high, swarm=closed) as second:
+        second.network.find_record = lambda key: found(first.record())
+        first.network.add_record(second.record())
+        await eventually(lambda: "its invite may have expired" in reason(first, high))
+        assert second.network.links() == []
+
+
+async def test_invite_travels_in_the_record_and_lets_its_peer_in() -> None:
+    low, high = in_order_of_id(2)
+    token = Identity(sha256(b"token").digest())
+    closed = make_swarm(is_open=False, tokens=(token.public_key,))
+    proofs = [
+        prove_admission(sha256(b"token").digest(), closed.swarm_id, keys.peer_id)
+        for keys in (low, high)
+    ]
+    async with (
+        running(low, swarm=closed, proof=proofs[0]) as first,
+        running(high, swarm=closed, proof=proofs[1]) as second,
+    ):
         introduce(first, second)
-        await eventually(lambda: "shows no invite" in reason(first, high))
-        assert second.refusals.by_code() == {"path-denied": 1}
-        assert first.network.live_peers() == second.network.live_peers() == frozenset()
+        await eventually(lambda: first.sees(second) and second.sees(first))
+
+
+async def found(record: VerifiedRecord) -> VerifiedRecord | None:
+    return record
 
 
 async def test_banned_peer_loses_its_session_and_gets_no_other() -> None:

@@ -6,9 +6,11 @@ import pytest
 
 from daemon.net.paths.path import PathWish
 from daemon.net.peers.book import PeerBook
-from daemon.net.peers.remote_peer import LinkObserver, PeerLink
+from daemon.net.peers.remote_peer import PeerObserver, RemotePeer
+from daemon.net.refusals import Refusals
 from daemon.net.session import SessionLimits
 from daemon.net.session.handshake import BusyError
+from protocol.admission import AdmissionBook
 from protocol.identity import PeerId
 from protocol.peer_record import VerifiedRecord
 from protocol.session_frames import Stream
@@ -18,7 +20,7 @@ from transport.clock import Clock
 OWN, OTHER, LATE = Keys(0), Keys(1), Keys(2)
 
 
-class Nobody(LinkObserver):
+class Nobody(PeerObserver):
     def message_received(self, peer_id: PeerId, stream: Stream, message: bytes) -> None: ...
 
     def peer_up(self, peer_id: PeerId) -> None: ...
@@ -54,16 +56,17 @@ async def test_peer_that_is_found_while_this_one_ends_is_not_sought() -> None:
         seekers.append(LateFinder(book))
         return (seekers[-1],)
 
-    def make_link(record: VerifiedRecord) -> PeerLink:
-        return PeerLink(OWN.peer_id, record, SessionLimits(), clock, Nobody())
+    def make_link(record: VerifiedRecord) -> RemotePeer:
+        return RemotePeer(OWN.peer_id, record, SessionLimits(), clock, Nobody())
 
     book = PeerBook(
         OWN.peer_id,
         SWARM.swarm_id,
         clock,
+        AdmissionBook(SWARM),
+        Refusals(clock),
         make_link=make_link,
         make_seekers=make_seekers,
-        is_banned=lambda peer_id: False,
     )
     async with asyncio.timeout(10):
         async with book:

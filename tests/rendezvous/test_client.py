@@ -16,6 +16,7 @@ from rendezvous.client.connection import Timeouts
 from rendezvous.server.limits import RegistryLimits
 from tests.rendezvous.live import (
     SWARM,
+    LivePeer,
     ServerProcess,
     eventually,
     joined,
@@ -30,6 +31,11 @@ from transport.curve import CurveKeys
 class TenMinutesSlow(Clock):
     def now_ms(self) -> int:
         return super().now_ms() - 600_000
+
+
+def signal_of(sender: LivePeer) -> Signal:
+    """As the rendezvous passes on what ``sender`` says, who is on this machine."""
+    return Signal(SWARM, b"sealed", sender.identity.public_key, "127.0.0.1")
 
 
 class TestRequests:
@@ -63,7 +69,7 @@ class TestRequests:
     async def test_signal_arrives_or_its_sender_is_told(self, tmp_path: Path) -> None:
         async with serving(tmp_path) as uri, joined(uri) as one, joined(uri) as two:
             await one.client.send_signal(SWARM, two.identity.peer_id, b"sealed")
-            await eventually(lambda: two.notices == [Signal(swarm=SWARM, sealed=b"sealed")])
+            await eventually(lambda: two.notices == [signal_of(one)])
             with pytest.raises(TransportError, match="not connected to the rendezvous"):
                 await one.client.send_signal(SWARM, Identity.generate().peer_id, b"sealed")
 
@@ -111,7 +117,7 @@ def test_client_and_server_work_under_uvloop(tmp_path: Path) -> None:
         async with serving(tmp_path) as uri, joined(uri) as one, joined(uri) as two:
             assert await one.client.lookup(SWARM, 5) == [two.record()]
             await two.client.send_signal(SWARM, one.identity.peer_id, b"sealed")
-            await eventually(lambda: Signal(swarm=SWARM, sealed=b"sealed") in one.notices)
+            await eventually(lambda: signal_of(two) in one.notices)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(meet())
@@ -209,7 +215,7 @@ class TestReturn:
                 await two.announced_since(returned)
                 assert await one.client.lookup(SWARM, 5) == [two.record()]
                 await one.client.send_signal(SWARM, two.identity.peer_id, b"sealed")
-                await eventually(lambda: Signal(swarm=SWARM, sealed=b"sealed") in two.notices)
+                await eventually(lambda: signal_of(one) in two.notices)
                 assert one.states == ["connected", "connecting", "unreachable", "connected"]
         finally:
             server.kill()

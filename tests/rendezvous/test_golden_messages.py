@@ -73,7 +73,9 @@ MESSAGES: dict[str, Request | FromServer] = {
     "refused": Refused(request=1, code="retry_after", text="too many requests", retry_after_s=2.5),
     "joined": Joined(record=b"record"),
     "left": Left(swarm=SWARM, peer=PEER),
-    "signaled": Signal(swarm=SWARM, sealed=b"sealed"),
+    "signaled": Signal(
+        swarm=SWARM, sealed=b"sealed", sender=bytes(range(32)), seen_at="203.0.113.1"
+    ),
 }
 
 

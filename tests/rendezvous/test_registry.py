@@ -382,7 +382,8 @@ class TestSignal:
             world.announce(peer)
         world.notices.clear()
         assert isinstance(self.send(world, peers[0], peers[1]), Done)
-        assert dict(world.notices) == {peers[1].route: [Signal(swarm=SWARM, sealed=b"sealed")]}
+        told = Signal(SWARM, b"sealed", peers[0].identity.public_key, peers[0].ip)
+        assert dict(world.notices) == {peers[1].route: [told]}
 
     def test_signal_to_someone_who_is_not_there_is_unknown(self, world: World) -> None:
         world.announce(Peer(1))

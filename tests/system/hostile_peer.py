@@ -172,6 +172,7 @@ async def hostile_peer(name: str, link: str, statement: bytes) -> AsyncIterator[
     peer = HostilePeer(name, swarm, invite.token_secret)
     curve = CurveKeys.from_secret(hashlib.sha256(peer.identity.public_key).digest())
     clients: list[RendezvousClient] = []
+    network_refusals = Refusals(clock)
     async with contextlib.AsyncExitStack() as stack:
         context = stack.enter_context(zmq.Context())
         zap = await stack.enter_async_context(ZapAuthenticator(context))
@@ -186,7 +187,7 @@ async def hostile_peer(name: str, link: str, statement: bytes) -> AsyncIterator[
             name=name,
             trains=True,
             clock=clock,
-            refusals=Refusals(clock),
+            refusals=network_refusals,
             context=context,
             zap=zap,
         )
@@ -195,15 +196,14 @@ async def hostile_peer(name: str, link: str, statement: bytes) -> AsyncIterator[
             peer.peer_id,
             invite.swarm_id,
             clients,
-            found=network.add_record,
-            left=network.remove_record,
             clock=clock,
+            refusals=network_refusals,
         )
         client = RendezvousClient(invite.rendezvous[0], curve, on_notice=discovery.take_notice)
         clients.append(await stack.enter_async_context(client))
         await stack.enter_async_context(network)
         # No task group: one that a failed assertion passes through wraps it.
-        searching = asyncio.ensure_future(discovery.run(network.signed_record))
+        searching = asyncio.ensure_future(discovery.run(network))
         try:
             yield peer
         finally:

@@ -18,7 +18,7 @@ from daemon.net.measuring.transfer_sink import TransferSink
 from daemon.net.measuring.transfer_source import SourceState, TransferSource
 from daemon.net.path_kind import PathKind
 from daemon.net.peers.path_score import BEST_FIRST
-from daemon.net.peers.remote_peer import PeerLink
+from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import Refusals
 from protocol.errors import RemoteProtocolError, TransportError
 from protocol.identity import PeerId, short
@@ -49,7 +49,7 @@ LOOK_S = 1.0
 
 _log = logging.getLogger("p2pd.measuring")
 
-FindLink = Callable[[PeerId], PeerLink | None]
+FindLink = Callable[[PeerId], RemotePeer | None]
 
 
 class Meter:
@@ -177,7 +177,7 @@ class Meter:
 
     # Inside
 
-    def _live_link(self, peer_id: PeerId) -> PeerLink:
+    def _live_link(self, peer_id: PeerId) -> RemotePeer:
         link = self._find_link(peer_id)
         if link is None:
             raise TransportError("no such peer is known here")
@@ -185,7 +185,7 @@ class Meter:
             raise TransportError(f"there is no path to it: {link.status().reason}")
         return link
 
-    async def _until_path(self, link: PeerLink, kind: PathKind) -> None:
+    async def _until_path(self, link: RemotePeer, kind: PathKind) -> None:
         """Return when there is a path of ``kind``, or it was looked for in vain.
 
         Asked for, it is looked for anew: what failed before is no answer, the next failure is, be
@@ -196,7 +196,7 @@ class Meter:
             PATH_S, lambda: wish.has(kind) or wish.failure_count(kind) != failures_before
         )
 
-    async def _agree(self, link: PeerLink, source: TransferSource) -> None:
+    async def _agree(self, link: RemotePeer, source: TransferSource) -> None:
         if not link.send(Stream.CONTROL, encode_measure(source.offer)):
             raise TransportError("the queue to it is full")
         try:
@@ -210,7 +210,7 @@ class Meter:
             ) from error
         _check(source)
 
-    async def _transfer(self, link: PeerLink, source: TransferSource, kind: PathKind) -> None:
+    async def _transfer(self, link: RemotePeer, source: TransferSource, kind: PathKind) -> None:
         """Send, and return when all is confirmed. Raises :class:`TransportError`."""
         source.begin(self._clock.monotonic())
         while source.state is not SourceState.REPORTED:
@@ -238,7 +238,7 @@ class Meter:
         await stirred.wait()
         stirred.clear()
 
-    def _check_path(self, link: PeerLink, kind: PathKind) -> None:
+    def _check_path(self, link: RemotePeer, kind: PathKind) -> None:
         """Raises :class:`TransportError` unless frames go over a path of ``kind``."""
         if link.active_kind is kind:
             return

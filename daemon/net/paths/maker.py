@@ -12,6 +12,8 @@ from typing import Protocol, Self
 
 import zmq
 
+from daemon.net.own_record import OwnRecord
+from daemon.net.paths.budget import PathBudget
 from daemon.net.paths.path import PathOwner, PathSeeker, PathWish
 from daemon.net.signaling import Signaling
 from protocol.identity import Identity
@@ -33,6 +35,8 @@ class PathParts:
     signaling: Signaling
     clock: Clock
     random: Random
+    budget: PathBudget
+    own_record: OwnRecord
 
 
 class PathMaker(Protocol):

@@ -21,6 +21,9 @@ from daemon.net.path_kind import PathKind
 from daemon.net.session.handshake import Channel
 from protocol.peer_record import VerifiedRecord
 
+MAX_SEEN = 8
+SEEN_S = 600.0
+
 
 class Path(Protocol):
     """One path to one peer. Known by identity, hence hashable."""
@@ -63,6 +66,8 @@ class PathWish:
         """Monotonic seconds: it is to be left alone until then."""
         self.network_changes = 0
         """How often this machine came into another network: what failed before may work now."""
+        self._seen_at: dict[str, float] = {}
+        """Monotonic seconds by IP address: when the peer was last seen to use it."""
         self._failure_counts: Counter[PathKind] = Counter()
         self._asked_for: Counter[PathKind] = Counter()
         self._changed = asyncio.Event()
@@ -70,6 +75,17 @@ class PathWish:
     def has(self, kind: PathKind) -> bool:
         """Whether the session has a path of that kind."""
         return any(path.kind is kind for path in self.paths)
+
+    def note_seen(self, ip: str, now: float) -> None:
+        """The peer was just seen at this IP address, by this machine or a rendezvous."""
+        self._seen_at.pop(ip, None)
+        self._seen_at[ip] = now
+        if len(self._seen_at) > MAX_SEEN:
+            del self._seen_at[next(iter(self._seen_at))]
+
+    def seen_lately(self, now: float) -> frozenset[str]:
+        """The IP addresses at which the peer was seen within :data:`SEEN_S`."""
+        return frozenset(ip for ip, at in self._seen_at.items() if now < at + SEEN_S)
 
     def note_failure(self, kind: PathKind, reason: str) -> None:
         """A path of ``kind`` was looked for in vain, or need not be looked for: why."""

@@ -1,6 +1,14 @@
-"""The other peers that are known: a link for each, and what looks for paths to it.
+"""The other peers that are known: a session for each, and what looks for paths to it.
 
-At most :data:`MAX_PEERS`: when there are more, one that is not live gives way to a new one.
+Invariants:
+
+- A record whose peer is not admitted leaves no trace here: nobody is dialled, called or remembered
+  for it (:meth:`PeerBook.add` is the one way in).
+- At most :data:`MAX_PEERS`. A record that was only heard of takes the place of another one like it,
+  and of that only after it was tried for a while. A peer that this one has talked to gives way to
+  one that comes by itself, and never to a record.
+- A stranger that connects costs at most one question to the rendezvous, and all strangers together
+  a few each second; those of one address fewer still.
 """
 
 import asyncio
@@ -8,13 +16,17 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 
+from daemon.net.border import border
 from daemon.net.paths.path import PathSeeker, PathWish
-from daemon.net.peers.remote_peer import PeerLink
+from daemon.net.peers.remote_peer import RemotePeer
+from daemon.net.refusals import Refusals
 from daemon.net.session.handshake import BusyError
-from protocol.admission import DeniedError
+from protocol.admission import AdmissionBook, DeniedError
 from protocol.identity import PeerId, short
 from protocol.peer_record import VerifiedRecord
+from transport.address import source_of
 from transport.clock import Clock
+from transport.rate_limit import Allowed, Rate, RateLimiter
 
 MAX_PEERS = 64
 FIND_RECORD_S = 2.8
@@ -24,6 +36,13 @@ UNKNOWN_KEY_S = 5.0
 MAX_UNKNOWN_KEYS = 256
 MAX_SEARCHES_PER_S = 10
 """A stranger that comes with a new key each time must not make this peer flood the rendezvous."""
+_SEARCHES_FROM_ONE = Rate(burst=4.0, per_s=1.0, patience=0)
+"""Nor leave no question for others: this much from one network."""
+MAX_NETWORKS = 1024
+SEEK_AGAIN_S = 30.0
+"""A seeker that something unexpected has ended begins anew after this time."""
+TRIED_S = 30.0
+"""For so long a peer that never answered keeps its place. Several attempts fit in."""
 
 FindRecord = Callable[[bytes], Awaitable[VerifiedRecord | None]]
 
@@ -43,19 +62,22 @@ class PeerBook:
         own_id: PeerId,
         swarm_id: bytes,
         clock: Clock,
+        admission: AdmissionBook,
+        refusals: Refusals,
         *,
-        make_link: Callable[[VerifiedRecord], PeerLink],
+        make_link: Callable[[VerifiedRecord], RemotePeer],
         make_seekers: Callable[[PathWish], tuple[PathSeeker, ...]],
-        is_banned: Callable[[PeerId], bool],
     ) -> None:
+        """``admission`` decides who may be in the book."""
         self.find_record: FindRecord = find_nothing
         self._own_id = own_id
         self._swarm_id = swarm_id
         self._clock = clock
         self._make_link = make_link
         self._make_seekers = make_seekers
-        self._is_banned = is_banned
-        self._links: dict[PeerId, PeerLink] = {}
+        self._admission = admission
+        self._refusals = refusals
+        self._links: dict[PeerId, RemotePeer] = {}
         self._seeking: dict[PeerId, list[asyncio.Task[None]]] = {}
         self._unwanted: set[PeerId] = set()
         """Removed, and not gone so far."""
@@ -64,6 +86,7 @@ class PeerBook:
         and their keys are let in, so that they can come back where there is none."""
         self._unknown_keys: dict[bytes, float] = {}
         self._searches: deque[float] = deque(maxlen=MAX_SEARCHES_PER_S)
+        self._searches_from = RateLimiter(_SEARCHES_FROM_ONE, capacity=MAX_NETWORKS)
         self._tasks = asyncio.TaskGroup()
         self._is_ending = False
 
@@ -78,45 +101,65 @@ class PeerBook:
             self._stop_seeking(peer_id)
         await self._tasks.__aexit__(None, None, None)
 
-    def __iter__(self) -> Iterator[PeerLink]:
+    def __iter__(self) -> Iterator[RemotePeer]:
         return iter(list(self._links.values()))
 
-    def get(self, peer_id: PeerId | None) -> PeerLink | None:
+    def get(self, peer_id: PeerId | None) -> RemotePeer | None:
         """The link to a known peer."""
         return None if peer_id is None else self._links.get(peer_id)
 
     def add(self, record: VerifiedRecord) -> None:
         """Look for paths to this peer from now on; of several records the newest counts.
 
-        Raises :class:`DeniedError` for a banned peer, and :class:`BusyError` when there are too
-        many already, or this peer stops.
+        Raises :class:`DeniedError` for a peer that is not admitted, and :class:`BusyError` when
+        there are too many already, or this peer stops.
         """
+        self._add(record, is_here=False)
+
+    def knows(self, peer_id: PeerId) -> bool:
+        """Whether it is in the book."""
+        return peer_id in self._links
+
+    def hear(self, record: VerifiedRecord, seen_at: str) -> bool:
+        """The same as :meth:`add`, as an answer: False where it raises. ``seen_at``: the IP address
+        from which a rendezvous saw the peer just now; empty: none did."""
+        try:
+            self.add(record)
+        except (BusyError, DeniedError) as error:
+            _log.debug("record of %s: %s", short(record.peer_id), error)
+            return False
+        link = self._links.get(record.peer_id)
+        if link is not None and seen_at:
+            link.wish.note_seen(seen_at, self._clock.monotonic())
+        return True
+
+    def welcome(self, record: VerifiedRecord) -> None:
+        """The same for a peer that says hello now: then it is here, even if it had left before."""
+        self._departed.pop(record.peer_id, None)
+        self._add(record, is_here=True)
+
+    def _add(self, record: VerifiedRecord, *, is_here: bool) -> None:
         if self._is_ending:
             raise BusyError("this peer stops")
         peer_id = record.peer_id
         if peer_id == self._own_id or record.swarm != self._swarm_id:
             return
-        if self._is_banned(peer_id):
-            raise DeniedError(f"denied: {peer_id} was banned by the swarm's founder")
+        self._admission.check(peer_id, record.record.proof, now_ms=self._clock.now_ms())
         if record.sequence <= self._departed.get(peer_id, -1):
             return
         self._departed.pop(peer_id, None)
         self._unwanted.discard(peer_id)
         link = self._links.get(peer_id)
         if link is None:
-            self._make_room()
+            self._make_room(is_here=is_here)
             link = self._links[peer_id] = self._make_link(record)
         elif record.sequence > link.record.sequence:
             link.record = record
         if peer_id not in self._seeking:
             self._seeking[peer_id] = [
-                self._tasks.create_task(seeker.run()) for seeker in self._make_seekers(link.wish)
+                self._tasks.create_task(self._seek(peer_id, seeker))
+                for seeker in self._make_seekers(link.wish)
             ]
-
-    def welcome(self, record: VerifiedRecord) -> None:
-        """The same for a peer that says hello now: then it is here, even if it had left before."""
-        self._departed.pop(record.peer_id, None)
-        self.add(record)
 
     def left(self, peer_id: PeerId) -> None:
         """The peer has said that it goes: forget all but its record, and do not look for it until
@@ -127,6 +170,7 @@ class PeerBook:
             self._stop_seeking(peer_id)
             link.close()
             self._links[peer_id] = self._make_link(link.record)
+            self._links[peer_id].was_met = link.was_met
 
     def has_left(self, peer_id: PeerId) -> bool:
         """Whether it went in good order and was not heard of since."""
@@ -157,7 +201,7 @@ class PeerBook:
         if self.record_for_curve_key(curve_key) is not None:
             return True
         now = self._clock.monotonic()
-        if self._unknown_keys.get(curve_key, now) > now or not self._may_search(now):
+        if self._unknown_keys.get(curve_key, now) > now or not self._may_search(remote_ip, now):
             return False
         try:
             async with asyncio.timeout(FIND_RECORD_S):
@@ -165,9 +209,9 @@ class PeerBook:
             if record is not None:
                 self.add(record)
         except TimeoutError:
-            _log.debug("nobody says whose the key of %s is", remote_ip)
+            _log.debug("nobody says whose the key of %s is", remote_ip or "a call at a relay")
         except (BusyError, DeniedError) as error:
-            _log.info("connection from %s not let in: %s", remote_ip, error)
+            _log.info("connection from %s not let in: %s", remote_ip or "a relay", error)
         if self.record_for_curve_key(curve_key) is not None:
             return True
         if len(self._unknown_keys) >= MAX_UNKNOWN_KEYS:
@@ -177,33 +221,50 @@ class PeerBook:
 
     async def who_has(self, curve_key: bytes) -> PeerId | None:
         """The peer with this key, looked up like a key that connects."""
-        if not await self.admit_key(curve_key, "a relay"):
+        if not await self.admit_key(curve_key, ""):
             return None
         record = self.record_for_curve_key(curve_key)
         return None if record is None else record.peer_id
 
-    def _may_search(self, now: float) -> bool:
+    def _may_search(self, remote_ip: str, now: float) -> bool:
+        origin = source_of(remote_ip) if remote_ip else ""
         if len(self._searches) == MAX_SEARCHES_PER_S and self._searches[0] > now - 1.0:
+            return False
+        if not isinstance(self._searches_from.take(origin, 1.0, now), Allowed):
             return False
         self._searches.append(now)
         return True
 
-    def _make_room(self) -> None:
+    def _make_room(self, *, is_here: bool) -> None:
+        """Forget somebody for one more peer, which ``is_here`` or was only heard of."""
         if len(self._links) < MAX_PEERS:
             return
+        now = self._clock.monotonic()
         away = [link for link in self._links.values() if not link.is_live]
-        if not away:
-            raise BusyError(f"{MAX_PEERS} peers are connected already")
+        never_met = [link for link in away if not link.was_met]
+        if is_here:
+            may_go = never_met or away
+        else:
+            may_go = [link for link in never_met if now >= link.known_since + TRIED_S]
+        if not may_go:
+            raise BusyError(f"{MAX_PEERS} peers are known already")
         # One with a session may come back and go on with it.
-        link = min(away, key=lambda link: link.has_session)
+        link = min(may_go, key=lambda link: (link.has_session, link.known_since))
         _log.info("peer %s is forgotten, there are too many", short(link.peer_id))
         self._forget(link)
+
+    async def _seek(self, peer_id: PeerId, seeker: PathSeeker) -> None:
+        """Until cancelled. What a peer says of itself, or answers, ends no seeker for good."""
+        while True:
+            with border(self._refusals, peer_id, "path"):
+                await seeker.run()
+            await asyncio.sleep(SEEK_AGAIN_S)
 
     def _stop_seeking(self, peer_id: PeerId) -> None:
         for task in self._seeking.pop(peer_id, []):
             task.cancel()
 
-    def _forget(self, link: PeerLink) -> None:
+    def _forget(self, link: RemotePeer) -> None:
         del self._links[link.peer_id]
         self._departed.pop(link.peer_id, None)
         link.close()

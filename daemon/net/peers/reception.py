@@ -1,23 +1,27 @@
 """Where all paths arrive: hellos are exchanged here, and what is believed goes on to its link.
 
-Invariants: what comes over a path before its hello is confirmed goes nowhere; a peer that breaks
-the protocol loses its session and all its paths, and is not talked to for a while; each path is
-closed with a reason that the other side is told.
+Invariants: what comes over a path before its hello is confirmed goes nowhere; paths that come from
+outside and say no hello have a small budget of their own, so that they displace neither sessions
+nor what this peer itself opens; a peer that breaks the protocol loses its session and all its
+paths, and is not talked to for a while; each path is closed with a reason that the other side is
+told.
 """
 
 import logging
 import secrets
-from typing import Protocol
 
+from daemon.net.border import UNKNOWN_PEER, refused
+from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import Path
+from daemon.net.peers.book import PeerBook
 from daemon.net.peers.path_end import PathEnd
-from daemon.net.peers.remote_peer import PeerLink
+from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import Refusals
 from daemon.net.session.handshake import Greeter, close_code
 from daemon.net.traffic import TrafficCounter
 from protocol.errors import P2PDError, RemoteProtocolError
-from protocol.hello import NONCE_BYTES
-from protocol.identity import PeerId, short
+from protocol.hello import NONCE_BYTES, Role
+from protocol.identity import short
 from protocol.session_frames import (
     Close,
     CloseCode,
@@ -28,9 +32,11 @@ from protocol.session_frames import (
 from transport.clock import Clock
 
 MAX_PATHS = 256
+MAX_GREETING = 32
+"""Paths that others opened and on which nobody has said a believable hello so far. Beyond, the
+oldest is closed: a crowd that says nothing delays one that says hello at once by nothing."""
 REFUSED_WAIT_S = 30.0
 """A peer that refused this one, or broke the protocol, is left alone for so long."""
-UNKNOWN_PEER = PeerId("unknown")
 
 _LASTING = {CloseCode.DENIED, CloseCode.VERSION, CloseCode.IDENTITY, CloseCode.PROTOCOL}
 """Trying again at once would be refused again."""
@@ -38,20 +44,10 @@ _LASTING = {CloseCode.DENIED, CloseCode.VERSION, CloseCode.IDENTITY, CloseCode.P
 _log = logging.getLogger("p2pd.reception")
 
 
-class Links(Protocol):
-    """Where the links are found."""
-
-    def left(self, peer_id: PeerId) -> None:
-        """The peer has said that it goes: it is not looked for until it is heard of anew."""
-
-    def get(self, peer_id: PeerId | None) -> PeerLink | None:
-        """The link to a known peer."""
-
-
 class Reception:
     """The owner of all paths (:class:`PathOwner`)."""
 
-    def __init__(self, greeter: Greeter, links: Links, clock: Clock, refusals: Refusals) -> None:
+    def __init__(self, greeter: Greeter, links: PeerBook, clock: Clock, refusals: Refusals) -> None:
         self.traffic = TrafficCounter()
         self._greeter = greeter
         self._links = links
@@ -62,6 +58,8 @@ class Reception:
 
     def path_opened(self, path: Path) -> None:
         """See :class:`PathOwner`."""
+        if self._came_from_outside(path):
+            self._make_room_to_greet()
         if len(self._ends) >= MAX_PATHS:
             path.close("too many paths")
             return
@@ -86,12 +84,15 @@ class Reception:
         end.note_received(frame)
         try:
             self._take_in(end, frame)
-        except P2PDError as error:
-            self._fail(end, error)
-        # Apart from that, so that no error of whoever is told now is taken for the peer's.
+        except Exception as error:
+            self._fail(end, refused(error))
+            return
         link = self._links.get(end.peer_id)
         if link is not None:
-            link.flush()
+            try:
+                link.flush()
+            except Exception as error:
+                self._fail(end, refused(error))
 
     def path_writable(self, path: Path) -> None:
         """See :class:`PathOwner`."""
@@ -111,6 +112,21 @@ class Reception:
         """Close all paths: this peer stops."""
         for end in list(self._ends.values()):
             end.close(CloseCode.LEAVING, "the peer stops")
+
+    def _came_from_outside(self, path: Path) -> bool:
+        """Whether the other side opened it without anything that this side asked for."""
+        opened_here = path.kind in (PathKind.PUNCHED, PathKind.ICE)  # By both, after signals.
+        return path.channel.role is Role.RESPONDER and not opened_here
+
+    def _make_room_to_greet(self) -> None:
+        greeting = [
+            end
+            for end in self._ends.values()
+            if end.peer_id is None and self._came_from_outside(end.path)
+        ]
+        if len(greeting) >= MAX_GREETING:
+            oldest = min(greeting, key=lambda end: end.number)
+            oldest.close(CloseCode.BUSY, "too many others came that say no hello")
 
     def _take_in(self, end: PathEnd, frame: bytes) -> None:
         message = None if is_data_frame(frame) else decode_frame(frame)
@@ -158,7 +174,7 @@ class Reception:
         elif end.peer_id is not None and close.code == CloseCode.STALE_EPOCH:
             link.end_session(CloseCode.PATH, "the peer knows a newer session")
 
-    def _leave_alone(self, link: PeerLink, end: PathEnd, reason: str) -> None:
+    def _leave_alone(self, link: RemotePeer, end: PathEnd, reason: str) -> None:
         link.wish.not_before = self._clock.monotonic() + REFUSED_WAIT_S
         link.wish.note_failure(end.path.kind, f"refused: {reason}")
         if link.wish.refusal != reason:  # Once, not at each attempt.

@@ -12,7 +12,7 @@ from daemon.net.paths.path import PathWish
 from daemon.net.peers.path_end import PathEnd
 from daemon.net.peers.path_preference import PathPreference
 from daemon.net.peers.path_score import BEST_FIRST
-from daemon.net.peers.peer_status import LinkStatus, path_reason, shown_address
+from daemon.net.peers.peer_status import LinkStatus, host_of, path_reason, shown_address
 from daemon.net.session import (
     ActivePathChanged,
     BulkRoom,
@@ -36,7 +36,7 @@ from transport.clock import Clock
 _log = logging.getLogger("p2pd.link")
 
 
-class LinkObserver(Protocol):
+class PeerObserver(Protocol):
     """Who is told what happens on a link."""
 
     def message_received(self, peer_id: PeerId, stream: Stream, message: bytes) -> None:
@@ -52,7 +52,7 @@ class LinkObserver(Protocol):
         """There is room for a largest bulk message again."""
 
 
-class PeerLink:
+class RemotePeer:
     """The session with one peer, begun anew when it is lost, for as long as the peer is known."""
 
     def __init__(
@@ -61,7 +61,7 @@ class PeerLink:
         record: VerifiedRecord,
         limits: SessionLimits,
         clock: Clock,
-        observer: LinkObserver,
+        observer: PeerObserver,
     ) -> None:
         self.peer_id = record.peer_id
         self.wish = PathWish(record)
@@ -80,6 +80,9 @@ class PeerLink:
         self._past_bytes_sent = 0
         self._past_bytes_received = 0
         self._held_off_until = 0.0
+        self.was_met = False
+        """Whether it has ever said a believable hello to this process."""
+        self.known_since = clock.monotonic()
 
     # The peer
 
@@ -167,6 +170,9 @@ class PeerLink:
             now=self._clock.monotonic(),
         )
         self._ends[end.number] = end
+        self.was_met = True
+        if end.path.kind is PathKind.DIRECT:
+            self.wish.note_seen(host_of(end.path.remote_address), self._clock.monotonic())
         self.wish.failures.pop(end.path.kind, None)
         self._paths_changed()
         self._close_spare_paths(end.path.kind)

@@ -75,9 +75,8 @@ class Greeter:
 
     identity: Identity
     swarm_id: bytes
-    proof: bytes
     own_record: Callable[[], bytes]
-    """The signed peer record."""
+    """The signed peer record, with the admission proof in it."""
     take_sequence: Callable[[], int]
     now_ms: Callable[[], int]
     admit: Callable[[VerifiedHello], object]
@@ -192,7 +191,6 @@ class PathHandshake:
                 confirmed=self.state is HandshakeState.CONFIRMED,
                 resume=session.resume_point(self._remote_epoch),
                 record=greeter.own_record(),
-                proof=greeter.proof,
             ),
             swarm=greeter.swarm_id,
             sequence=greeter.take_sequence(),

@@ -192,10 +192,8 @@ async def joining(number: int, options: JoinOptions) -> AsyncIterator[LabNode]:
             keys.peer_id,
             swarm.swarm_id,
             clients,
-            found=lambda record: network.add_record(record),
-            left=lambda peer_id: network.remove_record(peer_id),
-            signaled=lambda sealed: network.take_signal(sealed),
             clock=clock,
+            refusals=refusals,
         )
         connectivity = Connectivity(
             clients,
@@ -244,7 +242,7 @@ async def joining(number: int, options: JoinOptions) -> AsyncIterator[LabNode]:
         async with asyncio.TaskGroup() as tasks:
             chores = [
                 tasks.create_task(connectivity.run(network)),
-                tasks.create_task(discovery.run(network.signed_record)),
+                tasks.create_task(discovery.run(network)),
             ]
             yield node
             for chore in chores:

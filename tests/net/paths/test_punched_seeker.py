@@ -19,19 +19,16 @@ from daemon.net.paths.punched.plan import PunchPlan
 from daemon.net.paths.punched.port import PunchPort
 from daemon.net.paths.punched.puncher import Puncher
 from daemon.net.paths.punched.seeker import PunchedSeeker
-from daemon.net.refusals import Refusals
 from daemon.net.session.handshake import Channel
 from daemon.net.signaling import SignalInbox, Signaling
-from protocol.admission import NO_PROOF, AdmissionBook
 from protocol.hello import Role
 from protocol.identity import PeerId
 from protocol.nat_behavior import Dependence, TransportBehavior
 from protocol.nat_summary import NatSummary, TransportSummary
 from protocol.signal_messages import NextPort, PunchAnswer, PunchDeclined, PunchEnd, PunchOffer
 from protocol.uri import HostPort
-from tests.net.swarm_peers import SWARM, Keys, eventually, in_order_of_id
-from transport.clock import Clock
-from transport.zap import ZapAuthenticator
+from tests.net.path_parts import parts_of, signaling_of
+from tests.net.swarm_peers import Keys, eventually, in_order_of_id
 
 LOW, HIGH = in_order_of_id(2, first=30)
 OTHER = "another seeker"
@@ -51,21 +48,8 @@ class Wire:
         self.members[to].receive(sealed)
 
 
-def signaling_of(keys: Keys, wire: Wire) -> Signaling:
-    clock = Clock()
-    signaling = Signaling(
-        identity=keys.identity,
-        curve=keys.curve,
-        swarm_id=SWARM.swarm_id,
-        own_record=lambda: keys.record().raw,
-        own_proof=NO_PROOF,
-        admission=AdmissionBook(SWARM),
-        introduce=lambda record: True,
-        carriers=[wire],
-        clock=clock,
-        refusals=Refusals(clock),
-    )
-    wire.members[keys.peer_id] = signaling
+def joined(keys: Keys, wire: Wire) -> Signaling:
+    signaling = wire.members[keys.peer_id] = signaling_of(keys, wire)
     return signaling
 
 
@@ -100,15 +84,6 @@ class Attempt(PunchedPath):
 
     async def run(self) -> None:
         await self._ended.wait()
-
-
-class Owner:
-    """Is told of no path."""
-
-    def path_opened(self, path: Path) -> None: ...
-    def path_received(self, path: Path, frame: bytes) -> None: ...
-    def path_writable(self, path: Path) -> None: ...
-    def path_lost(self, path: Path, reason: str) -> None: ...
 
 
 class Around:
@@ -209,20 +184,10 @@ async def seeking(
     wire, around = Wire(), Around()
     around.nat = nat or NatSummary()
     with zmq.Context() as context:
-        parts = PathParts(
-            identity=LOW.identity,
-            curve=LOW.curve,
-            swarm_id=SWARM.swarm_id,
-            context=context,
-            zap=ZapAuthenticator(context),
-            owner=Owner(),
-            signaling=signaling_of(LOW, wire),
-            clock=Clock(),
-            random=Random(1),
-        )
+        parts = parts_of(LOW, context, signaling=joined(LOW, wire))
         puncher = PretendingPuncher(parts, around, next_port)
         wish = PathWish(HIGH.record())
-        scene = Scene(puncher, wish, signaling_of(HIGH, wire))
+        scene = Scene(puncher, wish, joined(HIGH, wire))
         seeker = PunchedSeeker(puncher, wish, ProbeIntervals(Random(1)))
         with scene.inbox:
             async with asyncio.TaskGroup() as group:

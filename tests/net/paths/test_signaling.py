@@ -7,7 +7,7 @@ import pytest
 
 from daemon.net.refusals import Refusals
 from daemon.net.signaling import INBOX_MESSAGES, KEPT_S, Signaling
-from protocol.admission import NO_PROOF, AdmissionBook
+from protocol.admission import AdmissionBook
 from protocol.errors import RemoteProtocolError, TransportError
 from protocol.identity import PeerId
 from protocol.peer_record import VerifiedRecord
@@ -64,15 +64,15 @@ class Speaker:
         self.clock = clock or Clock()
         self.refusals = Refusals(self.clock)
         self.introduced: list[PeerId] = []
+        self.known: set[PeerId] = set()
         self.is_welcome = True
         self.signaling = Signaling(
             identity=self.keys.identity,
             curve=self.keys.curve,
             swarm_id=swarm.swarm_id,
             own_record=lambda: self.keys.record().raw,
-            own_proof=NO_PROOF,
             admission=AdmissionBook(swarm),
-            introduce=self._introduce,
+            peers=self,
             carriers=wires,
             clock=self.clock,
             refusals=self.refusals,
@@ -80,7 +80,10 @@ class Speaker:
         for wire in wires:
             wire.receivers[self.keys.peer_id] = self.signaling.receive
 
-    def _introduce(self, record: VerifiedRecord) -> bool:
+    def knows(self, peer_id: PeerId) -> bool:
+        return peer_id in self.known
+
+    def hear(self, record: VerifiedRecord, seen_at: str) -> bool:
         self.introduced.append(record.peer_id)
         return self.is_welcome
 
@@ -150,7 +153,7 @@ async def test_signal_that_never_expires_is_refused() -> None:
     one, two = Speaker(1), Speaker(2)
     sealed = seal_peer_signal(
         one.keys.identity,
-        SignalPayload(record=one.keys.record().raw, proof=NO_PROOF, body=declined(1)),
+        SignalPayload(record=one.keys.record().raw, body=declined(1)),
         to=two.keys.record(),
         sequence=1,
         now_ms=one.clock.now_ms() + 10 * SIGNAL_LIFETIME_MS,
@@ -163,7 +166,7 @@ async def test_record_of_another_peer_does_not_introduce_the_sender() -> None:
     one, two, three = Speaker(1), Speaker(2), Speaker(3)
     sealed = seal_peer_signal(
         one.keys.identity,
-        SignalPayload(record=three.keys.record().raw, proof=NO_PROOF, body=declined(1)),
+        SignalPayload(record=three.keys.record().raw, body=declined(1)),
         to=two.keys.record(),
         sequence=1,
         now_ms=one.clock.now_ms(),
@@ -197,6 +200,30 @@ async def test_flood_of_one_peer_is_cut_off_and_does_not_touch_another() -> None
     with two.signaling.inbox(three.keys.peer_id, PunchDeclined) as inbox:
         await three.signaling.send(two.keys.record(), declined(1))
         assert await inbox.next() == declined(1)
+
+
+async def test_strangers_however_many_do_not_keep_a_known_peer_from_being_heard() -> None:
+    wire = Wire()
+    one, two = Speaker(1, wire), Speaker(2, wire)
+    two.known.add(one.keys.peer_id)
+    for number in range(500):
+        two.signaling.receive(bytes(100), claimed=Keys(1000 + number).peer_id)
+    assert two.refusals.by_code()["signal-rate"] > 300
+    await one.signaling.send(two.keys.record(), declined(1))
+    two.signaling.receive(wire.passed.pop(), claimed=one.keys.peer_id)
+    with two.signaling.inbox(one.keys.peer_id, PunchDeclined) as inbox:
+        assert await inbox.next() == declined(1)
+
+
+async def test_signal_that_is_passed_on_as_another_peers_is_refused() -> None:
+    wire = Wire()
+    one, two, three = (Speaker(number, wire) for number in (1, 2, 3))
+    await one.signaling.send(three.keys.record(), declined(1))
+    (sealed,) = wire.passed
+    three = Speaker(3, wire)
+    three.signaling.receive(sealed, claimed=two.keys.peer_id)
+    assert three.introduced == []
+    assert three.refusals.of(one.keys.peer_id) == 1
 
 
 async def test_full_inbox_keeps_the_newest() -> None:
@@ -273,7 +300,6 @@ def test_offer_is_small() -> None:
         one.identity,
         SignalPayload(
             record=one.record("203.0.113.1:5000").raw,
-            proof=NO_PROOF,
             body=PunchOffer(attempt=bytes(16), end=GOOD),
         ),
         to=two.record(),

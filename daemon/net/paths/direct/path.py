@@ -246,4 +246,13 @@ class DialledPath:
             self._owner.path_opened(self)
         else:
             # Not before this turn of the loop has read what came last, as in DirectListener.
-            asyncio.get_running_loop().call_soon(self.give_up, event.trouble)
+            asyncio.get_running_loop().call_soon(self.give_up, _what_it_means(event))
+
+
+def _what_it_means(event: LinkEvent) -> str:
+    if event is LinkEvent.REFUSED:
+        return (
+            f"{event.trouble}: it has not heard of this peer so far, or its invite may have expired,"
+            " be used up or revoked"
+        )
+    return event.trouble

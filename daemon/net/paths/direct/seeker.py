@@ -6,23 +6,22 @@ nothing but the attempt.
 """
 
 import asyncio
-from random import Random
-
-import zmq
 
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.direct.path import DialledPath
-from daemon.net.paths.path import PathOwner, PathWish
+from daemon.net.paths.maker import PathParts
+from daemon.net.paths.path import PathWish
 from protocol.errors import TransportError
-from protocol.identity import PeerId
 from protocol.peer_record import MAX_ADDRESSES
 from protocol.uri import HostPort
-from transport.address import resolve
-from transport.clock import Clock
-from transport.curve import CurveKeys
+from transport.address import is_ip, is_machine, is_unrouted, resolve
 
 STAGGER_S = 0.25
 ATTEMPT_S = 5.0
+MAX_AT_ONCE = 6
+"""Addresses of one peer."""
+LEAST_S = 1.5
+"""For so long an address is tried before it makes room for the next one."""
 YIELD_S = 1.0
 """Of two peers that find each other, the one with the higher id lets the other dial first."""
 SHORTEST_WAIT_S = 0.1
@@ -35,29 +34,16 @@ LASTING_S = 10.0
 class DirectDialer:
     """Keeps a direct path to one peer. ``run`` it as a task."""
 
-    def __init__(
-        self,
-        context: "zmq.Context[zmq.Socket[bytes]]",
-        keys: CurveKeys,
-        own_id: PeerId,
-        wish: PathWish,
-        *,
-        owner: PathOwner,
-        clock: Clock,
-        random: Random,
-    ) -> None:
-        self._context = context
-        self._keys = keys
-        self._own_id = own_id
+    def __init__(self, parts: PathParts, wish: PathWish) -> None:
+        self._parts = parts
         self._wish = wish
-        self._owner = owner
-        self._clock = clock
-        self._random = random
+        self._clock = parts.clock
+        self._random = parts.random
 
     async def run(self) -> None:
         """Dial whenever there is no direct path; until cancelled."""
         async with asyncio.TaskGroup() as group:
-            if self._own_id > self._wish.record.peer_id:
+            if self._parts.identity.peer_id > self._wish.record.peer_id:
                 await self._wish.until_or_after(YIELD_S, self._has_path)
             failures = 0
             while True:
@@ -88,9 +74,16 @@ class DirectDialer:
             )
             return
         tried: list[DialledPath] = []
+        dials = self._parts.budget.dials
+        await dials.acquire()
+        places = 1
         try:
             async with asyncio.timeout(ATTEMPT_S):
                 for address in addresses:
+                    if len(tried) >= places and places < MAX_AT_ONCE and not dials.locked():
+                        await dials.acquire()
+                        places += 1
+                    await self._make_room(tried, places)
                     path = self._path_to(address)
                     tried.append(path)
                     group.create_task(self._hold(path))
@@ -103,6 +96,9 @@ class DirectDialer:
                 )
         except TimeoutError:
             pass  # Those that are still trying say so below.
+        finally:
+            for _ in range(places):
+                dials.release()
         reasons = [
             f"{path.remote_address}: {path.failure or f'no answer within {ATTEMPT_S:.0f} s'}"
             for path in tried
@@ -117,15 +113,27 @@ class DirectDialer:
     def _is_settled(self, paths: list[DialledPath]) -> bool:
         return self._has_path() or all(path.has_ended for path in paths)
 
+    async def _make_room(self, tried: list[DialledPath], places: int) -> None:
+        """Return when fewer than ``places`` are tried, or there is a path."""
+
+        def has_room() -> bool:
+            return self._has_path() or sum(not path.has_ended for path in tried) < places
+
+        await self._wish.until_or_after(0.0 if has_room() else LEAST_S, has_room)
+        if not has_room():
+            next(path for path in tried if not path.has_ended).give_up(
+                f"no answer within {LEAST_S:.1f} s, and there are others to try"
+            )
+
     def _path_to(self, address: HostPort) -> DialledPath:
         record = self._wish.record
         return DialledPath(
-            self._context,
+            self._parts.context,
             address,
-            self._keys,
+            self._parts.curve,
             peer_id=record.peer_id,
             curve_key=record.record.curve_key,
-            owner=self._owner,
+            owner=self._parts.owner,
         )
 
     async def _hold(self, path: DialledPath) -> None:
@@ -142,10 +150,32 @@ class DirectDialer:
         troubles: list[str] = []
         for text in self._wish.record.record.addresses:
             try:
-                found.update(dict.fromkeys(await resolve(HostPort.parse(text))))
+                for address in await self._resolve(HostPort.parse(text)):
+                    if why_not := self._why_not(address):
+                        troubles.append(why_not)
+                    else:
+                        found[address] = None
             except TransportError as error:
                 troubles.append(str(error))
         return list(found)[:MAX_ADDRESSES], "; ".join(troubles)
+
+    async def _resolve(self, address: HostPort) -> tuple[HostPort, ...]:
+        if is_ip(address.host):
+            return (address,)
+        async with self._parts.budget.look_ups:
+            return await resolve(address)
+
+    def _why_not(self, address: HostPort) -> str:
+        """Why ``address`` is not dialled, whoever names it; empty: it is.
+
+        Others' records must not lead to services that listen on this machine for itself alone. In
+        a trial on one machine they do, and then this peer is such a service too.
+        """
+        if not is_machine(address.host):
+            return f"{address} is no address of one machine"
+        if is_unrouted(address.host) and not self._parts.own_record.is_local:
+            return f"{address} is reached only from the peer's own machine or link"
+        return ""
 
     async def _wait_while_refused(self) -> None:
         while not self._has_path():

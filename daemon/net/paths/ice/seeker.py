@@ -52,8 +52,6 @@ YIELD_S = 1.0
 ANSWER_S = 4.0
 CHECKS_S = 5.0
 """What has not been found by then never is: aioice itself would go on for a minute."""
-MAX_ATTEMPTS = 4
-"""At the same time, to all peers together."""
 LASTING_S = 10.0
 """A path that ended sooner was a failure too."""
 
@@ -81,7 +79,6 @@ class IcePaths:
         self._parts = parts
         self._surroundings = surroundings
         self._turn_server = turn_server
-        self._attempts = asyncio.Semaphore(MAX_ATTEMPTS)
 
     async def __aenter__(self) -> "IcePaths":
         return self
@@ -96,7 +93,7 @@ class IcePaths:
 
     def seeker(self, wish: PathWish) -> "IceSeeker":
         """See :class:`PathMaker`."""
-        return IceSeeker(self._parts, wish, self._surroundings, self._turn_server, self._attempts)
+        return IceSeeker(self._parts, wish, self._surroundings, self._turn_server)
 
 
 class IceSeeker:
@@ -108,13 +105,11 @@ class IceSeeker:
         wish: PathWish,
         surroundings: Surroundings,
         turn_server: TurnServer | None,
-        attempts: asyncio.Semaphore,
     ) -> None:
         self._parts = parts
         self._wish = wish
         self._surroundings = surroundings
         self._turn_server = turn_server
-        self._attempts = attempts
         self._peer_id = wish.record.peer_id
         self._yields = parts.identity.peer_id > self._peer_id
         self._clock = parts.clock
@@ -140,7 +135,7 @@ class IceSeeker:
                 self._due_at = self._clock.monotonic() + HEAD_START_S
                 while True:
                     await self._until_due()
-                    async with self._attempts:
+                    async with self._parts.budget.ice:
                         await self._attempt(group)
 
     async def _listen(self, inbox: SignalInbox[IceOffer | IceAnswer]) -> None:

@@ -1,6 +1,5 @@
 """What punching to any peer takes: local ports, plans, and bounds for all attempts together."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -17,7 +16,6 @@ from protocol.signal_messages import PunchEnd
 from protocol.uri import HostPort
 from transport.connection_table import descriptor_budget
 
-MAX_ATTEMPTS = 16
 _BUDGET_SHARE = 4
 """A heavy attempt takes at most one in so many of the file descriptors that are to spare."""
 
@@ -43,13 +41,13 @@ class Surroundings(Protocol):
 
 
 class Puncher:
-    """Makes what an attempt needs. At most :data:`MAX_ATTEMPTS` at once have a place in
-    ``attempts``, and one of them hundreds of sockets: who has the ``heavy_slot``."""
+    """Makes what an attempt needs. Those under way have a place in ``attempts``, and one of them
+    hundreds of sockets: who has the ``heavy_slot``."""
 
     def __init__(self, parts: PathParts, surroundings: Surroundings) -> None:
         self.signaling = parts.signaling
         self.clock = parts.clock
-        self.attempts = asyncio.Semaphore(MAX_ATTEMPTS)
+        self.attempts = parts.budget.punches
         self.heavy_slot = HeavySlot()
         self._parts = parts
         self._surroundings = surroundings

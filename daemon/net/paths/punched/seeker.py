@@ -341,5 +341,7 @@ class PunchedSeeker:
     async def _hold(self, path: PunchedPath) -> None:
         try:
             await path.run()
+        except TransportError as error:  # There was no socket to be had.
+            path.give_up(str(error))
         finally:
             self._wish.notify()

@@ -1,0 +1,46 @@
+"""How much may be tried at the same time, all peers together, so that trying never takes what
+stands.
+
+Each attempt holds ZeroMQ sockets and file descriptors until it is decided. Both have a hard limit
+for the process, and whoever is at it can make nothing any more: no path, no file. So the number of
+attempts follows from the limits, whatever others' records ask for.
+
+Example::
+
+    budget = PathBudget(descriptors=descriptor_budget(), sockets=context.get(zmq.MAX_SOCKETS))
+    async with budget.dials:
+        ...  # one address is dialled
+"""
+
+import asyncio
+
+_SHARE = 4
+"""Trying takes at most one in so many: the rest is for paths that stand, files and the worker."""
+_SOCKETS_A_DIAL = 3
+"""A DEALER, and two for what libzmq reports about it."""
+_DESCRIPTORS_A_DIAL = 5
+MOST_DIALS, LEAST_DIALS = 48, 2
+MOST_PUNCHES, LEAST_PUNCHES = 16, 1
+ICE_ATTEMPTS = 4
+"""Each holds a UDP socket for each of the machine's addresses, and takes time to compute."""
+LOOK_UPS = 2
+"""Of host names in others' records. A look-up keeps a thread busy until it is answered, and the
+event loop has four of them for everybody."""
+
+
+class PathBudget:
+    """The places for attempts; each is a semaphore, and whoever waits for a place longest gets
+    it."""
+
+    def __init__(self, *, descriptors: int, sockets: int) -> None:
+        """``descriptors``: how many file descriptors others leave; ``sockets``: how many sockets
+        the ZeroMQ context can have."""
+        fit = min(descriptors // _DESCRIPTORS_A_DIAL, sockets // _SOCKETS_A_DIAL) // _SHARE
+        self.dials = asyncio.Semaphore(max(LEAST_DIALS, min(MOST_DIALS, fit)))
+        """One for each address that is dialled."""
+        self.punches = asyncio.Semaphore(max(LEAST_PUNCHES, min(MOST_PUNCHES, fit // 2)))
+        """One for each attempt to punch."""
+        self.ice = asyncio.Semaphore(ICE_ATTEMPTS)
+        """One for each attempt by ICE."""
+        self.look_ups = asyncio.Semaphore(LOOK_UPS)
+        """One for each host name that is looked up."""
