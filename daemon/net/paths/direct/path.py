@@ -252,7 +252,7 @@ class DialledPath:
 def _what_it_means(event: LinkEvent) -> str:
     if event is LinkEvent.REFUSED:
         return (
-            f"{event.trouble}: it has not heard of this peer so far, or its invite may have expired,"
-            " be used up or revoked"
+            f"{event.trouble}: it has not heard of this peer so far, or its invite may have"
+            " expired, be used up or revoked"
         )
     return event.trouble
