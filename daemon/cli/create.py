@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.cli import arguments, round_arguments
+from daemon.cli.purposes import PURPOSES, explain
 from daemon.cli.round_arguments import MAX_COUNT, MAX_SECONDS
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ EXAMPLES = """\
   p2pd create --task mnist --rendezvous p2p://KEY@host:5555 --rounds 20 --min-peers 3
   p2pd create --task ./my_task.py --rendezvous p2p://KEY@host:5555 --local-seconds 60
   p2pd create --task mnist --rendezvous p2p://KEY@host:5555 --exchange allreduce --compression int8
+  p2pd create --task mnist --rendezvous p2p://KEY@host:5555 --for slow-lines
   p2pd create --task digits --rendezvous p2p://KEY@host:5555 --invite-uses 5 --invite-days 7
   p2pd create --task digits --rendezvous p2p://KEY@host:5555 > link.txt
 """
@@ -138,6 +140,14 @@ def add_commands(commands: "Commands") -> None:
     )
 
     learning = parser.add_argument_group("learning")
+    learning.add_argument(
+        "--for",
+        dest="purpose",
+        choices=tuple(PURPOSES),
+        help="pick exchange, compression, local work, outer optimizer and aggregation together: "
+        + "; ".join(f"{name}: {purpose.summary}" for name, purpose in PURPOSES.items())
+        + ". Prints what it picked and what was measured. Each option below still counts more",
+    )
     round_arguments.add_exchange(learning)
     round_arguments.add_outer_optimizer(learning)
     arguments.add_json(parser)
@@ -162,6 +172,8 @@ def _create(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(_document(created)))
         return 0
+    if options.purpose is not None:
+        print(explain(options.purpose, round_arguments.chosen_settings(options)), file=sys.stderr)
     print(_explanation(options, created), file=sys.stderr)
     print(created.link)
     return 0
@@ -178,6 +190,8 @@ def create_options(options: argparse.Namespace) -> "CreateOptions":
         if not task_file.is_file():
             raise ConfigError(f"there is no task file {task_file}")
     settings = round_arguments.chosen_settings(options)
+    if options.purpose is not None:
+        settings = PURPOSES[options.purpose].settings | settings
     for field, value in (
         ("rounds", options.rounds),
         ("min_peers", options.min_peers),
