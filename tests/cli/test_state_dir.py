@@ -17,7 +17,7 @@ from protocol.identity import Identity
 HOLD = """
 import sys
 from pathlib import Path
-from daemon.state_dir import StateDir
+from daemon.host.state_dir import StateDir
 with StateDir(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
@@ -47,7 +47,7 @@ def test_identity_that_is_there_is_kept(tmp_path: Path) -> None:
 KILL_AT_FSYNC = """
 import os, signal, sys
 from pathlib import Path
-from daemon.state_dir import Membership, StateDir
+from daemon.host.state_dir import Membership, StateDir
 with StateDir(Path(sys.argv[1])) as state_dir:
     os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
     state_dir.write_membership(Membership(link="unfinished"))

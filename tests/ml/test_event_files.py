@@ -129,7 +129,7 @@ def test_directory_that_cannot_be_written_stops_nothing_and_is_told_once(
 ON_A_FULL_DISK = """
 import contextlib, json, sys
 from pathlib import Path
-from ml.event_file import EventFile
+from ml.worker.event_file import EventFile
 from tests.ml.test_event_files import read_scalars
 
 directory = Path(sys.argv[1])

@@ -294,8 +294,8 @@ async def test_worker_that_trains_ends_when_told_to(make_opening: MakeOpening) -
 
 TRAIN_ENDLESSLY = """
 import asyncio, sys
-from daemon.worker_process import WorkerProcess
-from ml.worker_messages import OpenTask
+from daemon.worker.requests import WorkerProcess
+from ml.worker.messages import OpenTask
 from protocol.codec import decode
 
 async def main():

@@ -350,7 +350,7 @@ from daemon.net.nat.port_mapping.request import MappingRequest
 from daemon.net.nat.behavior.probe import Transport
 from protocol.errors import TransportError
 from protocol.uri import HostPort
-from rendezvous.stun_server import StunServer
+from rendezvous.stun.server import StunServer
 
 async def main():
     async with StunServer(HostPort("127.0.0.1", 0), 0, "127.0.0.2") as server:
