@@ -1,5 +1,6 @@
 """Tabular data: is a tumour benign? The Wisconsin data set that ships with scikit-learn.
 
+What it needs beside p2pd: pip install scikit-learn
 Found a swarm with it:  p2pd create --task examples/breast_cancer.py --rendezvous p2p://…
 Check it beforehand:    p2pd task check examples/breast_cancer.py
 """

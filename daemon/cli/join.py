@@ -152,7 +152,7 @@ def add_commands(commands: "Commands") -> None:
         type=arguments.absolute_path,
         metavar="DIR",
         help="write loss, accuracy, speed and traffic of each round into event files there, for"
-        " TensorBoard; a directory for each peer",
+        " TensorBoard; a directory for each peer (needs the Python package tensorboard)",
     )
     parser.add_argument(
         "--no-tensorboard",

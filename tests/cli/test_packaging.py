@@ -12,6 +12,7 @@ import pytest
 from daemon.host.version import VERSION
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+DIGITS = ROOT / "ml" / "task" / "builtin" / "digits.npz"
 PACKAGES = ("daemon", "ml", "protocol", "relay", "rendezvous", "transport")
 
 BUILD = """
@@ -70,7 +71,14 @@ def test_units_and_licence_come_along(wheel: zipfile.ZipFile) -> None:
     data = f"p2pd_train-{VERSION}.data/data/share/p2pd/systemd"
     assert f"{data}/p2pd@.service" in names
     assert f"{data}/p2pd-rendezvous.service" in names
-    assert f"p2pd_train-{VERSION}.dist-info/licenses/LICENSE" in names
+    licences = f"p2pd_train-{VERSION}.dist-info/licenses"
+    assert f"{licences}/LICENSE" in names
+    assert f"{licences}/ml/task/builtin/digits.LICENSE" in names
+
+
+def test_digits_and_the_word_on_their_source_come_along(wheel: zipfile.ZipFile) -> None:
+    assert wheel.read("ml/task/builtin/digits.npz") == DIGITS.read_bytes()
+    assert b"CC BY 4.0" in wheel.read("ml/task/builtin/digits.LICENSE")
 
 
 def test_command_is_installed(wheel: zipfile.ZipFile) -> None:
@@ -83,7 +91,9 @@ def test_base_install_has_no_torch_and_every_dependency_is_bounded(wheel: zipfil
     requirements = described.get_all("Requires-Dist", [])
     base = [text for text in requirements if "extra ==" not in text]
     assert not [text for text in base if text.startswith(("torch", "numpy", "safetensors"))]
-    assert [text for text in requirements if text.startswith("torch<") and "train" in text]
+    train = [text for text in requirements if 'extra == "train"' in text]
+    assert [text for text in train if text.startswith("torch<")]
+    assert not [text for text in train if text.startswith(("scikit-learn", "scipy", "tensorboard"))]
     assert all("<" in text and ">=" in text for text in requirements), requirements
     assert described["Requires-Python"] == ">=3.11"
-    assert described["License-Expression"] == "Apache-2.0"
+    assert described["License-Expression"] == "Apache-2.0 AND CC-BY-4.0"

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from benchmarks.learning import attacks
 from ml.aggregate.mixing import MAX_SCORE, REACH, Partner, moved, parse_mixing
+from ml.task.builtin.digits import load_digits
 from ml.update.encoding import Floats
 
 HONEST = 5
@@ -99,9 +99,10 @@ class Outcome:
 def run_ring(rule: str | None, attack: Attack | None) -> Outcome:
     """Mean accuracy of the honest, and their mean distance; ``rule`` None: all alone."""
     random = np.random.default_rng(1)
-    pixels, labels = load_digits(return_X_y=True)
-    order = random.permutation(len(labels))
-    pixels, labels = (pixels[order] / 16).astype(np.float32), labels[order]
+    all_pixels, all_labels = load_digits()
+    order = random.permutation(len(all_labels))
+    pixels: Floats = (all_pixels[order] / 16).astype(np.float32)
+    labels: Labels = all_labels[order].astype(np.int64)
     test = pixels[:TEST_SAMPLES], labels[:TEST_SAMPLES]
     shards = [
         (pixels[TEST_SAMPLES + index :: HONEST], labels[TEST_SAMPLES + index :: HONEST])

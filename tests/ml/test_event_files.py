@@ -126,6 +126,33 @@ def test_directory_that_cannot_be_written_stops_nothing_and_is_told_once(
     assert set(read_scalars(in_the_way / "ada")["test/loss"]) == {4}
 
 
+WITHOUT_THE_PACKAGE = """
+import sys
+from pathlib import Path
+from ml.worker.event_file import EventFile
+from protocol.errors import ConfigError
+
+sys.modules["tensorboard"] = None  # as an import that finds nothing
+try:
+    EventFile(Path(sys.argv[1]))
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_without_the_package_the_error_says_what_to_install(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stdout.startswith("--tensorboard needs the Python package tensorboard")
+    assert done.stdout.endswith("pip install tensorboard\n")
+
+
 ON_A_FULL_DISK = """
 import contextlib, json, sys
 from pathlib import Path

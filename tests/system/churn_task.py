@@ -1,4 +1,4 @@
-"""Handwritten digits, which come with scikit-learn, learned slowly and with next to no computing.
+"""Handwritten digits, which come with p2pd, learned slowly and with next to no computing.
 
 A round takes about a second on any machine, and a dozen peers fit on two cores. Peers load this as
 a user's task file: no import of p2pd.
@@ -6,13 +6,15 @@ a user's task file: no import of p2pd.
 # mypy: ignore-errors
 
 import time
+from pathlib import Path
 
+import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
+DIGITS = Path(__file__).parents[2] / "ml" / "task" / "builtin" / "digits.npz"
 BATCH_SIZE = 32
 STEPS = 4
 STEP_S = 0.2
@@ -56,6 +58,7 @@ def metric(outputs, targets):
 
 
 def _half(chosen):
-    pixels, labels = load_digits(return_X_y=True)
-    images = torch.tensor(pixels[chosen], dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
-    return TensorDataset(images, torch.tensor(labels[chosen], dtype=torch.int64))
+    with np.load(DIGITS) as arrays:
+        pixels, labels = arrays["pixels"][chosen], arrays["labels"][chosen]
+    images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
+    return TensorDataset(images, torch.tensor(labels, dtype=torch.int64))

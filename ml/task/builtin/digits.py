@@ -1,10 +1,14 @@
-"""Handwritten digits of 8 x 8 pixels, which come with scikit-learn: nothing to download."""
+"""Handwritten digits of 8 x 8 pixels, which come with p2pd: nothing to download.
+
+``digits.LICENSE`` says where they are from.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
-from sklearn.datasets import load_digits
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
@@ -13,6 +17,7 @@ BATCH_SIZE = 32
 ROUND = {"local_unit": "epochs", "local_amount": 4}
 
 TEST_EVERY = 5
+FILE = Path(__file__).with_name("digits.npz")
 
 
 def model() -> nn.Module:
@@ -55,8 +60,14 @@ def metric(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return (outputs.argmax(1) == targets).float().mean()
 
 
+def load_digits() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Pixels from 0 to 16, shape (1797, 64), and labels, shape (1797,)."""
+    with np.load(FILE) as arrays:
+        return arrays["pixels"], arrays["labels"]
+
+
 def _split(*, test: bool) -> TensorDataset:
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = load_digits()
     images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
     targets = torch.tensor(labels, dtype=torch.int64)
     is_test = torch.zeros(len(targets), dtype=torch.bool)
