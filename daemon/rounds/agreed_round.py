@@ -116,9 +116,10 @@ class OwnOffers:
             leaves=blob.leaves,
             proof=own.speaker.own_proof,
         )
-        own.exchange.add_own(own.me, header, offer, Path(blob.path))
         if audience != own.me:
+            # First: to hold it may be all that the round lacked, and nothing else wakes it then.
             self._offers.append((offer, audience))
+        own.exchange.add_own(own.me, header, offer, Path(blob.path))
 
     def pass_on(self, offer: UpdateOffer, signer: PeerId) -> None:
         """Offer another peer's update, too, to all but its signer."""

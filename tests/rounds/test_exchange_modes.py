@@ -120,6 +120,17 @@ class TestGossip:
 
         simulate(tmp_path, scenario, exchange="gossip", topology="ring", min_peers=5)
 
+    def test_last_to_train_sends_its_update_though_it_needs_no_other_one(
+        self, tmp_path: Path
+    ) -> None:
+        async def scenario(swarm: SimulatedSwarm) -> None:
+            first, last = swarm.add(), swarm.add(training_s=3.0)
+            await swarm.until_round(5, within_s=12 * ROUND_S)
+            for number in range(1, 5):
+                assert first.contributors(number) == {last.id}
+
+        simulate(tmp_path, scenario, exchange="gossip", min_peers=2)
+
     def test_late_and_lagging_peers_catch_up_with_the_others_rounds(self, tmp_path: Path) -> None:
         async def scenario(swarm: SimulatedSwarm) -> None:
             old = [swarm.add() for _ in range(4)]
