@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+SAME_ARGS ?=
 
 # $(call room,directory,MB,what for): says so and fails where less is free.
 define room
@@ -16,7 +17,7 @@ test "$$free" -ge $(2) || { \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint fix bench clean
+.PHONY: help setup demo test check lint fix bench same clean
 
 help: ## Show what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +46,9 @@ bench: $(STAMP) ## Measure, as CONTRIBUTING.md says (BENCH=status_latency BENCH_
 	@test -n "$(BENCH)" || { echo "Which one? make bench BENCH=status_latency" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks.$(BENCH) $(BENCH_ARGS)
+
+same: $(STAMP) ## Whether seeded swarms end as at the last release (SAME_ARGS="--only gossip")
+	$(BIN)/python -m benchmarks.same $(SAME_ARGS)
 
 clean: ## Remove .venv and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -27,6 +27,8 @@ from daemon.control.status import PeerStatus, Status
 from daemon.rounds.phase import Phase
 
 ROOT = Path(__file__).resolve().parents[2]
+COMMAND = (sys.executable, "-m", "daemon.cli")
+"""How p2pd is started: that of this tree."""
 COMMAND_S = 120.0
 START_S = 90.0
 END_S = 20.0
@@ -80,13 +82,13 @@ class Program:
         output: Path,
         log: Path,
         environ: Mapping[str, str],
-        inside: Sequence[str] = (),
+        command: Sequence[str] = COMMAND,
     ) -> None:
-        """``inside``: the beginning of a command line that becomes the program after it, such as
-        ``ip netns exec NAME``."""
+        """``command``: the beginning of the command line, which becomes p2pd in the end, such as
+        ``ip netns exec NAME p2pd``."""
         with output.open("ab") as output_file, log.open("ab") as log_file:
             self._process = subprocess.Popen(
-                [*inside, sys.executable, "-m", "daemon.cli", *map(str, arguments)],
+                [*command, *map(str, arguments)],
                 cwd=output.parent,
                 env=environ,
                 stdin=subprocess.DEVNULL,
@@ -265,7 +267,13 @@ class RealPeer:
 class RealSwarm:
     """A context manager: leaving it kills whatever was started in it."""
 
-    def __init__(self, directory: Path, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        environ: Mapping[str, str] | None = None,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        """``environ`` comes to what every program gets; ``command`` starts p2pd."""
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.environ = {
@@ -274,6 +282,7 @@ class RealSwarm:
             "PYTHONPATH": str(ROOT),
             **(environ or {}),
         }
+        self.command = command
         self.peers: dict[str, RealPeer] = {}
         self.rendezvous: Program | None = None
         self.uri = ""
@@ -309,7 +318,7 @@ class RealSwarm:
             self.directory / f"{name}.out",
             self.directory / f"{name}.log",
             self.environ,
-            self.inside(name),
+            [*self.inside(name), *self.command],
         )
         self._programs.append(program)
         return program
@@ -319,7 +328,7 @@ class RealSwarm:
     ) -> subprocess.CompletedProcess[str]:
         """``p2pd ARGUMENTS``, to its end."""
         return subprocess.run(
-            [*self.inside(name), sys.executable, "-m", "daemon.cli", *map(str, arguments)],
+            [*self.inside(name), *self.command, *map(str, arguments)],
             cwd=self.directory,
             env=self.environ,
             stdin=subprocess.DEVNULL,
