@@ -33,8 +33,8 @@ class EventFile:
             from tensorboard.summary.writer.record_writer import RecordWriter
         except ImportError as error:
             raise ConfigError(
-                f"--tensorboard needs the Python package tensorboard ({error}): install it with this"
-                " environment's pip: pip install tensorboard"
+                f"--tensorboard needs the Python package tensorboard ({error}): install it"
+                " with this environment's pip: pip install tensorboard"
             ) from error
         self._event = Event
         self._record_writer = RecordWriter
