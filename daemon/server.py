@@ -70,6 +70,8 @@ class ServerOptions:
     also_listen: tuple[HostPort, ...] = ()
     """Further addresses of the same server, as port 443 for sites that let nothing else out."""
     stun: StunOptions = StunOptions()
+    metrics: HostPort | None = None
+    """Where ``/metrics`` is answered; None: nowhere."""
 
     @property
     def role(self) -> str:
@@ -117,6 +119,7 @@ async def serve(
             also_listen=options.also_listen,
         )
         before = ""
+        registry: Registry | None = None
         if options.relay is not None:
             parts.relay = RelayService(socket, options.relay)
         if options.rendezvous is not None:
@@ -139,6 +142,8 @@ async def serve(
                 raise ConfigError(without_further_port(error)) from error
             raise
         uri = directory.publish(options.advertise or socket.address)
+        if options.metrics is not None:
+            await _serve_metrics(stack, options.metrics, registry, parts)
         _log.info("%s on %s%s: %s", options.role, socket.address, before, uri)
         on_ready(uri)
         await parts.run(stop)
@@ -173,6 +178,18 @@ class _Parts:
             for part in (self.relay, self.rendezvous):
                 if part is not None:
                     tasks.create_task(part.run(stop))
+
+
+async def _serve_metrics(
+    stack: AsyncExitStack, listen: HostPort, registry: Registry | None, parts: _Parts
+) -> None:
+    # Only now: most servers do without, and are to fit the smallest host.
+    from daemon.web.metrics.endpoint import serving_metrics
+    from daemon.web.metrics.server import ServerNumbers
+
+    numbers = ServerNumbers(registry, parts.rendezvous, parts.relay)
+    address = await stack.enter_async_context(serving_metrics(numbers, listen))
+    _log.info("metrics for Prometheus at http://%s/metrics", address)
 
 
 def _registry(

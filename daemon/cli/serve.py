@@ -101,6 +101,12 @@ def _add_serve(commands: "Commands") -> None:
 
 def _add_rest(parser: argparse.ArgumentParser, kept: str, role: str) -> None:
     arguments.add_state_dir(parser, f"{kept} (default: ~/.local/state/p2pd/{role})")
+    parser.add_argument(
+        "--metrics",
+        type=arguments.config(arguments.listen_address),
+        metavar="HOST:PORT",
+        help="answer http://HOST:PORT/metrics for Prometheus; it names no peer (default: nowhere)",
+    )
     arguments.add_log_level(parser)
     parser.set_defaults(role=role)
 
@@ -130,5 +136,6 @@ def _run(options: argparse.Namespace) -> int:
             )
             if has_rendezvous
             else StunOptions(),
+            metrics=options.metrics,
         )
     )

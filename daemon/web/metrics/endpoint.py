@@ -1,0 +1,51 @@
+"""``/metrics`` of a server, for Prometheus: no secret, no peer and no address is in it."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from aiohttp import web
+
+from daemon.web.metrics.exposition import CONTENT_TYPE
+from protocol.errors import ConfigError
+from protocol.uri import HostPort
+
+MAX_HEADER_BYTES = 8 * 1024
+STOP_S = 1.0
+
+
+class Numbers(Protocol):
+    """What has metrics."""
+
+    def metrics(self) -> str:
+        """The text for a scrape; must not wait."""
+
+
+@contextlib.asynccontextmanager
+async def serving_metrics(numbers: Numbers, listen: HostPort) -> AsyncIterator[HostPort]:
+    """Answer ``GET /metrics`` meanwhile; where. Raises :class:`ConfigError`."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=numbers.metrics().encode(), headers={"Content-Type": CONTENT_TYPE})
+
+    application = web.Application(client_max_size=1024)
+    application.router.add_get("/metrics", answer)
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        shutdown_timeout=STOP_S,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+    )
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, listen.host, listen.port).start()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot serve metrics on {listen}: {error.strerror}; name another address with"
+                " --metrics HOST:PORT"
+            ) from error
+        yield HostPort(listen.host, runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
