@@ -193,6 +193,8 @@ class Peer:
                     if self._connectivity is None
                     else trouble.of_connectivity(self._connectivity)
                 ),
+                *(() if self._place is None else trouble.of_place(self._place)),
+                *trouble.of_state_dir(self._state_dir),
                 *(() if trainee is None else trouble.of_training(trainee, self._clock)),
                 *(() if self._process is None else trouble.of_worker(self._process.pulse)),
             ),
@@ -309,6 +311,7 @@ class Peer:
                 chores = [
                     work.create_task(discovery.run(network)),
                     work.create_task(watch.run()),
+                    work.create_task(place.keep_saved(network.live_peers)),
                     work.create_task(connectivity.run(network)),
                     work.create_task(feed_watchdog(self._notifier, self._makes_progress)),
                 ]

@@ -2,21 +2,31 @@
 
 Invariants: the founder's signature over the swarm statement vouches for the tokens in it; a token's
 secret half signs exactly one peer id per use; bans win over everything. Neither the rendezvous nor
-a relay is trusted with any of this. Whom an invite let in while it held stays in when it has
-expired or is used up, as far as this peer remembers.
+a relay is trusted with any of this.
+
+A use is counted, and a peer remembered, only when that peer itself has shown its proof on a
+connection of its own (:meth:`AdmissionBook.meet`): whoever holds a token can sign any number of
+peer ids, and ids alone use nothing up and fill nothing. Whom this peer met while the invite held
+stays in when the invite is over, unless the founder bans it; whom it met only after the invite was
+revoked does not.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from protocol.codec import Message, decode, encode
 from protocol.envelope import Domain, open_envelope, seal_envelope
-from protocol.errors import VerificationError
+from protocol.errors import RemoteProtocolError, VerificationError
 from protocol.identity import Identity, PeerId, peer_id_of, public_key_of
 from protocol.swarm import UNLIMITED, Swarm, Token, is_banned
 
 MAX_PROOF_BYTES = 1024
-MAX_ADMITTED = 4096
-"""Peers that are remembered of each token; more are not let in by it."""
+MAX_MET = 4096
+"""Peers that are remembered. Past these the shortest acquaintance gives way: a crowd that is
+invented in an hour displaces nobody who was here longer."""
+SEEN_STEP_MS = 600_000
+"""How exactly it is remembered when a peer was seen last."""
 NO_PROOF = b""
 
 
@@ -42,54 +52,158 @@ def prove_admission(token_secret: bytes, swarm_id: bytes, peer_id: PeerId) -> by
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Acquaintance:
+    """A peer that was met, by the token that it showed. Unix milliseconds."""
+
+    token: bytes
+    """The token's public key."""
+    peer: PeerId
+    first_met_ms: int
+    last_seen_ms: int
+
+    @property
+    def span_ms(self) -> int:
+        """From the first meeting to the last."""
+        return self.last_seen_ms - self.first_met_ms
+
+
+class Memory(Protocol):
+    """Where acquaintances outlive this process."""
+
+    def add(self, one: Acquaintance) -> None:
+        """Keep a new one, or a known one with a later ``last_seen_ms``. Never raises."""
+
+    def forget(self, one: Acquaintance) -> None:
+        """It does not count any more. Never raises."""
+
+
+class NoMemory:
+    """Forgets all."""
+
+    def add(self, one: Acquaintance) -> None:
+        """See :class:`Memory`."""
+
+    def forget(self, one: Acquaintance) -> None:
+        """See :class:`Memory`."""
+
+
 class AdmissionBook:
-    """Decides who is in. Remembers which peers each token let in, to hold it to its uses."""
+    """Decides who is in. Remembers who came by which token, to hold each token to its uses."""
 
     def __init__(
-        self,
-        swarm: Swarm,
-        *,
-        admitted: Mapping[bytes, frozenset[PeerId]] | None = None,
-        on_admitted: Callable[[Mapping[bytes, frozenset[PeerId]]], None] = lambda admitted: None,
+        self, swarm: Swarm, *, met: Iterable[Acquaintance] = (), memory: Memory | None = None
     ) -> None:
-        """``admitted``: peers by the token that let them in, from before; ``on_admitted`` is called
-        with all of them when one more is in."""
+        """``met``: who is remembered from before; ``memory`` is told of each change."""
         self._swarm = swarm
-        self._admitted_by = dict(admitted or {})
-        self._on_admitted = on_admitted
+        self._memory = memory or NoMemory()
+        self._met: dict[PeerId, dict[bytes, Acquaintance]] = {}
+        self._uses: dict[bytes, int] = {}
+        for one in met:
+            self._remember(one)
+        self._forget_late_comers()
 
     def replace_statement(self, swarm: Swarm) -> None:
         """Decide by a newer statement from now on."""
         self._swarm = swarm
+        self._forget_late_comers()
+
+    def acquaintances(self) -> list[Acquaintance]:
+        """All who are remembered; one that showed several tokens is there once for each."""
+        return [one for by_token in self._met.values() for one in by_token.values()]
+
+    def is_in(self, peer_id: PeerId) -> bool:
+        """Whether ``peer_id`` needs to show nothing (any more)."""
+        if is_banned(self._swarm, peer_id):
+            return False
+        statement = self._swarm.statement
+        return (
+            statement.open
+            or peer_id == self._swarm.founder
+            or peer_id in self._met
+            or public_key_of(peer_id) in statement.members
+        )
 
     def check(self, peer_id: PeerId, proof: bytes, *, now_ms: int) -> None:
-        """Return if ``peer_id`` may take part. Raises :class:`DeniedError` with the reason."""
-        statement = self._swarm.statement
+        """Return if ``peer_id`` may take part. Raises :class:`DeniedError` with the reason.
+
+        Nothing is counted or remembered, so it costs nothing to ask for invented peers.
+        """
         if is_banned(self._swarm, peer_id):
             raise DeniedError(f"denied: {peer_id} was banned by the swarm's founder")
-        if statement.open or peer_id == self._swarm.founder:
-            return
-        if public_key_of(peer_id) in statement.members:
+        if self.is_in(peer_id):
             return
         if proof == NO_PROOF:
             raise DeniedError(f"denied: {peer_id} shows no invite and the swarm is by invitation")
         token = self._token_behind(peer_id, proof, now_ms)
-        admitted = self._admitted_by.get(token.public_key, frozenset())
-        if peer_id in admitted:
-            return
+        if token.revoked_ms:
+            raise DeniedError(
+                f"denied: the invite of {peer_id} was revoked by the swarm's founder; ask for a"
+                " new one"
+            )
         if now_ms >= token.expires_ms:
             raise DeniedError(f"denied: the invite of {peer_id} has expired; ask for a new one")
-        if token.uses != UNLIMITED and len(admitted) >= token.uses:
+        used = self._uses.get(token.public_key, 0)
+        if token.uses != UNLIMITED and used >= token.uses:
             raise DeniedError(
-                f"denied: the invite of {peer_id} was used {len(admitted)} times already,"
+                f"denied: the invite of {peer_id} was used {used} times already,"
                 f" {token.uses} allowed; ask for a new one"
             )
-        if len(admitted) >= MAX_ADMITTED:
-            raise DeniedError(
-                f"denied: the invite of {peer_id} let in {MAX_ADMITTED} others; ask for a new one"
-            )
-        self._admitted_by[token.public_key] = admitted | {peer_id}
-        self._on_admitted(self._admitted_by)
+
+    def meet(self, peer_id: PeerId, proof: bytes, *, now_ms: int) -> None:
+        """The same, of a peer that shows ``proof`` itself and is there now: this is one use of its
+        invite, and it is remembered."""
+        self.check(peer_id, proof, now_ms=now_ms)
+        if proof == NO_PROOF:
+            return
+        try:
+            token = self._token_behind(peer_id, proof, now_ms)
+        except DeniedError:
+            return  # It is in without that.
+        if token.public_key in self._met.get(peer_id, {}):
+            self.note_seen((peer_id,), now_ms=now_ms)
+            return
+        one = Acquaintance(token.public_key, peer_id, now_ms, now_ms)
+        if self._remember(one):
+            self._memory.add(one)
+
+    def note_seen(self, peers: Iterable[PeerId], *, now_ms: int) -> None:
+        """These are here now."""
+        for peer_id in peers:
+            for token, one in self._met.get(peer_id, {}).items():
+                if now_ms >= one.last_seen_ms + SEEN_STEP_MS:
+                    later = self._met[peer_id][token] = replace(one, last_seen_ms=now_ms)
+                    self._memory.add(later)
+
+    def _remember(self, one: Acquaintance) -> bool:
+        """Whether there is room for it."""
+        by_token = self._met.setdefault(one.peer, {})
+        if one.token not in by_token:
+            self._uses[one.token] = self._uses.get(one.token, 0) + 1
+        by_token[one.token] = one
+        if sum(self._uses.values()) <= MAX_MET:
+            return True
+        shortest = min(self.acquaintances(), key=lambda each: (each.span_ms, -each.first_met_ms))
+        self._forget(shortest)
+        return shortest != one
+
+    def _forget(self, one: Acquaintance) -> None:
+        del self._met[one.peer][one.token]
+        if not self._met[one.peer]:
+            del self._met[one.peer]
+        self._uses[one.token] -= 1
+        self._memory.forget(one)
+
+    def _forget_late_comers(self) -> None:
+        """Whoever was met between a revocation and its arrival here came too late."""
+        revoked = {
+            token.public_key: token.revoked_ms
+            for token in self._swarm.statement.tokens
+            if token.revoked_ms
+        }
+        for one in self.acquaintances():
+            if one.first_met_ms >= revoked.get(one.token, one.first_met_ms + 1):
+                self._forget(one)
 
     def _token_behind(self, peer_id: PeerId, proof: bytes, now_ms: int) -> Token:
         try:
@@ -101,13 +215,17 @@ class AdmissionBook:
                 max_bytes=MAX_PROOF_BYTES,
             )
             use = decode(message.payload, TokenUse)
-        except VerificationError as error:
+        except RemoteProtocolError as error:
             raise DeniedError(
                 f"denied: the invite of {peer_id} does not verify: {error}"
             ) from error
         if peer_id_of(use.peer) != peer_id:
             raise DeniedError(f"denied: {peer_id} shows an invite made out to another peer")
+        signer = public_key_of(message.signer)
         for token in self._swarm.statement.tokens:
-            if peer_id_of(token.public_key) == message.signer:
+            if token.public_key == signer:
                 return token
-        raise DeniedError(f"denied: the invite of {peer_id} was not signed by this swarm's founder")
+        raise DeniedError(
+            f"denied: the invite of {peer_id} is none of this swarm's, or one that was over long"
+            " ago; ask for a new one"
+        )

@@ -74,6 +74,10 @@ class Token(Message):
     expires_ms: int
     uses: int
     """How many peers it admits; 0: any number."""
+    number: int = 0
+    """By which the founder names it; never given to another one."""
+    revoked_ms: int = 0
+    """When the founder revoked it, Unix milliseconds; 0: never."""
 
 
 class SwarmStatement(Message):
@@ -138,6 +142,12 @@ def open_statement(raw: bytes, *, swarm_id: bytes | None, now_ms: int) -> Swarm:
         raw, Domain.SWARM, now_ms=now_ms, swarm=swarm_id, max_bytes=MAX_STATEMENT_BYTES
     )
     statement = decode(message.payload, SwarmStatement, max_bytes=MAX_STATEMENT_BYTES)
+    for key in (
+        *statement.members,
+        *statement.banned,
+        *(one.public_key for one in statement.tokens),
+    ):
+        peer_id_of(key)
     if swarm_id_of(public_key_of(message.signer), statement.name, statement.nonce) != message.swarm:
         raise VerificationError(f"swarm statement not signed by its founder but {message.signer}")
     if statement.version != message.sequence:
@@ -163,4 +173,4 @@ def check_successor(old: Swarm, new: Swarm) -> bool:
 
 def is_banned(swarm: Swarm, peer_id: PeerId) -> bool:
     """Whether the founder has banned ``peer_id``."""
-    return any(peer_id_of(key) == peer_id for key in swarm.statement.banned)
+    return public_key_of(peer_id) in swarm.statement.banned

@@ -124,28 +124,13 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _id(options: argparse.Namespace) -> int:
+    from daemon.cli.which_peer import only_identity
     from daemon.host.state_dir import read_identity
 
-    state_dir = options.state_dir or _only_identity()
+    state_dir = options.state_dir or only_identity()
     peer_id = read_identity(state_dir).peer_id
     if options.json:
         print(json.dumps({"schema": 1, "peer_id": peer_id, "state_dir": os.fspath(state_dir)}))
     else:
         print(peer_id)
     return 0
-
-
-def _only_identity() -> Path:
-    from daemon.cli.exit_codes import UsageError
-    from daemon.host.state_paths import IDENTITY_KEY, known_directories
-    from protocol.errors import ConfigError
-
-    found = [path for path in known_directories(os.environ) if os.path.lexists(path / IDENTITY_KEY)]
-    if not found:
-        raise ConfigError("there is no peer here yet; 'p2pd join LINK' makes one")
-    if len(found) > 1:
-        choices = ", ".join(map(str, found))
-        raise UsageError(
-            f"there are {len(found)} peers here; say which with --state-dir: {choices}"
-        )
-    return found[0]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from protocol.uri import ServerUri
 
 MAX_INVITE_DAYS = 3650
+MAX_USES = 4096
+"""MAX_MET of protocol/admission.py, which takes too long to load here."""
 
 DESCRIPTION = """\
 Found a swarm: sign what it trains and by which rules, leave that with the rendezvous, and print the
@@ -99,7 +101,7 @@ def add_commands(commands: "Commands") -> None:
     admission = parser.add_argument_group("who may join")
     admission.add_argument(
         "--invite-uses",
-        type=arguments.whole_number(0, MAX_COUNT),
+        type=arguments.whole_number(0, MAX_USES),
         default=0,
         metavar="N",
         help="how many peers the link lets in (default: 0, any number)",

@@ -5,8 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from daemon.cli import control, create, join, serve, status, task, web
-from daemon.cli import invite as founder
+from daemon.cli import control, create, invite, join, members, serve, status, task, web
 from daemon.cli import ping as measure
 from daemon.cli.arguments import help_format
 from daemon.cli.demo import command as demo
@@ -61,7 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
         measure,
         netcheck,
         control,
-        founder,
+        invite,
+        members,
         task,
     ):
         group.add_commands(commands)

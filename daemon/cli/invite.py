@@ -1,28 +1,30 @@
-"""``invite``, ``ban``: what the founder of a swarm changes in it later."""
+"""``invite``: the founder gives out further invites, looks at them and revokes them."""
 
 import argparse
 import json
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from daemon.cli import arguments
-from daemon.cli.create import MAX_INVITE_DAYS
+from daemon.cli.create import MAX_INVITE_DAYS, MAX_USES
 from daemon.cli.round_arguments import MAX_COUNT
 
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
     from daemon.swarm.amend import Founded
+    from daemon.swarm.invites import InviteStatus
+
+_SHOWN = 5
 
 INVITE = """\
 Print another invite link for a swarm that was founded here, for when the first has expired, was
 used up, or should not be passed on. Links that were given out before stay as they are. Peers that
 are in stay in.
-"""
 
-BAN = """\
-Put a peer out of a swarm that was founded here, whatever invite it has. Running peers hear of it
-within a minute and end their connections with it.
+--list shows the invites by number; --revoke N ends one: nobody new comes in by it, and whoever came
+by it before stays.
 """
 
 
@@ -34,11 +36,20 @@ def add_commands(commands: "Commands") -> None:
         _invite,
         summary="print another invite link (the founder)",
         description=INVITE,
-        examples="  p2pd invite\n  p2pd invite --uses 1 --days 7 > link.txt",
+        examples="  p2pd invite\n  p2pd invite --uses 1 --days 7 > link.txt\n"
+        "  p2pd invite --list\n  p2pd invite --revoke 2",
+    )
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--list", action="store_true", help="show the invites instead")
+    other.add_argument(
+        "--revoke",
+        type=arguments.whole_number(0, MAX_COUNT),
+        metavar="N",
+        help="end the invite with that number instead",
     )
     parser.add_argument(
         "--uses",
-        type=arguments.whole_number(0, MAX_COUNT),
+        type=arguments.whole_number(0, MAX_USES),
         default=0,
         metavar="N",
         help="how many peers the link lets in (default: 0, any number)",
@@ -50,32 +61,32 @@ def add_commands(commands: "Commands") -> None:
         metavar="DAYS",
         help="for how long the link lets new peers in (default: 30)",
     )
-    _add_founder_state_dir(parser)
+    add_founder_state_dir(parser)
     arguments.add_json(parser)
 
-    parser = arguments.add_command(
-        commands,
-        "ban",
-        _ban,
-        summary="put a peer out of the swarm (the founder)",
-        description=BAN,
-        examples="  p2pd ban x7ahkq2m\n  p2pd ban x7ahkq2m --lift",
-    )
-    parser.add_argument("peer", metavar="PEER", help="its id, or the first letters of it")
-    parser.add_argument("--lift", action="store_true", help="let it in again")
-    _add_founder_state_dir(parser)
 
-
-def _add_founder_state_dir(parser: argparse.ArgumentParser) -> None:
+def add_founder_state_dir(parser: argparse.ArgumentParser) -> None:
+    """``--state-dir DIR`` for what only the founder can do."""
     arguments.add_state_dir(parser, "where the swarm was founded (default: if there is only one)")
 
 
 def _invite(options: argparse.Namespace) -> int:
     import asyncio
 
-    from daemon.swarm.amend import invite
+    from daemon.swarm.invites import invite, list_invites, revoke
 
-    founded = _founded(options)
+    founded = find_founded(options)
+    if options.list:
+        invites = list_invites(founded)
+        print(json.dumps(_document(invites)) if options.json else _table(invites))
+        return 0
+    if options.revoke is not None:
+        asyncio.run(revoke(founded, options.revoke))
+        if options.json:
+            print(json.dumps({"schema": 1, "revoked": options.revoke}))
+        else:
+            print(f"invite {options.revoke} is revoked: nobody new comes in by it")
+        return 0
     link = str(asyncio.run(invite(founded, uses=options.uses, days=options.days)))
     if options.json:
         print(json.dumps({"schema": 1, "link": link}))
@@ -85,19 +96,44 @@ def _invite(options: argparse.Namespace) -> int:
     return 0
 
 
-def _ban(options: argparse.Namespace) -> int:
-    import asyncio
+def _document(invites: "list[InviteStatus]") -> dict[str, object]:
+    return {
+        "schema": 1,
+        "invites": [
+            {
+                "number": one.number,
+                "state": one.state,
+                "expires_ms": one.expires_ms,
+                "uses": one.uses,
+                "came": [each.peer for each in one.came],
+            }
+            for one in invites
+        ],
+    }
 
-    from daemon.swarm.amend import ban, find_peer
 
-    founded = _founded(options)
-    peer = find_peer(founded, options.peer)
-    asyncio.run(ban(founded, peer, lift=options.lift))
-    print(f"{peer} {'may take part again' if options.lift else 'is banned'}")
-    return 0
+def _table(invites: "list[InviteStatus]") -> str:
+    from daemon.cli.output import UNKNOWN, duration, table
+
+    now_ms = time.time() * 1000
+    return table(
+        ("NO.", "STATE", "ENDS IN", "LETS IN", "CAME (MET HERE)"),
+        [
+            (
+                str(one.number),
+                one.state,
+                duration((one.expires_ms - now_ms) / 1000) if one.state == "holds" else UNKNOWN,
+                str(one.uses) if one.uses else "any number",
+                " ".join(each.peer[:8] for each in one.came[:_SHOWN])
+                + (f" and {len(one.came) - _SHOWN} more" if len(one.came) > _SHOWN else ""),
+            )
+            for one in invites
+        ],
+    )
 
 
-def _founded(options: argparse.Namespace) -> "Founded":
+def find_founded(options: argparse.Namespace) -> "Founded":
+    """The swarm that was founded here. Raises :class:`ConfigError`, :class:`UsageError`."""
     from daemon.cli.exit_codes import UsageError
     from daemon.host.logs import set_up_logging
     from daemon.host.state_paths import known_directories

@@ -230,11 +230,7 @@ def join_options(options: argparse.Namespace) -> "JoinOptions":
     """
     from daemon.host.state_dir import StateDir
     from daemon.host.state_paths import swarm_directory
-    from daemon.net.paths.ice.turn_server import TurnServer
-    from daemon.swarm.join_options import JoinOptions, Shard
     from ml.task.source import read_task_source
-    from protocol.invite import Invite
-    from protocol.uri import HostPort
 
     invite = None if options.link is None else read_invite(options.link)
     if options.state_dir is not None:
@@ -248,6 +244,16 @@ def join_options(options: argparse.Namespace) -> "JoinOptions":
         if membership.task_file and not membership.observe:
             read_task_source(Path(membership.task_file))
         state_dir.write_membership(membership)
+    return _chosen(path, membership, options)
+
+
+def _chosen(path: Path, membership: "Membership", options: argparse.Namespace) -> "JoinOptions":
+    """What ``membership`` says, validated. Raises :class:`ConfigError`."""
+    from daemon.net.paths.ice.turn_server import TurnServer
+    from daemon.swarm.join_options import JoinOptions, Shard
+    from protocol.invite import Invite
+    from protocol.uri import HostPort
+
     return JoinOptions(
         state_dir=path,
         invite=Invite.parse(membership.link),
@@ -277,26 +283,21 @@ def _merge(
 
     from daemon.host.state_dir import Membership
     from protocol.errors import ConfigError
-    from protocol.invite import Invite
 
-    before = state_dir.read_membership()
+    before = _read_before(options, state_dir)
     if invite is None:
         if before is None:
             raise ConfigError(
                 f"no peer has joined with state directory {state_dir.path} yet: give an invite link"
             )
         membership = before
-    elif before is None:
-        membership = Membership(link=str(invite))
-    elif (
-        # Before its statement is there, it is not known whether there is such a swarm.
-        state_dir.read_statement() is not None
-        and Invite.parse(before.link).swarm_id != invite.swarm_id
-    ):
+    elif _swarm_of(state_dir, before) not in (None, invite.swarm_id):
         raise ConfigError(
             f"state directory {state_dir.path} belongs to another swarm: give this one a"
             " --state-dir of its own"
         )
+    elif before is None:
+        membership = Membership(link=str(invite))
     else:
         membership = msgspec.structs.replace(before, link=str(invite))
     given = {
@@ -318,6 +319,38 @@ def _merge(
     return msgspec.structs.replace(
         membership, **{field: value for field, value in given.items() if value is not None}
     )
+
+
+def _read_before(options: argparse.Namespace, state_dir: "StateDir") -> "Membership | None":
+    """How this peer joined, if what is stored of that passes."""
+    from protocol.errors import ConfigError
+
+    before = state_dir.read_membership()
+    if before is not None:
+        try:
+            _chosen(state_dir.path, before, options)
+        except ConfigError as error:
+            state_dir.put_membership_aside(error)
+            return None
+    return before
+
+
+def _swarm_of(state_dir: "StateDir", before: "Membership | None") -> bytes | None:
+    """The id of the swarm that the state directory belongs to; None: of none. Before a statement is
+    there, it is not known whether there is the swarm that ``before`` names."""
+    import time
+
+    from protocol.errors import RemoteProtocolError
+    from protocol.invite import Invite
+    from protocol.swarm import open_statement
+
+    stored = state_dir.read_statement()
+    if stored is None:
+        return None
+    try:
+        return open_statement(stored, swarm_id=None, now_ms=int(time.time() * 1000)).swarm_id
+    except RemoteProtocolError:
+        return None if before is None else Invite.parse(before.link).swarm_id
 
 
 def read_invite(link: str) -> "Invite":

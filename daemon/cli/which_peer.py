@@ -5,7 +5,8 @@ from pathlib import Path
 
 from daemon.cli.exit_codes import UsageError
 from daemon.control.client import NotPermittedError, NotRunningError, Presence, presence
-from daemon.host.state_paths import known_directories
+from daemon.host.state_paths import IDENTITY_KEY, known_directories
+from protocol.errors import ConfigError
 
 
 def find_running(state_dir: Path | None) -> Path:
@@ -30,3 +31,19 @@ def find_running(state_dir: Path | None) -> Path:
             " owner's account, or root"
         )
     raise NotRunningError("no p2pd is running here; start one with 'p2pd join LINK'")
+
+
+def only_identity() -> Path:
+    """The state directory of the one peer here, whether it runs or not.
+
+    Raises :class:`ConfigError` for none, and :class:`UsageError` that names those to choose from.
+    """
+    found = [path for path in known_directories(os.environ) if os.path.lexists(path / IDENTITY_KEY)]
+    if not found:
+        raise ConfigError("there is no peer here yet; 'p2pd join LINK' makes one")
+    if len(found) > 1:
+        choices = ", ".join(map(str, found))
+        raise UsageError(
+            f"there are {len(found)} peers here; say which with --state-dir: {choices}"
+        )
+    return found[0]

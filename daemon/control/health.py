@@ -175,6 +175,25 @@ def checkpoints_paused(problem: str) -> HealthItem:
     )
 
 
+def state_unsaved(problem: str) -> HealthItem:
+    """What counts now, and would be forgotten by a restart."""
+    return HealthItem(
+        "state-unsaved",
+        f"not stored: {problem}; it counts all the same, until this peer is restarted",
+        "make room in the state directory's file system; it is tried again every few seconds",
+    )
+
+
+def files_damaged(names: tuple[str, ...]) -> HealthItem:
+    """What did not pass when it was read back, and was put aside."""
+    return HealthItem(
+        "files-damaged",
+        f"damaged and put aside in the state directory: {', '.join(names)}; this peer goes on"
+        " without what was in there",
+        "check the disk; delete what was put aside when you have looked at it",
+    )
+
+
 def event_files_paused(problem: str) -> HealthItem:
     """What TensorBoard shows cannot be written."""
     return HealthItem(

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 from daemon.control import health
 from daemon.control.status import HealthItem, PeerStatus, RelayStatus, RendezvousStatus
+from daemon.host.damaged import find_damaged
+from daemon.host.state_dir import StateDir
 from daemon.net.connectivity import Connectivity
 from daemon.net.nat.whereabouts import Whereabouts
 from daemon.net.path_kind import PathKind
 from daemon.rounds.phase import Phase
 from daemon.rounds.rounds import Trainee
+from daemon.swarm.membership import SwarmPlace
 from daemon.worker.pulse import WorkerPulse
 from relay.client.client import RelayState
 from transport.clock import Clock
@@ -32,6 +35,17 @@ def of_whereabouts(whereabouts: Whereabouts) -> list[HealthItem]:
     if whereabouts.unresolved_servers:
         return [health.stun_unresolved(whereabouts.unresolved_servers)]
     return [health.stun_unreachable()] if whereabouts.is_stun_silent else []
+
+
+def of_place(place: SwarmPlace) -> list[HealthItem]:
+    """What of the swarm's rules and members is not stored."""
+    return [health.state_unsaved(place.unsaved)] if place.unsaved else []
+
+
+def of_state_dir(state_dir: StateDir) -> list[HealthItem]:
+    """What was damaged there and put aside."""
+    damaged = find_damaged(state_dir.path)
+    return [health.files_damaged(damaged)] if damaged else []
 
 
 def of_worker(pulse: WorkerPulse) -> list[HealthItem]:

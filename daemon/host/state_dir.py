@@ -15,6 +15,7 @@ from typing import Self
 import msgspec
 
 from daemon.host import state_paths
+from daemon.host.damaged import put_aside
 from ml.state.blob import KEPT_CHECKPOINTS
 from protocol.errors import ConfigError
 from protocol.identity import Identity
@@ -27,6 +28,10 @@ _LEFT_OVER = re.compile(
     r"|\.\d+-[0-9a-f]{16}\.tmp"  # ml/state/tensor_store.py, of an export
     r"|export-[0-9a-f]{16}\.safetensors"  # daemon/control/api.py
 )
+
+
+class DamagedError(ConfigError):
+    """A file is there and does not pass."""
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,18 +73,26 @@ def read_membership(state_dir: Path) -> Membership | None:
         return msgspec.json.decode(path.read_bytes(), type=Membership)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
-        raise ConfigError(
-            f"cannot read {path}: {error}; delete it and join again with the invite link"
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DamagedError(
+            f"{path} is damaged ({error}): join again with the invite link"
         ) from error
 
 
 def read_statement(state_dir: Path) -> bytes | None:
-    """The newest signed swarm statement that is stored there, unverified; None without one."""
+    """The newest signed swarm statement that is stored there, unverified; None without one.
+
+    Raises :class:`ConfigError`.
+    """
+    path = state_dir / state_paths.STATEMENT_FILE
     try:
-        return (state_dir / state_paths.STATEMENT_FILE).read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
 
 
 class StateDir:
@@ -172,8 +185,21 @@ class StateDir:
         )
 
     def read_membership(self) -> Membership | None:
-        """How this peer joined; None if it never did. Raises :class:`ConfigError`."""
-        return read_membership(self.path)
+        """How this peer joined; None if it never did, or if what is stored does not pass: then it
+        is put aside. Raises :class:`ConfigError` where it cannot be read at all."""
+        try:
+            return read_membership(self.path)
+        except DamagedError as error:
+            self.put_membership_aside(error)
+            return None
+
+    def put_membership_aside(self, reason: Exception) -> None:
+        """What is stored of how this peer joined does not pass."""
+        put_aside(
+            self.path / state_paths.MEMBERSHIP_FILE,
+            reason,
+            "join again with the invite link, and say again what you said then",
+        )
 
     def write_membership(self, membership: Membership) -> None:
         """Remember how this peer joined. Raises :class:`ConfigError`."""

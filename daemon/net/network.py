@@ -133,6 +133,7 @@ class PeerNetwork:
                 now_ms=clock.now_ms,
                 admit=self._admit,
                 session_of=self._book.get,
+                met=self._met,
             ),
             self._book,
             clock,
@@ -260,17 +261,21 @@ class PeerNetwork:
 
     def replace_statement(self, swarm: Swarm) -> None:
         """Go by a newer swarm statement: be on its relays, and end the sessions with those whom it
-        bans."""
+        bans, or whose invite was revoked before they came. The admission book goes by it already.
+        """
         self._swarm = swarm
         self._admission.replace_statement(swarm)
         self._relays.replace_relays(swarm.statement.relays)
         self._own_record.set_relays(self._relays.uris)
         for link in self._book:
             if is_banned(swarm, link.peer_id):
-                self._book.remove(link.peer_id)
-                link.end_session(
-                    CloseCode.DENIED, "banned by the swarm's founder", in_good_order=True
-                )
+                reason = "banned by the swarm's founder"
+            elif link.has_session and not self._admission.is_in(link.peer_id):
+                reason = "its invite was revoked by the swarm's founder"
+            else:
+                continue
+            self._book.remove(link.peer_id)
+            link.end_session(CloseCode.DENIED, reason, in_good_order=True)
 
     def take_signal(self, signal: Signal) -> None:
         """A rendezvous passed on what some peer sealed for this one."""
@@ -369,6 +374,10 @@ class PeerNetwork:
         if link is None or link.is_held_off:
             raise RemoteProtocolError("it broke the protocol a moment ago")
         return link
+
+    def _met(self, hello: VerifiedHello) -> None:
+        """The peer is there now and shows its invite itself."""
+        self._admission.meet(hello.peer_id, hello.payload.proof, now_ms=self._clock.now_ms())
 
     def _share_memory(self) -> None:
         links = [link for link in self._book if link.has_session]

@@ -1,10 +1,11 @@
-"""What a founder changes in a running swarm: invites and bans, by a statement of a higher version.
+"""How a founder changes a running swarm: by a statement of a higher version.
 
 The new statement is left with the rendezvous, where running peers find it (daemon/statement_watch),
 the founder's own among them. Training, rules and swarm id stay as they are.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -15,14 +16,13 @@ import msgspec
 
 from daemon.host import state_paths
 from daemon.host.state_dir import read_identity
-from daemon.swarm.admitted import AdmissionFile
+from daemon.swarm.admitted import AdmittedFile
+from protocol.admission import Acquaintance
 from protocol.errors import ConfigError, P2PDError, TransportError, VerificationError
-from protocol.identity import Identity, PeerId, peer_id_of, public_key_of
-from protocol.invite import MAX_RENDEZVOUS, Invite
+from protocol.identity import Identity
 from protocol.swarm import (
     Swarm,
     SwarmStatement,
-    Token,
     check_successor,
     open_statement,
     seal_statement,
@@ -33,10 +33,11 @@ from transport.atomic_file import write_atomically
 from transport.curve import CurveKeys
 from transport.error_group import first_error
 
-MAX_TOKENS = 64
 LONGEST_S = 30.0
 
 Change = Callable[[SwarmStatement], SwarmStatement]
+
+_log = logging.getLogger("p2pd.founder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,88 +48,30 @@ class Founded:
     founder: Identity
     swarm: Swarm
 
+    def acquaintances(self) -> list[Acquaintance]:
+        """Whom this machine's peer met, if it takes part."""
+        return AdmittedFile(self.state_dir / state_paths.ADMITTED_FILE).read()
+
 
 def read_founded(state_dir: Path) -> Founded:
     """What was founded here. Raises :class:`ConfigError` when nothing was."""
     founder = read_identity(state_dir)
     path = state_dir / state_paths.STATEMENT_FILE
     try:
-        swarm = open_statement(path.read_bytes(), swarm_id=None, now_ms=_now_ms())
-    except (OSError, P2PDError) as error:
-        raise ConfigError(f"cannot read the swarm statement {path}: {error}") from error
+        swarm = open_statement(path.read_bytes(), swarm_id=None, now_ms=unix_ms())
+    except OSError as error:
+        raise ConfigError(f"cannot read the swarm statement {path}: {error.strerror}") from error
+    except P2PDError as error:
+        raise ConfigError(
+            f"the swarm statement {path} is damaged ({error}): run 'p2pd join' there once, it"
+            " fetches it anew"
+        ) from error
     if swarm.founder != founder.peer_id:
         raise ConfigError(
             f"the swarm of {state_dir} was founded by {swarm.founder}, with a key that is not here:"
             " only its founder can do this, where 'p2pd create' ran"
         )
     return Founded(state_dir, founder, swarm)
-
-
-async def invite(founded: Founded, *, uses: int, days: int) -> Invite:
-    """A new invite, known to the swarm's rendezvous.
-
-    Peers that earlier invites let in become members by name, so that they stay in for newcomers who
-    never saw those invites while they held. Raises :class:`ConfigError` and
-    :class:`TransportError`; then there is no invite.
-    """
-    token = Identity.generate()
-    now_ms = _now_ms()
-    new = Token(public_key=token.public_key, expires_ms=now_ms + days * 24 * 3600_000, uses=uses)
-    let_in = [
-        public_key_of(peer)
-        for peers in AdmissionFile(founded.state_dir / state_paths.ADMITTED_FILE).read().values()
-        for peer in sorted(peers)
-    ]
-
-    def add(statement: SwarmStatement) -> SwarmStatement:
-        if statement.open:
-            raise ConfigError("this swarm is open: anyone can join with its first link")
-        return msgspec.structs.replace(
-            statement,
-            tokens=(*statement.tokens, new)[-MAX_TOKENS:],
-            members=tuple(dict.fromkeys([*statement.members, *let_in])),
-        )
-
-    swarm = await change_statement(founded, add)
-    uris = tuple(map(ServerUri.parse, swarm.statement.rendezvous))[:MAX_RENDEZVOUS]
-    return Invite(swarm_id=swarm.swarm_id, token_secret=token.secret, rendezvous=uris)
-
-
-async def ban(founded: Founded, peer: PeerId, *, lift: bool) -> None:
-    """Ban ``peer`` from the swarm, or let it in again. Raises as :func:`invite`."""
-    key = public_key_of(peer)
-    if peer == founded.founder.peer_id:
-        raise ConfigError("that is the founder's own id")
-
-    def change(statement: SwarmStatement) -> SwarmStatement:
-        others = tuple(one for one in statement.banned if one != key)
-        return msgspec.structs.replace(statement, banned=others if lift else (*others, key))
-
-    await change_statement(founded, change)
-
-
-def find_peer(founded: Founded, text: str) -> PeerId:
-    """The peer with this id, or the one that was let in whose id begins so.
-
-    Raises :class:`ConfigError` when there is none, or more than one.
-    """
-    try:
-        return peer_id_of(public_key_of(PeerId(text)))
-    except VerificationError:
-        pass  # No whole id: a part of one.
-    statement = founded.swarm.statement
-    known = set(map(peer_id_of, (*statement.members, *statement.banned)))
-    for peers in AdmissionFile(founded.state_dir / state_paths.ADMITTED_FILE).read().values():
-        known |= peers
-    found = sorted(peer for peer in known if peer.startswith(text))
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ConfigError(f"{len(found)} peers have ids that begin with {text!r}: give more of it")
-    raise ConfigError(
-        f"no peer that was let in here has an id that begins with {text!r}: give the whole id, as"
-        " 'p2pd peers --json' shows it"
-    )
 
 
 async def change_statement(founded: Founded, change: Change) -> Swarm:
@@ -168,7 +111,7 @@ async def _change_statement(founded: Founded, change: Change) -> Swarm:
                 trouble = str(error)
                 continue
             clients.append(client)
-            kept = open_statement(raw, swarm_id=newest.swarm_id, now_ms=_now_ms())
+            kept = open_statement(raw, swarm_id=newest.swarm_id, now_ms=unix_ms())
             if check_successor(newest, kept):
                 newest = kept
         if not clients:
@@ -180,15 +123,20 @@ async def _change_statement(founded: Founded, change: Change) -> Swarm:
                 founded.founder, msgspec.structs.replace(changed, version=version)
             )
         except VerificationError as error:
-            raise ConfigError(f"too many invites, members and bans: {error}") from error
+            raise ConfigError(
+                f"too many bans for one statement: {error}; lift those that are not needed any"
+                " more ('p2pd ban PEER --lift')"
+            ) from error
         for client in clients:
             await client.publish_statement(swarm.raw)
         try:
             write_atomically(founded.state_dir / state_paths.STATEMENT_FILE, swarm.raw)
         except OSError as error:
-            raise ConfigError(f"cannot write to {founded.state_dir}: {error.strerror}") from error
+            # The rendezvous has it: it counts, and this machine's peer will fetch it.
+            _log.warning("not stored in %s: %s", founded.state_dir, error.strerror)
         return swarm
 
 
-def _now_ms() -> int:
+def unix_ms() -> int:
+    """This machine's clock."""
     return int(time.time() * 1000)

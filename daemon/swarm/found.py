@@ -120,7 +120,7 @@ async def _create(
         state_dir = None
         if options.state_dir is not None:
             state_dir = stack.enter_context(StateDir(options.state_dir))
-            if state_dir.read_membership() is not None:
+            if state_dir.read_membership() or state_dir.read_statement():
                 raise ConfigError(
                     f"state directory {state_dir.path} belongs to another swarm: give this one a"
                     " --state-dir of its own"
@@ -244,7 +244,14 @@ def _statement(
     tokens = (
         ()
         if token is None
-        else (Token(public_key=token.public_key, expires_ms=expires_ms, uses=options.invite_uses),)
+        else (
+            Token(
+                public_key=token.public_key,
+                expires_ms=expires_ms,
+                uses=options.invite_uses,
+                number=1,
+            ),
+        )
     )
     return SwarmStatement(
         name=options.name,

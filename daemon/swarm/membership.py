@@ -1,22 +1,27 @@
 """A peer's place in its swarm: the statement that it goes by, and by what it and others are let in.
 
-Invariant: whatever a rendezvous or another peer says, a statement is gone by only when the founder
-signed it, it has a higher version, and it leaves the training as it is.
+Invariants: whatever a rendezvous or another peer says, a statement is gone by only when the founder
+signed it, it has a higher version, and it leaves the training as it is. It counts from that moment
+on, whether or not the disk takes it; :meth:`SwarmPlace.keep_saved` tries again until it does.
 """
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
+from daemon.host.damaged import put_aside
 from daemon.host.state_dir import StateDir
-from daemon.host.state_paths import ADMITTED_FILE
+from daemon.host.state_paths import ADMITTED_FILE, STATEMENT_FILE
 from daemon.net.refusals import Refusals
-from daemon.swarm.admitted import AdmissionFile
+from daemon.swarm.admitted import AdmittedFile
 from protocol.admission import NO_PROOF, AdmissionBook, DeniedError, prove_admission
 from protocol.errors import ConfigError, RemoteProtocolError
 from protocol.identity import PeerId
 from protocol.invite import Invite
-from protocol.swarm import Swarm, check_successor, open_statement
+from protocol.swarm import Swarm, check_successor, is_banned, open_statement
 from transport.clock import Clock
+
+SAVE_AGAIN_S = 10.0
 
 _log = logging.getLogger("p2pd.peer")
 
@@ -34,17 +39,27 @@ class SwarmPlace:
         refusals: Refusals,
         clock: Clock,
     ) -> None:
-        """Raises :class:`DeniedError` when this peer is not admitted itself."""
         self.swarm = swarm
         secret = invite.token_secret
         self.proof = prove_admission(secret, swarm.swarm_id, me) if secret else NO_PROOF
         """What this peer shows to be let in."""
-        admitted = AdmissionFile(state_dir.path / ADMITTED_FILE)
-        self.admission = AdmissionBook(swarm, admitted=admitted.read(), on_admitted=admitted.keep)
+        self._admitted = AdmittedFile(state_dir.path / ADMITTED_FILE)
+        self.admission = AdmissionBook(swarm, met=self._admitted.open(), memory=self._admitted)
         self._state_dir = state_dir
         self._refusals = refusals
         self._clock = clock
-        self.check_admission(me, self.proof)
+        self._me = me
+        self._unsaved = ""
+
+    def enter(self) -> None:
+        """This peer uses its own invite. Raises :class:`DeniedError` when that lets it in no more
+        than it would let in others."""
+        self.admission.meet(self._me, self.proof, now_ms=self._clock.now_ms())
+
+    @property
+    def is_banned(self) -> bool:
+        """Whether this peer is."""
+        return is_banned(self.swarm, self._me)
 
     def check_admission(self, peer: PeerId, proof: bytes) -> None:
         """Return if ``peer`` may take part. Raises :class:`DeniedError`."""
@@ -72,8 +87,36 @@ class SwarmPlace:
         )
         self.swarm = newer
         self.admission.replace_statement(newer)
-        self._state_dir.write_statement(raw)
+        self.save()
         return True
+
+    @property
+    def unsaved(self) -> str:
+        """What a restart would not know, and why; empty: nothing."""
+        admitted = self._admitted.trouble
+        return self._unsaved or (admitted and f"who was let in: {admitted}")
+
+    def save(self) -> None:
+        """Store the statement. A failure is noted and logged, not raised."""
+        try:
+            self._state_dir.write_statement(self.swarm.raw)
+        except ConfigError as error:
+            if not self._unsaved:
+                _log.warning("the newest swarm statement counts, but is not stored: %s", error)
+            self._unsaved = f"the newest swarm statement: {error}"
+        else:
+            self._unsaved = ""
+
+    async def keep_saved(
+        self, live_peers: Callable[[], Iterable[PeerId]], *, interval_s: float = SAVE_AGAIN_S
+    ) -> None:
+        """Until cancelled: try again what could not be stored, and note who is here."""
+        while True:
+            await asyncio.sleep(interval_s)
+            if self._unsaved:
+                self.save()
+            self._admitted.save()
+            self.admission.note_seen(live_peers(), now_ms=self._clock.now_ms())
 
 
 async def find_place(
@@ -90,9 +133,9 @@ async def find_place(
     Raises :class:`ConfigError` when there is none, or the swarm does not let this peer in.
     """
 
-    def place_in(raw: bytes) -> SwarmPlace:
+    def place_in(swarm: Swarm) -> SwarmPlace:
         return SwarmPlace(
-            open_statement(raw, swarm_id=invite.swarm_id, now_ms=clock.now_ms()),
+            swarm,
             invite=invite,
             me=me,
             state_dir=state_dir,
@@ -100,22 +143,46 @@ async def find_place(
             clock=clock,
         )
 
-    stored = state_dir.read_statement()
-    if stored is not None:
+    known = _read_known(invite, state_dir, clock)
+    if known is None:
+        raw = await fetch_statement()
         try:
-            return place_in(stored)
+            place = place_in(open_statement(raw, swarm_id=invite.swarm_id, now_ms=clock.now_ms()))
+            place.enter()
         except DeniedError as error:
-            _log.info("%s, by the statement stored here: asking for a newer one", error)
+            raise ConfigError(str(error)) from error
         except RemoteProtocolError as error:
-            _log.warning("the stored swarm statement is damaged (%s); asking for it", error)
-    raw = await fetch_statement()
+            raise ConfigError(
+                f"the rendezvous gave a swarm statement that does not verify: {error}"
+            ) from error
+        place.save()
+        return place
+    place = place_in(known)
     try:
-        place = place_in(raw)
+        place.enter()
     except DeniedError as error:
-        raise ConfigError(str(error)) from error
-    except RemoteProtocolError as error:
-        raise ConfigError(
-            f"the rendezvous gave a swarm statement that does not verify: {error}"
-        ) from error
-    state_dir.write_statement(raw)
+        _log.info("%s, by the statement stored here: asking for a newer one", error)
+        place.take_statement(None, await fetch_statement())
+        _enter_again(place)
     return place
+
+
+def _read_known(invite: Invite, state_dir: StateDir, clock: Clock) -> Swarm | None:
+    stored = state_dir.read_statement()
+    if stored is None:
+        return None
+    try:
+        return open_statement(stored, swarm_id=invite.swarm_id, now_ms=clock.now_ms())
+    except RemoteProtocolError as error:
+        put_aside(state_dir.path / STATEMENT_FILE, error, "a rendezvous is asked for it")
+        return None
+
+
+def _enter_again(place: SwarmPlace) -> None:
+    """A peer that was in this swarm before and forgot that it was let in, or is out by now."""
+    try:
+        place.enter()
+    except DeniedError as error:
+        if place.is_banned:
+            raise ConfigError(str(error)) from error
+        _log.warning("%s; those who met this peer before may still let it in", error)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from daemon.host import state_paths
-from daemon.host.state_dir import Membership, StateDir, read_identity
+from daemon.host.damaged import find_damaged
+from daemon.host.state_dir import Membership, StateDir, read_identity, read_membership
 from protocol.errors import ConfigError
 from protocol.identity import Identity
 
@@ -133,11 +134,17 @@ def test_membership_comes_back_as_it_was_kept_and_others_cannot_read_it(tmp_path
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_damaged_membership_is_explained(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\x00" * 50, b'{"link": 5}', b"[" * 100_000])
+def test_damaged_membership_is_put_aside(tmp_path: Path, content: bytes) -> None:
     with StateDir(tmp_path / "peer") as state_dir:
-        (state_dir.path / state_paths.MEMBERSHIP_FILE).write_text("{")
+        path = state_dir.path / state_paths.MEMBERSHIP_FILE
+        path.write_bytes(content)
         with pytest.raises(ConfigError, match="join again"):
-            state_dir.read_membership()
+            read_membership(state_dir.path)
+        assert state_dir.read_membership() is None
+        assert find_damaged(state_dir.path) == ("membership.json.damaged",)
+        assert (state_dir.path / "membership.json.damaged").read_bytes() == content
+        assert not path.exists()
 
 
 def test_statement_comes_back_as_it_was_kept(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class Rogue:
             now_ms=Clock().now_ms,
             admit=lambda hello: None,
             session_of=lambda peer_id: self,
+            met=lambda hello: None,
         )
         self._path: Path | None = None
 

@@ -69,6 +69,7 @@ def greeter(
         now_ms=Clock().now_ms,
         admit=admit,
         session_of=lambda peer_id: view,
+        met=admit,
     )
 
 

@@ -6,10 +6,13 @@ from contextlib import suppress
 import pytest
 
 from protocol.admission import (
-    MAX_ADMITTED,
+    MAX_MET,
     NO_PROOF,
+    SEEN_STEP_MS,
+    Acquaintance,
     AdmissionBook,
     DeniedError,
+    NoMemory,
     prove_admission,
 )
 from protocol.errors import ConfigError, VerificationError
@@ -60,8 +63,35 @@ def swarm(**changes: object) -> Swarm:
     return seal_statement(FOUNDER, statement(**changes))
 
 
-def proof(where: Swarm, token: Identity = TOKEN, peer: Identity = JOINER) -> bytes:
-    return prove_admission(token.secret, where.swarm_id, peer.peer_id)
+def proof(where: Swarm, signer: Identity = TOKEN, peer: Identity = JOINER) -> bytes:
+    return prove_admission(signer.secret, where.swarm_id, peer.peer_id)
+
+
+def token(*, uses: int = 0, revoked_ms: int = 0) -> Token:
+    return Token(
+        public_key=TOKEN.public_key,
+        expires_ms=NOW_MS + 1000,
+        uses=uses,
+        number=1,
+        revoked_ms=revoked_ms,
+    )
+
+
+def acquaintance(
+    peer: Identity | PeerId, *, met_ms: int = NOW_MS, seen_ms: int | None = None
+) -> Acquaintance:
+    peer_id = peer.peer_id if isinstance(peer, Identity) else peer
+    return Acquaintance(TOKEN.public_key, peer_id, met_ms, seen_ms or met_ms)
+
+
+class Notebook(NoMemory):
+    """Keeps in order what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[Acquaintance] = []
+
+    def add(self, one: Acquaintance) -> None:
+        self.notes.append(one)
 
 
 class TestAdmission:
@@ -97,7 +127,7 @@ class TestAdmission:
 
     def test_invite_by_a_stranger_is_denied(self) -> None:
         where = swarm()
-        self.refused(where, proof(where, token=OTHER), "not signed by this swarm's founder")
+        self.refused(where, proof(where, signer=OTHER), "none of this swarm's")
 
     def test_damaged_invite_is_denied(self) -> None:
         where = swarm()
@@ -110,35 +140,88 @@ class TestAdmission:
         self.refused(where, proof(where), "banned")
 
     def test_invite_for_one_admits_the_first_again_but_no_second(self) -> None:
-        where = swarm(
-            tokens=(Token(public_key=TOKEN.public_key, expires_ms=NOW_MS + 1000, uses=1),)
-        )
+        where = swarm(tokens=(token(uses=1),))
         book = AdmissionBook(where)
         for _ in range(2):
-            book.check(JOINER.peer_id, proof(where), now_ms=NOW_MS)
+            book.meet(JOINER.peer_id, proof(where), now_ms=NOW_MS)
         with pytest.raises(DeniedError, match="used 1 times already"):
             book.check(OTHER.peer_id, proof(where, peer=OTHER), now_ms=NOW_MS)
 
-    def test_peer_that_was_let_in_stays_in_when_the_invite_expires_and_after_a_restart(
-        self,
-    ) -> None:
+    def test_ids_that_nobody_was_met_under_use_nothing_up(self) -> None:
+        where = swarm(tokens=(token(uses=1),))
+        book = AdmissionBook(where)
+        for number in range(100):
+            minted = Identity(number.to_bytes(32, "big"))
+            book.check(minted.peer_id, proof(where, peer=minted), now_ms=NOW_MS)
+        assert book.acquaintances() == []
+        book.meet(JOINER.peer_id, proof(where), now_ms=NOW_MS)
+
+    def test_peer_that_was_met_stays_in_when_the_invite_expires_and_after_a_restart(self) -> None:
         where = swarm()
-        remembered: list[dict[bytes, frozenset[PeerId]]] = []
-        book = AdmissionBook(where, on_admitted=lambda admitted: remembered.append(dict(admitted)))
-        book.check(JOINER.peer_id, proof(where), now_ms=NOW_MS)
-        assert remembered == [{TOKEN.public_key: frozenset({JOINER.peer_id})}]
-        for later in (book, AdmissionBook(where, admitted=remembered[0])):
-            later.check(JOINER.peer_id, proof(where), now_ms=NOW_MS + 2000)
+        memory = Notebook()
+        book = AdmissionBook(where, memory=memory)
+        book.meet(JOINER.peer_id, proof(where), now_ms=NOW_MS)
+        assert memory.notes == [acquaintance(JOINER)]
+        for later in (book, AdmissionBook(where, met=memory.notes)):
+            later.meet(JOINER.peer_id, proof(where), now_ms=NOW_MS + 2000)
+            later.check(JOINER.peer_id, NO_PROOF, now_ms=NOW_MS + 2000)
             with pytest.raises(DeniedError, match="has expired"):
                 later.check(OTHER.peer_id, proof(where, peer=OTHER), now_ms=NOW_MS + 2000)
-        assert len(remembered) == 1
+        assert len(memory.notes) == 1
 
-    def test_crowd_that_one_invite_lets_in_is_bounded(self) -> None:
+    def test_when_a_peer_was_seen_last_is_noted_now_and_then(self) -> None:
         where = swarm()
-        crowd = frozenset(peer_id_of(number.to_bytes(32, "big")) for number in range(MAX_ADMITTED))
-        book = AdmissionBook(where, admitted={TOKEN.public_key: crowd})
-        with pytest.raises(DeniedError, match=f"let in {MAX_ADMITTED} others"):
-            book.check(JOINER.peer_id, proof(where), now_ms=NOW_MS)
+        memory = Notebook()
+        book = AdmissionBook(where, memory=memory)
+        book.meet(JOINER.peer_id, proof(where), now_ms=NOW_MS)
+        for later_ms in (1000, SEEN_STEP_MS, SEEN_STEP_MS + 1000):
+            book.note_seen((JOINER.peer_id, OTHER.peer_id), now_ms=NOW_MS + later_ms)
+        assert memory.notes[1:] == [acquaintance(JOINER, seen_ms=NOW_MS + SEEN_STEP_MS)]
+
+    def test_crowd_that_one_invite_lets_in_displaces_no_longer_acquaintance(self) -> None:
+        where = swarm()
+        crowd = [
+            acquaintance(peer_id_of(number.to_bytes(32, "big"))) for number in range(MAX_MET + 10)
+        ]
+        old = acquaintance(OTHER, met_ms=NOW_MS - 5000, seen_ms=NOW_MS)
+        book = AdmissionBook(where, met=[old, *crowd])
+        book.meet(JOINER.peer_id, proof(where), now_ms=NOW_MS + 1)
+        known = book.acquaintances()
+        assert len(known) == MAX_MET
+        assert old in known
+        assert not book.is_in(JOINER.peer_id)
+        book.check(JOINER.peer_id, proof(where), now_ms=NOW_MS + 1)
+
+    def test_revoked_invite_lets_nobody_new_in_and_those_before_stay(self) -> None:
+        where = swarm()
+        book = AdmissionBook(where)
+        book.meet(JOINER.peer_id, proof(where), now_ms=NOW_MS)
+        book.replace_statement(swarm(version=2, tokens=(token(revoked_ms=NOW_MS + 1),)))
+        book.check(JOINER.peer_id, proof(where), now_ms=NOW_MS + 2)
+        with pytest.raises(DeniedError, match="revoked"):
+            book.check(OTHER.peer_id, proof(where, peer=OTHER), now_ms=NOW_MS + 2)
+
+    def test_revoked_invite_lets_nobody_in_where_the_clock_is_set_back(self) -> None:
+        where = swarm(tokens=(token(revoked_ms=NOW_MS),))
+        self.refused(where, proof(where), "revoked", now_ms=NOW_MS - 10**10)
+
+    def test_whoever_came_after_the_revocation_and_before_it_was_heard_of_is_out(self) -> None:
+        where = swarm()
+        book = AdmissionBook(where)
+        book.meet(JOINER.peer_id, proof(where), now_ms=NOW_MS)
+        book.meet(OTHER.peer_id, proof(where, peer=OTHER), now_ms=NOW_MS + 20)
+        newer = swarm(version=2, tokens=(token(revoked_ms=NOW_MS + 10),))
+        for later in (book, AdmissionBook(newer, met=book.acquaintances())):
+            later.replace_statement(newer)
+            assert later.is_in(JOINER.peer_id)
+            assert not later.is_in(OTHER.peer_id)
+
+    def test_whoever_was_met_stays_in_when_its_invite_has_left_the_statement(self) -> None:
+        where = swarm()
+        book = AdmissionBook(where)
+        book.meet(JOINER.peer_id, proof(where), now_ms=NOW_MS)
+        book.replace_statement(swarm(version=2, tokens=()))
+        book.meet(JOINER.peer_id, proof(where), now_ms=NOW_MS)
 
     def test_newer_statement_counts_from_then_on(self) -> None:
         where = swarm()

@@ -83,6 +83,8 @@ class Greeter:
     """Raises :class:`RemoteProtocolError` or :class:`BusyError` unless the peer may take part;
     afterwards ``session_of`` knows it."""
     session_of: Callable[[PeerId], "SessionView | None"]
+    met: Callable[[VerifiedHello], None]
+    """The signer of this one is there now. Raises as ``admit``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ class PathHandshake:
         self._remote_epoch = hello.payload.epoch
         confirms = hello.payload.echo == self._nonce and self.state is not HandshakeState.CONFIRMED
         if confirms:
+            self._greeter.met(hello)
             self.state = HandshakeState.CONFIRMED
         if not hello.payload.confirmed:
             self._say_hello(hello.peer_id, now)
