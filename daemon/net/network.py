@@ -36,7 +36,7 @@ from daemon.net.session.handshake import Greeter
 from daemon.net.session.receive_stream import INITIAL_CREDIT_BYTES
 from daemon.net.signaling import SignalCarrier, Signaling
 from daemon.net.traffic import Traffic
-from protocol.admission import AdmissionBook
+from protocol.admission import AdmissionBook, DeniedError
 from protocol.errors import RemoteProtocolError
 from protocol.hello import VerifiedHello
 from protocol.identity import Identity, PeerId, peer_id_of
@@ -45,7 +45,7 @@ from protocol.peer_record import PeerRecord, VerifiedRecord
 from protocol.rendezvous_messages import Signal
 from protocol.sequence import SequenceCounter
 from protocol.session_frames import CloseCode, Stream
-from protocol.swarm import Swarm, is_banned
+from protocol.swarm import Swarm
 from protocol.uri import HostPort
 from relay.client.client import RelayStatus
 from transport.address import plain_ip
@@ -260,22 +260,19 @@ class PeerNetwork:
         return self._book.record_for_curve_key(curve_key)
 
     def replace_statement(self, swarm: Swarm) -> None:
-        """Go by a newer swarm statement: be on its relays, and end the sessions with those whom it
-        bans, or whose invite was revoked before they came. The admission book goes by it already.
-        """
+        """Go by a newer swarm statement: be on its relays, and have nothing to do any more with
+        those whom it bans, or whose invite was revoked before they were met."""
         self._swarm = swarm
         self._admission.replace_statement(swarm)
         self._relays.replace_relays(swarm.statement.relays)
         self._own_record.set_relays(self._relays.uris)
         for link in self._book:
-            if is_banned(swarm, link.peer_id):
-                reason = "banned by the swarm's founder"
-            elif link.has_session and not self._admission.is_in(link.peer_id):
-                reason = "its invite was revoked by the swarm's founder"
-            else:
-                continue
-            self._book.remove(link.peer_id)
-            link.end_session(CloseCode.DENIED, reason, in_good_order=True)
+            proof = link.record.record.proof
+            try:
+                self._admission.check(link.peer_id, proof, now_ms=self._clock.now_ms())
+            except DeniedError as error:
+                self._book.remove(link.peer_id)
+                link.end_session(CloseCode.DENIED, str(error), in_good_order=True)
 
     def take_signal(self, signal: Signal) -> None:
         """A rendezvous passed on what some peer sealed for this one."""
@@ -377,7 +374,7 @@ class PeerNetwork:
 
     def _met(self, hello: VerifiedHello) -> None:
         """The peer is there now and shows its invite itself."""
-        self._admission.meet(hello.peer_id, hello.payload.proof, now_ms=self._clock.now_ms())
+        self._admission.meet(hello.peer_id, hello.record.record.proof, now_ms=self._clock.now_ms())
 
     def _share_memory(self) -> None:
         links = [link for link in self._book if link.has_session]

@@ -264,7 +264,10 @@ async def test_banned_peer_loses_its_session_and_gets_no_other() -> None:
         await eventually(lambda: first.sees(second) and second.sees(first))
         newer: Swarm = make_swarm(version=2, banned=(low.identity.public_key,))
         second.network.replace_statement(newer)
-        assert second.log[-1] == f"down {low.peer_id}: banned by the swarm's founder"
+        assert (
+            second.log[-1]
+            == f"down {low.peer_id}: denied: {low.peer_id} was banned by the swarm's founder"
+        )
         await eventually(lambda: "banned" in reason(first, high))
         assert not second.network.add_record(first.record())
         assert second.network.links() == []
