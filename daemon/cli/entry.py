@@ -5,7 +5,18 @@ import os
 import sys
 from collections.abc import Sequence
 
-from daemon.cli import control, create, invite, join, members, serve, status, task, web
+from daemon.cli import (
+    control,
+    create,
+    invite,
+    join,
+    members,
+    serve,
+    service,
+    status,
+    task,
+    web,
+)
 from daemon.cli import ping as measure
 from daemon.cli.arguments import help_format
 from daemon.cli.demo import command as demo
@@ -63,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         invite,
         members,
         task,
+        service,
     ):
         group.add_commands(commands)
     return parser
