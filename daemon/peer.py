@@ -33,26 +33,23 @@ from daemon.net.network import PeerNetwork
 from daemon.net.path_kind import PathKind
 from daemon.net.refusals import Refusals
 from daemon.net.traffic import Traffic, TrafficMeter
-from daemon.rounds.blobs.store import BlobStore
-from daemon.rounds.lineage.standings import Standings
-from daemon.rounds.observer import Observer
+from daemon.rounds.inbox import Inbox
+from daemon.rounds.parts import RoundsSetup
 from daemon.rounds.phase import Phase
-from daemon.rounds.rounds import Trainee
-from daemon.rounds.update_log import UpdateLog
+from daemon.rounds.rounds import Rounds
 from daemon.swarm.join_options import JoinOptions
 from daemon.swarm.membership import SwarmPlace, find_place
 from daemon.swarm.same_task import check_opened, check_options
 from daemon.swarm.statement_watch import StatementWatch
+from daemon.swarm.statements import Statements
 from daemon.web.page_server import PageServer
 from daemon.worker.pulse import stuck_after_s
 from daemon.worker.requests import WorkerProcess
 from daemon.worker.worker import TaskWorker
 from ml.task.choice import TaskChoice
 from ml.worker.messages import OpenTask, Progress
-from protocol.codec import encode
 from protocol.errors import TransportError, WorkerError
 from protocol.identity import PeerId, key_to_text
-from protocol.peer_messages import StatementOffer
 from protocol.swarm import Swarm
 from protocol.uri import by_server
 from rendezvous import RendezvousClient
@@ -60,7 +57,6 @@ from transport.clock import Clock
 from transport.context import make_context
 from transport.zap import ZapAuthenticator
 
-SPOOL = "incoming"
 LONGEST_STOP_S = 20.0
 
 _log = logging.getLogger("p2pd.peer")
@@ -79,7 +75,6 @@ class Peer:
         self._identity = state_dir.identity()
         self._curve = state_dir.curve_keys()
         self._refusals = Refusals(clock)
-        self._updates = UpdateLog(clock)
         self._stop = asyncio.Event()
         self._started_at = clock.monotonic()
         self._servers = by_server(options.invite.rendezvous)
@@ -89,7 +84,8 @@ class Peer:
         self._connectivity: Connectivity | None = None
         self._process: WorkerProcess | None = None
         self._progress: Progress | None = None
-        self._trainee: Trainee | None = None
+        self._worker: TaskWorker | None = None
+        self._rounds: Rounds | None = None
         self._page = PageServer(self)
 
     # Control
@@ -104,15 +100,15 @@ class Peer:
 
     def pause(self) -> None:
         """Start no new local training. Raises :class:`WorkerError` before there is any."""
-        self._require_trainee().training.pause()
+        self._require_rounds().training.pause()
 
     def resume(self) -> None:
         """Undo :meth:`pause`."""
-        self._require_trainee().training.resume()
+        self._require_rounds().training.resume()
 
     async def export(self, path: Path, round_number: int | None) -> ExportResult:
         """Write a round's averaged model, by default the current one, to ``path``."""
-        exported = await self._require_trainee().worker.export(path, round_number)
+        exported = await self._require_worker().export(path, round_number)
         return ExportResult(round=exported.round, size_bytes=exported.size_bytes)
 
     async def open_page(self) -> str:
@@ -129,19 +125,18 @@ class Peer:
 
     def status(self) -> Status:
         """How the peer is doing, now."""
-        trainee, network = self._trainee, self._network
+        rounds, network = self._rounds, self._network
         statement = None if self._place is None else self._place.swarm.statement
-        training = None if trainee is None else trainee.training
+        training = None if rounds is None else rounds.training
         state = None if training is None else training.last_state
         progress = self._progress
+        opened = None if self._worker is None else self._worker.opened
         links = () if network is None else network.links()
         traffic = Traffic() if network is None else network.traffic()
         peers = describe_peers(
             links,
-            lineage=None if training is None else training.lineage,
-            standings=Standings(frozenset) if trainee is None else trainee.standings,
+            rounds=rounds,
             refusals=self._refusals,
-            updates=self._updates,
         )
         servers = [
             describe_rendezvous(str(uris[0]), client)
@@ -169,8 +164,8 @@ class Peer:
             accuracy=None if state is None else state.accuracy,
             training_loss=None if progress is None else progress.loss,
             samples_per_second=progress.samples_per_second if is_training and progress else None,
-            sample_count=0 if trainee is None else trainee.opened.sample_count,
-            parameter_count=0 if trainee is None else trainee.opened.parameter_count,
+            sample_count=0 if opened is None else opened.sample_count,
+            parameter_count=0 if opened is None else opened.parameter_count,
             pid=os.getpid(),
             uptime_s=self._clock.monotonic() - self._started_at,
             worker_pid=None if self._process is None else self._process.pid,
@@ -180,7 +175,7 @@ class Peer:
             relays=relays,
             addresses=() if network is None else network.addresses,
             peers=peers,
-            updates_received=self._updates.total(),
+            updates_received=0 if rounds is None else rounds.update_log.total(),
             updates_rejected=self._refusals.total(),
             bytes_sent=traffic.sent,
             bytes_received=traffic.received,
@@ -195,14 +190,18 @@ class Peer:
                 ),
                 *(() if self._place is None else trouble.of_place(self._place)),
                 *trouble.of_state_dir(self._state_dir),
-                *(() if trainee is None else trouble.of_training(trainee, self._clock)),
-                *(() if self._process is None else trouble.of_worker(self._process.pulse)),
+                *(() if rounds is None else trouble.of_training(rounds)),
+                *(
+                    trouble.of_worker(self._worker, self._process.pulse)
+                    if self._worker is not None and self._process is not None
+                    else ()
+                ),
             ),
         )
 
     def history(self, after: int) -> History:
         """The rounds behind ``after``, and the one at hand."""
-        training = None if self._trainee is None else self._trainee.training
+        training = None if self._rounds is None else self._rounds.training
         progress = self._progress
         history = History(peer_id=self._identity.peer_id, now=self._clock.now_ms() / 1000)
         if training is None:
@@ -223,12 +222,17 @@ class Peer:
             raise TransportError("the peer is still starting: try again in a moment")
         return self._network
 
-    def _require_trainee(self) -> Trainee:
+    def _require_rounds(self) -> Rounds:
         if self._options.observe:
             raise WorkerError("this peer only observes: it trains nothing")
-        if self._trainee is None:
+        if self._rounds is None:
             raise WorkerError("the peer is still starting: try again in a moment")
-        return self._trainee
+        return self._rounds
+
+    def _require_worker(self) -> TaskWorker:
+        self._require_rounds()
+        assert self._worker is not None
+        return self._worker
 
     # Life
 
@@ -291,21 +295,18 @@ class Peer:
                 check_options(place.swarm.statement, self._options)
             network = self._make_network(place, context, zap, connectivity)
             network.find_record = discovery.find_record
-            # Until training starts, and where it never does, newer statements are gone by.
-            observer = Observer(take_statement=self._take_statement, refusals=self._refusals)
-            network.on_message = observer.receive
-            network.on_peer_up = self._greet
             await stack.enter_async_context(network)
             # However this ends: else others look for this peer until its lease runs out.
             stack.push_async_callback(discovery.leave)
             self._network = network
-            for early in network.live_peers():
-                self._greet(early)
+            statements = Statements(place, network)
+            # Until training starts, and where it never does, newer statements are gone by.
+            observing = Inbox(statements, self._refusals)
+            observing.connect(network)
             watch = StatementWatch(
                 place.swarm.swarm_id,
                 self._clients,
-                current=lambda: place.swarm.raw,
-                found=lambda raw: self._take_statement(None, raw),
+                statements,
             )
             async with asyncio.TaskGroup() as work:
                 chores = [
@@ -320,56 +321,48 @@ class Peer:
                         self._notifier.ready(f"{name}: observing")
                         await self._stop.wait()
                     else:
-                        await self._train(place, network)
+                        await self._train(place, network, statements)
                 finally:
                     for chore in chores:
                         chore.cancel()
 
-    async def _train(self, place: SwarmPlace, network: PeerNetwork) -> None:
+    async def _train(self, place: SwarmPlace, network: PeerNetwork, statements: Statements) -> None:
         """Train with the others until the rounds that were asked for are done."""
         statement = place.swarm.statement
         async with contextlib.AsyncExitStack() as stack:
-            store = stack.enter_context(BlobStore(self._state_dir.path / SPOOL))
             process = WorkerProcess(
                 on_progress=self._note_progress,
                 stuck_after_s=stuck_after_s(self._notifier.watchdog_s),
             )
             self._process = await stack.enter_async_context(process)
-            worker = TaskWorker(
+            worker = self._worker = TaskWorker(
                 process,
                 self._opening(place.swarm),
                 on_change=self._wake,
                 traffic=TrafficMeter(network.traffic),
             )
+            opened = await worker.open()
+            check_opened(statement, opened)
+            setup = RoundsSetup(
+                identity=self._identity,
+                place=place,
+                statements=statements,
+                worker=worker,
+                opened=opened,
+                state_dir=self._state_dir.path,
+                own_rounds=self._options.rounds,
+                refusals=self._refusals,
+                clock=self._clock,
+            )
+            rounds = self._rounds = await stack.enter_async_context(Rounds(setup, network))
+            rounds.inbox.connect(network)
+            # What comes when training has ended has nobody to go to: its tasks are ending.
+            stack.callback(Inbox(statements, self._refusals).connect, network)
             async with asyncio.TaskGroup() as work:
-                opened = await worker.open()
-                check_opened(statement, opened)
-                trainee = self._trainee = Trainee(
-                    identity=self._identity,
-                    place=place,
-                    network=network,
-                    store=store,
-                    worker=worker,
-                    opened=opened,
-                    updates=self._updates,
-                    state_dir=self._state_dir.path,
-                    own_rounds=self._options.rounds,
-                    take_statement=self._take_statement,
-                    tasks=work,
-                    refusals=self._refusals,
-                    clock=self._clock,
-                )
-                trainee.connect()
-                for peer in network.live_peers():
-                    self._greet(peer)
-                training = trainee.training
-                keeper = work.create_task(worker.keep_alive(training.worker_restarted))
+                keeper = work.create_task(worker.keep_alive(rounds.training.worker_restarted))
                 self._notifier.ready(f"{statement.name}: ready to train")
-                try:
-                    await training.run()
-                finally:
-                    trainee.disconnect()
-                    keeper.cancel()
+                await rounds.run()
+                keeper.cancel()
 
     def _make_network(
         self,
@@ -421,23 +414,6 @@ class Peer:
 
     # What the parts tell
 
-    def _greet(self, peer: PeerId) -> None:
-        """A session with ``peer`` is open: say by which rules, and where this peer stands."""
-        if self._network is not None and self._place is not None:
-            self._network.send(peer, encode(StatementOffer(statement=self._place.swarm.raw)))
-        if self._trainee is not None:
-            self._trainee.training.greet(peer)
-
-    def _take_statement(self, peer: PeerId | None, raw: bytes) -> None:
-        """``peer`` (None: a rendezvous) has a statement of the swarm: the highest version is gone
-        by and passed on."""
-        place, network = self._place, self._network
-        if place is None or network is None or not place.take_statement(peer, raw):
-            return
-        network.replace_statement(place.swarm)
-        for other in network.live_peers():
-            network.send(other, encode(StatementOffer(statement=raw)))
-
     def _note_progress(self, progress: Progress) -> None:
         self._progress = progress
 
@@ -446,8 +422,8 @@ class Peer:
         return self._process is None or not self._process.pulse.is_stuck
 
     def _wake(self) -> None:
-        if self._trainee is not None:
-            self._trainee.training.wake()
+        if self._rounds is not None:
+            self._rounds.training.wake()
 
 
 def _end_at_once() -> None:

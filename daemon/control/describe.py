@@ -5,9 +5,7 @@ from collections.abc import Iterable
 from daemon.control.status import PeerStatus, RelayStatus, RendezvousStatus
 from daemon.net.peers.peer_status import LinkStatus
 from daemon.net.refusals import Refusals
-from daemon.rounds.lineage.lineage import Lineage
-from daemon.rounds.lineage.standings import Standings
-from daemon.rounds.update_log import UpdateLog
+from daemon.rounds.rounds import Rounds
 from relay.client import client as relay_client
 from rendezvous import RendezvousClient
 
@@ -15,21 +13,21 @@ from rendezvous import RendezvousClient
 def describe_peers(
     links: Iterable[LinkStatus],
     *,
-    lineage: Lineage | None,
-    standings: Standings,
+    rounds: Rounds | None,
     refusals: Refusals,
-    updates: UpdateLog,
 ) -> tuple[PeerStatus, ...]:
     """Every other peer that is known, in the order of their ids."""
     described = []
     for link in sorted(links, key=lambda link: link.peer_id):
-        standing = standings.get(link.peer_id)
-        round_number = None if standing is None else standing.round
-        lag = (
-            None
-            if round_number is None or lineage is None
-            else lineage.position.round - round_number
-        )
+        round_number = lag = last_update_s = None
+        updates = 0
+        if rounds is not None:
+            standing = rounds.parts.standings.get(link.peer_id)
+            if standing is not None:
+                round_number = standing.round
+                lag = rounds.parts.lineage.position.round - round_number
+            updates = rounds.update_log.count(link.peer_id)
+            last_update_s = rounds.update_log.seconds_since(link.peer_id)
         described.append(
             PeerStatus(
                 peer_id=link.peer_id,
@@ -42,8 +40,8 @@ def describe_peers(
                 round_lag=lag,
                 bytes_sent=link.bytes_sent,
                 bytes_received=link.bytes_received,
-                last_update_s=updates.seconds_since(link.peer_id),
-                updates=updates.count(link.peer_id),
+                last_update_s=last_update_s,
+                updates=updates,
                 rejects=refusals.of(link.peer_id),
                 last_reject_s=refusals.seconds_since(link.peer_id),
                 last_reject=refusals.last_reason(link.peer_id),

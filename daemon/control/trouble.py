@@ -13,11 +13,11 @@ from daemon.net.connectivity import Connectivity
 from daemon.net.nat.whereabouts import Whereabouts
 from daemon.net.path_kind import PathKind
 from daemon.rounds.phase import Phase
-from daemon.rounds.rounds import Trainee
+from daemon.rounds.rounds import Rounds
 from daemon.swarm.membership import SwarmPlace
 from daemon.worker.pulse import WorkerPulse
+from daemon.worker.worker import TaskWorker
 from relay.client.client import RelayState
-from transport.clock import Clock
 
 CLOCK_WRONG_MS = 30_000
 REJECTS_MATTER_S = 600.0
@@ -48,32 +48,33 @@ def of_state_dir(state_dir: StateDir) -> list[HealthItem]:
     return [health.files_damaged(damaged)] if damaged else []
 
 
-def of_worker(pulse: WorkerPulse) -> list[HealthItem]:
-    """Whether the worker process hangs."""
-    if not pulse.is_stuck:
-        return []
-    if pulse.is_silent:
-        return [health.worker_stuck(pulse.silent_s, pulse.allowed_s)]
-    return [health.worker_hangs_again(pulse.kills_in_vain)]
+def of_worker(worker: TaskWorker, pulse: WorkerPulse) -> list[HealthItem]:
+    """Whether the training process is gone, or hangs."""
+    found: list[HealthItem] = []
+    if worker.opened is not None and not worker.is_ready:
+        found.append(health.worker_restarting(worker.last_failure or "not known"))
+    if pulse.is_stuck and pulse.is_silent:
+        found.append(health.worker_stuck(pulse.silent_s, pulse.allowed_s))
+    elif pulse.is_stuck:
+        found.append(health.worker_hangs_again(pulse.kills_in_vain))
+    return found
 
 
-def of_training(trainee: Trainee, clock: Clock) -> list[HealthItem]:
+def of_training(rounds: Rounds) -> list[HealthItem]:
     """What keeps the rounds from going on, or from being stored."""
     found: list[HealthItem] = []
-    training, worker = trainee.training, trainee.worker
+    training, parts = rounds.training, rounds.parts
     if training.shortage:
         found.append(health.too_few_updates(training.shortage))
     elif training.phase is Phase.WAITING and training.lineage.position.round == 0:
-        present = len(trainee.standings.ready()) + 1
-        if present < trainee.min_peers:
-            found.append(health.too_few_peers(present, trainee.min_peers))
-    if not worker.is_ready:
-        found.append(health.worker_restarting(worker.last_failure or "not known"))
-    elif training.lacks_initial_state:
+        present, wanted = len(parts.standings.ready()) + 1, parts.settings.min_peers
+        if present < wanted:
+            found.append(health.too_few_peers(present, wanted))
+    if parts.worker.is_ready and training.lacks_initial_state:
         found.append(health.initial_state_differs())
     failures = training.failures
     if failures.count and not training.is_complete:
-        retry_s = failures.left_s(clock.monotonic())
+        retry_s = failures.left_s(parts.clock.monotonic())
         found.append(health.rounds_fail(failures.count, failures.reason, retry_s))
     state = training.last_state
     if state is not None and state.checkpoint_problem:

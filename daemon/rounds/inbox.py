@@ -1,41 +1,70 @@
-"""Passes what a peer sends on to the part that it concerns."""
+"""Takes each message of a peer to the part that it concerns: all eleven kinds, in one place.
 
-from collections.abc import Callable
+What does not decode is refused and counted against who sent it. A peer that only observes takes
+statements and nothing else.
+"""
 
+from dataclasses import dataclass
+
+from daemon.net.network import PeerNetwork
 from daemon.net.refusals import Refusals
-from daemon.rounds.blobs.service import BlobService
+from daemon.rounds.at_hand import AtHand
+from daemon.rounds.catch_up import CatchUp
+from daemon.rounds.parts import Parts
 from daemon.rounds.training import Training
-from daemon.rounds.updates import Exchange
+from daemon.rounds.updates import RoundUpdates
+from daemon.swarm.statements import Statements
 from protocol.codec import decode
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from protocol.peer_messages import (
+    Agreement,
+    CertificateReply,
+    CertificateRequest,
     ChunkMissing,
     ChunkRequest,
     PeerMessage,
+    Standing,
     StatementOffer,
+    StateOffer,
+    StateRequest,
     UpdateOffer,
     UpdateRequest,
 )
 
 
-class Switchboard:
-    """The receivers of one peer's messages. What does not decode is refused and counted."""
+@dataclass(frozen=True, slots=True)
+class Receivers:
+    """The parts of a peer that trains which messages of others concern."""
+
+    parts: Parts
+    updates: RoundUpdates
+    at_hand: AtHand
+    catch_up: CatchUp
+    training: Training
+
+
+class Inbox:
+    """What comes in from other peers, from the opening of a session to its end."""
 
     def __init__(
-        self,
-        *,
-        training: Training,
-        exchange: Exchange,
-        blobs: BlobService,
-        take_statement: Callable[[PeerId, bytes], None],
-        refusals: Refusals,
+        self, statements: Statements, refusals: Refusals, receivers: Receivers | None = None
     ) -> None:
-        self._training = training
-        self._exchange = exchange
-        self._blobs = blobs
-        self._take_statement = take_statement
+        """``receivers``: None for a peer that observes, or does not train yet."""
+        self._statements = statements
         self._refusals = refusals
+        self._receivers = receivers
+
+    def connect(self, network: PeerNetwork) -> None:
+        """Take what comes over the network from now on, in place of any other inbox; the peers that
+        are there already are greeted."""
+        network.on_message = self.receive
+        network.on_bulk = self.receive_chunk
+        network.on_bulk_room = self.bulk_room_found
+        network.on_peer_up = self.peer_up
+        network.on_peer_down = lambda peer, reason: self.peer_down(peer)
+        for peer in network.live_peers():
+            self.peer_up(peer)
 
     def receive(self, peer: PeerId, data: bytes) -> None:
         """A control message of ``peer``'s."""
@@ -44,21 +73,67 @@ class Switchboard:
         except RemoteProtocolError as error:
             self._refusals.add(peer, "malformed", error)
             return
-        match message:
-            case UpdateOffer():
-                self._exchange.receive_offer(peer, message)
-            case UpdateRequest():
-                self._exchange.receive_request(peer, message)
-            case ChunkRequest():
-                self._blobs.receive_request(peer, message)
-            case ChunkMissing():
-                self._blobs.receive_missing(peer, message)
-            case StatementOffer(statement):
-                self._take_statement(peer, statement)
-            case _:
-                self._training.receive(peer, message)
+        if isinstance(message, StatementOffer):
+            self._statements.take(peer, message.statement)
+        elif self._receivers is not None:
+            self._pass_on(peer, message, self._receivers)
+
+    def receive_chunk(self, peer: PeerId, frame: bytes) -> None:
+        """A bulk message of ``peer``'s: a chunk of model bytes."""
+        if self._receivers is not None:
+            self._receivers.parts.blobs.receive_chunk(peer, frame)
+
+    def bulk_room_found(self, peer: PeerId) -> None:
+        """The session with ``peer`` has room for chunks again."""
+        if self._receivers is not None:
+            self._receivers.parts.blobs.serve(peer)
+
+    def peer_up(self, peer: PeerId) -> None:
+        """A session with ``peer`` is open: say by which rules, and where this peer stands."""
+        self._statements.greet(peer)
+        if self._receivers is not None:
+            training = self._receivers.training
+            self._receivers.parts.speaker.send(peer, training.standing())
+            training.wake()
 
     def peer_down(self, peer: PeerId) -> None:
         """``peer``'s session ended."""
-        self._training.forget(peer)
-        self._blobs.drop_peer(peer)
+        if self._receivers is not None:
+            parts = self._receivers.parts
+            parts.standings.remove(peer)
+            self._receivers.at_hand.forget_peer(peer)
+            parts.changes.notify()
+            parts.blobs.drop_peer(peer)
+
+    def _pass_on(self, peer: PeerId, message: PeerMessage, to: Receivers) -> None:
+        match message:
+            case UpdateOffer():
+                to.updates.receive_offer(peer, message)
+            case UpdateRequest():
+                to.updates.receive_request(peer, message)
+            case ChunkRequest():
+                to.parts.blobs.receive_request(peer, message)
+            case ChunkMissing():
+                to.parts.blobs.receive_missing(peer, message)
+            case Standing():
+                self._take_standing(peer, message, to.parts)
+            case Agreement(envelope):
+                to.at_hand.receive(peer, envelope)
+            case CertificateRequest():
+                to.at_hand.answer_request(peer, message)
+            case CertificateReply(certificate):
+                to.at_hand.receive_certificate(peer, certificate)
+            case StateRequest():
+                to.catch_up.answer(peer, message)
+            case StateOffer():
+                to.catch_up.receive_offer(peer, message)
+                to.parts.changes.notify()
+            case StatementOffer():  # taken before, whether this peer trains or not
+                pass
+
+    @staticmethod
+    def _take_standing(peer: PeerId, standing: Standing, parts: Parts) -> None:
+        if standing.round == 0 and standing.base != parts.initial_root:
+            return  # it made other bits of round 0 and has to take the founder's
+        if parts.standings.update(peer, standing):
+            parts.changes.notify()

@@ -1,167 +1,99 @@
-"""What of a peer exists once its task is open: the parts of its training, put together.
+"""The door of this room: one peer's training in its swarm, put together from its parts.
 
-What is decided here is only who is told what; each part says in its own module what it does.
+What is decided here is only who is made of what; each part says in its own module what it does.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from pathlib import Path
-from typing import Any
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
 
-from daemon.net.network import PeerNetwork
-from daemon.net.refusals import Refusals
+from daemon.rounds.at_hand import AtHand
 from daemon.rounds.blobs.service import BlobService
 from daemon.rounds.blobs.store import BlobStore
-from daemon.rounds.inbox import Switchboard
-from daemon.rounds.lineage.catch_up import CatchUp
-from daemon.rounds.lineage.certificate_file import CertificateFile
-from daemon.rounds.lineage.history_file import LineageFile
-from daemon.rounds.lineage.lineage import Lineage, Position
+from daemon.rounds.catch_up import CatchUp
+from daemon.rounds.changes import Changes
+from daemon.rounds.inbox import Inbox, Receivers
+from daemon.rounds.lineage.lineage import Lineage
+from daemon.rounds.lineage.position import Position
 from daemon.rounds.lineage.standings import Standings
 from daemon.rounds.lineage.succession import AgreedSuccession, GossipSuccession
+from daemon.rounds.mail import Mail
+from daemon.rounds.parts import Parts, RoundsSetup
+from daemon.rounds.patience import Patience
+from daemon.rounds.round_history import RoundHistory
 from daemon.rounds.speaker import Speaker
 from daemon.rounds.training import Training
 from daemon.rounds.update_log import UpdateLog
-from daemon.rounds.updates import Exchange
-from daemon.swarm.membership import SwarmPlace
-from daemon.worker.worker import TaskWorker
-from ml.worker.messages import TaskOpened
-from protocol.agreement_messages import Certificate
-from protocol.identity import Identity, PeerId
-from protocol.peer_messages import UpdateHeader
-from transport.clock import Clock
+from daemon.rounds.updates import RoundUpdates
 
-CERTIFICATE_FILE = "certificates"
-LINEAGE_FILE = "lineage"
+SPOOL = "incoming"
 
 
-class Trainee:
-    """A peer that trains: its training, and what answers the others meanwhile."""
+class Rounds:
+    """A peer that trains: its training, and what answers the others meanwhile.
 
-    def __init__(
-        self,
-        *,
-        identity: Identity,
-        place: SwarmPlace,
-        network: PeerNetwork,
-        store: BlobStore,
-        worker: TaskWorker,
-        opened: TaskOpened,
-        updates: UpdateLog,
-        state_dir: Path,
-        own_rounds: int,
-        take_statement: Callable[[PeerId, bytes], None],
-        tasks: asyncio.TaskGroup,
-        refusals: Refusals,
-        clock: Clock,
-    ) -> None:
-        """``tasks``: where what the parts begin runs; ``own_rounds``: after how many this peer
-        ends, 0 for when the swarm does."""
-        statement = place.swarm.statement
-        self.opened = opened
-        self.worker = worker
-        self.standings = Standings(network.live_peers)
-        self.min_peers = statement.settings.min_peers
-        self._network = network
-        speaker = Speaker(
-            identity,
-            place.swarm.swarm_id,
-            own_proof=place.proof,
-            send=network.send,
-            peers=network.live_peers,
-            clock=clock,
-        )
-        self._blobs = BlobService(
-            store,
-            send=speaker.send,
-            send_bulk=network.send_bulk,
-            bulk_room=network.bulk_room,
-            refusals=refusals,
-            clock=clock,
-        )
-        store.add_state(opened.state)
-        certificates = CertificateFile(state_dir / CERTIFICATE_FILE)
-        states = LineageFile(state_dir / LINEAGE_FILE)
-        lineage = Lineage(
-            Position(opened.round, opened.state.root),
-            certificates.find(opened.round),
-            states.positions(),
-        )
+    An async context manager: while it is entered, :attr:`inbox` may be connected and :meth:`run`
+    called::
 
-        def keep(certificate: Certificate) -> None:
-            certificates.keep(certificate)
-            states.keep(certificate)
+        async with Rounds(setup, network) as rounds:
+            rounds.inbox.connect(network)
+            await rounds.run()
+    """
 
-        def spawn(coroutine: Coroutine[Any, Any, None]) -> None:
-            tasks.create_task(coroutine)
-
-        def note_update(peer: PeerId, header: UpdateHeader) -> None:
-            self.training.history.add_update(peer, header)
-            if peer != identity.peer_id:
-                updates.add(peer)
-
-        exchange = Exchange(
-            blobs=self._blobs,
-            open_update=speaker.open_update,
-            check_admission=place.check_admission,
-            check_content=lambda path, header: worker.check_update(path, header.part, header.parts),
-            send=speaker.send,
-            spawn=spawn,
-            on_change=lambda: self.training.wake(),
-            on_update=note_update,
-            standing_of=self.standings.get,
-            refusals=refusals,
+    def __init__(self, setup: RoundsSetup, mail: Mail) -> None:
+        self._setup = setup
+        self._tasks = asyncio.TaskGroup()
+        self._stack = AsyncExitStack()
+        self._store = BlobStore(setup.state_dir / SPOOL)
+        opened, place, clock = setup.opened, setup.place, setup.clock
+        speaker = Speaker(setup.identity, place.swarm.swarm_id, mail, clock)
+        parts = self.parts = Parts(
+            me=setup.identity.peer_id,
+            place=place,
+            worker=setup.worker,
             max_update_bytes=opened.max_update_bytes,
-        )
-        gossips = statement.settings.exchange == "gossip"
-        catch_up = CatchUp(
-            lineage=lineage,
-            succession=GossipSuccession() if gossips else AgreedSuccession(),
-            standings=self.standings,
-            speaker=speaker,
-            blobs=self._blobs,
-            worker=worker,
-            serve=lambda ready: store.add_state(ready.state),
-            keep=keep,
-            initial_root=statement.task.initial_state_digest,
             max_state_bytes=opened.max_state_bytes,
-            refusals=refusals,
-        )
-        self.training = Training(
-            me=identity.peer_id,
-            lineage=lineage,
-            settings=statement.settings,
-            exchange=exchange,
-            blobs=self._blobs,
-            worker=worker,
-            standings=self.standings,
+            lineage=Lineage.load(setup.state_dir, Position(opened.round, opened.state.root)),
+            standings=Standings(mail),
+            patience=Patience(),
             speaker=speaker,
-            catch_up=catch_up,
-            keep=keep,
-            initial_root=statement.task.initial_state_digest,
-            model_bytes=opened.max_update_bytes,
-            own_rounds=own_rounds,
-            refusals=refusals,
+            blobs=BlobService(self._store, speaker, mail, setup.refusals, clock),
+            changes=Changes(),
+            history=RoundHistory(clock),
+            refusals=setup.refusals,
             clock=clock,
         )
-        self._switchboard = Switchboard(
-            training=self.training,
-            exchange=exchange,
-            blobs=self._blobs,
-            take_statement=take_statement,
-            refusals=refusals,
+        self.update_log = UpdateLog(clock)
+        self.updates = RoundUpdates(parts, self._tasks, self.update_log)
+        gossips = parts.settings.exchange == "gossip"
+        catch_up = CatchUp(parts, GossipSuccession() if gossips else AgreedSuccession())
+        at_hand = AtHand(parts)
+        self.training = Training(parts, self.updates, at_hand, catch_up, setup.own_rounds)
+        self.inbox = Inbox(
+            setup.statements,
+            setup.refusals,
+            Receivers(parts, self.updates, at_hand, catch_up, self.training),
         )
 
-    def connect(self) -> None:
-        """Take what comes over the network from now on."""
-        network = self._network
-        network.on_message = self._switchboard.receive
-        network.on_bulk = self._blobs.receive_chunk
-        network.on_bulk_room = self._blobs.serve
-        network.on_peer_down = lambda peer, reason: self._switchboard.peer_down(peer)
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._store)
+            self._store.add_state(self._setup.opened.state)
+            await stack.enter_async_context(self._tasks)
+            # Before the tasks are waited for: no more comes for those that fetch.
+            stack.callback(self.parts.blobs.close)
+            self._stack = stack.pop_all()
+        return self
 
-    def disconnect(self) -> None:
-        """What comes in from now on has nobody to go to: its tasks are ending."""
-        network = self._network
-        network.on_message = network.on_bulk = lambda peer, message: None
-        network.on_peer_up = network.on_bulk_room = lambda peer: None
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stack.__aexit__(kind, error, traceback)
+
+    async def run(self) -> None:
+        """Take part until the rounds that were asked for are done, or cancelled."""
+        await self.training.run()

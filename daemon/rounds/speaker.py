@@ -1,9 +1,8 @@
 """How the daemon speaks in the swarm: seals with its identity, opens what others sealed, sends."""
 
-from collections.abc import Callable
-
 import msgspec
 
+from daemon.rounds.mail import Mail
 from protocol.codec import encode
 from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
 from protocol.identity import Identity, PeerId
@@ -19,18 +18,12 @@ class Speaker:
         self,
         identity: Identity,
         swarm_id: bytes,
-        *,
-        own_proof: bytes,
-        send: Callable[[PeerId, bytes], bool],
-        peers: Callable[[], frozenset[PeerId]],
+        mail: Mail,
         clock: Clock,
     ) -> None:
-        """``own_proof``: this peer's admission proof. ``peers``: who has a session now."""
-        self.own_proof = own_proof
         self._identity = identity
         self._swarm_id = swarm_id
-        self._send = send
-        self._peers = peers
+        self._mail = mail
         self._clock = clock
         self._sequence = SequenceCounter(now_ms=clock.now_ms())
 
@@ -54,13 +47,13 @@ class Speaker:
 
     def send(self, peer: PeerId, message: PeerMessage) -> bool:
         """Queue a message for ``peer``; False when it has no session or its queue is full."""
-        return self._send(peer, encode(message))
+        return self._mail.send(peer, encode(message))
 
     def broadcast(self, message: PeerMessage) -> None:
         """Queue a message for every peer with a session. Whoever misses it asks by itself."""
         data = encode(message)
-        for peer in self._peers():
-            self._send(peer, data)
+        for peer in self._mail.live_peers():
+            self._mail.send(peer, data)
 
     def _open(self, raw: bytes, domain: Domain) -> VerifiedMessage:
         return open_envelope(raw, domain, now_ms=self._clock.now_ms(), swarm=self._swarm_id)

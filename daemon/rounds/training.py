@@ -6,52 +6,35 @@ the watch finds a state that is to be taken, the activity ends and the state is 
 """
 
 import asyncio
-import contextlib
 import logging
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 
-from daemon.net.refusals import Refusals
-from daemon.rounds.agreed_round import AgreedRound, RoundParts
-from daemon.rounds.allreduce_round import AllReduceRound
-from daemon.rounds.blobs.service import BlobService
+from daemon.rounds.at_hand import AtHand
+from daemon.rounds.catch_up import BetterState, CatchUp
 from daemon.rounds.failures import RoundFailures
 from daemon.rounds.gathering import Gathering
-from daemon.rounds.gossip_round import GossipRound
-from daemon.rounds.kind import choose_exchange
-from daemon.rounds.lineage.catch_up import BetterState, CatchUp
-from daemon.rounds.lineage.lineage import Lineage, Position
-from daemon.rounds.lineage.standings import Standings
+from daemon.rounds.kinds.agreed_round import AgreedRound
+from daemon.rounds.kinds.allreduce_round import AllReduceRound
+from daemon.rounds.kinds.choose import choose_exchange
+from daemon.rounds.kinds.gossip_round import GossipRound
+from daemon.rounds.kinds.mesh_round import MeshRound
+from daemon.rounds.lineage.position import Position
 from daemon.rounds.lineage.succession import Rivals
-from daemon.rounds.mesh_round import MeshRound
-from daemon.rounds.patience import Patience
+from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
-from daemon.rounds.round_history import RoundHistory
-from daemon.rounds.speaker import Speaker
-from daemon.rounds.updates import Exchange
-from daemon.worker.trainer import Trainer
+from daemon.rounds.updates import RoundUpdates
 from ml.worker.messages import StateReady, TaskOpened
-from protocol.agreement_messages import AgreementMessage, Certificate
-from protocol.codec import decode
+from protocol.agreement_messages import Certificate
 from protocol.envelope import Domain
-from protocol.errors import ConfigError, RemoteProtocolError, TransportError, WorkerError
+from protocol.errors import ConfigError, TransportError, WorkerError
 from protocol.identity import PeerId
 from protocol.peer_messages import (
     Agreement,
-    CertificateReply,
-    CertificateRequest,
-    PeerMessage,
     Standing,
-    StateOffer,
-    StateRequest,
 )
-from protocol.swarm import UNLIMITED, RoundSettings
-from transport.clock import Clock
+from protocol.swarm import UNLIMITED
 
 BEAT_S = 1.0
-MAX_PENDING = 4096
-"""Messages of rounds to come; the oldest go first."""
 TASK_TRIES = 5
 
 _log = logging.getLogger("p2pd.training")
@@ -62,53 +45,27 @@ class Training:
 
     def __init__(
         self,
-        *,
-        me: PeerId,
-        lineage: Lineage,
-        settings: RoundSettings,
-        exchange: Exchange,
-        blobs: BlobService,
-        worker: Trainer,
-        standings: Standings,
-        speaker: Speaker,
+        parts: Parts,
+        updates: RoundUpdates,
+        at_hand: AtHand,
         catch_up: CatchUp,
-        keep: Callable[[Certificate], None],
-        initial_root: bytes,
-        model_bytes: int,
         own_rounds: int,
-        refusals: Refusals,
-        clock: Clock,
     ) -> None:
-        """``initial_root``: round 0's, by the swarm statement. ``model_bytes``: of an encoded
-        update. ``own_rounds``: leave once that round is complete; 0: stay."""
-        self.lineage = lineage
-        self._phase = Phase.STARTING
-        self.history = RoundHistory(clock)
+        """``own_rounds``: leave once that round is complete; 0: stay."""
+        self.lineage = parts.lineage
+        self.history = parts.history
         self.last_state: StateReady | None = None
         self.failures = RoundFailures()
-        self._me = me
-        self._settings = settings
-        self._exchange = exchange
-        self._blobs = blobs
-        self._worker = worker
-        self._standings = standings
-        self._speaker = speaker
+        self._parts = parts
+        self._updates = updates
+        self._at_hand = at_hand
         self._catch_up = catch_up
-        self._keep = keep
-        self._initial_root = initial_root
-        self._model_bytes = model_bytes
         self._own_rounds = own_rounds
-        self._refusals = refusals
-        self._clock = clock
-        self._patience = Patience()
+        self._phase = Phase.STARTING
         self._started = False
         self._paused = False
         self._said: Standing | None = None
-        self._changed = asyncio.Event()
         self._interrupted = asyncio.Event()
-        self._round: AgreedRound | GossipRound | None = None
-        self._gathering: Gathering | None = None
-        self._pending: deque[tuple[PeerId, bytes]] = deque(maxlen=MAX_PENDING)
 
     # From outside
 
@@ -125,9 +82,26 @@ class Training:
 
     def wake(self) -> None:
         """Something changed: a session, a standing, the worker."""
-        self._changed.set()
-        if self._round is not None:
-            self._round.wake()
+        self._parts.changes.notify()
+
+    @property
+    def phase(self) -> Phase:
+        """What this peer is doing now."""
+        round_ = self._at_hand.round
+        return self._phase if round_ is None else round_.phase
+
+    @property
+    def awaited(self) -> frozenset[PeerId]:
+        """Whose updates the round at hand waits for, once this peer's own is there."""
+        round_ = self._at_hand.round
+        if round_ is None or round_.phase not in (Phase.EXCHANGING, Phase.WAITING):
+            return frozenset()
+        return round_.awaited
+
+    @property
+    def closes_in_s(self) -> float | None:
+        """After so long the round at hand waits for nobody any more; None: not known."""
+        return None if self._at_hand.round is None else self._at_hand.round.closes_in_s
 
     def standing(self) -> Standing:
         """What this peer says about itself."""
@@ -141,91 +115,36 @@ class Training:
         )
 
     @property
-    def phase(self) -> Phase:
-        """What it does now."""
-        return self._phase
-
-    @phase.setter
-    def phase(self, phase: Phase) -> None:
-        self._phase = phase
-        self.history.enter(phase, self.lineage.position.round + 1)
-
-    @property
-    def awaited(self) -> frozenset[PeerId]:
-        """Whose updates the round at hand waits for, once this peer's own is there."""
-        if self._round is None or self._phase not in (Phase.EXCHANGING, Phase.WAITING):
-            return frozenset()
-        return self._round.awaited
-
-    @property
-    def closes_in_s(self) -> float | None:
-        """After so long the round at hand waits for nobody any more; None: not known."""
-        return None if self._round is None else self._round.closes_in_s
-
-    @property
     def shortage(self) -> str:
         """For people: which peers or updates the round at hand lacks to end; empty: none."""
-        return "" if self._round is None else self._round.shortage
+        return "" if self._at_hand.round is None else self._at_hand.round.shortage
 
     @property
     def waits_for(self) -> str:
         """For people: what an unfinished gathering, or the round at hand, lacks."""
-        return self.shortage if self._gathering is None else self._gathering.needed()
+        gathering = self._at_hand.gathering
+        return self.shortage if gathering is None else gathering.needed()
 
     @property
     def lacks_initial_state(self) -> bool:
         """Whether this machine's round 0 differs from the founder's, which is still to be had."""
         position = self.lineage.position
-        return position.round == 0 and position.base != self._initial_root
+        return position.round == 0 and position.base != self._parts.initial_root
 
     @property
     def _can_train(self) -> bool:
-        return self._worker.is_ready and not self._paused and not self.lacks_initial_state
+        return self._parts.worker.is_ready and not self._paused and not self.lacks_initial_state
 
     @property
     def _rest_s(self) -> float:
         """For how long no round is tried, since the last ones failed."""
-        return self.failures.left_s(self._clock.monotonic())
+        return self.failures.left_s(self._parts.clock.monotonic())
 
     @property
     def is_complete(self) -> bool:
         """Whether the swarm's last round is done."""
-        rounds = self._settings.rounds
+        rounds = self._parts.settings.rounds
         return rounds != UNLIMITED and self.lineage.position.round >= rounds
-
-    def greet(self, peer: PeerId) -> None:
-        """A session with ``peer`` is new: say where this peer stands."""
-        self._speaker.send(peer, self.standing())
-        self.wake()
-
-    def forget(self, peer: PeerId) -> None:
-        """``peer``'s session ended."""
-        self._standings.remove(peer)
-        if self._round is not None:
-            self._round.forget_peer(peer)
-        self.wake()
-
-    def receive(self, peer: PeerId, message: PeerMessage) -> None:
-        """A message of ``peer``'s that concerns the training."""
-        match message:
-            case Standing(round_number, base):
-                if round_number == 0 and base != self._initial_root:
-                    return  # it made other bits of round 0 and has to take the founder's
-                if self._standings.update(peer, message):
-                    self.wake()
-            case Agreement(envelope):
-                self._receive_agreement(peer, envelope)
-            case CertificateRequest(round_number, base):
-                self._answer_certificate(peer, round_number, base)
-            case CertificateReply(certificate):
-                self._receive_certificate(peer, certificate)
-            case StateRequest():
-                self._catch_up.answer(peer, message)
-            case StateOffer():
-                self._catch_up.receive_offer(peer, message)
-                self._changed.set()
-            case _:
-                self._refusals.add(peer, "message", f"unexpected {type(message).__name__}")
 
     def worker_restarted(self, opened: TaskOpened) -> None:
         """The worker is back, with the state of ``opened``."""
@@ -278,8 +197,8 @@ class Training:
             for task in both:
                 task.cancel()
             await asyncio.gather(*both, return_exceptions=True)
-            self._round = None
-            self._gathering = None
+            self._phase = self.phase
+            self._at_hand.end()
         if not activity.cancelled():
             self._note_failure(activity)
 
@@ -287,7 +206,7 @@ class Training:
         """Give the own state up for ``better``, unless this peer got there meanwhile."""
         if self.lineage.knows(better.offer.round, better.offer.root):
             return
-        self.phase = Phase.FETCHING
+        self._enter(Phase.FETCHING)
         self._started = False  # until those who have started say with whom
         state = await self._catch_up.take(better)
         if state is not None:
@@ -306,7 +225,7 @@ class Training:
             error = error.exceptions[0]
         may_pass = isinstance(error, ConfigError) and self.failures.count < TASK_TRIES - 1
         if may_pass or isinstance(error, TransportError | WorkerError):
-            pause_s = self.failures.add(str(error), self._clock.monotonic())
+            pause_s = self.failures.add(str(error), self._parts.clock.monotonic())
             _log.warning("round given up: %s; again in %.0f s", error, pause_s)
             self._announce_standing()
         elif error is not None:
@@ -314,18 +233,18 @@ class Training:
 
     async def _activity(self) -> None:
         if self._paused or self.is_complete:
-            self.phase = Phase.PAUSED if self._paused else Phase.COMPLETE
+            self._enter(Phase.PAUSED if self._paused else Phase.COMPLETE)
             self._announce_standing()
             while self._paused or self.is_complete:
-                await self._next_change()
+                await self._parts.changes.wait(BEAT_S)
         elif not self._can_train:
-            self.phase = Phase.FETCHING if self._worker.is_ready else Phase.STARTING
+            self._enter(Phase.FETCHING if self._parts.worker.is_ready else Phase.STARTING)
             while not self._can_train:
-                await self._next_change()
+                await self._parts.changes.wait(BEAT_S)
         elif self._rest_s:
-            self.phase = Phase.RETRYING
+            self._enter(Phase.RETRYING)
             while rest_s := self._rest_s:
-                await self._next_change(rest_s)
+                await self._parts.changes.wait(rest_s)
             self._announce_standing()
         elif not self._started and not self._goes_on_alone:
             await self._gather()
@@ -335,149 +254,83 @@ class Training:
     @property
     def _goes_on_alone(self) -> bool:
         """In gossip nothing has to be agreed on once the swarm is under way."""
-        return self._settings.exchange == "gossip" and self.lineage.position.round > 0
+        return self._parts.settings.exchange == "gossip" and self.lineage.position.round > 0
 
     async def _run_round(self) -> None:
-        round_ = self._round = self._new_round()
-        pending = list(self._pending)
-        self._pending.clear()
-        for peer, envelope in pending:
-            self._receive_agreement(peer, envelope)
+        round_ = self._new_round()
+        self._at_hand.begin_round(round_)
         self.last_state = await round_.run()
         self.history.end_round(self.last_state, round_.averaged)
         self.failures.clear()
         self._announce_standing()
 
     def _new_round(self) -> AgreedRound | GossipRound:
-        parts = RoundParts(
-            me=self._me,
-            lineage=self.lineage,
-            settings=self._settings,
-            exchange=self._exchange,
-            worker=self._worker,
-            standings=self._standings,
-            patience=self._patience,
-            speaker=self._speaker,
-            serve=self._blobs.add_local,
-            serve_state=self._blobs.store.add_state,
-            keep=self._keep,
-            set_phase=self._set_phase,
-            clock=self._clock,
-        )
-        match choose_exchange(self._settings, len(self.lineage.roster), self._model_bytes):
+        parts = self._parts
+        roster_size = len(self.lineage.roster)
+        match choose_exchange(parts.settings, roster_size, parts.max_update_bytes):
             case "gossip":
-                return GossipRound(parts, self._initial_root)
+                return GossipRound(parts, self._updates)
             case "allreduce":
-                return AllReduceRound(parts)
+                return AllReduceRound(parts, self._updates)
             case _:
-                return MeshRound(parts)
+                return MeshRound(parts, self._updates)
 
     async def _gather(self) -> None:
         """Wait for peers on the same state, and start with them, or with those who have started."""
-        self.phase = Phase.WAITING
+        self._enter(Phase.WAITING)
         position = self.lineage.position
-        gathering = self._gathering = Gathering(
-            self._me,
+        gathering = Gathering(
+            self._parts.me,
             round_number=position.round,
             base=position.base,
             last_roster=self.lineage.roster,
-            min_peers=self._settings.min_peers,
-            open_agreement=self._speaker.open_agreement,
-            now=self._clock.monotonic(),
+            min_peers=self._parts.settings.min_peers,
+            open_agreement=self._parts.speaker.open_agreement,
+            now=self._parts.clock.monotonic(),
         )
+        self._at_hand.begin_gathering(gathering)
         certificate = await self._start_certificate(gathering)
         self.lineage.start(certificate)
-        self._keep(certificate)
         self._started = True
-        self._gathering = None
+        self._at_hand.end()
         self._announce_standing()
 
     async def _start_certificate(self, gathering: Gathering) -> Certificate:
         """How the round at hand was started: by those who have started, or together from here."""
         position = self.lineage.position
         while gathering.certificate is None:
-            now = self._clock.monotonic()
-            same = self._standings.ready_at(position.round, position.base)
+            now = self._parts.clock.monotonic()
+            same = self._parts.standings.ready_at(position.round, position.base)
             certificate = self._catch_up.certificate_of_started(same)
             if certificate is not None:
                 return certificate
-            gathering.set_candidates(same | {self._me}, now)
+            gathering.set_candidates(same | {self._parts.me}, now)
             for message in gathering.messages_to_send():
-                envelope = self._speaker.seal(Domain.AGREEMENT, message)
-                self._speaker.broadcast(Agreement(envelope=envelope))
-                gathering.receive(self._speaker.open_agreement(envelope), now)
+                envelope = self._parts.speaker.seal(Domain.AGREEMENT, message)
+                self._parts.speaker.broadcast(Agreement(envelope=envelope))
+                gathering.receive(self._parts.speaker.open_agreement(envelope), now)
             timer = gathering.get_timer()
-            await self._next_change(BEAT_S if timer is None else max(0.0, timer - now))
+            await self._parts.changes.wait(BEAT_S if timer is None else timer - now)
         return gathering.certificate
 
     def _is_about_to_follow(self, rivals: Rivals) -> bool:
         """Whether the round at hand is decided and leads to where the others are."""
-        return (
-            self._round is not None
-            and self._round.decided
-            and rivals.target.round <= self._round.number
-        )
+        round_ = self._at_hand.round
+        return round_ is not None and round_.decided and rivals.target.round <= round_.number
 
-    # Answering others
-
-    def _receive_agreement(self, peer: PeerId, envelope: bytes) -> None:
-        try:
-            message = self._speaker.open_agreement(envelope)
-            content = decode(message.payload, AgreementMessage)
-            position = self.lineage.position
-            here = (content.round, content.base)
-            if self._round is not None and here == (self._round.number, self._round.base.base):
-                if self._round.decided:
-                    return
-                self._round.receive(message)
-            elif self._gathering is not None and here == (position.round, position.base):
-                self._gathering.receive(message, self._clock.monotonic())
-                self._changed.set()
-            elif content.round > position.round:
-                self._pending.append((peer, envelope))
-            else:
-                self._answer_certificate(message.signer, content.round, content.base)
-        except RemoteProtocolError as error:
-            self._refusals.add(peer, "agreement", error)
-
-    def _receive_certificate(self, peer: PeerId, certificate: Certificate) -> None:
-        if self._round is None or self._round.decided:
-            return
-        here = (self._round.number, self._round.base.base)
-        if (certificate.round, certificate.base) != here:
-            return  # an answer to what was asked before the round ended: nobody's fault
-        try:
-            self._round.receive_certificate(certificate)
-        except RemoteProtocolError as error:
-            self._refusals.add(peer, "certificate", error)
-
-    def _answer_certificate(self, peer: PeerId, round_number: int, base: bytes) -> None:
-        certificate = self.lineage.certificate_of(round_number)
-        if certificate is not None and certificate.base == base:
-            self._speaker.send(peer, CertificateReply(certificate=certificate))
-
-    # Small things
-
-    def _set_phase(self, phase: Phase) -> None:
-        self.phase = phase
+    def _enter(self, phase: Phase) -> None:
+        self._phase = phase
+        self.history.enter(phase, self.lineage.position.round + 1)
 
     def _announce_standing(self) -> None:
         standing = self.standing()
         if standing != self._said:
             self._said = standing
-            self._speaker.broadcast(standing)
+            self._parts.speaker.broadcast(standing)
 
     async def _beat(self) -> None:
         while True:
             self._said = self.standing()
-            self._speaker.broadcast(self._said)
-            if self._round is not None:
-                self._round.wake()
+            self._parts.speaker.broadcast(self._said)
+            self.wake()
             await asyncio.sleep(BEAT_S)
-
-    async def _next_change(self, at_most_s: float = BEAT_S) -> None:
-        """Return when something changed, or soon."""
-        self._changed.clear()
-        with contextlib.suppress(TimeoutError):  # looking again is all that it is for
-            async with asyncio.timeout(at_most_s):
-                await self._changed.wait()

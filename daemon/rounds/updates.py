@@ -14,13 +14,13 @@ import asyncio
 import enum
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.net.refusals import Refusals
-from daemon.rounds.blobs.service import BlobService
-from daemon.rounds.lineage.lineage import Position
+from daemon.rounds.lineage.position import Position
+from daemon.rounds.parts import Parts
+from daemon.rounds.update_log import UpdateLog
 from ml.worker.messages import Contribution
 from protocol.agreement_messages import Outcome, UpdateRef
 from protocol.codec import decode
@@ -28,8 +28,6 @@ from protocol.envelope import VerifiedMessage
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError, WorkerError
 from protocol.identity import PeerId, public_key_of
 from protocol.peer_messages import (
-    PeerMessage,
-    Standing,
     UpdateHeader,
     UpdateOffer,
     UpdateRequest,
@@ -82,38 +80,15 @@ class KnownUpdate:
         return (self.signer, self.header.part, self.header.reduced)
 
 
-class Exchange:
+class RoundUpdates:
     """The updates of the round at hand; those of the one before stay for peers that lag."""
 
-    def __init__(
-        self,
-        *,
-        blobs: BlobService,
-        open_update: Callable[[bytes], VerifiedMessage],
-        check_admission: Callable[[PeerId, bytes], None],
-        check_content: Callable[[Path, UpdateHeader], Awaitable[None]],
-        send: Callable[[PeerId, PeerMessage], bool],
-        spawn: Callable[[Coroutine[object, object, None]], None],
-        on_change: Callable[[], None],
-        on_update: Callable[[PeerId, UpdateHeader], None],
-        standing_of: Callable[[PeerId], Standing | None],
-        refusals: Refusals,
-        max_update_bytes: int,
-    ) -> None:
-        """``check_content`` raises :class:`VerificationError`; ``on_change`` is called whenever
-        :meth:`held` or :meth:`refused` changed, ``on_update`` for each update that was accepted,
-        this peer's own too; ``standing_of`` tells where a peer says that it stands."""
-        self._blobs = blobs
-        self._open_update = open_update
-        self._check_admission = check_admission
-        self._check_content = check_content
-        self._send = send
-        self._spawn = spawn
-        self._on_change = on_change
-        self._on_update = on_update
-        self._standing_of = standing_of
-        self._refusals = refusals
-        self._max_update_bytes = max_update_bytes
+    def __init__(self, parts: Parts, tasks: asyncio.TaskGroup, log: UpdateLog) -> None:
+        """``tasks``: in which updates are fetched and checked. ``log`` is told of each update of
+        another peer that is sound."""
+        self._parts = parts
+        self._tasks = tasks
+        self._log = log
         self._base = Position(0, b"")
         self._bases: dict[int, bytes] = {}
         # By signer and digest: peers that train on equal data send equal headers.
@@ -129,7 +104,7 @@ class Exchange:
         kept = {update.header.root for update in self._held_now()}
         for update in (*self._previous.values(), *self._updates.values()):
             if update.header.root not in kept:
-                self._blobs.discard(update.header.root)
+                self._parts.blobs.discard(update.header.root)
         self._previous = self._updates
         self._base = base
         self._bases[base.round] = base.base
@@ -165,35 +140,35 @@ class Exchange:
 
     def add_own(self, me: PeerId, header: UpdateHeader, offer: UpdateOffer, path: Path) -> None:
         """An update of this peer's own, already served by the blob store."""
-        payload = self._open_update(offer.header).payload
+        payload = self._parts.speaker.open_update(offer.header).payload
         ref = UpdateRef(signer=public_key_of(me), digest=hashlib.sha256(payload).digest())
         self._updates[ref] = KnownUpdate(ref, me, header, offer, path, UpdateState.HELD)
-        self._on_update(me, header)
-        self._on_change()
+        self._parts.history.add_update(me, header)
+        self._parts.changes.notify()
 
     def receive_offer(self, source: PeerId, offer: UpdateOffer) -> None:
         """``source`` has an update. Refuses what does not verify, fetches what is new."""
         try:
-            message = self._open_update(offer.header)
+            message = self._parts.speaker.open_update(offer.header)
         except RemoteProtocolError as error:
-            self._refusals.add(source, "update-envelope", error)
+            self._parts.refusals.add(source, "update-envelope", error)
             return
         try:
-            self._check_admission(message.signer, offer.proof)
+            self._parts.place.check_admission(message.signer, offer.proof)
         except RemoteProtocolError as error:
             # Counted against who passed it on: anybody can invent any number of signers.
-            self._refusals.add(source, "update-denied", error)
+            self._parts.refusals.add(source, "update-denied", error)
             return
         try:
             header = decode(message.payload, UpdateHeader)
         except RemoteProtocolError as error:
-            self._refusals.add(message.signer, "update-header", error)
+            self._parts.refusals.add(message.signer, "update-header", error)
             return
         if (header.round, header.base) == (self._base.round + 1, self._base.base):
             if self._accepts(message.signer, header):
                 self._consider(source, message, header, offer)
             else:
-                self._refusals.add(
+                self._parts.refusals.add(
                     message.signer,
                     "update-part",
                     f"part {header.part} of {header.parts} has no place in this round",
@@ -203,7 +178,7 @@ class Exchange:
                 self._early[(message.signer, header.part, header.reduced)] = (source, offer, header)
         elif not self._is_late(source, header):
             # Whoever signed it may have meant it for another time.
-            self._refusals.add(
+            self._parts.refusals.add(
                 source,
                 "update-round",
                 f"update of round {header.round} from base {header.base.hex()[:16]},"
@@ -213,18 +188,19 @@ class Exchange:
     def receive_request(self, source: PeerId, request: UpdateRequest) -> None:
         """``source`` lacks updates that this peer may hold."""
         if len(request.digests) > MAX_ASKED_DIGESTS:
-            self._refusals.add(source, "request", f"{len(request.digests)} updates asked for")
+            self._parts.refusals.add(source, "request", f"{len(request.digests)} updates asked for")
             return
         asked = frozenset(request.digests)
         for update in (*self._updates.values(), *self._previous.values()):
             if update.ref.digest in asked and update.state is UpdateState.HELD:
-                self._send(source, update.offer)
+                self._parts.speaker.send(source, update.offer)
 
     def ask(self, refs: tuple[UpdateRef, ...], holders: tuple[PeerId, ...]) -> None:
         """Ask ``holders`` for updates that the roster agrees on and that are missing here."""
         self._decided.update(ref.digest for ref in refs)
+        request = UpdateRequest(digests=tuple(ref.digest for ref in refs))
         for holder in holders:
-            self._send(holder, UpdateRequest(digests=tuple(ref.digest for ref in refs)))
+            self._parts.speaker.send(holder, request)
 
     def lacks(self, outcome: Outcome) -> tuple[UpdateRef, ...]:
         """Which updates of ``outcome`` are not here (yet)."""
@@ -277,7 +253,7 @@ class Exchange:
         )
 
     def _is_where_source_stands(self, source: PeerId, header: UpdateHeader) -> bool:
-        standing = self._standing_of(source)
+        standing = self._parts.standings.get(source)
         return standing is not None and (standing.round, standing.base) == (
             header.round - 1,
             header.base,
@@ -293,56 +269,56 @@ class Exchange:
         ref = UpdateRef(signer=public_key_of(message.signer), digest=digest)
         known = self._updates.get(ref)
         if known is not None:
-            self._blobs.add_source(known.header.root, source)
+            self._parts.blobs.add_source(known.header.root, source)
             return
         slot = (message.signer, header.part, header.reduced)
         other = next((update for update in self._updates.values() if update.slot == slot), None)
         if other is not None and digest not in self._decided:
             self._excluded.add(slot)
-            self._refusals.add(
+            self._parts.refusals.add(
                 message.signer,
                 "update-equivocation",
                 f"two updates of round {header.round}: {other.ref.digest.hex()},"
                 f" {digest.hex()} in {message.raw.hex()}",
             )
-            self._on_change()
+            self._parts.changes.notify()
             return
         if header.sample_count < 1:
-            self._refusals.add(
+            self._parts.refusals.add(
                 message.signer, "update-header", f"sample count {header.sample_count}"
             )
             return
         update = self._updates[ref] = KnownUpdate(ref, message.signer, header, offer)
-        self._spawn(self._obtain(source, update))
+        self._tasks.create_task(self._obtain(source, update))
 
     async def _obtain(self, source: PeerId, update: KnownUpdate) -> None:
         """Fetch and check one update; ends when that is done or the round is."""
         header = update.header
         try:
-            update.path = await self._blobs.fetch(
+            update.path = await self._parts.blobs.fetch(
                 header.root,
                 header.size_bytes,
                 update.offer.leaves,
-                max_bytes=self._max_update_bytes,
+                max_bytes=self._parts.max_update_bytes,
                 sources=(source,),
             )
-            size_bytes = self._blobs.store.size_bytes(header.root)
+            size_bytes = self._parts.blobs.store.size_bytes(header.root)
             if size_bytes != header.size_bytes:
                 raise VerificationError(f"{size_bytes} bytes, {header.size_bytes} were claimed")
             update.state = UpdateState.CHECKING
-            await self._check_content(update.path, header)
+            await self._parts.worker.check_update(update.path, header.part, header.parts)
         except VerificationError as error:
             # The blob stays until the round ends: another update may have the same bytes.
             update.state = UpdateState.REFUSED
-            self._refusals.add(update.signer, "update-content", error)
-            self._on_change()
+            self._parts.refusals.add(update.signer, "update-content", error)
+            self._parts.changes.notify()
         except (TransportError, WorkerError) as error:
             # It could not be stored or looked at: nobody's fault, and it may be offered again.
             # Where its round is over and its file gone, that is all that there is to it.
             if self._updates.pop(update.ref, None) is not None:
                 _log.warning("an update of %s was not checked: %s", update.signer, error)
                 if all(other.header.root != header.root for other in self._updates.values()):
-                    self._blobs.discard(header.root)
+                    self._parts.blobs.discard(header.root)
         except asyncio.CancelledError:
             # The fetch was given up with its round. A cancelled task goes on up by itself.
             task = asyncio.current_task()
@@ -350,5 +326,6 @@ class Exchange:
                 raise
         else:
             update.state = UpdateState.HELD
-            self._on_update(update.signer, header)
-            self._on_change()
+            self._log.add(update.signer)
+            self._parts.history.add_update(update.signer, header)
+            self._parts.changes.notify()

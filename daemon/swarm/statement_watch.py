@@ -7,8 +7,9 @@ working.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from daemon.swarm.statements import Statements
 from protocol.errors import ConfigError, P2PDError
 from rendezvous import RendezvousClient
 
@@ -24,17 +25,14 @@ class StatementWatch:
         self,
         swarm_id: bytes,
         clients: Sequence[RendezvousClient],
+        statements: Statements,
         *,
-        current: Callable[[], bytes],
-        found: Callable[[bytes], None],
         interval_s: float = INTERVAL_S,
     ) -> None:
-        """``current()``: the statement that this peer goes by, signed; ``found(raw)`` is called
-        with another one, unverified, and decides whether to go by it."""
+        """``statements``: is given each statement of a rendezvous that is not this peer's."""
         self._swarm_id = swarm_id
         self._clients = clients
-        self._current = current
-        self._found = found
+        self._statements = statements
         self._interval_s = interval_s
 
     async def run(self) -> None:
@@ -53,7 +51,7 @@ class StatementWatch:
         except ConfigError:
             _log.info("the rendezvous has no statement of this swarm any more: giving it ours")
             raw = b""
-        if raw and raw != self._current():
-            self._found(raw)
-        if raw != self._current():
-            await client.publish_statement(self._current())
+        if raw and raw != self._statements.current:
+            self._statements.take(None, raw)
+        if raw != self._statements.current:
+            await client.publish_statement(self._statements.current)

@@ -23,6 +23,9 @@ class Trainer(Protocol):
     def finish_training(self) -> None:
         """End the training that runs, or is about to, after the step in hand."""
 
+    async def check_update(self, path: Path, part: int, parts: int) -> None:
+        """Return if the update in ``path``, of one part of the model, is sound."""
+
     async def apply(self, round_number: int, contributions: tuple[Contribution, ...]) -> StateReady:
         """Average a round's updates: the new state."""
 

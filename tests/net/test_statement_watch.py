@@ -2,31 +2,59 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from daemon.host.state_dir import StateDir
+from daemon.net.refusals import Refusals
+from daemon.swarm.membership import SwarmPlace
 from daemon.swarm.statement_watch import StatementWatch
+from daemon.swarm.statements import Statements
 from protocol.errors import ConfigError
+from protocol.identity import Identity, PeerId
+from protocol.invite import Invite
 from protocol.swarm import Swarm
 from rendezvous import RendezvousClient
 from tests.net.swarm_peers import eventually, make_swarm
 from tests.rendezvous.live import serving
+from transport.clock import Clock
 from transport.curve import CurveKeys
 
 OLD, NEW, OTHER = make_swarm(), make_swarm(version=2), make_swarm(name="another")
 
 
+class Alone:
+    """A network without any peer."""
+
+    def send(self, peer_id: PeerId, message: bytes) -> bool:
+        return False
+
+    def live_peers(self) -> frozenset[PeerId]:
+        return frozenset()
+
+    def replace_statement(self, swarm: Swarm) -> None:
+        pass
+
+
 class Watched:
     """A peer's place: the statement that it goes by, and a client of the rendezvous."""
 
-    def __init__(self, client: RendezvousClient, current: Swarm) -> None:
+    def __init__(self, client: RendezvousClient, current: Swarm, state_dir: StateDir) -> None:
+        clock = Clock()
+        place = SwarmPlace(
+            current,
+            invite=Invite(swarm_id=current.swarm_id, token_secret=b"", rendezvous=()),
+            me=Identity.generate().peer_id,
+            state_dir=state_dir,
+            refusals=Refusals(clock),
+            clock=clock,
+        )
         self.client = client
-        self.current = current.raw
+        self.statements = Statements(place, Alone())
 
-    def take(self, raw: bytes) -> None:
-        # As a peer does: an older one is not gone by.
-        if raw == NEW.raw:
-            self.current = raw
+    @property
+    def current(self) -> bytes:
+        return self.statements.current
 
     async def keeps(self, wanted: Swarm) -> None:
         """Return once the rendezvous has ``wanted``."""
@@ -43,19 +71,15 @@ class Watched:
 @asynccontextmanager
 async def watching(state_dir: Path, current: Swarm, published: Swarm) -> AsyncIterator[Watched]:
     async with (
+        AsyncExitStack() as stack,
         serving(state_dir) as uri,
         RendezvousClient(uri, CurveKeys.generate(), on_notice=lambda notice: None) as client,
         asyncio.TaskGroup() as tasks,
     ):
+        peer_dir = stack.enter_context(StateDir(state_dir / "peer"))
         await client.publish_statement(published.raw)
-        watched = Watched(client, current)
-        watch = StatementWatch(
-            current.swarm_id,
-            [client],
-            current=lambda: watched.current,
-            found=watched.take,
-            interval_s=0.05,
-        )
+        watched = Watched(client, current, peer_dir)
+        watch = StatementWatch(current.swarm_id, [client], watched.statements, interval_s=0.05)
         task = tasks.create_task(watch.run())
         yield watched
         task.cancel()

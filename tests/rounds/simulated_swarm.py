@@ -1,4 +1,4 @@
-"""Whole swarms in one process: the real rounds, exchange, agreement and blobs of each peer, over an
+"""Whole swarms in one process: each peer's own rounds, put together as in the product, over an
 in-memory network with latency, kills, stops and partitions, on virtual time. The trainer is a toy
 whose state is a few bytes, so that equal histories, and only they, give equal states.
 """
@@ -7,42 +7,38 @@ import asyncio
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from daemon.host.state_dir import StateDir
 from daemon.net.refusals import Refusals
-from daemon.rounds.blobs.service import BlobService
-from daemon.rounds.blobs.store import BlobStore
-from daemon.rounds.lineage.catch_up import CatchUp
-from daemon.rounds.lineage.lineage import Lineage, Position
-from daemon.rounds.lineage.standings import Standings
-from daemon.rounds.lineage.succession import AgreedSuccession, GossipSuccession
-from daemon.rounds.speaker import Speaker
-from daemon.rounds.training import Training
-from daemon.rounds.updates import Exchange
+from daemon.rounds.parts import RoundsSetup
+from daemon.rounds.rounds import Rounds
+from daemon.swarm.membership import SwarmPlace
+from daemon.swarm.statements import Statements, SwarmNetwork
 from ml.state.blob import Blob
-from ml.worker.messages import Contribution, Neighbour, PartResult, Reduced, StateReady, Trained
-from protocol.agreement_messages import Certificate
-from protocol.codec import decode
+from ml.worker.messages import (
+    Contribution,
+    Neighbour,
+    PartResult,
+    Reduced,
+    StateReady,
+    TaskOpened,
+    Trained,
+)
 from protocol.errors import VerificationError, WorkerError
 from protocol.identity import Identity, PeerId
+from protocol.invite import Invite
 from protocol.merkle import CHUNK_BYTES, leaves_of, merkle_root
-from protocol.peer_messages import (
-    ChunkMissing,
-    ChunkRequest,
-    PeerMessage,
-    UpdateOffer,
-    UpdateRequest,
-)
-from protocol.swarm import RoundSettings
+from protocol.swarm import RoundSettings, Swarm, SwarmStatement, TaskReference, seal_statement
 from transport.clock import Clock
 
-SWARM_ID = b"s" * 32
 SILENT_S = 5.0
 LATENCY_S = 0.02
 CHUNK_S = 0.05
 INITIAL = b"initial state"
+INITIAL_ROOT = merkle_root(leaves_of([INITIAL]))
+MAX_BYTES = 1 << 24
 
 
 class LoopClock(Clock):
@@ -63,6 +59,32 @@ def make_blob(path: Path, content: bytes) -> Blob:
     return Blob(path=str(path), size_bytes=len(content), root=merkle_root(leaves), leaves=leaves)
 
 
+def make_swarm(settings: RoundSettings, members: tuple[bytes, ...] = ()) -> Swarm:
+    """A swarm of the toy task; open to everybody, or to ``members`` alone."""
+    return seal_statement(
+        Identity((0).to_bytes(32, "big")),
+        SwarmStatement(
+            name="simulated",
+            nonce=b"nonce",
+            version=1,
+            task=TaskReference(
+                name="toy",
+                builtin=True,
+                file_sha256=b"",
+                manifest_digest=b"",
+                seed=0,
+                initial_state_digest=INITIAL_ROOT,
+            ),
+            settings=settings,
+            rendezvous=(),
+            open=not members,
+            tokens=(),
+            members=members,
+            banned=(),
+        ),
+    )
+
+
 def _digest_of(contributions: tuple[Contribution, ...]) -> bytes:
     digest = hashlib.sha256()
     for one in sorted(contributions, key=lambda item: item.peer_id):
@@ -77,11 +99,11 @@ class ToyTrainer:
         self,
         directory: Path,
         *,
-        data: str,
-        training_s: float,
-        size_bytes: int,
-        initial: bytes,
-        state_bytes: int,
+        data: str = "",
+        training_s: float = 2.0,
+        size_bytes: int = 100,
+        initial: bytes = INITIAL,
+        state_bytes: int = 0,
     ) -> None:
         """``data``: what it trains on; equal data give equal updates."""
         self.training_s = training_s
@@ -140,7 +162,7 @@ class ToyTrainer:
     def finish_training(self) -> None:
         self._finish.set()
 
-    async def check_update(self, path: Path) -> None:
+    async def check_update(self, path: Path, part: int, parts: int) -> None:
         if self.failing_checks:
             self.failing_checks -= 1
             raise WorkerError("no such file")
@@ -206,6 +228,49 @@ class ToyTrainer:
         return StateReady(request=0, round=round_number, state=blob, loss=0.5, accuracy=0.5)
 
 
+def make_setup(
+    swarm: Swarm,
+    identity: Identity,
+    directory: Path,
+    trainer: ToyTrainer,
+    network: SwarmNetwork,
+    *,
+    clock: Clock,
+    refusals: Refusals,
+) -> RoundsSetup:
+    """What a peer of ``swarm`` brings that has opened its task."""
+    place = SwarmPlace(
+        swarm,
+        invite=Invite(swarm_id=swarm.swarm_id, token_secret=b"", rendezvous=()),
+        me=identity.peer_id,
+        state_dir=StateDir(directory),
+        refusals=refusals,
+        clock=clock,
+    )
+    return RoundsSetup(
+        identity=identity,
+        place=place,
+        statements=Statements(place, network),
+        worker=trainer,
+        opened=TaskOpened(
+            request=0,
+            file_sha256=b"",
+            manifest_digest=b"",
+            parameter_count=1,
+            sample_count=1,
+            initial_root=INITIAL_ROOT,
+            round=0,
+            state=trainer.state_blob(),
+            max_update_bytes=MAX_BYTES,
+            max_state_bytes=MAX_BYTES,
+        ),
+        state_dir=directory,
+        own_rounds=0,
+        refusals=refusals,
+        clock=clock,
+    )
+
+
 class Line:
     """Is busy with each chunk for ``chunk_s``, one after the other."""
 
@@ -219,32 +284,43 @@ class Line:
         return self._free_at - now
 
 
+class SimulatedMail:
+    """One peer's way to the others (:class:`daemon.rounds.mail.Mail`)."""
+
+    def __init__(self, swarm: "SimulatedSwarm", peer: PeerId) -> None:
+        self._swarm = swarm
+        self._peer = peer
+
+    def send(self, peer_id: PeerId, message: bytes) -> bool:
+        return self._swarm.send(self._peer, peer_id, message, bulk=False)
+
+    def send_bulk(self, peer_id: PeerId, message: bytes) -> bool:
+        return self._swarm.send(self._peer, peer_id, message, bulk=True)
+
+    def bulk_room(self, peer_id: PeerId) -> int:
+        return 1 << 30 if peer_id in self._swarm.connected(self._peer) else 0
+
+    def live_peers(self) -> frozenset[PeerId]:
+        return self._swarm.live(self._peer)
+
+    def replace_statement(self, swarm: Swarm) -> None:
+        raise AssertionError("nobody changes the statement of a simulated swarm")
+
+
 class SimulatedPeer:
-    """One peer: everything of the daemon that concerns rounds."""
+    """One peer: the product's rounds, with a toy for a trainer and a network in memory."""
 
     def __init__(
         self,
         swarm: "SimulatedSwarm",
         number: int,
         directory: Path,
-        *,
-        training_s: float,
-        size_bytes: int,
-        initial: bytes,
-        data: str,
+        trainer: ToyTrainer,
     ) -> None:
         self.swarm = swarm
         self.identity = Identity(number.to_bytes(32, "big"))
         self.id = self.identity.peer_id
-        directory.mkdir()
-        self.trainer = ToyTrainer(
-            directory,
-            data=data,
-            training_s=training_s,
-            size_bytes=size_bytes,
-            initial=initial,
-            state_bytes=swarm.state_bytes,
-        )
+        self.trainer = trainer
         self.stopped = False
         self.line = Line()
         """What its chunks of blobs come in by."""
@@ -252,77 +328,24 @@ class SimulatedPeer:
         """What they go out by."""
         self.rewrite: Callable[[bytes, bool], bytes] = lambda data, bulk: data
         """What becomes of the messages that it sends; with it a test makes a liar."""
-        self.inbox: list[tuple[PeerId, bytes, bool]] = []
-        self.certificates: list[Certificate] = []
-        self._tasks: asyncio.TaskGroup
+        self.unread: list[tuple[PeerId, bytes, bool]] = []
         clock = LoopClock()
         self.refusals = Refusals(clock)
-        self.speaker = Speaker(
+        mail = SimulatedMail(swarm, self.id)
+        setup = make_setup(
+            swarm.swarm,
             self.identity,
-            SWARM_ID,
-            own_proof=b"",
-            send=lambda peer, data: swarm.send(self.id, peer, data, bulk=False),
-            peers=lambda: swarm.connected(self.id),
+            directory,
+            trainer,
+            mail,
             clock=clock,
-        )
-        self.store = BlobStore(directory / "spool")
-        self.blobs = BlobService(
-            self.store,
-            send=self.speaker.send,
-            send_bulk=lambda peer, data: swarm.send(self.id, peer, data, bulk=True),
-            bulk_room=lambda peer: 1 << 30 if peer in swarm.connected(self.id) else 0,
-            refusals=self.refusals,
-            clock=clock,
-        )
-        self.standings = Standings(lambda: swarm.live(self.id))
-        self.exchange = Exchange(
-            blobs=self.blobs,
-            open_update=self.speaker.open_update,
-            check_admission=lambda peer, proof: None,
-            check_content=lambda path, header: self.trainer.check_update(path),
-            send=self.speaker.send,
-            spawn=self._spawn,
-            on_change=lambda: self.training.wake(),
-            on_update=lambda peer, header: None,
-            standing_of=lambda peer: self.standings.get(peer),
-            refusals=self.refusals,
-            max_update_bytes=1 << 24,
-        )
-        state = self.trainer.state_blob()
-        lineage = Lineage(Position(0, state.root), None)
-        catch_up = CatchUp(
-            lineage=lineage,
-            succession=(
-                GossipSuccession() if swarm.settings.exchange == "gossip" else AgreedSuccession()
-            ),
-            standings=self.standings,
-            speaker=self.speaker,
-            blobs=self.blobs,
-            worker=self.trainer,
-            serve=lambda ready: self.store.add_state(ready.state),
-            keep=self.certificates.append,
-            initial_root=swarm.initial_root,
-            max_state_bytes=1 << 24,
             refusals=self.refusals,
         )
-        self.training = Training(
-            me=self.id,
-            lineage=lineage,
-            settings=swarm.settings,
-            exchange=self.exchange,
-            blobs=self.blobs,
-            worker=self.trainer,
-            standings=self.standings,
-            speaker=self.speaker,
-            catch_up=catch_up,
-            keep=self.certificates.append,
-            initial_root=swarm.initial_root,
-            model_bytes=size_bytes,
-            own_rounds=0,
-            refusals=self.refusals,
-            clock=clock,
-        )
-        self._state = state
+        self.rounds = Rounds(setup, mail)
+        self.training = self.rounds.training
+        self.inbox = self.rounds.inbox
+        self.speaker = self.rounds.parts.speaker
+        self.store = self.rounds.parts.blobs.store
 
     @property
     def round(self) -> int:
@@ -338,33 +361,14 @@ class SimulatedPeer:
         }
 
     async def run(self) -> None:
-        with self.store:
-            self.store.add_state(self._state)
-            try:
-                async with asyncio.TaskGroup() as self._tasks:
-                    await self.training.run()
-            finally:
-                self.blobs.close()
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self._tasks.create_task(coroutine)
+        async with self.rounds as rounds:
+            await rounds.run()
 
     def take(self, source: PeerId, data: bytes, bulk: bool) -> None:
         if bulk:
-            self.blobs.receive_chunk(source, data)
-            return
-        message = decode(data, PeerMessage)
-        match message:
-            case UpdateOffer():
-                self.exchange.receive_offer(source, message)
-            case UpdateRequest():
-                self.exchange.receive_request(source, message)
-            case ChunkRequest():
-                self.blobs.receive_request(source, message)
-            case ChunkMissing():
-                self.blobs.receive_missing(source, message)
-            case _:
-                self.training.receive(source, message)
+            self.inbox.receive_chunk(source, data)
+        else:
+            self.inbox.receive(source, data)
 
 
 class SimulatedSwarm:
@@ -375,7 +379,7 @@ class SimulatedSwarm:
         self.state_bytes = state_bytes
         self.settings = settings
         self.peers: dict[PeerId, SimulatedPeer] = {}
-        self.initial_root = merkle_root(leaves_of([INITIAL]))
+        self.swarm = make_swarm(settings)
         self.bulk_bytes_sent: Counter[PeerId] = Counter()
         self._directory = directory
         self._numbers = itertools.count(1)
@@ -401,20 +405,22 @@ class SimulatedSwarm:
     ) -> SimulatedPeer:
         """``data``: what it trains on; by default something of its own."""
         number = next(self._numbers)
-        peer = SimulatedPeer(
-            self,
-            number,
-            self._directory / str(number),
+        directory = self._directory / str(number)
+        directory.mkdir()
+        trainer = ToyTrainer(
+            directory,
+            data=data or str(number),
             training_s=training_s,
             size_bytes=size_bytes,
             initial=initial,
-            data=data or str(number),
+            state_bytes=self.state_bytes,
         )
+        peer = SimulatedPeer(self, number, directory, trainer)
         self.peers[peer.id] = peer
         self._tasks[peer.id] = asyncio.get_running_loop().create_task(peer.run())
         for other in self.connected(peer.id):
-            self.peers[other].training.greet(peer.id)
-            peer.training.greet(other)
+            self.peers[other].inbox.peer_up(peer.id)
+            peer.inbox.peer_up(other)
         return peer
 
     def check(self) -> None:
@@ -429,8 +435,7 @@ class SimulatedSwarm:
         self._tasks[peer.id].cancel()
         del self.peers[peer.id]
         for other in others:
-            self.peers[other].training.forget(peer.id)
-            self.peers[other].blobs.drop_peer(peer.id)
+            self.peers[other].inbox.peer_down(peer.id)
 
     def stop(self, peer: SimulatedPeer) -> None:
         """SIGSTOP: nothing is closed, nothing is answered. What it would do by itself goes on in
@@ -442,8 +447,8 @@ class SimulatedSwarm:
         """SIGCONT."""
         peer.stopped = False
         del self._silent_since[peer.id]
-        inbox, peer.inbox = peer.inbox, []
-        for source, data, bulk in inbox:
+        unread, peer.unread = peer.unread, []
+        for source, data, bulk in unread:
             peer.take(source, data, bulk)
 
     def part(self, one_side: set[PeerId]) -> None:
@@ -460,8 +465,8 @@ class SimulatedSwarm:
         for pair in cut:
             one, two = pair
             if one in self.peers and two in self.peers:
-                self.peers[one].training.greet(two)
-                self.peers[two].training.greet(one)
+                self.peers[one].inbox.peer_up(two)
+                self.peers[two].inbox.peer_up(one)
 
     def connected(self, peer: PeerId) -> frozenset[PeerId]:
         return frozenset(
@@ -513,7 +518,7 @@ class SimulatedSwarm:
         ):
             return
         if peer.stopped:
-            peer.inbox.append((source, data, bulk))
+            peer.unread.append((source, data, bulk))
         else:
             peer.take(source, data, bulk)
 

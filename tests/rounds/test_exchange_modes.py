@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.rounds.kind import choose_exchange
+from daemon.rounds.kinds.choose import choose_exchange
 from daemon.rounds.phase import Phase
 from protocol.swarm import RoundSettings
 from tests.rounds.simulated_swarm import LATENCY_S, SimulatedSwarm

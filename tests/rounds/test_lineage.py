@@ -1,6 +1,7 @@
 """Where a state comes from."""
 
-from daemon.rounds.lineage.lineage import Lineage, Position, contributors_of
+from daemon.rounds.lineage.lineage import Lineage, contributors_of
+from daemon.rounds.lineage.position import Position
 from protocol.agreement_messages import Certificate, Outcome, UpdateRef
 
 

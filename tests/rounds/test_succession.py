@@ -1,6 +1,7 @@
 """When a peer gives its state up for another."""
 
-from daemon.rounds.lineage.lineage import Lineage, Position
+from daemon.rounds.lineage.lineage import Lineage
+from daemon.rounds.lineage.position import Position
 from daemon.rounds.lineage.succession import AgreedSuccession, Claim, GossipSuccession, Rivals
 from protocol.identity import PeerId
 from protocol.peer_messages import Standing

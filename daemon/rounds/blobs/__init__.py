@@ -1,4 +1,4 @@
 """Model bytes on disk and between peers, chunk by chunk, each chunk checked.
 
-Needs nothing else of `rounds`. Not in it: what the bytes mean (`ml`).
+Needs `speaker` and `mail`, nothing else of `rounds`. Not in it: what the bytes mean (`ml`).
 """

@@ -6,17 +6,19 @@ The thin shell around :mod:`daemon.rounds.blobs.store` (files) and :mod:`daemon.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from daemon.net.refusals import Refusals
 from daemon.rounds.blobs.fetch import BlobFetcher
 from daemon.rounds.blobs.store import BlobMissingError, BlobStore
+from daemon.rounds.mail import Mail
+from daemon.rounds.speaker import Speaker
 from ml.state.blob import Blob
 from protocol.chunk_frame import MAX_CHUNK_FRAME_BYTES, decode_chunk, encode_chunk
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError
 from protocol.identity import PeerId
-from protocol.peer_messages import MAX_REQUEST_CHUNKS, ChunkMissing, ChunkRequest, PeerMessage
+from protocol.peer_messages import MAX_REQUEST_CHUNKS, ChunkMissing, ChunkRequest
 from transport.clock import Clock
 
 MAX_QUEUED_CHUNKS = 256
@@ -31,17 +33,14 @@ class BlobService:
     def __init__(
         self,
         store: BlobStore,
-        *,
-        send: Callable[[PeerId, PeerMessage], bool],
-        send_bulk: Callable[[PeerId, bytes], bool],
-        bulk_room: Callable[[PeerId], int],
+        speaker: Speaker,
+        mail: Mail,
         refusals: Refusals,
         clock: Clock,
     ) -> None:
         self.store = store
-        self._send = send
-        self._send_bulk = send_bulk
-        self._bulk_room = bulk_room
+        self._speaker = speaker
+        self._mail = mail
         self._refusals = refusals
         self._clock = clock
         self._fetcher = BlobFetcher()
@@ -180,14 +179,14 @@ class BlobService:
     def serve(self, peer: PeerId) -> None:
         """Send what ``peer`` asked for, as far as its session has room."""
         queue = self._to_send.get(peer)
-        while queue and self._bulk_room(peer) >= MAX_CHUNK_FRAME_BYTES:
+        while queue and self._mail.bulk_room(peer) >= MAX_CHUNK_FRAME_BYTES:
             root, index = queue.popleft()
             try:
                 data = self.store.read_chunk(root, index)
             except BlobMissingError:
-                self._send(peer, ChunkMissing(root=root))
+                self._speaker.send(peer, ChunkMissing(root=root))
                 continue
-            if not self._send_bulk(peer, encode_chunk(root, index, data)):
+            if not self._mail.send_bulk(peer, encode_chunk(root, index, data)):
                 queue.appendleft((root, index))
                 return
 
@@ -209,7 +208,7 @@ class BlobService:
         self._fetcher.handle_timer(now)
         for request in self._fetcher.requests(now):
             message = ChunkRequest(root=request.root, indexes=request.indexes)
-            if not self._send(request.peer, message):
+            if not self._speaker.send(request.peer, message):
                 self._fetcher.drop_source(request.root, request.peer)
         if self._timer is not None:
             self._timer.cancel()

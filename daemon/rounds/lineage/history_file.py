@@ -15,7 +15,7 @@ import struct
 from collections import OrderedDict
 from pathlib import Path
 
-from daemon.rounds.lineage.lineage import MAX_HISTORY, Position
+from daemon.rounds.lineage.position import MAX_HISTORY, Position
 from protocol.agreement_messages import Certificate
 from protocol.merkle import DIGEST_BYTES
 from transport.atomic_file import write_atomically
@@ -27,7 +27,7 @@ _MAX_RECORDS = 2 * MAX_HISTORY
 _log = logging.getLogger("p2pd.training")
 
 
-class LineageFile:
+class HistoryFile:
     """The file of one state directory."""
 
     def __init__(self, path: Path) -> None:

@@ -1,25 +1,22 @@
-"""Where this peer's state comes from.
+"""Where this peer's state comes from, kept in memory and in two files of its state directory.
 
-Pure: no I/O, no time. When to give it up for another one, daemon/rounds/lineage/succession.py says.
+When to give it up for another one, daemon/rounds/lineage/succession.py says.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol, Self
 
 from daemon.rounds.agreement import next_roster
+from daemon.rounds.lineage.certificate_file import CertificateFile
+from daemon.rounds.lineage.history_file import HistoryFile
+from daemon.rounds.lineage.position import MAX_HISTORY, Position
 from protocol.agreement_messages import Certificate
 from protocol.identity import PeerId
 
-MAX_HISTORY = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A complete round and the Merkle root of its state."""
-
-    round: int
-    base: bytes
+CERTIFICATE_FILE = "certificates"
+HISTORY_FILE = "lineage"
 
 
 def contributors_of(certificate: Certificate) -> int:
@@ -28,17 +25,32 @@ def contributors_of(certificate: Certificate) -> int:
     return min(claimed, 2 * len(certificate.accepts))
 
 
+class LineageFile(Protocol):
+    """What a restart finds (certificate_file.py, history_file.py)."""
+
+    def keep(self, certificate: Certificate) -> None:
+        """Store what a restart needs of how a round ended."""
+
+
 class Lineage:
-    """The states that this peer's came from, the present one last."""
+    """The states that this peer's came from, the present one last.
+
+    >>> lineage = Lineage(Position(0, b"root 0"), None)
+    >>> lineage.append(Position(1, b"root 1"), None)
+    >>> lineage.knows(0, b"root 0"), lineage.knows(1, b"another root")
+    (True, False)
+    """
 
     def __init__(
         self,
         position: Position,
         certificate: Certificate | None,
         before: Iterable[Position] = (),
+        files: Sequence[LineageFile] = (),
     ) -> None:
         """``certificate``: how ``position``'s round ended; None for round 0 before any start.
-        ``before``: earlier states, the oldest first."""
+        ``before``: earlier states, the oldest first. ``files``: where it is stored."""
+        self._files = files
         self._history: OrderedDict[int, bytes] = OrderedDict(
             (one.round, one.base) for one in before if one.round < position.round
         )
@@ -46,6 +58,18 @@ class Lineage:
         self._history[position.round] = position.base
         self.position = position
         self.certificate = certificate
+
+    @classmethod
+    def load(cls, directory: Path, position: Position) -> Self:
+        """The lineage of ``position``, as far as a peer's state directory tells."""
+        certificates = CertificateFile(directory / CERTIFICATE_FILE)
+        history = HistoryFile(directory / HISTORY_FILE)
+        return cls(
+            position,
+            certificates.find(position.round),
+            history.positions(),
+            files=(certificates, history),
+        )
 
     @property
     def contributors(self) -> int:
@@ -59,7 +83,14 @@ class Lineage:
 
     def start(self, certificate: Certificate) -> None:
         """The swarm starts from the present state with the certificate's roster."""
+        self.keep(certificate)
         self.certificate = certificate
+
+    def keep(self, certificate: Certificate) -> None:
+        """Store how a round was decided, before its updates are averaged: whichever checkpoint a
+        crash leaves, a restart finds its certificate."""
+        for file in self._files:
+            file.keep(certificate)
 
     def append(self, position: Position, certificate: Certificate | None) -> None:
         """The next round is complete; in gossip there is no certificate."""

@@ -1,7 +1,6 @@
 """Where every peer stands, as it last said, and who of them can be counted on now."""
 
-from collections.abc import Callable
-
+from daemon.rounds.mail import Mail
 from protocol.identity import PeerId
 from protocol.peer_messages import Standing
 
@@ -13,9 +12,9 @@ class Standings:
     anybody is verified by itself.
     """
 
-    def __init__(self, live_peers: Callable[[], frozenset[PeerId]]) -> None:
-        """``live_peers``: who has an open session and was heard of within the last seconds."""
-        self._live_peers = live_peers
+    def __init__(self, mail: Mail) -> None:
+        """``mail`` knows who has an open session and was heard of within the last seconds."""
+        self._mail = mail
         self._standings: dict[PeerId, Standing] = {}
 
     def update(self, peer: PeerId, standing: Standing) -> bool:
@@ -35,7 +34,7 @@ class Standings:
 
     def live(self) -> dict[PeerId, Standing]:
         """The standings of the live peers."""
-        live = self._live_peers()
+        live = self._mail.live_peers()
         return {peer: standing for peer, standing in self._standings.items() if peer in live}
 
     def ready(self) -> frozenset[PeerId]:

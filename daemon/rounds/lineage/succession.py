@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from daemon.rounds.lineage.lineage import Lineage, Position, contributors_of
+from daemon.rounds.lineage.lineage import Lineage, contributors_of
+from daemon.rounds.lineage.position import Position
 from protocol.agreement_messages import Certificate
 from protocol.identity import PeerId
 from protocol.peer_messages import Standing

@@ -15,8 +15,6 @@ from daemon.control.trouble import of_connections
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.relayed.path import NO_RELAY
 from daemon.net.peers.peer_status import NONE_YET
-from daemon.rounds.lineage.standings import Standings
-from daemon.rounds.update_log import UpdateLog
 from protocol.relay_messages import FrameKind
 from protocol.uri import HostPort, ServerUri
 from relay.server.limits import RelayLimits
@@ -31,7 +29,6 @@ from tests.net.swarm_peers import (
     running,
 )
 from tests.relay.relay_live import RelayProcess, serving
-from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.server_socket import ServerSocket
 from transport.socket_options import CurveServerRole
@@ -69,13 +66,7 @@ def why_no_relay(node: Node) -> str:
 def advice(node: Node) -> str:
     """What ``p2pd status`` says to do about a peer to whom there is no path."""
     relays = [describe_relay(relay) for relay in node.network.relays()]
-    peers = describe_peers(
-        node.network.links(),
-        lineage=None,
-        standings=Standings(frozenset),
-        refusals=node.refusals,
-        updates=UpdateLog(Clock()),
-    )
+    peers = describe_peers(node.network.links(), rounds=None, refusals=node.refusals)
     fixes = {item.code: item.fix for item in of_connections([], relays, peers)}
     return fixes["peer-unreachable"]
 

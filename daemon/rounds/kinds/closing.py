@@ -12,7 +12,7 @@ and sets.
 from protocol.identity import PeerId
 
 
-class RoundClock:
+class Closing:
     """The deadlines of one round."""
 
     def __init__(

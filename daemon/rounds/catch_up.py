@@ -12,14 +12,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from daemon.net.refusals import Refusals
 from daemon.rounds.agreement import certificate_signers
-from daemon.rounds.blobs.service import BlobService
-from daemon.rounds.lineage.lineage import Lineage, Position
-from daemon.rounds.lineage.standings import Standings
+from daemon.rounds.lineage.position import Position
 from daemon.rounds.lineage.succession import Claim, Rivals, Succession
-from daemon.rounds.speaker import Speaker
-from daemon.worker.trainer import Trainer
+from daemon.rounds.parts import Parts
 from ml.worker.messages import StateReady
 from protocol.agreement_messages import Certificate
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError, WorkerError
@@ -51,34 +47,12 @@ class BetterState:
 class CatchUp:
     """Watches for better states than the own one, and takes them."""
 
-    def __init__(
-        self,
-        *,
-        lineage: Lineage,
-        succession: Succession,
-        standings: Standings,
-        speaker: Speaker,
-        blobs: BlobService,
-        worker: Trainer,
-        serve: Callable[[StateReady], None],
-        keep: Callable[[Certificate], None],
-        initial_root: bytes,
-        max_state_bytes: int,
-        refusals: Refusals,
-    ) -> None:
-        """``serve`` makes a state that was taken available to others; ``keep`` stores a certificate
-        where a restart finds it; ``initial_root`` is round 0's, by the swarm statement."""
-        self._lineage = lineage
+    def __init__(self, parts: Parts, succession: Succession) -> None:
+        self._parts = parts
+        self._lineage = parts.lineage
+        self._standings = parts.standings
+        self._speaker = parts.speaker
         self._succession = succession
-        self._standings = standings
-        self._speaker = speaker
-        self._blobs = blobs
-        self._worker = worker
-        self._serve = serve
-        self._keep = keep
-        self._initial_root = initial_root
-        self._max_state_bytes = max_state_bytes
-        self._refusals = refusals
         self._offers: dict[PeerId, StateOffer] = {}
         self._bad_states: OrderedDict[bytes, None] = OrderedDict()
         self._news = asyncio.Event()
@@ -91,7 +65,7 @@ class CatchUp:
     def answer(self, peer: PeerId, request: StateRequest) -> None:
         """``peer`` asks for this peer's state."""
         position, certificate = self._lineage.position, self._lineage.certificate
-        store = self._blobs.store
+        store = self._parts.blobs.store
         if store.has_whole(position.base):
             self._speaker.send(
                 peer,
@@ -161,29 +135,29 @@ class CatchUp:
             self._lineage.position.round,
         )
         try:
-            path = await self._blobs.fetch_while_served(
+            path = await self._parts.blobs.fetch_while_served(
                 offer.root,
                 offer.size_bytes,
                 offer.leaves,
-                max_bytes=self._max_state_bytes,
+                max_bytes=self._parts.max_state_bytes,
                 sources=better.holders,
             )
             if offer.certificate is not None:
-                self._keep(offer.certificate)
-            state = await self._worker.load_state(offer.round, path, offer.root)
+                self._lineage.keep(offer.certificate)
+            state = await self._parts.worker.load_state(offer.round, path, offer.root)
         except VerificationError as error:
             self._bad_states[offer.root] = None
             if len(self._bad_states) > MAX_BAD_STATES:
                 self._bad_states.popitem(last=False)
             for peer in better.holders:
-                self._refusals.add(peer, "state", error)
+                self._parts.refusals.add(peer, "state", error)
             return None
         except (TransportError, WorkerError) as error:
             _log.warning("the state of round %d was not taken: %s", offer.round, error)
             await asyncio.sleep(RETRY_S)
             return None
-        self._blobs.discard(offer.root)
-        self._serve(state)
+        self._parts.blobs.discard(offer.root)
+        self._parts.blobs.store.add_state(state.state)
         position = Position(offer.round, state.state.root)
         self._lineage.replace(position, offer.certificate)
         return state
@@ -208,7 +182,7 @@ class CatchUp:
         live = self._standings.live().keys()
         for by_peer in sorted(offers.values(), key=len, reverse=True):
             peer, offer = next(iter(by_peer.items()))
-            if (offer.round, offer.root) == (0, self._initial_root):
+            if (offer.round, offer.root) == (0, self._parts.initial_root):
                 return BetterState(offer, frozenset(by_peer))  # the founder vouches for it
             voters: frozenset[PeerId] = frozenset()
             if offer.certificate is not None:
@@ -237,5 +211,5 @@ class CatchUp:
                 )
             return certificate_signers(certificate, self._speaker.open_agreement)
         except RemoteProtocolError as error:
-            self._refusals.add(peer, "certificate", error)
+            self._parts.refusals.add(peer, "certificate", error)
             return frozenset()

@@ -8,14 +8,14 @@ averages, where its weight falls to the averaging peer itself.
 """
 
 import asyncio
-import contextlib
 import logging
 from pathlib import Path
 
-from daemon.rounds.agreed_round import OwnOffers, RoundParts
-from daemon.rounds.lineage.lineage import Position
+from daemon.rounds.kinds.own_offers import OwnOffers
+from daemon.rounds.lineage.position import Position
+from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
-from daemon.rounds.updates import is_whole_model
+from daemon.rounds.updates import RoundUpdates, is_whole_model
 from ml.worker.messages import Neighbour, StateReady
 from protocol.agreement_messages import Certificate
 from protocol.envelope import VerifiedMessage
@@ -32,10 +32,10 @@ _log = logging.getLogger("p2pd.round")
 class GossipRound:
     """local steps → parameters to the partners → average with theirs."""
 
-    def __init__(self, parts: RoundParts, initial_root: bytes) -> None:
-        """``initial_root``: round 0's state, which stands for the base in the headers."""
+    def __init__(self, parts: Parts, updates: RoundUpdates) -> None:
         self.base = parts.lineage.position
         self.number = self.base.round + 1
+        self.phase = Phase.TRAINING
         self.decided = False
         self.shortage = ""
         """None ever: its rules do with whatever partners there are."""
@@ -43,31 +43,37 @@ class GossipRound:
         """How many peers' parameters the new state is made of."""
         self._closes_at: float | None = None
         self._parts = parts
+        self._updates = updates
         self._topology = Topology.parse(parts.settings.topology)
-        self._common = Position(self.base.round, initial_root)
-        self._offers = OwnOffers(parts, self._common)
-        self._changed = asyncio.Event()
+        # In the headers round 0's state stands for the base, which is every peer's own.
+        self._common = Position(self.base.round, parts.initial_root)
+        self._offers = OwnOffers(parts, updates, self._common)
 
     async def run(self) -> StateReady:
         """Train, exchange with the partners, average. Raises :class:`WorkerError`."""
+        async with asyncio.TaskGroup() as tasks:
+            offering = tasks.create_task(self._offer())
+            state = await self._train_and_mix()
+            offering.cancel()
+        return state
+
+    async def _train_and_mix(self) -> StateReady:
         parts = self._parts
-        parts.exchange.begin_round(self._common, is_whole_model)
-        parts.set_phase(Phase.TRAINING)
+        self._updates.begin_round(self._common, is_whole_model)
+        self._enter(Phase.TRAINING)
         trained = await parts.worker.train(self.number)
-        parts.set_phase(Phase.EXCHANGING)
+        self._enter(Phase.EXCHANGING)
         self._offers.add(trained.updates[0], sample_count=trained.sample_count, loss=trained.loss)
         deadline = self._closes_at = parts.clock.monotonic() + parts.settings.grace_s
-        while not self._is_complete() and parts.clock.monotonic() < deadline:
-            with contextlib.suppress(TimeoutError):  # the deadline, looked at above
-                async with asyncio.timeout(deadline - parts.clock.monotonic()):
-                    await self._changed.wait()
+        while not self._is_complete() and (now := parts.clock.monotonic()) < deadline:
+            await parts.changes.wait(deadline - now)
         self.decided = True
         self._closes_at = None
-        parts.set_phase(Phase.APPLYING)
+        self._enter(Phase.APPLYING)
         neighbours = self._neighbours()
         self.averaged = 1 + len(neighbours)
         state = await parts.worker.mix(self.number, Path(trained.updates[0].path), neighbours)
-        parts.serve_state(state.state)
+        parts.blobs.store.add_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), None)
         _log.info(
             "round %d: averaged with %d partners, accuracy %.4f",
@@ -80,7 +86,7 @@ class GossipRound:
     @property
     def awaited(self) -> frozenset[PeerId]:
         """Whose parameters are waited for."""
-        return self._partners() - self._parts.exchange.held().keys()
+        return self._partners() - self._updates.held().keys()
 
     @property
     def closes_in_s(self) -> float | None:
@@ -89,11 +95,15 @@ class GossipRound:
             return None
         return max(0.0, self._closes_at - self._parts.clock.monotonic())
 
-    def wake(self) -> None:
-        """Something changed that the round may depend on."""
-        self._offers.send(self._partners())
-        self._changed.set()
-        self._changed = asyncio.Event()
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._parts.history.enter(phase, self.number)
+
+    async def _offer(self) -> None:
+        """Offer what there is to who is a partner, now and whenever something changes."""
+        while True:
+            self._offers.send(self._partners())
+            await self._parts.changes.wait()
 
     def receive(self, message: VerifiedMessage) -> None:
         """Nothing is agreed on in gossip. Raises :class:`VerificationError`."""
@@ -106,7 +116,6 @@ class GossipRound:
     def forget_peer(self, peer: PeerId) -> None:
         """``peer``'s session ended."""
         self._offers.forget(peer)
-        self.wake()
 
     def _members(self) -> frozenset[PeerId]:
         """Peers that are in this round, or in the one before or after it, and this one."""
@@ -122,14 +131,14 @@ class GossipRound:
 
     def _is_complete(self) -> bool:
         """Whether every partner's parameters of this round are here."""
-        return self._partners() <= self._parts.exchange.held().keys()
+        return self._partners() <= self._updates.held().keys()
 
     def _neighbours(self) -> tuple[Neighbour, ...]:
         parts = self._parts
         weights = metropolis_weights(self._topology.graph(self._members(), self.number), parts.me)
-        held = parts.exchange.held()
+        held = self._updates.held()
         present = [peer for peer in sorted(weights) if peer in held]
-        files = parts.exchange.paths(held[peer] for peer in present)
+        files = self._updates.paths(held[peer] for peer in present)
         return tuple(
             Neighbour(peer_id=peer, path=str(path), weight=weights[peer])
             for peer, (_, path) in zip(present, files, strict=True)

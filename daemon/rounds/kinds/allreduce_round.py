@@ -10,9 +10,10 @@ Trust: the owner of a part can put anything within the model's bounds into it. R
 needs mesh or gossip.
 """
 
-from daemon.rounds.agreed_round import AgreedRound, RoundParts
+from daemon.rounds.kinds.agreed_round import AgreedRound
+from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
-from daemon.rounds.updates import Accepts
+from daemon.rounds.updates import Accepts, RoundUpdates
 from ml.worker.messages import PartResult, StateReady
 from protocol.agreement_messages import Outcome, UpdateRef
 from protocol.identity import PeerId
@@ -22,8 +23,8 @@ from protocol.peer_messages import UpdateHeader
 class AllReduceRound(AgreedRound):
     """local steps → parts to their owners → averages to all → agree on the parts → next base."""
 
-    def __init__(self, parts: RoundParts) -> None:
-        super().__init__(parts)
+    def __init__(self, parts: Parts, updates: RoundUpdates) -> None:
+        super().__init__(parts, updates)
         self._owners = sorted(self._roster)
         self._own_part = self._owners.index(parts.me) if parts.me in self._roster else None
         self._collecting = self._new_clock()
@@ -41,18 +42,18 @@ class AllReduceRound(AgreedRound):
 
     @property
     def _held(self) -> dict[PeerId, UpdateRef]:
-        return self._parts.exchange.held_reduced()
+        return self._updates.held_reduced()
 
     @property
     def _refused(self) -> frozenset[PeerId]:
-        return self._parts.exchange.refused(reduced=True)
+        return self._updates.refused(reduced=True)
 
     @property
     def _contributed(self) -> dict[PeerId, UpdateRef]:
         """What is here of the part that this peer averages."""
         if self._own_part is None:
             return {}
-        return self._parts.exchange.held(part=self._own_part)
+        return self._updates.held(part=self._own_part)
 
     def _signers(self, expected: frozenset[PeerId]) -> frozenset[PeerId]:
         return expected & self._roster
@@ -70,7 +71,7 @@ class AllReduceRound(AgreedRound):
 
     def _collect(self, now: float) -> frozenset[PeerId]:
         """Tell the clock what is here of the own part; who is waited for and has sent nothing."""
-        awaited = self._expected() - self._parts.exchange.refused()
+        awaited = self._expected() - self._updates.refused()
         held = frozenset(self._contributed)
         self._collecting.update(expected=awaited, held=held, now=now)
         return awaited - held
@@ -79,7 +80,7 @@ class AllReduceRound(AgreedRound):
         parts = self._parts
         count = len(self._owners)
         trained = await self._train(count)
-        parts.set_phase(Phase.EXCHANGING)
+        self._enter(Phase.EXCHANGING)
         for part, (owner, update) in enumerate(zip(self._owners, trained.updates, strict=True)):
             self._offers.add(
                 update,
@@ -97,7 +98,7 @@ class AllReduceRound(AgreedRound):
             absent = self._collect(now := parts.clock.monotonic())
         # Who did contribute has made nothing good by it: a part of its own may still be too much.
         self._note_absent(absent)
-        contributions = parts.exchange.contributions(self._contributed.values())
+        contributions = self._updates.contributions(self._contributed.values())
         reduced = await parts.worker.reduce(self.number, self._own_part, count, contributions)
         self._offers.add(
             reduced.update,
@@ -112,6 +113,6 @@ class AllReduceRound(AgreedRound):
         parts = self._parts
         results = tuple(
             PartResult(part=update.header.part, path=str(path))
-            for update, path in parts.exchange.paths(outcome.updates)
+            for update, path in self._updates.paths(outcome.updates)
         )
         return await parts.worker.apply_parts(self.number, len(self._owners), results)

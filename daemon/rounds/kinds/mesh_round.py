@@ -1,8 +1,9 @@
 """A round in which everyone's update reaches everyone, whole."""
 
-from daemon.rounds.agreed_round import AgreedRound, RoundParts
+from daemon.rounds.kinds.agreed_round import AgreedRound
+from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
-from daemon.rounds.updates import Accepts, is_whole_model
+from daemon.rounds.updates import Accepts, RoundUpdates, is_whole_model
 from ml.worker.messages import StateReady
 from protocol.agreement_messages import Outcome, UpdateRef
 from protocol.identity import PeerId
@@ -16,8 +17,8 @@ class MeshRound(AgreedRound):
     it got from others: no peer uploads more than its number of neighbours times all updates.
     """
 
-    def __init__(self, parts: RoundParts) -> None:
-        super().__init__(parts)
+    def __init__(self, parts: Parts, updates: RoundUpdates) -> None:
+        super().__init__(parts, updates)
         self._topology = Topology.parse(parts.settings.topology)
 
     @property
@@ -26,11 +27,11 @@ class MeshRound(AgreedRound):
 
     @property
     def _held(self) -> dict[PeerId, UpdateRef]:
-        return self._parts.exchange.held()
+        return self._updates.held()
 
     @property
     def _refused(self) -> frozenset[PeerId]:
-        return self._parts.exchange.refused()
+        return self._updates.refused()
 
     def _share(self, expected: frozenset[PeerId]) -> None:
         if self._topology.kind == "full":
@@ -38,16 +39,16 @@ class MeshRound(AgreedRound):
             return
         parts = self._parts
         neighbours = self._topology.graph(expected, self.number)[parts.me]
-        for signer, ref in parts.exchange.held().items():
+        for signer, ref in self._updates.held().items():
             if signer != parts.me:
-                self._offers.pass_on(parts.exchange.offer_of(ref), signer)
+                self._offers.pass_on(self._updates.offer_of(ref), signer)
         self._offers.send(neighbours)
 
     async def _contribute(self) -> None:
         trained = await self._train()
-        self._parts.set_phase(Phase.EXCHANGING)
+        self._enter(Phase.EXCHANGING)
         self._offers.add(trained.updates[0], sample_count=trained.sample_count, loss=trained.loss)
 
     async def _average(self, outcome: Outcome) -> StateReady:
         parts = self._parts
-        return await parts.worker.apply(self.number, parts.exchange.contributions(outcome.updates))
+        return await parts.worker.apply(self.number, self._updates.contributions(outcome.updates))

@@ -11,37 +11,28 @@ come to agree on fewer all the same, nobody's are averaged and the state stays, 
 (daemon/rounds/agreement.py).
 
 What is exchanged, and how it becomes the next state, the kinds of rounds tell:
-daemon/rounds/mesh_round.py and daemon/rounds/allreduce_round.py.
+daemon/rounds/kinds/mesh_round.py and daemon/rounds/kinds/allreduce_round.py.
 """
 
 import abc
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 from daemon.rounds.agreement import AgreementState, Decided, RoundAgreement, Want
-from daemon.rounds.closing import RoundClock
-from daemon.rounds.lineage.lineage import Lineage, Position
-from daemon.rounds.lineage.standings import Standings
-from daemon.rounds.patience import Patience
+from daemon.rounds.kinds.closing import Closing
+from daemon.rounds.kinds.own_offers import OwnOffers
+from daemon.rounds.lineage.position import Position
+from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
-from daemon.rounds.speaker import Speaker
-from daemon.rounds.updates import Accepts, Exchange
-from daemon.worker.trainer import Trainer
+from daemon.rounds.updates import Accepts, RoundUpdates
 from ml.aggregate.needed_updates import needed_updates
-from ml.state.blob import Blob
 from ml.worker.messages import StateReady, Trained
 from protocol.agreement_messages import Certificate, Outcome, UpdateRef
 from protocol.envelope import Domain, VerifiedMessage
 from protocol.errors import TransportError
 from protocol.identity import PeerId, peer_id_of
-from protocol.peer_messages import Agreement, Standing, UpdateHeader, UpdateOffer
-from protocol.swarm import RoundSettings
+from protocol.peer_messages import Agreement, Standing
 from protocol.text import counted
-from transport.clock import Clock
 
 ASK_AGAIN_S = 2.0
 """How often missing members of a decided set are asked for."""
@@ -54,101 +45,13 @@ here within the grace period, where short rounds would for ever end before it do
 _log = logging.getLogger("p2pd.round")
 
 
-@dataclass(frozen=True, slots=True)
-class RoundParts:
-    """What every round works with."""
-
-    me: PeerId
-    lineage: Lineage
-    settings: RoundSettings
-    exchange: Exchange
-    worker: Trainer
-    standings: Standings
-    patience: Patience
-    speaker: Speaker
-    serve: Callable[[Blob], None]
-    """Hands an update's file of the worker's to the blob store."""
-    serve_state: Callable[[Blob], None]
-    """The same for a state's file."""
-    keep: Callable[[Certificate], None]
-    """Stores a certificate where a restart finds it."""
-    set_phase: Callable[[Phase], None]
-    clock: Clock
-
-
-class OwnOffers:
-    """What this peer offers in one round, and who has been offered it."""
-
-    def __init__(self, parts: RoundParts, base: Position) -> None:
-        self._parts = parts
-        self._base = base
-        self._offers: list[tuple[UpdateOffer, PeerId | None]] = []
-        self._offered: set[tuple[PeerId, bytes]] = set()
-        self._passed_on: set[bytes] = set()
-
-    def add(
-        self,
-        blob: Blob,
-        *,
-        sample_count: int,
-        loss: float,
-        part: int = 0,
-        parts: int = 1,
-        reduced: bool = False,
-        audience: PeerId | None = None,
-    ) -> None:
-        """Sign and hold an update; it goes to ``audience``, by default to everyone."""
-        own = self._parts
-        own.serve(blob)
-        header = UpdateHeader(
-            round=self._base.round + 1,
-            base=self._base.base,
-            root=blob.root,
-            size_bytes=blob.size_bytes,
-            sample_count=sample_count,
-            loss=loss,
-            part=part,
-            parts=parts,
-            reduced=reduced,
-        )
-        offer = UpdateOffer(
-            header=own.speaker.seal(Domain.UPDATE, header),
-            leaves=blob.leaves,
-            proof=own.speaker.own_proof,
-        )
-        if audience != own.me:
-            # First: to hold it may be all that the round lacked, and nothing else wakes it then.
-            self._offers.append((offer, audience))
-        own.exchange.add_own(own.me, header, offer, Path(blob.path))
-
-    def pass_on(self, offer: UpdateOffer, signer: PeerId) -> None:
-        """Offer another peer's update, too, to all but its signer."""
-        if offer.header not in self._passed_on:
-            self._passed_on.add(offer.header)
-            self._offered.add((signer, offer.header))
-            self._offers.append((offer, None))
-
-    def send(self, peers: frozenset[PeerId]) -> None:
-        """Offer to those of ``peers`` who have not been offered it."""
-        for offer, audience in self._offers:
-            targets = peers if audience is None else peers & {audience}
-            for peer in targets:
-                if (peer, offer.header) not in self._offered and self._parts.speaker.send(
-                    peer, offer
-                ):
-                    self._offered.add((peer, offer.header))
-
-    def forget(self, peer: PeerId) -> None:
-        """``peer``'s session ended: what it was offered may be lost."""
-        self._offered = {(who, header) for who, header in self._offered if who != peer}
-
-
 class AgreedRound(abc.ABC):
     """The round that starts from the lineage's present state."""
 
-    def __init__(self, parts: RoundParts) -> None:
+    def __init__(self, parts: Parts, updates: RoundUpdates) -> None:
         self.base = parts.lineage.position
         self.number = self.base.round + 1
+        self.phase = Phase.TRAINING
         self.decided = False
         """Whether the set is agreed on; what remains is to average it."""
         self.shortage = ""
@@ -159,8 +62,9 @@ class AgreedRound(abc.ABC):
         """How many updates the new state is made of."""
         self._needed = needed_updates(parts.settings.aggregation)
         self._parts = parts
+        self._updates = updates
         self._roster = parts.lineage.roster
-        self._offers = OwnOffers(parts, self.base)
+        self._offers = OwnOffers(parts, updates, self.base)
         self._agreement = RoundAgreement(
             parts.me,
             round_number=self.number,
@@ -170,7 +74,6 @@ class AgreedRound(abc.ABC):
             needed_updates=self._needed,
         )
         self._deadlines = self._new_clock()
-        self._changed = asyncio.Event()
         self._training = False
 
     # What the kinds of rounds differ in
@@ -224,18 +127,18 @@ class AgreedRound(abc.ABC):
         :class:`WorkerError` when the worker cannot go on.
         """
         parts = self._parts
-        parts.exchange.begin_round(self.base, self._accepts)
+        self._updates.begin_round(self.base, self._accepts)
         async with asyncio.TaskGroup() as legs:
             contributing = legs.create_task(self._contribute())
             certificate = await self._decide()
             self.decided = True
             await self._end_contributing(contributing)
-        parts.keep(certificate)
+        parts.lineage.keep(certificate)
         await self._obtain(certificate)
-        parts.set_phase(Phase.APPLYING)
+        self._enter(Phase.APPLYING)
         self.averaged = len(certificate.outcome.updates)
         state = await self._average(certificate.outcome)
-        parts.serve_state(state.state)
+        parts.blobs.store.add_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), certificate)
         for update in certificate.outcome.updates:
             parts.patience.note_contribution(peer_id_of(update.signer))
@@ -248,11 +151,6 @@ class AgreedRound(abc.ABC):
         )
         return state
 
-    def wake(self) -> None:
-        """Something changed that the round may depend on."""
-        self._changed.set()
-        self._changed = asyncio.Event()
-
     @property
     def closes_in_s(self) -> float | None:
         """After so long nobody is waited for any more; None once it is closed."""
@@ -263,23 +161,26 @@ class AgreedRound(abc.ABC):
     def receive(self, message: VerifiedMessage) -> None:
         """A signed agreement message of this round. Raises :class:`RemoteProtocolError`."""
         self._agreement.receive(message, self._parts.clock.monotonic())
-        self.wake()
+        self._parts.changes.notify()
 
     def receive_certificate(self, certificate: Certificate) -> None:
         """Others decided. Raises :class:`VerificationError` when the certificate is none."""
         self._agreement.receive_certificate(certificate, self._parts.clock.monotonic())
-        self.wake()
+        self._parts.changes.notify()
 
     def forget_peer(self, peer: PeerId) -> None:
         """``peer``'s session ended: what it was offered may be lost."""
         self._offers.forget(peer)
-        self.wake()
 
     # For the kinds of rounds
 
-    def _new_clock(self) -> RoundClock:
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._parts.history.enter(phase, self.number)
+
+    def _new_clock(self) -> Closing:
         settings = self._parts.settings
-        return RoundClock(
+        return Closing(
             roster=self._roster,
             grace_s=settings.grace_s,
             longest_round_s=settings.longest_round_s,
@@ -289,10 +190,8 @@ class AgreedRound(abc.ABC):
 
     async def _wait_for_change(self, deadline: float | None) -> None:
         """Return when something changes from now on, or at ``deadline``."""
-        with contextlib.suppress(TimeoutError):  # a deadline, which the caller looks at
-            now = self._parts.clock.monotonic()
-            async with asyncio.timeout(None if deadline is None else deadline - now):
-                await self._changed.wait()
+        now = self._parts.clock.monotonic()
+        await self._parts.changes.wait(None if deadline is None else deadline - now)
 
     def _present(self) -> frozenset[PeerId]:
         """Who takes part: those of the live roster who can or have done so already, and who else is
@@ -346,13 +245,13 @@ class AgreedRound(abc.ABC):
         contributing.cancel()
 
     async def _train(self, parts: int = 1) -> Trained:
-        self._parts.set_phase(Phase.TRAINING)
+        self._enter(Phase.TRAINING)
         self._training = True
         try:
             return await self._parts.worker.train(self.number, parts)
         finally:
             self._training = False
-            self.wake()
+            self._parts.changes.notify()
 
     async def _decide(self) -> Certificate:
         """Watch, close and agree, until there is a certificate."""
@@ -394,7 +293,7 @@ class AgreedRound(abc.ABC):
         if self._training and self._should_hurry(now):
             parts.worker.finish_training()
         if self._deadlines.should_close(now):
-            parts.set_phase(Phase.AGREEING)
+            self._enter(Phase.AGREEING)
             self._agreement.close(now)
         self._note_shortage(possible, frozenset(held), now)
         self._agreement.handle_timer(now)
@@ -409,7 +308,7 @@ class AgreedRound(abc.ABC):
         had_one, self.shortage = bool(self.shortage), ""
         if self._agreement.state is not AgreementState.OPEN:
             if had_one:
-                self._parts.set_phase(Phase.AGREEING)
+                self._enter(Phase.AGREEING)
             return
         if self._parts.me not in held:
             return
@@ -419,9 +318,9 @@ class AgreedRound(abc.ABC):
         elif len(held) < self._needed and self._deadlines.is_short(now):
             self.shortage = f"{rule} needs {self._needed} updates, {len(held)} are here"
         if self.shortage:
-            self._parts.set_phase(Phase.WAITING)
+            self._enter(Phase.WAITING)
         elif had_one:
-            self._parts.set_phase(Phase.EXCHANGING)
+            self._enter(Phase.EXCHANGING)
 
     def _pump(self, now: float) -> Certificate | None:
         speaker = self._parts.speaker
@@ -435,21 +334,21 @@ class AgreedRound(abc.ABC):
                 case Decided(certificate):
                     return certificate
                 case Want(updates, holders):
-                    self._parts.exchange.ask(updates, holders)
+                    self._updates.ask(updates, holders)
         return None
 
     async def _obtain(self, certificate: Certificate) -> None:
         """Wait until all decided updates are here, asking those who accepted them."""
         parts = self._parts
-        missing = parts.exchange.lacks(certificate.outcome)
+        missing = self._updates.lacks(certificate.outcome)
         voters = tuple(parts.speaker.open_agreement(raw).signer for raw in certificate.accepts)
         try:
             async with asyncio.timeout(FETCH_DECIDED_S):
                 while missing:
-                    parts.set_phase(Phase.FETCHING)
-                    parts.exchange.ask(missing, voters)
+                    self._enter(Phase.FETCHING)
+                    self._updates.ask(missing, voters)
                     await self._wait_for_change(parts.clock.monotonic() + ASK_AGAIN_S)
-                    missing = parts.exchange.lacks(certificate.outcome)
+                    missing = self._updates.lacks(certificate.outcome)
         except TimeoutError:
             raise TransportError(
                 f"round {self.number} was decided, but nobody gives {len(missing)} of its updates"

@@ -1,14 +1,14 @@
 """When a round closes."""
 
-from daemon.rounds.closing import RoundClock
+from daemon.rounds.kinds.closing import Closing
 from protocol.identity import PeerId
 
 A, B, C, D = (PeerId(name) for name in "abcd")
 ALL = frozenset({A, B, C, D})
 
 
-def clock(roster: frozenset[PeerId] = ALL, needed: int = 1) -> RoundClock:
-    return RoundClock(roster=roster, grace_s=20.0, longest_round_s=100.0, now=0.0, needed=needed)
+def clock(roster: frozenset[PeerId] = ALL, needed: int = 1) -> Closing:
+    return Closing(roster=roster, grace_s=20.0, longest_round_s=100.0, now=0.0, needed=needed)
 
 
 def test_closes_as_soon_as_all_expected_are_here() -> None:

@@ -1,0 +1,79 @@
+"""What this peer offers in one round, and who has been offered it."""
+
+from pathlib import Path
+
+from daemon.rounds.lineage.position import Position
+from daemon.rounds.parts import Parts
+from daemon.rounds.updates import RoundUpdates
+from ml.state.blob import Blob
+from protocol.envelope import Domain
+from protocol.identity import PeerId
+from protocol.peer_messages import UpdateHeader, UpdateOffer
+
+
+class OwnOffers:
+    """What this peer offers in one round, and who has been offered it."""
+
+    def __init__(self, parts: Parts, updates: RoundUpdates, base: Position) -> None:
+        self._parts = parts
+        self._updates = updates
+        self._base = base
+        self._offers: list[tuple[UpdateOffer, PeerId | None]] = []
+        self._offered: set[tuple[PeerId, bytes]] = set()
+        self._passed_on: set[bytes] = set()
+
+    def add(
+        self,
+        blob: Blob,
+        *,
+        sample_count: int,
+        loss: float,
+        part: int = 0,
+        parts: int = 1,
+        reduced: bool = False,
+        audience: PeerId | None = None,
+    ) -> None:
+        """Sign and hold an update; it goes to ``audience``, by default to everyone."""
+        own = self._parts
+        own.blobs.add_local(blob)
+        header = UpdateHeader(
+            round=self._base.round + 1,
+            base=self._base.base,
+            root=blob.root,
+            size_bytes=blob.size_bytes,
+            sample_count=sample_count,
+            loss=loss,
+            part=part,
+            parts=parts,
+            reduced=reduced,
+        )
+        offer = UpdateOffer(
+            header=own.speaker.seal(Domain.UPDATE, header),
+            leaves=blob.leaves,
+            proof=own.place.proof,
+        )
+        if audience != own.me:
+            # First: to hold it may be all that the round lacked, and nothing else wakes it then.
+            self._offers.append((offer, audience))
+        self._updates.add_own(own.me, header, offer, Path(blob.path))
+
+    def pass_on(self, offer: UpdateOffer, signer: PeerId) -> None:
+        """Offer another peer's update, too, to all but its signer."""
+        if offer.header not in self._passed_on:
+            self._passed_on.add(offer.header)
+            self._offered.add((signer, offer.header))
+            self._offers.append((offer, None))
+
+    def send(self, peers: frozenset[PeerId]) -> None:
+        """Offer to those of ``peers`` who have not been offered it."""
+        for offer, audience in self._offers:
+            targets = peers if audience is None else peers & {audience}
+            for peer in targets:
+                if (peer, offer.header) not in self._offered and self._parts.speaker.send(
+                    peer, offer
+                ):
+                    self._offered.add((peer, offer.header))
+
+    def forget(self, peer: PeerId) -> None:
+        """``peer``'s session ended: what it was offered may be lost."""
+        self._offered = {(who, header) for who, header in self._offered if who != peer}

@@ -1,0 +1,68 @@
+"""What a peer brings to its rounds, and what all parts of them work with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.net.refusals import Refusals
+from daemon.rounds.blobs.service import BlobService
+from daemon.rounds.changes import Changes
+from daemon.rounds.lineage.lineage import Lineage
+from daemon.rounds.lineage.standings import Standings
+from daemon.rounds.patience import Patience
+from daemon.rounds.round_history import RoundHistory
+from daemon.rounds.speaker import Speaker
+from daemon.swarm.membership import SwarmPlace
+from daemon.swarm.statements import Statements
+from daemon.worker.trainer import Trainer
+from ml.worker.messages import TaskOpened
+from protocol.identity import Identity, PeerId
+from protocol.swarm import RoundSettings
+from transport.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class RoundsSetup:
+    """What a peer brings, once its task is open: who it is, its swarm, its worker, its disk."""
+
+    identity: Identity
+    place: SwarmPlace
+    statements: Statements
+    worker: Trainer
+    opened: TaskOpened
+    """What the worker said of the task, and the state that it holds."""
+    state_dir: Path
+    own_rounds: int
+    """After how many rounds this peer ends; 0: when the swarm does."""
+    refusals: Refusals
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every part of the rounds works with. :class:`daemon.rounds.rounds.Rounds` makes it."""
+
+    me: PeerId
+    place: SwarmPlace
+    worker: Trainer
+    max_update_bytes: int
+    """No valid update of this model is larger."""
+    max_state_bytes: int
+    lineage: Lineage
+    standings: Standings
+    patience: Patience
+    speaker: Speaker
+    blobs: BlobService
+    changes: Changes
+    history: RoundHistory
+    refusals: Refusals
+    clock: Clock
+
+    @property
+    def settings(self) -> RoundSettings:
+        """How the swarm's rounds run; they never change under one swarm id."""
+        return self.place.swarm.statement.settings
+
+    @property
+    def initial_root(self) -> bytes:
+        """Merkle root of round 0's state, by the swarm statement."""
+        return self.place.swarm.statement.task.initial_state_digest
