@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+FUZZ_ARGS ?=
 SAME_ARGS ?=
 
 # $(call room,directory,MB,what for): says so and fails where less is free.
@@ -17,7 +18,7 @@ test "$$free" -ge $(2) || { \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint fix bench same clean
+.PHONY: help setup demo test check lint fix bench fuzz same clean
 
 help: ## Show what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +50,10 @@ bench: $(STAMP) ## Measure, as CONTRIBUTING.md says (BENCH=status_latency BENCH_
 
 same: $(STAMP) ## Whether seeded swarms end as at the last release (SAME_ARGS="--only gossip")
 	$(BIN)/python -m benchmarks.same $(SAME_ARGS)
+
+fuzz: $(STAMP) ## Fuzz every decoder of foreign bytes, guided by coverage (FUZZ_ARGS="--inputs 100000 hello")
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz.campaign $(FUZZ_ARGS)
 
 clean: ## Remove .venv and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,186 @@
+"""What the decoders read when nobody lies: where fuzzing begins. Keys are fixed."""
+
+import contextlib
+import json
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+from ml.state.manifest import Manifest, TensorSpec
+from ml.state.tensor_file import FileTensor, layout_of
+from protocol.admission import TokenUse
+from protocol.agreement_messages import AgreementMessage, Certificate
+from protocol.codec import encode
+from protocol.envelope import Domain, seal_envelope
+from protocol.hello import HelloPayload, ResumePoint, Role
+from protocol.identity import Identity
+from protocol.invite import Invite
+from protocol.measure_messages import MeasureMessage, encode_measure
+from protocol.peer_messages import PeerMessage, UpdateHeader
+from protocol.peer_record import PeerRecord, seal_record
+from protocol.peer_signal import SignalPayload
+from protocol.rendezvous_messages import Announce, FromServer, Request
+from protocol.session_frames import Ack, Ping, Stream, StreamAck, encode_data, encode_frame
+from protocol.signal_messages import SignalBody
+from protocol.swarm import RoundSettings, SwarmStatement, TaskReference, Token, seal_statement
+from protocol.uri import HostPort, ServerUri
+from rendezvous.stun.message import BindingRequest, Change, encode_request, encode_success
+from tests.fuzz.example import examples, make
+from transport.curve import CurveKeys
+
+CORPUS = Path(__file__).parent / "corpus"
+"""A directory for each decoder: what cannot be made anew with the same bytes, and what once did
+harm."""
+GOLDEN = Path(__file__).parents[1] / "data"
+
+NOW_MS = 1_800_000_000_000
+FOUNDER, ME, MEMBER, TOKEN = (
+    Identity(sha256(name).digest()) for name in (b"founder", b"me", b"member", b"token")
+)
+CURVE = CurveKeys.from_secret(sha256(b"curve").digest())
+BINDING = b"what only the two ends share"
+STATEMENT = SwarmStatement(
+    name="digits",
+    nonce=b"nonce",
+    version=1,
+    task=TaskReference(
+        name="digits",
+        builtin=True,
+        file_sha256=b"",
+        manifest_digest=bytes(32),
+        seed=1,
+        initial_state_digest=bytes(32),
+    ),
+    settings=RoundSettings(),
+    rendezvous=(f"p2p://{MEMBER.peer_id}@192.0.2.1:5555",),
+    open=False,
+    tokens=(Token(public_key=TOKEN.public_key, expires_ms=NOW_MS + 1000, uses=0, number=1),),
+    members=(ME.public_key,),
+    banned=(bytes(32),),
+)
+SWARM = seal_statement(FOUNDER, STATEMENT)
+RECORD = PeerRecord(
+    curve_key=CURVE.public, addresses=("192.0.2.1:5555", "[2001:db8::1]:6"), name="ada", trains=True
+)
+SEALED_RECORD = seal_record(MEMBER, RECORD, swarm=SWARM.swarm_id, sequence=1, now_ms=NOW_MS)
+TENSORS = (FileTensor("weight", "F32", (4, 3)), FileTensor("count", "I64", ()))
+MANIFEST = Manifest(
+    (
+        TensorSpec("count", "I64", (), "buffer"),
+        TensorSpec("flags", "BOOL", (3,), "buffer"),
+        TensorSpec("mean", "F32", (5,), "buffer"),
+        TensorSpec("weight", "F32", (17, 31), "parameter"),
+    )
+)
+ENCODINGS = ("none", "fp16", "int8", "topk:8")
+
+
+def framed(*frames: bytes) -> bytes:
+    """Frames as the decoders that read several take them."""
+    return b"".join(len(frame).to_bytes(2, "big") + frame for frame in frames)
+
+
+def _hello() -> bytes:
+    nothing = StreamAck(0, 0, ())
+    return encode(
+        HelloPayload(
+            channel_binding=BINDING,
+            role=Role.INITIATOR,
+            epoch=b"epoch--B",
+            nonce=bytes(16),
+            echo=b"",
+            confirmed=False,
+            resume=ResumePoint(epoch=b"epoch--A", control=nothing, bulk=nothing),
+            record=SEALED_RECORD,
+        )
+    )
+
+
+def _session() -> bytes:
+    ack = StreamAck(next_sequence=0, credit_bytes=1 << 20, received=())
+    data = [
+        encode_data(stream, number, first=number == 0, last=number == 2, payload=b"message")
+        for number in range(3)
+        for stream in (Stream.CONTROL, Stream.BULK)
+    ]
+    return framed(encode_frame(Ack(control=ack, bulk=ack)), *data, encode_frame(Ping(7)))
+
+
+def _links() -> list[bytes]:
+    invite = Invite(
+        SWARM.swarm_id, TOKEN.secret, (ServerUri(bytes(32), HostPort("192.0.2.1", 5555)),)
+    )
+    return [str(invite).encode(), b"p2pd:"]
+
+
+def _stun_response() -> bytes:
+    asked = BindingRequest(bytes(12), Change.NONE, None, None, True, ())
+    here = HostPort("192.0.2.1", 3478)
+    return encode_success(asked, mapped=here, origin=here, other=here)
+
+
+def _golden(name: str) -> list[bytes]:
+    """The messages of a file of golden bytes, right and wrong ones."""
+    found: list[bytes] = []
+
+    def walk(value: object) -> None:
+        if isinstance(value, dict):
+            for each in value.values():
+                walk(each)
+        elif isinstance(value, str):
+            with contextlib.suppress(ValueError):  # a description
+                found.append(bytes.fromhex(value))
+
+    walk(json.loads((GOLDEN / f"{name}.json").read_text()))
+    return found
+
+
+@cache
+def samples() -> dict[str, list[bytes]]:
+    """By the decoder's name: what it accepts, and what it once choked on."""
+    relay = _golden("relay_messages")
+    rendezvous = _golden("rendezvous_messages")
+    record = Announce(request=1, record=SEALED_RECORD)
+    found: dict[str, list[bytes]] = {
+        "admitted_file": [b"p2pd met 1\n" + bytes(84)],
+        "agreement": examples(AgreementMessage),
+        "certificate": examples(Certificate),
+        "chunk_frame": [bytes(range(40)) + b"chunk"],
+        "envelope": [
+            seal_envelope(MEMBER, Domain.UPDATE, b"payload", swarm=SWARM.swarm_id, sequence=1),
+            SEALED_RECORD,
+        ],
+        "forwarder": [framed(*relay), framed(*relay[:3])],
+        "hello": [_hello()],
+        "host_port": [b"192.0.2.1:5555", b"[fe80::1%eth0]:1", b"host.example:65535"],
+        "invite_link": _links(),
+        "measure_message": [encode_measure(make(kind)) for kind in MeasureMessage.__args__],
+        "peer_message": examples(PeerMessage),
+        "proof": [encode(TokenUse(peer=MEMBER.public_key))],
+        "record": [encode(RECORD), encode(make(PeerRecord))],
+        "registry": [
+            framed(encode(record), *examples(Request)),
+            *(framed(one) for one in rendezvous),
+        ],
+        "relay_connection": [framed(*relay), *(framed(one) for one in relay)],
+        "relay_from_client": relay,
+        "relay_from_relay": relay,
+        "rendezvous_answer": [*rendezvous, *examples(FromServer)],
+        "sealed_link": [],
+        "sealed_signal": [],
+        "server_uri": [str(ServerUri(bytes(32), HostPort("::1", 5555))).encode()],
+        "session": [_session()],
+        "session_frame": _golden("session_frames"),
+        "signal": [
+            encode(SignalPayload(SEALED_RECORD, make(kind))) for kind in SignalBody.__args__
+        ],
+        "statement": [encode(STATEMENT)],
+        "stun_request": [encode_request(bytes(12), change) for change in Change],
+        "stun_response": [_stun_response()],
+        "tensor_file": [layout_of(TENSORS, {}).header + bytes(56)],
+        "update": [bytes([number]) + bytes(4000) for number in range(len(ENCODINGS))],
+        "update_header": examples(UpdateHeader),
+    }
+    for name, known in found.items():
+        known.extend(path.read_bytes() for path in sorted((CORPUS / name).glob("*")))
+    return found
