@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_ARGS ?=
 TEST_ARGS ?=
+# So many processes run tests at a time; most tests wait more than they compute.
+TEST_PROCESSES ?= 3
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
 SAME_ARGS ?=
@@ -18,7 +20,7 @@ test "$$free" -ge $(2) || { \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint fix bench fuzz same clean
+.PHONY: help setup demo test quick check lint fix bench fuzz same clean
 
 help: ## Show what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,7 +32,10 @@ demo: $(STAMP) ## Rendezvous and three peers on this machine learn digits togeth
 
 test: $(STAMP) ## Run the tests (TEST_ARGS="tests/cli -x")
 	$(call room,$(or $(TMPDIR),/tmp),6000,Testing)
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
+
+quick: $(STAMP) ## Run the tests that need no network, processes or torch: half of all, in a minute
+	$(BIN)/python -m pytest -q @tests/quick.txt
 
 check: lint test ## What CI runs: format, lint, types, import arrows, tests
 
