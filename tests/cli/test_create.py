@@ -97,7 +97,7 @@ def test_document_for_scripts_and_an_open_swarm_with_its_warning(
 def test_task_file_is_named_by_its_digest_and_mentioned_to_those_who_join(
     p2pd: CommandLine, rendezvous: str
 ) -> None:
-    source = (Path(__file__).parents[2] / "ml" / "task" / "builtin" / "digits.py").read_bytes()
+    source = (Path(__file__).parents[1] / "ml" / "tiny_task.py").read_bytes()
     (p2pd.home / "mine.py").write_bytes(source)
     done = p2pd("create", "--task", "mine.py", "--rendezvous", rendezvous)
     assert done.returncode == 0, done.stderr
