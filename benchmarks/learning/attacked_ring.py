@@ -23,7 +23,7 @@ from ml.state.model_tensors import tensors_of
 from ml.task.samples import Batch, Samples
 from ml.task.seeds import derive_seed, permutation
 from ml.update.encoding import Floats
-from protocol.topology import Topology, metropolis_weights
+from protocol.topology import metropolis_weights
 
 HONEST = 5
 ATTACKERS_EACH = 2
@@ -251,9 +251,12 @@ def _stack(ring: Ring, index: int, attack: Attack | None) -> Floats:
 def _partners(index: int, *, attacked: bool) -> Sequence[Partner]:
     """Of one honest peer, with the weights that all peers would work out."""
     members = [f"{number:02}" for number in range(PEERS if attacked else HONEST)]
-    edges = [f"{one}-{(one + 1) % HONEST}" for one in range(HONEST)]
+    edges = [(one, (one + 1) % HONEST) for one in range(HONEST)]
     if attacked:
-        edges += [f"{number % HONEST}-{number}" for number in range(HONEST, PEERS)]
-    graph = Topology.parse("edges:" + ",".join(edges)).graph(members, 0)
+        edges += [(number % HONEST, number) for number in range(HONEST, PEERS)]
+    graph = {
+        member: frozenset(members[one + two - place] for one, two in edges if place in (one, two))
+        for place, member in enumerate(members)
+    }
     weights = metropolis_weights(graph, members[index])
     return [Partner(peer, weight) for peer, weight in weights.items()]

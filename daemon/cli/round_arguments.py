@@ -51,10 +51,8 @@ def add_exchange(parser: "argparse._ArgumentGroup") -> None:
     parser.add_argument(
         "--topology",
         metavar="GRAPH",
-        help="who is whose partner, in mesh and gossip: full (default), ring, regular:K (K partners"
-        " each, drawn anew every round) or edges:0-1,1-2 (positions in the order of the peer ids:"
-        " every one from 0 to the highest, connected, for --min-peers or more; whoever they do not"
-        " reach when more or fewer peers are here is linked with the peer before it)",
+        help="who is whose partner, in mesh and gossip: full (default), ring or regular:K (K"
+        " partners each, drawn anew every round)",
     )
     parser.add_argument(
         "--aggregation",
