@@ -1,6 +1,8 @@
 """The import arrows between the packages, and that nothing but the worker ever loads torch."""
 
 import ast
+import functools
+import graphlib
 import json
 import subprocess
 import sys
@@ -48,11 +50,14 @@ def modules_of(package: str) -> dict[str, Path]:
 ALL_MODULES = {name: path for package in MAY_IMPORT for name, path in modules_of(package).items()}
 
 
-def imported_by(path: Path) -> Iterator[str]:
-    """Every module that the file names in an import, wherever in it.
+@functools.cache
+def imported_by(path: Path) -> tuple[str, ...]:
+    """Every module that the file names in an import, wherever in it."""
+    return tuple(_imports_in(path))
 
-    ``from a import b`` names ``a``, and ``a.b`` too when that is a module of ours.
-    """
+
+def _imports_in(path: Path) -> Iterator[str]:
+    """``from a import b`` names ``a``, and ``a.b`` too when that is a module of ours."""
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -91,6 +96,70 @@ def test_package_imports_only_along_the_arrows(package: str) -> None:
         or (top in MAY_IMPORT and top not in MAY_IMPORT[package])
     ]
     assert not wrong
+
+
+ROOMS = {
+    "daemon": (
+        *("host", "net", "worker", "swarm", "rounds", "control", "web"),
+        *("peer", "server", "main", "cli"),
+    ),
+    "daemon.net": (
+        *("path_kind", "refusals", "traffic", "session", "nat", "own_record", "border"),
+        *("signaling", "discovery", "paths", "peers", "measuring", "network", "connectivity"),
+    ),
+    "daemon.rounds": ("lineage", "blobs", "parts", "updates", "kinds", "training", "rounds"),
+    "ml": ("state", "task", "update", "aggregate", "rules", "local", "worker"),
+}
+"""From the ground up: each imports only what stands before it. What is not named here only has to
+keep out of circles."""
+
+CIRCLES = {
+    ("daemon.cli.service", "daemon.cli.entry"),  # It shows a whole command line's help.
+    ("ml.task.load", "ml.rules.round_rules"),  # It checks the settings that a task suggests.
+}
+"""Imports that stand for themselves until they are cut: the number may fall, and never rise."""
+
+
+def arrows_in(folder: str) -> dict[str, set[str]]:
+    """For each file or folder right inside ``folder``: which of the others there it imports."""
+    depth = folder.count(".") + 1
+    inside = [name for name in ALL_MODULES if name.startswith(f"{folder}.")]
+    arrows: dict[str, set[str]] = {name.split(".")[depth]: set() for name in inside}
+    for name in inside:
+        for target in imported_by(ALL_MODULES[name]):
+            if target.startswith(f"{folder}.") and (name, target) not in CIRCLES:
+                arrows[name.split(".")[depth]].add(target.split(".")[depth])
+    return {child: targets - {child} for child, targets in arrows.items()}
+
+
+@pytest.mark.parametrize("folder", ROOMS)
+def test_rooms_import_downwards_only(folder: str) -> None:
+    floor = {room: number for number, room in enumerate(ROOMS[folder])}
+    arrows = arrows_in(folder)
+    wrong = [
+        f"{folder}.{room} imports {target}, which stands above it"
+        for room, targets in arrows.items()
+        for target in targets
+        if room in floor and target in floor and floor[target] > floor[room]
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", ["daemon", "ml"])
+def test_every_room_of_a_package_has_its_floor(package: str) -> None:
+    rooms = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+    assert rooms <= set(ROOMS[package])
+
+
+def test_nothing_imports_in_a_circle_at_any_depth() -> None:
+    folders = {name.rpartition(".")[0] for name in ALL_MODULES if "." in name}
+    for folder in folders | set(MAY_IMPORT):
+        graphlib.TopologicalSorter(arrows_in(folder)).prepare()
+
+
+def test_circles_that_were_cut_are_no_longer_listed() -> None:
+    gone = [pair for pair in CIRCLES if pair[1] not in imported_by(ALL_MODULES[pair[0]])]
+    assert not gone
 
 
 def test_ml_init_is_empty_so_that_one_of_its_modules_loads_no_torch() -> None:
