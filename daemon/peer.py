@@ -23,6 +23,7 @@ from daemon.control.describe import (
 )
 from daemon.control.history import History
 from daemon.control.status import RendezvousStatus, Status
+from daemon.host import state_paths
 from daemon.host.state_dir import StateDir
 from daemon.host.systemd import SystemdNotifier, feed_watchdog
 from daemon.host.version import VERSION
@@ -32,6 +33,7 @@ from daemon.net.measuring.results import PingResult, SpeedResult
 from daemon.net.network import PeerNetwork
 from daemon.net.path_kind import PathKind
 from daemon.net.refusals import Refusals
+from daemon.net.sequence_file import SequenceFile
 from daemon.net.traffic import Traffic, TrafficMeter
 from daemon.rounds.inbox import Inbox
 from daemon.rounds.parts import RoundsSetup
@@ -50,6 +52,7 @@ from ml.task.choice import TaskChoice
 from ml.worker.messages import OpenTask, Progress
 from protocol.errors import TransportError, WorkerError
 from protocol.identity import PeerId, key_to_text
+from protocol.sequence import SequenceCounter
 from protocol.swarm import Swarm
 from protocol.uri import by_server
 from rendezvous import RendezvousClient
@@ -180,6 +183,7 @@ class Peer:
             bytes_sent=traffic.sent,
             bytes_received=traffic.received,
             health=(
+                *trouble.of_clocks(servers, self._clock.offset_ms),
                 *trouble.of_connections(
                     servers, relays, peers, phase=phase, knows_swarm=statement is not None
                 ),
@@ -273,13 +277,19 @@ class Peer:
                 map_port=self._options.map_port,
                 announce=discovery.announce_now,
             )
+
+            def learned() -> None:
+                connectivity.outposts_changed()
+                discovery.announce()
+
             for uris in self._servers:
                 client = RendezvousClient(
                     uris[0],
                     self._curve,
                     also_at=tuple(uri.address for uri in uris[1:]),
                     on_notice=discovery.take_notice,
-                    on_granted=connectivity.outposts_changed,
+                    on_granted=learned,
+                    clock=self._clock,
                 )
                 self._clients.append(await stack.enter_async_context(client))
             place = self._place = await find_place(
@@ -387,6 +397,10 @@ class Peer:
             zap=zap,
             signal_carriers=self._clients,
             make_paths=connectivity.make_paths,
+            sequence=SequenceCounter(
+                now_ms=self._clock.now_ms(),
+                memory=SequenceFile(self._state_dir.path / state_paths.SEQUENCE_FILE),
+            ),
         )
 
     def _opening(self, swarm: Swarm) -> OpenTask:

@@ -72,6 +72,15 @@ class SendSignal(Message, tag="signal"):
     sealed: bytes
 
 
+class AskTime(Message, tag="time"):
+    """Ask what time it is, before anything is signed: the first message of each connection.
+
+    Its number is 0. A server that does not know it answers ``malformed``, also to number 0.
+    """
+
+    request: int
+
+
 class Describe(Message, tag="describe"):
     """Ask what the server is beside a rendezvous."""
 
@@ -88,6 +97,7 @@ Request = (
     | FetchStatement
     | SendSignal
     | Describe
+    | AskTime
 )
 
 
@@ -103,6 +113,13 @@ class Granted(Message, tag="granted"):
     """The address that the request came from, without port; empty when the host cannot tell."""
     stun_ports: tuple[int, ...]
     """Where the same host answers STUN, over UDP and TCP."""
+
+
+class ServerTime(Message, tag="server-time"):
+    """What time it is at the server."""
+
+    request: int
+    server_time_ms: int
 
 
 class Records(Message, tag="records"):
@@ -153,7 +170,7 @@ class Refused(Message, tag="refused"):
     retry_after_s: float
 
 
-Reply = Granted | Records | Statement | Description | Done | Refused
+Reply = Granted | ServerTime | Records | Statement | Description | Done | Refused
 
 
 class Joined(Message, tag="joined"):

@@ -1,5 +1,7 @@
 """Sequence numbers of signed statements: counting one's own, refusing others' old ones."""
 
+from typing import Protocol
+
 from protocol.envelope import VerifiedMessage
 from protocol.errors import RemoteProtocolError
 
@@ -8,19 +10,51 @@ class StaleError(RemoteProtocolError):
     """The statement is older than one that was already seen, or the same again."""
 
 
-class SequenceCounter:
-    """Numbers for one signer's own statements of one kind in one swarm.
+RESERVED = 1000
+"""So many numbers are set aside at once, so that the memory is not written for each."""
 
-    They start at max(stored + 1, Unix milliseconds): a peer that lost its state still counts up.
+
+class SequenceMemory(Protocol):
+    """Where it outlives this process which numbers may have been given out."""
+
+    def load(self) -> int:
+        """All numbers that were given out are below this one; 0: none was, or nobody knows."""
+
+    def store(self, bound: int) -> None:
+        """All numbers that are given out from now on are below ``bound``. Never raises."""
+
+
+class NoSequenceMemory:
+    """For what is over with this process."""
+
+    def load(self) -> int:
+        """See :class:`SequenceMemory`."""
+        return 0
+
+    def store(self, bound: int) -> None:
+        """See :class:`SequenceMemory`."""
+
+
+class SequenceCounter:
+    """Numbers for one signer's statements in one swarm.
+
+    They start at the Unix milliseconds, so that a peer that lost its state still counts up, but
+    never below what was given out before: the clock may have been set back since.
     """
 
-    def __init__(self, *, now_ms: int, stored: int = 0) -> None:
-        self._next = max(stored + 1, now_ms)
+    def __init__(self, *, now_ms: int, memory: SequenceMemory | None = None) -> None:
+        self._memory = memory or NoSequenceMemory()
+        self._next = max(self._memory.load(), now_ms)
+        self._bound = self._next
 
     def take(self) -> int:
         """The next number; each is given out once."""
         number = self._next
         self._next += 1
+        if number >= self._bound:
+            # Before anybody sees the number: this process may end at any moment after that.
+            self._bound = number + RESERVED
+            self._memory.store(self._bound)
         return number
 
 

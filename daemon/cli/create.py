@@ -171,6 +171,8 @@ def _create(options: argparse.Namespace) -> int:
     created = asyncio.run(create_swarm(create_options(options), os.environ))
     if options.open:
         print(OPEN_WARNING, file=sys.stderr)
+    if warning := _clock_warning(created.clock_offset_ms):
+        print(warning, file=sys.stderr)
     if options.json:
         print(json.dumps(_document(created)))
         return 0
@@ -218,6 +220,19 @@ def create_options(options: argparse.Namespace) -> "CreateOptions":
     )
 
 
+def _clock_warning(offset_ms: int) -> str:
+    """Empty: the clocks agree."""
+    from daemon.control.health import CLOCK_WRONG_MS, clock_difference
+
+    if abs(offset_ms) <= CLOCK_WRONG_MS:
+        return ""
+    return (
+        f"this machine's clock is {clock_difference(-offset_ms / 1000)} the rendezvous's: set the"
+        " one that is wrong (timedatectl set-ntp true). The invite's days are counted by the later"
+        " of the two"
+    )
+
+
 def _document(created: "Created") -> dict[str, object]:
     return {
         "schema": 1,
@@ -226,6 +241,7 @@ def _document(created: "Created") -> dict[str, object]:
         "swarm_id": created.swarm_id,
         "founder": created.founder,
         "state_dir": str(created.state_dir),
+        "clock_offset_ms": created.clock_offset_ms,
     }
 
 

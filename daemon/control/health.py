@@ -7,6 +7,9 @@ of these is there.
 from daemon.control.status import HealthItem
 from protocol.text import counted
 
+CLOCK_WRONG_MS = 30_000
+"""A clock that is off by more is told; what is signed for seconds only would fail by then."""
+
 
 def rendezvous_unreachable(uri: str, reason: str, meanwhile: str) -> HealthItem:
     """Nobody new can find this peer; sessions that stand go on. ``meanwhile``: what it does."""
@@ -156,14 +159,34 @@ def peer_unreachable(
 
 
 def clock_wrong(offset_s: float) -> HealthItem:
-    """The machine's clock differs from the rendezvous'."""
-    direction = "behind" if offset_s > 0 else "ahead of"
+    """The machine's clock differs from the time that its rendezvous servers tell."""
+    text = f"this machine's clock is {clock_difference(-offset_s)} the rendezvous's; p2pd goes by"
+    text += " the rendezvous's"
+    if offset_s < 0:
+        text += ", but takes no newcomer whose invite has expired by this machine's"
+    return HealthItem("clock-wrong", text, "set the clock (timedatectl set-ntp true)")
+
+
+def rendezvous_clock_wrong(uri: str, ahead_s: float) -> HealthItem:
+    """One rendezvous's clock differs from the others' and this machine's."""
     return HealthItem(
-        "clock-wrong",
-        f"this machine's clock is {abs(offset_s):.0f} s {direction} the rendezvous'; p2pd corrects"
-        " for it",
-        "set the clock (timedatectl set-ntp true)",
+        "rendezvous-clock-wrong",
+        f"the clock of rendezvous {uri} is {clock_difference(ahead_s)} the others'; p2pd goes by"
+        " the others'",
+        "tell its operator to set its clock (timedatectl set-ntp true)",
     )
+
+
+def clock_difference(ahead_s: float) -> str:
+    """For example ``2 days ahead of`` or ``45 s behind``."""
+    seconds = abs(ahead_s)
+    for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 2 * length_s:
+            span = counted(round(seconds / length_s), unit)
+            break
+    else:
+        span = f"{seconds:.0f} s"
+    return f"{span} {'ahead of' if ahead_s > 0 else 'behind'}"
 
 
 def checkpoints_paused(problem: str) -> HealthItem:

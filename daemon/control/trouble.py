@@ -19,7 +19,6 @@ from daemon.worker.pulse import WorkerPulse
 from daemon.worker.worker import TaskWorker
 from relay.client.client import RelayState
 
-CLOCK_WRONG_MS = 30_000
 REJECTS_MATTER_S = 600.0
 """What was refused longer ago is counted among the peers, and no trouble any more."""
 
@@ -84,6 +83,17 @@ def of_training(rounds: Rounds) -> list[HealthItem]:
     return found
 
 
+def of_clocks(rendezvous: Sequence[RendezvousStatus], offset_ms: float) -> list[HealthItem]:
+    """Whose clock is wrong. ``offset_ms``: the time that this peer goes by, minus its machine's."""
+    found = [health.clock_wrong(offset_ms / 1000)] if abs(offset_ms) > health.CLOCK_WRONG_MS else []
+    for server in rendezvous:
+        if server.clock_offset_ms is not None:
+            off_ms = server.clock_offset_ms - offset_ms
+            if abs(off_ms) > health.CLOCK_WRONG_MS:
+                found.append(health.rendezvous_clock_wrong(server.uri, off_ms / 1000))
+    return found
+
+
 def of_connections(
     rendezvous: Sequence[RendezvousStatus],
     relays: Sequence[RelayStatus],
@@ -102,8 +112,6 @@ def of_connections(
             found.append(
                 health.rendezvous_refused(server.uri, server.state.removeprefix("refused: "))
             )
-        if server.clock_offset_ms is not None and abs(server.clock_offset_ms) > CLOCK_WRONG_MS:
-            found.append(health.clock_wrong(server.clock_offset_ms / 1000))
     lost_relays = [relay for relay in relays if relay.state == RelayState.UNREACHABLE.value]
     found.extend(health.relay_unreachable(relay.uri, relay.reason) for relay in lost_relays)
     lost = tuple(peer.name or peer.peer_id for peer in peers if peer.path == PathKind.FAILED)

@@ -15,6 +15,7 @@ CURVE_KEY = "curve.key"
 MEMBERSHIP_FILE = "membership.json"
 STATEMENT_FILE = "swarm.statement"
 ADMITTED_FILE = "admitted"
+SEQUENCE_FILE = "sequence"
 
 SYSTEM_ROOT = Path("/var/lib/p2pd")
 """Where the systemd units keep theirs."""

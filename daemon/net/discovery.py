@@ -128,20 +128,23 @@ class Discovery:
         self._network = network
         while True:
             self._changed.clear()
-            record = network.signed_record()
-            if record != self._announced:
-                for client in self._clients:
-                    client.set_record(record)
+            self.announce()
             for client in self._clients:
                 await self._look_up(client)
-                if client.clock_offset_ms is not None:
-                    self._clock.set_offset_ms(client.clock_offset_ms)
-            self._announced = record
             with contextlib.suppress(TimeoutError):  # time to look again
                 async with asyncio.timeout(
                     FIRST_LOOKUPS_S if self._is_alone else LOOKUP_INTERVAL_S
                 ):
                     await self._changed.wait()
+
+    def announce(self) -> None:
+        """Give the servers this peer's record, if it is another one than before: now, when a server
+        has just said what time it is, so that no record of a wrong time is sent."""
+        record = b"" if self._network is None else self._network.signed_record()
+        if record != self._announced:
+            self._announced = record
+            for client in self._clients:
+                client.set_record(record)
 
     def announce_now(self) -> None:
         """This peer's record has changed."""

@@ -86,12 +86,14 @@ class PeerNetwork:
         random: Random | None = None,
         signal_carriers: Sequence[SignalCarrier] = (),
         make_paths: Sequence[MakePaths] = (),
+        sequence: SequenceCounter | None = None,
     ) -> None:
         """``advertise``: addresses for the own record, ``HOST:PORT``; a port of 0 stands for the
         one that is listened on. Empty: the address that is listened on.
 
         ``signal_carriers``: through whom signals go, and may still grow; ``make_paths``: the kinds
-        of paths beside those that are dialled and those over the swarm's relays."""
+        of paths beside those that are dialled and those over the swarm's relays. ``sequence``: for
+        all that this peer signs here; None: one that begins at the time."""
         self.on_message: Callable[[PeerId, bytes], None] = lambda peer_id, message: None
         self.on_bulk: Callable[[PeerId, bytes], None] = lambda peer_id, message: None
         self.on_peer_up: Callable[[PeerId], None] = lambda peer_id: None
@@ -104,7 +106,7 @@ class PeerNetwork:
         self._admission = admission
         self._refusals = refusals
         self._clock = clock
-        sequence = SequenceCounter(now_ms=clock.now_ms())
+        sequence = sequence or SequenceCounter(now_ms=clock.now_ms())
         self._own_record = OwnRecord(
             identity,
             swarm.swarm_id,
@@ -154,6 +156,7 @@ class PeerNetwork:
             carriers=signal_carriers,
             clock=clock,
             refusals=refusals,
+            sequence=sequence,
         )
         parts = PathParts(
             identity=identity,
@@ -364,7 +367,7 @@ class PeerNetwork:
 
     def _admit(self, hello: VerifiedHello) -> RemotePeer:
         """The link of a peer that may take part. Raises :class:`RemoteProtocolError` otherwise."""
-        now_ms = self._clock.now_ms()
+        now_ms = self._clock.expiry_ms()
         self._admission.check(hello.peer_id, hello.record.record.proof, now_ms=now_ms)
         self._book.welcome(hello.record)
         link = self._book.get(hello.peer_id)

@@ -8,7 +8,7 @@ from protocol.peer_record import RECORD_LIFETIME_MS, PeerRecord, seal_record
 from protocol.sequence import SequenceCounter
 from protocol.uri import HostPort, ServerUri
 from transport.address import is_ip, is_unrouted
-from transport.clock import Clock
+from transport.clock import STEP_MS, Clock
 
 EVERY_ADDRESS = ("0.0.0.0", "::")
 FRESH_S = RECORD_LIFETIME_MS / 1000 / 4
@@ -39,6 +39,7 @@ class OwnRecord:
         """What it says."""
         self._signed = b""
         self._signed_until = 0.0
+        self._signed_at_offset_ms = 0
 
     @property
     def is_local(self) -> bool:
@@ -70,8 +71,12 @@ class OwnRecord:
     def signed(self) -> bytes:
         """The record in its envelope, good for hours."""
         now = self._clock.monotonic()
-        if now >= self._signed_until:
+        offset_ms = self._clock.offset_ms
+        # A record that was sealed before the time was known is of no use, or lasts too long.
+        is_mistimed = abs(offset_ms - self._signed_at_offset_ms) > STEP_MS
+        if now >= self._signed_until or is_mistimed:
             self._signed_until = now + FRESH_S
+            self._signed_at_offset_ms = offset_ms
             self._signed = seal_record(
                 self._identity,
                 self.payload,

@@ -134,6 +134,7 @@ class Signaling:
         carriers: Sequence[SignalCarrier],
         clock: Clock,
         refusals: Refusals,
+        sequence: SequenceCounter,
     ) -> None:
         """``carriers`` may still grow."""
         self._identity = identity
@@ -145,7 +146,7 @@ class Signaling:
         self._carriers = carriers
         self._clock = clock
         self._refusals = refusals
-        self._sequence = SequenceCounter(now_ms=clock.now_ms())
+        self._sequence = sequence
         self._replays = ReplayGuard(_MAX_SENDERS)
         self._strangers_rate = RateLimiter(_STRANGERS_RATE)
         self._known_rate = RateLimiter(_PEER_RATE, capacity=_MAX_SENDERS)
@@ -246,7 +247,7 @@ class Signaling:
             _log.debug("%s", error)  # Sent through two rendezvous, perhaps.
             return
         proof = signal.record.record.proof
-        self._admission.check(sender, proof, now_ms=self._clock.now_ms())
+        self._admission.check(sender, proof, now_ms=self._clock.expiry_ms())
         if self._peers.hear(signal.record, seen_at):
             self._deliver(sender, signal.body)
 

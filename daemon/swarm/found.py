@@ -7,7 +7,6 @@ the founder can join with it, in the membership beside that key.
 import asyncio
 import secrets
 import tempfile
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from protocol.swarm import (
 )
 from protocol.uri import HostPort, ServerUri
 from rendezvous import RendezvousClient
+from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.error_group import first_error
 
@@ -78,6 +78,8 @@ class Created:
     founder: str
     state_dir: Path
     needs_task_file: bool
+    clock_offset_ms: int
+    """The rendezvous's clock minus this machine's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +130,15 @@ async def _create(
         founder = Identity.generate() if state_dir is None else state_dir.identity()
         curve = CurveKeys.generate() if state_dir is None else state_dir.curve_keys()
         token = None if options.open else Identity.generate()
+        clock = Clock()
         async with AsyncExitStack() as servers:
             clients = [
-                await servers.enter_async_context(_reach(uri, curve)) for uri in options.rendezvous
+                await servers.enter_async_context(_reach(uri, curve, clock))
+                for uri in options.rendezvous
             ]
             options = await _complete_servers(options, clients)
             task = examined or await _examine_task(options)
-            statement = _statement(options, task.reference, task.settings, token)
+            statement = _statement(options, task, token, now_ms=clock.expiry_ms())
             swarm = seal_statement(founder, statement)
             if state_dir is None:
                 # Before anybody hears of the swarm, so that there is none whose key is lost.
@@ -156,15 +160,20 @@ async def _create(
             founder=founder.peer_id,
             state_dir=state_dir.path,
             needs_task_file=options.task_file is not None,
+            clock_offset_ms=clock.offset_ms,
         )
 
 
 @asynccontextmanager
-async def _reach(uri: ServerUri, curve: CurveKeys) -> AsyncIterator[RendezvousClient]:
+async def _reach(uri: ServerUri, curve: CurveKeys, clock: Clock) -> AsyncIterator[RendezvousClient]:
     """A connection, before anything that takes long is done in vain."""
     changed = asyncio.Event()
     async with RendezvousClient(
-        uri, curve, on_notice=lambda notice: None, on_state_change=lambda state: changed.set()
+        uri,
+        curve,
+        on_notice=lambda notice: None,
+        on_state_change=lambda state: changed.set(),
+        clock=clock,
     ) as client:
         try:
             async with asyncio.timeout(REACH_S):
@@ -238,9 +247,9 @@ async def _examine_task(options: CreateOptions) -> ExaminedTask:
 
 
 def _statement(
-    options: CreateOptions, task: TaskReference, settings: RoundSettings, token: Identity | None
+    options: CreateOptions, task: ExaminedTask, token: Identity | None, *, now_ms: int
 ) -> SwarmStatement:
-    expires_ms = int(time.time() * 1000) + options.invite_days * DAY_MS
+    expires_ms = now_ms + options.invite_days * DAY_MS
     tokens = (
         ()
         if token is None
@@ -257,8 +266,8 @@ def _statement(
         name=options.name,
         nonce=secrets.token_bytes(NONCE_BYTES),
         version=1,
-        task=task,
-        settings=settings,
+        task=task.reference,
+        settings=task.settings,
         rendezvous=tuple(str(uri) for uri in options.rendezvous),
         open=options.open,
         tokens=tokens,

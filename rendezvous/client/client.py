@@ -36,13 +36,14 @@ from protocol.rendezvous_messages import (
     Reply,
     Request,
     SendSignal,
+    ServerTime,
     Statement,
 )
 from protocol.uri import HostPort, ServerUri
-from rendezvous.client.clock_offset import ClockOffset
 from rendezvous.client.connection import Answer, RendezvousLink, Timeouts
 from rendezvous.client.lease_keeper import LeaseKeeper, LeaseState
 from rendezvous.client.persistent_connection import LinkState, PersistentLink
+from rendezvous.client.server_clock import ServerClock
 from transport.address import plain_ip
 from transport.clock import Clock
 from transport.curve import CurveKeys
@@ -86,9 +87,8 @@ class RendezvousClient:
         timeouts: Timeouts | None = None,
     ) -> None:
         """``also_at``: further addresses of the same server, for networks that swallow the URI's.
-        ``on_granted`` is told when the server granted a lease: what it says of itself and of
-        this peer may be new. ``clock``: this machine's own, uncorrected, or its offset would be
-        measured away."""
+        ``on_granted`` is told when the server granted a lease, and once it said what time it is:
+        what it says of itself and of this peer may be new. ``clock`` is told that time."""
         self._uri = uri
         self._also_at = tuple(also_at)
         self._curve = curve
@@ -98,7 +98,7 @@ class RendezvousClient:
         self._clock = clock or Clock()
         self._random = random or Random()
         self._timeouts = timeouts or Timeouts()
-        self._offset = ClockOffset()
+        self._server_clock = ServerClock()
         self._leases: dict[bytes, _Lease] = {}
         self._leases_changed = asyncio.Event()
         self._reported_state = LinkState.CONNECTING.value
@@ -165,20 +165,25 @@ class RendezvousClient:
     @property
     def clock_offset_ms(self) -> int | None:
         """The server's clock minus this machine's; None while unknown."""
-        return self._offset.offset_ms
+        best = self._server_clock.best
+        if best is None:
+            return None
+        own_ms = self._clock.own_ms() - self._clock.since_boot_ms()
+        return best.server_ms - best.since_boot_ms - own_ms
 
     @property
     def round_trip_s(self) -> float | None:
         """The last measured round trip to the server; None while unknown."""
-        return self._offset.round_trip_s
+        return self._server_clock.round_trip_s
 
     def set_record(self, raw: bytes) -> None:
         """Announce this signed record now, and keep its lease from now on.
 
         It replaces the one of the same swarm; a peer signs a new one when something in it changed,
-        and before it expires. Raises :class:`RemoteProtocolError` when it does not verify.
+        and before it expires. Raises :class:`RemoteProtocolError` when it does not verify. Whether
+        it has expired, the server says: this machine's clock may be wrong.
         """
-        record = open_record(raw, swarm=None, now_ms=self._clock.now_ms())
+        record = open_record(raw, swarm=None, now_ms=0)
         now = self._clock.monotonic()
         lease = self._leases.get(record.swarm)
         if lease is None:
@@ -266,6 +271,8 @@ class RendezvousClient:
 
     async def _keep_leases(self, link: RendezvousLink) -> None:
         """Announce over a new link and renew, until it is lost."""
+        if link.time is not None and isinstance(link.time.reply, ServerTime):
+            self._learn(link.time.reply, link.time)
         for lease in self._leases.values():
             lease.keeper.announce_again(self._clock.monotonic())
         while not link.is_lost:
@@ -314,13 +321,17 @@ class RendezvousClient:
                 link.give_up("it answered what was not asked")
         self._report_state()
 
-    def _learn(self, granted: Granted, answer: Answer) -> None:
-        self._offset.measured(
-            server_ms=granted.server_time_ms,
+    def _learn(self, reply: Granted | ServerTime, answer: Answer) -> None:
+        self._server_clock.measured(
+            server_ms=reply.server_time_ms,
             received_ms=answer.received_ms,
             round_trip_s=answer.round_trip_s,
         )
-        self._see(granted)
+        best = self._server_clock.best
+        if best is not None:
+            self._clock.server_said(self._uri.key, best.server_ms, since_boot_ms=best.since_boot_ms)
+        if isinstance(reply, Granted):
+            self._see(reply)
         if self._on_granted is not None:
             self._on_granted()
 

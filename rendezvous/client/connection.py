@@ -14,6 +14,7 @@ from protocol.codec import decode, encode
 from protocol.errors import RemoteProtocolError, TransportError
 from protocol.rendezvous_messages import (
     MAX_FRAME_BYTES,
+    AskTime,
     FromServer,
     Joined,
     Left,
@@ -25,6 +26,7 @@ from protocol.rendezvous_messages import (
 )
 from protocol.text import excerpt
 from protocol.uri import HostPort
+from transport.border import Border
 from transport.client_socket import ClientSocket, LinkEvent
 from transport.clock import Clock
 from transport.curve import CurveKeys
@@ -53,7 +55,7 @@ class Answer:
     reply: Reply
     round_trip_s: float
     received_ms: int
-    """Unix milliseconds by this machine's clock."""
+    """Milliseconds since this machine's start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +91,21 @@ class RendezvousLink:
             on_event=self._on_event,
             reconnect=None,
         )
+        self._border = Border(_log)
         self._settled = asyncio.Event()
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._pending: dict[int, _Pending] = {}
         self._last_request = 0
+        self.time: Answer | None = None
+        """What the server answered when it was asked for the time; an old one does not know."""
 
     async def __aenter__(self) -> "RendezvousLink":
-        """Connect. Raises :class:`TransportError` with the reason when that fails."""
+        """Connect, and ask for the time. Raises :class:`TransportError` with the reason when that
+        fails."""
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._socket)
             await self._settle()
+            self.time = await self._ask(AskTime(request=0))
             self._resources = stack.pop_all()
         return self
 
@@ -148,11 +155,14 @@ class RendezvousLink:
             reason = self._lost.result() if self._lost.done() else "too many requests wait"
             raise TransportError(f"rendezvous {self.address}: {reason}")
         self._last_request += 1
-        number = self._last_request
+        return await self._ask(msgspec.structs.replace(request, request=self._last_request))
+
+    async def _ask(self, request: Request) -> Answer:
+        number = request.request
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._pending[number] = _Pending(future, self._clock.monotonic())
         try:
-            if not self._socket.send(encode(msgspec.structs.replace(request, request=number))):
+            if not self._socket.send(encode(request)):
                 raise TransportError(f"rendezvous {self.address}: it takes no more requests now")
             async with asyncio.timeout(self._timeouts.reply_s):
                 return await future
@@ -167,7 +177,7 @@ class RendezvousLink:
         try:
             message: FromServer = decode(frame, FromServer, max_bytes=MAX_FRAME_BYTES)
         except RemoteProtocolError as error:
-            _log.warning("rendezvous %s sent what is no message: %s", self.address, error)
+            self._border.failed(error, f"rendezvous {self.address}")
             return
         match message:
             case Joined() | Left() | Signal():
@@ -181,7 +191,7 @@ class RendezvousLink:
         pending = self._pending.pop(reply.request, None)
         if pending is not None and not pending.future.done():
             round_trip_s = self._clock.monotonic() - pending.sent_at
-            pending.future.set_result(Answer(reply, round_trip_s, self._clock.now_ms()))
+            pending.future.set_result(Answer(reply, round_trip_s, self._clock.since_boot_ms()))
 
     def _on_event(self, event: LinkEvent) -> None:
         if event is LinkEvent.CONNECTED:

@@ -21,6 +21,7 @@ from protocol.rendezvous_messages import (
     MAX_FRAME_BYTES,
     MAX_LOOKUP,
     Announce,
+    AskTime,
     Describe,
     Description,
     Done,
@@ -37,6 +38,7 @@ from protocol.rendezvous_messages import (
     Refused,
     Request,
     SendSignal,
+    ServerTime,
     Signal,
     Statement,
 )
@@ -184,6 +186,9 @@ class Registry:
                 return [self._fetch(sender, request)]
             case SendSignal():
                 return [self._signal(sender, request)]
+            case AskTime():
+                time_reply = ServerTime(request=request.request, server_time_ms=now_ms)
+                return [Send(sender.route, encode(time_reply))]
             case Describe():
                 reply = Description(
                     request=request.request,

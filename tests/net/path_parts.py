@@ -68,6 +68,7 @@ def signaling_of(keys: Keys, carrier: SignalCarrier | None = None) -> Signaling:
         carriers=() if carrier is None else [carrier],
         clock=clock,
         refusals=Refusals(clock),
+        sequence=SequenceCounter(now_ms=0),
     )
 
 

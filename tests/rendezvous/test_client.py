@@ -29,8 +29,8 @@ from transport.curve import CurveKeys
 
 
 class TenMinutesSlow(Clock):
-    def now_ms(self) -> int:
-        return super().now_ms() - 600_000
+    def own_ms(self) -> int:
+        return super().own_ms() - 600_000
 
 
 def signal_of(sender: LivePeer) -> Signal:

@@ -5,8 +5,8 @@ from random import Random
 
 import pytest
 
-from rendezvous.client.clock_offset import ClockOffset
 from rendezvous.client.lease_keeper import REFUSED_MOST_S, LeaseKeeper, LeaseState
+from rendezvous.client.server_clock import Measurement, ServerClock
 from transport.backoff import Backoff, bounded_wait_s
 
 
@@ -111,23 +111,31 @@ class TestLeaseKeeper:
         assert (keeper.state, keeper.due_at) == (LeaseState.ANNOUNCE, 110.0)
 
 
-class TestClockOffset:
+class TestServerClock:
+    AT_MS = 1_800_000_000_000
+
     def test_unknown_before_the_first_measurement(self) -> None:
-        offset = ClockOffset()
-        assert offset.offset_ms is None
-        assert offset.round_trip_s is None
+        clock = ServerClock()
+        assert clock.best is None
+        assert clock.round_trip_s is None
 
     def test_reply_is_half_a_round_trip_old_when_it_comes(self) -> None:
-        offset = ClockOffset()
-        offset.measured(server_ms=1_600_000, received_ms=1_000_100, round_trip_s=0.2)
-        assert offset.offset_ms == 600_000
+        clock = ServerClock()
+        clock.measured(server_ms=self.AT_MS, received_ms=5000, round_trip_s=0.2)
+        assert clock.best == Measurement(self.AT_MS + 100, 5000, 0.2)
 
     def test_shortest_round_trip_of_the_last_is_believed(self) -> None:
-        offset = ClockOffset()
-        offset.measured(server_ms=1000, received_ms=1005, round_trip_s=0.010)
-        offset.measured(server_ms=2000, received_ms=2900, round_trip_s=1.0)
-        assert offset.offset_ms == 0
-        assert offset.round_trip_s == 1.0
+        clock = ServerClock()
+        clock.measured(server_ms=self.AT_MS, received_ms=1005, round_trip_s=0.010)
+        clock.measured(server_ms=self.AT_MS + 999, received_ms=2900, round_trip_s=1.0)
+        assert clock.best == Measurement(self.AT_MS + 5, 1005, 0.010)
+        assert clock.round_trip_s == 1.0
         for _ in range(8):
-            offset.measured(server_ms=3000, received_ms=2000, round_trip_s=0.5)
-        assert offset.offset_ms == 1250
+            clock.measured(server_ms=self.AT_MS, received_ms=2000, round_trip_s=0.5)
+        assert clock.best == Measurement(self.AT_MS + 250, 2000, 0.5)
+
+    @pytest.mark.parametrize("server_ms", [0, -1, 1000, 2**53, 2**64 - 1])
+    def test_what_cannot_be_the_time_is_passed_over(self, server_ms: int) -> None:
+        clock = ServerClock()
+        clock.measured(server_ms=server_ms, received_ms=0, round_trip_s=0.01)
+        assert clock.best is None

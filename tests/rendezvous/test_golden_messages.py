@@ -11,6 +11,7 @@ from protocol.codec import decode, encode
 from protocol.errors import RemoteProtocolError
 from protocol.rendezvous_messages import (
     Announce,
+    AskTime,
     Describe,
     Description,
     Done,
@@ -28,6 +29,7 @@ from protocol.rendezvous_messages import (
     Refused,
     Request,
     SendSignal,
+    ServerTime,
     Signal,
     Statement,
 )
@@ -51,6 +53,8 @@ MESSAGES: dict[str, Request | FromServer] = {
     "fetch": FetchStatement(request=7, swarm=SWARM),
     "signal": SendSignal(request=8, swarm=SWARM, to=PEER, sealed=b"sealed"),
     "describe": Describe(request=9),
+    "time": AskTime(request=0),
+    "server time": ServerTime(request=0, server_time_ms=1_800_000_000_000),
     "granted": Granted(
         request=1,
         lease_s=150.0,

@@ -47,7 +47,7 @@ class LoopClock(Clock):
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def now_ms(self) -> int:
+    def own_ms(self) -> int:
         return int(self.monotonic() * 1000)
 
 

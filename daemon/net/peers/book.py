@@ -144,7 +144,7 @@ class PeerBook:
         peer_id = record.peer_id
         if peer_id == self._own_id or record.swarm != self._swarm_id:
             return
-        self._admission.check(peer_id, record.record.proof, now_ms=self._clock.now_ms())
+        self._admission.check(peer_id, record.record.proof, now_ms=self._clock.expiry_ms())
         if record.sequence <= self._departed.get(peer_id, -1):
             return
         self._departed.pop(peer_id, None)

@@ -12,6 +12,7 @@ from protocol.errors import RemoteProtocolError, TransportError
 from protocol.identity import PeerId
 from protocol.peer_record import VerifiedRecord
 from protocol.peer_signal import SIGNAL_LIFETIME_MS, SignalPayload, seal_peer_signal
+from protocol.sequence import SequenceCounter
 from protocol.signal_messages import (
     NextPort,
     PunchAnswer,
@@ -33,8 +34,8 @@ class MovedClock(Clock):
     def monotonic(self) -> float:
         return super().monotonic() + self.moved_s
 
-    def now_ms(self) -> int:
-        return super().now_ms() + round(self.moved_s * 1000)
+    def own_ms(self) -> int:
+        return super().own_ms() + round(self.moved_s * 1000)
 
 
 class Wire:
@@ -76,6 +77,7 @@ class Speaker:
             carriers=wires,
             clock=self.clock,
             refusals=self.refusals,
+            sequence=SequenceCounter(now_ms=0),
         )
         for wire in wires:
             wire.receivers[self.keys.peer_id] = self.signaling.receive
