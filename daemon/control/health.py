@@ -181,7 +181,7 @@ def clock_difference(ahead_s: float) -> str:
     """For example ``2 days ahead of`` or ``45 s behind``."""
     seconds = abs(ahead_s)
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= 2 * length_s:
+        if seconds > 1.5 * length_s:
             span = counted(round(seconds / length_s), unit)
             break
     else:

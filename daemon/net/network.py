@@ -272,7 +272,7 @@ class PeerNetwork:
         for link in self._book:
             proof = link.record.record.proof
             try:
-                self._admission.check(link.peer_id, proof, now_ms=self._clock.now_ms())
+                self._admission.check(link.peer_id, proof, now_ms=self._clock.expiry_ms())
             except DeniedError as error:
                 self._book.remove(link.peer_id)
                 link.end_session(CloseCode.DENIED, str(error), in_good_order=True)
