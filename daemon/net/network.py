@@ -26,6 +26,7 @@ from daemon.net.paths.direct.seeker import DirectDialer
 from daemon.net.paths.maker import MakePaths, PathMaker, PathParts
 from daemon.net.paths.path import PathOwner, PathSeeker, PathWish
 from daemon.net.paths.relayed.path import RelayPaths
+from daemon.net.paths.targets import Targets
 from daemon.net.peers.book import FindRecord, PeerBook
 from daemon.net.peers.peer_status import LinkStatus
 from daemon.net.peers.reception import Reception
@@ -171,6 +172,7 @@ class PeerNetwork:
             budget=PathBudget(
                 descriptors=descriptor_budget(), sockets=int(context.get(zmq.MAX_SOCKETS))
             ),
+            targets=Targets(clock),
             own_record=self._own_record,
         )
         self._parts = parts

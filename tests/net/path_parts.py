@@ -8,6 +8,7 @@ from daemon.net.own_record import OwnRecord
 from daemon.net.paths.budget import PathBudget
 from daemon.net.paths.maker import PathParts
 from daemon.net.paths.path import Path, PathOwner
+from daemon.net.paths.targets import Targets
 from daemon.net.refusals import Refusals
 from daemon.net.signaling import SignalCarrier, Signaling
 from protocol.admission import NO_PROOF, AdmissionBook
@@ -93,5 +94,6 @@ def parts_of(
         clock=clock,
         random=Random(keys.number),
         budget=budget or PathBudget(descriptors=1000, sockets=1000),
+        targets=Targets(clock),
         own_record=own_record_of(keys, clock, *addresses),
     )

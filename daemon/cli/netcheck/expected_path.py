@@ -75,11 +75,18 @@ def _punching(own: Place, other: Place) -> str:
         _punch_end(place, host) for place, host in zip((own, other), _PUBLIC_HOSTS, strict=True)
     ]
     plans = [
-        make_plan(one, another, local_port=_LOCAL_PORT, most_sockets=MANY_PORTS, random=Random(0))
+        make_plan(
+            one,
+            another,
+            seen=_PUBLIC_HOSTS,
+            local_port=_LOCAL_PORT,
+            most_sockets=MANY_PORTS,
+            random=Random(0),
+        )
         for one, another in (ends, reversed(ends))
     ]
     if any(plan.is_heavy for plan in plans):
-        return "both connect at once, trying many ports: mostly within seconds, not always"
+        return "both connect at once, trying many ports: mostly within half a minute, not always"
     if any(end.next_port is NextPort.SEQUENTIAL for end in ends) and all(
         end.public for end in ends
     ):

@@ -15,6 +15,7 @@ import zmq
 from daemon.net.own_record import OwnRecord
 from daemon.net.paths.budget import PathBudget
 from daemon.net.paths.path import PathOwner, PathSeeker, PathWish
+from daemon.net.paths.targets import Targets
 from daemon.net.signaling import Signaling
 from protocol.identity import Identity
 from transport.clock import Clock
@@ -36,6 +37,7 @@ class PathParts:
     clock: Clock
     random: Random
     budget: PathBudget
+    targets: Targets
     own_record: OwnRecord
 
 

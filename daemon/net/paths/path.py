@@ -152,3 +152,9 @@ class PathOwner(Protocol):
 
     def path_lost(self, path: Path, reason: str) -> None:
         """The path is over, and why."""
+
+
+def host_of(address: str) -> str:
+    """The IP address in that of a path's other end, which has a port where that is known."""
+    has_port = address.count(":") == 1 or address.startswith("[")
+    return address.rpartition(":")[0].strip("[]") if has_port else address

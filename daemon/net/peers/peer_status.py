@@ -30,12 +30,6 @@ class LinkStatus:
     bytes_received: int
 
 
-def host_of(address: str) -> str:
-    """The IP address in that of a path's other end, which has a port where that is known."""
-    has_port = address.count(":") == 1 or address.startswith("[")
-    return address.rpartition(":")[0].strip("[]") if has_port else address
-
-
 def shown_address(remote: str | None, recorded: Sequence[str]) -> str:
     """Of the other end: ``remote`` if there is a path to it, else all that its record has.
 

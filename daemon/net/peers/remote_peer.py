@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from daemon.net.path_kind import PathKind
-from daemon.net.paths.path import PathWish
+from daemon.net.paths.path import PathWish, host_of
 from daemon.net.peers.path_end import PathEnd
 from daemon.net.peers.path_preference import PathPreference
 from daemon.net.peers.path_score import BEST_FIRST
-from daemon.net.peers.peer_status import LinkStatus, host_of, path_reason, shown_address
+from daemon.net.peers.peer_status import LinkStatus, path_reason, shown_address
 from daemon.net.session import (
     ActivePathChanged,
     BulkRoom,

@@ -12,12 +12,14 @@ import zmq
 from daemon.net.paths.path import Path
 from daemon.net.paths.punched.path import SETTLE_S, PunchedPath
 from daemon.net.paths.punched.plan import PunchPlan
+from daemon.net.paths.targets import Targets
 from protocol.peer_record import VerifiedRecord
 from protocol.uri import HostPort
 from tests.natlab.lab import NatKind, NatLab, Site
 from tests.natlab.requirements import natlab_marks
 from tests.net.nat.lab_loop import run_on
 from tests.net.swarm_peers import Keys, in_order_of_id
+from transport.clock import Clock
 from transport.punch_socket import CandidatePair
 from transport.zap import ZapAuthenticator
 
@@ -61,7 +63,9 @@ def sites() -> Iterator[tuple[NatLab, Site, Site]]:
 def make_plan(pairs: Sequence[CandidatePair]) -> PunchPlan:
     return PunchPlan(
         pairs=iter(pairs),
-        interval_s=0.0,
+        hosts=frozenset(pair.remote.host for pair in pairs),
+        once=frozenset(),
+        syns_each=1.0,
         most_open=len(pairs),
         retry_s=0.02,
         lasts_s=3.0,
@@ -82,7 +86,14 @@ async def punch(
     with zmq.Context() as context:
         async with ZapAuthenticator(context) as zap, asyncio.TaskGroup() as group:
             path = PunchedPath(
-                context, zap, own.curve, plan, to=to, is_server=is_server, owner=outcome
+                context,
+                zap,
+                own.curve,
+                plan,
+                to=to,
+                is_server=is_server,
+                owner=outcome,
+                targets=Targets(Clock()),
             )
             running = group.create_task(path.run())
             await use(path, outcome)

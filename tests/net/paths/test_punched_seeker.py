@@ -117,6 +117,7 @@ class PretendingPuncher(Puncher):
             to=wish.record,
             is_server=True,
             owner=parts.owner,
+            targets=parts.targets,
         )
         self.made.append(attempt)
         return attempt
@@ -187,6 +188,7 @@ async def seeking(
         parts = parts_of(LOW, context, signaling=joined(LOW, wire))
         puncher = PretendingPuncher(parts, around, next_port)
         wish = PathWish(HIGH.record())
+        wish.note_seen("203.0.113.1", parts.clock.monotonic())
         scene = Scene(puncher, wish, joined(HIGH, wire))
         seeker = PunchedSeeker(puncher, wish, ProbeIntervals(Random(1)))
         with scene.inbox:

@@ -16,6 +16,8 @@ from protocol.peer_record import MAX_ADDRESSES
 from protocol.uri import HostPort
 from transport.address import is_ip, is_machine, is_unrouted, resolve
 
+SYNS = 3.0
+"""Of one dial: the kernel repeats an unanswered request after 1 and 3 s."""
 STAGGER_S = 0.25
 ATTEMPT_S = 5.0
 MAX_AT_ONCE = 6
@@ -84,6 +86,7 @@ class DirectDialer:
                         await dials.acquire()
                         places += 1
                     await self._make_room(tried, places)
+                    await self._parts.targets.until_may_connect(address.host, SYNS)
                     path = self._path_to(address)
                     tried.append(path)
                     group.create_task(self._hold(path))

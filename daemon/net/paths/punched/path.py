@@ -19,6 +19,7 @@ from daemon.net.path_kind import PathKind
 from daemon.net.paths.direct.path import LIMITS
 from daemon.net.paths.path import PathOwner
 from daemon.net.paths.punched.plan import PunchPlan
+from daemon.net.paths.targets import Targets
 from daemon.net.session.handshake import Channel
 from protocol.errors import TransportError
 from protocol.hello import Role
@@ -50,8 +51,10 @@ class PunchedPath:
         to: VerifiedRecord,
         is_server: bool,
         owner: PathOwner,
+        targets: Targets,
     ) -> None:
-        """``is_server``: whether this peer has the CURVE server's role, and decides."""
+        """``is_server``: whether this peer has the CURVE server's role, and decides. ``targets``
+        says how fast the plan may be followed."""
         self._remote_address = ""
         self.failure = ""
         """Why it ended, or never came about."""
@@ -60,6 +63,7 @@ class PunchedPath:
         self._remote_key = to.record.curve_key
         self._is_server = is_server
         self._owner = owner
+        self._targets = targets
         self._zap_domain = f"punched-{secrets.token_hex(8)}"
         self._ready: dict[CandidatePair, None] = {}
         """Pairs whose CURVE handshake is done."""
@@ -144,9 +148,8 @@ class PunchedPath:
                         return
                     if len(self._socket.pairs) >= self._plan.most_open:
                         self._socket.drop_oldest()
+                    await self._targets.until_may_connect(pair.remote.host, self._plan.syns_each)
                     self._socket.connect(pair)
-                    if self._plan.interval_s:
-                        await asyncio.sleep(self._plan.interval_s)
                 await self._decided.wait()
         except TimeoutError:
             self.close(
@@ -192,6 +195,8 @@ class PunchedPath:
                 self._broken[pair] += 1
                 if self._broken[pair] >= MAX_BROKEN_HANDSHAKES:
                     self._socket.drop(pair)
+            case LinkEvent.UNREACHABLE if pair in self._plan.once:
+                self._socket.drop(pair)
             case _:
                 pass  # Nobody there yet: libzmq tries again.
 
@@ -202,5 +207,6 @@ class PunchedPath:
         if not self._is_open:
             self._is_open = True
             self._remote_address = str(pair.remote)
+            self._targets.answered(pair.remote.host)
             self._decided.set()
             self._owner.path_opened(self)

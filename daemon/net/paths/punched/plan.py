@@ -11,13 +11,17 @@ moment, and meet where both plans have the same pair, seen from its two sides:
   port that nobody knows, and the other side tries ports by chance until it hits one of them (the
   birthday paradox: 256 of 64512 ports are found after 252 tries on average).
 
-Beside, the machines' own endpoints are tried, on a LAN that both share and over IPv6.
+The machines' own endpoints are tried too, on a LAN that both share and over IPv6.
+
+What the other side says of its endpoints is believed only as far as daemon/net/paths/targets.py
+says: an attempt must not hurt whoever they really belong to.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from daemon.net.paths.targets import SYNS_PER_S, is_known_place
 from protocol.errors import TransportError
 from protocol.signal_messages import NextPort, PunchEnd
 from protocol.uri import HostPort
@@ -25,17 +29,25 @@ from transport.address import is_local
 from transport.punch_socket import CandidatePair
 
 LASTS_S = 3.0
-GUESSING_LASTS_S = 6.0
+GUESSING_LASTS_S = 30.0
+"""At the rates below, one in thirty attempts finds nothing."""
 PREDICTED_PORTS = 20
 MANY_PORTS = 256
 GUESSES = 2500
 """They miss all of 256 ports once in 20,000 times."""
-OPENED_PER_S = 500.0
-SHORTEST_RETRY_S = 0.005
-LONGEST_RETRY_S = 0.1
-RANDOM_RETRY_S = 2.0
+RETRY_S = 0.1
+"""After a refusal; more where many pairs lead to one machine."""
+RANDOM_RETRY_S = 8.0
 """A refused connection through such a NAT gets another port anyway; 256 are not to become a
 flood."""
+SYNS_OF_A_GUESS = 1.0
+"""It is given up before the kernel would repeat it."""
+SYNS_OF_A_PAIR = 2.0
+"""The kernel repeats an unanswered one after 1 s, and after 3 s, when an attempt is over."""
+SYNS_OF_A_LASTING_PAIR = 5.0
+"""Those that are kept open for half a minute: after 1, 3, 7 and 15 s."""
+GUESSES_OPEN = 48
+"""At once: with so many each is open for a second, time enough for any round trip."""
 FIRST_PORT, LAST_PORT = 1024, 65535
 EPHEMERAL_PORTS = range(32768, 61000)
 
@@ -55,8 +67,13 @@ class PunchPlan:
 
     pairs: Iterator[CandidatePair]
     """In the order in which they are begun."""
-    interval_s: float
-    """Between one and the next; 0: all at once."""
+    hosts: frozenset[str]
+    """The IP addresses that they lead to."""
+    once: frozenset[CandidatePair]
+    """Those of them that are not tried again after a refusal: nobody saw the peer there."""
+    syns_each: float
+    """How many connection requests a pair takes; they are begun as fast as
+    :class:`daemon.net.paths.targets.Targets` allows for that."""
     most_open: int
     """When so many are open, the oldest without an answer is given up for the next."""
     retry_s: float
@@ -67,27 +84,35 @@ class PunchPlan:
 
 
 def make_plan(
-    own: PunchEnd, remote: PunchEnd, *, local_port: int, most_sockets: int, random: Random
+    own: PunchEnd,
+    remote: PunchEnd,
+    *,
+    seen: Collection[str],
+    local_port: int,
+    most_sockets: int,
+    random: Random,
 ) -> PunchPlan:
-    """This side's plan. Raises :class:`NoPlanError`."""
+    """This side's plan; ``seen`` are the IP addresses at which the peer was seen.
+
+    Raises :class:`NoPlanError`.
+    """
     target = HostPort.parse(remote.public) if remote.public and _speaks_ipv4(own) else None
-    hosts = [_pair(local_port, host) for host in _reachable_hosts(own, remote) if host != target]
-    # A refused attempt meets the other side's only while both are under way, which is half a round
-    # trip. On the way over the rendezvous that takes as long as directly, or somewhat longer.
-    retry_s = (own.signal_rtt_ms + remote.signal_rtt_ms) / 1000 / 4
-    retry_s = max(SHORTEST_RETRY_S, min(retry_s, LONGEST_RETRY_S))
-    if own.next_port is NextPort.SEQUENTIAL:
-        retry_s = LONGEST_RETRY_S  # Each time takes one of the ports that the other side predicted.
+    if target is not None and target.host not in seen:
+        target = None
+    known, unseen = _reachable_hosts(own, remote, seen)
+    hosts = [_pair(local_port, host) for host in (*known, *unseen[:1]) if host != target]
+    once = frozenset(_pair(local_port, host) for host in unseen[:1])
     kinds = (own.next_port, remote.next_port)
     if NextPort.RANDOM in kinds and target is not None:
         if kinds == (NextPort.RANDOM, NextPort.FIXED):
             many = random.sample(EPHEMERAL_PORTS, min(MANY_PORTS, most_sockets))
             pairs = [*hosts, *(_pair(port, target) for port in many)]
-            return _heavy(pairs, most_open=len(pairs), retry_s=RANDOM_RETRY_S)
+            return _heavy(pairs, once, most_open=len(pairs), syns_each=SYNS_OF_A_LASTING_PAIR)
         if kinds == (NextPort.FIXED, NextPort.RANDOM):
             guesses = random.sample(range(FIRST_PORT, LAST_PORT + 1), GUESSES)
             pairs = [*hosts, *(_pair(local_port, HostPort(target.host, port)) for port in guesses)]
-            return _heavy(pairs, most_open=min(MANY_PORTS, most_sockets), retry_s=retry_s)
+            most_open = min(GUESSES_OPEN, most_sockets)
+            return _heavy(pairs, once, most_open=most_open, syns_each=SYNS_OF_A_GUESS)
         if not hosts:
             reason = "both NATs give each connection another public port, one of them at random"
             raise NoPlanError(reason, reason)
@@ -99,23 +124,37 @@ def make_plan(
         raise NoPlanError(_why_nothing(own, remote), _why_nothing(remote, own))
     return PunchPlan(
         pairs=iter(pairs),
-        interval_s=0.0,
+        hosts=_hosts_of(pairs),
+        once=once,
+        syns_each=SYNS_OF_A_PAIR,
         most_open=len(pairs),
-        retry_s=retry_s,
+        retry_s=max(RETRY_S, len(pairs) / SYNS_PER_S),
         lasts_s=LASTS_S,
         is_heavy=False,
     )
 
 
-def _heavy(pairs: Sequence[CandidatePair], *, most_open: int, retry_s: float) -> PunchPlan:
+def _heavy(
+    pairs: Sequence[CandidatePair],
+    once: frozenset[CandidatePair],
+    *,
+    most_open: int,
+    syns_each: float,
+) -> PunchPlan:
     return PunchPlan(
         pairs=iter(pairs),
-        interval_s=1 / OPENED_PER_S,
+        hosts=_hosts_of(pairs),
+        once=once,
+        syns_each=syns_each,
         most_open=most_open,
-        retry_s=retry_s,
+        retry_s=RANDOM_RETRY_S,
         lasts_s=GUESSING_LASTS_S,
         is_heavy=True,
     )
+
+
+def _hosts_of(pairs: Sequence[CandidatePair]) -> frozenset[str]:
+    return frozenset(pair.remote.host for pair in pairs)
 
 
 def _aims(target: HostPort, remote: PunchEnd) -> list[HostPort]:
@@ -126,21 +165,24 @@ def _aims(target: HostPort, remote: PunchEnd) -> list[HostPort]:
     return [HostPort(target.host, port) for port in ports if FIRST_PORT <= port <= LAST_PORT]
 
 
-def _reachable_hosts(own: PunchEnd, remote: PunchEnd) -> list[HostPort]:
-    """The remote machine's own endpoints that may be reached from here."""
-    share_site = _host(own.public) == _host(remote.public)
-    own_global_v6 = any(":" in host and not is_local(host) for host in map(_host, own.hosts))
-    found = []
+def _reachable_hosts(
+    own: PunchEnd, remote: PunchEnd, seen: Collection[str]
+) -> tuple[list[HostPort], list[HostPort]]:
+    """The remote machine's own endpoints that may be reached from here: those that it is known to
+    have, and of IPv6 others too."""
+    has_global_v6 = any(":" in host and not is_local(host) for host in map(_host, own.hosts))
+    known, unseen = [], []
     for endpoint in map(HostPort.parse, remote.hosts):
-        if is_local(endpoint.host):
-            reachable = share_site
-        elif ":" in endpoint.host:
-            reachable = own_global_v6
-        else:
-            reachable = _speaks_ipv4(own)
-        if reachable:
-            found.append(endpoint)
-    return found
+        is_v6 = ":" in endpoint.host
+        if is_v6 and not is_local(endpoint.host) and not has_global_v6:
+            continue
+        if not is_v6 and not _speaks_ipv4(own):
+            continue
+        if is_known_place(endpoint.host, seen, _host(own.public)):
+            known.append(endpoint)
+        elif is_v6 and not is_local(endpoint.host):
+            unseen.append(endpoint)
+    return known, unseen
 
 
 def _speaks_ipv4(end: PunchEnd) -> bool:
@@ -161,4 +203,6 @@ def _why_nothing(own: PunchEnd, remote: PunchEnd) -> str:
         return "no STUN server answers this peer over TCP"
     if not remote.public:
         return "no STUN server answers the peer over TCP"
+    if _speaks_ipv4(own) and _speaks_ipv4(remote):
+        return "no rendezvous sees the two at the addresses that they name"
     return "the two have no IP version in common"

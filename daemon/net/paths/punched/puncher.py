@@ -48,6 +48,7 @@ class Puncher:
         self.signaling = parts.signaling
         self.clock = parts.clock
         self.attempts = parts.budget.punches
+        self.targets = parts.targets
         self.heavy_slot = HeavySlot()
         self._parts = parts
         self._surroundings = surroundings
@@ -71,11 +72,14 @@ class Puncher:
         """What the other peer is told of ``port``."""
         return port.end(signal_rtt_s=self.signaling.round_trip_s)
 
-    def make_plan(self, own: PunchEnd, remote: PunchEnd, port: PunchPort) -> PunchPlan:
+    def make_plan(
+        self, own: PunchEnd, remote: PunchEnd, port: PunchPort, wish: PathWish
+    ) -> PunchPlan:
         """See :func:`make_plan`."""
         return make_plan(
             own,
             remote,
+            seen=wish.seen_lately(self.clock.monotonic()),
             local_port=port.number,
             most_sockets=min(MANY_PORTS, descriptor_budget() // _BUDGET_SHARE),
             random=self._parts.random,
@@ -92,4 +96,5 @@ class Puncher:
             to=record,
             is_server=self.own_id < record.peer_id,
             owner=self._parts.owner,
+            targets=self.targets,
         )

@@ -22,7 +22,7 @@ import logging
 import secrets
 
 from daemon.net.path_kind import PathKind
-from daemon.net.paths.path import PathWish
+from daemon.net.paths.path import PathWish, host_of
 from daemon.net.paths.probe_intervals import ProbeIntervals
 from daemon.net.paths.punched.path import PunchedPath
 from daemon.net.paths.punched.plan import NoPlanError, PunchPlan
@@ -292,17 +292,22 @@ class PunchedSeeker:
 
     def _make_plan(self, own: PunchEnd, remote: PunchEnd, port: PunchPort) -> PunchPlan:
         """Raises :class:`NoPlanError` when there is nothing to try."""
-        plan = self._puncher.make_plan(own, remote, port)
+        plan = self._puncher.make_plan(own, remote, port, self._wish)
         self._is_heavy = plan.is_heavy
         return plan
 
     def _check_moment(self, plan: PunchPlan) -> None:
         """Take the slot for ``plan``, if it is heavy. Raises :class:`PutOffError` when it is not to
         be tried now."""
+        now = self._clock.monotonic()
+        if self._wish.has(PathKind.DIRECT) and not self._leads_along_direct(plan):
+            raise PutOffError("there is a direct path", now)
+        if wait_s := self._puncher.targets.wait_s(plan.hosts):
+            raise PutOffError("its address did not answer a moment ago", now + wait_s)
         if not plan.is_heavy:
             self._slot.release(self)
+            self._puncher.targets.begin(plan.hosts)
             return
-        now = self._clock.monotonic()
         if self._has_better():
             raise PutOffError("there is a direct path", now)
         if now < self._better_path_due():
@@ -312,6 +317,13 @@ class PunchedSeeker:
         if not self._slot.take(self):
             raise PutOffError("another attempt with many ports is under way", now)
         self._heavy_not_before = now + HEAVY_PAUSE_S
+        self._puncher.targets.begin(plan.hosts)
+
+    def _leads_along_direct(self, plan: PunchPlan) -> bool:
+        """Whether a plan leads only to where a direct path proves the peer to be. Then it may be
+        tried beside that, so that the two can be compared."""
+        direct = [path for path in self._wish.paths if path.kind is PathKind.DIRECT]
+        return plan.hosts <= {host_of(path.remote_address) for path in direct}
 
     async def _punch(self, plan: PunchPlan, group: asyncio.TaskGroup) -> None:
         """Try ``plan`` until the session uses the path, or the peer begins anew.
