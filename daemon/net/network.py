@@ -173,6 +173,7 @@ class PeerNetwork:
                 descriptors=descriptor_budget(), sockets=int(context.get(zmq.MAX_SOCKETS))
             ),
             targets=Targets(clock),
+            refusals=refusals,
             own_record=self._own_record,
         )
         self._parts = parts

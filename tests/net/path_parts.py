@@ -95,5 +95,6 @@ def parts_of(
         random=Random(keys.number),
         budget=budget or PathBudget(descriptors=1000, sockets=1000),
         targets=Targets(clock),
+        refusals=Refusals(clock),
         own_record=own_record_of(keys, clock, *addresses),
     )

@@ -16,6 +16,7 @@ from daemon.net.own_record import OwnRecord
 from daemon.net.paths.budget import PathBudget
 from daemon.net.paths.path import PathOwner, PathSeeker, PathWish
 from daemon.net.paths.targets import Targets
+from daemon.net.refusals import Refusals
 from daemon.net.signaling import Signaling
 from protocol.identity import Identity
 from transport.clock import Clock
@@ -38,6 +39,7 @@ class PathParts:
     random: Random
     budget: PathBudget
     targets: Targets
+    refusals: Refusals
     own_record: OwnRecord
 
 

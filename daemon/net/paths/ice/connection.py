@@ -7,11 +7,15 @@ a queue without bound and a coroutine each.
 
 import ipaddress
 from collections.abc import Callable
+from typing import Any
 
 import aioice
 from aioice.candidate import Candidate
+from aioice.ice import StunProtocol
 
+from daemon.net.border import UNKNOWN_PEER, border
 from daemon.net.paths.ice.turn_server import TurnServer
+from daemon.net.refusals import Refusals
 from protocol.errors import TransportError
 from protocol.signal_messages import MAX_CANDIDATES, CandidateType, IceCandidate, IceEnd
 from protocol.uri import HostPort
@@ -31,10 +35,13 @@ class IceConnection(aioice.Connection):
         *,
         is_controlling: bool,
         stun_server: HostPort | None,
+        refusals: Refusals,
         turn_server: TurnServer | None = None,
         turn_over_tcp: bool = False,
     ) -> None:
-        """``stun_server`` is an IPv4 address and port."""
+        """``stun_server`` is an IPv4 address and port. ``refusals`` counts the datagrams that
+        nothing can be made of."""
+        self._refusals = refusals
         turn = None if turn_server is None else turn_server.address
         super().__init__(
             ice_controlling=is_controlling,
@@ -117,4 +124,19 @@ class IceConnection(aioice.Connection):
         self, component: int, addresses: list[str], timeout: float = GATHER_S
     ) -> list[Candidate]:
         """See aioice, whose caller leaves ``timeout`` as it is."""
-        return await super().get_component_candidates(component, addresses, timeout)  # type: ignore[arg-type]  # any number of seconds will do
+        candidates = await super().get_component_candidates(component, addresses, timeout)  # type: ignore[arg-type]  # any number of seconds will do
+        for protocol in self._protocols:
+            _shield(protocol, self._refusals)
+        return candidates
+
+
+def _shield(protocol: StunProtocol, refusals: Refusals) -> None:
+    """Let no datagram raise anything: anybody can send one, and aioice expects only ValueError of
+    those that it cannot read."""
+    receive = protocol.datagram_received
+
+    def receive_shielded(data: bytes | str, addr: tuple[Any, ...]) -> None:
+        with border(refusals, UNKNOWN_PEER, "ice-datagram"):
+            receive(data, addr)
+
+    protocol.datagram_received = receive_shielded  # type: ignore[method-assign]  # of this one alone

@@ -9,13 +9,13 @@ was sent to that server says who the client is.
 import asyncio
 import hashlib
 
+from daemon.net.border import refused
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.ice.connection import IceConnection
 from daemon.net.paths.ice.quic import QuicLink
 from daemon.net.paths.path import PathOwner
 from daemon.net.session.handshake import Channel
 from protocol.codec import encode
-from protocol.errors import P2PDError
 from protocol.hello import Role
 from protocol.identity import Identity, PeerId
 from protocol.signal_messages import IceAnswer, IceOffer
@@ -136,8 +136,8 @@ class IcePath:
     def _receive(self, datagrams: list[bytes]) -> None:
         try:
             frames = self._link.receive(datagrams, self._loop.time())
-        except P2PDError as error:
-            self.give_up(str(error))
+        except Exception as error:
+            self.give_up(str(refused(error)))
             return
         if self._link.is_open and not self._is_open and not self._is_closed:
             self._is_open = True
@@ -162,6 +162,6 @@ class IcePath:
         self._timer = None
         try:
             self._link.handle_timer(self._loop.time())
-        except P2PDError as error:
-            self.give_up(str(error))
+        except Exception as error:
+            self.give_up(str(refused(error)))
         self._flush()

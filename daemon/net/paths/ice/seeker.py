@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec.structs import replace
+
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.ice.prospect import check_udp
 from daemon.net.paths.ice.turn_server import TurnServer
@@ -27,6 +29,7 @@ from daemon.net.paths.maker import PathParts
 from daemon.net.paths.path import PathWish
 from daemon.net.paths.probe_intervals import ProbeIntervals
 from daemon.net.paths.standby import close_when_needless, is_spare
+from daemon.net.paths.targets import is_known_place
 from daemon.net.session.handshake import GIVE_UP_S
 from daemon.net.signaling import SignalInbox
 from protocol.errors import RemoteProtocolError, TransportError
@@ -35,12 +38,14 @@ from protocol.identity import short
 from protocol.nat_summary import NatSummary, describe
 from protocol.signal_messages import (
     ATTEMPT_BYTES,
+    CandidateType,
     IceAnswer,
     IceEnd,
     IceOffer,
     check_ice_end,
 )
 from protocol.uri import HostPort
+from transport.address import is_local
 
 if TYPE_CHECKING:
     from daemon.net.paths.ice.connection import IceConnection
@@ -50,6 +55,8 @@ HEAD_START_S = 1.5
 YIELD_S = 1.0
 """The peer with the higher id lets the other offer first."""
 ANSWER_S = 4.0
+MAX_UNSEEN = 2
+"""Each gets a few packets."""
 CHECKS_S = 5.0
 """What has not been found by then never is: aioice itself would go on for a minute."""
 LASTING_S = 10.0
@@ -269,21 +276,49 @@ class IceSeeker:
         return IceConnection(
             is_controlling=is_controlling,
             stun_server=servers[0] if servers else None,
+            refusals=self._parts.refusals,
             turn_server=self._turn_server,
             turn_over_tcp=nat.tcp.reachable and not nat.udp.reachable,
         )
 
     async def _check(self, connection: "IceConnection", end: IceEnd) -> HostPort:
-        check_ice_end(end)
+        end = self._believed(end)
+        hosts = {HostPort.parse(candidate.endpoint).host for candidate in end.candidates}
+        if wait_s := self._parts.targets.wait_s(hosts):
+            raise TransportError(f"the peer did not answer there: again in {wait_s:.0f} s")
+        self._parts.targets.begin(hosts)
         try:
             async with asyncio.timeout(CHECKS_S):
-                return await connection.connect_to(end)
+                endpoint = await connection.connect_to(end)
+            for host in hosts:
+                self._parts.targets.answered(host)
+            return endpoint
         except (TimeoutError, TransportError) as error:
             raise TransportError(
                 "no two UDP endpoints reach each other (own NAT:"
                 f" {describe(self._surroundings.nat)}; the peer's:"
                 f" {describe(self._wish.record.record.nat)})"
             ) from error
+
+    def _believed(self, end: IceEnd) -> IceEnd:
+        """``end`` without the candidates that may be somebody else's, but for :data:`MAX_UNSEEN`:
+        a relay's address is nowhere seen to be the peer's, nor is one of IPv6 where a rendezvous
+        is reached over IPv4."""
+        check_ice_end(end)
+        seen = self._wish.seen_lately(self._clock.monotonic())
+        own_public = self._surroundings.nat.public_host
+        believed, unseen = [], []
+        for candidate in end.candidates:
+            host = HostPort.parse(candidate.endpoint).host
+            is_elsewhere = candidate.type is CandidateType.RELAYED or ":" in host
+            if is_known_place(host, seen, own_public):
+                believed.append(candidate)
+            elif is_elsewhere and not is_local(host):
+                unseen.append(candidate)
+        kept = (*believed, *unseen[:MAX_UNSEEN])
+        if not kept:
+            raise TransportError("no rendezvous sees the peer at the addresses that it names")
+        return replace(end, candidates=kept)
 
     async def _use(
         self,

@@ -1,0 +1,228 @@
+"""Whatever foreign bytes make a decoder or a handler raise costs their sender, and nothing else.
+
+Real networks on loopback; the exceptions are such as no one expected.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+
+import pytest
+import uvloop
+
+from daemon.net.border import UNKNOWN_PEER, border, refused
+from daemon.net.discovery import Discovery
+from daemon.net.paths.ice.connection import IceConnection
+from daemon.net.paths.path import PathSeeker, PathWish
+from daemon.net.peers import book as peer_book
+from daemon.net.peers.book import PeerBook
+from daemon.net.peers.remote_peer import RemotePeer
+from daemon.net.refusals import MAX_REASON, Refusals
+from daemon.net.session import SessionLimits
+from protocol.admission import AdmissionBook
+from protocol.errors import RemoteProtocolError
+from protocol.identity import PeerId
+from protocol.peer_record import VerifiedRecord
+from protocol.rendezvous_messages import Joined, Left, Notice, Signal
+from protocol.session_frames import Stream, encode_data
+from tests.net.rogue import rogue_at
+from tests.net.swarm_peers import SWARM, Keys, eventually, in_order_of_id, introduce, running
+from tests.net.test_peer_book import Nobody
+from transport.clock import Clock
+
+MESSAGE = encode_data(Stream.CONTROL, 0, first=True, last=True, payload=b"a message")
+
+
+def explode(*_: object) -> None:
+    raise ZeroDivisionError("never expected")
+
+
+def test_refusal_names_the_place_of_what_nobody_raised_on_purpose() -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        explode()
+    told = str(refused(caught.value))
+    assert told.startswith("unexpected ZeroDivisionError at test_border.py:")
+    expected = RemoteProtocolError("round 7 expected, got 5")
+    assert refused(ExceptionGroup("of a task", [expected])) is expected
+
+
+def test_log_line_is_short_however_long_the_reason(caplog: pytest.LogCaptureFixture) -> None:
+    refusals = Refusals(Clock())
+    with caplog.at_level(logging.WARNING), border(refusals, UNKNOWN_PEER, "signal"):
+        raise ValueError("\x00" * 1_000_000)
+    assert refusals.by_code() == {"signal": 1}
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert len(line) < MAX_REASON + 200
+
+
+async def test_cancellation_passes_the_border() -> None:
+    refusals = Refusals(Clock())
+    with pytest.raises(asyncio.CancelledError), border(refusals, UNKNOWN_PEER, "signal"):
+        raise asyncio.CancelledError
+    assert refusals.total() == 0
+
+
+@pytest.mark.parametrize("stream", list(Stream))
+async def test_handler_that_fails_costs_the_message_and_not_the_session(stream: Stream) -> None:
+    low, high = in_order_of_id(2)
+    async with running(low) as first, running(high) as second:
+        introduce(first, second)
+        await eventually(lambda: first.sees(second) and second.sees(first))
+        taken, second.network.on_message = second.network.on_message, explode
+        kept, second.network.on_bulk = second.network.on_bulk, explode
+        send = first.network.send if stream is Stream.CONTROL else first.network.send_bulk
+        assert send(second.peer_id, b"one")
+        await eventually(lambda: second.refusals.by_code() == {"message": 1})
+        second.network.on_message, second.network.on_bulk = taken, kept
+        assert send(second.peer_id, b"two")
+        arrived = second.messages if stream is Stream.CONTROL else second.bulk
+        await eventually(lambda: arrived == [(first.peer_id, b"two")])
+        assert second.sees(first)
+
+
+async def test_whatever_a_frame_makes_the_session_raise_costs_its_sender_the_connection() -> None:
+    mine, rogue_keys, other = in_order_of_id(3)
+    async with running(mine) as node, running(other) as honest:
+        async with rogue_at(node, rogue_keys) as rogue:
+            (link,) = node.network.links()
+            assert link.is_live
+            # The session raises nothing unexpected, as far as anybody knows: what hears of it does.
+            node.network.on_peer_down = explode
+            rogue.send(b"\xc1 no message of any kind")
+            await eventually(lambda: rogue.closed_with is not None)
+            node.network.on_peer_down = lambda peer_id, reason: None
+        introduce(node, honest)
+        await eventually(lambda: node.sees(honest))
+
+
+def notices() -> list[Notice]:
+    long_port = Keys(5).record().raw
+    return [
+        Joined(b""),
+        Joined(b"\xff" * 100),
+        Joined(long_port[:-1]),
+        Left(SWARM.swarm_id, b"not a key"),
+        Signal(SWARM.swarm_id, b""),
+        Signal(SWARM.swarm_id, bytes(100), b"not a key", "203.0.113.1"),
+        Signal(SWARM.swarm_id, bytes(100), bytes(32), "no address"),
+    ]
+
+
+async def test_no_notice_of_a_rendezvous_raises_anything() -> None:
+    async with running(Keys(0)) as node:
+        clock = Clock()
+        discovery = Discovery(node.peer_id, SWARM.swarm_id, [], clock=clock, refusals=node.refusals)
+        finding = asyncio.ensure_future(discovery.run(node.network))
+        await asyncio.sleep(0)
+        for notice in notices():
+            discovery.take_notice(notice)
+        assert node.refusals.total() == len(notices())
+        discovery.take_notice(Joined(Keys(1).record("127.0.0.1:1").raw))
+        assert [link.peer_id for link in node.network.links()] == [Keys(1).peer_id]
+        finding.cancel()
+
+
+class ExplodingNetwork:
+    """Whose parts fail at whatever they are told."""
+
+    def signed_record(self) -> bytes:
+        return b""
+
+    def add_record(self, record: VerifiedRecord) -> bool:
+        raise ZeroDivisionError
+
+    def remove_record(self, peer_id: PeerId) -> None:
+        raise ZeroDivisionError
+
+    def take_signal(self, signal: Signal) -> None:
+        raise ZeroDivisionError
+
+
+async def test_handlers_of_notices_may_fail() -> None:
+    refusals = Refusals(Clock())
+    discovery = Discovery(Keys(0).peer_id, SWARM.swarm_id, [], clock=Clock(), refusals=refusals)
+    finding = asyncio.ensure_future(discovery.run(ExplodingNetwork()))
+    await asyncio.sleep(0)
+    discovery.take_notice(Joined(Keys(1).record().raw))
+    discovery.take_notice(Left(SWARM.swarm_id, Keys(1).identity.public_key))
+    discovery.take_notice(Signal(SWARM.swarm_id, b"sealed"))
+    assert refusals.by_code() == {"record": 1, "notice": 2}
+    finding.cancel()
+
+
+class ExplodingSeeker:
+    def __init__(self, runs: list[None]) -> None:
+        self._runs = runs
+
+    async def run(self) -> None:
+        self._runs.append(None)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._explode())
+
+    async def _explode(self) -> None:
+        raise ZeroDivisionError("of what a peer says")
+
+
+async def test_seeker_that_a_peers_words_end_ends_nothing_else() -> None:
+    clock, runs = Clock(), list[None]()
+    refusals = Refusals(clock)
+
+    def make_seekers(wish: PathWish) -> tuple[PathSeeker, ...]:
+        return (ExplodingSeeker(runs),)
+
+    def make_link(record: VerifiedRecord) -> RemotePeer:
+        return RemotePeer(Keys(0).peer_id, record, SessionLimits(), clock, Nobody())
+
+    async with PeerBook(
+        Keys(0).peer_id,
+        SWARM.swarm_id,
+        clock,
+        AdmissionBook(SWARM),
+        refusals,
+        make_link=make_link,
+        make_seekers=make_seekers,
+    ) as book:
+        for number in (1, 2):
+            book.add(Keys(number).record())
+        await eventually(lambda: len(runs) == 2)
+        assert refusals.by_code() == {"path": 2}
+        assert peer_book.SEEK_AGAIN_S > 0
+
+
+def by_each_loop(test: Callable[[], object]) -> None:
+    for make_loop in (asyncio.new_event_loop, uvloop.new_event_loop):
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            runner.run(test())  # type: ignore[arg-type]  # it is a coroutine function
+
+
+def broken_datagrams() -> list[bytes]:
+    """STUN requests of the right length, with one attribute of each kind, cut short."""
+    header = bytes.fromhex("2112a442") + bytes(12)
+    found = []
+    for kind in range(0x30):
+        for length in (0, 1, 3):
+            body = kind.to_bytes(2, "big") + length.to_bytes(2, "big") + bytes((length + 3) & ~3)
+            found.append(b"\x00\x01" + len(body).to_bytes(2, "big") + header + body)
+    return found
+
+
+def test_no_datagram_makes_an_ice_connection_raise_or_log() -> None:
+    told: list[object] = []
+
+    async def send_them() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, about: told.append(about))
+        refusals = Refusals(Clock())
+        connection = IceConnection(is_controlling=True, stun_server=None, refusals=refusals)
+        await connection.gather_candidates()
+        (candidate, *_) = connection.local_candidates
+        family = socket.AF_INET6 if ":" in candidate.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as sender:
+            for datagram in (*broken_datagrams(), *(os.urandom(size) for size in range(100))):
+                sender.sendto(datagram, (candidate.host, candidate.port))
+        await eventually(lambda: refusals.total() > 0)
+        await connection.close()
+
+    by_each_loop(send_them)
+    assert told == []
