@@ -24,6 +24,8 @@ from daemon.control.describe import (
 from daemon.control.history import History
 from daemon.control.status import RendezvousStatus, Status
 from daemon.host import state_paths
+from daemon.host.log_line import LogLine
+from daemon.host.log_ring import LogRing
 from daemon.host.state_dir import StateDir
 from daemon.host.systemd import SystemdNotifier, feed_watchdog
 from daemon.host.version import VERSION
@@ -69,8 +71,16 @@ class Peer:
     """What ``p2pd join`` runs. Implements :class:`daemon.control.api.PeerControl`."""
 
     def __init__(
-        self, options: JoinOptions, state_dir: StateDir, *, notifier: SystemdNotifier, clock: Clock
+        self,
+        options: JoinOptions,
+        state_dir: StateDir,
+        *,
+        notifier: SystemdNotifier,
+        clock: Clock,
+        log_ring: LogRing,
     ) -> None:
+        """``log_ring``: keeps what is logged, for ``p2pd logs``."""
+        self._log_ring = log_ring
         self._options = options
         self._state_dir = state_dir
         self._notifier = notifier
@@ -113,6 +123,10 @@ class Peer:
         """Write a round's averaged model, by default the current one, to ``path``."""
         exported = await self._require_worker().export(path, round_number)
         return ExportResult(round=exported.round, size_bytes=exported.size_bytes)
+
+    def logs(self, after: int) -> list[LogLine]:
+        """The log lines behind number ``after`` that are still kept."""
+        return self._log_ring.after(after)
 
     async def open_page(self) -> str:
         """Serve the page, if it is not yet; its address. Raises :class:`ConfigError`."""

@@ -78,6 +78,29 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+    add_format(parser)
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """``--format json``, as other programs call ``--json``."""
+    parser.add_argument(
+        "--format",
+        choices=("text", "json"),
+        action=_Format,
+        metavar="FORMAT",
+        help="text (default) or json, the same as --json",
+    )
+
+
+class _Format(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        namespace.json = values == "json"
 
 
 def add_log_level(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from daemon.cli import (
+    completion,
     control,
     create,
     invite,
@@ -15,12 +16,13 @@ from daemon.cli import (
     service,
     status,
     task,
-    web,
 )
 from daemon.cli import ping as measure
 from daemon.cli.arguments import help_format
 from daemon.cli.demo import command as demo
 from daemon.cli.netcheck import command as netcheck
+from daemon.cli.trouble import bugreport, doctor
+from daemon.cli.watch import history, logs, top, wait, web
 from daemon.host.version import VERSION
 from protocol.errors import P2PDError
 from protocol.text import printable
@@ -67,7 +69,11 @@ def build_parser() -> argparse.ArgumentParser:
         create,
         join,
         status,
+        top,
         web,
+        history,
+        logs,
+        wait,
         measure,
         netcheck,
         control,
@@ -75,6 +81,9 @@ def build_parser() -> argparse.ArgumentParser:
         members,
         task,
         service,
+        doctor,
+        bugreport,
+        completion,
     ):
         group.add_commands(commands)
     return parser

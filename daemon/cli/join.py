@@ -218,9 +218,10 @@ def _join(options: argparse.Namespace) -> int:
     chosen = join_options(options)
 
     # Only now: what is wrong with the options is said at once.
+    from daemon.cli.watch.join_view import JoinView
     from daemon.main import run_peer
 
-    return run_peer(chosen)
+    return run_peer(chosen, JoinView(live=sys.stdout is not None and sys.stdout.isatty()))
 
 
 def join_options(options: argparse.Namespace) -> "JoinOptions":

@@ -1,10 +1,12 @@
 """How facts are written for people: numbers with units, tables."""
 
+import textwrap
 from collections.abc import Sequence
 
 from protocol.text import printable
 
 UNKNOWN = "-"
+COLUMNS = 80
 
 
 def byte_count(count: int) -> str:
@@ -56,6 +58,32 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:
-    """One ``label  value`` a line, the values under each other."""
-    width = max(len(label) for label, _ in pairs)
-    return "\n".join(f"{label.ljust(width)}  {printable(value)}" for label, value in pairs)
+    """One ``label  value`` a line, the values under each other, wrapped to 80 columns."""
+    width = max(len(label) for label, _ in pairs) + 2
+    return "\n".join(
+        wrapped(printable(value), label.ljust(width), " " * width) for label, value in pairs
+    )
+
+
+def wrapped(text: str, first: str, rest: str | None = None) -> str:
+    """``text`` in lines of 80 columns behind ``first`` and ``rest``, cut at spaces alone."""
+    return textwrap.fill(
+        text,
+        COLUMNS,
+        initial_indent=first,
+        subsequent_indent=first if rest is None else rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def cut(text: str, most: int) -> str:
+    """``text``, or its beginning and an ellipsis where it is longer than ``most``."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def short_uri(uri: str) -> str:
+    """A server's URI with the beginning of its key: which one it is, for people."""
+    scheme, _, rest = uri.partition("://")
+    key, at, address = rest.partition("@")
+    return f"{scheme}://{key[:4]}…@{address}" if at else uri

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from daemon.control.client import ControlClient
     from daemon.control.status import PeerStatus, RelayStatus, Status
 
-BRIEF_CHARACTERS = 40
-"""How much ``status`` shows of what can be long; ``peers`` shows all."""
+NAME_CHARACTERS = 14
+"""Of a name, as far as the table has room for it."""
 
 
 def add_commands(commands: "Commands") -> None:
@@ -62,14 +62,16 @@ def _client(options: argparse.Namespace) -> "ControlClient":
 
 def _status(options: argparse.Namespace) -> int:
     from daemon.cli.exit_codes import ExitCode
+    from daemon.cli.watch.doing import doing
     from daemon.control.client import read_status
 
-    document = _client(options).status_json()
+    client = _client(options)
+    document = client.status_json()
     status = read_status(document)
     if options.json:
         sys.stdout.write(document.decode() + "\n")
     else:
-        print(describe(status))
+        print(describe(status, doing(status, client.history(status.round))))
     return ExitCode.DEGRADED if status.health else ExitCode.HEALTHY
 
 
@@ -88,8 +90,8 @@ def _peers(options: argparse.Namespace) -> int:
     return 0
 
 
-def describe(status: "Status") -> str:
-    """The status document for people."""
+def describe(status: "Status", now: str = "") -> str:
+    """The status document for people. ``now``: what the peer does, in a sentence."""
     from daemon.cli import output as text
     from protocol.text import printable
 
@@ -107,6 +109,7 @@ def describe(status: "Status") -> str:
             ("peer", f"{named}{status.peer_id}"),
             ("swarm", _swarm(status)),
             ("phase", f"{status.phase}; round {status.round}{of_rounds} complete"),
+            *((("now", now),) if now else ()),
             ("model", ", ".join(f"{label} {value}" for label, value in quality)),
             ("rendezvous", _rendezvous(status)),
             *(("relay", _relay(relay)) for relay in status.relays),
@@ -124,9 +127,11 @@ def describe(status: "Status") -> str:
     )
     parts = [lines]
     if status.peers:
-        parts.append(peer_table(status.peers, most_characters=BRIEF_CHARACTERS))
+        parts.append(peer_table(status.peers, brief=True))
     parts.extend(
-        printable(f"! {item.code}: {item.text}") + "\n" + printable(f"  fix: {item.fix}")
+        text.wrapped(printable(f"! {item.code}: {item.text}"), "", "  ")
+        + "\n"
+        + text.wrapped(printable(f"fix: {item.fix}"), "  ", "    ")
         for item in status.health
     )
     return "\n\n".join(parts)
@@ -146,7 +151,7 @@ def _rendezvous(status: "Status") -> str:
     parts = [state, f"announced {text.ago(rendezvous.last_announce_s)}"]
     if rendezvous.clock_offset_ms is not None:
         parts.append(f"its clock {rendezvous.clock_offset_ms:+.0f} ms")
-    return ", ".join([*parts, rendezvous.uri])
+    return ", ".join([*parts, text.short_uri(rendezvous.uri)])
 
 
 def _relay(relay: "RelayStatus") -> str:
@@ -155,41 +160,59 @@ def _relay(relay: "RelayStatus") -> str:
 
     state = f"{relay.state}: {relay.reason}" if relay.reason else relay.state
     round_trip = text.number(relay.round_trip_ms, 1, " ms")
-    return f"{state}, round trip {round_trip}, {counted(relay.links, 'path')} over it, {relay.uri}"
+    links = counted(relay.links, "path")
+    return f"{state}, round trip {round_trip}, {links} over it, {text.short_uri(relay.uri)}"
 
 
-def peer_table(peers: "tuple[PeerStatus, ...]", *, most_characters: int | None = None) -> str:
-    """The peers, one a line; addresses and reasons cut off after ``most_characters``."""
+def peer_table(peers: "tuple[PeerStatus, ...]", *, brief: bool = False) -> str:
+    """The peers, one a line of 80 columns; unless ``brief``, what else there is follows each."""
     from daemon.cli import output as text
 
-    def cut(long: str) -> str:
-        if most_characters is None or len(long) <= most_characters:
-            return long
-        return long[: most_characters - 1] + "…"
+    header = ("PEER", "NAME", "PATH", "RTT", "ROUND", "SENT", "RECEIVED", "REFUSED")
+    rows = [
+        (
+            peer.peer_id[:8],
+            _short_name(peer),
+            peer.path,
+            text.number(peer.rtt_ms, 1, " ms"),
+            _round(peer),
+            text.byte_count(peer.bytes_sent),
+            text.byte_count(peer.bytes_received),
+            str(peer.rejects),
+        )
+        for peer in peers
+    ]
+    lines = text.table(header, rows).splitlines()
+    if brief:
+        return "\n".join(lines)
+    blocks = [lines[0]]
+    for peer, line in zip(peers, lines[1:], strict=True):
+        blocks.append("\n".join([line, *(text.wrapped(fact, "  ") for fact in _facts(peer))]))
+    return "\n".join(blocks)
 
-    header = (
-        "PEER", "NAME", "PATH", "ADDRESS", "RTT", "ROUND", "SENT", "RECEIVED", "LAST UPDATE",
-        "REFUSED", "WHY THIS PATH",
-    )  # fmt: skip
-    return text.table(
-        header,
-        [
-            (
-                peer.peer_id[:8],
-                peer.name or text.UNKNOWN,
-                peer.path,
-                cut(peer.address or text.UNKNOWN),
-                text.number(peer.rtt_ms, 1, " ms"),
-                _round(peer),
-                text.byte_count(peer.bytes_sent),
-                text.byte_count(peer.bytes_received),
-                text.ago(peer.last_update_s),
-                str(peer.rejects),
-                cut(peer.reason),
-            )
-            for peer in peers
-        ],
-    )
+
+def _facts(peer: "PeerStatus") -> list[str]:
+    """What a line of the table has no room for."""
+    from daemon.cli import output as text
+    from protocol.text import printable
+
+    facts = []
+    if len(printable(peer.name)) > NAME_CHARACTERS:
+        facts.append(f"its name: {peer.name}")
+    where = f"at {peer.address}, " if peer.address else ""
+    facts.append(f"{where}last update {text.ago(peer.last_update_s)}")
+    if peer.rejects and peer.last_reject:
+        facts.append(f"refused {text.ago(peer.last_reject_s)}: {peer.last_reject}")
+    if peer.reason:
+        facts.append(f"why this path: {peer.reason}")
+    return [printable(fact) for fact in facts]
+
+
+def _short_name(peer: "PeerStatus") -> str:
+    from daemon.cli import output as text
+    from protocol.text import printable
+
+    return text.cut(printable(peer.name), NAME_CHARACTERS) or text.UNKNOWN
 
 
 def _round(peer: "PeerStatus") -> str:

@@ -7,6 +7,7 @@ no bodies worth the name, so their size is bounded tightly.
 ========  ===============  =========================================================
 GET       /v1/status       the status document (daemon/control/status.py)
 GET       /v1/history      the last rounds (daemon/control/history.py); ?after=N: later ones
+GET       /v1/logs         the last log lines, a JSON array; ?after=N: those behind line N
 POST      /v1/web          serves the page from now on; its address, with the token
 POST      /v1/stop         ends the daemon; answered before it does
 POST      /v1/pause        no new local training until resumed
@@ -38,6 +39,7 @@ from aiohttp import web
 from daemon.control.history import History, encode_history
 from daemon.control.status import SCHEMA, Status, encode_status
 from daemon.control.unix_socket import listen_control, peer_uid
+from daemon.host.log_line import LogLine
 from daemon.net.measuring.results import PingResult, SpeedResult
 from daemon.net.path_kind import PathKind
 from protocol.errors import ConfigError, P2PDError, TransportError
@@ -49,7 +51,7 @@ EXPORT_CHUNK_BYTES = 1 << 20
 IDLE_CONNECTION_S = 5.0
 LOOK_S = 0.5
 ROUND_HEADER = "X-P2PD-Round"
-MAX_ROUND_DIGITS = 15
+MAX_NUMBER_DIGITS = 15
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +74,9 @@ class PeerControl(Protocol):
 
     def history(self, after: int) -> History:
         """The rounds behind ``after``, and the one at hand; must not wait."""
+
+    def logs(self, after: int) -> list[LogLine]:
+        """The log lines behind number ``after`` that are still kept; must not wait."""
 
     async def open_page(self) -> str:
         """Serve the page, if it is not yet; its address. Raises :class:`ConfigError`."""
@@ -117,6 +122,7 @@ class ControlApi:
         )
         application.router.add_get("/v1/status", self._status)
         application.router.add_get("/v1/history", self._history)
+        application.router.add_get("/v1/logs", self._logs)
         application.router.add_post("/v1/web", self._web)
         application.router.add_post("/v1/stop", self._stop)
         application.router.add_post("/v1/pause", self._pause)
@@ -189,8 +195,12 @@ class ControlApi:
         )
 
     async def _history(self, request: web.Request) -> web.Response:
-        history = self._control.history(_round_of(request, "after") or 0)
+        history = self._control.history(_number_of(request, "after") or 0)
         return web.Response(body=encode_history(history), content_type="application/json")
+
+    async def _logs(self, request: web.Request) -> web.Response:
+        lines = self._control.logs(_number_of(request, "after") or 0)
+        return web.Response(body=msgspec.json.encode(lines), content_type="application/json")
 
     async def _web(self, request: web.Request) -> web.Response:
         return web.json_response({"schema": SCHEMA, "url": await self._control.open_page()})
@@ -235,7 +245,7 @@ class ControlApi:
         hardened service could not write.
         """
         path = self._socket_path.with_name(f"export-{secrets.token_hex(8)}.safetensors")
-        round_number = _round_of(request, "round")
+        round_number = _number_of(request, "round")
         try:
             result = await self._control.export(path, round_number)
             response = web.StreamResponse(headers={ROUND_HEADER: str(result.round)})
@@ -256,12 +266,12 @@ class ControlApi:
         return response
 
 
-def _round_of(request: web.Request, name: str) -> int | None:
+def _number_of(request: web.Request, name: str) -> int | None:
     text = request.query.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= MAX_ROUND_DIGITS):
-        raise web.HTTPBadRequest(reason=f"the round must be a number of {MAX_ROUND_DIGITS} digits")
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_NUMBER_DIGITS):
+        raise web.HTTPBadRequest(reason=f"the round must be a number of {MAX_NUMBER_DIGITS} digits")
     return int(text)
 
 

@@ -17,6 +17,7 @@ import msgspec
 from daemon.control.history import History, decode_history
 from daemon.control.status import Status, decode_status
 from daemon.control.unix_socket import connect_control, peer_pid
+from daemon.host.log_line import LogLine
 from daemon.host.state_paths import CONTROL_SOCKET
 from daemon.net.measuring.results import PingResult, SpeedResult
 from protocol.errors import P2PDError, TransportError
@@ -105,6 +106,14 @@ class ControlClient:
             return decode_history(document)
         except msgspec.DecodeError as error:
             raise ControlError(_unreadable("history", error)) from error
+
+    def logs(self, after: int = 0) -> list[LogLine]:
+        """The peer's last log lines, those behind number ``after``."""
+        document = self._call("GET", f"/v1/logs?after={after}")
+        try:
+            return msgspec.json.decode(document, type=list[LogLine])
+        except msgspec.DecodeError as error:
+            raise ControlError(_unreadable("log", error)) from error
 
     def open_page(self) -> str:
         """Have the peer serve its page; the page's address, with the token."""

@@ -20,13 +20,12 @@ _SYSLOG_PRIORITY = {
 class LogFormatter(logging.Formatter):
     """Escapes what a terminal could act on and blots out invite links, whoever logs them."""
 
-    def __init__(self, *, for_journal: bool) -> None:
-        """``for_journal``: with sd-daemon(3)'s priority, and without the time, which it has."""
-        super().__init__(
-            "%(name)s: %(message)s"
-            if for_journal
-            else "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-        )
+    def __init__(self, *, for_journal: bool, message_only: bool = False) -> None:
+        """``for_journal``: with sd-daemon(3)'s priority, and without the time, which it has.
+        ``message_only``: without time, level and name, for who keeps them apart."""
+        with_name = "%(name)s: %(message)s"
+        full = f"%(asctime)s %(levelname)-7s {with_name}"
+        super().__init__("%(message)s" if message_only else with_name if for_journal else full)
         self._for_journal = for_journal
 
     def formatMessage(self, record: logging.LogRecord) -> str:

@@ -12,6 +12,7 @@ from daemon.control.api import ControlApi, ExportResult
 from daemon.control.health import rendezvous_unreachable
 from daemon.control.history import History
 from daemon.control.status import HealthItem, PeerStatus, RelayStatus, RendezvousStatus, Status
+from daemon.host.log_line import LogLine
 from daemon.host.state_dir import StateDir
 from daemon.net.measuring.results import PingResult, SpeedResult
 from daemon.net.path_kind import PathKind
@@ -111,6 +112,19 @@ class FakePeer:
             ),
             step=17,
         )
+
+    def logs(self, after: int) -> list[LogLine]:
+        lines = [
+            LogLine(
+                number=number,
+                time=1_700_000_000.0 + number,
+                level="warning" if number == 2 else "info",
+                logger="p2pd.round",
+                text=f"round {number}: 2 updates averaged",
+            )
+            for number in (1, 2, 3)
+        ]
+        return [line for line in lines if line.number > after]
 
     async def open_page(self) -> str:
         return await self.page.start()

@@ -1,0 +1,97 @@
+"""What a peer does at this moment, in a sentence: for whom it waits, how far they are, how long."""
+
+from typing import TYPE_CHECKING
+
+from daemon.cli import output as text
+from protocol.text import counted, printable
+
+if TYPE_CHECKING:
+    from daemon.control.history import History
+    from daemon.control.status import Status
+    from daemon.rounds.round_record import RoundRecord
+
+MAX_NAMES = 3
+NAME_CHARACTERS = 16
+
+
+def doing(status: "Status", history: "History") -> str:
+    """One sentence, without a full stop. Names of others are escaped."""
+    number = status.round + 1
+    match status.phase:
+        case "starting":
+            return (
+                "loads the task and its data"
+                if status.task
+                else "asks the rendezvous for its swarm"
+            )
+        case "training":
+            parts = [f"trains round {number}"]
+            if history.step is not None:
+                parts.append(f"step {history.step}")
+            if status.samples_per_second is not None:
+                parts.append(text.number(status.samples_per_second, 0, " samples/s"))
+            return ", ".join(parts)
+        case "waiting" | "exchanging":
+            return _waiting(status, history, number)
+        case "agreeing":
+            return f"agrees with the others on round {number}"
+        case "applying":
+            return f"averages round {number} and tests the model"
+        case "fetching":
+            return "takes the model from other peers"
+        case "retrying":
+            return f"rests before it tries round {number} again"
+        case "complete":
+            return (
+                f"complete: all {status.rounds} rounds are done; stays to give the model to others"
+            )
+        case "paused":
+            return "paused; 'p2pd resume' goes on"
+        case "observing":
+            return f"observes {counted(len(status.peers), 'peer')}"
+        case _:
+            return status.phase
+
+
+def _starting(status: "Status") -> str:
+    if not status.task:
+        return "asks the rendezvous for its swarm"
+    return "loads the task and its data"
+
+
+def _waiting(status: "Status", history: "History", number: int) -> str:
+    if history.waits_for:
+        rounds = {peer.peer_id: peer for peer in status.peers}
+        shown = []
+        for peer_id in history.waits_for[:MAX_NAMES]:
+            peer = rounds.get(peer_id)
+            name = peer_id[:8] if peer is None or not peer.name else peer.name[:NAME_CHARACTERS]
+            lag = 0 if peer is None else peer.round_lag or 0
+            shown.append(f"{printable(name)} ({lag} behind)" if lag > 0 else printable(name))
+        rest = len(history.waits_for) - len(shown)
+        names = ", ".join(shown) + (f" and {rest} more" if rest else "")
+        left = history.closes_in_s
+        limit = "" if left is None else f", {text.duration(left)} at most"
+        return f"round {number}: waits for {names}{limit}"
+    if history.waiting:
+        return f"waits: {printable(history.waiting)}"
+    return f"round {number}: exchanges updates"
+
+
+def round_line(record: "RoundRecord", rounds: int) -> str:
+    """How a round came out, within 80 columns."""
+    of_rounds = f" of {rounds}" if rounds else ""
+    parts = [f"accuracy {text.percent(record.accuracy)}", f"loss {text.number(record.loss)}"]
+    if record.updates:
+        parts.append(counted(record.updates, "update"))
+    if record.seconds is not None:
+        parts.append(f"{record.seconds:.1f} s")
+    return f"round {record.round}{of_rounds}: " + ", ".join(parts)
+
+
+def time_left_s(status: "Status", history: "History") -> float | None:
+    """How long the remaining rounds take if they take as long as the last ones; None: not known."""
+    lengths = [one.seconds for one in history.rounds[-5:] if one.seconds is not None]
+    if not lengths or not status.rounds or status.round >= status.rounds:
+        return None
+    return sum(lengths) / len(lengths) * (status.rounds - status.round)

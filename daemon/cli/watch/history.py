@@ -1,0 +1,83 @@
+"""``history``: how each round came out, and how long it took."""
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from daemon.cli import arguments
+
+if TYPE_CHECKING:
+    from daemon.cli.arguments import Commands
+    from daemon.rounds.round_record import RoundRecord
+
+SHOWN = 20
+MAX_SHOWN = 100_000
+HEADER = ("ROUND", "STARTED", "TOOK", "TRAINING", "WAITING", "UPDATES", "ACCURACY", "LOSS")
+
+
+def add_commands(commands: "Commands") -> None:
+    """The group's parser."""
+    parser = arguments.add_command(
+        commands,
+        "history",
+        _history,
+        summary="how each round came out",
+        description="List the last rounds since the peer started: when each began, how long it took"
+        " and how much of that was training and waiting for others, how many updates were averaged,"
+        " and how good the averaged model is on the test set. 'p2pd export --round N' writes the"
+        " model of one, if its checkpoint is kept ('p2pd join --keep-checkpoints').",
+        examples="  p2pd history\n  p2pd history -n 100\n"
+        "  p2pd history --json | jq '.rounds | max_by(.accuracy).round'",
+    )
+    parser.add_argument(
+        "-n",
+        type=arguments.whole_number(1, MAX_SHOWN),
+        default=SHOWN,
+        metavar="N",
+        dest="count",
+        help=f"how many rounds (default: {SHOWN})",
+    )
+    arguments.add_running_state_dir(parser)
+    arguments.add_json(parser)
+
+
+def _history(options: argparse.Namespace) -> int:
+    from daemon.cli.output import table
+    from daemon.cli.which_peer import find_running
+    from daemon.control.client import ControlClient
+
+    history = ControlClient(find_running(options.state_dir)).history()
+    if options.json:
+        import msgspec
+
+        sys.stdout.write(msgspec.json.encode(history).decode() + "\n")
+        return 0
+    rounds = history.rounds[-options.count :]
+    if not rounds:
+        print("no round is complete since this peer started")
+        return 0
+    best = max(rounds, key=lambda record: -1.0 if record.accuracy is None else record.accuracy)
+    print(table(HEADER, [_row(record, is_best=record is best) for record in rounds]))
+    return 0
+
+
+def _row(record: "RoundRecord", *, is_best: bool) -> tuple[str, ...]:
+    from daemon.cli import output as text
+
+    def spent(*phases: str) -> str:
+        seconds = sum(one.seconds or 0.0 for one in record.phases if one.phase in phases)
+        return f"{seconds:.1f} s"
+
+    started = time.localtime(record.started_at)
+    accuracy = text.percent(record.accuracy)
+    return (
+        str(record.round),
+        time.strftime("%H:%M:%S", started),
+        "-" if record.seconds is None else f"{record.seconds:.1f} s",
+        spent("training"),
+        spent("waiting", "exchanging", "agreeing", "fetching", "retrying"),
+        str(record.updates),
+        f"{accuracy} best" if is_best else accuracy,
+        text.number(record.loss),
+    )
