@@ -42,9 +42,7 @@ def doing(status: "Status", history: "History") -> str:
         case "retrying":
             return f"rests before it tries round {number} again"
         case "complete":
-            return (
-                f"complete: all {status.rounds} rounds are done; stays to give the model to others"
-            )
+            return f"complete: all {status.rounds} rounds are done; serves the model to others"
         case "paused":
             return "paused; 'p2pd resume' goes on"
         case "observing":
