@@ -62,9 +62,8 @@ def _completion(options: argparse.Namespace) -> int:
     if options.shell != "words":
         sys.stdout.write(SCRIPTS[options.shell])
         return 0
-    from daemon.cli.entry import build_parser
-
-    sys.stdout.write("".join(f"{word}\n" for word in complete(build_parser(), options.words)))
+    found = complete(options.whole_parser, options.words)
+    sys.stdout.write("".join(f"{word}\n" for word in found))
     return 0
 
 

@@ -86,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
         completion,
     ):
         group.add_commands(commands)
+    parser.set_defaults(whole_parser=parser)  # for completion
     return parser
 
 
