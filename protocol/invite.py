@@ -72,6 +72,10 @@ class Invite(msgspec.Struct, frozen=True):
             raise ConfigError(f"{_DAMAGED} ({error})") from error
         return cls(swarm_id=link.swarm_id, token_secret=link.token_secret, rendezvous=rendezvous)
 
+    def __repr__(self) -> str:
+        # Whatever shows an invite in passing, a log or a traceback, shows no secret.
+        return f"Invite({self.swarm_id.hex()[:8]}, {', '.join(map(str, self.rendezvous))})"
+
     def __str__(self) -> str:
         raw = encode(
             _Link(

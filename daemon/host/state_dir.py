@@ -57,6 +57,9 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     event_dir: str = ""
     web: str = ""
 
+    def __repr__(self) -> str:
+        return f"Membership({self.name!r})"  # No link, no password.
+
 
 def read_identity(state_dir: Path) -> Identity:
     """The identity that is stored in ``state_dir``. Raises :class:`ConfigError`, also for none."""

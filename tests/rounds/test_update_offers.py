@@ -102,6 +102,14 @@ async def at_round_8(tmp_path: Path) -> AsyncIterator[Receiving]:
         yield receiving
 
 
+async def test_update_that_comes_twice_is_one_and_is_fetched_once(at_round_8: Receiving) -> None:
+    for _ in range(3):
+        at_round_8.receive(8, base_of(7))
+    assert await at_round_8.fetches()
+    assert at_round_8.mail.asked.count(NEIGHBOUR) == 1
+    assert at_round_8.refusals.total() == 0
+
+
 @pytest.mark.parametrize("number", [1, 5, 6, 7, 8])
 async def test_update_of_a_round_that_this_peer_was_in_blames_nobody(
     at_round_8: Receiving, number: int
