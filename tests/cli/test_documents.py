@@ -10,6 +10,8 @@ from tests.cli.conftest import CommandLine
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_FILE = re.compile(r"`([a-z0-9_.@-]+(?:/[a-z0-9_.@-]+)+/?)`")
+_OURS = ("daemon", "ml", "protocol", "relay", "rendezvous", "tests", "transport", "systemd")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
@@ -28,6 +30,16 @@ def test_links_within_the_project_lead_somewhere(document: Path) -> None:
         target = (document.parent / name).resolve() if name else document
         assert target.exists(), f"{document.name}: {link}"
         assert not anchor or anchor in anchors(target), f"{document.name}: {link}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_are_named_exist(document: Path) -> None:
+    missing = [
+        name
+        for name in _FILE.findall(document.read_text("utf-8"))
+        if name.partition("/")[0] in _OURS and not (ROOT / name).exists()
+    ]
+    assert not missing
 
 
 def test_the_task_that_the_how_to_shows_passes_the_check(p2pd: CommandLine, tmp_path: Path) -> None:
