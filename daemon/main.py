@@ -15,6 +15,7 @@ from daemon.host.systemd import SystemdNotifier
 from daemon.peer import Peer
 from daemon.swarm.join_options import JoinOptions
 from daemon.web.page_server import Shown
+from daemon.web.round_hook import RoundHook
 from transport.allocator import keep_freed_memory
 from transport.clock import Clock
 from transport.error_group import first_error
@@ -61,6 +62,13 @@ async def _run(
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         loop.add_signal_handler(signal.SIGHUP, peer.request_stop)
     async with asyncio.TaskGroup() as tasks:
-        showing = tasks.create_task(view.run(peer))
+        watching = [tasks.create_task(view.run(peer))]
+        hook = RoundHook(options.on_round) if options.on_round else None
+        if hook is not None:
+            watching.append(tasks.create_task(hook.run(peer)))
         await peer.run()
-        showing.cancel()
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
+        if hook is not None:
+            await hook.say_farewell(peer)

@@ -171,6 +171,15 @@ def add_commands(commands: "Commands") -> None:
     parser.add_argument(
         "--no-web", dest="web", action="store_const", const="", help="no longer from the start"
     )
+    parser.add_argument(
+        "--on-round",
+        metavar="COMMAND",
+        help="run this shell command after each round, with one line of JSON about it on standard"
+        " input (loss, accuracy, each peer's loss); it holds no round up, and has a minute",
+    )
+    parser.add_argument(
+        "--no-on-round", dest="on_round", action="store_const", const="", help="run none any more"
+    )
     arguments.add_log_level(parser)
 
 
@@ -273,6 +282,7 @@ def _chosen(path: Path, membership: "Membership", options: argparse.Namespace) -
         kept_checkpoints=membership.kept_checkpoints,
         event_dir=Path(membership.event_dir) if membership.event_dir else None,
         web=HostPort.parse(membership.web, any_port=True) if membership.web else None,
+        on_round=membership.on_round,
         log_level=options.log_level,
     )
 
@@ -315,6 +325,7 @@ def _merge(
         "threads": options.threads,
         "kept_checkpoints": options.kept_checkpoints,
         "web": options.web,
+        "on_round": options.on_round,
         "event_dir": None if options.event_dir is None else str(options.event_dir),
     }
     return msgspec.structs.replace(

@@ -56,6 +56,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     kept_checkpoints: int = KEPT_CHECKPOINTS
     event_dir: str = ""
     web: str = ""
+    on_round: str = ""
 
     def __repr__(self) -> str:
         return f"Membership({self.name!r})"  # No link, no password.

@@ -83,4 +83,6 @@ class JoinOptions:
     """The worker's CPU threads; 0: as torch likes."""
     web: HostPort | None = None
     """Where the page is served from the start on; None: nowhere before somebody asks for it."""
+    on_round: str = ""
+    """A shell command to run after each round; empty: none."""
     log_level: str = "info"

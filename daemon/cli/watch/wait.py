@@ -8,10 +8,15 @@ from daemon.cli import arguments
 from protocol.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from daemon.cli.arguments import Commands
+    from daemon.control.client import ControlClient
     from daemon.control.status import Status
 
 LOOK_S = 0.2
+START_S = 10.0
+"""For so long a peer that is about to start is waited for."""
 MAX_ROUND = 1_000_000_000
 MAX_TIMEOUT_S = 365 * 86400.0
 READY_PHASES = frozenset(
@@ -27,8 +32,8 @@ def add_commands(commands: "Commands") -> None:
         _wait,
         summary="return when a peer is ready, or a round is complete",
         description="Return with 0 when the peer is as far as asked, with 1 when it is not within"
-        " --timeout, with 3 when none runs or it ends meanwhile. 'ready' means that it takes part:"
-        " the task is loaded and enough peers are here.",
+        " --timeout, with 3 when none runs within 10 s or it ends meanwhile. 'ready' means that it"
+        " takes part: the task is loaded and enough peers are here.",
         examples="  p2pd wait\n"
         "  p2pd wait --until round 10 --timeout 600\n"
         "  p2pd wait --until complete && p2pd export model.safetensors",
@@ -52,15 +57,13 @@ def add_commands(commands: "Commands") -> None:
 def _wait(options: argparse.Namespace) -> int:
     from daemon.cli.exit_codes import ExitCode, UsageError
     from daemon.cli.watch.doing import doing
-    from daemon.cli.which_peer import find_running
-    from daemon.control.client import ControlClient
 
     try:
         wanted_round = parse_until(options.until)
     except ConfigError as error:
         raise UsageError(str(error)) from error
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
-    client = ControlClient(find_running(options.state_dir))
+    client = _client_of_one_that_starts(options.state_dir, deadline)
     while True:
         status = client.status()
         if is_there(status, options.until[0], wanted_round):
@@ -72,6 +75,25 @@ def _wait(options: argparse.Namespace) -> int:
             history = client.history(status.round)
             print(f"not within {options.timeout:g} s: it {doing(status, history)}")
             return ExitCode.DEGRADED
+        time.sleep(LOOK_S)
+
+
+def _client_of_one_that_starts(state_dir: "Path | None", deadline: float | None) -> "ControlClient":
+    """For scripts that start a peer in the background, and wait for it at once."""
+    from daemon.cli.which_peer import find_running
+    from daemon.control.client import ControlClient, NotRunningError
+
+    patience = time.monotonic() + START_S
+    if deadline is not None:
+        patience = min(patience, deadline)
+    while True:
+        try:
+            client = ControlClient(find_running(state_dir))
+            client.status()
+            return client
+        except NotRunningError:
+            if time.monotonic() >= patience:
+                raise
         time.sleep(LOOK_S)
 
 
