@@ -2,7 +2,6 @@
 
 import argparse
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 from daemon.cli import arguments
@@ -43,12 +42,12 @@ def add_commands(commands: "Commands") -> None:
 
 def _check(options: argparse.Namespace) -> int:
     """In a process of its own: this one never loads torch."""
-    from daemon.host.python_child import child_environment, require_torch
+    from daemon.host.python_child import child_command, require_torch
 
     require_torch()
-    command = [sys.executable, "-P", "-m", "ml.check_task", options.task]
+    command = child_command("ml.check_task", options.task)
     if options.data_dir is not None:
         command += ["--data-dir", str(options.data_dir)]
     if options.json:
         command.append("--json")
-    return subprocess.run(command, env=child_environment(), check=False).returncode
+    return subprocess.run(command, check=False).returncode

@@ -23,7 +23,7 @@ from daemon.cli.demo.processes import Child, DemoFailedError, run_child
 from daemon.cli.demo.view import DemoView, PeerResult
 from daemon.control.client import ControlClient, ControlError, NotRunningError
 from daemon.control.status import Status
-from daemon.host.python_child import require_torch
+from daemon.host.python_child import python_arguments, require_torch
 from daemon.rounds.phase import Phase
 from daemon.swarm.found import CreateOptions, ExaminedTask, create_swarm, examine_task
 from protocol.errors import ConfigError
@@ -32,7 +32,7 @@ from protocol.uri import ServerUri
 from transport.error_group import first_error
 
 SEED = 1
-CLI = ("-m", "daemon.cli")
+CLI = python_arguments("daemon.cli")
 POLL_S = 0.25
 START_S = 60.0
 STALL_S = 600.0
@@ -248,7 +248,7 @@ class Demo:
         return await self._start(
             stack,
             "alone",
-            "-m", "ml.alone", "--task", self._options.task,
+            *python_arguments("ml.alone"), "--task", self._options.task,
             *(word for shard in self._shards for word in ("--shard", shard)),
             "--rounds", str(self._options.rounds), "--seed", str(SEED),
             "--threads", str(self._threads), *self._data_arguments,

@@ -5,11 +5,10 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from daemon.host.python_child import child_environment
+from daemon.host.python_child import child_command
 from protocol.errors import P2PDError
 
 TERMINATE_S = 15.0
@@ -112,7 +111,7 @@ async def run_child(
     name: str, arguments: Sequence[str], directory: Path, *, niceness: int = 0
 ) -> AsyncIterator[Child]:
     """``python ARGUMENTS`` while the ``async with`` block runs, with its files in ``directory``."""
-    command = [sys.executable, "-P", "-m", "daemon.host.mortal_child", str(os.getpid()), *arguments]
+    command = child_command("daemon.host.mortal_child", str(os.getpid()), *arguments)
     if niceness:
         command = ["nice", "-n", str(niceness), *command]
     output, log = directory / f"{name}.out", directory / f"{name}.log"
@@ -122,7 +121,6 @@ async def run_child(
             stdin=subprocess.DEVNULL,
             stdout=output_file,
             stderr=log_file,
-            env=child_environment(),
             # Ctrl-C is for the demo, which then stops its children in order.
             start_new_session=True,
         )
