@@ -8,27 +8,25 @@ import asyncio
 import contextlib
 import logging
 import os
-import threading
+import signal
 from pathlib import Path
+from typing import Protocol
 
-import msgspec
+import uvloop
 import zmq
 
-from daemon.control import trouble
 from daemon.control.api import ControlApi, ExportResult
-from daemon.control.describe import (
-    describe_peers,
-    describe_relay,
-    describe_rendezvous,
-)
+from daemon.control.describe import About, describe, describe_history
 from daemon.control.history import History
-from daemon.control.status import RendezvousStatus, Status
+from daemon.control.stage import Connected, Loading, Starting, TakingPart
+from daemon.control.status import Status
 from daemon.host import state_paths
 from daemon.host.log_line import LogLine
 from daemon.host.log_ring import LogRing
+from daemon.host.logs import set_up_logging
 from daemon.host.state_dir import StateDir
+from daemon.host.stop_deadline import StopDeadline
 from daemon.host.systemd import SystemdNotifier, feed_watchdog
-from daemon.host.version import VERSION
 from daemon.net.connectivity import Connectivity
 from daemon.net.discovery import Discovery
 from daemon.net.measuring.results import PingResult, SpeedResult
@@ -36,33 +34,32 @@ from daemon.net.network import PeerNetwork
 from daemon.net.path_kind import PathKind
 from daemon.net.refusals import Refusals
 from daemon.net.sequence_file import SequenceFile
-from daemon.net.traffic import Traffic, TrafficMeter
+from daemon.net.traffic import TrafficMeter
 from daemon.rounds.inbox import Inbox
 from daemon.rounds.parts import RoundsSetup
-from daemon.rounds.phase import Phase
 from daemon.rounds.rounds import Rounds
 from daemon.swarm.join_options import JoinOptions
 from daemon.swarm.membership import SwarmPlace, find_place
+from daemon.swarm.open_task import open_task
 from daemon.swarm.same_task import check_opened, check_options
 from daemon.swarm.statement_watch import StatementWatch
 from daemon.swarm.statements import Statements
-from daemon.web.page_server import PageServer
+from daemon.web.page_server import PageServer, Shown
+from daemon.web.round_hook import RoundHook
 from daemon.worker.pulse import stuck_after_s
 from daemon.worker.requests import WorkerProcess
 from daemon.worker.worker import TaskWorker
-from ml.task.choice import TaskChoice
-from ml.worker.messages import OpenTask, Progress
+from ml.worker.messages import Progress
 from protocol.errors import TransportError, WorkerError
-from protocol.identity import PeerId, key_to_text
+from protocol.identity import PeerId
 from protocol.sequence import SequenceCounter
-from protocol.swarm import Swarm
 from protocol.uri import by_server
 from rendezvous import RendezvousClient
+from transport.allocator import keep_freed_memory
 from transport.clock import Clock
 from transport.context import make_context
+from transport.error_group import first_error
 from transport.zap import ZapAuthenticator
-
-LONGEST_STOP_S = 20.0
 
 _log = logging.getLogger("p2pd.peer")
 
@@ -88,40 +85,39 @@ class Peer:
         self._identity = state_dir.identity()
         self._curve = state_dir.curve_keys()
         self._refusals = Refusals(clock)
-        self._stop = asyncio.Event()
-        self._started_at = clock.monotonic()
-        self._servers = by_server(options.invite.rendezvous)
         self._clients: list[RendezvousClient] = []
-        self._place: SwarmPlace | None = None
-        self._network: PeerNetwork | None = None
-        self._connectivity: Connectivity | None = None
-        self._process: WorkerProcess | None = None
+        self._about = About(
+            options=options,
+            peer_id=self._identity.peer_id,
+            state_dir=state_dir,
+            rendezvous=self._clients,
+            refusals=self._refusals,
+            clock=clock,
+            started_at=clock.monotonic(),
+        )
+        self._stage: Starting = Starting()
         self._progress: Progress | None = None
-        self._worker: TaskWorker | None = None
-        self._rounds: Rounds | None = None
         self._page = PageServer(self)
+        self.stopping = asyncio.Event()
+        """Set once it was told to stop, or ends by itself."""
 
     # Control
 
     def request_stop(self) -> None:
         """Begin to end."""
-        if not self._stop.is_set():
-            deadline = threading.Timer(LONGEST_STOP_S, _end_at_once)
-            deadline.daemon = True
-            deadline.start()
-        self._stop.set()
+        self.stopping.set()
 
     def pause(self) -> None:
         """Start no new local training. Raises :class:`WorkerError` before there is any."""
-        self._require_rounds().training.pause()
+        self._require_training().rounds.training.pause()
 
     def resume(self) -> None:
         """Undo :meth:`pause`."""
-        self._require_rounds().training.resume()
+        self._require_training().rounds.training.resume()
 
     async def export(self, path: Path, round_number: int | None) -> ExportResult:
         """Write a round's averaged model, by default the current one, to ``path``."""
-        exported = await self._require_worker().export(path, round_number)
+        exported = await self._require_training().worker.export(path, round_number)
         return ExportResult(round=exported.round, size_bytes=exported.size_bytes)
 
     def logs(self, after: int) -> list[LogLine]:
@@ -142,115 +138,25 @@ class Peer:
 
     def status(self) -> Status:
         """How the peer is doing, now."""
-        rounds, network = self._rounds, self._network
-        statement = None if self._place is None else self._place.swarm.statement
-        training = None if rounds is None else rounds.training
-        state = None if training is None else training.last_state
-        progress = self._progress
-        opened = None if self._worker is None else self._worker.opened
-        links = () if network is None else network.links()
-        traffic = Traffic() if network is None else network.traffic()
-        peers = describe_peers(
-            links,
-            rounds=rounds,
-            refusals=self._refusals,
-        )
-        servers = [
-            describe_rendezvous(str(uris[0]), client)
-            for uris, client in zip(self._servers, self._clients, strict=False)
-        ]
-        relays = () if network is None else tuple(map(describe_relay, network.relays()))
-        phase = Phase.STARTING if training is None else training.phase
-        if self._options.observe and network is not None:
-            phase = Phase.OBSERVING
-        if self._stop.is_set():
-            phase = Phase.STOPPING
-        is_training = phase is Phase.TRAINING and progress is not None
-        return Status(
-            version=VERSION,
-            peer_id=self._identity.peer_id,
-            name=self._options.name,
-            swarm="" if statement is None else statement.name,
-            swarm_id=key_to_text(self._options.invite.swarm_id),
-            task="" if statement is None else statement.task.name,
-            shard=str(self._options.shard),
-            phase=phase,
-            round=0 if training is None else training.lineage.position.round,
-            rounds=0 if statement is None else statement.settings.rounds,
-            loss=None if state is None else state.loss,
-            accuracy=None if state is None else state.accuracy,
-            training_loss=None if progress is None else progress.loss,
-            samples_per_second=progress.samples_per_second if is_training and progress else None,
-            sample_count=0 if opened is None else opened.sample_count,
-            parameter_count=0 if opened is None else opened.parameter_count,
-            pid=os.getpid(),
-            uptime_s=self._clock.monotonic() - self._started_at,
-            worker_pid=None if self._process is None else self._process.pid,
-            rendezvous=servers[0]
-            if servers
-            else RendezvousStatus(uri=str(self._options.invite.rendezvous[0]), state="connecting"),
-            relays=relays,
-            addresses=() if network is None else network.addresses,
-            peers=peers,
-            updates_received=0 if rounds is None else rounds.update_log.total(),
-            updates_rejected=self._refusals.total(),
-            bytes_sent=traffic.sent,
-            bytes_received=traffic.received,
-            health=(
-                *trouble.of_clocks(servers, self._clock.offset_ms),
-                *trouble.of_connections(
-                    servers, relays, peers, phase=phase, knows_swarm=statement is not None
-                ),
-                *(
-                    ()
-                    if self._connectivity is None
-                    else trouble.of_connectivity(self._connectivity)
-                ),
-                *(() if self._place is None else trouble.of_place(self._place)),
-                *trouble.of_state_dir(self._state_dir),
-                *(() if rounds is None else trouble.of_training(rounds)),
-                *(
-                    trouble.of_worker(self._worker, self._process.pulse)
-                    if self._worker is not None and self._process is not None
-                    else ()
-                ),
-            ),
+        return describe(
+            self._about, self._stage, self._progress, is_stopping=self.stopping.is_set()
         )
 
     def history(self, after: int) -> History:
         """The rounds behind ``after``, and the one at hand."""
-        training = None if self._rounds is None else self._rounds.training
-        progress = self._progress
-        history = History(peer_id=self._identity.peer_id, now=self._clock.now_ms() / 1000)
-        if training is None:
-            return history
-        at_hand = training.lineage.position.round + 1
-        return msgspec.structs.replace(
-            history,
-            rounds=training.history.done_after(after),
-            current=training.history.current,
-            step=None if progress is None or progress.round != at_hand else progress.step,
-            waits_for=sorted(training.awaited - {self._identity.peer_id}),
-            waiting=training.waits_for,
-            closes_in_s=training.closes_in_s,
-        )
+        return describe_history(self._about, self._stage, self._progress, after)
 
     def _require_network(self) -> PeerNetwork:
-        if self._network is None:
+        if not isinstance(self._stage, Connected):
             raise TransportError("the peer is still starting: try again in a moment")
-        return self._network
+        return self._stage.network
 
-    def _require_rounds(self) -> Rounds:
+    def _require_training(self) -> TakingPart:
         if self._options.observe:
             raise WorkerError("this peer only observes: it trains nothing")
-        if self._rounds is None:
+        if not isinstance(self._stage, TakingPart):
             raise WorkerError("the peer is still starting: try again in a moment")
-        return self._rounds
-
-    def _require_worker(self) -> TaskWorker:
-        self._require_rounds()
-        assert self._worker is not None
-        return self._worker
+        return self._stage
 
     # Life
 
@@ -260,10 +166,10 @@ class Peer:
             if self._options.web is not None:
                 await self._page.start(self._options.web)
             living = asyncio.ensure_future(self._live())
-            stopping = asyncio.ensure_future(self._stop.wait())
+            stopping = asyncio.ensure_future(self.stopping.wait())
             try:
                 await asyncio.wait({living, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                self._stop.set()
+                self.stopping.set()
                 self._notifier.stopping()
             finally:
                 stopping.cancel()
@@ -283,7 +189,7 @@ class Peer:
                 clock=self._clock,
                 refusals=self._refusals,
             )
-            connectivity = self._connectivity = Connectivity(
+            connectivity = Connectivity(
                 self._clients,
                 advertise=self._options.advertise,
                 stun_servers=self._options.stun,
@@ -296,7 +202,7 @@ class Peer:
                 connectivity.outposts_changed()
                 discovery.announce()
 
-            for uris in self._servers:
+            for uris in by_server(self._options.invite.rendezvous):
                 client = RendezvousClient(
                     uris[0],
                     self._curve,
@@ -306,7 +212,7 @@ class Peer:
                     clock=self._clock,
                 )
                 self._clients.append(await stack.enter_async_context(client))
-            place = self._place = await find_place(
+            place = await find_place(
                 self._options.invite,
                 self._identity.peer_id,
                 self._state_dir,
@@ -314,7 +220,6 @@ class Peer:
                 refusals=self._refusals,
                 clock=self._clock,
             )
-            name = place.swarm.statement.name
             if not self._options.observe:
                 check_options(place.swarm.statement, self._options)
             network = self._make_network(place, context, zap, connectivity)
@@ -322,16 +227,11 @@ class Peer:
             await stack.enter_async_context(network)
             # However this ends: else others look for this peer until its lease runs out.
             stack.push_async_callback(discovery.leave)
-            self._network = network
             statements = Statements(place, network)
+            connected = self._stage = Connected(place, network, connectivity, statements)
             # Until training starts, and where it never does, newer statements are gone by.
-            observing = Inbox(statements, self._refusals)
-            observing.connect(network)
-            watch = StatementWatch(
-                place.swarm.swarm_id,
-                self._clients,
-                statements,
-            )
+            Inbox(statements, self._refusals).connect(network)
+            watch = StatementWatch(place.swarm.swarm_id, self._clients, statements)
             async with asyncio.TaskGroup() as work:
                 chores = [
                     work.create_task(discovery.run(network)),
@@ -342,29 +242,33 @@ class Peer:
                 ]
                 try:
                     if self._options.observe:
-                        self._notifier.ready(f"{name}: observing")
-                        await self._stop.wait()
+                        self._notifier.ready(f"{place.swarm.statement.name}: observing")
+                        await self.stopping.wait()
                     else:
-                        await self._train(place, network, statements)
+                        await self._train(connected)
                 finally:
                     for chore in chores:
                         chore.cancel()
 
-    async def _train(self, place: SwarmPlace, network: PeerNetwork, statements: Statements) -> None:
+    async def _train(self, connected: Connected) -> None:
         """Train with the others until the rounds that were asked for are done."""
+        place, network, statements = connected.place, connected.network, connected.statements
+        connectivity = connected.connectivity
         statement = place.swarm.statement
         async with contextlib.AsyncExitStack() as stack:
-            process = WorkerProcess(
-                on_progress=self._note_progress,
-                stuck_after_s=stuck_after_s(self._notifier.watchdog_s),
+            process = await stack.enter_async_context(
+                WorkerProcess(
+                    on_progress=self._note_progress,
+                    stuck_after_s=stuck_after_s(self._notifier.watchdog_s),
+                )
             )
-            self._process = await stack.enter_async_context(process)
-            worker = self._worker = TaskWorker(
+            worker = TaskWorker(
                 process,
-                self._opening(place.swarm),
+                open_task(self._options, place.swarm, self._state_dir.path),
                 on_change=self._wake,
                 traffic=TrafficMeter(network.traffic),
             )
+            self._stage = Loading(place, network, connectivity, statements, process, worker)
             opened = await worker.open()
             check_opened(statement, opened)
             setup = RoundsSetup(
@@ -378,7 +282,10 @@ class Peer:
                 refusals=self._refusals,
                 clock=self._clock,
             )
-            rounds = self._rounds = await stack.enter_async_context(Rounds(setup, network))
+            rounds = await stack.enter_async_context(Rounds(setup, network))
+            self._stage = TakingPart(
+                place, network, connectivity, statements, process, worker, rounds
+            )
             rounds.inbox.connect(network)
             # What comes when training has ended has nobody to go to: its tasks are ending.
             stack.callback(Inbox(statements, self._refusals).connect, network)
@@ -417,29 +324,6 @@ class Peer:
             ),
         )
 
-    def _opening(self, swarm: Swarm) -> OpenTask:
-        task = swarm.statement.task
-        options = self._options
-        return OpenTask(
-            request=0,
-            choice=TaskChoice(
-                task=task.name if task.builtin else str(options.task_file),
-                builtin=task.builtin,
-                shard_index=options.shard.index,
-                shard_count=options.shard.count,
-                data_dir="" if options.data_dir is None else str(options.data_dir),
-                seed=task.seed,
-                partition=swarm.statement.settings.partition,
-                file_sha256=task.file_sha256,
-            ),
-            settings=swarm.statement.settings,
-            state_dir=str(self._state_dir.path),
-            threads=options.threads,
-            swarm_id=key_to_text(swarm.swarm_id),
-            kept_checkpoints=options.kept_checkpoints,
-            event_dir="" if options.event_dir is None else str(options.event_dir),
-        )
-
     # What the parts tell
 
     def _note_progress(self, progress: Progress) -> None:
@@ -447,14 +331,68 @@ class Peer:
 
     def _makes_progress(self) -> bool:
         """For the watchdog: whether the worker gets on with what it was asked for, if anything."""
-        return self._process is None or not self._process.pulse.is_stuck
+        return not (isinstance(self._stage, Loading) and self._stage.process.pulse.is_stuck)
 
     def _wake(self) -> None:
-        if self._rounds is not None:
-            self._rounds.training.wake()
+        if isinstance(self._stage, TakingPart):
+            self._stage.rounds.training.wake()
 
 
-def _end_at_once() -> None:
-    """A stop has a deadline: checkpoints are whole at any moment, and the worker ends with us."""
-    _log.error("not stopped after %.0f s: ending at once", LONGEST_STOP_S)
-    os._exit(0)
+class PeerView(Protocol):
+    """What shows a peer to whoever started it."""
+
+    async def run(self, shown: Shown) -> None:
+        """Show it until cancelled."""
+
+
+def run_peer(options: JoinOptions, view: PeerView) -> int:
+    """Run one peer as a process, until it ends; the exit code.
+
+    Builds the real clock, log, loop and state directory. Raises :class:`ConfigError` for what the
+    operator can change.
+    """
+    set_up_logging(options.log_level, os.environ)
+    log_ring = LogRing()
+    logging.getLogger().addHandler(log_ring)
+    keep_freed_memory()
+    with StopDeadline() as deadline, StateDir(options.state_dir) as state_dir:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_run(options, state_dir, log_ring, view, deadline))
+        except BaseExceptionGroup as group:
+            raise first_error(group) from group
+    return 0
+
+
+async def _run(
+    options: JoinOptions,
+    state_dir: StateDir,
+    log_ring: LogRing,
+    view: PeerView,
+    deadline: StopDeadline,
+) -> None:
+    peer = Peer(
+        options,
+        state_dir,
+        notifier=SystemdNotifier(os.environ),
+        clock=Clock(),
+        log_ring=log_ring,
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, peer.request_stop)
+    # nohup(1) ignores it, for those who want the peer to outlive the terminal.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, peer.request_stop)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(deadline.start_when(peer.stopping))
+        watching = [tasks.create_task(view.run(peer))]
+        hook = RoundHook(options.on_round) if options.on_round else None
+        if hook is not None:
+            watching.append(tasks.create_task(hook.run(peer)))
+        await peer.run()
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
+        if hook is not None:
+            await hook.say_farewell(peer)

@@ -101,7 +101,7 @@ def test_package_imports_only_along_the_arrows(package: str) -> None:
 ROOMS = {
     "daemon": (
         *("host", "net", "worker", "swarm", "rounds", "control", "web"),
-        *("peer", "server", "main", "cli"),
+        *("peer", "server", "cli"),
     ),
     "daemon.net": (
         *("path_kind", "refusals", "traffic", "session", "nat", "own_record", "border"),
@@ -180,7 +180,7 @@ def test_client_never_imports_its_server(package: str) -> None:
 def test_peer_never_imports_a_server() -> None:
     servers = {"daemon.server", "rendezvous.server.service", "relay.server.server"}
     assert servers <= set(ALL_MODULES)
-    assert not reached_from("daemon.main") & servers
+    assert not reached_from("daemon.peer") & servers
 
 
 LIST_LOADED = """

@@ -48,7 +48,8 @@ to see it work on this machine alone:
   p2pd demo
 
 exit codes: 0 healthy or done, 1 degraded or failed, 2 usage, 3 daemon not running,
-4 no permission, 5 peer unknown or unreachable, 78 bad configuration.
+4 no permission, 5 peer unknown or unreachable, 78 bad configuration, 124 told to stop and
+ended by force.
 """
 
 

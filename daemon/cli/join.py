@@ -228,7 +228,7 @@ def _join(options: argparse.Namespace) -> int:
 
     # Only now: what is wrong with the options is said at once.
     from daemon.cli.watch.join_view import JoinView
-    from daemon.main import run_peer
+    from daemon.peer import run_peer
 
     return run_peer(chosen, JoinView(live=sys.stdout is not None and sys.stdout.isatty()))
 

@@ -1,13 +1,149 @@
-"""What ``p2pd status`` tells of the peers and servers."""
+"""Writes the documents that ``p2pd status`` and ``p2pd history`` print, from a peer's parts."""
 
+import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from daemon.control.status import PeerStatus, RelayStatus, RendezvousStatus
+import msgspec
+
+from daemon.control import trouble
+from daemon.control.history import History
+from daemon.control.stage import Connected, Loading, Starting, TakingPart
+from daemon.control.status import HealthItem, PeerStatus, RelayStatus, RendezvousStatus, Status
+from daemon.host.state_dir import StateDir
+from daemon.host.version import VERSION
 from daemon.net.peers.peer_status import LinkStatus
 from daemon.net.refusals import Refusals
+from daemon.net.traffic import Traffic
+from daemon.rounds.phase import Phase
 from daemon.rounds.rounds import Rounds
+from daemon.swarm.join_options import JoinOptions
+from ml.worker.messages import Progress
+from protocol.identity import PeerId, key_to_text
+from protocol.uri import by_server
 from relay.client import client as relay_client
 from rendezvous import RendezvousClient
+from transport.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is to be told of a peer whatever its stage."""
+
+    options: JoinOptions
+    peer_id: PeerId
+    state_dir: StateDir
+    rendezvous: list[RendezvousClient]
+    """Grows while the peer starts; in the order of the invite's servers."""
+    refusals: Refusals
+    clock: Clock
+    started_at: float
+    """On the clock's monotonic scale."""
+
+
+def describe(
+    about: About, stage: Starting, progress: Progress | None, *, is_stopping: bool
+) -> Status:
+    """The status document, now. ``progress``: what the worker last said of its training."""
+    options = about.options
+    connected = stage if isinstance(stage, Connected) else None
+    loading = stage if isinstance(stage, Loading) else None
+    rounds = stage.rounds if isinstance(stage, TakingPart) else None
+    statement = None if connected is None else connected.place.swarm.statement
+    network = None if connected is None else connected.network
+    training = None if rounds is None else rounds.training
+    state = None if training is None else training.last_state
+    opened = None if loading is None else loading.worker.opened
+    traffic = Traffic() if network is None else network.traffic()
+    links = () if network is None else network.links()
+    peers = describe_peers(links, rounds=rounds, refusals=about.refusals)
+    servers = [
+        describe_rendezvous(str(uris[0]), client)
+        for uris, client in zip(
+            by_server(options.invite.rendezvous), about.rendezvous, strict=False
+        )
+    ]
+    first = RendezvousStatus(uri=str(options.invite.rendezvous[0]), state="connecting")
+    relays = () if network is None else tuple(map(describe_relay, network.relays()))
+    phase = _phase_of(about, stage, is_stopping=is_stopping)
+    is_training = phase is Phase.TRAINING and progress is not None
+    return Status(
+        version=VERSION,
+        peer_id=about.peer_id,
+        name=options.name,
+        swarm="" if statement is None else statement.name,
+        swarm_id=key_to_text(options.invite.swarm_id),
+        task="" if statement is None else statement.task.name,
+        shard=str(options.shard),
+        phase=phase,
+        round=0 if training is None else training.lineage.position.round,
+        rounds=0 if statement is None else statement.settings.rounds,
+        loss=None if state is None else state.loss,
+        accuracy=None if state is None else state.accuracy,
+        training_loss=None if progress is None else progress.loss,
+        samples_per_second=progress.samples_per_second if is_training and progress else None,
+        sample_count=0 if opened is None else opened.sample_count,
+        parameter_count=0 if opened is None else opened.parameter_count,
+        pid=os.getpid(),
+        uptime_s=about.clock.monotonic() - about.started_at,
+        worker_pid=None if loading is None else loading.process.pid,
+        rendezvous=servers[0] if servers else first,
+        relays=relays,
+        addresses=() if network is None else network.addresses,
+        peers=peers,
+        updates_received=0 if rounds is None else rounds.update_log.total(),
+        updates_rejected=about.refusals.total(),
+        bytes_sent=traffic.sent,
+        bytes_received=traffic.received,
+        health=(
+            *trouble.of_clocks(servers, about.clock.offset_ms),
+            *trouble.of_connections(
+                servers, relays, peers, phase=phase, knows_swarm=statement is not None
+            ),
+            *_trouble_of(stage),
+            *trouble.of_state_dir(about.state_dir),
+        ),
+    )
+
+
+def describe_history(
+    about: About, stage: Starting, progress: Progress | None, after: int
+) -> History:
+    """The rounds behind ``after``, and the one at hand."""
+    history = History(peer_id=about.peer_id, now=about.clock.now_ms() / 1000)
+    if not isinstance(stage, TakingPart):
+        return history
+    training = stage.rounds.training
+    at_hand = training.lineage.position.round + 1
+    return msgspec.structs.replace(
+        history,
+        rounds=training.history.done_after(after),
+        current=training.history.current,
+        step=None if progress is None or progress.round != at_hand else progress.step,
+        waits_for=sorted(training.awaited - {about.peer_id}),
+        waiting=training.waits_for,
+        closes_in_s=training.closes_in_s,
+    )
+
+
+def _phase_of(about: About, stage: Starting, *, is_stopping: bool) -> Phase:
+    if is_stopping:
+        return Phase.STOPPING
+    if about.options.observe and isinstance(stage, Connected):
+        return Phase.OBSERVING
+    return stage.rounds.training.phase if isinstance(stage, TakingPart) else Phase.STARTING
+
+
+def _trouble_of(stage: Starting) -> list[HealthItem]:
+    found: list[HealthItem] = []
+    if isinstance(stage, Connected):
+        found += trouble.of_connectivity(stage.connectivity)
+        found += trouble.of_place(stage.place)
+    if isinstance(stage, TakingPart):
+        found += trouble.of_training(stage.rounds)
+    if isinstance(stage, Loading):
+        found += trouble.of_worker(stage.worker, stage.process.pulse)
+    return found
 
 
 def describe_peers(

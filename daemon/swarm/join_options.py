@@ -1,4 +1,4 @@
-"""What ``p2pd join`` was asked to do, validated: the input of :func:`daemon.main.run_peer`."""
+"""What ``p2pd join`` was asked to do, validated: the input of :func:`daemon.peer.run_peer`."""
 
 import re
 from dataclasses import dataclass
@@ -60,8 +60,9 @@ class JoinOptions:
     advertise: tuple[HostPort, ...] = ()
     """Addresses to tell others instead of the interfaces' own; empty: find out."""
     stun: tuple[HostPort, ...] = ()
+    """STUN servers to ask as well as those of the rendezvous."""
     turn: TurnServer | None = None
-    """STUN servers beside those of the rendezvous."""
+    """For ice paths, where the operator has one."""
     map_port: bool = True
     """Ask the router to let others reach the port that is listened on."""
     observe: bool = False

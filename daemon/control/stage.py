@@ -1,0 +1,47 @@
+"""How far a peer has come since its start, as values: each stage has what the one before had.
+
+    Starting ──▶ Connected ──▶ Loading ──▶ TakingPart
+
+A peer that only observes stays ``Connected``. Whoever asks for what a stage does not have yet asks
+for that stage, and says so.
+"""
+
+from dataclasses import dataclass
+
+from daemon.net.connectivity import Connectivity
+from daemon.net.network import PeerNetwork
+from daemon.rounds.rounds import Rounds
+from daemon.swarm.membership import SwarmPlace
+from daemon.swarm.statements import Statements
+from daemon.worker.requests import WorkerProcess
+from daemon.worker.worker import TaskWorker
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """It asks what its swarm is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected(Starting):
+    """It is in its swarm, and other peers can reach it."""
+
+    place: SwarmPlace
+    network: PeerNetwork
+    connectivity: Connectivity
+    statements: Statements
+
+
+@dataclass(frozen=True, slots=True)
+class Loading(Connected):
+    """Its worker runs, and loads the task."""
+
+    process: WorkerProcess
+    worker: TaskWorker
+
+
+@dataclass(frozen=True, slots=True)
+class TakingPart(Loading):
+    """It takes part in the rounds."""
+
+    rounds: Rounds

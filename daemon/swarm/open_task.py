@@ -1,0 +1,33 @@
+"""Says which task a peer's worker is to load, and with what."""
+
+from pathlib import Path
+
+from daemon.swarm.join_options import JoinOptions
+from ml.task.choice import TaskChoice
+from ml.worker.messages import OpenTask
+from protocol.identity import key_to_text
+from protocol.swarm import Swarm
+
+
+def open_task(options: JoinOptions, swarm: Swarm, state_dir: Path) -> OpenTask:
+    """The worker's first request: the swarm's task, this peer's share of the data, its disk."""
+    task, settings = swarm.statement.task, swarm.statement.settings
+    return OpenTask(
+        request=0,
+        choice=TaskChoice(
+            task=task.name if task.builtin else str(options.task_file),
+            builtin=task.builtin,
+            shard_index=options.shard.index,
+            shard_count=options.shard.count,
+            data_dir="" if options.data_dir is None else str(options.data_dir),
+            seed=task.seed,
+            partition=settings.partition,
+            file_sha256=task.file_sha256,
+        ),
+        settings=settings,
+        state_dir=str(state_dir),
+        threads=options.threads,
+        swarm_id=key_to_text(swarm.swarm_id),
+        kept_checkpoints=options.kept_checkpoints,
+        event_dir="" if options.event_dir is None else str(options.event_dir),
+    )
