@@ -59,6 +59,7 @@ from transport.allocator import keep_freed_memory
 from transport.clock import Clock
 from transport.context import make_context
 from transport.error_group import first_error
+from transport.server_socket import until_listenable
 from transport.zap import ZapAuthenticator
 
 _log = logging.getLogger("p2pd.peer")
@@ -224,6 +225,7 @@ class Peer:
                 check_options(place.swarm.statement, self._options)
             network = self._make_network(place, context, zap, connectivity)
             network.find_record = discovery.find_record
+            await until_listenable(self._options.listen, self._stop)
             await stack.enter_async_context(network)
             # However this ends: else others look for this peer until its lease runs out.
             stack.push_async_callback(discovery.leave)

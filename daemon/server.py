@@ -30,7 +30,7 @@ from rendezvous.server.store import SnapshotStore
 from rendezvous.stun.service import serving_stun
 from transport.clock import Clock
 from transport.server_directory import open_server_directory
-from transport.server_socket import ListenError, ServerSocket, check_listening
+from transport.server_socket import ListenError, ServerSocket, until_listenable
 from transport.socket_options import CurveServerRole, SocketLimits
 from transport.zap import ZapAuthenticator
 
@@ -94,7 +94,8 @@ async def serve(
     """
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(open_server_directory(options.state_dir))
-        await check_listening(options.listen)
+        if not await until_listenable(options.listen, stop):
+            return
         stun_ports: tuple[int, ...] = ()
         if options.rendezvous is not None:
             stun_ports = await stack.enter_async_context(

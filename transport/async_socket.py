@@ -110,7 +110,7 @@ class AsyncSocket:
 
     def _sweep(self) -> None:
         self._timer = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
-        for route in self.connections.sweep():
+        for route in self.connections.sweep(self._loop.time()):
             if self._on_gone is not None:
                 self._on_gone(route)
 

@@ -22,7 +22,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from transport.address import is_loopback, plain_ip
+from transport.address import is_loopback, network_of, plain_ip, source_of
 from transport.socket_options import SocketLimits
 
 SWEEP_INTERVAL_S = 0.1
@@ -34,6 +34,8 @@ _KERNEL_BUFFER_BYTES = 8 << 20
 """What may wait in the kernel on either side, beyond libzmq's queues."""
 
 _RESERVED_DESCRIPTORS = 256
+NETWORK_SHARE = 4
+"""An IPv4 /24 or IPv6 /48 may have as many connections as so many of its addresses may."""
 
 # struct tcp_info of linux/tcp.h: tcpi_bytes_acked and tcpi_bytes_received.
 _TCP_INFO_BYTES = 192
@@ -49,13 +51,18 @@ def descriptor_budget() -> int:
 @dataclass(slots=True)
 class _Connection:
     peer: tuple[str, int]
-    ip: str
+    groups: tuple[str, str]
+    """What it counts as one of: its source, and the network around that."""
     reported: bool
     route: bytes | None = None
     had_message: bool = True
     received_before: int = 0
     sent: int = 0
     acknowledged_before: int = 0
+    queued: int = 0
+    """What was sent and not acknowledged when it was last looked at, in bytes."""
+    seen_at: float | None = None
+    """When it was first looked at."""
     cut: bool = False
 
 
@@ -69,13 +76,14 @@ class ConnectionTable:
     """Keeps the books of open connections; does no waiting and no reading.
 
     ``cut_off`` counts the connections that were ended, by reason: ``connections``, ``address``,
-    ``unfinished``, ``slow_reader``, and what :meth:`disconnect` was given.
+    ``network``, ``unfinished``, ``silent``, ``slow_reader``, and what :meth:`disconnect` was given.
     """
 
     def __init__(self, limits: SocketLimits) -> None:
         queue_bytes = limits.queue_messages * limits.max_message_bytes
         self._max_connections = limits.max_connections or descriptor_budget()
         self._max_per_address = limits.max_connections_per_address
+        self._silent_s = limits.silent_s
         self._max_queued_bytes = limits.max_queued_bytes or queue_bytes + _KERNEL_BUFFER_BYTES
         received_messages = limits.receive_queue_messages or limits.queue_messages
         self._max_unfinished_bytes = (
@@ -83,7 +91,7 @@ class ConnectionTable:
         )
         self._open: dict[int, _Connection] = {}
         self._descriptor_of: dict[bytes, int] = {}
-        self._per_ip: Counter[str] = Counter()
+        self._per_group: Counter[str] = Counter()
         self._to_sweep: deque[int] = deque()
         self.cut_off: Counter[str] = Counter()
 
@@ -116,25 +124,29 @@ class ConnectionTable:
 
     def _add(self, descriptor: int, peer: tuple[str, int], *, reported: bool) -> None:
         ip = plain_ip(peer[0])
-        connection = _Connection(peer, ip, reported)
+        connection = _Connection(peer, (source_of(ip), network_of(ip)), reported)
         before = self._open.get(descriptor)
         if before is not None:
             # It was over when its message came. Its route is reported once this one has its own.
             connection.route = before.route
-            self._forget_ip(before.ip)
+            self._forget(before)
         self._open[descriptor] = connection
-        self._per_ip[ip] += 1
+        self._per_group.update(connection.groups)
         if len(self._open) > self._max_connections:
             self._cut(descriptor, connection, "connections")
-        elif self._per_ip[ip] > self._max_per_address and not is_loopback(ip):
-            self._cut(descriptor, connection, "address")
+        elif not is_loopback(ip):
+            source, network = connection.groups
+            if self._per_group[source] > self._max_per_address:
+                self._cut(descriptor, connection, "address")
+            elif self._per_group[network] > NETWORK_SHARE * self._max_per_address:
+                self._cut(descriptor, connection, "network")
 
     def closed(self, descriptor: int) -> bytes | None:
         """A connection ended. Its route, if messages came over it and no other one has it now."""
         connection = self._open.pop(descriptor, None)
         if connection is None:
             return None
-        self._forget_ip(connection.ip)
+        self._forget(connection)
         route = connection.route
         if route is None or self._descriptor_of.get(route) != descriptor:
             return None
@@ -173,8 +185,14 @@ class ConnectionTable:
         if descriptor is not None:
             self._cut(descriptor, self._open[descriptor], reason)
 
-    def sweep(self) -> list[bytes]:
-        """Look at the kernel's counters; to be called every :data:`SWEEP_INTERVAL_S`.
+    def queued_bytes(self, route: bytes) -> int:
+        """How much the other side had not taken when it was last looked at."""
+        descriptor = self._descriptor_of.get(route)
+        return 0 if descriptor is None else self._open[descriptor].queued
+
+    def sweep(self, now: float) -> list[bytes]:
+        """Look at the kernel's counters; to be called every :data:`SWEEP_INTERVAL_S`, ``now``
+        being monotonic seconds.
 
         Returns the routes of connections that turned out to be over before their message came.
         """
@@ -195,15 +213,22 @@ class ConnectionTable:
                     if route is not None:
                         over.append(route)
             elif not connection.cut:
-                self._inspect(descriptor, connection)
+                self._inspect(descriptor, connection, now)
         return over
 
-    def _forget_ip(self, ip: str) -> None:
-        self._per_ip[ip] -= 1
-        if not self._per_ip[ip]:
-            del self._per_ip[ip]
+    def _forget(self, connection: _Connection) -> None:
+        for group in connection.groups:
+            self._per_group[group] -= 1
+            if not self._per_group[group]:
+                del self._per_group[group]
 
-    def _inspect(self, descriptor: int, connection: _Connection) -> None:
+    def _inspect(self, descriptor: int, connection: _Connection, now: float) -> None:
+        if connection.seen_at is None:
+            connection.seen_at = now
+        is_silent = connection.route is None and self._silent_s is not None
+        if is_silent and now - connection.seen_at > (self._silent_s or 0.0):
+            self._cut(descriptor, connection, "silent")
+            return
         try:
             with _borrowed(descriptor) as tcp:
                 if tcp.getpeername()[:2] != connection.peer:
@@ -220,6 +245,7 @@ class ConnectionTable:
             return
         # Framing and pings are acknowledged too: when more was than we sent, the queue is empty.
         queued = connection.sent - (acknowledged - connection.acknowledged_before)
+        connection.queued = max(0, queued)
         if queued <= 0:
             connection.sent = 0
             connection.acknowledged_before = acknowledged

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from protocol.errors import ConfigError
 from protocol.uri import HostPort, ServerUri
-from transport.address import is_local, is_loopback
+from transport.address import EVERY_ADDRESS, is_local, is_loopback
 from transport.atomic_file import write_atomically
 from transport.curve import CurveKeys
 from transport.key_file import read_or_create_secret
@@ -19,8 +19,6 @@ from transport.key_file import read_or_create_secret
 KEY_FILE = "curve.key"
 URI_FILE = "uri"
 LOCK_FILE = "lock"
-
-_ANY_HOSTS = ("0.0.0.0", "::")
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +37,7 @@ class ServerDirectory:
         so: the URI goes into every invite link.
         """
         found = reachable(address)
-        reason = too_narrow(found.host) if address.host in _ANY_HOSTS else ""
+        reason = too_narrow(found.host) if address.host in EVERY_ADDRESS else ""
         if reason:
             _log.warning(
                 "the URI names %s: %s; for others, name the public address with --advertise"

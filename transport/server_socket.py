@@ -6,6 +6,10 @@ good for answering on the same connection and is told to nobody (who knew which 
 next could make it abort); sending never waits.
 """
 
+import asyncio
+import contextlib
+import errno
+import logging
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,12 +21,18 @@ import zmq
 
 from protocol.errors import ConfigError, TransportError
 from protocol.uri import HostPort
-from transport.address import plain_ip, resolve
+from transport.address import EVERY_ADDRESS, plain_ip, resolve
 from transport.async_socket import AsyncSocket
+from transport.backoff import Backoff
 from transport.curve import key_from_z85
 from transport.listening_socket import open_listening_socket
 from transport.socket_monitor import SocketEvent
 from transport.socket_options import CurveServerRole, SocketLimits
+
+FIRST_RETRY_S = 1.0
+MOST_RETRY_S = 30.0
+
+_log = logging.getLogger(__name__)
 
 OnMessage = Callable[[bytes, bytes, str, bytes], None]
 """``on_message(route, curve_key, remote_ip, frame)``."""
@@ -152,6 +162,10 @@ class ServerSocket:
         """
         self._inner.connections.disconnect(route, reason)
 
+    def queued_bytes(self, route: bytes) -> int:
+        """How much of what was sent to ``route`` the other side had not taken a moment ago."""
+        return self._inner.connections.queued_bytes(route)
+
     def _bind(self, address: HostPort) -> int:
         """Returns the port, which is another one than asked for if that was 0."""
         if self._shares_port:
@@ -226,6 +240,43 @@ async def check_listening(listen: HostPort) -> None:
             trial.bind((address.host, address.port))
     except OSError as error:
         raise ListenError(listen, error) from error
+
+
+async def until_listenable(listen: HostPort, stop: asyncio.Event) -> bool:
+    """Wait until this machine has the address ``listen``, as long as that can come by itself: a VPN
+    or a name server that is not up yet. False: ``stop`` was set before.
+
+    Raises as :func:`check_listening` for what a person has to change.
+    """
+    backoff = Backoff(FIRST_RETRY_S, MOST_RETRY_S)
+    said = False
+    while not stop.is_set():
+        try:
+            await check_listening(listen)
+        except ConfigError as error:
+            if not _comes_by_itself(listen, error):
+                raise
+            if not said:
+                _log.warning(
+                    "cannot listen on %s: it is no address of this machine now; waiting for it",
+                    listen,
+                )
+                said = True
+        else:
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(backoff.next_s()):
+                await stop.wait()
+    return False
+
+
+def _comes_by_itself(listen: HostPort, error: ConfigError) -> bool:
+    if isinstance(error, ListenError):
+        return error.errno == errno.EADDRNOTAVAIL and listen.host not in EVERY_ADDRESS
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, socket.gaierror):
+        found = found.__cause__
+    return found is not None and found.errno == socket.EAI_AGAIN
 
 
 async def _resolved(listen: HostPort) -> HostPort:

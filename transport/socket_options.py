@@ -35,7 +35,9 @@ class SocketLimits:
     max_connections: int | None = None
     """None: what the process's limit of file descriptors allows."""
     max_connections_per_address: int = 256
-    """From one IP address; loopback is exempt."""
+    """From one IPv4 address or IPv6 /64; loopback is exempt."""
+    silent_s: float | None = None
+    """A connection over which no message came for so long since it was made is cut."""
     max_queued_bytes: int | None = None
     """A connection that leaves more of what we sent untaken is cut; None: the queue's worth."""
 

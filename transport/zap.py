@@ -17,6 +17,7 @@ from transport.address import plain_ip
 from transport.border import Border
 from transport.curve import KEY_BYTES, key_to_z85
 from transport.error_group import leave_tasks
+from transport.handshake_rate import HandshakeRates
 from transport.socket_reader import SocketReader
 
 Admit = Callable[[bytes, str], Awaitable[bool]]
@@ -39,12 +40,13 @@ class ZapAuthenticator:
     """Answers libzmq's question about each new connection. An async context manager.
 
     ``statistics`` counts the answers by reason: ``admitted``, ``denied``, ``timeout``, ``busy``,
-    ``mechanism``, ``domain``, ``error``, ``malformed``.
+    ``rate``, ``mechanism``, ``domain``, ``error``, ``malformed``.
     """
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
         self._context = context
         self._domains: dict[str, Admit] = {}
+        self._rates = HandshakeRates()
         self._pending = 0
         self._tasks = asyncio.TaskGroup()
         self._running: set[asyncio.Task[None]] = set()
@@ -94,13 +96,15 @@ class ZapAuthenticator:
         if admit is None:
             self._answer(route, request, _REFUSED, "domain")
             return
+        ip = plain_ip(address.decode("ascii"))
+        if not self._rates.allow(ip, asyncio.get_running_loop().time()):
+            self._answer(route, request, _REFUSED, "rate")
+            return
         if self._pending >= MAX_PENDING:
             self._answer(route, request, _REFUSED, "busy")
             return
         self._pending += 1
-        task = self._tasks.create_task(
-            self._ask(admit, route, request, credentials[0], plain_ip(address.decode("ascii")))
-        )
+        task = self._tasks.create_task(self._ask(admit, route, request, credentials[0], ip))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Sequence
 
 from daemon.net.nat.whereabouts import Whereabouts
 from daemon.net.network import PeerNetwork
-from daemon.net.own_record import EVERY_ADDRESS
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.ice.seeker import IcePaths
 from daemon.net.paths.ice.turn_server import TurnServer
@@ -15,6 +14,7 @@ from daemon.net.paths.punched.maker import PunchedPaths
 from protocol.uri import HostPort
 from rendezvous import RendezvousClient
 from rendezvous.client.persistent_connection import LinkState
+from transport.address import EVERY_ADDRESS
 
 _WITHOUT_RELAY = (PathKind.DIRECT, PathKind.PUNCHED, PathKind.ICE)
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from daemon.net.border import UNKNOWN_PEER, border
 from daemon.net.refusals import Refusals
 from protocol.envelope import claimed_signer
-from protocol.errors import P2PDError, TransportError
+from protocol.errors import ConfigError, P2PDError, TransportError
 from protocol.identity import PeerId, peer_id_of
 from protocol.peer_record import MAX_RECORD_BYTES, VerifiedRecord, open_record
 from protocol.rendezvous_messages import MAX_LOOKUP, Joined, Left, Notice, Signal
@@ -80,17 +80,23 @@ class Discovery:
     async def fetch_statement(self) -> bytes:
         """The swarm's signed statement, asked for until somebody answers.
 
-        Raises :class:`ConfigError` when a rendezvous answers that it does not have it.
+        Raises :class:`ConfigError` when all of them answer that they do not have it: one may have
+        forgotten it, and is told again by whoever has it (daemon/swarm/statement_watch.py).
         """
         said = False
         while True:
+            without: list[ConfigError] = []
             for client in self._clients:
                 try:
                     return await client.fetch_statement(self._swarm_id)
+                except ConfigError as error:
+                    without.append(error)
                 except TransportError as error:
                     if not said:
                         _log.warning("%s; trying again until it answers", error)
                         said = True
+            if without and len(without) == len(self._clients):
+                raise without[0]
             await asyncio.sleep(FETCH_RETRY_S)
 
     def take_notice(self, notice: Notice) -> None:

@@ -7,10 +7,9 @@ from protocol.nat_summary import NatSummary
 from protocol.peer_record import RECORD_LIFETIME_MS, PeerRecord, seal_record
 from protocol.sequence import SequenceCounter
 from protocol.uri import HostPort, ServerUri
-from transport.address import is_ip, is_unrouted
+from transport.address import EVERY_ADDRESS, is_ip, is_unrouted
 from transport.clock import STEP_MS, Clock
 
-EVERY_ADDRESS = ("0.0.0.0", "::")
 FRESH_S = RECORD_LIFETIME_MS / 1000 / 4
 
 

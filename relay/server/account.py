@@ -14,12 +14,13 @@ MIN_BURST_BYTES = 256 * 1024
 class Account:
     """One peer's rates and quota."""
 
-    __slots__ = ("_limits", "_period_ends", "_used_bytes", "bytes", "controls")
+    __slots__ = ("_limits", "_period_ends", "_used_bytes", "_was_told", "bytes", "controls")
 
     def __init__(self, limits: RelayLimits, now: float) -> None:
         self._limits = limits
         self._period_ends = now + limits.quota_period_s
         self._used_bytes = 0
+        self._was_told = False
         self.bytes = byte_bucket(limits.peer_rate_bytes_s, limits, now)
         self.controls = TokenBucket(limits.control_rate_s, limits.control_burst, now)
 
@@ -33,7 +34,16 @@ class Account:
 
     def allow_control(self, now: float) -> bool:
         """Take one control message out of the peer's rate; False when it sends too many."""
-        return self.controls.take_one(now)
+        allowed = self.controls.take_one(now)
+        if allowed:
+            self._was_told = False
+        return allowed
+
+    def tell_once(self) -> bool:
+        """Whether the peer has not been told yet that it sends too many; it is told once until it
+        has slowed down."""
+        first, self._was_told = not self._was_told, True
+        return first
 
     def quota_wait_s(self, now: float) -> float:
         """How long until the peer may send again: 0 unless its quota is used up."""

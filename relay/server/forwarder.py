@@ -53,6 +53,8 @@ from relay.server.peer_table import PeerTable
 SWEEP_INTERVAL_S = 1.0
 SUSPENDED_S = 3.0
 """A timer that is so late says that this process stood still, not that all peers went silent."""
+MAX_CONTROL_BYTES = 256 * 1024
+"""So much beside data may wait for a peer that does not read."""
 RETRY_S = 30.0
 """When a peer that was turned away may come again."""
 
@@ -70,6 +72,9 @@ class Connections(Protocol[Frame_contra]):
 
     def disconnect(self, route: bytes, reason: str) -> None:
         """End a connection, and drop what waits for it."""
+
+    def queued_bytes(self, route: bytes) -> int:
+        """How much of what was sent the other side had not taken a moment ago."""
 
 
 class Forwarder(Generic[Frame]):
@@ -244,7 +249,7 @@ class Forwarder(Generic[Frame]):
             match message:
                 case Hello():
                     self._take_in(message, peer.route, peer.curve_key, remote_ip, now)
-                case Open():
+                case Open() if allowed or peer.account.tell_once():
                     self._switchboard.open(peer, message, now, too_often=not allowed)
                 case _ if not allowed:
                     self.dropped["throttled"] += 1
@@ -350,6 +355,9 @@ class Forwarder(Generic[Frame]):
         for peer in self._peers.all():
             if now - peer.heard_at > self._limits.silence_s:
                 self._lose(peer, Code.IDLE, now)
+            elif self._connections.queued_bytes(peer.route) > peer.unread + MAX_CONTROL_BYTES:
+                # Data has its credits. It asks, and does not read the answers.
+                self._lose(peer, Code.STALLED, now)
         for peer in self._switchboard.sweep(now):
             if self._peers.find(peer.curve_key) is peer:
                 self._lose(peer, Code.STALLED, now)

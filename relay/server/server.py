@@ -159,5 +159,6 @@ def socket_limits(limits: RelayLimits) -> SocketLimits:
         queue_messages=queue_bytes // FRAME_COST_BYTES + 1024,
         receive_queue_messages=16,
         max_queued_bytes=2 * queue_bytes,
+        silent_s=limits.silence_s,
         max_connections_per_address=limits.max_peers_per_network,
     )

@@ -25,10 +25,13 @@ from transport.clock import Clock
 from transport.server_socket import ServerSocket
 from transport.socket_options import SocketLimits
 
+SILENT_S = 30.0
+"""Whoever connects has something to ask: a connection that said nothing for so long is cut."""
 SOCKET_LIMITS = SocketLimits(
     max_message_bytes=MAX_FRAME_BYTES,
     queue_messages=64,
     heartbeat_s=15.0,
+    silent_s=SILENT_S,
     max_queued_bytes=1 << 20,
 )
 

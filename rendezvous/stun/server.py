@@ -21,11 +21,10 @@ from rendezvous.stun.rate_limit import SourceRateLimiter
 from rendezvous.stun.responder import Answer, DropReason, ServerEndpoints, StunResponder
 from rendezvous.stun.tcp import OpenConnections, StunTcpConnection
 from rendezvous.stun.udp import ReceivedPacket, StunUdpSocket
+from transport.address import EVERY_ADDRESS
 from transport.border import Border
 
 log = logging.getLogger(__name__)
-
-WILDCARDS = frozenset({"0.0.0.0", "::"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ class StunServer:
             return (first,)
         family = socket.AF_INET6 if ":" in first else socket.AF_INET
         second = await _resolve(self._alternate_host, family)
-        if first == second or WILDCARDS & {first, second}:
+        if first == second or {*EVERY_ADDRESS} & {first, second}:
             raise ConfigError(
                 f"STUN on two addresses takes two different ones that others can reach, "
                 f"not {first} and {second}"
@@ -167,7 +166,7 @@ class StunServer:
             return
         origin = outcome.origin
         bound_host = self._endpoints.hosts[0]
-        if bound_host not in WILDCARDS:
+        if bound_host not in EVERY_ADDRESS:
             bound_host = origin.host
         sender = self._udp[HostPort(bound_host, origin.port)]
         to = packet.sender_at(outcome.to_port)

@@ -177,6 +177,9 @@ class _Unread:
     def disconnect(self, route: bytes, reason: str) -> None:
         pass
 
+    def queued_bytes(self, route: bytes) -> int:
+        return 0
+
 
 def _forwarder(data: bytes) -> None:
     numbers = iter(range(1, 1_000_000))

@@ -5,7 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from daemon.host.state_dir import StateDir
+from daemon.net.discovery import Discovery
 from daemon.net.refusals import Refusals
 from daemon.swarm.membership import SwarmPlace
 from daemon.swarm.statement_watch import StatementWatch
@@ -14,6 +17,7 @@ from protocol.errors import ConfigError
 from protocol.identity import Identity, PeerId
 from protocol.invite import Invite
 from protocol.swarm import Swarm
+from protocol.uri import ServerUri
 from rendezvous import RendezvousClient
 from tests.net.swarm_peers import eventually, make_swarm
 from tests.rendezvous.live import serving
@@ -100,3 +104,45 @@ async def test_rendezvous_that_fell_behind_is_given_the_newest(tmp_path: Path) -
 async def test_rendezvous_that_lost_the_swarm_is_given_it_again(tmp_path: Path) -> None:
     async with watching(tmp_path, OLD, published=OTHER) as watched:
         await watched.keeps(OLD)
+
+
+@asynccontextmanager
+async def discovering(*uris: ServerUri) -> AsyncIterator[Discovery]:
+    """Who joins by a link with these rendezvous servers."""
+    clock = Clock()
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(
+                RendezvousClient(uri, CurveKeys.generate(), on_notice=lambda notice: None)
+            )
+            for uri in uris
+        ]
+        yield Discovery(
+            Identity.generate().peer_id,
+            OLD.swarm_id,
+            clients,
+            clock=clock,
+            refusals=Refusals(clock),
+        )
+
+
+async def test_newcomer_asks_all_rendezvous_when_one_has_forgotten_the_swarm(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path / "forgot") as forgot, serving(tmp_path / "knows") as knows:
+        async with RendezvousClient(
+            knows, CurveKeys.generate(), on_notice=lambda notice: None
+        ) as founder:
+            await founder.publish_statement(OLD.raw)
+        async with discovering(forgot, knows) as discovery:
+            assert await discovery.fetch_statement() == OLD.raw
+
+
+async def test_newcomer_is_told_when_no_rendezvous_knows_the_swarm(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path / "one") as one,
+        serving(tmp_path / "other") as other,
+        discovering(one, other) as discovery,
+    ):
+        with pytest.raises(ConfigError, match="no such swarm"):
+            await discovery.fetch_statement()

@@ -47,6 +47,7 @@ class Wire:
     inboxes: dict[bytes, deque[bytes]] = field(default_factory=dict)
     disconnected: dict[bytes, str] = field(default_factory=dict)
     full: set[bytes] = field(default_factory=set)
+    untaken: dict[bytes, int] = field(default_factory=dict)
     passed: list[bytes] = field(default_factory=list)
 
     def send(self, route: bytes, frame: bytes) -> bool:
@@ -55,6 +56,9 @@ class Wire:
         self.inboxes[route].append(frame)
         self.passed.append(frame)
         return True
+
+    def queued_bytes(self, route: bytes) -> int:
+        return self.untaken.get(route, 0)
 
     def disconnect(self, route: bytes, reason: str) -> None:
         self.inboxes.pop(route, None)

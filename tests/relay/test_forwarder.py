@@ -25,6 +25,7 @@ from protocol.relay_messages import (
     Welcome,
     encode_control,
 )
+from relay.server.forwarder import MAX_CONTROL_BYTES
 from relay.server.limits import RelayLimits
 from tests.relay.relay_world import OTHER_SWARM, SWARM, WINDOW, RawPeer, World
 
@@ -335,3 +336,17 @@ def test_call_is_announced_with_the_callers_curve_key() -> None:
     caller.call(called)
     incoming = called.expect(Incoming)
     assert (incoming.swarm, incoming.curve_key) == (SWARM, caller.curve.public)
+
+
+def test_peer_that_asks_and_does_not_read_the_answers_is_sent_away() -> None:
+    world = World()
+    deaf, other = world.peer(), world.peer()
+    world.wire.untaken[deaf.route] = MAX_CONTROL_BYTES
+    world.pass_time(2.0)
+    assert deaf.route not in world.wire.disconnected
+    world.wire.untaken[deaf.route] += 1
+    world.pass_time(2.0)
+    assert world.wire.disconnected == {deaf.route: "stalled"}
+    assert world.forwarder.peer_count == 1
+    other.say(Ping(1))
+    assert other.next_message() == Pong(1)

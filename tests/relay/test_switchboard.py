@@ -216,14 +216,21 @@ def test_number_of_questions_that_wait_for_one_peer_is_limited() -> None:
     assert callers[2].expect(NotOpened).code == Code.THROTTLED
 
 
-def test_too_many_requests_are_throttled() -> None:
+def test_who_asks_too_often_is_told_once_and_not_answered_until_it_has_slowed_down() -> None:
     world = World(RelayLimits(control_rate_s=1.0, control_burst=5.0))
     caller = world.peer()
-    for request in range(8):
+    for request in range(1000):
         caller.say(Open(request, SWARM, bytes(32), b""))
     codes = [refusal.code for refusal in caller.heard(NotOpened)]
-    assert codes == ["peer_gone"] * 5 + ["throttled"] * 3
-    assert world.forwarder.refused == {"peer_gone": 5, "throttled": 3}
+    assert codes == ["peer_gone"] * 5 + ["throttled"]
+    assert world.forwarder.refused == {"peer_gone": 5, "throttled": 1}
+    assert world.forwarder.dropped == {"throttled": 994}
+
+    world.pass_time(1.0)
+    for request in range(3):
+        caller.say(Open(request, SWARM, bytes(32), b""))
+    codes = [refusal.code for refusal in caller.heard(NotOpened)]
+    assert codes == ["peer_gone", "throttled"]
 
 
 def test_idle_link_is_closed() -> None:

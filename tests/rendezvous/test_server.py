@@ -104,12 +104,6 @@ class TestStart:
     async def test_what_is_wrong_with_its_own_address_is_told_before_anything_of_stun(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        foreign = HostPort("192.0.2.1", 15600)
-        with pytest.raises(
-            ConfigError, match=r"cannot listen on 192\.0\.2\.1:15600: Cannot assign"
-        ):
-            async with serving(tmp_path / "foreign", foreign):
-                raise AssertionError("listens on an address that is not its own")
         with socket.socket() as taken, socket.socket(type=socket.SOCK_DGRAM) as beside:
             taken.bind(("127.0.0.1", 0))
             taken.listen()

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -94,9 +95,9 @@ def test_message_that_overtakes_the_report_of_its_connection(
     near, far = connect()
     assert table.overtook(near.fileno(), "127.0.0.1", [port_of(near)])
     assert table.delivered(near.fileno(), b"route") is None
-    assert table.sweep() == []
+    assert table.sweep(0.0) == []
     table.opened(near.fileno())
-    assert table.sweep() == []
+    assert table.sweep(0.0) == []
     assert len(table) == 1
     table.disconnect(b"route", "test")
     assert closed_within(far, 1.0)
@@ -133,7 +134,7 @@ def test_connection_that_was_about_to_be_closed_at_its_last_message_is_found_to_
     assert table.overtook(descriptor, "127.0.0.1", [port_of(ending)])
     table.delivered(descriptor, b"ending")
     ending.close()
-    assert table.sweep() == [b"ending"]
+    assert table.sweep(0.0) == [b"ending"]
     assert not table.has(descriptor)
     assert table.has(lasting.fileno())
 
@@ -214,18 +215,18 @@ def test_bytes_without_a_message_are_borne_up_to_the_limit_only(
     table.opened(near.fileno())
     chunk = bytes(1 << 20)
     for _ in range(8):
-        table.sweep()
+        table.sweep(0.0)
         far.sendall(chunk)
         near.recv(len(chunk), socket.MSG_WAITALL)
     table.delivered(near.fileno(), b"route")
     for _ in range(8):
-        table.sweep()
+        table.sweep(0.0)
         far.sendall(chunk)
         near.recv(len(chunk), socket.MSG_WAITALL)
     assert not table.cut_off
     far.sendall(chunk)
     near.recv(len(chunk), socket.MSG_WAITALL)
-    table.sweep()
+    table.sweep(0.0)
     assert table.cut_off == {"unfinished": 1}
     assert closed_within(far, 1.0)
 
@@ -239,7 +240,7 @@ def test_who_takes_what_is_sent_may_be_sent_any_amount(connect: Callable[[], Tcp
         near.sendall(bytes(40_000))
         table.sent(b"route", 40_000)
         far.recv(40_000, socket.MSG_WAITALL)
-        table.sweep()
+        table.sweep(0.0)
     assert not table.cut_off
 
 
@@ -251,9 +252,38 @@ def test_what_was_sent_and_not_taken_is_borne_up_to_the_limit_only(
     table.opened(near.fileno())
     table.delivered(near.fileno(), b"route")
     table.sent(b"route", 50_000)
-    table.sweep()
+    table.sweep(0.0)
     assert not table.cut_off
     table.sent(b"route", 1)
-    table.sweep()
+    table.sweep(0.0)
     assert table.cut_off == {"slow_reader": 1}
     assert closed_within(far, 1.0)
+
+
+def test_connection_that_says_nothing_is_ended_and_one_that_spoke_is_not(
+    connect: Callable[[], TcpPair],
+) -> None:
+    table = ConnectionTable(replace(LIMITS, silent_s=30.0))
+    (silent, far), (spoke, _) = connect(), connect()
+    for near in (silent, spoke):
+        table.opened(near.fileno())
+    table.delivered(spoke.fileno(), b"spoke")
+    for now in (100.0, 130.0):
+        table.sweep(now)
+        assert not table.cut_off
+    table.sweep(130.1)
+    assert table.cut_off == {"silent": 1}
+    assert closed_within(far, 1.0)
+
+
+def test_what_the_other_side_does_not_take_is_known_by_its_route(
+    connect: Callable[[], TcpPair],
+) -> None:
+    table = ConnectionTable(LIMITS)
+    near, _ = connect()
+    table.opened(near.fileno())
+    table.delivered(near.fileno(), b"route")
+    table.sent(b"route", 40_000)
+    table.sweep(0.0)
+    assert table.queued_bytes(b"route") == 40_000
+    assert table.queued_bytes(b"other") == 0
