@@ -225,7 +225,7 @@ class Peer:
                 check_options(place.swarm.statement, self._options)
             network = self._make_network(place, context, zap, connectivity)
             network.find_record = discovery.find_record
-            await until_listenable(self._options.listen, self._stop)
+            await until_listenable(self._options.listen, self.stopping)
             await stack.enter_async_context(network)
             # However this ends: else others look for this peer until its lease runs out.
             stack.push_async_callback(discovery.leave)
