@@ -118,7 +118,15 @@ def absolute_path(text: str) -> Path:
     """An absolute path; ``~`` is expanded. It need not exist."""
     if not text:
         raise argparse.ArgumentTypeError("is empty")
-    return Path(os.path.abspath(os.path.expanduser(text)))
+    expanded = os.path.expanduser(text)
+    if text.startswith("~") and expanded == text:
+        raise argparse.ArgumentTypeError(f"{text!r}: there is no such home directory; set HOME")
+    try:
+        return Path(os.path.abspath(expanded))
+    except FileNotFoundError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is relative, and the working directory is gone: write it from / on, or cd"
+        ) from error
 
 
 def config(parse: Callable[[str], T]) -> Callable[[str], T]:

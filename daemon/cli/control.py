@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from daemon.cli import arguments
 
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
-    from daemon.control.client import ControlClient
+    from daemon.control.client import ControlClient, Exported
 
 
 MAX_ROUND = 10**15 - 1
@@ -53,10 +54,17 @@ def add_commands(commands: "Commands") -> None:
         " loads with safetensors.torch.load_file; round, loss, accuracy and the like are in its"
         " metadata.",
         examples="  p2pd export model.safetensors\n"
+        "  p2pd export best.safetensors --best\n"
         "  p2pd export best.safetensors --round 17     (after p2pd join --keep-checkpoints 100)",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="the file to write")
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--best",
+        action="store_true",
+        help="the model of the round with the best accuracy among those whose checkpoints are kept",
+    )
+    which.add_argument(
         "--round",
         type=arguments.whole_number(0, MAX_ROUND),
         metavar="N",
@@ -105,8 +113,15 @@ def _resume(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from daemon.cli.output import byte_count
+    from daemon.control.export_file import is_stream
 
-    exported = _client(options).export(options.file, options.round)
+    client = _client(options)
+    # Before it is there: afterwards it is a file. Where it is a stream, it may be this very output.
+    told_on = sys.stderr if is_stream(options.file) else sys.stdout
+    if options.best:
+        exported = _export_best(client, options.file)
+    else:
+        exported = client.export(options.file, options.round)
     if options.json:
         document = {
             "schema": 1,
@@ -114,13 +129,32 @@ def _export(options: argparse.Namespace) -> int:
             "round": exported.round,
             "bytes": exported.size_bytes,
         }
-        print(json.dumps(document))
+        print(json.dumps(document), file=told_on)
     else:
         print(
             f"wrote the model of round {exported.round} to {options.file}"
-            f" ({byte_count(exported.size_bytes)})"
+            f" ({byte_count(exported.size_bytes)})",
+            file=told_on,
         )
     return 0
+
+
+def _export_best(client: "ControlClient", file: Path) -> "Exported":
+    """The best round's model, of those that can be had. Raises :class:`ControlError`."""
+    from daemon.control.client import ControlError
+
+    rated = [one for one in client.history().rounds if one.accuracy is not None]
+    rated.sort(key=lambda record: (record.accuracy or 0.0, record.round), reverse=True)
+    for record in rated:
+        try:
+            return client.export(file, record.round)
+        except ControlError as error:
+            if "no checkpoint of round" not in str(error):
+                raise
+    raise ControlError(
+        "no round since this peer started has a checkpoint: 'p2pd join --keep-checkpoints N' keeps"
+        " more of them; 'p2pd export' without --best writes the current model"
+    )
 
 
 def _id(options: argparse.Namespace) -> int:

@@ -53,6 +53,7 @@ def add_commands(commands: "Commands") -> None:
         description=DESCRIPTION,
         examples=EXAMPLES,
     )
+    parser.set_defaults(lost_output="'p2pd invite' prints another link to this swarm")
     parser.add_argument(
         "--task",
         required=True,

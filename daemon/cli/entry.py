@@ -87,16 +87,18 @@ def build_parser() -> argparse.ArgumentParser:
         completion,
     ):
         group.add_commands(commands)
-    parser.set_defaults(whole_parser=parser)  # for completion
+    # For completion; and what to do when what was printed is lost, where that matters.
+    parser.set_defaults(whole_parser=parser, lost_output="")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. ``argv`` without the program's name."""
+    open_standard_streams()
     arguments = build_parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
-        sys.stdout.flush()
+        return _flushed(code, arguments.lost_output)
     except P2PDError as error:
         from daemon.cli.exit_codes import exit_code_of
 
@@ -109,6 +111,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read the output (head, less) has seen enough. The interpreter's own flush at exit
         # must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 0
+
+
+def open_standard_streams() -> None:
+    """Have all three, to nowhere where the caller closed them.
+
+    Else the next file or socket that is opened would be the one that errors are printed into.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is this one: those below are open by now.
+            opened = os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)
+            os.set_inheritable(opened, True)
+            setattr(sys, name, os.fdopen(opened, mode, closefd=False))
+
+
+def _flushed(code: int, lost_output: str) -> int:
+    """``code``, unless what was printed can not be written, as on a full disk."""
+    from daemon.cli.exit_codes import ExitCode
+
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard_output()
+        hint = f"; {lost_output}" if lost_output else ""
+        print(f"p2pd: cannot write standard output: {error.strerror}{hint}", file=sys.stderr)
+        return code or ExitCode.DEGRADED
     return code
+
+
+def _discard_output() -> None:
+    """Have the interpreter's own flush at exit succeed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -39,6 +39,7 @@ def add_commands(commands: "Commands") -> None:
         examples="  p2pd invite\n  p2pd invite --uses 1 --days 7 > link.txt\n"
         "  p2pd invite --list\n  p2pd invite --revoke 2",
     )
+    parser.set_defaults(lost_output="'p2pd invite' prints another link to this swarm")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--list", action="store_true", help="show the invites instead")
     other.add_argument(

@@ -3,8 +3,6 @@
 import contextlib
 import enum
 import http.client
-import os
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from daemon.control.export_file import write_all, written_file
 from daemon.control.history import History, decode_history
 from daemon.control.status import Status, decode_status
 from daemon.control.unix_socket import connect_control, peer_pid
@@ -44,10 +43,6 @@ class NotPermittedError(P2PDError):
 
 class ControlError(P2PDError):
     """The daemon answered that it could not do it, and why."""
-
-
-class ExportFileError(P2PDError):
-    """The file to export to cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +138,17 @@ class ControlClient:
     def export(self, destination: Path, round_number: int | None = None) -> Exported:
         """Write a round's averaged model, by default the current one, to ``destination``.
 
-        Whole or not at all. Raises :class:`ExportFileError` when it cannot be written.
+        See :func:`written_file`, also for :class:`ExportFileError`.
         """
         path = "/v1/export" if round_number is None else f"/v1/export?round={round_number}"
         with (
-            _whole_file(destination) as descriptor,
+            written_file(destination) as descriptor,
             self._request("POST", path, EXPORT_TIMEOUT_S) as response,
         ):
             expected = int(response.headers.get("Content-Length", "-1"))
             size = 0
             while chunk := self._read(response, COPY_CHUNK_BYTES):
-                size += os.write(descriptor, chunk)
+                size += write_all(descriptor, chunk)
             if size != expected:
                 raise ControlError(f"the export broke off after {size} of {expected} bytes")
             return Exported(round=int(response.headers.get("X-P2PD-Round", "0")), size_bytes=size)
@@ -265,32 +260,6 @@ def _refusal(response: http.client.HTTPResponse, body: bytes) -> P2PDError:
     if response.status == http.client.GATEWAY_TIMEOUT:
         return TransportError(answer.error)
     return ControlError(answer.error)
-
-
-@contextlib.contextmanager
-def _whole_file(destination: Path) -> Iterator[int]:
-    """A descriptor of a file that takes ``destination``'s place if the block ends well."""
-    temporary = None
-    try:
-        descriptor, temporary = tempfile.mkstemp(
-            prefix=f".{destination.name}.", dir=destination.parent
-        )
-        try:
-            # mkstemp's 0600 is for secrets; a model is an ordinary file and follows the umask.
-            umask = os.umask(0)
-            os.umask(umask)
-            os.fchmod(descriptor, 0o666 & ~umask)
-            yield descriptor
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, destination)
-        temporary = None
-    except OSError as error:
-        raise ExportFileError(f"cannot write {destination}: {error.strerror}") from error
-    finally:
-        if temporary is not None:
-            os.unlink(temporary)
 
 
 class Presence(enum.Enum):

@@ -8,6 +8,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from protocol.errors import ConfigError
+
 CONTROL_SOCKET = "control.sock"
 LOCK_FILE = "lock"
 IDENTITY_KEY = "identity.key"
@@ -24,11 +26,20 @@ _NAME_LENGTH = 16
 
 
 def user_root(environ: Mapping[str, str]) -> Path:
-    """``$XDG_STATE_HOME/p2pd``, by default ``~/.local/state/p2pd``."""
+    """``$XDG_STATE_HOME/p2pd``, by default ``~/.local/state/p2pd``.
+
+    Raises :class:`ConfigError` for a user who has no home.
+    """
     state_home = environ.get("XDG_STATE_HOME", "")
     # The XDG base directory specification: a relative path is to be ignored.
     if not os.path.isabs(state_home):
-        state_home = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
+        home = environ.get("HOME") or os.path.expanduser("~")
+        if not os.path.isabs(home):
+            raise ConfigError(
+                "this user has no home directory to keep a peer in: set HOME or XDG_STATE_HOME, or"
+                " name a directory with --state-dir"
+            )
+        state_home = os.path.join(home, ".local", "state")
     return Path(state_home) / "p2pd"
 
 

@@ -4,12 +4,17 @@ from daemon.swarm.join_options import JoinOptions
 from ml.task.source import read_task_source
 from ml.worker.messages import TaskOpened
 from protocol.errors import ConfigError
-from protocol.swarm import NUMERICS_VERSION, SwarmStatement
+from protocol.swarm import NUMERICS_VERSION, UNLIMITED, SwarmStatement
 
 
 def check_options(statement: SwarmStatement, options: JoinOptions) -> None:
     """Before anything is loaded or connected to. Raises :class:`ConfigError`."""
-    task = statement.task
+    task, rounds = statement.task, statement.settings.rounds
+    if rounds != UNLIMITED and options.rounds > rounds:
+        raise ConfigError(
+            f"round {options.rounds} never comes: the swarm is complete after round {rounds}, as"
+            " its founder chose; join without --rounds, or found another swarm that goes further"
+        )
     if task.builtin and options.task_file is not None:
         raise ConfigError(
             f"the swarm trains the built-in task {task.name!r}: join it without --task"

@@ -19,12 +19,12 @@ from daemon.control.api import MAX_REQUEST_BYTES, ControlApi
 from daemon.control.client import (
     ControlClient,
     ControlError,
-    ExportFileError,
     NotPermittedError,
     NotRunningError,
     Presence,
     presence,
 )
+from daemon.control.export_file import ExportFileError
 from daemon.control.status import Status
 from daemon.control.unix_socket import MAX_SOCKET_PATH_BYTES, connect_control
 from protocol.errors import ConfigError, WorkerError

@@ -84,7 +84,14 @@ def run_demo(options: DemoOptions) -> int:
 @contextlib.contextmanager
 def _directory(keep: Path | None) -> Iterator[Path]:
     if keep is None:
-        with tempfile.TemporaryDirectory(prefix="p2pd-demo-") as temporary:
+        try:
+            place = tempfile.gettempdir()
+        except FileNotFoundError as error:
+            raise ConfigError(
+                "no directory for temporary files can be written: set TMPDIR, or name a directory"
+                " with --keep"
+            ) from error
+        with tempfile.TemporaryDirectory(prefix="p2pd-demo-", dir=place) as temporary:
             yield Path(temporary)
         return
     try:
