@@ -47,9 +47,8 @@ from daemon.swarm.statements import Statements
 from daemon.web.page_server import PageServer, Shown
 from daemon.web.round_hook import RoundHook
 from daemon.worker.pulse import stuck_after_s
-from daemon.worker.requests import WorkerProcess
-from daemon.worker.worker import TaskWorker
-from ml.worker.messages import Progress
+from daemon.worker.worker import TaskWorker, WorkerProcesses
+from p2pd.messages import Progress
 from protocol.errors import TransportError, WorkerError
 from protocol.identity import PeerId
 from protocol.sequence import SequenceCounter
@@ -258,19 +257,19 @@ class Peer:
         connectivity = connected.connectivity
         statement = place.swarm.statement
         async with contextlib.AsyncExitStack() as stack:
-            process = await stack.enter_async_context(
-                WorkerProcess(
+            processes = await stack.enter_async_context(
+                WorkerProcesses(
                     on_progress=self._note_progress,
                     stuck_after_s=stuck_after_s(self._notifier.watchdog_s),
                 )
             )
             worker = TaskWorker(
-                process,
+                processes,
                 open_task(self._options, place.swarm, self._state_dir.path),
                 on_change=self._wake,
                 traffic=TrafficMeter(network.traffic),
             )
-            self._stage = Loading(place, network, connectivity, statements, process, worker)
+            self._stage = Loading(place, network, connectivity, statements, worker)
             opened = await worker.open()
             check_opened(statement, opened)
             setup = RoundsSetup(
@@ -285,9 +284,7 @@ class Peer:
                 clock=self._clock,
             )
             rounds = await stack.enter_async_context(Rounds(setup, network))
-            self._stage = TakingPart(
-                place, network, connectivity, statements, process, worker, rounds
-            )
+            self._stage = TakingPart(place, network, connectivity, statements, worker, rounds)
             rounds.inbox.connect(network)
             # What comes when training has ended has nobody to go to: its tasks are ending.
             stack.callback(Inbox(statements, self._refusals).connect, network)
@@ -333,7 +330,7 @@ class Peer:
 
     def _makes_progress(self) -> bool:
         """For the watchdog: whether the worker gets on with what it was asked for, if anything."""
-        return not (isinstance(self._stage, Loading) and self._stage.process.pulse.is_stuck)
+        return not (isinstance(self._stage, Loading) and self._stage.worker.processes.stuck_pulse)
 
     def _wake(self) -> None:
         if isinstance(self._stage, TakingPart):

@@ -14,31 +14,29 @@ from pathlib import Path
 import msgspec
 import torch
 
-from ml.local.train import TrainingControl
+from ml.averaging.messages import Contribution
+from ml.learner import Learner
+from ml.opening import Opening, StateReady
 from ml.task.choice import TaskChoice
 from ml.task.load import load_task
 from ml.task.task import settings_from
-from ml.worker.learner import Learner
-from ml.worker.messages import Apply, Contribution, OpenTask, StateReady, Train
 from protocol.errors import ConfigError, WorkerError
 from protocol.swarm import RoundSettings
 
 EXIT_CONFIG = 78
 
 
-def train_alone(opening: OpenTask, rounds: int) -> StateReady:
+def train_alone(opening: Opening, rounds: int) -> StateReady:
     """The state after so many rounds with this peer's updates only.
 
     Raises :class:`ConfigError` and :class:`WorkerError`.
     """
-    learner = Learner(opening, device=torch.device("cpu"), clock=time.monotonic)
+    learner = Learner(opening, device=torch.device("cpu"))
     state = None
     for round_number in range(1, rounds + 1):
-        control = TrainingControl()
-        learner.start_training(control)
-        trained = learner.train(Train(0, round_number), control, lambda report: None)
+        trained = learner.train(round_number)
         own = Contribution("alone", trained.updates[0].path, trained.sample_count)
-        state = learner.apply(Apply(0, round_number, (own,)))
+        state = learner.apply(round_number, [own])
     learner.close()
     if state is None:
         raise ConfigError("--rounds: at least 1")
@@ -86,7 +84,7 @@ def _report(arguments: argparse.Namespace, shard: str) -> dict[str, object]:
     )
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="p2pd-solo-") as directory:
-        opening = OpenTask(0, choice, settings, directory, arguments.threads)
+        opening = Opening(choice, settings, directory, arguments.threads)
         state = train_alone(opening, arguments.rounds)
     return {
         "schema": 1,

@@ -28,7 +28,6 @@ LINES = {
     "daemon/cli/join.py": 406,
     "daemon/net/peers/remote_peer.py": 416,
     "daemon/rounds/agreement.py": 470,
-    "ml/worker/learner.py": 407,
     "rendezvous/server/registry.py": 427,
 }
 PARAMETERS = {

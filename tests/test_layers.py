@@ -14,12 +14,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 MAY_IMPORT = {
+    "p2pd": {"p2pd"},
     "protocol": {"protocol"},
     "transport": {"transport", "protocol"},
     "rendezvous": {"rendezvous", "transport", "protocol"},
     "relay": {"relay", "transport", "protocol"},
-    "ml": {"ml", "protocol"},
-    "daemon": {"daemon", "ml", "relay", "rendezvous", "transport", "protocol"},
+    "ml": {"ml", "p2pd", "protocol"},
+    "daemon": {"daemon", "ml", "p2pd", "relay", "rendezvous", "transport", "protocol"},
 }
 """The arrows. Whatever is not named here is not ours and judged by FORBIDDEN alone."""
 
@@ -27,6 +28,8 @@ NETWORK = {"aiohttp", "aioice", "asyncio", "http", "qh3", "socketserver", "ssl",
 TRAINING = {"numpy", "safetensors", "sklearn", "torch", "torchvision"}
 
 FORBIDDEN = {
+    # A user's project has its own: everything but torch, for those who have a model, is Python's.
+    "p2pd": NETWORK | (TRAINING - {"torch"}) | {"msgspec", "subprocess"},
     "protocol": NETWORK | TRAINING | {"socket", "subprocess", "threading"},
     "transport": TRAINING,
     "rendezvous": TRAINING,
@@ -108,7 +111,7 @@ ROOMS = {
         *("signaling", "discovery", "paths", "peers", "measuring", "network", "connectivity"),
     ),
     "daemon.rounds": ("lineage", "blobs", "parts", "updates", "kinds", "training", "rounds"),
-    "ml": ("state", "task", "update", "aggregate", "rules", "local", "worker"),
+    "ml": ("state", "task", "update", "aggregate", "rules", "averaging", "training"),
 }
 """From the ground up: each imports only what stands before it. What is not named here only has to
 keep out of circles."""
@@ -188,21 +191,15 @@ import importlib, json, sys
 loaded_by = {}
 for name in sys.argv[1:]:
     importlib.import_module(name)
-    for heavy in ("torch", "torchvision", "sklearn", "safetensors"):
+    for heavy in ("numpy", "torch", "torchvision", "sklearn", "safetensors"):
         if heavy in sys.modules:
             loaded_by.setdefault(heavy, name)
 print(json.dumps(loaded_by))
 """
 
 
-LOADS_TORCH = {
-    "ml.aggregate.trials",
-    "ml.state.export",
-    "ml.state.model_tensors",
-    "ml.update.pseudo_gradient",
-}
-"""Of the rooms that compute with NumPy alone."""
-NUMPY_ROOMS = ("ml.aggregate", "ml.rules", "ml.state", "ml.update")
+LOADS_TORCH = ("ml.alone", "ml.check_task", "ml.learner", "ml.task", "ml.training")
+"""Of ml, by how their names begin; everything else loads none."""
 
 
 def loaded_by(names: list[str]) -> dict[str, str]:
@@ -220,13 +217,17 @@ def loaded_by(names: list[str]) -> dict[str, str]:
     return found
 
 
-def test_importing_anything_but_the_worker_never_loads_torch() -> None:
+def test_nothing_but_the_trainer_loads_torch() -> None:
     names = [name for package in WITHOUT_TORCH for name in modules_of(package)]
-    names = [name for name in names if not name.endswith("__main__")]
-    assert loaded_by([*names, "ml.worker.messages"]) == {}
+    names += [name for name in modules_of("ml") if not name.startswith(LOADS_TORCH)]
+    names += ["ml.training", "ml.training.__main__", "ml.task.choice", "ml.task.source"]
+    names += [name for name in modules_of("p2pd") if name != "p2pd.model_tensors"]
+    assert {"ml.averaging.__main__", "ml.round_steps", "p2pd.trainer"} <= set(names)
+    names = [name for name in names if not name.startswith("daemon.cli.__main__")]
+    assert set(loaded_by(names)) == {"numpy"}
 
 
-def test_what_averages_loads_no_torch() -> None:
-    names = [name for name in modules_of("ml") if name.startswith(NUMPY_ROOMS)]
-    assert set(names) > LOADS_TORCH
-    assert loaded_by([name for name in names if name not in LOADS_TORCH]) == {}
+def test_daemon_does_not_compute() -> None:
+    """What it imports of ml are messages: its memory has no room for NumPy."""
+    names = [name for name in modules_of("daemon") if not name.endswith("__main__")]
+    assert loaded_by(names) == {}

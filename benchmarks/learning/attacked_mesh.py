@@ -20,18 +20,19 @@ from benchmarks.learning import attacks
 from benchmarks.learning.mnist_shards import CPU, MnistShards
 from ml.aggregate.average import Average
 from ml.aggregate.next_state import Piece, fill_next_state
-from ml.local.train import evaluate, round_seed, train
 from ml.rules.round_rules import RoundRules, parse_rules
 from ml.state.checkpoint import CheckpointStore
 from ml.state.manifest import TensorSpec
-from ml.state.model_tensors import fill_from_model, load_into_model, manifest_of, tensors_of
 from ml.state.state import State
 from ml.state.tensor_file import AnyArray
 from ml.state.tensor_store import Fill, write_to_memory
 from ml.task.samples import Samples
+from ml.training.model_tensors import fill_from_model, load_into_model, manifest_of, model_block
+from ml.training.train import evaluate, round_seed, train
 from ml.update.codec import UpdateCodec
 from ml.update.encoding import Floats
 from ml.update.pseudo_gradient import pseudo_gradient
+from p2pd.model_tensors import tensors_of
 
 PEERS = 10
 ATTACKERS = 3
@@ -142,7 +143,11 @@ class _Mesh:
         tensors = tensors_of(self._model)
         return np.concatenate(
             [
-                pseudo_gradient(self._state, spec, tensors[spec.name], 0, spec.element_count)
+                pseudo_gradient(
+                    spec,
+                    self._state.read(spec, 0, spec.element_count),
+                    model_block(tensors[spec.name], 0, spec.element_count),
+                )
                 for spec in self._state.manifest.tensors
             ]
         )

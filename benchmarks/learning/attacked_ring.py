@@ -17,12 +17,12 @@ from torch import nn
 from benchmarks.learning import attacks
 from benchmarks.learning.mnist_shards import MnistShards
 from ml.aggregate.mixing import TRIAL, Partner, moved, parse_mixing
-from ml.aggregate.trials import GROUPS, TRIED_SAMPLES, hold_out
-from ml.local.train import evaluate
-from ml.state.model_tensors import tensors_of
 from ml.task.samples import Batch, Samples
 from ml.task.seeds import derive_seed, permutation
+from ml.training.held_out import GROUPS, TRIED_SAMPLES, hold_out
+from ml.training.train import evaluate
 from ml.update.encoding import Floats
+from p2pd.model_tensors import tensors_of
 from protocol.topology import metropolis_weights
 
 HONEST = 5

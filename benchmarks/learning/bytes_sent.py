@@ -7,7 +7,7 @@ MNIST (final accuracy within 0.5 points) with four peers, and the character tran
 a larger outer step (DiLoCo, arXiv 2311.08105); four peers send top-k pseudo-gradients with 2-bit
 values and error feedback to each other (SparseLoCo, arXiv 2508.15706), 32 send int8 by all-reduce.
 All ways take the same steps on the same samples. The training is the peers' own
-(ml/worker/learner.py), the bytes are those of the update files, headers and all, once for each peer
+(ml/learner.py), the bytes are those of the update files, headers and all, once for each peer
 that they go to. Writes docs/learning-bytes.md and its pictures, and exits with 1 if no way of a
 task is a hundred times cheaper at equal quality.
 """

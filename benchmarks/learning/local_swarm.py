@@ -13,20 +13,10 @@ from pathlib import Path
 
 import torch
 
-from ml.local.train import TrainingControl
+from ml.averaging.messages import Contribution, PartResult
+from ml.learner import Learner
+from ml.opening import Opening, StateReady, Trained
 from ml.task.choice import TaskChoice
-from ml.worker.learner import Learner
-from ml.worker.messages import (
-    Apply,
-    ApplyParts,
-    Contribution,
-    OpenTask,
-    PartResult,
-    Reduce,
-    StateReady,
-    Train,
-    Trained,
-)
 from protocol.swarm import RoundSettings
 
 
@@ -58,10 +48,9 @@ class Run:
     seed: int = 1
 
 
-def opening_of(run: Run, index: int, directory: Path) -> OpenTask:
+def opening_of(run: Run, index: int, directory: Path) -> Opening:
     """How peer ``index``'s worker opens the task."""
-    return OpenTask(
-        request=0,
+    return Opening(
         choice=TaskChoice(
             task=run.task,
             builtin=run.builtin,
@@ -98,9 +87,7 @@ def learners_of(run: Run) -> Iterator[list[Learner]]:
 
 def train_round(learner: Learner, round_number: int, parts: int = 1) -> Trained:
     """One peer's local steps and its update, in so many parts."""
-    control = TrainingControl()
-    learner.start_training(control)
-    return learner.train(Train(0, round_number, parts), control, lambda report: None)
+    return learner.train(round_number, parts=parts)
 
 
 def run_swarm(run: Run, *, label: str) -> list[Point]:
@@ -127,7 +114,7 @@ def _exchange_updates(learners: list[Learner], round_number: int) -> tuple[list[
     """Everyone's update to everyone else. Returns states, and the bytes of all that was sent."""
     updates = [train_round(learner, round_number) for learner in learners]
     contributions = _contributions(updates, 0)
-    states = [learner.apply(Apply(0, round_number, contributions)) for learner in learners]
+    states = [learner.apply(round_number, contributions) for learner in learners]
     sent = sum(update.updates[0].size_bytes for update in updates) * (len(learners) - 1)
     return states, sent
 
@@ -140,13 +127,12 @@ def _exchange_parts(learners: list[Learner], round_number: int) -> tuple[list[St
     sent = 0
     for part, owner in enumerate(learners):
         contributions = _contributions(updates, part)
-        average = owner.reduce(Reduce(0, round_number, part, count, contributions)).update
+        average = owner.reduce(round_number, part, count, contributions).update
         results.append(PartResult(part, average.path))
         others = [update for index, update in enumerate(updates) if index != part]
         sent += sum(update.updates[part].size_bytes for update in others)
         sent += average.size_bytes * (count - 1)
-    request = ApplyParts(0, round_number, count, tuple(results))
-    return [learner.apply_parts(request) for learner in learners], sent
+    return [learner.apply_parts(round_number, count, results) for learner in learners], sent
 
 
 def _contributions(updates: list[Trained], part: int) -> tuple[Contribution, ...]:

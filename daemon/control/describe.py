@@ -18,7 +18,7 @@ from daemon.net.traffic import Traffic
 from daemon.rounds.phase import Phase
 from daemon.rounds.rounds import Rounds
 from daemon.swarm.join_options import JoinOptions
-from ml.worker.messages import Progress
+from p2pd.messages import Progress
 from protocol.identity import PeerId, key_to_text
 from protocol.uri import by_server
 from relay.client import client as relay_client
@@ -86,7 +86,7 @@ def describe(
         parameter_count=0 if opened is None else opened.parameter_count,
         pid=os.getpid(),
         uptime_s=about.clock.monotonic() - about.started_at,
-        worker_pid=None if loading is None else loading.process.pid,
+        worker_pid=None if loading is None else loading.worker.processes.trainer.pid,
         rendezvous=servers[0] if servers else first,
         relays=relays,
         addresses=() if network is None else network.addresses,
@@ -142,7 +142,7 @@ def _trouble_of(stage: Starting) -> list[HealthItem]:
     if isinstance(stage, TakingPart):
         found += trouble.of_training(stage.rounds)
     if isinstance(stage, Loading):
-        found += trouble.of_worker(stage.worker, stage.process.pulse)
+        found += trouble.of_worker(stage.worker)
     return found
 
 

@@ -13,7 +13,6 @@ from daemon.net.network import PeerNetwork
 from daemon.rounds.rounds import Rounds
 from daemon.swarm.membership import SwarmPlace
 from daemon.swarm.statements import Statements
-from daemon.worker.requests import WorkerProcess
 from daemon.worker.worker import TaskWorker
 
 
@@ -34,9 +33,8 @@ class Connected(Starting):
 
 @dataclass(frozen=True, slots=True)
 class Loading(Connected):
-    """Its worker runs, and loads the task."""
+    """Its averager and its trainer run, and load the task."""
 
-    process: WorkerProcess
     worker: TaskWorker
 
 

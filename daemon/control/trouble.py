@@ -15,7 +15,6 @@ from daemon.net.path_kind import PathKind
 from daemon.rounds.phase import Phase
 from daemon.rounds.rounds import Rounds
 from daemon.swarm.membership import SwarmPlace
-from daemon.worker.pulse import WorkerPulse
 from daemon.worker.worker import TaskWorker
 from relay.client.client import RelayState
 
@@ -47,14 +46,15 @@ def of_state_dir(state_dir: StateDir) -> list[HealthItem]:
     return [health.files_damaged(damaged)] if damaged else []
 
 
-def of_worker(worker: TaskWorker, pulse: WorkerPulse) -> list[HealthItem]:
-    """Whether the training process is gone, or hangs."""
+def of_worker(worker: TaskWorker) -> list[HealthItem]:
+    """Whether the averager or the trainer is gone, or hangs."""
     found: list[HealthItem] = []
     if worker.opened is not None and not worker.is_ready:
         found.append(health.worker_restarting(worker.last_failure or "not known"))
-    if pulse.is_stuck and pulse.is_silent:
+    pulse = worker.processes.stuck_pulse
+    if pulse is not None and pulse.is_silent:
         found.append(health.worker_stuck(pulse.silent_s, pulse.allowed_s))
-    elif pulse.is_stuck:
+    elif pulse is not None:
         found.append(health.worker_hangs_again(pulse.kills_in_vain))
     return found
 

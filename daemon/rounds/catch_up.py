@@ -16,7 +16,7 @@ from daemon.rounds.agreement import certificate_signers
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.lineage.succession import Claim, Rivals, Succession
 from daemon.rounds.parts import Parts
-from ml.worker.messages import StateReady
+from ml.opening import StateReady
 from protocol.agreement_messages import Certificate
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError, WorkerError
 from protocol.identity import PeerId

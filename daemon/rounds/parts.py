@@ -14,7 +14,7 @@ from daemon.rounds.speaker import Speaker
 from daemon.swarm.membership import SwarmPlace
 from daemon.swarm.statements import Statements
 from daemon.worker.trainer import Trainer
-from ml.worker.messages import TaskOpened
+from ml.opening import TaskOpened
 from protocol.identity import Identity, PeerId
 from protocol.swarm import RoundSettings
 from transport.clock import Clock

@@ -9,7 +9,7 @@ import math
 from collections import deque
 
 from daemon.rounds.round_record import PhaseSpan, RoundRecord
-from ml.worker.messages import StateReady
+from ml.opening import StateReady
 from protocol.identity import PeerId
 from protocol.peer_messages import UpdateHeader
 from transport.clock import Clock

@@ -23,7 +23,7 @@ from daemon.rounds.lineage.succession import Rivals
 from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
 from daemon.rounds.updates import RoundUpdates
-from ml.worker.messages import StateReady, TaskOpened
+from ml.opening import StateReady, TaskOpened
 from protocol.agreement_messages import Certificate
 from protocol.envelope import Domain
 from protocol.errors import ConfigError, TransportError, WorkerError

@@ -21,7 +21,7 @@ from pathlib import Path
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.parts import Parts
 from daemon.rounds.update_log import UpdateLog
-from ml.worker.messages import Contribution
+from ml.averaging.messages import Contribution
 from protocol.agreement_messages import Outcome, UpdateRef
 from protocol.codec import decode
 from protocol.envelope import VerifiedMessage

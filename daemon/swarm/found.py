@@ -16,9 +16,9 @@ import msgspec
 
 from daemon.host.state_dir import Membership, StateDir
 from daemon.host.state_paths import swarm_directory
-from daemon.worker.requests import WorkerProcess
+from daemon.worker.worker import WorkerProcesses
+from ml.opening import Opening, TaskOpened
 from ml.task.choice import TaskChoice
-from ml.worker.messages import OpenTask, TaskOpened
 from protocol.errors import ConfigError, TransportError
 from protocol.identity import Identity, key_to_text
 from protocol.invite import MAX_RENDEZVOUS, Invite
@@ -212,7 +212,7 @@ async def _examine_task(options: CreateOptions) -> ExaminedTask:
     task = options.task if options.task_file is None else str(options.task_file)
     data_dir = "" if options.data_dir is None else str(options.data_dir)
     with tempfile.TemporaryDirectory(prefix="p2pd-create-") as scratch:
-        async with WorkerProcess() as worker:
+        async with WorkerProcesses() as processes:
 
             async def open_with(settings: RoundSettings) -> TaskOpened:
                 choice = TaskChoice(
@@ -224,10 +224,8 @@ async def _examine_task(options: CreateOptions) -> ExaminedTask:
                     seed=seed,
                     partition=settings.partition,
                 )
-                opening = OpenTask(
-                    request=0, choice=choice, settings=settings, state_dir=scratch, threads=0
-                )
-                return await worker.open_task(opening)
+                opening = Opening(choice=choice, settings=settings, state_dir=scratch, threads=0)
+                return await processes.open_once(opening)
 
             first = RoundSettings()
             opened = await open_with(first)

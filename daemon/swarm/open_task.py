@@ -3,17 +3,16 @@
 from pathlib import Path
 
 from daemon.swarm.join_options import JoinOptions
+from ml.opening import Opening
 from ml.task.choice import TaskChoice
-from ml.worker.messages import OpenTask
 from protocol.identity import key_to_text
 from protocol.swarm import Swarm
 
 
-def open_task(options: JoinOptions, swarm: Swarm, state_dir: Path) -> OpenTask:
+def open_task(options: JoinOptions, swarm: Swarm, state_dir: Path) -> Opening:
     """The worker's first request: the swarm's task, this peer's share of the data, its disk."""
     task, settings = swarm.statement.task, swarm.statement.settings
-    return OpenTask(
-        request=0,
+    return Opening(
         choice=TaskChoice(
             task=task.name if task.builtin else str(options.task_file),
             builtin=task.builtin,

@@ -1,8 +1,8 @@
 """Whether this machine's copy of the task is the one that the swarm trains."""
 
 from daemon.swarm.join_options import JoinOptions
+from ml.opening import TaskOpened
 from ml.task.source import read_task_source
-from ml.worker.messages import TaskOpened
 from protocol.errors import ConfigError
 from protocol.swarm import NUMERICS_VERSION, UNLIMITED, SwarmStatement
 

@@ -1,8 +1,9 @@
 """Whether the worker gets on with what it was asked for. No I/O: the caller brings the seconds.
 
 A sign of life is an answer, or a message that the worker's work sends by itself: after a training
-step, a batch of an evaluation, a block of a model (ml/worker/__main__.py). No thread sends any
-beside the work, so they end when the work hangs. Who was asked for nothing owes none.
+step, a batch of an evaluation, a block of a model (p2pd/trainer.py, ml/averaging/__main__.py). No
+thread sends any beside the work, so they end when the work hangs. Who was asked for nothing owes
+none.
 
 Who acts when, after how much silence:
 
@@ -21,7 +22,7 @@ is ended for less than five minutes of it. Before that a line in ``p2pd status``
 again with the next sign of life, and the watchdog is fed again in time.
 """
 
-from ml.worker.messages import REPORT_INTERVAL_S
+from p2pd.messages import REPORT_INTERVAL_S
 
 STUCK_AFTER_S = 180.0
 KILL_AFTER_S = 300.0

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Protocol
 
-from ml.worker.messages import Contribution, Neighbour, PartResult, Reduced, StateReady, Trained
+from ml.averaging.messages import Contribution, Neighbour, PartResult, Reduced
+from ml.opening import StateReady, Trained
 
 
 class Trainer(Protocol):

@@ -1,204 +1,379 @@
-"""The worker as the rest of the daemon sees it: always there, if perhaps not at the moment.
+"""The averager and the trainer as the rest of the daemon sees them: always there, if perhaps not
+at the moment.
 
-A worker process that dies is started again from its last checkpoint; what it was asked meanwhile
-waits, and what it was doing is asked again. The peer stays in the swarm all the while, and says
-that it is not ready.
+Each process that dies is started again by itself: the averager goes on from its last checkpoint,
+the trainer from the base memory, and neither ends what the other is doing. What one was asked
+meanwhile waits, and what it was doing is asked again. The peer stays in the swarm all the while,
+and says that it is not ready.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from daemon.host.python_child import require_torch
 from daemon.net.traffic import TrafficMeter
-from daemon.worker.requests import WorkerDiedError, WorkerProcess
-from ml.state.blob import Blob
-from ml.worker.messages import (
+from daemon.worker.child import Child, NoStateError, Request
+from daemon.worker.memory import SharedMemory
+from daemon.worker.process import WorkerDiedError
+from daemon.worker.program import AVERAGER, TRAINER, Message
+from daemon.worker.pulse import KILL_AFTER_S, STUCK_AFTER_S, WorkerPulse
+from ml.averaging.messages import (
+    Apply,
+    ApplyParts,
+    AveragerRequest,
+    CheckUpdate,
     Contribution,
+    Export,
     Exported,
+    LoadState,
+    Mix,
     Neighbour,
-    OpenTask,
+    NoteTraffic,
+    OpenStates,
     PartResult,
+    Reduce,
     Reduced,
-    StateReady,
-    TaskOpened,
-    Trained,
+    StatesOpened,
+    TrialLosses,
+    TrialWanted,
 )
-from protocol.errors import WorkerError
+from ml.opening import Opening, StateReady, TaskOpened, Trained
+from ml.round_steps import Steps, advance, open_task, train_round
+from p2pd import messages as trainer
+from protocol.errors import ConfigError, P2PDError, WorkerError
+from transport.backoff import Backoff
+from transport.error_group import first_error
 
 T = TypeVar("T")
 
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
 MAX_ATTEMPTS = 3
-"""How often one request is asked again after the worker died of it, before it fails."""
+"""How often one request is asked again after a process died of it, before it fails."""
 
 _log = logging.getLogger("p2pd.worker")
 
 
-class TaskWorker:
-    """Asks a :class:`WorkerProcess`, and keeps it alive."""
+class WorkerProcesses:
+    """The two processes and the memory that they share. A context manager: inside they run."""
 
     def __init__(
         self,
-        process: WorkerProcess,
-        opening: OpenTask,
+        *,
+        on_progress: Callable[[trainer.Progress], None] | None = None,
+        stuck_after_s: float = STUCK_AFTER_S,
+        kill_after_s: float = KILL_AFTER_S,
+    ) -> None:
+        """``on_progress`` is called about once a second while it trains."""
+        self._on_progress = on_progress
+        self._stack = contextlib.AsyncExitStack()
+        self._memory = SharedMemory()
+        self.on_trial: Callable[[TrialWanted], None] = lambda wanted: None
+        """Called when the averager wants the base memory's parameters tried."""
+        self.trainer = Child(
+            TRAINER,
+            self._memory,
+            on_said=self._trainer_said,
+            stuck_after_s=stuck_after_s,
+            kill_after_s=kill_after_s,
+        )
+        self.averager = Child(
+            AVERAGER,
+            self._memory,
+            on_said=self._averager_said,
+            stuck_after_s=stuck_after_s,
+            kill_after_s=kill_after_s,
+        )
+
+    async def __aenter__(self) -> "WorkerProcesses":
+        """Raises :class:`ConfigError` where torch is not installed."""
+        require_torch()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(self._memory)
+            await stack.enter_async_context(self.averager)
+            await stack.enter_async_context(self.trainer)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._stack.__aexit__(*error)
+
+    @property
+    def both(self) -> tuple[Child, Child]:
+        """Averager and trainer."""
+        return self.averager, self.trainer
+
+    @property
+    def stuck_pulse(self) -> WorkerPulse | None:
+        """Of the one that does not get on with what it was asked for, if any."""
+        return next((child.pulse for child in self.both if child.pulse.is_stuck), None)
+
+    def of(self, request: object) -> Child:
+        """Which of the two ``request`` is for."""
+        return self.averager if isinstance(request, AveragerRequest) else self.trainer
+
+    async def take(self, steps: Steps[T]) -> T:
+        """Go through ``steps``, with one attempt each.
+
+        Raises what :meth:`daemon.worker.child.Child.ask` does.
+        """
+        return await _take(steps, lambda request: self.of(request).ask(request))
+
+    async def open_once(self, opening: Opening) -> TaskOpened:
+        """Load a task, with no further attempt. Raises as :meth:`TaskWorker.open`."""
+        _, opened = await self.take(open_task(opening))
+        return opened
+
+    def _trainer_said(self, message: Message) -> None:
+        if isinstance(message, trainer.Progress) and self._on_progress is not None:
+            self._on_progress(message)
+
+    def _averager_said(self, message: Message) -> None:
+        if isinstance(message, TrialWanted):
+            self.on_trial(message)
+
+
+class TaskWorker:
+    """Asks :class:`WorkerProcesses`, and keeps them alive."""
+
+    def __init__(
+        self,
+        processes: WorkerProcesses,
+        opening: Opening,
         *,
         on_change: Callable[[], None],
         traffic: TrafficMeter,
     ) -> None:
         """``on_change`` is called whenever :attr:`is_ready` changed."""
-        self._process = process
+        self.processes = processes
         self._opening = opening
         self._on_change = on_change
         self._traffic = traffic
-        self._up = asyncio.Event()
+        self._up = {child: asyncio.Event() for child in processes.both}
         self._finish_early = False
+        self._trials: set[asyncio.Task[None]] = set()
+        self._model: trainer.Opened | None = None
+        """What the trainer opened, first of all."""
+        self._states: StatesOpened | None = None
+        """What the averager that runs began with, if that is not its first life."""
         self.last_failure = ""
-        """Why it is being started again; empty while it runs."""
+        """Why one is being started again; empty while both run."""
         self.opened: TaskOpened | None = None
+        processes.on_trial = self._begin_trial
 
     @property
     def is_ready(self) -> bool:
-        """Whether the worker has the task loaded and can be asked now."""
-        return self._up.is_set()
+        """Whether both have the task loaded and can be asked now."""
+        return all(up.is_set() for up in self._up.values())
 
     async def open(self) -> TaskOpened:
         """Load the task for the first time. Raises :class:`ConfigError` or :class:`WorkerError`."""
+        processes = self.processes
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
-                self.opened = await self._process.open_task(self._opening)
+                self._model, self.opened = await processes.take(open_task(self._opening))
                 break
             except WorkerDiedError as error:
                 if attempt == MAX_ATTEMPTS:
                     raise
                 _log.warning("%s, while it loaded the task; starting it again", error)
-                await self._process.restart()
+                for child in processes.both:
+                    await child.restart()
         assert self.opened is not None
-        self._up.set()
+        for up in self._up.values():
+            up.set()
         self._on_change()
         return self.opened
 
     async def keep_alive(self, restarted: Callable[[TaskOpened], None]) -> None:
-        """Start the worker again whenever it dies; ``restarted`` is told what it then holds.
+        """Start each process again whenever it dies; ``restarted`` is told what the averager holds.
 
         Runs until cancelled. Raises :class:`ConfigError` when the task cannot be loaded any more.
         """
-        delay_s = FIRST_DELAY_S
-        while True:
-            self.last_failure = await self._process.wait_died()
-            self._up.clear()
-            self._on_change()
-            _log.warning("%s; starting it again from its last checkpoint", self.last_failure)
-            try:
-                await self._process.restart()
-                opened = await self._process.open_task(self._opening)
-            except WorkerError as error:
-                _log.error("the worker does not start (%s), again in %.0f s", error, delay_s)
-                await asyncio.sleep(delay_s)
-                delay_s = min(LONGEST_DELAY_S, 2 * delay_s)
-                continue
-            delay_s = FIRST_DELAY_S
-            self.opened = opened
-            self.last_failure = ""
-            self._up.set()
-            restarted(opened)
-            self._on_change()
+
+        async def averager_back() -> None:
+            assert self.opened is not None
+            self._states = states = await self._reopen_states()
+            self.opened = replace(self.opened, round=states.round, state=states.state)
+            restarted(self.opened)
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keep(self.processes.averager, "averager", averager_back))
+                tasks.create_task(self._keep(self.processes.trainer, "trainer", self._reopen_model))
+        except ExceptionGroup as group:
+            raise first_error(group) from group
 
     async def train(self, round_number: int, parts: int = 1) -> Trained:
         """Train a round. Raises :class:`WorkerError`."""
         self._finish_early = False
-
-        async def ask() -> Trained:
-            training = asyncio.ensure_future(self._process.train(round_number, parts))
-            try:
-                await asyncio.sleep(0)  # let the request go out before it is cut short
-                if self._finish_early:
-                    self._process.request_finish()
-                return await training
-            finally:
-                training.cancel()
-
-        return await self._ask(ask)
+        return await self._take(train_round(round_number, parts))
 
     def finish_training(self) -> None:
         """End the training that runs, or is about to, after the step in hand."""
         if not self._finish_early:
             self._finish_early = True
-            self._process.request_finish()
+            self.processes.trainer.say(trainer.Finish())
 
     async def check_update(self, path: Path, part: int = 0, parts: int = 1) -> None:
         """Return if the update in ``path`` is sound. Raises :class:`VerificationError`."""
-        await self._ask(lambda: self._process.check_update(path, part, parts))
+        await self._ask(CheckUpdate(str(path), part, parts))
 
     async def apply(self, round_number: int, contributions: tuple[Contribution, ...]) -> StateReady:
         """Average a round's updates: the new state. Raises :class:`WorkerError`."""
-        return await self._advance(
-            round_number, lambda: self._process.apply(round_number, contributions)
-        )
+        return await self._advance(Apply(round_number, contributions))
 
     async def reduce(
         self, round_number: int, part: int, parts: int, contributions: tuple[Contribution, ...]
     ) -> Reduced:
         """Average one part of a round's updates. Raises :class:`WorkerError`."""
-        return await self._ask(
-            lambda: self._process.reduce(round_number, part, parts, contributions)
-        )
+        return await self._ask(Reduce(round_number, part, parts, contributions))
 
     async def apply_parts(
         self, round_number: int, parts: int, results: tuple[PartResult, ...]
     ) -> StateReady:
         """Apply averaged parts: the new state. Raises :class:`WorkerError`."""
-        return await self._advance(
-            round_number, lambda: self._process.apply_parts(round_number, parts, results)
-        )
+        return await self._advance(ApplyParts(round_number, parts, results))
 
     async def mix(
         self, round_number: int, own_path: Path, neighbours: tuple[Neighbour, ...]
     ) -> StateReady:
-        """Average the own parameters with neighbours': the new state."""
-        return await self._advance(
-            round_number, lambda: self._process.mix(round_number, own_path, neighbours)
-        )
+        """Average this peer's parameters with neighbours': the new state."""
+        return await self._advance(Mix(round_number, str(own_path), neighbours))
 
     async def load_state(self, round_number: int, path: Path, root: bytes) -> StateReady:
         """Take over a state. Raises :class:`VerificationError` when it is not sound."""
-        return await self._ask(lambda: self._process.load_state(round_number, path, root))
+        return await self._adopt(LoadState(round_number, str(path), root))
 
     async def export(self, path: Path, round_number: int | None = None) -> Exported:
         """Write a round's model, by default the current one, to ``path``.
 
         Raises :class:`WorkerError`, and :class:`ConfigError` for a round that is not kept.
         """
-        return await self._ask(lambda: self._process.export(path, round_number))
+        return await self._ask(Export(str(path), round_number))
 
-    async def _advance(
-        self, round_number: int, ask: Callable[[], Awaitable[StateReady]]
-    ) -> StateReady:
-        """Ask for a round's end; a worker that died after its checkpoint has it behind it."""
-
-        async def ask_once() -> StateReady:
-            if self.opened is not None and self.opened.round == round_number:
-                own: Blob = self.opened.state
-                return await self._process.load_state(round_number, Path(own.path), own.root)
-            return await ask()
-
-        ready = await self._ask(ask_once)
+    async def _advance(self, request: Apply | ApplyParts | Mix) -> StateReady:
+        """Ask for a round's end."""
+        ready = await self._adopt(request)
         if self._opening.event_dir:
-            # A worker that dies meanwhile leaves a number out of its event file, and no more.
+            # An averager that dies meanwhile leaves a number out of its event file, and no more.
             with contextlib.suppress(WorkerDiedError):
-                await self._process.note_traffic(round_number, *self._traffic.take())
+                await self.processes.averager.ask(NoteTraffic(ready.round, *self._traffic.take()))
         return ready
 
-    async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _adopt(self, request: Apply | ApplyParts | Mix | LoadState) -> StateReady:
+        ready = await self._take(advance(request))
+        self._states = None
+        return ready
+
+    async def _take(self, steps: Steps[T]) -> T:
+        return await _take(steps, self._ask)
+
+    async def _ask(self, request: Request[T]) -> T:
+        """Ask one of the two, again if it died of it."""
+        child = self.processes.of(request)
+        up = self._up[child]
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            await self._up.wait()
+            await up.wait()
             try:
-                return await ask()
+                return await self._ask_once(child, self._unless_done(request))
             except WorkerDiedError:
                 if attempt == MAX_ATTEMPTS:
                     raise
-                self._up.clear()
+                up.clear()
         raise AssertionError("unreachable")
+
+    async def _ask_once(self, child: Child, request: Request[T]) -> T:
+        if not isinstance(request, trainer.Train):
+            return await child.ask(request)
+        training = asyncio.ensure_future(child.ask(request))
+        try:
+            await asyncio.sleep(0)  # let the request go out before it is cut short
+            if self._finish_early:
+                child.say(trainer.Finish())
+            return await training
+        finally:
+            training.cancel()
+
+    def _unless_done(self, request: Request[T]) -> Request[T]:
+        """``request``; or, where an averager that died after its checkpoint has the round's end
+        behind it, to take that checkpoint."""
+        states = self._states
+        if not isinstance(request, Apply | ApplyParts | Mix):
+            return request
+        if states is None or states.round != request.round:
+            return request
+        again: Any = LoadState(states.round, states.state.path, states.state.root)
+        found: Request[T] = again
+        return found
+
+    async def _keep(self, child: Child, name: str, reopen: Callable[[], Any]) -> None:
+        backoff = Backoff(FIRST_DELAY_S, LONGEST_DELAY_S)
+        while True:
+            self.last_failure = await child.wait_died()
+            self._up[child].clear()
+            self._on_change()
+            _log.warning("%s; starting it again", self.last_failure)
+            try:
+                await child.restart()
+                await reopen()
+            except (WorkerError, OSError) as error:
+                delay_s = backoff.next_s()
+                _log.error("the %s does not start (%s), again in %.0f s", name, error, delay_s)
+                await asyncio.sleep(delay_s)
+                continue
+            backoff.reset()
+            self.last_failure = ""
+            self._up[child].set()
+            self._on_change()
+
+    async def _reopen_states(self) -> StatesOpened:
+        """The averager takes up its last checkpoint, or else round 0 as the trainer makes it."""
+        averager = self.processes.averager
+        try:
+            return await averager.ask(self._states_request(has_initial=False))
+        except NoStateError:
+            await self._up[self.processes.trainer].wait()
+            await self.processes.trainer.ask(self._opening.for_trainer())
+            return await averager.ask(self._states_request(has_initial=True))
+
+    async def _reopen_model(self) -> None:
+        """The trainer loads the task again, and has to come to the same model."""
+        opened = await self.processes.trainer.ask(self._opening.for_trainer())
+        if self._model is not None and opened.tensors != self._model.tensors:
+            raise ConfigError("the task makes another model now than when this peer began")
+
+    def _states_request(self, *, has_initial: bool) -> OpenStates:
+        assert self._model is not None
+        return self._opening.for_averager(self._model, has_initial=has_initial)
+
+    def _begin_trial(self, wanted: TrialWanted) -> None:
+        task = asyncio.ensure_future(self._try_out(wanted))
+        self._trials.add(task)
+        task.add_done_callback(self._trials.discard)
+
+    async def _try_out(self, wanted: TrialWanted) -> None:
+        try:
+            tried = await self._ask(trainer.TryOut(wanted.round))
+            losses = TrialLosses(tuple(float(loss) for loss in tried.losses))
+        except (P2PDError, ValueError, TypeError) as error:
+            losses = TrialLosses((), f"the trainer could not try a model: {error}")
+        self.processes.averager.say(losses)
+
+
+async def _take(steps: Steps[T], ask: Callable[[Any], Any]) -> T:
+    """Go through ``steps``; ``ask`` gets the answer to each request."""
+    reply: Any = None
+    with contextlib.closing(steps):
+        while True:
+            try:
+                request = steps.send(reply)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+            reply = await ask(request)

@@ -3,26 +3,26 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch import nn
+import numpy as np
 
-from ml.state.manifest import numpy_dtype
-from ml.state.model_tensors import tensors_of, tied_names
+from ml.state.half_precision import to_bfloat16
+from ml.state.manifest import TensorSpec
 from ml.state.state import State, blocks_of
-from ml.state.tensor_file import AnyArray, FileTensor, TensorWriter, layout_of
+from ml.state.tensor_file import AnyArray, FileTensor, TensorWriter, layout_of, numpy_dtype
 from ml.state.tensor_store import write_to_disk
 from protocol.errors import ConfigError
 
 
-def export_state(state: State, model: nn.Module, path: Path, metadata: Mapping[str, str]) -> int:
-    """Write the tensors of ``state`` for ``model.load_state_dict``; the size of the file in bytes.
+def export_state(
+    state: State, tied: Mapping[str, str], path: Path, metadata: Mapping[str, str]
+) -> int:
+    """Write the tensors of ``state`` for a model's ``load_state_dict``; the size in bytes.
 
-    In the model's own dtypes, tied tensors under each of their names. ``model`` tells names and
-    dtypes only. Raises :class:`ConfigError` when the file cannot be written.
+    In the model's own dtypes, tied tensors under each of their names: ``tied`` has every further
+    name, and the manifest's. Raises :class:`ConfigError` when the file cannot be written.
     """
-    dtypes = {name: tensor.dtype for name, tensor in tensors_of(model).items()}
-    names: dict[str, list[str]] = {name: [name] for name in dtypes}
-    for name, first in tied_names(model).items():
+    names = {spec.name: [spec.name] for spec in state.manifest.tensors}
+    for name, first in tied.items():
         names[first].append(name)
     layout = layout_of(
         sorted(
@@ -39,9 +39,9 @@ def export_state(state: State, model: nn.Module, path: Path, metadata: Mapping[s
     def fill(writer: TensorWriter) -> None:
         for spec in state.manifest.tensors:
             for start, stop in blocks_of(spec):
-                block = _in_dtype(state.read(spec, start, stop), dtypes[spec.name])
+                block = _in_dtype(spec, state.read(spec, start, stop))
                 for name in names[spec.name]:
-                    writer.write(name, start, block.view(numpy_dtype(spec.dtype)))
+                    writer.write(name, start, block)
 
     try:
         blob, file = write_to_disk(path.parent, lambda root: path.name, layout, fill)
@@ -51,10 +51,9 @@ def export_state(state: State, model: nn.Module, path: Path, metadata: Mapping[s
     return blob.size_bytes
 
 
-def _in_dtype(values: AnyArray, dtype: torch.dtype) -> AnyArray:
+def _in_dtype(spec: TensorSpec, values: AnyArray) -> AnyArray:
     """``values`` as the model has them; bfloat16 as its bits, which is how NumPy can hold them."""
-    converted = torch.from_numpy(values).to(dtype)
-    if dtype == torch.bfloat16:
-        converted = converted.view(torch.int16)
-    array: AnyArray = converted.numpy()
-    return array
+    if spec.dtype == "BF16":
+        return to_bfloat16(values.astype(np.float32, copy=False))
+    with np.errstate(over="ignore"):
+        return values.astype(numpy_dtype(spec.dtype), copy=False)

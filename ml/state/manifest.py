@@ -4,27 +4,9 @@ that does not fit it.
 
 import hashlib
 import math
-from collections.abc import Mapping
 from typing import Literal
 
-import numpy as np
-from numpy.typing import DTypeLike
-
 from protocol.codec import Message, encode
-
-NUMPY_DTYPES: Mapping[str, DTypeLike] = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "BF16": "<u2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "|i1",
-    "U8": "|u1",
-    "BOOL": "|b1",
-}
-"""How tensors lie in files. NumPy has no BF16; its bits stand as integers (in exports only)."""
 
 
 class TensorSpec(Message):
@@ -80,8 +62,3 @@ class Manifest(Message):
 def file_dtype(spec: TensorSpec) -> str:
     """The dtype of ``spec`` in states and updates: float32 for every float, its own otherwise."""
     return "F32" if spec.is_float else spec.dtype
-
-
-def numpy_dtype(name: str) -> np.dtype[np.generic]:
-    """The NumPy dtype of a safetensors dtype, little-endian as in files."""
-    return np.dtype(NUMPY_DTYPES[name])

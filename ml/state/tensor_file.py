@@ -15,16 +15,35 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from ml.state.header_report import explain_difference
-from ml.state.manifest import numpy_dtype
 from protocol.errors import VerificationError
 
 ALIGNMENT_BYTES = 8
 _LENGTH_BYTES = 8
 
 AnyArray = NDArray[np.generic]
+
+
+NUMPY_DTYPES: Mapping[str, DTypeLike] = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "|i1",
+    "U8": "|u1",
+    "BOOL": "|b1",
+}
+"""How tensors lie in files. NumPy has no BF16; its bits stand as integers (in exports only)."""
+
+
+def numpy_dtype(name: str) -> np.dtype[np.generic]:
+    """The NumPy dtype of a safetensors dtype, little-endian as in files."""
+    return np.dtype(NUMPY_DTYPES[name])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,8 @@
 """Which task, on which data: what decides it, as it is told. Imports no torch."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from protocol.codec import Message
 
 
@@ -20,3 +23,14 @@ class TaskChoice(Message):
     """How the shards are cut (ml/task/shards.py)."""
     file_sha256: bytes = b""
     """What the task file must be, or it is not run; empty: anything, or a built-in task."""
+
+
+def choice_to(choice: TaskChoice) -> dict[str, Any]:
+    """``choice`` as it is told in JSON."""
+    fields = {name: getattr(choice, name) for name in TaskChoice.__struct_fields__}
+    return fields | {"file_sha256": choice.file_sha256.hex()}
+
+
+def choice_from(told: Mapping[str, Any]) -> TaskChoice:
+    """What :func:`choice_to` told."""
+    return TaskChoice(**{**told, "file_sha256": bytes.fromhex(told["file_sha256"])})

@@ -13,7 +13,7 @@ from daemon.host.version import VERSION
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DIGITS = ROOT / "ml" / "task" / "builtin" / "digits.npz"
-PACKAGES = ("daemon", "ml", "protocol", "relay", "rendezvous", "transport")
+PACKAGES = ("daemon", "ml", "p2pd", "protocol", "relay", "rendezvous", "transport")
 
 BUILD = """
 import sys

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from ml.opening import Opening
 from ml.task.choice import TaskChoice
-from ml.worker.messages import OpenTask
 from protocol.swarm import RoundSettings
 
 TINY_TASK = Path(__file__).parent / "tiny_task.py"
 
-MakeOpening = Callable[..., OpenTask]
+MakeOpening = Callable[..., Opening]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,10 +33,9 @@ def make_opening(tmp_path: Path) -> MakeOpening:
         shard: tuple[int, int] = (0, 1),
         partition: str = "iid",
         **settings: object,
-    ) -> OpenTask:
+    ) -> Opening:
         choice = TaskChoice(task, builtin, *shard, data_dir="", seed=7, partition=partition)
-        return OpenTask(
-            request=0,
+        return Opening(
             choice=choice,
             settings=RoundSettings(**settings),  # type: ignore[arg-type]  # any of its fields
             state_dir=str(tmp_path / name),

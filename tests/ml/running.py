@@ -1,31 +1,29 @@
 """Learners in this process, and rounds of several of them."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from ml.local.train import StepReport, TrainingControl
-from ml.worker.learner import Learner
-from ml.worker.messages import (
-    Apply,
-    CheckUpdate,
-    Contribution,
-    OpenTask,
-    StateReady,
-    Train,
-    Trained,
-)
+from ml.averaging.averager import Averager
+from ml.averaging.messages import Contribution
+from ml.learner import Learner
+from ml.opening import Opening, StateReady, Trained
+from ml.training.local_training import LocalTraining
+from ml.training.train import StepReport
+from p2pd.control import TrainingControl
+from p2pd.messages import Progress
 from tests.ml.conftest import MakeOpening
 
 CPU = torch.device("cpu")
 
 
-def ignore(report: StepReport) -> None:
+def ignore(report: StepReport | Progress) -> None:
     assert report.step > 0
 
 
-def open_learner(opening: OpenTask) -> Learner:
+def open_learner(opening: Opening) -> Learner:
     return Learner(opening, device=CPU, clock=time.monotonic)
 
 
@@ -36,9 +34,23 @@ def open_three(make_opening: MakeOpening, prefix: str = "peer", **settings: Any)
 def train(
     learner: Learner, round_number: int, control: TrainingControl | None = None, parts: int = 1
 ) -> Trained:
-    control = control or TrainingControl()
-    learner.start_training(control)
-    return learner.train(Train(1, round_number, parts), control, ignore)
+    return learner.train(round_number, parts=parts, control=control, on_step=ignore)
+
+
+def averager_of(learner: Learner) -> Averager:
+    assert learner._averager is not None
+    return learner._averager
+
+
+def training_of(learner: Learner) -> LocalTraining:
+    assert learner._trainer._opened is not None
+    return learner._trainer._opened.training
+
+
+def model_of(learner: Learner) -> torch.nn.Module:
+    """The one that is evaluated, and without overlap trained."""
+    assert learner._trainer._opened is not None
+    return learner._trainer._opened.tensors.model
 
 
 def apply(learner: Learner, round_number: int, updates: list[Trained]) -> StateReady:
@@ -46,7 +58,7 @@ def apply(learner: Learner, round_number: int, updates: list[Trained]) -> StateR
         Contribution(f"peer {i}", update.updates[0].path, update.sample_count)
         for i, update in enumerate(updates)
     ]
-    return learner.apply(Apply(1, round_number, tuple(reversed(contributions))))
+    return learner.apply(round_number, contributions[::-1])
 
 
 def run_rounds(learners: list[Learner], rounds: int) -> list[StateReady]:
@@ -54,6 +66,6 @@ def run_rounds(learners: list[Learner], rounds: int) -> list[StateReady]:
     for round_number in range(1, rounds + 1):
         updates = [train(learner, round_number) for learner in learners]
         for update in updates:
-            learners[0].check_update(CheckUpdate(1, update.updates[0].path))
+            learners[0].check_update(Path(update.updates[0].path))
         states = [apply(learner, round_number, updates) for learner in learners]
     return states

@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ml.state.checkpoint import CheckpointStore
-from ml.state.model_tensors import fill_from_model, manifest_of, tensors_of
 from ml.state.state import State
 from ml.state.tensor_store import write_to_disk
+from ml.training.model_tensors import fill_from_model, manifest_of, model_block
 from ml.update.codec import UpdateCodec
 from ml.update.dense import Float32Encoding
 from ml.update.pseudo_gradient import pseudo_gradient, trained_values
+from p2pd.model_tensors import tensors_of
 
 
 class MixedModel(nn.Module):
@@ -64,9 +65,11 @@ def write_update(
         lambda writer: codec.fill(
             writer,
             lambda spec, start, stop: (
-                pseudo_gradient(base, spec, tensors[spec.name], start, stop)
+                pseudo_gradient(
+                    spec, base.read(spec, start, stop), model_block(tensors[spec.name], start, stop)
+                )
                 if spec.is_float
-                else trained_values(spec, tensors[spec.name], start, stop)
+                else trained_values(spec, model_block(tensors[spec.name], start, stop))
             ),
             None,
         ),

@@ -12,10 +12,10 @@ import safetensors.numpy
 from torch import nn
 
 from ml.state.checkpoint import CheckpointStore
-from ml.state.model_tensors import manifest_of
 from ml.state.state import State, blocks_of, tensor_name
 from ml.state.tensor_file import TensorWriter
 from ml.state.tensor_store import Fill
+from ml.training.model_tensors import manifest_of
 from protocol.errors import ConfigError, VerificationError
 
 ROOT = Path(__file__).parents[2]

@@ -6,25 +6,19 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ml.worker.learner import Learner
-from ml.worker.messages import (
-    ApplyParts,
+from ml.averaging.messages import (
     Contribution,
-    Mix,
     Neighbour,
-    NoteTraffic,
-    OpenTask,
     PartResult,
-    Reduce,
-    StateReady,
-    Trained,
 )
+from ml.learner import Learner
+from ml.opening import Opening, StateReady, Trained
 from tests.ml.conftest import MakeOpening
 from tests.ml.running import apply, open_learner, train
 
@@ -42,19 +36,17 @@ def read_scalars(directory: Path) -> dict[str, dict[int, float]]:
 
 
 @pytest.fixture
-def opening(make_opening: MakeOpening, tmp_path: Path) -> OpenTask:
-    return msgspec.structs.replace(make_opening(), event_dir=str(tmp_path / "runs" / "ada"))
+def opening(make_opening: MakeOpening, tmp_path: Path) -> Opening:
+    return replace(make_opening(), event_dir=str(tmp_path / "runs" / "ada"))
 
 
-def test_each_round_is_there_with_all_that_is_known_of_it(
-    opening: OpenTask, tmp_path: Path
-) -> None:
+def test_each_round_is_there_with_all_that_is_known_of_it(opening: Opening, tmp_path: Path) -> None:
     learner = open_learner(opening)
 
     def go_through(round_number: int) -> tuple[Trained, StateReady]:
         trained = train(learner, round_number)
         state = apply(learner, round_number, [trained, trained])
-        learner.note_traffic(NoteTraffic(1, round_number, 1000 * round_number, 7))
+        learner.note_traffic(round_number, 1000 * round_number, 7)
         return trained, state
 
     go_through(1)
@@ -79,24 +71,24 @@ def test_contributors_are_told_in_allreduce_and_in_gossip_too(
 ) -> None:
     def open_with(exchange: str) -> Learner:
         plain = make_opening(exchange, exchange=exchange)
-        return open_learner(msgspec.structs.replace(plain, event_dir=str(tmp_path / exchange)))
+        return open_learner(replace(plain, event_dir=str(tmp_path / exchange)))
 
     allreduce = open_with("allreduce")
     path = train(allreduce, 1).updates[0].path
     both = (Contribution("ada", path, 100), Contribution("bob", path, 50))
-    reduced = allreduce.reduce(Reduce(1, 1, 0, 1, both))
-    allreduce.apply_parts(ApplyParts(1, 1, 1, (PartResult(0, reduced.update.path),)))
+    reduced = allreduce.reduce(1, 0, 1, both)
+    allreduce.apply_parts(1, 1, (PartResult(0, reduced.update.path),))
     found = read_scalars(tmp_path / "allreduce")
     assert (found["round/contributors"], found["round/samples"]) == ({1: 2}, {1: 150})
 
     gossip = open_with("gossip")
     path = train(gossip, 1).updates[0].path
-    gossip.mix(Mix(1, 1, path, (Neighbour("bob", path, 0.5),)))
+    gossip.mix(1, path, (Neighbour("bob", path, 0.5),))
     assert read_scalars(tmp_path / "gossip")["round/contributors"] == {1: 2}
 
 
 def test_restarted_worker_goes_on_beside_what_was_written_before(
-    opening: OpenTask, tmp_path: Path
+    opening: Opening, tmp_path: Path
 ) -> None:
     for round_number in (1, 2):
         learner = open_learner(opening)
@@ -108,7 +100,7 @@ def test_restarted_worker_goes_on_beside_what_was_written_before(
 
 
 def test_directory_that_cannot_be_written_stops_nothing_and_is_told_once(
-    opening: OpenTask, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    opening: Opening, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     in_the_way = tmp_path / "runs"
     in_the_way.write_text("a file")
@@ -129,7 +121,7 @@ def test_directory_that_cannot_be_written_stops_nothing_and_is_told_once(
 WITHOUT_THE_PACKAGE = """
 import sys
 from pathlib import Path
-from ml.worker.event_file import EventFile
+from ml.averaging.event_file import EventFile
 from protocol.errors import ConfigError
 
 sys.modules["tensorboard"] = None  # as an import that finds nothing
@@ -156,7 +148,7 @@ def test_without_the_package_the_error_says_what_to_install(tmp_path: Path) -> N
 ON_A_FULL_DISK = """
 import contextlib, json, sys
 from pathlib import Path
-from ml.worker.event_file import EventFile
+from ml.averaging.event_file import EventFile
 from tests.ml.test_event_files import read_scalars
 
 directory = Path(sys.argv[1])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 import torch
 
-from ml.worker.messages import OpenTask
+from ml.opening import Opening
 from tests.ml.conftest import MakeOpening
 from tests.ml.running import apply, open_learner, train
 
@@ -25,7 +26,7 @@ KILLS = 15
 NEVER = 0
 
 
-def live(opening: OpenTask, kill_at: int) -> int:
+def live(opening: Opening, kill_at: int) -> int:
     """Go on until round :data:`ROUNDS` is complete, telling of each state that is there.
 
     The process is killed when it enters or leaves a system call for the ``kill_at``-th time. The
@@ -64,7 +65,7 @@ def in_a_child(life: Callable[[], int]) -> None:
 
 def main(opening: str, kill_at: list[int]) -> None:
     """What the process below runs."""
-    request = msgspec.json.decode(opening, type=OpenTask)
+    request = msgspec.json.decode(opening, type=Opening)
     # What torch loads only when it is needed, which takes it seconds: not in every life anew.
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1).step()
     for at in kill_at:
@@ -72,7 +73,7 @@ def main(opening: str, kill_at: list[int]) -> None:
         in_a_child(partial(live, request, at))
 
 
-def run_lives(opening: OpenTask, kill_at: list[int]) -> list[list[tuple[str, int, str]]]:
+def run_lives(opening: Opening, kill_at: list[int]) -> list[list[tuple[str, int, str]]]:
     """What each life told, one after the other in the same directory."""
     script = (
         "import json, sys; from tests.ml.test_kill_at_any_instant import main; "
@@ -108,7 +109,7 @@ def test_peer_killed_again_and_again_comes_to_the_same_weights_as_one_that_is_no
 
     chance = Random(1)
     kill_at = [chance.randrange(1, calls // 2) for _ in range(KILLS)]
-    opening = msgspec.structs.replace(
+    opening = replace(
         make_opening("disturbed", **settings),
         kept_checkpoints=3,
         event_dir=str(tmp_path / "events"),

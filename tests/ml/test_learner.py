@@ -1,22 +1,30 @@
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
-from ml.local.train import TrainingAbandonedError, TrainingControl
+from ml.averaging.messages import Contribution
+from ml.learner import Learner
 from ml.task.load import load_task
 from ml.update.codec import parse_encoding
-from ml.worker.learner import Learner
-from ml.worker.messages import Apply, CheckUpdate, Contribution, Export, LoadState
+from p2pd.control import TrainingAbandonedError, TrainingControl
 from protocol.errors import ConfigError, VerificationError, WorkerError
 from tests.ml.conftest import TINY_TASK, MakeOpening
-from tests.ml.running import apply, open_learner, open_three, run_rounds, train
+from tests.ml.running import (
+    apply,
+    averager_of,
+    model_of,
+    open_learner,
+    open_three,
+    run_rounds,
+    train,
+)
 
 COMPRESSIONS = ["none", "fp16", "int8", "topk"]
 
@@ -72,13 +80,13 @@ def test_each_kind_of_work_tells_that_it_gets_on(make_opening: MakeOpening) -> N
     )
     update = train(learner, 1)
     work = "check"
-    learner.check_update(CheckUpdate(0, update.updates[0].path))
+    learner.check_update(Path(update.updates[0].path))
     work = "apply"
     state = apply(learner, 1, [update])
     work = "carry over"
     apply(learner, 2, [])
     work = "load"
-    learner.load_state(LoadState(0, 1, state.state.path, state.state.root))
+    learner.load_state(1, state.state.path, state.state.root)
     assert set(told) == {"open", "check", "apply", "carry over", "load"}
 
 
@@ -87,7 +95,7 @@ def test_plain_averaging_is_what_a_plain_torch_loop_computes(make_opening: MakeO
     updates = [train(learner, 1) for learner in learners]
     base = load_task(str(TINY_TASK), builtin=False).make_model(7).state_dict()
     models = [
-        {name: tensor.clone() for name, tensor in learner._model.state_dict().items()}
+        {name: tensor.clone() for name, tensor in model_of(learner).state_dict().items()}
         for learner in learners
     ]
     state = apply(learners[0], 1, updates)
@@ -200,16 +208,16 @@ def test_error_feedback_makes_up_for_what_was_not_sent(
     """
     settings = {"compression": compression, "local_unit": "steps", "local_amount": 3}
     learner = open_learner(make_opening(**settings))
-    spec = next(spec for spec in learner._manifest.tensors if spec.name == "0.weight")
+    spec = next(spec for spec in averager_of(learner)._manifest.tensors if spec.name == "0.weight")
     encoding = parse_encoding(compression)
     assert encoding.residual_decay is not None
     left_over = np.zeros(spec.element_count, np.float32)
     for round_number in range(1, 6):
-        base = learner._state.read(spec, 0, spec.element_count).astype(np.float32)
+        base = averager_of(learner)._state.read(spec, 0, spec.element_count).astype(np.float32)
         update = train(learner, round_number)
-        local = learner._model.state_dict()[spec.name].numpy().reshape(-1)
+        local = model_of(learner).state_dict()[spec.name].numpy().reshape(-1)
         meant = base - local + np.float32(encoding.residual_decay) * left_over
-        with learner._whole.open(Path(update.updates[0].path)) as file:
+        with averager_of(learner)._whole.open(Path(update.updates[0].path)) as file:
             sent = file.read(spec, 0, spec.element_count).astype(np.float32)
         assert np.array_equal(sent, encoding.decode(encoding.encode(meant), spec.element_count))
         left_over = meant - sent
@@ -234,7 +242,7 @@ def test_state_of_others_is_taken_over(make_opening: MakeOpening) -> None:
     learners = open_three(make_opening, outer_momentum=0.3)
     state = run_rounds(learners[:2], 2)[0]
     late = learners[2]
-    loaded = late.load_state(LoadState(1, 2, state.state.path, state.state.root))
+    loaded = late.load_state(2, state.state.path, state.state.root)
     assert (loaded.round, loaded.state.root) == (2, state.state.root)
     assert (loaded.loss, loaded.accuracy) == (state.loss, state.accuracy)
     updates = [train(learner, 3) for learner in learners]
@@ -248,7 +256,7 @@ def test_taking_an_earlier_state_drops_the_rounds_of_the_lost_fork(
     other = open_learner(make_opening("other", shard=(1, 3)))
     target = run_rounds([other], 1)[0]
     run_rounds([learner], 3)
-    learner.load_state(LoadState(1, 1, target.state.path, target.state.root))
+    learner.load_state(1, target.state.path, target.state.root)
     learner.close()
     opened = open_learner(make_opening()).opened
     assert (opened.round, opened.state.root) == (1, target.state.root)
@@ -265,7 +273,7 @@ def test_bad_state_is_refused_and_the_own_one_kept(
         path = tmp_path / "state"
         path.write_bytes(content)
         with pytest.raises(VerificationError) as caught:
-            learner.load_state(LoadState(1, round_number, str(path), root))
+            learner.load_state(round_number, str(path), root)
         return str(caught.value)
 
     assert "has the root" in refused(root=b"r" * 32)
@@ -289,9 +297,9 @@ def test_apply_of_another_round_or_of_nonsense_is_refused(make_opening: MakeOpen
         train(learner, 2)
     twice = (Contribution("a", path, 1), Contribution("a", path, 1))
     with pytest.raises(VerificationError, match="two contributions of one peer"):
-        learner.apply(Apply(1, 1, twice))
+        learner.apply(1, twice)
     with pytest.raises(VerificationError, match="of no samples"):
-        learner.apply(Apply(1, 1, (Contribution("a", path, 0),)))
+        learner.apply(1, (Contribution("a", path, 0),))
     assert apply(learner, 1, [update]).round == 1
 
 
@@ -343,11 +351,11 @@ def test_diverging_training_is_told_and_the_next_one_is_sound(
 
 
 def test_export_is_what_torch_loads(make_opening: MakeOpening, tmp_path: Path) -> None:
-    learner = open_learner(msgspec.structs.replace(make_opening(), swarm_id="the swarm"))
+    learner = open_learner(replace(make_opening(), swarm_id="the swarm"))
     trained = train(learner, 1)
     state = apply(learner, 1, [trained, trained])
     path = tmp_path / "model.safetensors"
-    exported = learner.export(Export(1, str(path)))
+    exported = learner.export(path)
     assert exported.size_bytes == path.stat().st_size
     model = load_task(str(TINY_TASK), builtin=False).make_model(0)
     model.load_state_dict(safetensors.torch.load_file(path), strict=True)
@@ -369,10 +377,10 @@ def test_export_is_what_torch_loads(make_opening: MakeOpening, tmp_path: Path) -
 def test_earlier_round_that_is_kept_can_be_exported(
     make_opening: MakeOpening, tmp_path: Path
 ) -> None:
-    learner = open_learner(msgspec.structs.replace(make_opening(), kept_checkpoints=3))
+    learner = open_learner(replace(make_opening(), kept_checkpoints=3))
     states = [apply(learner, number, [train(learner, number)]) for number in (1, 2, 3, 4)]
     path = tmp_path / "model.safetensors"
-    assert learner.export(Export(1, str(path), 3)).round == 3
+    assert learner.export(path, 3).round == 3
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         weights = file.get_tensor("0.weight")
@@ -380,7 +388,7 @@ def test_earlier_round_that_is_kept_can_be_exported(
     assert metadata["accuracy"] == f"{states[2].accuracy:.4f}"
     assert torch.equal(weights, safetensors.torch.load_file(states[2].state.path)["model/0.weight"])
     with pytest.raises(ConfigError, match="no checkpoint of round 1; there are those of 2, 3, 4"):
-        learner.export(Export(1, str(path), 1))
+        learner.export(path, 1)
 
 
 def test_export_to_where_nothing_can_be_written_is_explained(
@@ -388,7 +396,7 @@ def test_export_to_where_nothing_can_be_written_is_explained(
 ) -> None:
     learner = open_learner(make_opening())
     with pytest.raises(ConfigError, match=r"cannot write .*: No such file or directory"):
-        learner.export(Export(1, str(tmp_path / "missing" / "model.safetensors")))
+        learner.export(tmp_path / "missing" / "model.safetensors")
 
 
 def test_state_directory_of_another_model_is_not_overwritten(

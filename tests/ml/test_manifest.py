@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from ml.state.manifest import TensorSpec
-from ml.state.model_tensors import manifest_of, tensors_of, tied_names
+from ml.training.model_tensors import manifest_of
+from p2pd.model_tensors import tensors_of, tied_names
 from protocol.errors import ConfigError
 from tests.ml.small_models import MixedModel, make_model
 

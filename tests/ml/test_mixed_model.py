@@ -14,11 +14,12 @@ from ml.aggregate.next_state import Piece, fill_next_state
 from ml.aggregate.outer_optimizer import OuterOptimizer
 from ml.state.checkpoint import CheckpointStore
 from ml.state.export import export_state
-from ml.state.model_tensors import load_into_model
 from ml.state.state import State
+from ml.training.model_tensors import load_into_model
 from ml.update.codec import PACKED, UpdateCodec, parse_encoding
 from ml.update.dense import Float32Encoding
 from ml.update.topk import TopKEncoding
+from p2pd.model_tensors import tied_names
 from tests.ml.small_models import (
     MixedModel,
     make_model,
@@ -119,7 +120,7 @@ def test_export_has_every_name_and_the_models_own_dtypes(tmp_path: Path) -> None
     model = perturbed(make_model(), 3)
     state = save_state(model, tmp_path / "base")
     path = tmp_path / "model.safetensors"
-    export_state(state, model, path, {})
+    export_state(state, tied_names(model), path, {})
     loaded = safetensors.torch.load_file(path)
     assert loaded["scale"].dtype == torch.bfloat16
     fresh = MixedModel()

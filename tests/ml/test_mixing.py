@@ -11,17 +11,18 @@ import torch
 from numpy.typing import NDArray
 
 from ml.aggregate.mixing import Partner, parse_mixing
+from ml.averaging.messages import Neighbour
+from ml.learner import Learner
+from ml.opening import StateReady
 from ml.state.manifest import TensorSpec
 from ml.state.tensor_file import AnyArray
 from ml.state.tensor_store import write_to_disk
 from ml.update.codec import UpdateCodec
 from ml.update.dense import Float32Encoding
-from ml.worker.learner import Learner
-from ml.worker.messages import Mix, Neighbour, StateReady
 from protocol.errors import ConfigError, WorkerError
 from protocol.topology import Topology, metropolis_weights
 from tests.ml.conftest import MakeOpening
-from tests.ml.running import open_learner, open_three, train
+from tests.ml.running import averager_of, model_of, open_learner, open_three, train
 
 Floats = NDArray[np.float32]
 
@@ -61,15 +62,12 @@ def run_ring(learners: list[Learner], rounds: int) -> list[StateReady]:
         updates = [train(learner, round_number) for learner in learners]
         states = [
             learner.mix(
-                Mix(
-                    0,
-                    round_number,
-                    updates[i].updates[0].path,
-                    tuple(
-                        Neighbour(f"peer {j}", updates[j].updates[0].path, 1 / 3)
-                        for j in ((i + 1) % count, (i - 1) % count)
-                    ),
-                )
+                round_number,
+                updates[i].updates[0].path,
+                tuple(
+                    Neighbour(f"peer {j}", updates[j].updates[0].path, 1 / 3)
+                    for j in ((i + 1) % count, (i - 1) % count)
+                ),
             )
             for i, learner in enumerate(learners)
         ]
@@ -139,9 +137,9 @@ def test_parameters_travel_and_are_averaged(make_opening: MakeOpening) -> None:
     learners = open_three(make_opening, exchange="gossip")
     updates = [train(learner, 1) for learner in learners]
     local = [safetensors.torch.load_file(update.updates[0].path) for update in updates]
-    assert torch.equal(local[0]["0.weight"], learners[0]._model.state_dict()["0.weight"])
+    assert torch.equal(local[0]["0.weight"], model_of(learners[0]).state_dict()["0.weight"])
     neighbours = tuple(Neighbour(f"peer {i}", updates[i].updates[0].path, 1 / 3) for i in (2, 1))
-    state = learners[0].mix(Mix(0, 1, updates[0].updates[0].path, neighbours))
+    state = learners[0].mix(1, updates[0].updates[0].path, neighbours)
     found = safetensors.torch.load_file(state.state.path)
     for name in ("0.weight", "1.running_var"):
         mean = torch.stack([one[name] for one in local]).mean(0)
@@ -172,7 +170,7 @@ def test_trial_leaves_out_who_would_do_harm(make_opening: MakeOpening, tmp_path:
         open_learner(make_opening(f"{i}", exchange="gossip", shard=(i, 3))) for i in (1, 2)
     )
     own, good, bad = (train(one, 1).updates[0].path for one in (learner, helper, other))
-    codec = UpdateCodec(learner._manifest, Float32Encoding())
+    codec = UpdateCodec(averager_of(learner)._manifest, Float32Encoding())
     with codec.open(Path(bad)) as update:
 
         def turned(spec: TensorSpec, start: int, stop: int) -> AnyArray:
@@ -189,8 +187,8 @@ def test_trial_leaves_out_who_would_do_harm(make_opening: MakeOpening, tmp_path:
         Neighbour("helper", good, 0.3),
         Neighbour("attacker", str(tmp_path / "turned"), 0.3),
     )
-    state = learner.mix(Mix(0, 1, own, neighbours))
-    trust = learner._trial_bench.trust
+    state = learner.mix(1, own, neighbours)
+    trust = averager_of(learner)._trust
     assert trust["attacker"] < 0 < trust["helper"]
     expected = safetensors.torch.load_file(own)["0.weight"]
     expected += 0.3 * (safetensors.torch.load_file(good)["0.weight"] - expected)
@@ -214,14 +212,14 @@ def test_weights_above_one_together_are_refused(make_opening: MakeOpening) -> No
     for weights in ([0.6, 0.6], [-0.1, 0.2], [float("nan"), 0.1]):
         neighbours = tuple(Neighbour(f"{i}", path, one) for i, one in enumerate(weights))
         with pytest.raises(WorkerError, match="at most 1 together"):
-            learner.mix(Mix(0, 1, path, neighbours))
+            learner.mix(1, path, neighbours)
 
 
 def test_mixing_outside_gossip_is_refused(make_opening: MakeOpening) -> None:
     learner = open_learner(make_opening())
     path = train(learner, 1).updates[0].path
     with pytest.raises(WorkerError, match="in gossip only"):
-        learner.mix(Mix(0, 1, path, ()))
+        learner.mix(1, path, ())
     assert Path(path).exists()
 
 

@@ -9,12 +9,22 @@ import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from ml.local.head_start import HeadStart
-from ml.local.train import LocalResult, StepReport, TrainingAbandonedError, TrainingControl
-from ml.worker.messages import LoadState, StateReady, Trained
+from ml.opening import StateReady, Trained
+from ml.training.head_start import HeadStart
+from ml.training.train import LocalResult, StepReport
+from p2pd.control import TrainingAbandonedError, TrainingControl
 from protocol.errors import WorkerError
 from tests.ml.conftest import MakeOpening
-from tests.ml.running import apply, ignore, open_learner, open_three, run_rounds, train
+from tests.ml.running import (
+    apply,
+    averager_of,
+    ignore,
+    open_learner,
+    open_three,
+    run_rounds,
+    train,
+    training_of,
+)
 
 RESULT = LocalResult(sample_count=1, steps=1, loss=0.5, seconds=1.0)
 
@@ -62,7 +72,7 @@ def test_same_seeds_and_peers_give_the_same_weights_again(make_opening: MakeOpen
     for round_number in range(1, 5):
         updates = [train(learner, round_number) for learner in learners]
         for learner in learners:
-            head_start = learner._contributor._training._head_start
+            head_start = training_of(learner)._head_start
             assert head_start is not None
             head_start._thread.join()
         again = [apply(learner, round_number, updates).state.root for learner in learners]
@@ -75,14 +85,14 @@ def test_training_goes_on_from_the_base_as_the_own_update_would_move_it(
 ) -> None:
     """And an update is how far the training moved from there."""
     learner, other, _ = open_three(make_opening, overlap=True, rounds=3)
-    states = [tensors_of_state(StateReady(0, 0, learner.opened.state, 0.0, 0.0))]
+    states = [tensors_of_state(StateReady(0, learner.opened.state, 0.0, 0.0))]
     updates = []
     for round_number in (1, 2, 3):
         trained = [train(one, round_number) for one in (learner, other)]
         updates.append(tensors_of_update(trained[0]))
         applied = [apply(one, round_number, trained) for one in (learner, other)]
         states.append(tensors_of_state(applied[0]))
-    ended_at = learner._contributor._training._model.state_dict()
+    ended_at = training_of(learner)._model.state_dict()
     for name in ("0.weight", "3.weight"):
         base, own = states[1][f"model/{name}"], updates[1][name]
         began_from = base - own
@@ -108,12 +118,12 @@ def test_state_from_elsewhere_makes_what_began_void(make_opening: MakeOpening) -
     learner, other, _ = open_three(make_opening, overlap=True)
     apply(other, 1, [train(other, 1)])
     train(learner, 1)
-    taken = other._state
-    learner.load_state(LoadState(0, 1, taken.blob.path, taken.blob.root))
-    assert learner._contributor._training._head_start is None
+    taken = averager_of(other)._state
+    learner.load_state(1, taken.blob.path, taken.blob.root)
+    assert training_of(learner)._head_start is None
     found = train(learner, 2)
     fresh = open_learner(make_opening("fresh", shard=(0, 3), overlap=True))
-    fresh.load_state(LoadState(0, 1, taken.blob.path, taken.blob.root))
+    fresh.load_state(1, taken.blob.path, taken.blob.root)
     assert train(fresh, 2).updates[0].root == found.updates[0].root
 
 
@@ -133,7 +143,7 @@ def test_update_that_was_made_ahead_is_not_made_again_after_a_restart(
 def test_nothing_begins_after_the_last_round(make_opening: MakeOpening) -> None:
     learner = open_learner(make_opening(overlap=True, rounds=1))
     train(learner, 1)
-    assert learner._contributor._training._head_start is None
+    assert training_of(learner)._head_start is None
 
 
 def test_who_waits_for_a_head_start_can_end_it_and_sees_its_steps() -> None:

@@ -1,5 +1,6 @@
 """Parts of the model in all-reduce."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,25 +12,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ml.averaging.messages import Contribution, PartResult, Reduced
+from ml.learner import Learner
+from ml.opening import StateReady
 from ml.state.blob import Blob
 from ml.state.manifest import Manifest, TensorSpec
 from ml.update.codec import UpdateCodec
 from ml.update.dense import Float32Encoding
 from ml.update.parts import segments_of
-from ml.worker.learner import Learner
-from ml.worker.messages import (
-    ApplyParts,
-    CheckUpdate,
-    Contribution,
-    PartResult,
-    Reduce,
-    Reduced,
-    StateReady,
-)
 from protocol.codec import decode, encode
 from protocol.errors import ConfigError, VerificationError, WorkerError
 from tests.ml.conftest import MakeOpening
-from tests.ml.running import apply, open_learner, open_three, train
+from tests.ml.running import apply, averager_of, model_of, open_learner, open_three, train
 
 SIZES = st.lists(st.integers(0, 5000), min_size=1, max_size=6)
 
@@ -58,16 +52,16 @@ def reduce_all(learners: list[Learner], round_number: int) -> list[Reduced]:
     parts = len(learners)
     for part, ones in enumerate(contributions):
         for one in ones:
-            learners[part].check_update(CheckUpdate(0, one.path, part, parts))
+            learners[part].check_update(Path(one.path), part, parts)
     return [
-        learner.reduce(Reduce(0, round_number, part, parts, contributions[part]))
+        learner.reduce(round_number, part, parts, contributions[part])
         for part, learner in enumerate(learners)
     ]
 
 
 def apply_parts(learner: Learner, round_number: int, reduced: dict[int, Blob]) -> StateReady:
     results = tuple(PartResult(part, blob.path) for part, blob in reduced.items())
-    return learner.apply_parts(ApplyParts(0, round_number, 3, results))
+    return learner.apply_parts(round_number, 3, results)
 
 
 @settings(max_examples=200)
@@ -105,7 +99,7 @@ def test_claims_of_any_number_of_samples_end_no_round(make_opening: MakeOpening)
         msgspec.structs.replace(one, sample_count=2**64 - 1)
         for one in train_in_parts(learners, 1)[0]
     )
-    reduced = learners[0].reduce(Reduce(0, 1, 0, 3, ones))
+    reduced = learners[0].reduce(1, 0, 3, ones)
     assert decode(encode(reduced), Reduced) == reduced
 
 
@@ -139,7 +133,7 @@ def test_parts_together_are_the_weighted_mean_that_plain_numpy_computes(
     counts = (100, 300, 10**9)
     weights = np.array([100, 300, 400]) / 800
     updates = [train(learner, 1, parts=parts) for learner in learners]
-    local = [learner._model.state_dict() for learner in learners]
+    local = [model_of(learner).state_dict() for learner in learners]
     expected = {
         name: sum(w * one[name].numpy() for w, one in zip(weights, local, strict=True))
         for name, tensor in local[0].items()
@@ -151,9 +145,9 @@ def test_parts_together_are_the_weighted_mean_that_plain_numpy_computes(
             Contribution(f"peer {i}", update.updates[part].path, count)
             for i, (update, count) in enumerate(zip(updates, counts, strict=True))
         )
-        reduced.append(learners[0].reduce(Reduce(0, 1, part, parts, contributions)))
+        reduced.append(learners[0].reduce(1, part, parts, contributions))
     results = tuple(PartResult(part, one.update.path) for part, one in enumerate(reduced))
-    state = learners[0].apply_parts(ApplyParts(0, 1, parts, results))
+    state = learners[0].apply_parts(1, parts, results)
     found = safetensors.numpy.load_file(state.state.path)
     for name, values in expected.items():
         np.testing.assert_allclose(found[f"model/{name}"], values, rtol=1e-5, atol=1e-6)
@@ -179,8 +173,8 @@ def test_part_that_is_lacking_stays_as_it_was(make_opening: MakeOpening) -> None
     by_part = {part: one.update for part, one in enumerate(reduce_all(learners, 2))}
     del by_part[1]
     after = safetensors.torch.load_file(apply_parts(learners[0], 2, by_part).state.path)
-    lacking = segments_of(learners[0]._manifest, 1, 3, 1)
-    for spec in learners[0]._manifest.tensors:
+    lacking = segments_of(averager_of(learners[0])._manifest, 1, 3, 1)
+    for spec in averager_of(learners[0])._manifest.tensors:
         kinds = ("model", "momentum") if spec.has_momentum else ("model",)
         inside = np.zeros(spec.element_count, bool)
         for segment in lacking:
@@ -198,24 +192,24 @@ def test_part_that_was_averaged_is_not_averaged_again(make_opening: MakeOpening)
     """A second result for the same part would look like a lie."""
     learners = open_three(make_opening, exchange="allreduce")
     contributions = train_in_parts(learners, 1)
-    first = learners[1].reduce(Reduce(0, 1, 1, 3, contributions[1]))
+    first = learners[1].reduce(1, 1, 3, contributions[1])
     learners[1].close()
     reopened = open_learner(make_opening("peer 1", shard=(1, 3), exchange="allreduce"))
-    assert reopened.reduce(Reduce(0, 1, 1, 3, contributions[1][:2])) == first
+    assert reopened.reduce(1, 1, 3, contributions[1][:2]) == first
 
 
 def test_part_in_place_of_another_is_refused(make_opening: MakeOpening) -> None:
     learners = open_three(make_opening, exchange="allreduce")
     contributions = train_in_parts(learners, 1)
     with pytest.raises(VerificationError, match=r"tensor .* has shape|is not in the model"):
-        learners[0].check_update(CheckUpdate(0, contributions[0][0].path, 1, 3))
+        learners[0].check_update(Path(contributions[0][0].path), 1, 3)
     with pytest.raises(VerificationError):
-        learners[0].check_update(CheckUpdate(0, contributions[0][0].path))
+        learners[0].check_update(Path(contributions[0][0].path))
 
 
 def test_nothing_to_average_is_told(make_opening: MakeOpening) -> None:
     with pytest.raises(WorkerError, match="nothing to average for part 2"):
-        open_learner(make_opening(exchange="allreduce")).reduce(Reduce(0, 1, 2, 3, ()))
+        open_learner(make_opening(exchange="allreduce")).reduce(1, 2, 3, ())
 
 
 def test_update_in_parts_outlives_a_restart(make_opening: MakeOpening) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from ml.local.train import evaluate, try_step
 from ml.task.load import data_directory, load_builtin_task, load_task
 from ml.task.samples import Samples
 from ml.task.task import Task
+from ml.training.train import evaluate, try_step
 from protocol.errors import ConfigError
 from protocol.swarm import RoundSettings
 from tests.ml.conftest import TINY_TASK

@@ -9,8 +9,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ml.state.manifest import numpy_dtype
-from ml.state.tensor_file import FileTensor, TensorFile, TensorLayout, TensorWriter, layout_of
+from ml.state.tensor_file import (
+    FileTensor,
+    TensorFile,
+    TensorLayout,
+    TensorWriter,
+    layout_of,
+    numpy_dtype,
+)
 from ml.state.tensor_store import write_tensors, write_to_disk, write_to_memory
 from protocol.errors import VerificationError
 from protocol.merkle import leaves_of, merkle_root

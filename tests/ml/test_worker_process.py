@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +20,13 @@ import torch
 import uvloop
 
 from daemon.net.traffic import Traffic, TrafficMeter
-from daemon.worker.requests import WorkerDiedError, WorkerProcess
-from daemon.worker.worker import TaskWorker
-from ml.local.train import TrainingControl
-from ml.worker.learner import Learner
-from ml.worker.messages import Apply, Contribution, Progress, Train, Trained
-from protocol.codec import encode
+from daemon.worker.process import WorkerDiedError
+from daemon.worker.worker import TaskWorker, WorkerProcesses
+from ml.averaging.messages import Apply, CheckUpdate, Contribution, Export, LoadState
+from ml.learner import Learner
+from ml.opening import Trained
+from ml.round_steps import advance, train_round
+from p2pd.messages import Finish, Progress, Train
 from protocol.errors import ConfigError, VerificationError, WorkerError
 from tests.ml.conftest import TINY_TASK, MakeOpening
 from tests.ml.test_event_files import read_scalars
@@ -38,7 +40,7 @@ in_shared_loop = pytest.mark.asyncio(loop_scope="module")
 class Watched(NamedTuple):
     """A worker, an event that is set by progress, and all that was reported."""
 
-    worker: WorkerProcess
+    worker: WorkerProcesses
     progress: asyncio.Event
     reports: list[Progress]
 
@@ -52,7 +54,7 @@ async def watched() -> AsyncIterator[Watched]:
         reports.append(report)
         progress.set()
 
-    async with WorkerProcess(on_progress=note) as worker:
+    async with WorkerProcesses(on_progress=note) as worker:
         yield Watched(worker, progress, reports)
 
 
@@ -80,7 +82,7 @@ async def shared() -> AsyncIterator[Watched]:
 async def training(watched: Watched, round_number: int = 1) -> AsyncIterator[asyncio.Task[Trained]]:
     """A training that has done its first step."""
     watched.progress.clear()
-    task = asyncio.create_task(watched.worker.train(round_number))
+    task = asyncio.create_task(watched.worker.take(train_round(round_number, 1)))
     try:
         await watched.progress.wait()
         yield task
@@ -108,20 +110,21 @@ async def test_rounds_over_the_wire_are_those_of_the_learner(
     worker, _, reports = shared
     reports.clear()
     learner = Learner(make_opening("inside"), device=torch.device("cpu"), clock=time.monotonic)
-    opening = await worker.open_task(make_opening("outside"))
+    opening = await worker.open_once(make_opening("outside"))
     assert opening.initial_root == learner.opened.initial_root
     assert opening.suggestion.local_amount == 20
     for round_number in (1, 2):
-        trained = await worker.train(round_number)
-        await worker.check_update(Path(trained.updates[0].path))
-        state = await worker.apply(round_number, own(trained))
-        expected = learner.train(Train(0, round_number), TrainingControl(), lambda step: None)
+        trained = await worker.take(train_round(round_number, 1))
+        await worker.averager.ask(CheckUpdate(trained.updates[0].path))
+        state = await worker.take(advance(Apply(round_number, own(trained))))
+        expected = learner.train(round_number)
         assert trained.updates[0].root == expected.updates[0].root
-        applied = learner.apply(Apply(0, round_number, own(expected)))
+        applied = learner.apply(round_number, own(expected))
         assert state.state.root == applied.state.root
-        again = await worker.load_state(round_number, Path(state.state.path), state.state.root)
+        taken = LoadState(round_number, state.state.path, state.state.root)
+        again = await worker.take(advance(taken))
         assert (again.accuracy, again.state.root) == (state.accuracy, state.state.root)
-    exported = await worker.export(tmp_path / "model.safetensors")
+    exported = await worker.averager.ask(Export(str(tmp_path / "model.safetensors")))
     assert exported.size_bytes == (tmp_path / "model.safetensors").stat().st_size
     assert {report.round for report in reports} == {1, 2}
     assert reports[0].samples_per_second > 0
@@ -133,26 +136,27 @@ async def test_requests_are_answered_while_it_trains(
 ) -> None:
     worker = shared.worker
     (tmp_path / "bad").write_bytes(b"\x80\x04")
-    await worker.open_task(make_opening(**ENDLESS))
+    await worker.open_once(make_opening(**ENDLESS))
     async with training(shared) as task:
         with pytest.raises(VerificationError, match="pickle"):
-            await worker.check_update(tmp_path / "bad")
-        assert (await worker.export(tmp_path / "model.safetensors")).round == 0
+            await worker.averager.ask(CheckUpdate(str(tmp_path / "bad")))
+        assert (await worker.averager.ask(Export(str(tmp_path / "model.safetensors")))).round == 0
         assert not task.done()
-        await worker.finish_training()
+        await worker.trainer.ask(Finish())
         trained = await task
     assert trained.steps >= 1
-    assert (await worker.apply(1, own(trained))).round == 1
+    assert (await worker.take(advance(Apply(1, own(trained))))).round == 1
 
 
 @in_shared_loop
 async def test_finish_that_comes_right_after_the_train_is_heard(
     shared: Watched, make_opening: MakeOpening
 ) -> None:
-    await shared.worker.open_task(make_opening(**ENDLESS))
-    task = asyncio.create_task(shared.worker.train(1))
+    opened = await shared.worker.open_once(make_opening(**ENDLESS))
+    train = Train(1, opened.state.root.hex())
+    task = asyncio.create_task(shared.worker.trainer.ask(train))
     await asyncio.sleep(0)
-    shared.worker.request_finish()
+    shared.worker.trainer.say(Finish())
     assert (await task).steps >= 1
 
 
@@ -160,13 +164,13 @@ async def test_finish_that_comes_right_after_the_train_is_heard(
 async def test_cancelled_training_ends_and_leaves_nothing(
     shared: Watched, make_opening: MakeOpening, tmp_path: Path
 ) -> None:
-    await shared.worker.open_task(make_opening(**ENDLESS))
+    await shared.worker.open_once(make_opening(**ENDLESS))
     async with training(shared) as task:
         task.cancel()
         await asyncio.wait([task])
     async with training(shared) as task:
         assert list((tmp_path / "peer" / "spool").iterdir()) == []
-        shared.worker.request_finish()
+        shared.worker.trainer.say(Finish())
         assert (await task).steps >= 1
 
 
@@ -174,9 +178,9 @@ async def test_cancelled_training_ends_and_leaves_nothing(
 async def test_new_state_ends_the_training_on_the_old_one(
     shared: Watched, make_opening: MakeOpening
 ) -> None:
-    await shared.worker.open_task(make_opening(**ENDLESS))
+    await shared.worker.open_once(make_opening(**ENDLESS))
     async with training(shared) as task:
-        assert (await shared.worker.apply(1, ())).round == 1
+        assert (await shared.worker.take(advance(Apply(1, ())))).round == 1
         with pytest.raises(WorkerError, match="the training was abandoned"):
             await task
     async with training(shared, 2) as task:
@@ -187,10 +191,12 @@ async def test_new_state_ends_the_training_on_the_old_one(
 async def test_worker_ignores_ctrl_c_and_is_nicer_than_the_daemon(
     shared: Watched, make_opening: MakeOpening
 ) -> None:
-    os.kill(shared.worker.pid, signal.SIGINT)
-    assert (await shared.worker.open_task(make_opening())).round == 0
+    for child in shared.worker.both:
+        os.kill(child.pid, signal.SIGINT)
+    assert (await shared.worker.open_once(make_opening())).round == 0
     here = os.getpriority(os.PRIO_PROCESS, 0)
-    assert os.getpriority(os.PRIO_PROCESS, shared.worker.pid) == min(here + 5, 19)
+    for child in shared.worker.both:
+        assert os.getpriority(os.PRIO_PROCESS, child.pid) == min(here + 5, 19)
 
 
 @in_shared_loop
@@ -201,12 +207,12 @@ async def test_config_errors_come_through_and_the_worker_lives(
     task.write_text('print("\\x1b[31mred")\n' + TINY_TASK.read_text().replace("def loss", "def x"))
     with caplog.at_level(logging.INFO, logger="p2pd.worker"):
         with pytest.raises(ConfigError, match=r"loud\.py: it has no function loss\(\)"):
-            await shared.worker.open_task(make_opening(task=str(task)))
+            await shared.worker.open_once(make_opening(task=str(task)))
         with pytest.raises(WorkerError, match="no task is open"):
-            await shared.worker.train(1)
+            await shared.worker.take(train_round(1, 1))
         with pytest.raises(ConfigError, match="aggregation 'mode'"):
-            await shared.worker.open_task(make_opening(aggregation="mode"))
-        assert (await shared.worker.open_task(make_opening())).round == 0
+            await shared.worker.open_once(make_opening(aggregation="mode"))
+        assert (await shared.worker.open_once(make_opening())).round == 0
     assert "\\x1b[31mred" in caplog.text
 
 
@@ -214,11 +220,11 @@ async def test_config_errors_come_through_and_the_worker_lives(
 async def test_what_fails_again_in_the_same_way_is_logged_in_one_line(
     shared: Watched, make_opening: MakeOpening, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await shared.worker.open_task(make_opening())
+    await shared.worker.open_once(make_opening())
     with caplog.at_level(logging.INFO, logger="p2pd.worker"):
         for _ in range(3):
             with pytest.raises(WorkerError, match="ValueError: embedded null byte"):
-                await shared.worker.check_update(Path("no\0file"))
+                await shared.worker.averager.ask(CheckUpdate("no\0file"))
         async with asyncio.timeout(10):
             again = "failed as before: ValueError: embedded null byte"
             while caplog.text.count(again) < 2:  # noqa: ASYNC110 — the log has no event.
@@ -237,7 +243,7 @@ async def test_worker_that_dies_while_it_loads_the_task_is_started_again(
         "    been_here.touch()\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n" + TINY_TASK.read_text()
     )
-    async with WorkerProcess() as process:
+    async with WorkerProcesses() as process:
         worker = TaskWorker(
             process,
             make_opening(task=str(task)),
@@ -251,8 +257,8 @@ async def test_worker_that_dies_while_it_loads_the_task_is_started_again(
 async def test_traffic_of_the_last_round_is_in_the_event_file_when_the_worker_ends(
     make_opening: MakeOpening, tmp_path: Path
 ) -> None:
-    opening = msgspec.structs.replace(make_opening(), event_dir=str(tmp_path / "events"))
-    async with WorkerProcess() as process:
+    opening = replace(make_opening(), event_dir=str(tmp_path / "events"))
+    async with WorkerProcesses() as process:
         worker = TaskWorker(process, opening, on_change=lambda: None, traffic=TrafficMeter(Traffic))
         await worker.open()
         await worker.apply(1, own(await worker.train(1)))
@@ -265,18 +271,20 @@ async def test_killed_worker_fails_what_waits_and_goes_on_from_its_checkpoint(
     opening = make_opening(**ENDLESS)
     async with watched() as one:
         worker = one.worker
-        await worker.open_task(opening)
-        state = await worker.apply(1, ())
+        await worker.open_once(opening)
+        state = await worker.take(advance(Apply(1, ())))
         async with training(one, 2) as task:
-            os.kill(worker.pid, signal.SIGKILL)
-            with pytest.raises(WorkerDiedError, match="worker died: signal 9"):
+            for child in worker.both:
+                os.kill(child.pid, signal.SIGKILL)
+            with pytest.raises(WorkerDiedError, match="trainer died: signal 9"):
                 await task
-        assert await worker.wait_died() == "worker died: signal 9"
+        assert await worker.averager.wait_died() == "averager died: signal 9"
         with pytest.raises(WorkerDiedError, match="signal 9"):
-            await worker.export(Path("/nowhere"))
-        worker.request_finish()  # to nobody, which does no harm
-        await worker.restart()
-        reopened = await worker.open_task(opening)
+            await worker.averager.ask(Export("/nowhere"))
+        worker.trainer.say(Finish())  # to nobody, which does no harm
+        for child in worker.both:
+            await child.restart()
+        reopened = await worker.open_once(opening)
         assert (reopened.round, reopened.state.root) == (1, state.state.root)
         async with training(one, 2) as task:
             assert not task.done()
@@ -284,32 +292,36 @@ async def test_killed_worker_fails_what_waits_and_goes_on_from_its_checkpoint(
 
 async def test_worker_that_trains_ends_when_told_to(make_opening: MakeOpening) -> None:
     async with watched() as one:
-        await one.worker.open_task(make_opening(**ENDLESS))
+        await one.worker.open_once(make_opening(**ENDLESS))
         async with training(one) as task:
-            await one.worker.shutdown()
+            await one.worker.trainer.shutdown()
             with pytest.raises(WorkerDiedError, match="exit code 0"):
                 await task
-            assert not is_running(one.worker.pid)
+            assert not is_running(one.worker.trainer.pid)
 
 
 TRAIN_ENDLESSLY = """
 import asyncio, sys
-from daemon.worker.requests import WorkerProcess
-from ml.worker.messages import OpenTask
-from protocol.codec import decode
+import msgspec
+from daemon.worker.worker import WorkerProcesses
+from ml.opening import Opening
+from ml.round_steps import train_round
 
 async def main():
-    opening = decode(bytes.fromhex(sys.argv[1]), OpenTask)
-    async with WorkerProcess(on_progress=lambda report: print(worker.pid, flush=True)) as worker:
-        await worker.open_task(opening)
-        await worker.train(1)
+    opening = msgspec.json.decode(sys.argv[1], type=Opening)
+    def tell(report):
+        print(*(child.pid for child in worker.both), flush=True)
+
+    async with WorkerProcesses(on_progress=tell) as worker:
+        await worker.open_once(opening)
+        await worker.take(train_round(1, 1))
 
 asyncio.run(main())
 """
 
 
 def test_killed_daemon_leaves_no_worker_behind(make_opening: MakeOpening) -> None:
-    opening = encode(make_opening(**ENDLESS)).hex()
+    opening = msgspec.json.encode(make_opening(**ENDLESS)).decode()
     daemon = subprocess.Popen(
         [sys.executable, "-c", TRAIN_ENDLESSLY, opening],
         cwd=ROOT,
@@ -317,21 +329,24 @@ def test_killed_daemon_leaves_no_worker_behind(make_opening: MakeOpening) -> Non
         text=True,
     )
     assert daemon.stdout is not None
-    worker_pid = int(daemon.stdout.readline())
-    assert is_running(worker_pid)
+    pids = [int(pid) for pid in daemon.stdout.readline().split()]
+    assert len(pids) == 2
+    assert all(map(is_running, pids))
     daemon.kill()
     # The worker holds the other end of its output; this ends when it is gone.
     daemon.communicate(timeout=30)
     deadline = time.monotonic() + 10
-    while is_running(worker_pid) and time.monotonic() < deadline:
+    while any(map(is_running, pids)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not is_running(worker_pid)
+    assert not any(map(is_running, pids))
 
 
 async def test_stopped_worker_is_killed_with_its_context(make_opening: MakeOpening) -> None:
-    async with WorkerProcess() as worker:
-        os.kill(worker.pid, signal.SIGSTOP)
-    assert not is_running(worker.pid)
+    async with WorkerProcesses() as worker:
+        pids = [child.pid for child in worker.both]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+    assert not any(map(is_running, pids))
 
 
 async def test_training_that_hangs_is_killed(make_opening: MakeOpening, tmp_path: Path) -> None:
@@ -342,18 +357,18 @@ async def test_training_that_hangs_is_killed(make_opening: MakeOpening, tmp_path
     source = TINY_TASK.read_text().replace("import torch\n", head, 1)
     loss = "def loss(outputs, targets):\n"
     task.write_text(source.replace(loss, loss + hang))
-    async with WorkerProcess(kill_after_s=1) as worker:
-        await worker.open_task(make_opening(task=str(task)))
-        with pytest.raises(WorkerDiedError, match="the worker showed no sign of life for 1 s"):
-            await worker.train(1)
-        assert await worker.wait_died() == "the worker showed no sign of life for 1 s"
+    async with WorkerProcesses(kill_after_s=1) as worker:
+        await worker.open_once(make_opening(task=str(task)))
+        with pytest.raises(WorkerDiedError, match="the trainer showed no sign of life for 1 s"):
+            await worker.take(train_round(1, 1))
+        assert await worker.trainer.wait_died() == "the trainer showed no sign of life for 1 s"
 
 
 def test_it_works_under_uvloop_and_lets_errors_through_as_they_are() -> None:
     async def scenario(pids: list[int]) -> None:
-        async with WorkerProcess() as worker:
-            pids.append(worker.pid)
-            await worker.train(1)
+        async with WorkerProcesses() as worker:
+            pids.extend(child.pid for child in worker.both)
+            await worker.take(train_round(1, 1))
 
     pids: list[int] = []
     with (
@@ -361,4 +376,5 @@ def test_it_works_under_uvloop_and_lets_errors_through_as_they_are() -> None:
         pytest.raises(WorkerError, match="no task is open"),
     ):
         runner.run(scenario(pids))
-    assert not is_running(pids[0])
+    assert pids
+    assert not any(map(is_running, pids))

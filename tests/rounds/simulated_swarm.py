@@ -16,16 +16,9 @@ from daemon.rounds.parts import RoundsSetup
 from daemon.rounds.rounds import Rounds
 from daemon.swarm.membership import SwarmPlace
 from daemon.swarm.statements import Statements, SwarmNetwork
+from ml.averaging.messages import Contribution, Neighbour, PartResult, Reduced
+from ml.opening import StateReady, TaskOpened, Trained
 from ml.state.blob import Blob
-from ml.worker.messages import (
-    Contribution,
-    Neighbour,
-    PartResult,
-    Reduced,
-    StateReady,
-    TaskOpened,
-    Trained,
-)
 from protocol.errors import VerificationError, WorkerError
 from protocol.identity import Identity, PeerId
 from protocol.invite import Invite
@@ -150,7 +143,6 @@ class ToyTrainer:
             path = self._directory / f"update-{round_number}-{part}"
             updates.append(make_blob(path, content))
         return Trained(
-            request=0,
             round=round_number,
             updates=tuple(updates),
             sample_count=max(1, int(seconds * 100)),
@@ -185,7 +177,7 @@ class ToyTrainer:
         content = b"reduced " + _digest_of(contributions)
         path = self._directory / f"reduced-{round_number}-{part}"
         count = sum(one.sample_count for one in contributions)
-        return Reduced(request=0, update=make_blob(path, content), sample_count=count)
+        return Reduced(update=make_blob(path, content), sample_count=count)
 
     async def apply_parts(
         self, round_number: int, parts: int, results: tuple[PartResult, ...]
@@ -225,7 +217,7 @@ class ToyTrainer:
 
     def _ready(self, round_number: int) -> StateReady:
         blob = self.state_blob()
-        return StateReady(request=0, round=round_number, state=blob, loss=0.5, accuracy=0.5)
+        return StateReady(round=round_number, state=blob, loss=0.5, accuracy=0.5)
 
 
 def make_setup(
@@ -253,7 +245,6 @@ def make_setup(
         statements=Statements(place, network),
         worker=trainer,
         opened=TaskOpened(
-            request=0,
             file_sha256=b"",
             manifest_digest=b"",
             parameter_count=1,

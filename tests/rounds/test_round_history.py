@@ -4,8 +4,8 @@ import pytest
 
 from daemon.rounds import round_history
 from daemon.rounds.round_history import RoundHistory
+from ml.opening import StateReady
 from ml.state.blob import Blob
-from ml.worker.messages import StateReady
 from protocol.identity import PeerId
 from protocol.peer_messages import UpdateHeader
 from transport.clock import Clock
@@ -29,7 +29,7 @@ class HandClock(Clock):
 
 def state(number: int, loss: float = 0.5) -> StateReady:
     blob = Blob(path="", size_bytes=0, root=b"", leaves=())
-    return StateReady(request=0, round=number, state=blob, loss=loss, accuracy=0.9)
+    return StateReady(round=number, state=blob, loss=loss, accuracy=0.9)
 
 
 def update(

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from torch import nn
 
-from ml.state.model_tensors import manifest_of
 from ml.state.tensor_file import FileTensor, TensorLayout, layout_of
+from ml.training.model_tensors import manifest_of
 from ml.update.codec import UpdateCodec
 from ml.update.dense import Float32Encoding
 from protocol.identity import Identity, PeerId, public_key_of

@@ -26,7 +26,7 @@ from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
 from daemon.rounds.updates import Accepts, RoundUpdates
 from ml.aggregate.needed_updates import needed_updates
-from ml.worker.messages import StateReady, Trained
+from ml.opening import StateReady, Trained
 from protocol.agreement_messages import Certificate, Outcome, UpdateRef
 from protocol.envelope import Domain, VerifiedMessage
 from protocol.errors import TransportError

@@ -14,7 +14,8 @@ from daemon.rounds.kinds.agreed_round import AgreedRound
 from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
 from daemon.rounds.updates import Accepts, RoundUpdates
-from ml.worker.messages import PartResult, StateReady
+from ml.averaging.messages import PartResult
+from ml.opening import StateReady
 from protocol.agreement_messages import Outcome, UpdateRef
 from protocol.identity import PeerId
 from protocol.peer_messages import UpdateHeader

@@ -16,7 +16,8 @@ from daemon.rounds.lineage.position import Position
 from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
 from daemon.rounds.updates import RoundUpdates, is_whole_model
-from ml.worker.messages import Neighbour, StateReady
+from ml.averaging.messages import Neighbour
+from ml.opening import StateReady
 from protocol.agreement_messages import Certificate
 from protocol.envelope import VerifiedMessage
 from protocol.errors import VerificationError

@@ -4,7 +4,7 @@ from daemon.rounds.kinds.agreed_round import AgreedRound
 from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
 from daemon.rounds.updates import Accepts, RoundUpdates, is_whole_model
-from ml.worker.messages import StateReady
+from ml.opening import StateReady
 from protocol.agreement_messages import Outcome, UpdateRef
 from protocol.identity import PeerId
 from protocol.topology import Topology

@@ -17,17 +17,16 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ml.local.head_start import HeadStart, OnStep
-from ml.local.train import LocalResult, TrainingControl, round_seed, train
 from ml.rules.round_rules import RoundRules
-from ml.state.manifest import TensorSpec
-from ml.state.model_tensors import load_into_model, tensors_of
-from ml.state.state import State
-from ml.state.tensor_file import AnyArray
 from ml.task.choice import TaskChoice
 from ml.task.samples import Samples
 from ml.task.task import Task
-from ml.update.pseudo_gradient import difference, pseudo_gradient, trained_values
+from ml.training.head_start import HeadStart, OnStep
+from ml.training.train import LocalResult, round_seed, train
+from p2pd.control import TrainingControl
+from p2pd.model_tensors import ModelTensors, tensors_of
+from p2pd.shared_tensors import SharedTensors, StaleMemoryError
+from p2pd.trainer import Memories
 
 
 class LocalTraining:
@@ -41,54 +40,59 @@ class LocalTraining:
         samples: Samples,
         choice: TaskChoice,
         rules: RoundRules,
+        memories: Memories,
         clock: Callable[[], float],
     ) -> None:
+        """``clock`` gives monotonic seconds."""
         self._model = model
+        self._tensors = ModelTensors(model)
         self._task = task
         self._samples = samples
         self._choice = choice
         self._rules = rules
+        self._memories = memories
         self._clock = clock
         self._head_start: HeadStart | None = None
         self._began_from: dict[str, torch.Tensor] = {}
         """Where the training that is under way began, by tensor; empty: at its round's base."""
 
-    def train(self, base: State, control: TrainingControl, on_step: OnStep) -> LocalResult:
-        """Train the round after ``base``. Raises as :func:`ml.local.train.train` does."""
+    @property
+    def began_elsewhere(self) -> bool:
+        """Whether the training that came last began at another place than at its round's base."""
+        return bool(self._began_from)
+
+    def train(
+        self, round_number: int, base_root: bytes, control: TrainingControl, on_step: OnStep
+    ) -> LocalResult:
+        """Train a round from the state in the base memory, which has to be that of ``base_root``.
+
+        Raises as :func:`ml.training.train.train` does, and :class:`StaleMemoryError`.
+        """
         head_start, self._head_start = self._head_start, None
         if head_start is not None:
-            if head_start.round == base.round + 1:
+            if head_start.round == round_number:
                 return head_start.join(control, on_step)
             head_start.abandon()
         self._began_from = {}
-        load_into_model(base, self._model)
-        return self._run(base.round + 1, control.should_finish, on_step)
+        self._tensors.read(self._memories.base, round_number - 1, base_root)
+        return self._run(round_number, control.should_finish, on_step)
 
-    def contribution(self, base: State, spec: TensorSpec, start: int, stop: int) -> AnyArray:
-        """A block of what the training of the round after ``base`` came to.
-
-        Pseudo-gradients; integers, and in gossip all, as they are. Raises :class:`WorkerError` when
-        the training left numbers that cannot be used.
-        """
-        trained = tensors_of(self._model)[spec.name]
-        if not spec.is_float or self._rules.mixing is not None:
-            return trained_values(spec, trained, start, stop)
+    def leave(self, round_number: int, base_root: bytes) -> None:
+        """Put what the training came to into the local memory, and where it began."""
         if self._began_from:
-            return difference(spec, self._began_from[spec.name], trained, start, stop)
-        return pseudo_gradient(base, spec, trained, start, stop)
+            origin = self._memories.origin
+            self._tensors.write_copies(self._began_from, origin, round_number, base_root)
+        self._tensors.write(self._memories.local, round_number, base_root)
 
-    def go_on(self, base: State) -> None:
-        """The round after ``base`` is trained and written. With overlap: begin the next one."""
-        following = base.round + 2
+    def go_on(self, round_number: int, base_root: bytes) -> None:
+        """A round is trained and left. With overlap: begin the next one."""
+        following = round_number + 1
         if not self._rules.overlap or 0 < self._rules.rounds < following:
             return
-        with torch.no_grad():
-            for spec in base.manifest.tensors:
-                tensor = tensors_of(self._model)[spec.name]
-                if spec.is_float and self._began_from:
-                    values = torch.from_numpy(base.read(spec, 0, spec.element_count))
-                    average = values.reshape(spec.shape).to(tensor)
-                    tensor.add_(average - self._began_from[spec.name])
+        try:
+            self._take_back(self._memories.base, round_number - 1, base_root)
+        except StaleMemoryError:
+            return  # another state is there already: the next training begins from that
         self._began_from = {
             name: tensor.detach().clone() for name, tensor in tensors_of(self._model).items()
         }
@@ -101,6 +105,17 @@ class LocalTraining:
         if self._head_start is not None:
             self._head_start.abandon()
             self._head_start = None
+
+    def _take_back(self, base: SharedTensors, round_number: int, base_root: bytes) -> None:
+        """Go from where this training began to the base that has replaced it meanwhile."""
+        if not self._began_from:
+            return
+        with torch.no_grad(), base.reading(round_number, base_root):
+            for name, tensor in tensors_of(self._model).items():
+                if tensor.dtype.is_floating_point:
+                    values = self._tensors.read_one(base, name)
+                    average = values.reshape(tensor.shape).to(tensor)
+                    tensor.add_(average - self._began_from[name])
 
     def _run(
         self, round_number: int, should_finish: Callable[[], bool], on_step: OnStep

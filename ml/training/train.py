@@ -2,7 +2,6 @@
 
 import math
 import random
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -38,32 +37,6 @@ class LocalResult:
     loss: float
     """Mean over the samples seen."""
     seconds: float
-
-
-class TrainingAbandonedError(WorkerError):
-    """The training was told to stop without a result."""
-
-
-class TrainingControl:
-    """How other threads end a training."""
-
-    def __init__(self) -> None:
-        self._finish = threading.Event()
-        self._abandon = threading.Event()
-
-    def finish(self) -> None:
-        """End after the step in hand, with what there is."""
-        self._finish.set()
-
-    def abandon(self) -> None:
-        """End without a result."""
-        self._abandon.set()
-
-    def should_finish(self) -> bool:
-        """Whether to end now. Raises :class:`TrainingAbandonedError`."""
-        if self._abandon.is_set():
-            raise TrainingAbandonedError("the training was abandoned")
-        return self._finish.is_set()
 
 
 def train(

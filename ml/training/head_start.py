@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable
 
-from ml.local.train import LocalResult, StepReport, TrainingControl
+from ml.training.train import LocalResult, StepReport
+from p2pd.control import TrainingControl
 
 OnStep = Callable[[StepReport], None]
 RunTraining = Callable[[Callable[[], bool], OnStep], LocalResult]

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
-from ml.worker.event_file import EventFile
+from ml.averaging.event_file import EventFile
 
 REMEMBERED_STATES = 1024
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from ml.local.train import LocalResult
 from ml.state.blob import Blob
 from ml.state.tensor_file import TensorFile, TensorLayout
 from ml.state.tensor_store import Fill, Written, hash_chunks, write_tensors
@@ -24,6 +23,17 @@ from protocol.merkle import merkle_root
 KEPT_ROUNDS = 3
 
 logger = logging.getLogger(__name__)
+
+
+class WorkDone(NamedTuple):
+    """The training behind an update."""
+
+    sample_count: int
+    """How many different samples were seen."""
+    steps: int
+    loss: float
+    """Mean over the samples seen."""
+    seconds: float
 
 
 class UpdateKey(NamedTuple):
@@ -57,7 +67,7 @@ class OwnUpdates:
         key: UpdateKey,
         layouts: Sequence[TensorLayout],
         fills: Sequence[Fill],
-        result: LocalResult,
+        result: WorkDone,
     ) -> tuple[Blob, ...]:
         """Write an update in as many files as there are layouts, and what its training was.
 
@@ -84,7 +94,7 @@ class OwnUpdates:
 
     def find(
         self, key: UpdateKey, layouts: Sequence[TensorLayout]
-    ) -> tuple[tuple[Blob, ...], LocalResult] | None:
+    ) -> tuple[tuple[Blob, ...], WorkDone] | None:
         """The update that was made before under this key, if it is there whole."""
         files: list[TensorFile] = []
         try:
@@ -105,7 +115,7 @@ class OwnUpdates:
                 file.close()
             return None
         self._hold(files)
-        result = LocalResult(record.sample_count, record.steps, record.loss, record.seconds)
+        result = WorkDone(record.sample_count, record.steps, record.loss, record.seconds)
         return tuple(blobs), result
 
     def close(self) -> None:
@@ -121,7 +131,7 @@ class OwnUpdates:
             file.close()
         self._newest = files
 
-    def _note(self, key: UpdateKey, blobs: Sequence[Blob], result: LocalResult) -> None:
+    def _note(self, key: UpdateKey, blobs: Sequence[Blob], result: WorkDone) -> None:
         roots = tuple(blob.root for blob in blobs)
         record = _Record(roots, result.sample_count, result.steps, result.loss, result.seconds)
         path = self._note_path(key)

@@ -1,0 +1,65 @@
+"""Which of an averager's methods answers which message."""
+
+from pathlib import Path
+
+from ml.averaging.averager import Averager
+from ml.averaging.messages import (
+    Apply,
+    ApplyParts,
+    AveragerReply,
+    AveragerRequest,
+    CheckUpdate,
+    Contribute,
+    Export,
+    FindUpdate,
+    Finished,
+    LoadState,
+    Mix,
+    Noted,
+    NoteState,
+    NoteTraffic,
+    Reduce,
+)
+from ml.averaging.own_updates import WorkDone
+from protocol.errors import WorkerError
+
+
+def carry_out(averager: Averager, request: AveragerRequest) -> AveragerReply:
+    """What an open averager answers to ``request``. Raises what its methods raise."""
+    match request:
+        case FindUpdate():
+            return averager.find_update(request.round, request.parts)
+        case Contribute():
+            return averager.contribute(
+                request.round,
+                request.parts,
+                WorkDone(request.sample_count, request.steps, request.loss, request.seconds),
+                samples_per_second=request.samples_per_second,
+                from_origin=request.from_origin,
+            )
+        case CheckUpdate():
+            averager.check_update(Path(request.path), request.part, request.parts)
+            return Finished()
+        case Apply():
+            return averager.apply(request.round, request.contributions)
+        case Reduce():
+            return averager.reduce(
+                request.round, request.part, request.parts, request.contributions
+            )
+        case ApplyParts():
+            return averager.apply_parts(request.round, request.parts, request.results)
+        case Mix():
+            return averager.mix(request.round, request.own_path, request.neighbours)
+        case LoadState():
+            return averager.load_state(request.round, Path(request.path), request.root)
+        case NoteState():
+            averager.note_state(
+                request.round, request.root, request.loss, request.metric, is_new=request.is_new
+            )
+            return Noted(averager.journal.problem)
+        case NoteTraffic():
+            averager.journal.note_traffic(request.round, request.bytes_sent, request.bytes_received)
+            return Noted(averager.journal.problem)
+        case Export():
+            return averager.export(Path(request.path), request.round)
+    raise WorkerError(f"unexpected {type(request).__name__}")

@@ -1,0 +1,315 @@
+"""What an averager holds: the state of one round; and what is done with it and with updates.
+
+One thread asks, one thing after the other. A request that fails leaves the state as it was.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ml.aggregate.average import Average
+from ml.aggregate.mixing import Partner
+from ml.aggregate.next_state import Piece, fill_mixed_state, fill_next_state
+from ml.averaging.contribution import Contributor
+from ml.averaging.event_file import EventFile
+from ml.averaging.journal import RoundJournal
+from ml.averaging.messages import (
+    Adopted,
+    Contributed,
+    Contribution,
+    Exported,
+    Neighbour,
+    OpenStates,
+    PartResult,
+    Reduced,
+    StatesOpened,
+)
+from ml.averaging.own_updates import OwnUpdates, UpdateKey, WorkDone, delete_left_overs
+from ml.averaging.shared_model import SharedModel
+from ml.averaging.trials import Bench, UpdateTrials
+from ml.rules.round_rules import parse_rules
+from ml.state.checkpoint import CheckpointStore
+from ml.state.export import export_state
+from ml.state.state import State
+from ml.state.tensor_store import write_to_memory
+from ml.update.codec import UpdateCodec, UpdateFile
+from protocol.errors import VerificationError, WorkerError
+
+LAST_ROUND = 10**15
+MAX_SAMPLE_COUNT = 2**63 - 1
+"""A message holds no larger sum: members may claim counts that come to more."""
+
+
+class NoStateError(WorkerError):
+    """There is no checkpoint, and the trainer's initial model was not there to begin with."""
+
+
+class Averager:
+    """Opened by its constructor; every method answers one request of ml/averaging/messages.py."""
+
+    def __init__(
+        self,
+        opening: OpenStates,
+        shared: SharedModel,
+        *,
+        bench: Bench,
+        clock: Callable[[], float],
+        on_work: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``bench`` tries parameters, in gossip with aggregation ``trial``; ``clock`` gives
+        monotonic seconds; ``on_work`` is called after each piece of work.
+
+        Raises :class:`ConfigError` for settings or checkpoints that cannot do, and
+        :class:`NoStateError`.
+        """
+        self._shared = shared
+        self._bench = bench
+        self._on_work = on_work
+        self._rules = parse_rules(opening.settings)
+        self._manifest = opening.manifest
+        self._tied = opening.tied
+        self._metadata = opening.metadata
+        shared.lay_out(self._manifest)
+        self._whole = UpdateCodec(self._manifest, self._rules.encoding, on_block=on_work)
+        directory = Path(opening.state_dir)
+        self._checkpoints = CheckpointStore(
+            directory / "checkpoints",
+            self._manifest,
+            keeps_momentum=self._rules.outer.momentum > 0,
+            kept=opening.kept_checkpoints,
+            on_block=on_work,
+        )
+        self.journal = RoundJournal(
+            EventFile(Path(opening.event_dir)) if opening.event_dir else None, clock
+        )
+        self._reduced = OwnUpdates(directory / "spool", "reduced")
+        delete_left_overs(directory / "spool")
+        self._trust: dict[str, float] = {}
+        self._state, initial_root = self._first_state(has_initial=opening.has_initial)
+        self._contributor = Contributor(
+            rules=self._rules,
+            manifest=self._manifest,
+            state_dir=directory,
+            round_number=self._state.round,
+            on_work=on_work,
+        )
+        shared.publish(self._state, on_work)
+        self.opened = StatesOpened(
+            round=self._state.round,
+            state=self._state.blob,
+            initial_root=initial_root,
+            max_update_bytes=self._whole.layout.size_bytes,
+            max_state_bytes=self._checkpoints.layout(LAST_ROUND).size_bytes,
+        )
+
+    def close(self) -> None:
+        """Close all files."""
+        self._state.close()
+        self._contributor.close()
+        self._reduced.close()
+        self.journal.close()
+
+    # This peer's update
+
+    def find_update(self, round_number: int, parts: int) -> Contributed:
+        """The update that was written before a restart, if there is one."""
+        base = self._base_of(round_number)
+        found = self._contributor.find(base, parts)
+        if found is None:
+            return Contributed(base.blob.root)
+        blobs, done = found
+        return Contributed(base.blob.root, blobs, *done)
+
+    def contribute(
+        self,
+        round_number: int,
+        parts: int,
+        done: WorkDone,
+        *,
+        samples_per_second: float = 0.0,
+        from_origin: bool = False,
+    ) -> Contributed:
+        """Write the update out of what the trainer left in shared memory.
+
+        Raises :class:`WorkerError` when that cannot be used.
+        """
+        base = self._base_of(round_number)
+        trained = self._shared.trained(round_number, base.blob.root, from_origin=from_origin)
+        blobs = self._contributor.write(base, parts, trained, done)
+        self.journal.note_training(round_number, done.loss, samples_per_second)
+        return Contributed(base.blob.root, blobs, *done)
+
+    # What others sent
+
+    def check_update(self, path: Path, part: int = 0, parts: int = 1) -> None:
+        """Raises :class:`VerificationError` with the reason."""
+        self._codec(part, parts).check(path)
+
+    def apply(self, round_number: int, contributions: Sequence[Contribution]) -> Adopted:
+        """The next state. Raises :class:`VerificationError` for an update that is not sound."""
+        base = self._base_of(round_number)
+        self._note_contributions(round_number, contributions)
+        with self._average(contributions, self._whole) as average:
+            piece = Piece(self._whole.segments, average.read if average else None)
+            fill = fill_next_state(base, self._rules.outer, [piece], self._on_work)
+            state = self._checkpoints.save(round_number, fill)
+        paths = frozenset(one.path for one in contributions)
+        return self._adopt(state, lambda: self._contributor.settle(state.round, paths))
+
+    def reduce(
+        self, round_number: int, part: int, parts: int, contributions: Sequence[Contribution]
+    ) -> Reduced:
+        """The average of one part. Raises :class:`VerificationError` likewise."""
+        base = self._base_of(round_number)
+        codec = self._codec(part, parts)
+        self._note_contributions(round_number, contributions)
+        key = UpdateKey(round_number, base.blob.root, part, parts)
+        found = self._reduced.find(key, [codec.layout])
+        if found is not None:
+            blobs, done = found
+        else:
+            with self._average(contributions, codec) as average:
+                if average is None:
+                    raise WorkerError(f"nothing to average for part {part}")
+                read = average.read
+                total = min(MAX_SAMPLE_COUNT, sum(one.sample_count for one in contributions))
+                done = WorkDone(total, 0, 0.0, 0.0)
+                blobs = self._reduced.save(
+                    key, [codec.layout], [lambda writer: codec.fill(writer, read, None)], done
+                )
+        return Reduced(blobs[0], done.sample_count)
+
+    def apply_parts(self, round_number: int, parts: int, results: Sequence[PartResult]) -> Adopted:
+        """The next state from averaged parts. Raises :class:`VerificationError` likewise."""
+        base = self._base_of(round_number)
+        paths = {result.part: result.path for result in results}
+        with contextlib.ExitStack() as stack:
+            pieces = []
+            for part in range(parts):
+                codec = self._codec(part, parts)
+                if part in paths:
+                    update = stack.enter_context(codec.open(Path(paths[part])))
+                    pieces.append(Piece(codec.segments, update.read))
+                else:
+                    pieces.append(Piece(codec.segments, None))
+            fill = fill_next_state(base, self._rules.outer, pieces, self._on_work)
+            state = self._checkpoints.save(round_number, fill)
+        return self._adopt(state, lambda: self._contributor.settle_parts(state.round))
+
+    def mix(self, round_number: int, own_path: str, neighbours: Sequence[Neighbour]) -> Adopted:
+        """The next state between this peer's and others' parameters, in gossip.
+
+        Raises :class:`VerificationError` likewise, and :class:`WorkerError` when a trial fails.
+        """
+        base = self._base_of(round_number)
+        mixing = self._rules.mixing
+        if mixing is None:
+            raise WorkerError("parameters are mixed in gossip only")
+        self.journal.note_contributions(round_number, 1 + len(neighbours))
+        neighbours = sorted(neighbours, key=lambda one: one.peer_id)
+        partners = [Partner(one.peer_id, one.weight) for one in neighbours]
+        weights = [partner.weight for partner in partners]
+        if not all(weight >= 0 for weight in weights) or not math.fsum(weights) < 1 + 1e-6:
+            raise WorkerError(f"weights {weights}: not below 0, and at most 1 together")
+        with contextlib.ExitStack() as stack:
+            updates = _open_all(stack, self._whole, [own_path, *(one.path for one in neighbours)])
+            trials = UpdateTrials(
+                self._bench, self._shared, base, updates, self._trust, self._on_work
+            )
+            average = Average(updates, lambda stacks: mixing.plan(partners, stacks, trials))
+            fill = fill_mixed_state(self._manifest, average.read)
+            state = self._checkpoints.save(round_number, fill)
+        return self._adopt(state, lambda: None)
+
+    def load_state(self, round_number: int, path: Path, root: bytes) -> Adopted:
+        """Take over a state. Raises :class:`VerificationError` when it is not sound."""
+        state = self._checkpoints.save_copy(round_number, path, root)
+        return self._adopt(state, lambda: self._contributor.settle(state.round, frozenset()))
+
+    # For people
+
+    def note_state(
+        self, round_number: int, root: bytes, loss: float, metric: float, *, is_new: bool
+    ) -> None:
+        """How good the state of a round was found."""
+        if is_new:
+            self.journal.end_round(round_number, root, loss, metric)
+        else:
+            self.journal.begin_from(root, loss, metric)
+
+    def export(self, path: Path, round_number: int | None = None) -> Exported:
+        """Write a round's model for others to use. Raises :class:`ConfigError`."""
+        if round_number in (None, self._state.round):
+            return self._export(path, self._state)
+        assert round_number is not None
+        with contextlib.closing(self._checkpoints.find(round_number)) as state:
+            return self._export(path, state)
+
+    def _export(self, path: Path, state: State) -> Exported:
+        metadata = {**self._metadata, **self.journal.about(state.blob.root)}
+        return Exported(state.round, export_state(state, self._tied, path, metadata))
+
+    def _note_contributions(self, round_number: int, contributions: Sequence[Contribution]) -> None:
+        samples = sum(one.sample_count for one in contributions)
+        self.journal.note_contributions(round_number, len(contributions), samples)
+
+    def _codec(self, part: int, parts: int) -> UpdateCodec:
+        if parts == 1 and part == 0:
+            return self._whole
+        return UpdateCodec(
+            self._manifest, self._rules.encoding, part, parts, on_block=self._on_work
+        )
+
+    def _base_of(self, round_number: int) -> State:
+        """The state, if it is what ``round_number`` starts from. Raises :class:`WorkerError`."""
+        if round_number != self._state.round + 1:
+            raise WorkerError(f"the state is of round {self._state.round}, not {round_number - 1}")
+        return self._state
+
+    @contextlib.contextmanager
+    def _average(
+        self, contributions: Sequence[Contribution], codec: UpdateCodec
+    ) -> Iterator[Average | None]:
+        """Of what peers contributed, in the order of their ids; None where nobody did."""
+        ordered = sorted(contributions, key=lambda one: one.peer_id)
+        if len({one.peer_id for one in ordered}) < len(ordered):
+            raise VerificationError("two contributions of one peer")
+        if any(one.sample_count < 1 for one in ordered):
+            raise VerificationError("a contribution of no samples")
+        counts = [one.sample_count for one in ordered]
+        with contextlib.ExitStack() as stack:
+            updates = _open_all(stack, codec, [one.path for one in ordered])
+            rule = self._rules.aggregation
+            if rule is None:
+                raise WorkerError("in gossip parameters are mixed, not updates aggregated")
+            yield Average(updates, lambda stacks: rule.plan(counts, stacks)) if updates else None
+
+    def _adopt(self, state: State, settle: Callable[[], None]) -> Adopted:
+        """Hold ``state`` from now on, and let the trainer have it."""
+        self._shared.publish(state, self._on_work)
+        before, self._state = self._state, state
+        before.close()
+        settle()
+        return Adopted(state.round, state.blob, self._checkpoints.problem)
+
+    def _first_state(self, *, has_initial: bool) -> tuple[State, bytes]:
+        """The last checkpoint, else round 0's state; and the root of the latter if it is known."""
+        latest = self._checkpoints.latest()
+        if not has_initial:
+            if latest is None:
+                raise NoStateError("there is no checkpoint")
+            return latest, b""
+        initial = self._shared.fill_initial(self._manifest)
+        if latest is None:
+            state = self._checkpoints.save(0, initial)
+            return state, state.blob.root
+        blob, file = write_to_memory(self._checkpoints.layout(0), initial)
+        file.close()
+        return latest, blob.root
+
+
+def _open_all(
+    stack: contextlib.ExitStack, codec: UpdateCodec, paths: Sequence[str]
+) -> list[UpdateFile]:
+    return [stack.enter_context(codec.open(Path(path))) for path in paths]

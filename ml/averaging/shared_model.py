@@ -1,0 +1,119 @@
+"""The averager's view of the memories that it shares with the trainer (p2pd/shared_tensors.py)."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ml.state.manifest import Manifest, TensorSpec, file_dtype
+from ml.state.state import State, blocks_of, tensor_name
+from ml.state.tensor_file import AnyArray, TensorWriter, numpy_dtype
+from ml.state.tensor_store import Fill
+from ml.update.codec import ReadBlock
+from p2pd.shared_tensors import (
+    MEMORIES,
+    NO_ROOT,
+    SharedLayout,
+    SharedTensors,
+    StaleMemoryError,
+)
+from protocol.errors import WorkerError
+
+
+class SharedModel:
+    """Base, local and origin memory of one model."""
+
+    def __init__(self, descriptors: Sequence[int]) -> None:
+        """``descriptors``: in the order of :data:`p2pd.shared_tensors.MEMORIES`; stay open."""
+        memories = dict(zip(MEMORIES, map(SharedTensors, descriptors), strict=True))
+        self._base, self._local, self._origin = (memories[name] for name in MEMORIES)
+        self._layout = SharedLayout([])
+
+    def lay_out(self, manifest: Manifest) -> None:
+        """Which model it is; before anything is read or written."""
+        self._layout = SharedLayout([(one.name, one.dtype, one.shape) for one in manifest.tensors])
+
+    def publish(self, state: State, on_block: Callable[[], None]) -> None:
+        """Put ``state`` into the base memory. Raises :class:`OSError` where memory is full."""
+        self._write(state.manifest, state.read, state.round, state.blob.root, on_block)
+
+    def publish_candidate(
+        self, manifest: Manifest, read: ReadBlock, round_number: int, on_block: Callable[[], None]
+    ) -> None:
+        """Put parameters there that are only to be tried, in round ``round_number``."""
+        self._write(manifest, read, round_number, NO_ROOT, on_block)
+
+    def fill_initial(self, manifest: Manifest) -> Fill:
+        """Writes round 0's state out of the local memory."""
+
+        def fill(writer: TensorWriter) -> None:
+            try:
+                with self._local.reading(0, NO_ROOT):
+                    for spec in manifest.tensors:
+                        for start, stop in blocks_of(spec):
+                            block = self._read(self._local, spec, start, stop)
+                            writer.write(tensor_name(spec), start, block)
+            except StaleMemoryError as error:
+                raise WorkerError(f"the trainer's initial model is not there: {error}") from error
+
+        return fill
+
+    def trained(self, round_number: int, base_root: bytes, *, from_origin: bool) -> "TrainedModel":
+        """What the training of a round came to."""
+        origin = self._origin if from_origin else None
+        return TrainedModel(self, self._local, origin, round_number, base_root)
+
+    def _write(
+        self,
+        manifest: Manifest,
+        read: ReadBlock,
+        round_number: int,
+        root: bytes,
+        on_block: Callable[[], None],
+    ) -> None:
+        with self._base.writing(self._layout, round_number, root):
+            for spec in manifest.tensors:
+                place = self._layout.places[spec.name]
+                for start, stop in blocks_of(spec):
+                    block = np.ascontiguousarray(read(spec, start, stop))
+                    block = block.astype(numpy_dtype(place.dtype), copy=False)
+                    data = block.reshape(-1).view(np.uint8).data
+                    self._base.write(place.offset + start * block.itemsize, data)
+                    on_block()
+
+    def _read(self, memory: SharedTensors, spec: TensorSpec, start: int, stop: int) -> AnyArray:
+        values = np.empty(stop - start, numpy_dtype(file_dtype(spec)))
+        offset = self._layout.places[spec.name].offset + start * values.itemsize
+        memory.read(offset, values.view(np.uint8).data)
+        return values
+
+
+class TrainedModel:
+    """What one training came to, in the local memory, and where it began."""
+
+    def __init__(
+        self,
+        model: SharedModel,
+        local: SharedTensors,
+        origin: SharedTensors | None,
+        round_number: int,
+        base_root: bytes,
+    ) -> None:
+        self._model = model
+        self._local = local
+        self._origin = origin
+        self.reading = local.reading(round_number, base_root)
+        """A context in which the rest is used."""
+
+    @property
+    def began_elsewhere(self) -> bool:
+        """Whether the training began at another place than at the base."""
+        return self._origin is not None
+
+    def read(self, spec: TensorSpec, start: int, stop: int) -> AnyArray:
+        """A block of a tensor, flat."""
+        return self._model._read(self._local, spec, start, stop)
+
+    def read_origin(self, spec: TensorSpec, start: int, stop: int) -> AnyArray:
+        """The same of where it began."""
+        assert self._origin is not None
+        return self._model._read(self._origin, spec, start, stop)

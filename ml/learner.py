@@ -1,0 +1,192 @@
+"""Both halves of a peer in one process, without a daemon: for measurements and :mod:`ml.alone`.
+
+What a peer's averager and trainer do, step by step as the daemon has them do it, in plain calls.
+
+    learner = Learner(opening, device=torch.device("cpu"))
+    trained = learner.train(1)
+    state = learner.apply(1, [Contribution("me", trained.updates[0].path, trained.sample_count)])
+"""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from ml.averaging.answering import carry_out
+from ml.averaging.averager import Averager
+from ml.averaging.messages import (
+    Apply,
+    ApplyParts,
+    AveragerReply,
+    AveragerRequest,
+    Contribution,
+    Exported,
+    LoadState,
+    Mix,
+    Neighbour,
+    OpenStates,
+    PartResult,
+    Reduced,
+)
+from ml.averaging.shared_model import SharedModel
+from ml.opening import Opening, StateReady, Trained
+from ml.round_steps import Steps, advance, open_task, train_round
+from ml.training.trainer import TaskTrainer
+from p2pd import messages as trainer
+from p2pd.control import TrainingControl
+from p2pd.shared_tensors import MEMORIES
+from p2pd.trainer import Memories
+from protocol.errors import WorkerError
+
+T = TypeVar("T")
+
+
+class Learner:
+    """One peer's averager and trainer. One thread may train while another does everything else."""
+
+    def __init__(
+        self,
+        opening: Opening,
+        *,
+        device: torch.device,
+        clock: Callable[[], float] = time.monotonic,
+        on_work: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``on_work`` is called after each piece of work that is no training step.
+
+        Raises :class:`ConfigError` for a task, data, settings or checkpoints that cannot do.
+        """
+        self._on_work = on_work
+        self._clock = clock
+        self._descriptors = [os.memfd_create(f"p2pd-{name}", os.MFD_CLOEXEC) for name in MEMORIES]
+        self._shared = SharedModel(self._descriptors)
+        self._control = TrainingControl()
+        self._on_step: Callable[[trainer.Progress], None] = lambda progress: None
+        self._training = threading.Lock()
+        """Whoever has it may ask the trainer."""
+        self._averager: Averager | None = None
+        self._trainer = TaskTrainer(
+            Memories(self._descriptors),
+            device,
+            on_step=lambda progress: self._on_step(progress),
+            on_work=on_work,
+        )
+        try:
+            self.model, self.opened = self._take(open_task(opening))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End a training that runs and close all files."""
+        self._control.abandon()
+        with self._training:
+            self._trainer.close()
+        if self._averager is not None:
+            self._averager.close()
+            self._averager = None
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors = []
+
+    def train(
+        self,
+        round_number: int,
+        *,
+        parts: int = 1,
+        control: TrainingControl | None = None,
+        on_step: Callable[[trainer.Progress], None] = lambda progress: None,
+    ) -> Trained:
+        """Train a round and write its update; a training before it ends.
+
+        Raises :class:`TrainingAbandonedError`, and :class:`WorkerError` when the training diverges.
+        """
+        self._control.abandon()
+        self._control = control or TrainingControl()
+        self._on_step = on_step
+        return self._take(train_round(round_number, parts))
+
+    def check_update(self, path: Path, part: int = 0, parts: int = 1) -> None:
+        """Raises :class:`VerificationError` with the reason."""
+        self._opened().check_update(path, part, parts)
+
+    def apply(self, round_number: int, contributions: Sequence[Contribution]) -> StateReady:
+        """The next state. Raises :class:`VerificationError` for an update that is not sound."""
+        return self._take(advance(Apply(round_number, tuple(contributions))))
+
+    def reduce(
+        self, round_number: int, part: int, parts: int, contributions: Sequence[Contribution]
+    ) -> Reduced:
+        """The average of one part. Raises :class:`VerificationError` likewise."""
+        return self._opened().reduce(round_number, part, parts, contributions)
+
+    def apply_parts(
+        self, round_number: int, parts: int, results: Sequence[PartResult]
+    ) -> StateReady:
+        """The next state from averaged parts. Raises :class:`VerificationError` likewise."""
+        return self._take(advance(ApplyParts(round_number, parts, tuple(results))))
+
+    def mix(self, round_number: int, own_path: str, neighbours: Sequence[Neighbour]) -> StateReady:
+        """The next state between this peer's and others' parameters, in gossip."""
+        return self._take(advance(Mix(round_number, own_path, tuple(neighbours))))
+
+    def load_state(self, round_number: int, path: str, root: bytes) -> StateReady:
+        """Take over a state. Raises :class:`VerificationError` when it is not sound."""
+        return self._take(advance(LoadState(round_number, path, root)))
+
+    def note_traffic(self, round_number: int, bytes_sent: int, bytes_received: int) -> None:
+        """For the event file."""
+        self._opened().journal.note_traffic(round_number, bytes_sent, bytes_received)
+
+    def export(self, path: Path, round_number: int | None = None) -> Exported:
+        """Write a round's model for others to use. Raises :class:`ConfigError`."""
+        return self._opened().export(path, round_number)
+
+    def losses(self, round_number: int) -> Sequence[float]:
+        """What the parameters in the base memory come to: this is the averager's bench."""
+        return self._trainer.try_out(trainer.TryOut(round_number)).losses
+
+    def _opened(self) -> Averager:
+        if self._averager is None:
+            raise WorkerError("no task is open")
+        return self._averager
+
+    def _take(self, steps: Steps[T]) -> T:
+        reply: Any = None
+        with contextlib.closing(steps):
+            while True:
+                try:
+                    request = steps.send(reply)
+                except StopIteration as done:
+                    result: T = done.value
+                    return result
+                reply = self._answer(request)
+
+    def _answer(self, request: AveragerRequest | trainer.Request) -> AveragerReply | trainer.Reply:
+        match request:
+            case trainer.Open():
+                return self._trainer.open(request)
+            case trainer.Train():
+                control = self._control
+                with self._training:
+                    return self._trainer.train(request, control)
+            case trainer.Evaluate():
+                self._control.abandon()
+                with self._training:
+                    return self._trainer.evaluate(request)
+            case OpenStates():
+                self._averager = Averager(
+                    request, self._shared, bench=self, clock=self._clock, on_work=self._on_work
+                )
+                return self._averager.opened
+            case Mix():
+                with self._training:  # trials take the trainer's model
+                    return carry_out(self._opened(), request)
+        assert not isinstance(request, trainer.TryOut | trainer.Finish | trainer.Abandon)
+        assert not isinstance(request, trainer.Shutdown)
+        return carry_out(self._opened(), request)

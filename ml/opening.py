@@ -1,0 +1,131 @@
+"""How a peer opens its task: what its two processes are told, and what they come to together."""
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ml.averaging.messages import OpenStates
+from ml.state.blob import KEPT_CHECKPOINTS, Blob
+from ml.state.manifest import Manifest, TensorSpec
+from ml.task.choice import TaskChoice, choice_to
+from p2pd.messages import Open, Opened
+from protocol.errors import WorkerError
+from protocol.swarm import RoundSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Which task, by which rules, kept where."""
+
+    choice: TaskChoice
+    settings: RoundSettings
+    state_dir: str
+    """Directory for ``checkpoints/`` and ``spool/``; the averager makes both."""
+    threads: int
+    """Torch's intra-op threads; 0: as torch likes."""
+    swarm_id: str = ""
+    """For the metadata of exported models."""
+    kept_checkpoints: int = KEPT_CHECKPOINTS
+    """How many of the last rounds' states stay on disk."""
+    event_dir: str = ""
+    """Where TensorBoard finds what each round was like; empty: nowhere."""
+
+    def for_trainer(self) -> Open:
+        """What the trainer is asked."""
+        return Open(
+            task=choice_to(self.choice),
+            settings={
+                name: getattr(self.settings, name) for name in RoundSettings.__struct_fields__
+            },
+            seed=self.choice.seed,
+            threads=self.threads,
+        )
+
+    def for_averager(self, opened: Opened, *, has_initial: bool) -> OpenStates:
+        """What the averager is asked, once the trainer has said what the model is."""
+        return OpenStates(
+            manifest=manifest_from(opened),
+            tied={str(name): str(first) for name, first in opened.tied.items()},
+            settings=self.settings,
+            state_dir=self.state_dir,
+            metadata={"task": opened.task_sha256 or opened.task, "swarm": self.swarm_id},
+            kept_checkpoints=self.kept_checkpoints,
+            event_dir=self.event_dir,
+            has_initial=has_initial,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOpened:
+    """Ready to train."""
+
+    file_sha256: bytes
+    """SHA-256 of the task file; empty for a built-in task."""
+    manifest_digest: bytes
+    parameter_count: int
+    sample_count: int
+    """Training samples of this shard."""
+    initial_root: bytes
+    """Merkle root of round 0's state as this machine makes it."""
+    round: int
+    """Which round's state is held now: 0, or that of the checkpoint."""
+    state: Blob
+    max_update_bytes: int
+    """No valid update of this model in the swarm's encoding is larger."""
+    max_state_bytes: int
+    suggestion: RoundSettings = field(default_factory=RoundSettings)
+    """The settings that the task suggests to whoever founds a swarm with it."""
+    sandbox: str = ""
+    """What keeps the averager in, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A round's local training is done and its update encoded."""
+
+    round: int
+    updates: tuple[Blob, ...]
+    """One for each part."""
+    sample_count: int
+    steps: int
+    loss: float
+    """Mean training loss over the round's steps."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StateReady:
+    """``round``'s state is held now, and evaluated."""
+
+    round: int
+    state: Blob
+    loss: float
+    """On the test set."""
+    accuracy: float
+    """The task's metric on the test set, 0 to 1 for an accuracy."""
+    checkpoint_problem: str = ""
+    """Why this state is in memory only, such as a full disk; empty when it is on disk."""
+    event_problem: str = ""
+    """Why nothing more comes into the event files; empty while it does, or nobody asked for it."""
+
+
+def manifest_from(opened: Opened) -> Manifest:
+    """The manifest of the trainer's model. Raises :class:`WorkerError` for what is none."""
+    try:
+        tensors = tuple(
+            TensorSpec(name, dtype, tuple(shape), kind)
+            for name, dtype, shape, kind in opened.tensors
+        )
+        manifest = msgspec.convert(msgspec.to_builtins(Manifest(tensors)), Manifest)
+    except (TypeError, ValueError) as error:
+        raise WorkerError(f"the trainer describes no model: {error}") from error
+    return manifest
+
+
+def suggestion_from(opened: Opened) -> RoundSettings:
+    """The settings that the task suggests. Raises :class:`WorkerError` for what is none."""
+    try:
+        suggestion = RoundSettings(**opened.suggestion)
+        return msgspec.convert(msgspec.to_builtins(suggestion), RoundSettings)
+    except (TypeError, ValueError) as error:
+        raise WorkerError(f"the trainer suggests no settings: {error}") from error

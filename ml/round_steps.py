@@ -1,0 +1,106 @@
+"""Who does what in a round, between the daemon, the averager and the trainer of one peer.
+
+Each function is a generator: it yields a request to one of the two processes and is sent the
+answer. So the daemon, which waits for processes, and :class:`ml.learner.Learner`, which calls
+objects, take the same steps.
+"""
+
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+from ml.averaging.messages import (
+    Adopted,
+    AveragerRequest,
+    Contribute,
+    FindUpdate,
+    LoadState,
+    Noted,
+    NoteState,
+    StatesOpened,
+)
+from ml.opening import (
+    Opening,
+    StateReady,
+    TaskOpened,
+    Trained,
+    manifest_from,
+    suggestion_from,
+)
+from p2pd import messages as trainer
+from protocol.errors import WorkerError
+
+T = TypeVar("T")
+
+Steps = Generator[AveragerRequest | trainer.Request, Any, T]
+
+
+def open_task(opening: Opening) -> Steps[tuple[trainer.Opened, TaskOpened]]:
+    """Load task, data and checkpoint."""
+    opened: trainer.Opened = yield opening.for_trainer()
+    states: StatesOpened = yield opening.for_averager(opened, has_initial=True)
+    if states.round:
+        yield from judge(states.round, states.state.root)
+    manifest = manifest_from(opened)
+    return opened, TaskOpened(
+        file_sha256=bytes.fromhex(opened.task_sha256),
+        manifest_digest=manifest.digest,
+        parameter_count=manifest.parameter_count,
+        sample_count=opened.sample_count,
+        initial_root=states.initial_root,
+        round=states.round,
+        state=states.state,
+        max_update_bytes=states.max_update_bytes,
+        max_state_bytes=states.max_state_bytes,
+        suggestion=suggestion_from(opened),
+        sandbox=states.sandbox,
+    )
+
+
+def judge(round_number: int, root: bytes) -> Steps[None]:
+    """Have a checkpoint that was found evaluated, for the journal."""
+    judged: trainer.Evaluated = yield trainer.Evaluate(round_number, root.hex(), anew=True)
+    yield NoteState(round_number, root, judged.loss, judged.metric, is_new=False)
+
+
+def train_round(round_number: int, parts: int) -> Steps[Trained]:
+    """Train a round from the present state, and write its update in ``parts`` files."""
+    written = yield FindUpdate(round_number, parts)
+    if not written.updates:
+        trained: trainer.Trained = yield trainer.Train(round_number, written.base_root.hex())
+        if trained.sample_count < 1 or trained.steps < 1:
+            raise WorkerError("the trainer has trained on nothing")
+        written = yield Contribute(
+            round=round_number,
+            parts=parts,
+            sample_count=trained.sample_count,
+            steps=trained.steps,
+            loss=trained.loss,
+            seconds=trained.seconds,
+            samples_per_second=trained.samples_per_second,
+            from_origin=trained.from_origin,
+        )
+    return Trained(
+        round=round_number,
+        updates=written.updates,
+        sample_count=written.sample_count,
+        steps=written.steps,
+        loss=written.loss,
+        seconds=written.seconds,
+    )
+
+
+def advance(request: AveragerRequest) -> Steps[StateReady]:
+    """``request`` (Apply, ApplyParts, Mix, LoadState) leads to a new state, which is evaluated."""
+    adopted: Adopted = yield request
+    anew = isinstance(request, LoadState)
+    root = adopted.state.root
+    judged: trainer.Evaluated = yield trainer.Evaluate(adopted.round, root.hex(), anew=anew)
+    noted: Noted = yield NoteState(adopted.round, root, judged.loss, judged.metric, is_new=True)
+    return StateReady(
+        round=adopted.round,
+        state=adopted.state,
+        loss=judged.loss,
+        accuracy=judged.metric,
+        checkpoint_problem=adopted.checkpoint_problem,
+        event_problem=noted.event_problem,
+    )

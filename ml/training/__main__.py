@@ -1,0 +1,57 @@
+"""The trainer process: ``python -m ml.training FD LIFELINE``, started by the daemon.
+
+FD is the socket to the daemon (p2pd/trainer.py says what threads there are), LIFELINE a pipe that
+ends with the daemon.
+"""
+
+import logging
+import os
+import signal
+import sys
+
+from p2pd.channel import BrokenChannelError, Channel
+from p2pd.process import end_with_parent, guard_group
+
+NICENESS = 5
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Serve the daemon."""
+    guard_group(int(sys.argv[2]))
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon to act on
+    os.nice(NICENESS)  # so that the daemon stays responsive
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s", level=logging.INFO)
+    # Not before the guard has split off: torch is large.
+    import torch
+
+    from ml.training.trainer import TaskTrainer
+    from p2pd.trainer import TrainerEnd
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        daemon = TrainerEnd(Channel(int(sys.argv[1])), end=end)
+        daemon.serve(
+            TaskTrainer(
+                daemon.memories, device, on_step=daemon.report_step, on_work=daemon.report_work
+            )
+        )
+    except (OSError, BrokenChannelError) as error:
+        end(f"the channel to the daemon broke: {error}")
+
+
+def end(reason: str) -> None:
+    """End this process and its helpers at once.
+
+    Not sys.exit: that would wait for threads that are inside torch.
+    """
+    if reason:
+        logger.info("%s", reason)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

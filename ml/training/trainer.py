@@ -1,0 +1,205 @@
+"""p2pd's own trainer: a task file's model, trained on a shard of its data.
+
+Every method carries out one request of p2pd/messages.py, one after the other. With overlap another
+model is trained than evaluated, so that a training that has begun ahead goes on meanwhile.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ml.aggregate.mixing import TrialMixing
+from ml.rules.round_rules import RoundRules, parse_rules
+from ml.task.choice import TaskChoice, choice_from
+from ml.task.data import load_shard, load_test_samples
+from ml.task.load import load_task
+from ml.task.samples import Samples
+from ml.task.task import Task
+from ml.training.held_out import HeldOut, hold_out
+from ml.training.local_training import LocalTraining
+from ml.training.train import StepReport, evaluate, try_step
+from p2pd.control import TrainingAbandonedError, TrainingControl
+from p2pd.messages import (
+    Evaluate,
+    Evaluated,
+    Failed,
+    Open,
+    Opened,
+    Progress,
+    Train,
+    Trained,
+    Tried,
+    TryOut,
+)
+from p2pd.model_tensors import ModelTensors, UnusableModelError, tied_names
+from p2pd.shared_tensors import NO_ROOT, StaleMemoryError
+from p2pd.trainer import Memories
+from protocol.errors import ConfigError, P2PDError, WorkerError
+from protocol.swarm import RoundSettings
+
+PROBE_SAMPLES = 8
+KEPT_EVALUATIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What is there once a task is open."""
+
+    task: Task
+    tensors: ModelTensors
+    """Of the model that is evaluated."""
+    training: LocalTraining
+    test_samples: Samples
+    held_out: HeldOut
+
+
+class TaskTrainer:
+    """Implements :class:`p2pd.trainer.Trainer`."""
+
+    def __init__(
+        self,
+        memories: Memories,
+        device: torch.device,
+        *,
+        on_step: Callable[[Progress], None],
+        on_work: Callable[[], None],
+    ) -> None:
+        """``on_work`` is called after each piece of work that is no training step."""
+        self._memories = memories
+        self._device = device
+        self._on_step = on_step
+        self._on_work = on_work
+        self._opened: _Open | None = None
+        self._evaluations: dict[bytes, Evaluated] = {}
+
+    def open(self, request: Open) -> Opened:
+        """Load the task and its data. Raises :class:`ConfigError` for what cannot do."""
+        self.close()
+        self._evaluations.clear()
+        if request.threads:
+            torch.set_num_threads(request.threads)
+        choice = choice_from(request.task)
+        rules = parse_rules(RoundSettings(**request.settings))
+        opened, sample_count = self._load(choice, rules)
+        self._opened = opened
+        return Opened(
+            tensors=[list(one) for one in opened.tensors.description],
+            tied=dict(tied_names(opened.tensors.model)),
+            sample_count=sample_count,
+            task=opened.task.name,
+            task_sha256=opened.task.file_sha256.hex(),
+            suggestion={
+                name: getattr(opened.task.suggestion, name)
+                for name in RoundSettings.__struct_fields__
+            },
+        )
+
+    def train(self, request: Train, control: TrainingControl) -> Trained:
+        """Train a round and leave what it came to in the local memory.
+
+        Raises :class:`TrainingAbandonedError`, :class:`StaleMemoryError` and :class:`WorkerError`.
+        """
+        training = self._require().training
+        base_root = bytes.fromhex(request.base)
+        samples_per_second = 0.0
+
+        def note_step(report: StepReport) -> None:
+            nonlocal samples_per_second
+            samples_per_second = report.samples_per_second or samples_per_second
+            self._on_step(
+                Progress(request.round, report.step, report.loss, report.samples_per_second)
+            )
+
+        control.should_finish()
+        result = training.train(request.round, base_root, control, note_step)
+        control.should_finish()
+        from_origin = training.began_elsewhere
+        training.leave(request.round, base_root)
+        training.go_on(request.round, base_root)
+        return Trained(
+            round=request.round,
+            sample_count=result.sample_count,
+            steps=result.steps,
+            loss=result.loss,
+            seconds=result.seconds,
+            samples_per_second=samples_per_second,
+            from_origin=from_origin,
+        )
+
+    def evaluate(self, request: Evaluate) -> Evaluated:
+        """Loss and metric of the base memory's state on the test set."""
+        opened = self._require()
+        root = bytes.fromhex(request.root)
+        if request.anew:
+            opened.training.abandon()
+        if root not in self._evaluations:
+            opened.tensors.read(self._memories.base, request.round, root)
+            model = opened.tensors.model
+            loss, metric = evaluate(model, opened.task, opened.test_samples, self._on_work)
+            self._evaluations[root] = Evaluated(loss, metric)
+            while len(self._evaluations) > KEPT_EVALUATIONS:
+                del self._evaluations[next(iter(self._evaluations))]
+        return self._evaluations[root]
+
+    def try_out(self, request: TryOut) -> Tried:
+        """Losses of the base memory's parameters on held-out samples."""
+        opened = self._require()
+        opened.tensors.read(self._memories.base, request.round, NO_ROOT)
+        return Tried(opened.held_out.losses(opened.tensors.model, request.round))
+
+    def failure(self, error: Exception) -> Failed | None:
+        """What the daemon is told of ``error``."""
+        match error:
+            case ConfigError():
+                return Failed("config", str(error))
+            case P2PDError() | OSError() | TrainingAbandonedError() | StaleMemoryError():
+                return Failed("internal", str(error))
+        return None
+
+    def close(self) -> None:
+        """End a training that has begun ahead."""
+        if self._opened is not None:
+            self._opened.training.abandon()
+            self._opened = None
+
+    def _require(self) -> _Open:
+        if self._opened is None:
+            raise WorkerError("no task is open")
+        return self._opened
+
+    def _load(self, choice: TaskChoice, rules: RoundRules) -> tuple[_Open, int]:
+        task = load_task(choice.task, builtin=choice.builtin, file_sha256=choice.file_sha256)
+        samples = load_shard(task, choice, self._device)
+        self._on_work()
+        tried_samples = samples.head(0)
+        if isinstance(rules.mixing, TrialMixing):
+            samples, tried_samples = hold_out(samples, choice.seed)
+        test_samples = load_test_samples(task, choice, self._device)
+        self._on_work()
+        model = task.make_model(choice.seed)
+        self._on_work()
+        try:
+            tensors = ModelTensors(model)
+        except UnusableModelError as error:
+            raise ConfigError(f"model(): {error}") from error
+        tensors.write(self._memories.local, 0, NO_ROOT)
+        model.to(self._device)
+        trained = task.make_model(choice.seed).to(self._device) if rules.overlap else model
+        training = LocalTraining(
+            model=trained,
+            task=task,
+            samples=samples,
+            choice=choice,
+            rules=rules,
+            memories=self._memories,
+            clock=time.monotonic,
+        )
+        # Call once what the first round will call, so that mistakes in it show at the start. It is
+        # also where torch loads what an optimizer needs, which takes it seconds.
+        evaluate(model, task, test_samples.head(PROBE_SAMPLES), self._on_work)
+        try_step(model, task, samples)
+        self._on_work()
+        held_out = HeldOut(task, tried_samples, choice.seed, self._on_work)
+        return _Open(task, tensors, training, test_samples, held_out), len(samples)

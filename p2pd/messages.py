@@ -1,0 +1,244 @@
+"""What the daemon and a trainer say to each other: JSON objects, each with a ``type``.
+
+The daemon asks, the trainer answers each request; :class:`Progress` and :class:`Working` come
+unasked while work gets on. Parameters never pass through here: they lie in shared memory
+(p2pd/shared_tensors.py). docs/processes.md tells who says what when.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, get_type_hints
+
+REPORT_INTERVAL_S = 1.0
+"""Work that gets on says so at most so often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Load the model and the data; write the tensors of round 0 into the local memory."""
+
+    task: dict[str, Any]
+    """What to train, for a trainer that does not know it by itself (ml/task/choice.py)."""
+    settings: dict[str, Any]
+    """The swarm's round settings, by name (protocol/swarm.py)."""
+    seed: int
+    """The swarm's: decides initial weights, shards and the order of samples."""
+    threads: int = 0
+    """Torch's intra-op threads; 0: as torch likes."""
+
+    def reply_kind(self) -> "type[Opened]":
+        """What answers it."""
+        return Opened
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Train round ``round`` from the base memory, which holds the state of the round before; leave
+    what it came to in the local memory. Any other request ends a training without a result."""
+
+    round: int
+    base: str
+    """The state's Merkle root in hex, which stands in the base memory too."""
+
+    def reply_kind(self) -> "type[Trained]":
+        """What answers it."""
+        return Trained
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Say how good the state in the base memory is."""
+
+    round: int
+    root: str
+    """The state's Merkle root in hex."""
+    anew: bool = False
+    """It came from elsewhere: a training that has begun ahead is void."""
+
+    def reply_kind(self) -> "type[Evaluated]":
+        """What answers it."""
+        return Evaluated
+
+
+@dataclass(frozen=True, slots=True)
+class TryOut:
+    """Say what the parameters in the base memory, which are no state, come to on samples that are
+    kept for that. In gossip with aggregation ``trial`` only."""
+
+    round: int
+    """Of the state that this round began from; the samples follow from it."""
+
+    def reply_kind(self) -> "type[Tried]":
+        """What answers it."""
+        return Tried
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """End the training that runs after the step in hand, with what there is."""
+
+    def reply_kind(self) -> "type[Done]":
+        """What answers it, at once."""
+        return Done
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """End the training that runs, without a result: its Train fails."""
+
+    def reply_kind(self) -> "type[Done]":
+        """What answers it, at once."""
+        return Done
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """End the process after answering."""
+
+    def reply_kind(self) -> "type[Done]":
+        """What answers it, at once."""
+        return Done
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Ready to train."""
+
+    tensors: list[Any]
+    """Every tensor of the model as [name, dtype, shape, kind], sorted by name, tied ones once.
+    ``dtype`` as safetensors spells it; ``kind``: ``parameter`` or ``buffer``."""
+    tied: dict[str, Any]
+    """Every further name of a tied tensor, and the name under which it is in ``tensors``."""
+    sample_count: int
+    """Training samples that this peer has."""
+    task: str = ""
+    """What the task is called."""
+    task_sha256: str = ""
+    """SHA-256 of a task file in hex; empty where there is none."""
+    suggestion: dict[str, Any] = field(default_factory=dict)
+    """Round settings that the task suggests to whoever founds a swarm with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A round's local training is done, and what it came to is in the local memory."""
+
+    round: int
+    sample_count: int
+    """How many different samples were seen."""
+    steps: int
+    loss: float
+    """Mean training loss over the round's steps."""
+    seconds: float
+    samples_per_second: float = 0.0
+    from_origin: bool = False
+    """It began at what the origin memory holds, not at the base (overlap)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """How good a state is."""
+
+    loss: float
+    metric: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """The loss on each of some groups of samples, the same groups for every trial of a round."""
+
+    losses: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing to tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Could not be done. The trainer lives and holds what it held before."""
+
+    kind: str
+    """``config`` (the operator can fix it) or ``internal``."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How the training goes, about once a second."""
+
+    round: int
+    step: int
+    loss: float
+    samples_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """Work that is no training gets on too, such as a batch of an evaluation."""
+
+
+Request = Open | Train | Evaluate | TryOut | Finish | Abandon | Shutdown
+Reply = Opened | Trained | Evaluated | Tried | Done | Failed
+FromTrainer = Reply | Progress | Working
+
+_REQUESTS = (Open, Train, Evaluate, TryOut, Finish, Abandon, Shutdown)
+_FROM_TRAINER = (Opened, Trained, Evaluated, Tried, Done, Failed, Progress, Working)
+
+
+class MalformedMessageError(ValueError):
+    """What came is no message."""
+
+
+def encode(message: Request | FromTrainer) -> bytes:
+    """The JSON of ``message``."""
+    return json.dumps({"type": type(message).__name__, **asdict(message)}).encode()
+
+
+def decode_request(data: bytes) -> Request:
+    """What a trainer was asked. Raises :class:`MalformedMessageError`."""
+    request: Request = _decode(data, _REQUESTS)
+    return request
+
+
+def decode_from_trainer(data: bytes) -> FromTrainer:
+    """What a trainer said. Raises :class:`MalformedMessageError`."""
+    message: FromTrainer = _decode(data, _FROM_TRAINER)
+    return message
+
+
+def _decode(data: bytes, kinds: tuple[type, ...]) -> Any:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise MalformedMessageError(f"no JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise MalformedMessageError("no JSON object")
+    name = document.pop("type", None)
+    kind = next((one for one in kinds if one.__name__ == name), None)
+    if kind is None:
+        raise MalformedMessageError(f"unknown type {name!r}")
+    wanted = _types_of(kind)
+    for key, value in document.items():
+        if key not in wanted:
+            raise MalformedMessageError(f"{name} has no field {key!r}")
+        is_number = wanted[key] is float and type(value) is int
+        if type(value) is not wanted[key] and not is_number:
+            raise MalformedMessageError(f"{name}: {key} is {type(value).__name__}")
+    try:
+        return kind(**document)
+    except TypeError as error:
+        raise MalformedMessageError(f"{name}: {error}") from error
+
+
+@lru_cache
+def _types_of(kind: type) -> MappingProxyType[str, type]:
+    hints = get_type_hints(kind)
+    # dict[str, Any] and list[Any] are checked for what they are, not for what is in them.
+    plain = {
+        one.name: getattr(hints[one.name], "__origin__", hints[one.name]) for one in fields(kind)
+    }
+    return MappingProxyType(plain)

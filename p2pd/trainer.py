@@ -1,0 +1,175 @@
+"""A trainer's end of the channel: takes the daemon's requests, has them carried out, answers.
+
+Requests are carried out one after the other in the thread that calls :meth:`TrainerEnd.serve`,
+which should be the process's first: that is where a user's code expects to run. Another thread
+reads, so that a training can be ended, and the end of the daemon be noticed, meanwhile.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from p2pd.channel import UNASKED, Channel
+from p2pd.control import TrainingControl
+from p2pd.failures import FailureLog
+from p2pd.inbox import Inbox
+from p2pd.messages import (
+    REPORT_INTERVAL_S,
+    Abandon,
+    Done,
+    Evaluate,
+    Evaluated,
+    Failed,
+    Finish,
+    FromTrainer,
+    Open,
+    Opened,
+    Progress,
+    Reply,
+    Request,
+    Shutdown,
+    Train,
+    Trained,
+    Tried,
+    TryOut,
+    Working,
+    decode_request,
+    encode,
+)
+from p2pd.shared_tensors import MEMORIES, SharedTensors
+
+
+class Memories:
+    """The three memories that the daemon handed over."""
+
+    def __init__(self, descriptors: list[int]) -> None:
+        """``descriptors``: in the order of :data:`p2pd.shared_tensors.MEMORIES`."""
+        self.base, self.local, self.origin = map(SharedTensors, descriptors)
+
+
+class Trainer(Protocol):
+    """What carries the requests out. Any error that it raises is told to the daemon."""
+
+    def open(self, request: Open) -> Opened:
+        """Load model and data."""
+
+    def train(self, request: Train, control: TrainingControl) -> Trained:
+        """Train a round; ask ``control`` after each step."""
+
+    def evaluate(self, request: Evaluate) -> Evaluated:
+        """Evaluate the base memory's state."""
+
+    def try_out(self, request: TryOut) -> Tried:
+        """Evaluate the base memory's parameters on samples that are kept for that."""
+
+    def failure(self, error: Exception) -> Failed | None:
+        """What to tell of an error; None for one that is a mistake in the program."""
+
+
+class TrainerEnd:
+    """Serves one :class:`Trainer` until the daemon says so or is gone."""
+
+    def __init__(self, channel: Channel, *, end: Callable[[str], None]) -> None:
+        """``end`` ends the process, with the reason for the log (empty: as the daemon wished)."""
+        self._channel = channel
+        self._end = end
+        self._control = TrainingControl()
+        self._controls: dict[int, TrainingControl] = {}
+        self._reports = _Reports()
+        self._failures = FailureLog()
+        self._inbox = Inbox(channel, decode_request, at_once=self._take_at_once, gone=end)
+        self.memories = Memories(channel.receive_descriptors(len(MEMORIES)))
+
+    def serve(self, trainer: Trainer) -> None:
+        """Carry requests out, for ever."""
+        self._inbox.start()
+        while True:
+            number, request = self._inbox.take()
+            self._answer(number, request, trainer)
+
+    def report_work(self) -> None:
+        """A piece of work was done that is no training, by whichever thread."""
+        if self._reports.is_due("work"):
+            self._say(Working())
+
+    def report_step(self, progress: Progress) -> None:
+        """A training step was done."""
+        if self._reports.is_due("step"):
+            self._say(progress)
+
+    def _take_at_once(self, number: int, request: Request) -> bool:
+        match request:
+            case Finish():
+                self._control.finish()
+            case Abandon():
+                self._control.abandon()
+            case Shutdown():
+                self._reply(number, Done())
+                self._end("")
+            case _:
+                # Whatever is asked next, the training before it has lost its base or its turn.
+                self._control.abandon()
+                if isinstance(request, Train):
+                    self._control = TrainingControl()
+                    self._reports.reset()
+                return self._remember(number)
+        self._reply(number, Done())
+        return True
+
+    def _remember(self, number: int) -> bool:
+        """A request that is carried out in its turn, under the control of this moment."""
+        self._controls[number] = self._control
+        return False
+
+    def _answer(self, number: int, request: Request, trainer: Trainer) -> None:
+        try:
+            reply = self._carry_out(number, request, trainer)
+        except Exception as error:
+            told = trainer.failure(error)
+            if told is None:
+                self._failures.add(number, error)
+                told = Failed("internal", f"{type(error).__name__}: {error}")
+            reply = told
+        self._reply(number, reply)
+
+    def _carry_out(self, number: int, request: Request, trainer: Trainer) -> Reply:
+        control = self._controls.pop(number)
+        match request:
+            case Open():
+                return trainer.open(request)
+            case Train():
+                return trainer.train(request, control)
+            case Evaluate():
+                return trainer.evaluate(request)
+            case TryOut():
+                return trainer.try_out(request)
+        raise TypeError(f"unexpected {type(request).__name__}")
+
+    def _say(self, message: FromTrainer) -> None:
+        self._reply(UNASKED, message)
+
+    def _reply(self, number: int, message: FromTrainer) -> None:
+        with contextlib.suppress(OSError):  # the daemon is gone, and the reading thread sees it
+            self._channel.send(number, encode(message))
+
+
+class _Reports:
+    """At most one of a kind in :data:`REPORT_INTERVAL_S`."""
+
+    def __init__(self) -> None:
+        self._next_s: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def reset(self) -> None:
+        with self._lock:
+            self._next_s.clear()
+
+    def is_due(self, kind: str) -> bool:
+        now_s = time.monotonic()
+        with self._lock:
+            if now_s < self._next_s.get(kind, 0.0):
+                return False
+            self._next_s[kind] = now_s + REPORT_INTERVAL_S
+            return True
