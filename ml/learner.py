@@ -10,7 +10,6 @@ What a peer's averager and trainer do, step by step as the daemon has them do it
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,7 +53,6 @@ class Learner:
         opening: Opening,
         *,
         device: torch.device,
-        clock: Callable[[], float] = time.monotonic,
         on_work: Callable[[], None] = lambda: None,
     ) -> None:
         """``on_work`` is called after each piece of work that is no training step.
@@ -62,20 +60,14 @@ class Learner:
         Raises :class:`ConfigError` for a task, data, settings or checkpoints that cannot do.
         """
         self._on_work = on_work
-        self._clock = clock
         self._descriptors = [os.memfd_create(f"p2pd-{name}", os.MFD_CLOEXEC) for name in MEMORIES]
-        self._shared = SharedModel(self._descriptors)
+        self._shared = SharedModel(self._descriptors, on_work)
         self._control = TrainingControl()
         self._on_step: Callable[[trainer.Progress], None] = lambda progress: None
         self._training = threading.Lock()
         """Whoever has it may ask the trainer."""
         self._averager: Averager | None = None
-        self._trainer = TaskTrainer(
-            Memories(self._descriptors),
-            device,
-            on_step=lambda progress: self._on_step(progress),
-            on_work=on_work,
-        )
+        self._trainer = TaskTrainer(Memories(self._descriptors), device, self)
         try:
             self.model, self.opened = self._take(open_task(opening))
         except BaseException:
@@ -151,6 +143,14 @@ class Learner:
         """What the parameters in the base memory come to: this is the averager's bench."""
         return self._trainer.try_out(trainer.TryOut(round_number)).losses
 
+    def report_work(self) -> None:
+        """See :class:`p2pd.trainer.Reports`."""
+        self._on_work()
+
+    def report_step(self, progress: trainer.Progress) -> None:
+        """See :class:`p2pd.trainer.Reports`."""
+        self._on_step(progress)
+
     def _opened(self) -> Averager:
         if self._averager is None:
             raise WorkerError("no task is open")
@@ -180,9 +180,7 @@ class Learner:
                 with self._training:
                     return self._trainer.evaluate(request)
             case OpenStates():
-                self._averager = Averager(
-                    request, self._shared, bench=self, clock=self._clock, on_work=self._on_work
-                )
+                self._averager = Averager(request, self._shared, bench=self, on_work=self._on_work)
                 return self._averager.opened
             case Mix():
                 with self._training:  # trials take the trainer's model

@@ -6,8 +6,7 @@ doing.
 
 import queue
 import threading
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from p2pd.channel import BrokenChannelError, Channel
 
@@ -17,23 +16,25 @@ MAX_WAITING = 256
 Request = TypeVar("Request")
 
 
+class Owner(Protocol[Request]):
+    """Whose inbox it is. All of it is called in the reading thread."""
+
+    def decode(self, body: bytes) -> Request:
+        """The request in ``body``. Raises :class:`ValueError`."""
+
+    def take_at_once(self, number: int, request: Request) -> bool:
+        """Look at a request that has just come; True: it is dealt with."""
+
+    def gone(self, reason: str) -> None:
+        """Nothing more will come."""
+
+
 class Inbox(Generic[Request]):
     """The requests that wait. The thread ends with the process."""
 
-    def __init__(
-        self,
-        channel: Channel,
-        decode: Callable[[bytes], Request],
-        *,
-        at_once: Callable[[int, Request], bool],
-        gone: Callable[[str], None],
-    ) -> None:
-        """``at_once`` sees every request in the reading thread, and returns True for one that it
-        has dealt with; ``gone`` is called there, with the reason, when nothing more will come."""
+    def __init__(self, channel: Channel, owner: Owner[Request]) -> None:
         self._channel = channel
-        self._decode = decode
-        self._at_once = at_once
-        self._gone = gone
+        self._owner = owner
         self._waiting: queue.Queue[tuple[int, Request]] = queue.Queue(MAX_WAITING)
 
     def start(self) -> None:
@@ -47,10 +48,10 @@ class Inbox(Generic[Request]):
     def _read(self) -> None:
         try:
             while (frame := self._channel.receive()) is not None:
-                request = self._decode(frame.body)
-                if not self._at_once(frame.number, request):
+                request = self._owner.decode(frame.body)
+                if not self._owner.take_at_once(frame.number, request):
                     self._waiting.put((frame.number, request))
         except (OSError, ValueError, BrokenChannelError) as error:
-            self._gone(f"the channel to the daemon broke: {error}")
+            self._owner.gone(f"the channel to the daemon broke: {error}")
         else:
-            self._gone("the daemon is gone")
+            self._owner.gone("the daemon is gone")

@@ -8,7 +8,6 @@ reads, so that a training can be ended, and the end of the daemon be noticed, me
 import contextlib
 import threading
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 from p2pd.channel import UNASKED, Channel
@@ -67,39 +66,66 @@ class Trainer(Protocol):
     def failure(self, error: Exception) -> Failed | None:
         """What to tell of an error; None for one that is a mistake in the program."""
 
+    def end(self, reason: str) -> None:
+        """End the process, and its helpers with it. Called by the reading thread.
+
+        ``reason``: for the log; empty where the daemon wished it.
+        """
+
+
+class Reports(Protocol):
+    """Who is told that work gets on; by any thread."""
+
+    def report_work(self) -> None:
+        """A piece of work was done that is no training step."""
+
+    def report_step(self, progress: Progress) -> None:
+        """A training step was done."""
+
 
 class TrainerEnd:
     """Serves one :class:`Trainer` until the daemon says so or is gone."""
 
-    def __init__(self, channel: Channel, *, end: Callable[[str], None]) -> None:
-        """``end`` ends the process, with the reason for the log (empty: as the daemon wished)."""
+    def __init__(self, channel: Channel) -> None:
+        """Raises :class:`p2pd.channel.BrokenChannelError` and :class:`OSError`."""
         self._channel = channel
-        self._end = end
+        self._trainer: Trainer | None = None
         self._control = TrainingControl()
         self._controls: dict[int, TrainingControl] = {}
         self._reports = _Reports()
         self._failures = FailureLog()
-        self._inbox = Inbox(channel, decode_request, at_once=self._take_at_once, gone=end)
+        self._inbox: Inbox[Request] = Inbox(channel, self)
         self.memories = Memories(channel.receive_descriptors(len(MEMORIES)))
 
     def serve(self, trainer: Trainer) -> None:
         """Carry requests out, for ever."""
+        self._trainer = trainer
         self._inbox.start()
         while True:
             number, request = self._inbox.take()
             self._answer(number, request, trainer)
 
     def report_work(self) -> None:
-        """A piece of work was done that is no training, by whichever thread."""
+        """See :class:`Reports`."""
         if self._reports.is_due("work"):
             self._say(Working())
 
     def report_step(self, progress: Progress) -> None:
-        """A training step was done."""
+        """See :class:`Reports`."""
         if self._reports.is_due("step"):
             self._say(progress)
 
-    def _take_at_once(self, number: int, request: Request) -> bool:
+    def decode(self, body: bytes) -> Request:
+        """See :class:`p2pd.inbox.Owner`."""
+        return decode_request(body)
+
+    def gone(self, reason: str) -> None:
+        """See :class:`p2pd.inbox.Owner`."""
+        if self._trainer is not None:
+            self._trainer.end(reason)
+
+    def take_at_once(self, number: int, request: Request) -> bool:
+        """See :class:`p2pd.inbox.Owner`."""
         match request:
             case Finish():
                 self._control.finish()
@@ -107,7 +133,7 @@ class TrainerEnd:
                 self._control.abandon()
             case Shutdown():
                 self._reply(number, Done())
-                self._end("")
+                self.gone("")
             case _:
                 # Whatever is asked next, the training before it has lost its base or its turn.
                 self._control.abandon()

@@ -6,7 +6,6 @@ that mesh or allreduce would send.
 
 import contextlib
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +73,6 @@ def learners_of(run: Run) -> Iterator[list[Learner]]:
             Learner(
                 opening_of(run, index, Path(directory)),
                 device=torch.device("cpu"),
-                clock=time.monotonic,
             )
             for index in range(run.peers)
         ]

@@ -18,7 +18,7 @@ MAX_LINK_FILE_BYTES = 16 * 1024
 MAX_ROUNDS = 1_000_000_000
 MAX_THREADS = 4096
 KEPT_CHECKPOINTS = 2
-"""The constant of that name in ml/worker/messages.py, which takes too long to load here."""
+"""The constant of that name in ml/state/blob.py, which takes too long to load here."""
 MAX_KEPT_CHECKPOINTS = 1_000_000
 
 DESCRIPTION = """\

@@ -6,7 +6,6 @@ A request is answered, or fails when the process dies. One that shows no sign of
 
 import asyncio
 import logging
-from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, TypeVar
 
@@ -37,6 +36,13 @@ class Request(Protocol[R_co]):
         """The type of the answer."""
 
 
+class ChildListener(Protocol):
+    """Who hears what a child says unasked."""
+
+    def said(self, message: Message) -> None:
+        """It said this."""
+
+
 class NoStateError(WorkerError):
     """The averager has no checkpoint to begin from."""
 
@@ -48,15 +54,14 @@ class Child:
         self,
         program: Program,
         memory: SharedMemory,
+        listener: "ChildListener",
         *,
-        on_said: Callable[[Message], None] = lambda message: None,
         stuck_after_s: float = STUCK_AFTER_S,
         kill_after_s: float = KILL_AFTER_S,
     ) -> None:
-        """``on_said`` is called with what it says unasked."""
         self._program = program
         self._memory = memory
-        self._on_said = on_said
+        self._listener = listener
         self._tasks = asyncio.TaskGroup()
         self._watching: asyncio.Task[None] | None = None
         self._life: Life | None = None
@@ -151,7 +156,7 @@ class Child:
     def said(self, message: Message) -> None:
         """It said something unasked: a sign of life."""
         self.pulse.worked()
-        self._on_said(message)
+        self._listener.said(message)
 
     def answered(self, number: int) -> None:
         """It answered a request."""

@@ -78,14 +78,14 @@ class WorkerProcesses:
         self.trainer = Child(
             TRAINER,
             self._memory,
-            on_said=self._trainer_said,
+            self,
             stuck_after_s=stuck_after_s,
             kill_after_s=kill_after_s,
         )
         self.averager = Child(
             AVERAGER,
             self._memory,
-            on_said=self._averager_said,
+            self,
             stuck_after_s=stuck_after_s,
             kill_after_s=kill_after_s,
         )
@@ -129,12 +129,11 @@ class WorkerProcesses:
         _, opened = await self.take(open_task(opening))
         return opened
 
-    def _trainer_said(self, message: Message) -> None:
+    def said(self, message: Message) -> None:
+        """One of the two said something unasked."""
         if isinstance(message, trainer.Progress) and self._on_progress is not None:
             self._on_progress(message)
-
-    def _averager_said(self, message: Message) -> None:
-        if isinstance(message, TrialWanted):
+        elif isinstance(message, TrialWanted):
             self.on_trial(message)
 
 

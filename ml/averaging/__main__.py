@@ -52,8 +52,8 @@ class AveragerEnd:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._shared = SharedModel(channel.receive_descriptors(len(MEMORIES)))
-        self._inbox = Inbox(channel, decode_request, at_once=self._take_at_once, gone=end)
+        self._shared = SharedModel(channel.receive_descriptors(len(MEMORIES)), self._report_work)
+        self._inbox: Inbox[AveragerRequest] = Inbox(channel, self)
         self._failures = FailureLog()
         self._averager: Averager | None = None
         self._next_report_s = 0.0
@@ -79,14 +79,29 @@ class AveragerEnd:
             raise WorkerError(tried.problem)
         return tried.losses
 
-    def _take_at_once(self, number: int, request: AveragerRequest) -> bool:
+    def decode(self, body: bytes) -> AveragerRequest:
+        """See :class:`p2pd.inbox.Owner`."""
+        try:
+            request: AveragerRequest = decode(body, AveragerRequest, max_bytes=MAX_BODY_BYTES)
+        except RemoteProtocolError as error:
+            raise ValueError(str(error)) from error
+        return request
+
+    def gone(self, reason: str) -> None:
+        """End the process at once, with whatever it is doing: files are whole at any moment."""
+        if reason:
+            logger.info("%s", reason)
+        os._exit(0)
+
+    def take_at_once(self, number: int, request: AveragerRequest) -> bool:
+        """See :class:`p2pd.inbox.Owner`."""
         match request:
             case TrialLosses():
                 with contextlib.suppress(queue.Full):
                     self._tried.put_nowait(request)
             case Shutdown():
                 self._send(number, Finished())
-                end("")
+                self.gone("")
             case _:
                 return False
         self._send(number, Finished())
@@ -118,9 +133,7 @@ class AveragerEnd:
         if self._averager is not None:
             self._averager.close()
             self._averager = None
-        self._averager = Averager(
-            request, self._shared, bench=self, clock=time.monotonic, on_work=self._report_work
-        )
+        self._averager = Averager(request, self._shared, bench=self, on_work=self._report_work)
         return self._averager.opened
 
     def _report_work(self) -> None:
@@ -132,22 +145,6 @@ class AveragerEnd:
     def _send(self, number: int, message: FromAverager) -> None:
         with contextlib.suppress(OSError):  # the daemon is gone, and the reading thread sees it
             self._channel.send(number, encode(message))
-
-
-def decode_request(body: bytes) -> AveragerRequest:
-    """Raises :class:`ValueError` for what is none."""
-    try:
-        request: AveragerRequest = decode(body, AveragerRequest, max_bytes=MAX_BODY_BYTES)
-    except RemoteProtocolError as error:
-        raise ValueError(str(error)) from error
-    return request
-
-
-def end(reason: str) -> None:
-    """End the process at once, with whatever it is doing: files are whole at any moment."""
-    if reason:
-        logger.info("%s", reason)
-    os._exit(0)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ One thread asks, one thing after the other. A request that fails leaves the stat
 
 import contextlib
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -54,11 +55,10 @@ class Averager:
         shared: SharedModel,
         *,
         bench: Bench,
-        clock: Callable[[], float],
         on_work: Callable[[], None] = lambda: None,
     ) -> None:
-        """``bench`` tries parameters, in gossip with aggregation ``trial``; ``clock`` gives
-        monotonic seconds; ``on_work`` is called after each piece of work.
+        """``bench`` tries parameters, in gossip with aggregation ``trial``; ``on_work`` is called
+        after each piece of work.
 
         Raises :class:`ConfigError` for settings or checkpoints that cannot do, and
         :class:`NoStateError`.
@@ -81,7 +81,7 @@ class Averager:
             on_block=on_work,
         )
         self.journal = RoundJournal(
-            EventFile(Path(opening.event_dir)) if opening.event_dir else None, clock
+            EventFile(Path(opening.event_dir)) if opening.event_dir else None, time.monotonic
         )
         self._reduced = OwnUpdates(directory / "spool", "reduced")
         delete_left_overs(directory / "spool")
@@ -92,9 +92,8 @@ class Averager:
             manifest=self._manifest,
             state_dir=directory,
             round_number=self._state.round,
-            on_work=on_work,
         )
-        shared.publish(self._state, on_work)
+        shared.publish(self._state)
         self.opened = StatesOpened(
             round=self._state.round,
             state=self._state.blob,
@@ -214,9 +213,7 @@ class Averager:
             raise WorkerError(f"weights {weights}: not below 0, and at most 1 together")
         with contextlib.ExitStack() as stack:
             updates = _open_all(stack, self._whole, [own_path, *(one.path for one in neighbours)])
-            trials = UpdateTrials(
-                self._bench, self._shared, base, updates, self._trust, self._on_work
-            )
+            trials = UpdateTrials(self._bench, self._shared, base, updates, self._trust)
             average = Average(updates, lambda stacks: mixing.plan(partners, stacks, trials))
             fill = fill_mixed_state(self._manifest, average.read)
             state = self._checkpoints.save(round_number, fill)
@@ -287,7 +284,7 @@ class Averager:
 
     def _adopt(self, state: State, settle: Callable[[], None]) -> Adopted:
         """Hold ``state`` from now on, and let the trainer have it."""
-        self._shared.publish(state, self._on_work)
+        self._shared.publish(state)
         before, self._state = self._state, state
         before.close()
         settle()

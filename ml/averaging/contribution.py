@@ -1,6 +1,5 @@
 """What this peer adds to a round: its update in files, made from what the trainer left."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +29,10 @@ class Contributor:
         manifest: Manifest,
         state_dir: Path,
         round_number: int,
-        on_work: Callable[[], None],
     ) -> None:
-        """``round_number``: of the state that is held now; ``on_work`` is called for each block."""
+        """``round_number``: of the state that is held now."""
         self._rules = rules
         self._manifest = manifest
-        self._on_work = on_work
         self._updates = OwnUpdates(state_dir / "spool", "update")
         self._paths: frozenset[str] = frozenset()
         self._feedback: ErrorFeedback | None = None
@@ -101,7 +98,6 @@ class Contributor:
         feedback = self._feedback
 
         def contribution(spec: TensorSpec, start: int, stop: int) -> AnyArray:
-            self._on_work()
             values = self._movement(base, trained, spec, start, stop)
             if feedback is None or not spec.has_momentum:
                 return values

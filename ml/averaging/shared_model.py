@@ -22,8 +22,12 @@ from protocol.errors import WorkerError
 class SharedModel:
     """Base, local and origin memory of one model."""
 
-    def __init__(self, descriptors: Sequence[int]) -> None:
-        """``descriptors``: in the order of :data:`p2pd.shared_tensors.MEMORIES`; stay open."""
+    def __init__(self, descriptors: Sequence[int], on_work: Callable[[], None]) -> None:
+        """``descriptors``: in the order of :data:`p2pd.shared_tensors.MEMORIES`; stay open.
+
+        ``on_work`` is called for each block that is read or written.
+        """
+        self._on_work = on_work
         memories = dict(zip(MEMORIES, map(SharedTensors, descriptors), strict=True))
         self._base, self._local, self._origin = (memories[name] for name in MEMORIES)
         self._layout = SharedLayout([])
@@ -32,15 +36,13 @@ class SharedModel:
         """Which model it is; before anything is read or written."""
         self._layout = SharedLayout([(one.name, one.dtype, one.shape) for one in manifest.tensors])
 
-    def publish(self, state: State, on_block: Callable[[], None]) -> None:
+    def publish(self, state: State) -> None:
         """Put ``state`` into the base memory. Raises :class:`OSError` where memory is full."""
-        self._write(state.manifest, state.read, state.round, state.blob.root, on_block)
+        self._write(state.manifest, state.read, state.round, state.blob.root)
 
-    def publish_candidate(
-        self, manifest: Manifest, read: ReadBlock, round_number: int, on_block: Callable[[], None]
-    ) -> None:
+    def publish_candidate(self, manifest: Manifest, read: ReadBlock, round_number: int) -> None:
         """Put parameters there that are only to be tried, in round ``round_number``."""
-        self._write(manifest, read, round_number, NO_ROOT, on_block)
+        self._write(manifest, read, round_number, NO_ROOT)
 
     def fill_initial(self, manifest: Manifest) -> Fill:
         """Writes round 0's state out of the local memory."""
@@ -68,7 +70,6 @@ class SharedModel:
         read: ReadBlock,
         round_number: int,
         root: bytes,
-        on_block: Callable[[], None],
     ) -> None:
         with self._base.writing(self._layout, round_number, root):
             for spec in manifest.tensors:
@@ -78,9 +79,10 @@ class SharedModel:
                     block = block.astype(numpy_dtype(place.dtype), copy=False)
                     data = block.reshape(-1).view(np.uint8).data
                     self._base.write(place.offset + start * block.itemsize, data)
-                    on_block()
+                    self._on_work()
 
     def _read(self, memory: SharedTensors, spec: TensorSpec, start: int, stop: int) -> AnyArray:
+        self._on_work()
         values = np.empty(stop - start, numpy_dtype(file_dtype(spec)))
         offset = self._layout.places[spec.name].offset + start * values.itemsize
         memory.read(offset, values.view(np.uint8).data)

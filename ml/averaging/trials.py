@@ -4,7 +4,7 @@ The trainer has the samples (ml/training/held_out.py).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -40,7 +40,6 @@ class UpdateTrials:
         base: State,
         updates: Sequence[UpdateFile],
         trust: dict[str, float],
-        on_work: Callable[[], None],
     ) -> None:
         """``updates``: this peer's parameters first, trained from ``base``; then neighbours'."""
         self.trust = trust
@@ -48,7 +47,6 @@ class UpdateTrials:
         self._shared = shared
         self._base = base
         self._updates = updates
-        self._on_work = on_work
 
     def moved(self) -> float:
         """How far this round's training has moved this peer's parameters."""
@@ -81,7 +79,7 @@ class UpdateTrials:
 
     def _try(self, read: ReadBlock) -> NDArray[np.float64]:
         base = self._base
-        self._shared.publish_candidate(base.manifest, read, base.round, self._on_work)
+        self._shared.publish_candidate(base.manifest, read, base.round)
         losses = np.array(self._bench.losses(base.round), np.float64)
         if losses.ndim != 1 or losses.size < 2:
             raise WorkerError(f"the trainer answered {losses.size} losses to a trial")

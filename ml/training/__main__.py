@@ -32,25 +32,11 @@ def main() -> None:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        daemon = TrainerEnd(Channel(int(sys.argv[1])), end=end)
-        daemon.serve(
-            TaskTrainer(
-                daemon.memories, device, on_step=daemon.report_step, on_work=daemon.report_work
-            )
-        )
+        daemon = TrainerEnd(Channel(int(sys.argv[1])))
+        daemon.serve(TaskTrainer(daemon.memories, device, daemon))
     except (OSError, BrokenChannelError) as error:
-        end(f"the channel to the daemon broke: {error}")
-
-
-def end(reason: str) -> None:
-    """End this process and its helpers at once.
-
-    Not sys.exit: that would wait for threads that are inside torch.
-    """
-    if reason:
-        logger.info("%s", reason)
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-    os._exit(0)
+        logger.error("the channel to the daemon broke: %s", error)
+        os._exit(1)
 
 
 if __name__ == "__main__":

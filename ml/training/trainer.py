@@ -4,8 +4,9 @@ Every method carries out one request of p2pd/messages.py, one after the other. W
 model is trained than evaluated, so that a training that has begun ahead goes on meanwhile.
 """
 
-import time
-from collections.abc import Callable
+import logging
+import os
+import signal
 from dataclasses import dataclass
 
 import torch
@@ -35,9 +36,11 @@ from p2pd.messages import (
 )
 from p2pd.model_tensors import ModelTensors, UnusableModelError, tied_names
 from p2pd.shared_tensors import NO_ROOT, StaleMemoryError
-from p2pd.trainer import Memories
+from p2pd.trainer import Memories, Reports
 from protocol.errors import ConfigError, P2PDError, WorkerError
 from protocol.swarm import RoundSettings
+
+logger = logging.getLogger(__name__)
 
 PROBE_SAMPLES = 8
 KEPT_EVALUATIONS = 8
@@ -62,15 +65,12 @@ class TaskTrainer:
         self,
         memories: Memories,
         device: torch.device,
-        *,
-        on_step: Callable[[Progress], None],
-        on_work: Callable[[], None],
+        reports: Reports,
     ) -> None:
-        """``on_work`` is called after each piece of work that is no training step."""
         self._memories = memories
         self._device = device
-        self._on_step = on_step
-        self._on_work = on_work
+        self._on_step = reports.report_step
+        self._on_work = reports.report_work
         self._opened: _Open | None = None
         self._evaluations: dict[bytes, Evaluated] = {}
 
@@ -158,6 +158,16 @@ class TaskTrainer:
                 return Failed("internal", str(error))
         return None
 
+    def end(self, reason: str) -> None:
+        """End this process and its helpers at once.
+
+        Not sys.exit: that would wait for threads that are inside torch.
+        """
+        if reason:
+            logger.info("%s", reason)
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+        os._exit(0)
+
     def close(self) -> None:
         """End a training that has begun ahead."""
         if self._opened is not None:
@@ -194,7 +204,6 @@ class TaskTrainer:
             choice=choice,
             rules=rules,
             memories=self._memories,
-            clock=time.monotonic,
         )
         # Call once what the first round will call, so that mistakes in it show at the start. It is
         # also where torch loads what an optimizer needs, which takes it seconds.

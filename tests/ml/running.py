@@ -1,6 +1,5 @@
 """Learners in this process, and rounds of several of them."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ def ignore(report: StepReport | Progress) -> None:
 
 
 def open_learner(opening: Opening) -> Learner:
-    return Learner(opening, device=CPU, clock=time.monotonic)
+    return Learner(opening, device=CPU)
 
 
 def open_three(make_opening: MakeOpening, prefix: str = "peer", **settings: Any) -> list[Learner]:

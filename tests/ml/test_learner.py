@@ -1,5 +1,4 @@
 import math
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,6 @@ def test_each_kind_of_work_tells_that_it_gets_on(make_opening: MakeOpening) -> N
     learner = Learner(
         make_opening(),
         device=torch.device("cpu"),
-        clock=time.monotonic,
         on_work=lambda: told.append(work),
     )
     update = train(learner, 1)

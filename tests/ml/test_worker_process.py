@@ -109,7 +109,7 @@ async def test_rounds_over_the_wire_are_those_of_the_learner(
 ) -> None:
     worker, _, reports = shared
     reports.clear()
-    learner = Learner(make_opening("inside"), device=torch.device("cpu"), clock=time.monotonic)
+    learner = Learner(make_opening("inside"), device=torch.device("cpu"))
     opening = await worker.open_once(make_opening("outside"))
     assert opening.initial_root == learner.opened.initial_root
     assert opening.suggestion.local_amount == 20
