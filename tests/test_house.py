@@ -22,7 +22,7 @@ MAX_CALLBACKS = 30
 FILES = {
     "daemon/cli": 21,
     "protocol": 28,
-    "transport": 24,
+    "transport": 25,
 }
 LINES = {
     "daemon/cli/join.py": 406,

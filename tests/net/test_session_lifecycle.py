@@ -160,6 +160,8 @@ def test_session_without_a_path_expires_after_two_minutes() -> None:
     assert lab.sides[0].events[-1] == SessionExpired()
     assert not lab.send(0, Stream.CONTROL, b"too late")
     assert lab.sides[0].session.deadline() is None
+    with pytest.raises(TransportError, match="expired"):
+        lab.attach()
 
 
 def test_restart_of_the_remote_side_resets_the_session_and_drops_what_was_queued() -> None:

@@ -1,25 +1,12 @@
 """The session of a pair of peers: every message once and in order, above any number of paths.
 
-Sans-IO: the caller moves frames and time. Paths come (:meth:`Session.attach_path`, after their
-hellos) and go, may lose, double or reorder frames, and may be cut without anyone noticing; the
-session numbers frames per stream, keeps them until they are acknowledged, and sends them again over
-whatever path is best by then. A better path is taken at once, in place: that is a resume like any
-other.
-
-The states::
-
-    NEW ──first path──▶ OPEN ◀──a path is usable / none is──▶ WAITING ──kept too long──▶ CLOSED
-
-and a path whose hello names another epoch of the remote process (it restarted) begins the numbering
-anew, in OPEN. Whether the peer is *live* (heard within 5 s, and not without any path for 2 s) is
-apart from that: a path may be lost and another found without anyone above noticing.
+How it works stands in ``daemon/net/session/__init__.py``, its states in ``states.py``.
 
 Invariants: nothing here grows without bound whatever the remote side sends; after a
 :class:`RemoteProtocolError` the session is to be thrown away, since what the two sides know of each
 other no longer agrees.
 """
 
-import enum
 from collections import deque
 from dataclasses import dataclass, replace
 
@@ -35,6 +22,7 @@ from daemon.net.session.events import (
     SessionExpired,
     SessionReset,
 )
+from daemon.net.session.states import TRANSITIONS, Cause, SessionState
 from daemon.net.session.streams import SessionLimits, Streams
 from protocol.errors import RemoteProtocolError, TransportError
 from protocol.hello import NO_EPOCH, ResumePoint
@@ -60,17 +48,6 @@ KEPT_S = 120.0
 BLOCKED_RETRY_S = 0.01
 _MAX_ANSWERS = 32
 _MAX_RETIRED_EPOCHS = 16
-
-
-class SessionState(enum.Enum):
-    """Where a session is."""
-
-    NEW = "new"
-    """No path so far; the remote side's epoch is not known."""
-    OPEN = "open"
-    WAITING = "waiting"
-    """No path is usable; everything is kept for a resume."""
-    CLOSED = "closed"
 
 
 class StaleEpochError(TransportError):
@@ -141,6 +118,8 @@ class Session:
         point cannot be right, and then the session is to be thrown away.
         """
         self._advance(now)
+        if self.state is SessionState.CLOSED:
+            raise TransportError("the session has expired")
         if remote_epoch in self._retired_epochs:
             raise StaleEpochError("session epoch that was replaced by another one already")
         if resume.epoch != self.own_epoch:
@@ -350,14 +329,18 @@ class Session:
         active = self._paths.active
         if active is None:
             self._waiting_since = now
-        self.state = SessionState.WAITING if active is None else SessionState.OPEN
+        self._enter(Cause.NO_PATH if active is None else Cause.PATH_CHOSEN)
         if before is not None and not before.is_usable(now):
             self._streams.path_lost(before.path_id)
         self._streams.path_changed()
         self._streams.acks.due_at = now
         self._events.append(ActivePathChanged(self.active_path))
 
+    def _enter(self, cause: Cause) -> None:
+        self.state = TRANSITIONS[self.state, cause]
+
     def _start_over(self) -> None:
+        self._enter(Cause.REMOTE_RESTARTED)
         self._retired_epochs.append(self._remote_epoch)
         self._fail_all_paths("superseded: the peer restarted")
         self._streams = Streams(self._limits)
@@ -367,7 +350,7 @@ class Session:
             self._events.append(PeerDown("restarted"))
 
     def _expire(self) -> None:
-        self.state = SessionState.CLOSED
+        self._enter(Cause.KEPT_LONG_ENOUGH)
         self._fail_all_paths("the session has expired")
         self._streams = Streams(self._limits)
         self._events.append(SessionExpired())
