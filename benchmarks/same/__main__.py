@@ -12,6 +12,7 @@ something differs.
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -121,7 +122,7 @@ def _run(case: Case, p2pd: Path) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="p2pd-same-") as directory:
         try:
             return digests_of(case, Path(directory), p2pd)
-        except (UnfinishedError, AssertionError) as error:
+        except (UnfinishedError, AssertionError, subprocess.TimeoutExpired) as error:
             return [f"failed: {error}"]
 
 

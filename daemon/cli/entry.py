@@ -1,28 +1,12 @@
 """``p2pd``: parses the command line, runs the command, and says in one sentence what went wrong."""
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 
-from daemon.cli import (
-    completion,
-    control,
-    create,
-    invite,
-    join,
-    members,
-    serve,
-    service,
-    status,
-    task,
-)
-from daemon.cli import ping as measure
 from daemon.cli.arguments import help_format
-from daemon.cli.demo import command as demo
-from daemon.cli.netcheck import command as netcheck
-from daemon.cli.trouble import bugreport, doctor
-from daemon.cli.watch import history, logs, top, wait, web
 from daemon.host.version import VERSION
 from protocol.errors import P2PDError
 from protocol.text import printable
@@ -53,8 +37,33 @@ ended by force.
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+MODULES = {
+    "demo.command": ("demo",),
+    "serve": ("rendezvous", "relay", "serve"),
+    "create": ("create",),
+    "join": ("join",),
+    "status": ("status", "peers"),
+    "watch.top": ("top",),
+    "watch.web": ("web", "metrics"),
+    "watch.history": ("history",),
+    "watch.logs": ("logs",),
+    "watch.wait": ("wait",),
+    "ping": ("ping", "speed"),
+    "netcheck.command": ("netcheck",),
+    "control": ("stop", "pause", "resume", "export", "id"),
+    "invite": ("invite",),
+    "members": ("members", "ban"),
+    "task": ("task",),
+    "service": ("service",),
+    "trouble.doctor": ("doctor",),
+    "trouble.bugreport": ("bugreport",),
+    "completion": ("completion",),
+}
+"""Which commands each module of this room adds, in the order of the help."""
+
+
+def build_parser(command: str = "") -> argparse.ArgumentParser:
+    """The whole command line; or that of one ``command`` alone, which loads no other's modules."""
     parser = argparse.ArgumentParser(
         prog="p2pd",
         description=DESCRIPTION,
@@ -64,29 +73,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"p2pd {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (
-        demo,
-        serve,
-        create,
-        join,
-        status,
-        top,
-        web,
-        history,
-        logs,
-        wait,
-        measure,
-        netcheck,
-        control,
-        invite,
-        members,
-        task,
-        service,
-        doctor,
-        bugreport,
-        completion,
-    ):
-        group.add_commands(commands)
+    # What completes needs to know all.
+    alone = [] if command == "completion" else [m for m in MODULES if command in MODULES[m]]
+    for module in alone or MODULES:
+        importlib.import_module(f"daemon.cli.{module}").add_commands(commands)
     # For completion; and what to do when what was printed is lost, where that matters.
     parser.set_defaults(whole_parser=parser, lost_output="")
     return parser
@@ -95,7 +85,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. ``argv`` without the program's name."""
     open_standard_streams()
-    arguments = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = build_parser(words[0] if words else "").parse_args(words)
     try:
         code: int = arguments.run(arguments)
         return _flushed(code, arguments.lost_output)

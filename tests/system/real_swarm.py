@@ -395,6 +395,13 @@ def peak_rss_bytes(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
+def pss_bytes(pid: int) -> int:
+    """The memory that a process has now; of what it shares with others, its share."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    line = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
+    return int(line.split()[1]) * 1024
+
+
 def exports_of_one_round(peers: Sequence[RealPeer], directory: Path) -> dict[str, Path]:
     """The models that all ``peers`` hold after one and the same round, by the peers' names."""
     files = {peer.name: directory / f"{peer.name}.safetensors" for peer in peers}
