@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.cli import arguments, round_arguments
@@ -191,7 +190,10 @@ def create_options(options: argparse.Namespace) -> "CreateOptions":
 
     task_file = None
     if options.task.endswith(".py") or os.sep in options.task:
-        task_file = Path(os.path.abspath(os.path.expanduser(options.task)))
+        try:
+            task_file = arguments.absolute_path(options.task)
+        except argparse.ArgumentTypeError as error:
+            raise ConfigError(str(error)) from error
         if not task_file.is_file():
             raise ConfigError(f"there is no task file {task_file}")
     settings = round_arguments.chosen_settings(options)

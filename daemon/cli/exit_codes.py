@@ -3,7 +3,6 @@
 import enum
 
 from daemon.control.client import NotPermittedError, NotRunningError
-from daemon.host import stop_deadline
 from protocol.errors import ConfigError, P2PDError, TransportError
 
 
@@ -20,7 +19,7 @@ class ExitCode(enum.IntEnum):
     """A peer that is unknown, or a peer or server that does not answer."""
     BAD_CONFIG = 78
     """``EX_CONFIG`` of sysexits.h; the systemd units do not restart after it."""
-    STOP_OVERDUE = stop_deadline.OVERDUE
+    STOP_OVERDUE = 124
     """A peer that was told to stop did not, and was ended by force; nor is it restarted then."""
     INTERRUPTED = 130
     """128 + SIGINT, as shells have it."""

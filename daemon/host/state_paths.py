@@ -68,7 +68,11 @@ def server_directory(environ: Mapping[str, str], role: str) -> Path:
 def known_directories(environ: Mapping[str, str]) -> list[Path]:
     """Every state directory in the usual places, the user's own and the system's."""
     found: list[Path] = []
-    for root in (user_root(environ), SYSTEM_ROOT):
+    try:
+        roots = [user_root(environ), SYSTEM_ROOT]
+    except ConfigError:
+        roots = [SYSTEM_ROOT]  # A user without a home keeps none.
+    for root in roots:
         try:
             entries = sorted(root.iterdir())
         except (FileNotFoundError, NotADirectoryError, PermissionError):

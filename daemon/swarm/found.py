@@ -6,7 +6,6 @@ the founder can join with it, in the membership beside that key.
 
 import asyncio
 import secrets
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from daemon.host.scratch import scratch_directory
 from daemon.host.state_dir import Membership, StateDir
 from daemon.host.state_paths import swarm_directory
 from daemon.worker.worker import WorkerProcesses
@@ -211,7 +211,7 @@ async def _examine_task(options: CreateOptions) -> ExaminedTask:
     seed = secrets.randbelow(MAX_SEED) if options.seed is None else options.seed
     task = options.task if options.task_file is None else str(options.task_file)
     data_dir = "" if options.data_dir is None else str(options.data_dir)
-    with tempfile.TemporaryDirectory(prefix="p2pd-create-") as scratch:
+    with scratch_directory("p2pd-create-") as scratch:
         async with WorkerProcesses() as processes:
 
             async def open_with(settings: RoundSettings) -> TaskOpened:
@@ -224,7 +224,7 @@ async def _examine_task(options: CreateOptions) -> ExaminedTask:
                     seed=seed,
                     partition=settings.partition,
                 )
-                opening = Opening(choice=choice, settings=settings, state_dir=scratch, threads=0)
+                opening = Opening(choice=choice, settings=settings, state_dir=str(scratch), threads=0)
                 return await processes.open_once(opening)
 
             first = RoundSettings()

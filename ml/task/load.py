@@ -72,10 +72,18 @@ def _checked(module: ModuleType, name: str, file_sha256: bytes = b"") -> Task:
 
 
 def data_directory(chosen: str) -> Path:
-    """Where data sets are: ``chosen``, else $P2PD_DATA_DIR, else a cache directory."""
+    """Where data sets are: ``chosen``, else $P2PD_DATA_DIR, else a cache directory.
+
+    Raises :class:`ConfigError` for a user without a home.
+    """
     if chosen:
         return Path(chosen)
     if named := os.environ.get(DATA_DIR_VARIABLE):
         return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if not os.path.isabs(cache):
+        raise ConfigError(
+            f"this user has no home directory to look for data in: set {DATA_DIR_VARIABLE}, or give"
+            " --data-dir DIR"
+        )
     return Path(cache) / "p2pd" / "data"

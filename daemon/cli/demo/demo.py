@@ -24,6 +24,7 @@ from daemon.cli.demo.view import DemoView, PeerResult
 from daemon.control.client import ControlClient, ControlError, NotRunningError
 from daemon.control.status import Status
 from daemon.host.python_child import python_arguments, require_torch
+from daemon.host.scratch import scratch_directory
 from daemon.rounds.phase import Phase
 from daemon.swarm.found import CreateOptions, ExaminedTask, create_swarm, examine_task
 from protocol.errors import ConfigError
@@ -84,15 +85,8 @@ def run_demo(options: DemoOptions) -> int:
 @contextlib.contextmanager
 def _directory(keep: Path | None) -> Iterator[Path]:
     if keep is None:
-        try:
-            place = tempfile.gettempdir()
-        except FileNotFoundError as error:
-            raise ConfigError(
-                "no directory for temporary files can be written: set TMPDIR, or name a directory"
-                " with --keep"
-            ) from error
-        with tempfile.TemporaryDirectory(prefix="p2pd-demo-", dir=place) as temporary:
-            yield Path(temporary)
+        with scratch_directory("p2pd-demo-") as temporary:
+            yield temporary
         return
     try:
         keep.mkdir(parents=True, exist_ok=True)
