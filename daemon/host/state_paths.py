@@ -68,11 +68,7 @@ def server_directory(environ: Mapping[str, str], role: str) -> Path:
 def known_directories(environ: Mapping[str, str]) -> list[Path]:
     """Every state directory in the usual places, the user's own and the system's."""
     found: list[Path] = []
-    try:
-        roots = [user_root(environ), SYSTEM_ROOT]
-    except ConfigError:
-        roots = [SYSTEM_ROOT]  # A user without a home keeps none.
-    for root in roots:
+    for root in (user_root(environ), SYSTEM_ROOT):
         try:
             entries = sorted(root.iterdir())
         except (FileNotFoundError, NotADirectoryError, PermissionError):
