@@ -224,7 +224,9 @@ async def _examine_task(options: CreateOptions) -> ExaminedTask:
                     seed=seed,
                     partition=settings.partition,
                 )
-                opening = Opening(choice=choice, settings=settings, state_dir=str(scratch), threads=0)
+                opening = Opening(
+                    choice=choice, settings=settings, state_dir=str(scratch), threads=0
+                )
                 return await processes.open_once(opening)
 
             first = RoundSettings()
