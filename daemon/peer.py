@@ -38,6 +38,7 @@ from daemon.net.traffic import TrafficMeter
 from daemon.rounds.inbox import Inbox
 from daemon.rounds.parts import RoundsSetup
 from daemon.rounds.rounds import Rounds
+from daemon.rounds.watching import Watching
 from daemon.swarm.join_options import JoinOptions
 from daemon.swarm.membership import SwarmPlace, find_place
 from daemon.swarm.open_task import open_task
@@ -229,9 +230,10 @@ class Peer:
             # However this ends: else others look for this peer until its lease runs out.
             stack.push_async_callback(discovery.leave)
             statements = Statements(place, network)
-            connected = self._stage = Connected(place, network, connectivity, statements)
+            watching = Watching(network, self._clock)
+            connected = self._stage = Connected(place, network, connectivity, statements, watching)
             # Until training starts, and where it never does, newer statements are gone by.
-            Inbox(statements, self._refusals).connect(network)
+            Inbox(statements, self._refusals, watching=watching).connect(network)
             watch = StatementWatch(place.swarm.swarm_id, self._clients, statements)
             async with asyncio.TaskGroup() as work:
                 chores = [
@@ -269,7 +271,9 @@ class Peer:
                 on_change=self._wake,
                 traffic=TrafficMeter(network.traffic),
             )
-            self._stage = Loading(place, network, connectivity, statements, worker)
+            self._stage = Loading(
+                place, network, connectivity, statements, connected.watching, worker
+            )
             opened = await worker.open()
             check_opened(statement, opened)
             setup = RoundsSetup(
@@ -284,7 +288,15 @@ class Peer:
                 clock=self._clock,
             )
             rounds = await stack.enter_async_context(Rounds(setup, network))
-            self._stage = TakingPart(place, network, connectivity, statements, worker, rounds)
+            self._stage = TakingPart(
+                place,
+                network,
+                connectivity,
+                statements,
+                connected.watching,
+                worker,
+                rounds,
+            )
             rounds.inbox.connect(network)
             # What comes when training has ended has nobody to go to: its tasks are ending.
             stack.callback(Inbox(statements, self._refusals).connect, network)

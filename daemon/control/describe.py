@@ -17,6 +17,7 @@ from daemon.net.refusals import Refusals
 from daemon.net.traffic import Traffic
 from daemon.rounds.phase import Phase
 from daemon.rounds.rounds import Rounds
+from daemon.rounds.watching import Watching
 from daemon.swarm.join_options import JoinOptions
 from p2pd.messages import Progress
 from protocol.identity import PeerId, key_to_text
@@ -56,7 +57,8 @@ def describe(
     opened = None if loading is None else loading.worker.opened
     traffic = Traffic() if network is None else network.traffic()
     links = () if network is None else network.links()
-    peers = describe_peers(links, rounds=rounds, refusals=about.refusals)
+    watching = None if connected is None else connected.watching
+    peers = describe_peers(links, watching, rounds=rounds, refusals=about.refusals)
     servers = [
         describe_rendezvous(str(uris[0]), client)
         for uris, client in zip(
@@ -76,7 +78,7 @@ def describe(
         task="" if statement is None else statement.task.name,
         shard=str(options.shard),
         phase=phase,
-        round=0 if training is None else training.lineage.position.round,
+        round=_round_of(about, stage),
         rounds=0 if statement is None else statement.settings.rounds,
         loss=None if state is None else state.loss,
         accuracy=None if state is None else state.accuracy,
@@ -112,7 +114,10 @@ def describe_history(
     """The rounds behind ``after``, and the one at hand."""
     history = History(peer_id=about.peer_id, now=about.clock.now_ms() / 1000)
     if not isinstance(stage, TakingPart):
-        return history
+        if not about.options.observe or not isinstance(stage, Connected):
+            return history
+        seen = stage.watching.history
+        return msgspec.structs.replace(history, rounds=seen.done_after(after), current=seen.current)
     training = stage.rounds.training
     at_hand = training.lineage.position.round + 1
     return msgspec.structs.replace(
@@ -124,6 +129,15 @@ def describe_history(
         waiting=training.waits_for,
         closes_in_s=training.closes_in_s,
     )
+
+
+def _round_of(about: About, stage: Starting) -> int:
+    """The last complete one: of this peer, or of the others if it only observes."""
+    if isinstance(stage, TakingPart):
+        return stage.rounds.training.lineage.position.round
+    if about.options.observe and isinstance(stage, Connected):
+        return stage.watching.round
+    return 0
 
 
 def _phase_of(about: About, stage: Starting, *, is_stopping: bool) -> Phase:
@@ -148,6 +162,7 @@ def _trouble_of(stage: Starting) -> list[HealthItem]:
 
 def describe_peers(
     links: Iterable[LinkStatus],
+    watching: Watching | None = None,
     *,
     rounds: Rounds | None,
     refusals: Refusals,
@@ -164,6 +179,10 @@ def describe_peers(
                 lag = rounds.parts.lineage.position.round - round_number
             updates = rounds.update_log.count(link.peer_id)
             last_update_s = rounds.update_log.seconds_since(link.peer_id)
+        elif watching is not None:
+            standing = watching.standings.get(link.peer_id)
+            if standing is not None:
+                round_number, lag = standing.round, watching.round - standing.round
         described.append(
             PeerStatus(
                 peer_id=link.peer_id,

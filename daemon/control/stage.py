@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from daemon.net.connectivity import Connectivity
 from daemon.net.network import PeerNetwork
 from daemon.rounds.rounds import Rounds
+from daemon.rounds.watching import Watching
 from daemon.swarm.membership import SwarmPlace
 from daemon.swarm.statements import Statements
 from daemon.worker.worker import TaskWorker
@@ -29,6 +30,8 @@ class Connected(Starting):
     network: PeerNetwork
     connectivity: Connectivity
     statements: Statements
+    watching: Watching
+    """What the others say of their rounds while this peer takes part in none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     phase: str
     """A :class:`daemon.rounds.phase.Phase`."""
     round: int
-    """The last completed round; 0 before the first."""
+    """The last completed round; 0 before the first. Of a peer that only observes, that of most
+    others."""
     rounds: int
     """After how many the training is complete; 0: never."""
     loss: float | None = None

@@ -13,6 +13,7 @@ from daemon.rounds.catch_up import CatchUp
 from daemon.rounds.parts import Parts
 from daemon.rounds.training import Training
 from daemon.rounds.updates import RoundUpdates
+from daemon.rounds.watching import Watching
 from daemon.swarm.statements import Statements
 from protocol.codec import decode
 from protocol.errors import RemoteProtocolError
@@ -48,9 +49,16 @@ class Inbox:
     """What comes in from other peers, from the opening of a session to its end."""
 
     def __init__(
-        self, statements: Statements, refusals: Refusals, receivers: Receivers | None = None
+        self,
+        statements: Statements,
+        refusals: Refusals,
+        receivers: Receivers | None = None,
+        *,
+        watching: Watching | None = None,
     ) -> None:
-        """``receivers``: None for a peer that observes, or does not train yet."""
+        """``receivers``: None for a peer that observes, or does not train yet; ``watching``: what
+        is told of the others' rounds meanwhile."""
+        self._watching = watching
         self._statements = statements
         self._refusals = refusals
         self._receivers = receivers
@@ -77,6 +85,8 @@ class Inbox:
             self._statements.take(peer, message.statement)
         elif self._receivers is not None:
             self._pass_on(peer, message, self._receivers)
+        elif self._watching is not None and isinstance(message, Standing):
+            self._watching.take(peer, message)
 
     def receive_chunk(self, peer: PeerId, frame: bytes) -> None:
         """A bulk message of ``peer``'s: a chunk of model bytes."""
@@ -98,6 +108,8 @@ class Inbox:
 
     def peer_down(self, peer: PeerId) -> None:
         """``peer``'s session ended."""
+        if self._watching is not None:
+            self._watching.standings.remove(peer)
         if self._receivers is not None:
             parts = self._receivers.parts
             parts.standings.remove(peer)

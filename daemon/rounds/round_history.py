@@ -60,20 +60,25 @@ class RoundHistory:
 
     def end_round(self, state: StateReady, updates: int) -> None:
         """The round at hand ended in ``state``, which averages so many updates."""
+        record = self.see_round(state.round, updates)
+        record.loss = _finite(state.loss)
+        record.accuracy = _finite(state.accuracy)
+
+    def see_round(self, round_number: int, updates: int) -> RoundRecord:
+        """A round ended, for others at least; what became of it may be filled in."""
         now = self._clock.monotonic()
         record = self._current
-        if record is None or record.round != state.round:
-            record = self._begin(state.round, now)
+        if record is None or record.round != round_number:
+            record = self._begin(round_number, now)
         self._end_phase(now)
         record.seconds = now - self._since
         record.updates = updates
-        record.loss = _finite(state.loss)
-        record.accuracy = _finite(state.accuracy)
         # A line that was left took its later rounds with it.
         while self._done and self._done[-1].round >= record.round:
             self._done.pop()
         self._done.append(record)
         self._current = None
+        return record
 
     def _begin(self, round_number: int, now: float) -> RoundRecord:
         self._since = now
