@@ -241,6 +241,7 @@ class Peer:
                     work.create_task(watch.run()),
                     work.create_task(place.keep_saved(network.live_peers)),
                     work.create_task(connectivity.run(network)),
+                    work.create_task(self._pause_when_stood_down(network)),
                     work.create_task(feed_watchdog(self._notifier, self._makes_progress)),
                 ]
                 try:
@@ -252,6 +253,12 @@ class Peer:
                 finally:
                     for chore in chores:
                         chore.cancel()
+
+    async def _pause_when_stood_down(self, network: PeerNetwork) -> None:
+        """Another daemon has taken over this peer's identity: training alone would be of no use."""
+        await network.stood_down.wait()
+        if isinstance(self._stage, TakingPart):
+            self._stage.rounds.training.pause()
 
     async def _train(self, connected: Connected) -> None:
         """Train with the others until the rounds that were asked for are done."""

@@ -16,6 +16,8 @@ MAX_RELAYS = 4
 MAX_RELAY_URIS = 2 * MAX_RELAYS
 """A relay may have several addresses."""
 MAX_NAME_LENGTH = 64
+MAX_INSTANCE_BYTES = 16
+NO_INSTANCE = b""
 RECORD_LIFETIME_MS = 24 * 3600 * 1000
 
 
@@ -37,6 +39,8 @@ class PeerRecord(Message):
     proof: bytes = NO_PROOF
     """The peer's admission proof (protocol/admission.py); empty where it needs none. It travels in
     the record, so that whoever reads one can tell whether its peer is in before doing anything."""
+    instance: bytes = NO_INSTANCE
+    """Drawn by each process anew: two processes with one identity differ in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,8 @@ def record_of(message: VerifiedMessage) -> VerifiedRecord:
         raise VerificationError(f"name of {len(record.name)} characters in a peer record")
     if len(record.relays) > MAX_RELAY_URIS:
         raise VerificationError(f"{len(record.relays)} relay URIs in a peer record")
+    if len(record.instance) > MAX_INSTANCE_BYTES:
+        raise VerificationError(f"instance of {len(record.instance)} bytes in a peer record")
     if len(record.proof) > MAX_PROOF_BYTES:
         raise VerificationError(f"admission proof of {len(record.proof)} bytes in a peer record")
     check_nat_summary(record.nat)

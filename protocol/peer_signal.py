@@ -3,8 +3,9 @@
 Invariants: the rendezvous that passes it on learns nothing but its length and its receiver; it is
 of no use to anyone else, in another swarm or after :data:`SIGNAL_LIFETIME_MS`. It carries the
 sender's record and in it the admission proof, so that a receiver who has never heard of the sender
-can decide whether to listen, and answer. Whether the sender may take part, and whether this is a
-repetition, is for the caller to check (daemon/net/signaling.py).
+can decide whether to listen, and answer. Its sender may be another process with the reader's own
+identity. Whether the sender may take part, and whether this is a repetition, is for the caller to
+check (daemon/net/signaling.py).
 """
 
 from dataclasses import dataclass
@@ -80,8 +81,6 @@ def open_peer_signal(
         audience=reader.peer_id,
         max_bytes=MAX_SIGNAL_BYTES,
     )
-    if message.signer == reader.peer_id:
-        raise VerificationError("signal of this peer itself")
     if not now_ms < message.expires_ms <= now_ms + 2 * SIGNAL_LIFETIME_MS:
         raise VerificationError(f"signal of {message.signer} that lasts too long")
     payload = decode(message.payload, SignalPayload, max_bytes=MAX_SIGNAL_BYTES)

@@ -119,7 +119,11 @@ class IceAnswer(Message, tag="ice-answer"):
     end: IceEnd
 
 
-SignalBody = PunchOffer | PunchAnswer | PunchDeclined | IceOffer | IceAnswer
+class TwinNotice(Message, tag="twin"):
+    """From one process to another one that has the same identity: I live, too."""
+
+
+SignalBody = TwinNotice | PunchOffer | PunchAnswer | PunchDeclined | IceOffer | IceAnswer
 
 
 def check_ice_end(end: IceEnd) -> None:

@@ -102,7 +102,7 @@ def describe(
             *trouble.of_connections(
                 servers, relays, peers, phase=phase, knows_swarm=statement is not None
             ),
-            *_trouble_of(stage),
+            *_trouble_of(about, stage),
             *trouble.of_state_dir(about.state_dir),
         ),
     )
@@ -148,9 +148,10 @@ def _phase_of(about: About, stage: Starting, *, is_stopping: bool) -> Phase:
     return stage.rounds.training.phase if isinstance(stage, TakingPart) else Phase.STARTING
 
 
-def _trouble_of(stage: Starting) -> list[HealthItem]:
+def _trouble_of(about: About, stage: Starting) -> list[HealthItem]:
     found: list[HealthItem] = []
     if isinstance(stage, Connected):
+        found += trouble.of_identity(stage.network, about.clock)
         found += trouble.of_connectivity(stage.connectivity)
         found += trouble.of_place(stage.place)
     if isinstance(stage, TakingPart):

@@ -158,6 +158,22 @@ def peer_unreachable(
     )
 
 
+def twin_runs(*, is_later: bool) -> HealthItem:
+    """Another daemon has this peer's identity; ``is_later``: it started after this one."""
+    which = (
+        "it started later and goes on, this one has let its connections go"
+        if is_later
+        else "this one started later and goes on, the other one gives way"
+    )
+    return HealthItem(
+        "identity-used-twice",
+        "another daemon runs with this peer's identity, from a copy of its state directory:"
+        f" {which}",
+        "stop the one that is not wanted; a second peer needs a state directory of its own: join"
+        " there with --state-dir and the invite link",
+    )
+
+
 def clock_wrong(offset_s: float) -> HealthItem:
     """The machine's clock differs from the time that its rendezvous servers tell."""
     text = f"this machine's clock is {clock_difference(-offset_s)} the rendezvous's; p2pd goes by"

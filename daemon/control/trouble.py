@@ -11,12 +11,15 @@ from daemon.host.damaged import find_damaged
 from daemon.host.state_dir import StateDir
 from daemon.net.connectivity import Connectivity
 from daemon.net.nat.whereabouts import Whereabouts
+from daemon.net.network import PeerNetwork
 from daemon.net.path_kind import PathKind
+from daemon.net.twin import Twin
 from daemon.rounds.phase import Phase
 from daemon.rounds.rounds import Rounds
 from daemon.swarm.membership import SwarmPlace
 from daemon.worker.worker import TaskWorker
 from relay.client.client import RelayState
+from transport.clock import Clock
 
 REJECTS_MATTER_S = 600.0
 """What was refused longer ago is counted among the peers, and no trouble any more."""
@@ -44,6 +47,12 @@ def of_state_dir(state_dir: StateDir) -> list[HealthItem]:
     """What was damaged there and put aside."""
     damaged = find_damaged(state_dir.path)
     return [health.files_damaged(damaged)] if damaged else []
+
+
+def of_identity(network: PeerNetwork, clock: Clock) -> list[HealthItem]:
+    """Whether another daemon has this peer's identity."""
+    twin = network.twins.twin(clock.monotonic())
+    return [] if twin is Twin.NONE else [health.twin_runs(is_later=twin is Twin.LATER)]
 
 
 def of_worker(worker: TaskWorker) -> list[HealthItem]:

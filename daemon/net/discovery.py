@@ -45,6 +45,14 @@ class Neighbourhood(Protocol):
     def take_signal(self, signal: Signal) -> None:
         """What another peer sealed for this one."""
 
+    async def twin_found(self, record: VerifiedRecord) -> bool:
+        """A rendezvous has this record for this peer's own identity. True: another process signed
+        it."""
+
+    @property
+    def stood_down(self) -> asyncio.Event:
+        """Set once another process has taken over this peer's identity."""
+
 
 class Discovery:
     """One peer's dealings with the rendezvous servers of its swarm.
@@ -115,6 +123,8 @@ class Discovery:
                 case Signal() as signal:
                     if signal.swarm == self._swarm_id:
                         network.take_signal(signal)
+                        if network.signed_record() != self._announced:
+                            self._changed.set()  # It was signed anew, as a sign of life.
 
     async def find_record(self, curve_key: bytes) -> VerifiedRecord | None:
         """The record of the peer with this CURVE key, if a rendezvous has it."""
@@ -135,18 +145,23 @@ class Discovery:
         while True:
             self._changed.clear()
             self.announce()
+            is_doubtful = False
             for client in self._clients:
                 await self._look_up(client)
+                is_doubtful |= await self._look_for_twin(client, network)
+            is_hasty = self._is_alone or (is_doubtful and not network.stood_down.is_set())
             with contextlib.suppress(TimeoutError):  # time to look again
-                async with asyncio.timeout(
-                    FIRST_LOOKUPS_S if self._is_alone else LOOKUP_INTERVAL_S
-                ):
+                async with asyncio.timeout(FIRST_LOOKUPS_S if is_hasty else LOOKUP_INTERVAL_S):
                     await self._changed.wait()
 
     def announce(self) -> None:
         """Give the servers this peer's record, if it is another one than before: now, when a server
         has just said what time it is, so that no record of a wrong time is sent."""
-        record = b"" if self._network is None else self._network.signed_record()
+        network = self._network
+        if network is not None and network.stood_down.is_set():
+            self._withdraw()
+            return
+        record = b"" if network is None else network.signed_record()
         if record != self._announced:
             self._announced = record
             for client in self._clients:
@@ -158,6 +173,8 @@ class Discovery:
 
     async def leave(self) -> None:
         """Tell the servers that this peer goes."""
+        if self._network is not None and self._network.stood_down.is_set():
+            return  # The lease is another process's, which has the same keys.
         for client in self._clients:
             await client.leave(self._swarm_id)
 
@@ -169,6 +186,26 @@ class Discovery:
             return
         for raw in found[:MAX_LOOKUP]:
             self._take_record(raw)
+
+    async def _look_for_twin(self, client: RendezvousClient, network: Neighbourhood) -> bool:
+        """Ask for the record of this peer's own identity: did another process sign it?"""
+        try:
+            raw = await client.find(self._swarm_id, peer=self._me)
+        except P2PDError as error:
+            _log.debug("looking this peer up: %s", error)
+            return False
+        with border(self._refusals, UNKNOWN_PEER, "record"):
+            if raw is not None:
+                record = open_record(raw, swarm=self._swarm_id, now_ms=self._clock.now_ms())
+                if record.peer_id == self._me:
+                    return await network.twin_found(record)
+        return False
+
+    def _withdraw(self) -> None:
+        """Announce nothing any more, and ask no more often than others do."""
+        self._is_alone = False
+        for client in self._clients:
+            client.withdraw(self._swarm_id)
 
     def _may_be_opened(self, raw: bytes) -> bool:
         """Whether it is the turn of a record that came unasked. Peers that are known have a share
@@ -183,6 +220,7 @@ class Discovery:
         with border(self._refusals, UNKNOWN_PEER, "record"):
             record = open_record(raw, swarm=self._swarm_id, now_ms=self._clock.now_ms())
             if record.peer_id == self._me:
+                self._changed.set()  # Perhaps another process's: the next look-up tells.
                 return None
             if self._network is not None and self._network.add_record(record):
                 self._is_alone = False

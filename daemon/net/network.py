@@ -6,10 +6,13 @@ Invariants:
   itself; nothing that it sends before is looked at.
 - Only CURVE keys of known records get in at all; who may take part is checked at each hello.
 - Bounded: the number of peers and paths, and the bytes of each session, which share
-  :data:`WINDOW_BUDGET_BYTES` for what arrives and :data:`QUEUE_BUDGET_BYTES` for what is sent. A
+  a budget for what arrives and one for what is sent (daemon/net/peers/memory_share.py). A
   slow peer fills its own queue, then messages to it are refused; nobody else's are.
 """
 
+import asyncio
+import logging
+import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from random import Random
@@ -28,24 +31,26 @@ from daemon.net.paths.path import PathOwner, PathSeeker, PathWish
 from daemon.net.paths.relayed.path import RelayPaths
 from daemon.net.paths.targets import Targets
 from daemon.net.peers.book import FindRecord, PeerBook
+from daemon.net.peers.memory_share import share_memory
 from daemon.net.peers.peer_status import LinkStatus
 from daemon.net.peers.reception import Reception
 from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import Refusals
 from daemon.net.session import SessionLimits
 from daemon.net.session.handshake import Greeter
-from daemon.net.session.receive_stream import INITIAL_CREDIT_BYTES
 from daemon.net.signaling import SignalCarrier, Signaling
 from daemon.net.traffic import Traffic
+from daemon.net.twin import TwinWatch
 from protocol.admission import AdmissionBook, DeniedError
-from protocol.errors import RemoteProtocolError
+from protocol.errors import RemoteProtocolError, TransportError
 from protocol.hello import VerifiedHello
 from protocol.identity import Identity, PeerId, peer_id_of
 from protocol.nat_summary import NatSummary
-from protocol.peer_record import PeerRecord, VerifiedRecord
+from protocol.peer_record import MAX_INSTANCE_BYTES, PeerRecord, VerifiedRecord
 from protocol.rendezvous_messages import Signal
 from protocol.sequence import SequenceCounter
 from protocol.session_frames import CloseCode, Stream
+from protocol.signal_messages import TwinNotice
 from protocol.swarm import Swarm
 from protocol.uri import HostPort
 from relay.client.client import RelayStatus
@@ -55,10 +60,7 @@ from transport.connection_table import descriptor_budget
 from transport.curve import CurveKeys
 from transport.zap import ZapAuthenticator
 
-WINDOW_BUDGET_BYTES = 8 << 20
-QUEUE_BUDGET_BYTES = 12 << 20
-MAX_SHARE_BYTES = 4 << 20
-"""No session gets more, however few there are; none gets less than INITIAL_CREDIT_BYTES."""
+_log = logging.getLogger("p2pd.network")
 
 
 class PeerNetwork:
@@ -108,6 +110,11 @@ class PeerNetwork:
         self._refusals = refusals
         self._clock = clock
         sequence = sequence or SequenceCounter(now_ms=clock.now_ms())
+        instance = secrets.token_bytes(MAX_INSTANCE_BYTES)
+        self.twins = TwinWatch(instance, started_sequence=sequence.take())
+        """What is known of other processes with this peer's identity."""
+        self.stood_down = asyncio.Event()
+        """Set once this process has given way to another one with its identity."""
         self._own_record = OwnRecord(
             identity,
             swarm.swarm_id,
@@ -115,6 +122,7 @@ class PeerNetwork:
             name=name,
             trains=trains,
             proof=own_proof,
+            instance=instance,
             sequence=sequence,
             clock=clock,
         )
@@ -153,7 +161,7 @@ class PeerNetwork:
             swarm_id=swarm.swarm_id,
             own_record=self._own_record.signed,
             admission=admission,
-            peers=self._book,
+            peers=self,
             carriers=signal_carriers,
             clock=clock,
             refusals=refusals,
@@ -280,6 +288,41 @@ class PeerNetwork:
                 self._book.remove(link.peer_id)
                 link.end_session(CloseCode.DENIED, str(error), in_good_order=True)
 
+    def knows(self, peer_id: PeerId) -> bool:
+        """See :class:`Hearers`."""
+        return self._book.knows(peer_id)
+
+    def hear(self, record: VerifiedRecord, seen_at: str) -> bool:
+        """See :class:`Hearers`."""
+        return self._book.hear(record, seen_at)
+
+    def hear_twin(self, record: VerifiedRecord) -> None:
+        """See :class:`Hearers`."""
+        if self.twins.note_signal(record, self._clock.monotonic()):
+            self._own_record.sign_anew()
+            self._stand_down_if_later()
+
+    async def twin_found(self, record: VerifiedRecord) -> bool:
+        """A rendezvous has ``record`` for this peer's own identity. True: another process signed
+        it, and is told of this one."""
+        if not self.twins.note_found(record, self._clock.monotonic()):
+            return False
+        self._stand_down_if_later()
+        try:
+            await self._signaling.send(record, TwinNotice())
+        except TransportError as error:
+            _log.debug("another process with this identity cannot be told: %s", error)
+        return True
+
+    def _stand_down_if_later(self) -> None:
+        if self.twins.stands_down() and not self.stood_down.is_set():
+            self.stood_down.set()
+            _log.error(
+                "another daemon with this peer's identity started later: this one takes no part any"
+                " more"
+            )
+            self._book.close("another daemon has this identity")
+
     def take_signal(self, signal: Signal) -> None:
         """A rendezvous passed on what some peer sealed for this one."""
         with border(self._refusals, UNKNOWN_PEER, "signal"):
@@ -349,12 +392,12 @@ class PeerNetwork:
 
     def peer_up(self, peer_id: PeerId) -> None:
         """See :class:`PeerObserver`."""
-        self._share_memory()
+        share_memory(self._book)
         self.on_peer_up(peer_id)
 
     def peer_down(self, peer_id: PeerId, reason: str) -> None:
         """See :class:`PeerObserver`."""
-        self._share_memory()
+        share_memory(self._book)
         self.meter.peer_down(peer_id)
         self.on_peer_down(peer_id, reason)
         self._book.drop_if_unwanted(peer_id)
@@ -381,16 +424,3 @@ class PeerNetwork:
     def _met(self, hello: VerifiedHello) -> None:
         """The peer is there now and shows its invite itself."""
         self._admission.meet(hello.peer_id, hello.record.record.proof, now_ms=self._clock.now_ms())
-
-    def _share_memory(self) -> None:
-        links = [link for link in self._book if link.has_session]
-        for link in links:
-            link.set_bulk_limits(
-                window_bytes=_share(WINDOW_BUDGET_BYTES, len(links)),
-                queue_bytes=_share(QUEUE_BUDGET_BYTES, len(links)),
-            )
-
-
-def _share(budget_bytes: int, count: int) -> int:
-    """What each of ``count`` sessions gets: a largest message at least, so that bulk flows."""
-    return min(MAX_SHARE_BYTES, max(INITIAL_CREDIT_BYTES, budget_bytes // count))

@@ -25,6 +25,7 @@ class OwnRecord:
         name: str,
         trains: bool,
         proof: bytes,
+        instance: bytes,
         sequence: SequenceCounter,
         clock: Clock,
     ) -> None:
@@ -33,7 +34,12 @@ class OwnRecord:
         self._sequence = sequence
         self._clock = clock
         self.payload = PeerRecord(
-            curve_key=curve_key, addresses=(), name=name, trains=trains, proof=proof
+            curve_key=curve_key,
+            addresses=(),
+            name=name,
+            trains=trains,
+            proof=proof,
+            instance=instance,
         )
         """What it says."""
         self._signed = b""
@@ -66,6 +72,10 @@ class OwnRecord:
     def set_nat(self, nat: NatSummary) -> None:
         """Say that this peer's NAT behaves so."""
         self._change(replace(self.payload, nat=nat))
+
+    def sign_anew(self) -> None:
+        """Give the record a higher sequence number: a sign of life."""
+        self._signed_until = 0.0
 
     def signed(self) -> bytes:
         """The record in its envelope, good for hours."""

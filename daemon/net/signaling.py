@@ -107,6 +107,9 @@ class Hearers(Protocol):
         """An admitted peer sent a signal, from the IP address ``seen_at`` (empty: nobody can tell).
         False: it is not to be listened to all the same."""
 
+    def hear_twin(self, record: VerifiedRecord) -> None:
+        """A process with this peer's own identity sent a signal: this one, or another one."""
+
 
 class _Taker(Protocol):
     def offer(self, body: Message) -> bool: ...
@@ -245,6 +248,9 @@ class Signaling:
             self._replays.check(signal.message)
         except StaleError as error:
             _log.debug("%s", error)  # Sent through two rendezvous, perhaps.
+            return
+        if sender == self._identity.peer_id:
+            self._peers.hear_twin(signal.record)
             return
         proof = signal.record.record.proof
         self._admission.check(sender, proof, now_ms=self._clock.expiry_ms())

@@ -200,6 +200,11 @@ class RendezvousClient:
         if link is not None:
             link.give_up("the network changed")
 
+    def withdraw(self, swarm_id: bytes) -> None:
+        """Never renew the lease again: another process with the same keys keeps it."""
+        self._leases.pop(swarm_id, None)
+        self._leases_changed.set()
+
     async def leave(self, swarm_id: bytes) -> None:
         """Give the lease back, if the server can be reached now; never renew it again."""
         self._leases.pop(swarm_id, None)

@@ -238,6 +238,10 @@ class Registry:
         self._history.accept(stored.swarm, stored.peer, stored.sequence, stored.raw)
         effects: list[Effect] = []
         if held is not None:
+            if held.route is not None and held.route != sender.route:
+                # Most often the connection of a process that has ended. If it has not, two have
+                # this identity, and the earlier one should know.
+                effects.append(Send(held.route, encode(Joined(record=stored.raw))))
             self._forget(held)
         other = self._leases.of_curve_key(stored.swarm, stored.curve_key)
         if other is not None:

@@ -39,6 +39,8 @@ class Everybody:
     def hear(self, record: VerifiedRecord, seen_at: str) -> bool:
         return True
 
+    def hear_twin(self, record: VerifiedRecord) -> None: ...
+
 
 def own_record_of(keys: Keys, clock: Clock, *addresses: str) -> OwnRecord:
     """Of a peer that can be dialled at ``addresses``."""
@@ -49,6 +51,7 @@ def own_record_of(keys: Keys, clock: Clock, *addresses: str) -> OwnRecord:
         name=f"peer {keys.number}",
         trains=True,
         proof=NO_PROOF,
+        instance=b"",
         sequence=SequenceCounter(now_ms=clock.now_ms()),
         clock=clock,
     )

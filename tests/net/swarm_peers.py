@@ -1,7 +1,7 @@
 """Peers with keys, of one swarm, and their networks on loopback."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -11,9 +11,10 @@ import zmq
 
 from daemon.net.network import PeerNetwork
 from daemon.net.refusals import Refusals
+from daemon.net.signaling import SignalCarrier
 from protocol.admission import NO_PROOF, AdmissionBook
 from protocol.identity import Identity, PeerId
-from protocol.peer_record import PeerRecord, VerifiedRecord, open_record, seal_record
+from protocol.peer_record import NO_INSTANCE, PeerRecord, VerifiedRecord, open_record, seal_record
 from protocol.swarm import (
     UNLIMITED,
     RoundSettings,
@@ -98,6 +99,7 @@ class Keys:
         curve_key: bytes | None = None,
         swarm: Swarm = SWARM,
         sequence: int = 1,
+        instance: bytes = NO_INSTANCE,
     ) -> VerifiedRecord:
         """Its record, as the rendezvous would hand it out; old, so that each hello's is newer."""
         now_ms = Clock().now_ms()
@@ -108,6 +110,7 @@ class Keys:
                 addresses=addresses,
                 name=f"peer {self.number}",
                 trains=True,
+                instance=instance,
             ),
             swarm=swarm.swarm_id,
             sequence=sequence,
@@ -166,6 +169,7 @@ async def running(
     listen: HostPort = ANY_PORT,
     advertise: tuple[str, ...] = (),
     clock: Clock | None = None,
+    signal_carriers: Sequence[SignalCarrier] = (),
 ) -> AsyncIterator[Node]:
     """A network of ``keys``."""
     clock = clock or Clock()
@@ -187,6 +191,7 @@ async def running(
                 context=context,
                 zap=zap,
                 random=Random(keys.number),
+                signal_carriers=signal_carriers,
             )
             node = Node(keys, network, refusals, context)
             async with network:

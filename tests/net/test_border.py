@@ -127,6 +127,9 @@ async def test_no_notice_of_a_rendezvous_raises_anything() -> None:
 class ExplodingNetwork:
     """Whose parts fail at whatever they are told."""
 
+    def __init__(self) -> None:
+        self.stood_down = asyncio.Event()
+
     def signed_record(self) -> bytes:
         return b""
 
@@ -137,6 +140,9 @@ class ExplodingNetwork:
         raise ZeroDivisionError
 
     def take_signal(self, signal: Signal) -> None:
+        raise ZeroDivisionError
+
+    async def twin_found(self, record: VerifiedRecord) -> bool:
         raise ZeroDivisionError
 
 

@@ -24,6 +24,7 @@ from daemon.net.session.handshake import BusyError
 from protocol.admission import AdmissionBook, DeniedError
 from protocol.identity import PeerId, short
 from protocol.peer_record import VerifiedRecord
+from protocol.session_frames import CloseCode
 from transport.address import source_of
 from transport.clock import Clock
 from transport.rate_limit import Allowed, Rate, RateLimiter
@@ -89,6 +90,7 @@ class PeerBook:
         self._searches_from = RateLimiter(_SEARCHES_FROM_ONE, capacity=MAX_NETWORKS)
         self._tasks = asyncio.TaskGroup()
         self._is_ending = False
+        self._is_closed = False
 
     async def __aenter__(self) -> "PeerBook":
         await self._tasks.__aenter__()
@@ -116,6 +118,14 @@ class PeerBook:
         """
         self._add(record, is_here=False)
 
+    def close(self, reason: str) -> None:
+        """Let all peers go, and nobody in any more."""
+        self._is_closed = True
+        for link in list(self._links.values()):
+            # Not that this peer leaves: to the others its identity may be somebody else by now.
+            link.end_session(CloseCode.PATH, reason, in_good_order=True)
+            self._forget(link)
+
     def knows(self, peer_id: PeerId) -> bool:
         """Whether it is in the book."""
         return peer_id in self._links
@@ -141,6 +151,8 @@ class PeerBook:
     def _add(self, record: VerifiedRecord, *, is_here: bool) -> None:
         if self._is_ending:
             raise BusyError("this peer stops")
+        if self._is_closed:
+            raise BusyError("this peer takes no part")
         peer_id = record.peer_id
         if peer_id == self._own_id or record.swarm != self._swarm_id:
             return
@@ -155,6 +167,14 @@ class PeerBook:
             link = self._links[peer_id] = self._make_link(record)
         elif record.sequence > link.record.sequence:
             link.record = record
+        elif record.record.instance != link.record.record.instance:
+            if link.is_live:
+                raise DeniedError(
+                    f"denied: another daemon with the identity of {peer_id} started later; only one"
+                    " of the two can take part, stop the other one"
+                )
+            if is_here:  # The later one is gone.
+                link.record = record
         if peer_id not in self._seeking:
             self._seeking[peer_id] = [
                 self._tasks.create_task(self._seek(peer_id, seeker))
@@ -198,6 +218,8 @@ class PeerBook:
 
     async def admit_key(self, curve_key: bytes, remote_ip: str) -> bool:
         """Whether a key is some peer's of the swarm: what ZAP asks for each new connection."""
+        if self._is_closed:
+            return False
         if self.record_for_curve_key(curve_key) is not None:
             return True
         now = self._clock.monotonic()

@@ -66,6 +66,7 @@ class Speaker:
         self.refusals = Refusals(self.clock)
         self.introduced: list[PeerId] = []
         self.known: set[PeerId] = set()
+        self.twins: list[PeerId] = []
         self.is_welcome = True
         self.signaling = Signaling(
             identity=self.keys.identity,
@@ -84,6 +85,9 @@ class Speaker:
 
     def knows(self, peer_id: PeerId) -> bool:
         return peer_id in self.known
+
+    def hear_twin(self, record: VerifiedRecord) -> None:
+        self.twins.append(record.peer_id)
 
     def hear(self, record: VerifiedRecord, seen_at: str) -> bool:
         self.introduced.append(record.peer_id)
