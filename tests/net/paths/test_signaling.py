@@ -19,6 +19,7 @@ from protocol.signal_messages import (
     PunchDeclined,
     PunchEnd,
     PunchOffer,
+    TwinNotice,
     check_punch_end,
 )
 from protocol.swarm import Swarm
@@ -230,6 +231,15 @@ async def test_signal_that_is_passed_on_as_another_peers_is_refused() -> None:
     three.signaling.receive(sealed, claimed=two.keys.peer_id)
     assert three.introduced == []
     assert three.refusals.of(one.keys.peer_id) == 1
+
+
+async def test_signal_of_this_identity_is_another_process_and_no_peer() -> None:
+    wire = Wire()
+    one, copy = Speaker(1, wire), Speaker(1, wire)
+    await one.signaling.send(one.keys.record(), TwinNotice())
+    assert copy.twins == [one.keys.peer_id]
+    assert copy.introduced == []
+    assert copy.refusals.total() == 0
 
 
 async def test_full_inbox_keeps_the_newest() -> None:
