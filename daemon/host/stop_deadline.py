@@ -4,18 +4,18 @@ Only for what owns the process, as ``p2pd join`` does: what runs inside another 
 leaves that alone.
 """
 
-import asyncio
-import logging
 import os
 import threading
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    # 'p2pd status' loads this module for its exit code.
+    import asyncio
 
 LONGEST_STOP_S = 20.0
 OVERDUE = 124
 """What the process then exits with, as ``timeout`` does; the systemd unit does not restart it."""
-
-_log = logging.getLogger("p2pd.peer")
 
 
 class StopDeadline:
@@ -44,12 +44,16 @@ class StopDeadline:
             self._timer.daemon = True
             self._timer.start()
 
-    async def start_when(self, stopping: asyncio.Event) -> None:
+    async def start_when(self, stopping: "asyncio.Event") -> None:
         """Start once the event is set, which says that the process was told to stop."""
         await stopping.wait()
         self.start()
 
     def _end_at_once(self) -> None:
         # Checkpoints are whole at any moment, and the worker ends with this process.
-        _log.error("not stopped after %.0f s: ending at once", self._longest_stop_s)
+        import logging
+
+        logging.getLogger("p2pd.peer").error(
+            "not stopped after %.0f s: ending at once", self._longest_stop_s
+        )
         os._exit(OVERDUE)
