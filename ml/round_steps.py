@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 from ml.averaging.messages import (
     Adopted,
     AveragerRequest,
-    Contribute,
     FindUpdate,
     LoadState,
     Noted,
     NoteState,
     StatesOpened,
+    WriteUpdate,
 )
 from ml.opening import (
     Opening,
@@ -69,7 +69,7 @@ def train_round(round_number: int, parts: int) -> Steps[Trained]:
         trained: trainer.Trained = yield trainer.Train(round_number, written.base_root.hex())
         if trained.sample_count < 1 or trained.steps < 1:
             raise WorkerError("the trainer has trained on nothing")
-        written = yield Contribute(
+        written = yield WriteUpdate(
             round=round_number,
             parts=parts,
             sample_count=trained.sample_count,

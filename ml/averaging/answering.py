@@ -9,7 +9,6 @@ from ml.averaging.messages import (
     AveragerReply,
     AveragerRequest,
     CheckUpdate,
-    Contribute,
     Export,
     FindUpdate,
     Finished,
@@ -19,6 +18,7 @@ from ml.averaging.messages import (
     NoteState,
     NoteTraffic,
     Reduce,
+    WriteUpdate,
 )
 from ml.averaging.own_updates import WorkDone
 from protocol.errors import WorkerError
@@ -29,8 +29,8 @@ def carry_out(averager: Averager, request: AveragerRequest) -> AveragerReply:
     match request:
         case FindUpdate():
             return averager.find_update(request.round, request.parts)
-        case Contribute():
-            return averager.contribute(
+        case WriteUpdate():
+            return averager.write_update(
                 request.round,
                 request.parts,
                 WorkDone(request.sample_count, request.steps, request.loss, request.seconds),

@@ -12,12 +12,10 @@ from pathlib import Path
 from ml.aggregate.average import Average
 from ml.aggregate.mixing import Partner
 from ml.aggregate.next_state import Piece, fill_mixed_state, fill_next_state
-from ml.averaging.contribution import Contributor
 from ml.averaging.event_file import EventFile
 from ml.averaging.journal import RoundJournal
 from ml.averaging.messages import (
     Adopted,
-    Contributed,
     Contribution,
     Exported,
     Neighbour,
@@ -25,10 +23,12 @@ from ml.averaging.messages import (
     PartResult,
     Reduced,
     StatesOpened,
+    UpdateWritten,
 )
 from ml.averaging.own_updates import OwnUpdates, UpdateKey, WorkDone, delete_left_overs
 from ml.averaging.shared_model import SharedModel
 from ml.averaging.trials import Bench, UpdateTrials
+from ml.averaging.update_writer import UpdateWriter
 from ml.rules.round_rules import parse_rules
 from ml.state.checkpoint import CheckpointStore
 from ml.state.export import export_state
@@ -87,7 +87,7 @@ class Averager:
         delete_left_overs(directory / "spool")
         self._trust: dict[str, float] = {}
         self._state, initial_root = self._first_state(has_initial=opening.has_initial)
-        self._contributor = Contributor(
+        self._update_writer = UpdateWriter(
             rules=self._rules,
             manifest=self._manifest,
             state_dir=directory,
@@ -105,22 +105,22 @@ class Averager:
     def close(self) -> None:
         """Close all files."""
         self._state.close()
-        self._contributor.close()
+        self._update_writer.close()
         self._reduced.close()
         self.journal.close()
 
     # This peer's update
 
-    def find_update(self, round_number: int, parts: int) -> Contributed:
+    def find_update(self, round_number: int, parts: int) -> UpdateWritten:
         """The update that was written before a restart, if there is one."""
         base = self._base_of(round_number)
-        found = self._contributor.find(base, parts)
+        found = self._update_writer.find(base, parts)
         if found is None:
-            return Contributed(base.blob.root)
+            return UpdateWritten(base.blob.root)
         blobs, done = found
-        return Contributed(base.blob.root, blobs, *done)
+        return UpdateWritten(base.blob.root, blobs, *done)
 
-    def contribute(
+    def write_update(
         self,
         round_number: int,
         parts: int,
@@ -128,16 +128,16 @@ class Averager:
         *,
         samples_per_second: float = 0.0,
         from_origin: bool = False,
-    ) -> Contributed:
+    ) -> UpdateWritten:
         """Write the update out of what the trainer left in shared memory.
 
         Raises :class:`WorkerError` when that cannot be used.
         """
         base = self._base_of(round_number)
         trained = self._shared.trained(round_number, base.blob.root, from_origin=from_origin)
-        blobs = self._contributor.write(base, parts, trained, done)
+        blobs = self._update_writer.write(base, parts, trained, done)
         self.journal.note_training(round_number, done.loss, samples_per_second)
-        return Contributed(base.blob.root, blobs, *done)
+        return UpdateWritten(base.blob.root, blobs, *done)
 
     # What others sent
 
@@ -154,7 +154,7 @@ class Averager:
             fill = fill_next_state(base, self._rules.outer, [piece], self._on_work)
             state = self._checkpoints.save(round_number, fill)
         paths = frozenset(one.path for one in contributions)
-        return self._adopt(state, lambda: self._contributor.settle(state.round, paths))
+        return self._adopt(state, lambda: self._update_writer.settle(state.round, paths))
 
     def reduce(
         self, round_number: int, part: int, parts: int, contributions: Sequence[Contribution]
@@ -194,7 +194,7 @@ class Averager:
                     pieces.append(Piece(codec.segments, None))
             fill = fill_next_state(base, self._rules.outer, pieces, self._on_work)
             state = self._checkpoints.save(round_number, fill)
-        return self._adopt(state, lambda: self._contributor.settle_parts(state.round))
+        return self._adopt(state, lambda: self._update_writer.settle_parts(state.round))
 
     def mix(self, round_number: int, own_path: str, neighbours: Sequence[Neighbour]) -> Adopted:
         """The next state between this peer's and others' parameters, in gossip.
@@ -222,7 +222,7 @@ class Averager:
     def load_state(self, round_number: int, path: Path, root: bytes) -> Adopted:
         """Take over a state. Raises :class:`VerificationError` when it is not sound."""
         state = self._checkpoints.save_copy(round_number, path, root)
-        return self._adopt(state, lambda: self._contributor.settle(state.round, frozenset()))
+        return self._adopt(state, lambda: self._update_writer.settle(state.round, frozenset()))
 
     # For people
 

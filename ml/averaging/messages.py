@@ -42,12 +42,12 @@ class FindUpdate(Message, tag="find_update"):
     round: int
     parts: int
 
-    def reply_kind(self) -> "type[Contributed]":
+    def reply_kind(self) -> "type[UpdateWritten]":
         """What answers it; without updates where there is none."""
-        return Contributed
+        return UpdateWritten
 
 
-class Contribute(Message, tag="contribute"):
+class WriteUpdate(Message, tag="write_update"):
     """Make this peer's update of ``round`` out of the local memory, in ``parts`` files.
 
     Part j is about the elements from P·j//parts on of the P elements of all tensors in the
@@ -64,9 +64,9 @@ class Contribute(Message, tag="contribute"):
     from_origin: bool
     """Whether the training began at what the origin memory holds, not at the base."""
 
-    def reply_kind(self) -> "type[Contributed]":
+    def reply_kind(self) -> "type[UpdateWritten]":
         """What answers it."""
-        return Contributed
+        return UpdateWritten
 
 
 class CheckUpdate(Message, tag="check_update"):
@@ -232,7 +232,7 @@ class Shutdown(Message, tag="shutdown"):
 AveragerRequest = (
     OpenStates
     | FindUpdate
-    | Contribute
+    | WriteUpdate
     | CheckUpdate
     | Apply
     | Reduce
@@ -262,7 +262,7 @@ class StatesOpened(Message, tag="states_opened"):
     """What keeps the averager in, in words."""
 
 
-class Contributed(Message, tag="contributed"):
+class UpdateWritten(Message, tag="update_written"):
     """This peer's update is written."""
 
     base_root: bytes
@@ -331,6 +331,6 @@ class TrialWanted(Message, tag="trial_wanted"):
 
 
 AveragerReply = (
-    StatesOpened | Contributed | Reduced | Adopted | Noted | Exported | Finished | Failed
+    StatesOpened | UpdateWritten | Reduced | Adopted | Noted | Exported | Finished | Failed
 )
 FromAverager = AveragerReply | Working | TrialWanted

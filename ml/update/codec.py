@@ -90,10 +90,8 @@ class UpdateCodec:
         self._places: dict[str, _Place] = {}
         self.layout = self._make_layout(is_whole=parts == 1)
 
-    def fill(
-        self, writer: TensorWriter, contribution: ReadBlock, left_over: WriteBlock | None
-    ) -> None:
-        """Encode the blocks that ``contribution`` gives into ``writer``.
+    def fill(self, writer: TensorWriter, read: ReadBlock, left_over: WriteBlock | None) -> None:
+        """Encode the blocks that ``read`` gives into ``writer``.
 
         ``left_over`` gets what the encoding lost of each block of a parameter.
         """
@@ -102,7 +100,7 @@ class UpdateCodec:
             encoding = self._encoding_of(spec)
             place = self._places[spec.name]
             for start, stop in segment.blocks():
-                values = contribution(spec, start, stop)
+                values = read(spec, start, stop)
                 if encoding is None:
                     writer.write(place.tensor, start - place.start, values)
                     continue

@@ -19,7 +19,7 @@ from p2pd.shared_tensors import StaleMemoryError
 from protocol.errors import WorkerError
 
 
-class Contributor:
+class UpdateWriter:
     """Writes this peer's updates, and keeps what they left over."""
 
     def __init__(
@@ -97,7 +97,7 @@ class Contributor:
         codecs = self._codecs(parts)
         feedback = self._feedback
 
-        def contribution(spec: TensorSpec, start: int, stop: int) -> AnyArray:
+        def movement(spec: TensorSpec, start: int, stop: int) -> AnyArray:
             values = self._movement(base, trained, spec, start, stop)
             if feedback is None or not spec.has_momentum:
                 return values
@@ -106,7 +106,7 @@ class Contributor:
         def save(residual: TensorWriter | None) -> tuple[Blob, ...]:
             def fill_of(codec: UpdateCodec) -> Fill:
                 left_over = residual.write if residual else None
-                return lambda writer: codec.fill(writer, contribution, left_over)
+                return lambda writer: codec.fill(writer, movement, left_over)
 
             layouts = [codec.layout for codec in codecs]
             return self._updates.save(key, layouts, [fill_of(codec) for codec in codecs], done)
