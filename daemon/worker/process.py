@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from daemon.host.python_child import child_command, child_environment
+from daemon.host.python_child import child_command
 from daemon.worker.program import Message, Program
 from p2pd.channel import GREETING, HEAD, MAX_BODY_BYTES, UNASKED, to_frame
 from protocol.errors import RemoteProtocolError, WorkerError
@@ -227,7 +227,7 @@ def _spawn(program: Program, descriptors: Sequence[int]) -> _Started:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**child_environment(), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
         )
         failed.pop_all()
