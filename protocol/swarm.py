@@ -2,11 +2,14 @@
 
 Invariants: the swarm id binds the founder's key, so nobody else can make a statement for it; of two
 statements the higher version wins; what decides about the training never changes under one id
-(:func:`check_successor`), while rendezvous, relays, bans and tokens may.
+(:func:`check_successor`), while rendezvous, relays, bans and tokens may; and the swarm's last round
+may move away, since a swarm that has more to train is still the same.
 """
 
 import hashlib
 from dataclasses import dataclass
+
+import msgspec
 
 from protocol.codec import Message, decode, encode
 from protocol.envelope import Domain, open_envelope, seal_envelope
@@ -164,11 +167,21 @@ def check_successor(old: Swarm, new: Swarm) -> bool:
         raise VerificationError("statement of another swarm")
     if new.statement.version <= old.statement.version:
         return False
-    if (new.statement.task, new.statement.settings) != (old.statement.task, old.statement.settings):
+    if new.statement.task != old.statement.task or not _may_follow(
+        old.statement.settings, new.statement.settings
+    ):
         raise VerificationError(
             f"statement version {new.statement.version} changes the training of a running swarm"
         )
     return True
+
+
+def _may_follow(old: RoundSettings, new: RoundSettings) -> bool:
+    """Whether a running swarm may go on by ``new``: only its end may move, and only away."""
+    if old.rounds == UNLIMITED:
+        return new == old
+    is_further = new.rounds == UNLIMITED or new.rounds >= old.rounds
+    return is_further and msgspec.structs.replace(new, rounds=old.rounds) == old
 
 
 def is_banned(swarm: Swarm, peer_id: PeerId) -> bool:

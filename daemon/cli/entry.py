@@ -51,7 +51,7 @@ MODULES = {
     "ping": ("ping", "speed"),
     "netcheck.command": ("netcheck",),
     "control": ("stop", "pause", "resume", "export", "id"),
-    "invite": ("invite",),
+    "invite": ("invite", "extend"),
     "members": ("members", "ban"),
     "task": ("task",),
     "service": ("service",),

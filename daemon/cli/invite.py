@@ -1,4 +1,4 @@
-"""``invite``: the founder gives out further invites, looks at them and revokes them."""
+"""``invite``, ``extend``: the founder gives out and ends invites, and lets a swarm go on."""
 
 import argparse
 import json
@@ -25,6 +25,12 @@ are in stay in.
 
 --list shows the invites by number; --revoke N ends one: nobody new comes in by it, and whoever came
 by it before stays.
+"""
+
+
+EXTEND = """\
+Let a swarm that was founded here go on: it is complete after ROUNDS, which is later than it was.
+Peers that had finished train again. All else stays as it was agreed; it is the same swarm.
 """
 
 
@@ -64,6 +70,25 @@ def add_commands(commands: "Commands") -> None:
     )
     add_founder_state_dir(parser)
     arguments.add_json(parser)
+    _add_extend(commands)
+
+
+def _add_extend(commands: "Commands") -> None:
+    parser = arguments.add_command(
+        commands,
+        "extend",
+        _extend,
+        summary="let a swarm train more rounds (the founder)",
+        description=EXTEND,
+        examples="  p2pd extend 40\n  p2pd extend 0                    it never ends",
+    )
+    parser.add_argument(
+        "rounds",
+        type=arguments.whole_number(0, MAX_COUNT),
+        metavar="ROUNDS",
+        help="after how many the swarm is complete; 0: never",
+    )
+    add_founder_state_dir(parser)
 
 
 def add_founder_state_dir(parser: argparse.ArgumentParser) -> None:
@@ -94,6 +119,17 @@ def _invite(options: argparse.Namespace) -> int:
         return 0
     print("the new invite link is below; whoever has it can join:", file=sys.stderr)
     print(link)
+    return 0
+
+
+def _extend(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from daemon.swarm.amend import extend
+
+    asyncio.run(extend(find_founded(options), options.rounds))
+    end = f"goes to round {options.rounds}" if options.rounds else "has no last round"
+    print(f"the swarm {end} now; peers that run hear of it within a minute")
     return 0
 
 

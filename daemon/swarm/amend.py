@@ -1,7 +1,7 @@
 """How a founder changes a running swarm: by a statement of a higher version.
 
 The new statement is left with the rendezvous, where running peers find it (daemon/statement_watch),
-the founder's own among them. Training, rules and swarm id stay as they are.
+the founder's own among them. Training, rules and swarm id stay as they are; more rounds may follow.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from protocol.admission import Acquaintance
 from protocol.errors import ConfigError, P2PDError, TransportError, VerificationError
 from protocol.identity import Identity
 from protocol.swarm import (
+    UNLIMITED,
     Swarm,
     SwarmStatement,
     check_successor,
@@ -72,6 +73,24 @@ def read_founded(state_dir: Path) -> Founded:
             " only its founder can do this, where 'p2pd create' ran"
         )
     return Founded(state_dir, founder, swarm)
+
+
+async def extend(founded: Founded, rounds: int) -> None:
+    """The swarm is complete after ``rounds`` (0: never) and no earlier. Raises as
+    :func:`change_statement`, and :class:`ConfigError` where that is no later."""
+
+    def change(statement: SwarmStatement) -> SwarmStatement:
+        before = statement.settings.rounds
+        if before == UNLIMITED:
+            raise ConfigError("this swarm has no last round: it trains until its peers stop")
+        if UNLIMITED < rounds <= before:
+            raise ConfigError(
+                f"the swarm goes to round {before} already: name a later one, or 0 for no end"
+            )
+        settings = msgspec.structs.replace(statement.settings, rounds=rounds)
+        return msgspec.structs.replace(statement, settings=settings)
+
+    await change_statement(founded, change)
 
 
 async def change_statement(founded: Founded, change: Change) -> Swarm:

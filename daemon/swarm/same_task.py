@@ -13,7 +13,7 @@ def check_options(statement: SwarmStatement, options: JoinOptions) -> None:
     if rounds != UNLIMITED and options.rounds > rounds:
         raise ConfigError(
             f"round {options.rounds} never comes: the swarm is complete after round {rounds}, as"
-            " its founder chose; join without --rounds, or found another swarm that goes further"
+            " its founder chose; join without --rounds, or ask the founder for more ('p2pd extend')"
         )
     if task.builtin and options.task_file is not None:
         raise ConfigError(

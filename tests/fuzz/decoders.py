@@ -13,6 +13,7 @@ from random import Random
 
 from daemon.net.session import Session, SessionLimits
 from daemon.swarm.admitted import AdmittedFile
+from daemon.worker.program import AVERAGER, TRAINER
 from ml.state.tensor_file import TensorFile, layout_of
 from ml.update.codec import UpdateCodec, parse_encoding
 from protocol.admission import MAX_PROOF_BYTES, AdmissionBook, prove_admission
@@ -263,6 +264,8 @@ def _admitted(data: bytes) -> None:
 
 DECODERS: dict[str, Decoder] = {
     "admitted_file": _admitted,
+    "averager_message": AVERAGER.decode,
+    "trainer_message": TRAINER.decode,
     "agreement": lambda data: decode(data, AgreementMessage),
     "certificate": lambda data: decode(data, Certificate),
     "chunk_frame": decode_chunk,

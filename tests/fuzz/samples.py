@@ -6,8 +6,10 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+from ml.averaging.messages import FromAverager
 from ml.state.manifest import Manifest, TensorSpec
 from ml.state.tensor_file import FileTensor, layout_of
+from p2pd import messages as trainer
 from protocol.admission import TokenUse
 from protocol.agreement_messages import AgreementMessage, Certificate
 from protocol.codec import encode
@@ -142,6 +144,12 @@ def samples() -> dict[str, list[bytes]]:
     rendezvous = _golden("rendezvous_messages")
     record = Announce(request=1, record=SEALED_RECORD)
     found: dict[str, list[bytes]] = {
+        "averager_message": examples(FromAverager),
+        "trainer_message": [
+            trainer.encode(trainer.Progress(1, 2, 0.5, 9.0)),
+            trainer.encode(trainer.Failed("config", "why")),
+            trainer.encode(trainer.Tried([0.5, None])),
+        ],
         "admitted_file": [b"p2pd met 1\n" + bytes(84)],
         "agreement": examples(AgreementMessage),
         "certificate": examples(Certificate),

@@ -248,6 +248,32 @@ class TestStatement:
         with pytest.raises(VerificationError, match="at most"):
             swarm(members=members)
 
+    @pytest.mark.parametrize(
+        ("before", "after", "may"),
+        [
+            (8, 9, True),
+            (8, 0, True),
+            (8, 8, True),
+            (8, 7, False),
+            (0, 9, False),
+            (0, 0, True),
+        ],
+    )
+    def test_last_round_may_only_move_away(self, before: int, after: int, may: bool) -> None:
+        old = swarm(settings=RoundSettings(rounds=before))
+        new = swarm(version=2, settings=RoundSettings(rounds=after))
+        if may:
+            assert check_successor(old, new)
+        else:
+            with pytest.raises(VerificationError, match="changes the training"):
+                check_successor(old, new)
+
+    def test_nothing_else_may_change_with_the_last_round(self) -> None:
+        old = swarm(settings=RoundSettings(rounds=8))
+        new = swarm(version=2, settings=RoundSettings(rounds=9, grace_s=1.0))
+        with pytest.raises(VerificationError, match="changes the training"):
+            check_successor(old, new)
+
     def test_higher_version_succeeds_unless_it_changes_the_training(self) -> None:
         old = swarm()
         assert check_successor(old, swarm(version=2, open=True))
