@@ -34,7 +34,7 @@ test: $(STAMP) ## Run the tests (TEST_ARGS="tests/cli -x")
 	$(call room,$(or $(TMPDIR),/tmp),6000,Testing)
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
-quick: $(STAMP) ## Run the tests that need no network, processes or torch: half of all, in a minute
+quick: $(STAMP) ## Run the tests that need no network, processes or training: half of all
 	$(BIN)/python -m pytest -q @tests/quick.txt
 
 check: lint test ## What CI runs: format, lint, types, import arrows, tests
