@@ -3,11 +3,14 @@
 import logging
 from pathlib import Path
 
+from daemon.host.damaged import put_aside
 from transport.atomic_file import write_atomically
 
 MAX_BYTES = 32
 MAX_NUMBER = 2**63
 """What a wire message holds."""
+
+_WITHOUT = "statements are counted from the time"
 
 _log = logging.getLogger("p2pd.network")
 
@@ -15,7 +18,7 @@ _log = logging.getLogger("p2pd.network")
 class SequenceFile:
     """A :class:`protocol.sequence.SequenceMemory` in a file of one number.
 
-    A damaged file counts as none: the time is then all there is to start from.
+    A damaged file is put aside and counts as none: the time is then all there is to start from.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,10 +33,10 @@ class SequenceFile:
         except FileNotFoundError:
             return 0
         except (OSError, UnicodeDecodeError) as error:
-            _log.warning("cannot read %s: %s; counting from the time", self._path, error)
+            put_aside(self._path, error, _WITHOUT)
             return 0
         if not text.isdecimal() or int(text) >= MAX_NUMBER:
-            _log.warning("%s holds no number; counting from the time", self._path)
+            put_aside(self._path, "it holds no number", _WITHOUT)
             return 0
         return int(text)
 

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
+from daemon.net.nat.port_mapping import nat_pmp, pcp
 from daemon.net.session import Session, SessionLimits
 from daemon.swarm.admitted import AdmittedFile
 from daemon.worker.program import AVERAGER, TRAINER
@@ -224,6 +225,15 @@ def _stun_responder(data: bytes) -> None:
     )
 
 
+def _nat_pmp(data: bytes) -> None:
+    nat_pmp.parse_map_response(data, tcp=True, internal_port=5555)
+    nat_pmp.parse_address_response(data)
+
+
+def _pcp(data: bytes) -> None:
+    pcp.parse_map_response(data, nonce=bytes(12), ip_protocol=6, internal_port=5555)
+
+
 def _text(parse: Callable[[str], object]) -> Decoder:
     def decoder(data: bytes) -> None:
         parse(data.decode("utf-8", "replace"))
@@ -275,6 +285,8 @@ DECODERS: dict[str, Decoder] = {
     "host_port": _text(HostPort.parse),
     "invite_link": _text(Invite.parse),
     "measure_message": decode_measure,
+    "nat_pmp": _nat_pmp,
+    "pcp": _pcp,
     "peer_message": lambda data: decode(data, PeerMessage),
     "proof": _proof,
     "record": _record,

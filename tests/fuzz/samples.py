@@ -163,6 +163,21 @@ def samples() -> dict[str, list[bytes]]:
         "host_port": [b"192.0.2.1:5555", b"[fe80::1%eth0]:1", b"host.example:65535"],
         "invite_link": _links(),
         "measure_message": [encode_measure(make(kind)) for kind in MeasureMessage.__args__],
+        "nat_pmp": [
+            bytes((0, 128, 0, 0)) + bytes(4) + bytes((192, 0, 2, 1)),
+            bytes((0, 130, 0, 0)) + bytes(4) + (5555).to_bytes(2, "big") * 2 + bytes(4),
+        ],
+        "pcp": [
+            bytes((2, 129))
+            + bytes(22)
+            + bytes(12)
+            + b"\x06"
+            + bytes(3)
+            + (5555).to_bytes(2, "big") * 2
+            + bytes(10)
+            + b"\xff\xff"
+            + bytes((192, 0, 2, 1)),
+        ],
         "peer_message": examples(PeerMessage),
         "proof": [encode(TokenUse(peer=MEMBER.public_key))],
         "record": [encode(RECORD), encode(make(PeerRecord))],

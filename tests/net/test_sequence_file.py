@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.host.damaged import find_damaged
 from daemon.net.sequence_file import SequenceFile
 from protocol.sequence import RESERVED, SequenceCounter
 
@@ -29,10 +30,12 @@ def test_peer_that_sent_nothing_writes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"-5", b"9" * 5000, b"\xff\xfe", b"1e300"])
-def test_damaged_file_counts_as_none(content: bytes, tmp_path: Path) -> None:
+def test_damaged_file_is_put_aside_and_counts_as_none(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "sequence"
     path.write_bytes(content)
     assert counter(path, NOW_MS).take() == NOW_MS
+    assert find_damaged(tmp_path) == ("sequence.damaged",)
+    assert counter(path, NOW_MS - 10**9).take() > NOW_MS
 
 
 def test_counting_goes_on_when_it_cannot_be_stored(
