@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 from pathlib import Path
-from typing import Protocol
 
 import uvloop
 import zmq
@@ -45,7 +44,7 @@ from daemon.swarm.open_task import open_task
 from daemon.swarm.same_task import check_opened, check_options
 from daemon.swarm.statement_watch import StatementWatch
 from daemon.swarm.statements import Statements
-from daemon.web.page_server import PageServer, Shown
+from daemon.web.page_server import PageServer, PeerView
 from daemon.web.round_hook import RoundHook
 from daemon.worker.pulse import stuck_after_s
 from daemon.worker.worker import TaskWorker, WorkerProcesses
@@ -263,7 +262,6 @@ class Peer:
     async def _train(self, connected: Connected) -> None:
         """Train with the others until the rounds that were asked for are done."""
         place, network, statements = connected.place, connected.network, connected.statements
-        connectivity = connected.connectivity
         statement = place.swarm.statement
         async with contextlib.AsyncExitStack() as stack:
             processes = await stack.enter_async_context(
@@ -278,9 +276,7 @@ class Peer:
                 on_change=self._wake,
                 traffic=TrafficMeter(network.traffic),
             )
-            self._stage = Loading(
-                place, network, connectivity, statements, connected.watching, worker
-            )
+            loading = self._stage = connected.load(worker)
             opened = await worker.open()
             check_opened(statement, opened)
             setup = RoundsSetup(
@@ -295,15 +291,7 @@ class Peer:
                 clock=self._clock,
             )
             rounds = await stack.enter_async_context(Rounds(setup, network))
-            self._stage = TakingPart(
-                place,
-                network,
-                connectivity,
-                statements,
-                connected.watching,
-                worker,
-                rounds,
-            )
+            self._stage = loading.take_part(rounds)
             rounds.inbox.connect(network)
             # What comes when training has ended has nobody to go to: its tasks are ending.
             stack.callback(Inbox(statements, self._refusals).connect, network)
@@ -354,13 +342,6 @@ class Peer:
     def _wake(self) -> None:
         if isinstance(self._stage, TakingPart):
             self._stage.rounds.training.wake()
-
-
-class PeerView(Protocol):
-    """What shows a peer to whoever started it."""
-
-    async def run(self, shown: Shown) -> None:
-        """Show it until cancelled."""
 
 
 def run_peer(options: JoinOptions, view: PeerView) -> int:

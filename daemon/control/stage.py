@@ -33,12 +33,25 @@ class Connected(Starting):
     watching: Watching
     """What the others say of their rounds while this peer takes part in none."""
 
+    def load(self, worker: TaskWorker) -> "Loading":
+        """The next stage."""
+        return Loading(
+            self.place, self.network, self.connectivity, self.statements, self.watching, worker
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Loading(Connected):
     """Its averager and its trainer run, and load the task."""
 
     worker: TaskWorker
+
+    def take_part(self, rounds: Rounds) -> "TakingPart":
+        """The next stage."""
+        place, network, connectivity = self.place, self.network, self.connectivity
+        return TakingPart(
+            place, network, connectivity, self.statements, self.watching, self.worker, rounds
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,13 @@ class Shown(Protocol):
         """Its rounds behind ``after``, and the one at hand."""
 
 
+class PeerView(Protocol):
+    """What shows a peer to whoever started it."""
+
+    async def run(self, shown: Shown) -> None:
+        """Show it until cancelled."""
+
+
 class PageServer:
     """Serves one peer's page from :meth:`start` on, while the ``async with`` block runs."""
 
