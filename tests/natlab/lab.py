@@ -243,6 +243,15 @@ class NatLab:
         """The line's rate each way, such as `20mbit`; None: as fast as the machine."""
         node.cable.set_rate(rate)
 
+    def drop_tcp_between(self, one: Site, other: Site) -> None:
+        """No TCP passes between the two sites from now on, as in networks that let through only
+        what they know; UDP does, and TCP to others."""
+        for site, remote in ((one, other), (other, one)):
+            site.router.namespace.nft(
+                "table ip without_tcp { chain out { type filter hook forward priority -1;"
+                f" ip daddr {remote.public_ipv4} meta l4proto tcp drop; }}\n}}"
+            )
+
     # -- programs and sockets inside ----------------------------------------------------------
 
     def popen(

@@ -58,6 +58,63 @@ def test_relay_carries_what_nothing_else_does_and_says_why(lab: PathLab) -> None
     assert one.ask("wait", 1, "relay", 5)["found"]
 
 
+@pytest.mark.parametrize("kind", [NatKind.PORT_RESTRICTED, NatKind.FULL_CONE])
+def test_ice_is_the_path_where_the_network_lets_no_tcp_pass_between_peers(
+    lab: PathLab, kind: NatKind
+) -> None:
+    """All kinds of path are looked for, and there is a relay: TCP to that does pass."""
+    server = lab.lab.add_public_host("server")
+    lab.serve("rendezvous", server, 5555)
+    lab.serve("relay", server, 5600)
+    sites = [lab.lab.add_site(name, kind) for name in ("left", "right")]
+    lab.lab.drop_tcp_between(*sites)
+    one, other = [lab.node(site.host, number) for number, site in enumerate(sites)]
+    assert one.ask("wait", 1, "ice", 40)["found"]
+    assert other.ask("wait", 0, "ice", 40)["found"]
+    one.ask("bulk", 1, 20)
+    assert other.ask("whole", 20, 60)["found"]
+    for node in (one, other):
+        (link,) = node.ask("status")["links"]
+        assert link["kind"] == "ice"
+        assert "direct: " in link["reason"]
+        assert "punched: " in link["reason"]
+
+
+LOSS = 0.05
+ROUND_MESSAGES = 16
+"""Of 1 MiB, each way: about what a round of a small model moves."""
+
+
+@pytest.mark.parametrize("kind", [PathKind.PUNCHED, PathKind.ICE, PathKind.RELAY])
+def test_what_a_round_moves_arrives_whole_and_in_order_with_5_percent_loss(
+    lab: PathLab, kind: PathKind
+) -> None:
+    server = lab.lab.add_public_host("server")
+    lab.serve("rendezvous", server, 5555)
+    if kind is PathKind.RELAY:
+        lab.serve("relay", server, 5600)
+    sites = [lab.lab.add_site(name, NatKind.PORT_RESTRICTED) for name in ("left", "right")]
+    kinds = [] if kind is PathKind.RELAY else [kind]
+    one, other = [
+        lab.node(site.host, number, kinds=kinds, listen=UNDIALLED)
+        for number, site in enumerate(sites)
+    ]
+    for node, peer in ((one, 1), (other, 0)):
+        assert node.ask("wait", peer, kind.value, 30)["found"]
+    lab.lab.set_loss(sites[0], LOSS)
+    for number in range(5):
+        one.ask("send", 1, f"vote-{number}")
+        other.ask("send", 0, f"vote-{number}")
+    one.ask("bulk", 1, ROUND_MESSAGES)
+    other.ask("bulk", 0, ROUND_MESSAGES)
+    for node in (one, other):
+        assert node.ask("whole", ROUND_MESSAGES, 90)["found"]
+        assert node.ask("hear", "vote-4", 30)["found"]
+        status = node.ask("status")
+        assert status["wrong"] == 0 or not status["wrong"]
+        assert [text.split()[0] for _, text in status["log"]] == ["up"]
+
+
 def test_transfer_moves_from_the_relay_to_ice_and_stays_whole(lab: PathLab) -> None:
     server = lab.lab.add_public_host("server")
     lab.serve("rendezvous", server, 5555)
