@@ -51,7 +51,7 @@ def of_state_dir(state_dir: StateDir) -> list[HealthItem]:
 
 def of_identity(network: PeerNetwork, clock: Clock) -> list[HealthItem]:
     """Whether another daemon has this peer's identity."""
-    twin = network.twins.twin(clock.monotonic())
+    twin = network.twins.watch.twin(clock.monotonic())
     return [] if twin is Twin.NONE else [health.twin_runs(is_later=twin is Twin.LATER)]
 
 

@@ -41,6 +41,7 @@ from daemon.net.session.handshake import Greeter
 from daemon.net.signaling import SignalCarrier, Signaling
 from daemon.net.traffic import Traffic
 from daemon.net.twin import TwinWatch
+from daemon.net.twin_guard import TwinGuard
 from protocol.admission import AdmissionBook, DeniedError
 from protocol.errors import RemoteProtocolError, TransportError
 from protocol.hello import VerifiedHello
@@ -104,17 +105,13 @@ class PeerNetwork:
         self.on_bulk_room: Callable[[PeerId], None] = lambda peer_id: None
         self._swarm = swarm
         self._identity = identity
-        self._curve = curve
         self._advertise = advertise
         self._admission = admission
         self._refusals = refusals
         self._clock = clock
         sequence = sequence or SequenceCounter(now_ms=clock.now_ms())
         instance = secrets.token_bytes(MAX_INSTANCE_BYTES)
-        self.twins = TwinWatch(instance, started_sequence=sequence.take())
-        """What is known of other processes with this peer's identity."""
-        self.stood_down = asyncio.Event()
-        """Set once this process has given way to another one with its identity."""
+        watch = TwinWatch(instance, started_sequence=sequence.take())
         self._own_record = OwnRecord(
             identity,
             swarm.swarm_id,
@@ -135,6 +132,8 @@ class PeerNetwork:
             make_link=self._make_link,
             make_seekers=self._make_seekers,
         )
+        self.twins = TwinGuard(watch, self._own_record, self._book, clock)
+        """Other processes with this peer's identity."""
         self._reception = Reception(
             Greeter(
                 identity=identity,
@@ -156,16 +155,14 @@ class PeerNetwork:
             context, zap, listen, curve, admit=self._book.admit_key, owner=self._reception
         )
         self._signaling = Signaling(
-            identity=identity,
-            curve=curve,
-            swarm_id=swarm.swarm_id,
-            own_record=self._own_record.signed,
+            self._own_record,
+            curve,
             admission=admission,
-            peers=self,
+            peers=self._book,
+            twins=self.twins,
             carriers=signal_carriers,
             clock=clock,
             refusals=refusals,
-            sequence=sequence,
         )
         parts = PathParts(
             identity=identity,
@@ -269,10 +266,6 @@ class PeerNetwork:
         """Forget this peer once it is not live; until then the session with it goes on."""
         self._book.remove(peer_id)
 
-    def record_for_curve_key(self, curve_key: bytes) -> VerifiedRecord | None:
-        """The record of a known peer that names this key."""
-        return self._book.record_for_curve_key(curve_key)
-
     def replace_statement(self, swarm: Swarm) -> None:
         """Go by a newer swarm statement: be on its relays, and have nothing to do any more with
         those whom it bans, or whose invite was revoked before they were met."""
@@ -288,40 +281,21 @@ class PeerNetwork:
                 self._book.remove(link.peer_id)
                 link.end_session(CloseCode.DENIED, str(error), in_good_order=True)
 
-    def knows(self, peer_id: PeerId) -> bool:
-        """See :class:`Hearers`."""
-        return self._book.knows(peer_id)
-
-    def hear(self, record: VerifiedRecord, seen_at: str) -> bool:
-        """See :class:`Hearers`."""
-        return self._book.hear(record, seen_at)
-
-    def hear_twin(self, record: VerifiedRecord) -> None:
-        """See :class:`Hearers`."""
-        if self.twins.note_signal(record, self._clock.monotonic()):
-            self._own_record.sign_anew()
-            self._stand_down_if_later()
+    @property
+    def stood_down(self) -> asyncio.Event:
+        """Set once this process has given way to another one with its identity."""
+        return self.twins.stood_down
 
     async def twin_found(self, record: VerifiedRecord) -> bool:
         """A rendezvous has ``record`` for this peer's own identity. True: another process signed
         it, and is told of this one."""
-        if not self.twins.note_found(record, self._clock.monotonic()):
+        if not self.twins.found(record):
             return False
-        self._stand_down_if_later()
         try:
             await self._signaling.send(record, TwinNotice())
         except TransportError as error:
             _log.debug("another process with this identity cannot be told: %s", error)
         return True
-
-    def _stand_down_if_later(self) -> None:
-        if self.twins.stands_down() and not self.stood_down.is_set():
-            self.stood_down.set()
-            _log.error(
-                "another daemon with this peer's identity started later: this one takes no part any"
-                " more"
-            )
-            self._book.close("another daemon has this identity")
 
     def take_signal(self, signal: Signal) -> None:
         """A rendezvous passed on what some peer sealed for this one."""

@@ -29,9 +29,10 @@ class OwnRecord:
         sequence: SequenceCounter,
         clock: Clock,
     ) -> None:
-        self._identity = identity
-        self._swarm_id = swarm_id
-        self._sequence = sequence
+        self.identity = identity
+        self.swarm_id = swarm_id
+        self.sequence = sequence
+        """Of what this peer says of itself; signals count on in it."""
         self._clock = clock
         self.payload = PeerRecord(
             curve_key=curve_key,
@@ -87,10 +88,10 @@ class OwnRecord:
             self._signed_until = now + FRESH_S
             self._signed_at_offset_ms = offset_ms
             self._signed = seal_record(
-                self._identity,
+                self.identity,
                 self.payload,
-                swarm=self._swarm_id,
-                sequence=self._sequence.take(),
+                swarm=self.swarm_id,
+                sequence=self.sequence.take(),
                 now_ms=self._clock.now_ms(),
             )
         return self._signed

@@ -18,14 +18,15 @@ from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
 from daemon.net.border import UNKNOWN_PEER, border
+from daemon.net.own_record import OwnRecord
 from daemon.net.refusals import Refusals
 from protocol.admission import AdmissionBook
 from protocol.codec import Message
 from protocol.errors import ConfigError, TransportError, VerificationError
-from protocol.identity import Identity, PeerId
+from protocol.identity import PeerId
 from protocol.peer_record import VerifiedRecord
 from protocol.peer_signal import SignalPayload, VerifiedSignal, open_peer_signal, seal_peer_signal
-from protocol.sequence import ReplayGuard, SequenceCounter, StaleError
+from protocol.sequence import ReplayGuard, StaleError
 from protocol.signal_messages import SignalBody
 from transport.clock import Clock
 from transport.curve import CurveKeys
@@ -107,8 +108,12 @@ class Hearers(Protocol):
         """An admitted peer sent a signal, from the IP address ``seen_at`` (empty: nobody can tell).
         False: it is not to be listened to all the same."""
 
-    def hear_twin(self, record: VerifiedRecord) -> None:
-        """A process with this peer's own identity sent a signal: this one, or another one."""
+
+class TwinHearer(Protocol):
+    """Other processes with this peer's identity."""
+
+    def heard(self, record: VerifiedRecord) -> None:
+        """A process with this peer's identity sent a signal: this one, or another one."""
 
 
 class _Taker(Protocol):
@@ -127,29 +132,28 @@ class Signaling:
 
     def __init__(
         self,
-        *,
-        identity: Identity,
+        own_record: OwnRecord,
         curve: CurveKeys,
-        swarm_id: bytes,
-        own_record: Callable[[], bytes],
+        *,
         admission: AdmissionBook,
         peers: Hearers,
+        twins: TwinHearer,
         carriers: Sequence[SignalCarrier],
         clock: Clock,
         refusals: Refusals,
-        sequence: SequenceCounter,
     ) -> None:
         """``carriers`` may still grow."""
-        self._identity = identity
+        self._identity = own_record.identity
         self._curve = curve
-        self._swarm_id = swarm_id
+        self._swarm_id = own_record.swarm_id
         self._own_record = own_record
         self._admission = admission
         self._peers = peers
+        self._twins = twins
         self._carriers = carriers
         self._clock = clock
         self._refusals = refusals
-        self._sequence = sequence
+        self._sequence = own_record.sequence
         self._replays = ReplayGuard(_MAX_SENDERS)
         self._strangers_rate = RateLimiter(_STRANGERS_RATE)
         self._known_rate = RateLimiter(_PEER_RATE, capacity=_MAX_SENDERS)
@@ -192,7 +196,7 @@ class Signaling:
         """
         sealed = seal_peer_signal(
             self._identity,
-            SignalPayload(record=self._own_record(), body=body),
+            SignalPayload(record=self._own_record.signed(), body=body),
             to=to,
             sequence=self._sequence.take(),
             now_ms=self._clock.now_ms(),
@@ -250,7 +254,7 @@ class Signaling:
             _log.debug("%s", error)  # Sent through two rendezvous, perhaps.
             return
         if sender == self._identity.peer_id:
-            self._peers.hear_twin(signal.record)
+            self._twins.heard(signal.record)
             return
         proof = signal.record.record.proof
         self._admission.check(sender, proof, now_ms=self._clock.expiry_ms())

@@ -39,7 +39,7 @@ class Everybody:
     def hear(self, record: VerifiedRecord, seen_at: str) -> bool:
         return True
 
-    def hear_twin(self, record: VerifiedRecord) -> None: ...
+    def heard(self, record: VerifiedRecord) -> None: ...
 
 
 def own_record_of(keys: Keys, clock: Clock, *addresses: str) -> OwnRecord:
@@ -63,16 +63,14 @@ def signaling_of(keys: Keys, carrier: SignalCarrier | None = None) -> Signaling:
     """Hears everybody of the swarm."""
     clock = Clock()
     return Signaling(
-        identity=keys.identity,
-        curve=keys.curve,
-        swarm_id=SWARM.swarm_id,
-        own_record=lambda: keys.record().raw,
+        own_record_of(keys, clock, "203.0.113.9:1"),
+        keys.curve,
         admission=AdmissionBook(SWARM),
         peers=Everybody(),
+        twins=Everybody(),
         carriers=() if carrier is None else [carrier],
         clock=clock,
         refusals=Refusals(clock),
-        sequence=SequenceCounter(now_ms=0),
     )
 
 

@@ -88,7 +88,9 @@ async def test_of_two_daemons_with_one_identity_the_later_one_goes_on_and_both_s
             await eventually(lambda: second.sees(witness), within_s=20)
             await eventually(first.network.stood_down.is_set, within_s=20)
             clock = Clock()
-            await eventually(lambda: second.network.twins.twin(clock.monotonic()) is Twin.EARLIER)
+            await eventually(
+                lambda: second.network.twins.watch.twin(clock.monotonic()) is Twin.EARLIER
+            )
             assert not second.network.stood_down.is_set()
             for node, which in ((first, "this one has let"), (second, "the other one gives way")):
                 (item,) = trouble.of_identity(node.network, clock)

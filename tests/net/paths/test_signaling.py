@@ -12,7 +12,6 @@ from protocol.errors import RemoteProtocolError, TransportError
 from protocol.identity import PeerId
 from protocol.peer_record import VerifiedRecord
 from protocol.peer_signal import SIGNAL_LIFETIME_MS, SignalPayload, seal_peer_signal
-from protocol.sequence import SequenceCounter
 from protocol.signal_messages import (
     NextPort,
     PunchAnswer,
@@ -23,6 +22,7 @@ from protocol.signal_messages import (
     check_punch_end,
 )
 from protocol.swarm import Swarm
+from tests.net.path_parts import own_record_of
 from tests.net.swarm_peers import SWARM, Keys, make_swarm
 from transport.clock import Clock
 
@@ -70,16 +70,14 @@ class Speaker:
         self.twins: list[PeerId] = []
         self.is_welcome = True
         self.signaling = Signaling(
-            identity=self.keys.identity,
-            curve=self.keys.curve,
-            swarm_id=swarm.swarm_id,
-            own_record=lambda: self.keys.record().raw,
+            own_record_of(self.keys, Clock(), "203.0.113.9:1"),
+            self.keys.curve,
             admission=AdmissionBook(swarm),
             peers=self,
+            twins=self,
             carriers=wires,
             clock=self.clock,
             refusals=self.refusals,
-            sequence=SequenceCounter(now_ms=0),
         )
         for wire in wires:
             wire.receivers[self.keys.peer_id] = self.signaling.receive
@@ -87,7 +85,7 @@ class Speaker:
     def knows(self, peer_id: PeerId) -> bool:
         return peer_id in self.known
 
-    def hear_twin(self, record: VerifiedRecord) -> None:
+    def heard(self, record: VerifiedRecord) -> None:
         self.twins.append(record.peer_id)
 
     def hear(self, record: VerifiedRecord, seen_at: str) -> bool:

@@ -11,6 +11,7 @@ from daemon.net.path_kind import PathKind
 from daemon.net.paths.direct.path import DialledPath
 from daemon.net.paths.maker import PathParts
 from daemon.net.paths.path import PathWish
+from daemon.net.paths.when import LASTING_S, YIELD_S, yields
 from protocol.errors import TransportError
 from protocol.peer_record import MAX_ADDRESSES
 from protocol.uri import HostPort
@@ -24,13 +25,9 @@ MAX_AT_ONCE = 6
 """Addresses of one peer."""
 LEAST_S = 1.5
 """For so long an address is tried before it makes room for the next one."""
-YIELD_S = 1.0
-"""Of two peers that find each other, the one with the higher id lets the other dial first."""
 SHORTEST_WAIT_S = 0.1
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
-LASTING_S = 10.0
-"""A path that ended sooner was a failure too."""
 
 
 class DirectDialer:
@@ -45,7 +42,7 @@ class DirectDialer:
     async def run(self) -> None:
         """Dial whenever there is no direct path; until cancelled."""
         async with asyncio.TaskGroup() as group:
-            if self._parts.identity.peer_id > self._wish.record.peer_id:
+            if yields(self._parts.identity.peer_id, self._wish.record.peer_id):
                 await self._wish.until_or_after(YIELD_S, self._has_path)
             failures = 0
             while True:

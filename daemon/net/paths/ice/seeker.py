@@ -7,10 +7,10 @@
        │ ◀──────────────────────────── answer ─│
     connectivity checks both ways, then QUIC: the side that offered is its client
 
-If both offer at once, the lower id's offer counts. Plain dialling and punching have a head start,
-since what they find is better. What fails is tried again at growing intervals, at once when the
-network changes; then a path that still stands is made anew too, for it may lead through the old
-network.
+If both offer at once, daemon/net/paths/offering.py says whose counts. Plain dialling and punching
+have a head start, since what they find is better. What fails is tried again at growing intervals,
+at once when the network changes; then a path that still stands is made anew too, for it may lead
+through the old network.
 """
 
 import asyncio
@@ -26,10 +26,12 @@ from daemon.net.path_kind import PathKind
 from daemon.net.paths.ice.prospect import check_udp
 from daemon.net.paths.ice.turn_server import TurnServer
 from daemon.net.paths.maker import PathParts
+from daemon.net.paths.offering import Offering
 from daemon.net.paths.path import PathWish
 from daemon.net.paths.probe_intervals import ProbeIntervals
 from daemon.net.paths.standby import close_when_needless, is_spare
 from daemon.net.paths.targets import is_known_place
+from daemon.net.paths.when import LASTING_S, YIELD_S, yields
 from daemon.net.session.handshake import GIVE_UP_S
 from daemon.net.signaling import SignalInbox
 from protocol.errors import RemoteProtocolError, TransportError
@@ -52,15 +54,10 @@ if TYPE_CHECKING:
     from daemon.net.paths.ice.path import IcePath
 
 HEAD_START_S = 1.5
-YIELD_S = 1.0
-"""The peer with the higher id lets the other offer first."""
-ANSWER_S = 4.0
 MAX_UNSEEN = 2
 """Each gets a few packets."""
 CHECKS_S = 5.0
 """What has not been found by then never is: aioice itself would go on for a minute."""
-LASTING_S = 10.0
-"""A path that ended sooner was a failure too."""
 
 _log = logging.getLogger("p2pd.ice")
 
@@ -118,12 +115,12 @@ class IceSeeker:
         self._surroundings = surroundings
         self._turn_server = turn_server
         self._peer_id = wish.record.peer_id
-        self._yields = parts.identity.peer_id > self._peer_id
+        self._yields = yields(parts.identity.peer_id, self._peer_id)
+        self._offering: Offering[IceOffer, IceAnswer] = Offering(
+            wish, IceOffer, yields=self._yields
+        )
         self._clock = parts.clock
         self._intervals = ProbeIntervals(parts.random)
-        self._offer: IceOffer | None = None
-        """The peer's, not answered yet."""
-        self._answer: IceAnswer | None = None
         self._due_at = 0.0
         self._known = self._circumstances()
         self._made_in = wish.network_changes
@@ -137,7 +134,7 @@ class IceSeeker:
         )
         with inbox:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._listen(inbox))
+                group.create_task(self._offering.listen(inbox))
                 group.create_task(close_when_needless(self._wish, PathKind.ICE, lambda: self._path))
                 self._due_at = self._clock.monotonic() + HEAD_START_S
                 while True:
@@ -145,20 +142,11 @@ class IceSeeker:
                     async with self._parts.budget.ice:
                         await self._attempt(group)
 
-    async def _listen(self, inbox: SignalInbox[IceOffer | IceAnswer]) -> None:
-        while True:
-            match await inbox.next():
-                case IceOffer() as offer:
-                    self._offer = offer
-                case answer:
-                    self._answer = answer
-            self._wish.notify()
-
     # When
 
     async def _until_due(self) -> None:
         """Return when there is an offer to answer, or it is time to make one."""
-        while self._offer is None:
+        while self._offering.offer is None:
             if not self._is_wanted():
                 await self._until_wanted()
                 continue
@@ -175,7 +163,7 @@ class IceSeeker:
 
     async def _until_wanted(self) -> None:
         since = self._clock.monotonic()
-        await self._wish.until(lambda: self._offer is not None or self._is_wanted())
+        await self._wish.until(lambda: self._offering.offer is not None or self._is_wanted())
         if self._clock.monotonic() >= since + LASTING_S:
             self._intervals.reset()
             self._due_at = self._clock.monotonic()
@@ -187,7 +175,9 @@ class IceSeeker:
 
     def _is_changed(self) -> bool:
         return (
-            self._offer is not None or not self._is_wanted() or self._circumstances() != self._known
+            self._offering.offer is not None
+            or not self._is_wanted()
+            or self._circumstances() != self._known
         )
 
     def _circumstances(self) -> object:
@@ -201,7 +191,7 @@ class IceSeeker:
     # One attempt
 
     async def _attempt(self, group: asyncio.TaskGroup) -> None:
-        offer, self._offer = self._offer, None
+        offer = self._offering.take_offer()
         network = self._wish.network_changes
         try:
             if offer is not None:
@@ -225,7 +215,7 @@ class IceSeeker:
         try:
             offer = IceOffer(secrets.token_bytes(ATTEMPT_BYTES), await connection.gather())
             await self._parts.signaling.send(self._wish.record, offer)
-            answer = await self._answer_for(offer)
+            answer = await self._offering.reply_to(offer.attempt)
             if answer is None:  # The peer's own offer counts.
                 await connection.close()
                 return
@@ -234,24 +224,6 @@ class IceSeeker:
             await connection.close()
             raise
         await self._use(connection, endpoint, Role.INITIATOR, offer, answer, group)
-
-    async def _answer_for(self, offer: IceOffer) -> IceAnswer | None:
-        """The answer to ``offer``; None if the peer offers too, and its offer counts."""
-
-        def is_settled() -> bool:
-            if not self._yields:
-                self._offer = None  # It reads ours by now, and answers that.
-            return self._offer is not None or (
-                self._answer is not None and self._answer.attempt == offer.attempt
-            )
-
-        await self._wish.until_or_after(ANSWER_S, is_settled)
-        answer = self._answer
-        if answer is not None and answer.attempt == offer.attempt:
-            return answer
-        if self._offer is not None:
-            return None
-        raise TransportError(f"the peer did not answer within {ANSWER_S:.0f} s")
 
     async def _answer_to(self, offer: IceOffer, group: asyncio.TaskGroup) -> None:
         check_ice_end(offer.end)

@@ -8,8 +8,9 @@ that it proposes.
        │ ◀───────── answer (own end) ──│
     both connect, by the same plan, from the moment when the answer should be read
 
-If both propose at once, the lower id's proposal counts. Whatever fails is noted in the wish, and
-tried again at growing intervals, at once when the network or the peer's addresses change.
+If both propose at once, daemon/net/paths/offering.py says whose counts. Whatever fails is noted in
+the wish, and tried again at growing intervals, at once when the network or the peer's addresses
+change.
 
 A heavy attempt, one with many ports, needs the heavy slot of both peers. Who proposes takes its own
 one before, and keeps it until the reply; who is asked and has none to spare declines at once, waits
@@ -22,6 +23,7 @@ import logging
 import secrets
 
 from daemon.net.path_kind import PathKind
+from daemon.net.paths.offering import Offering
 from daemon.net.paths.path import PathWish, host_of
 from daemon.net.paths.probe_intervals import ProbeIntervals
 from daemon.net.paths.punched.path import PunchedPath
@@ -29,6 +31,7 @@ from daemon.net.paths.punched.plan import NoPlanError, PunchPlan
 from daemon.net.paths.punched.port import PunchPort
 from daemon.net.paths.punched.prospect import can_be_dialled, check_tcp, takes_many_ports
 from daemon.net.paths.punched.puncher import Puncher
+from daemon.net.paths.when import LASTING_S, YIELD_S, yields
 from daemon.net.session.handshake import GIVE_UP_S
 from daemon.net.signaling import SignalInbox
 from protocol.errors import RemoteProtocolError, TransportError
@@ -47,18 +50,12 @@ from protocol.signal_messages import (
 
 HEAD_START_S = 0.3
 """Of plain dialling, which needs nobody's help."""
-YIELD_S = 1.0
-"""The peer with the higher id lets the other propose first."""
-ANSWER_S = 4.0
-"""Two ways through the rendezvous, and the other side's STUN requests."""
 DIAL_HEAD_START_S = 3.0
 """Of plain dialling before a heavy attempt, where one side can be dialled as far as is known. The
 dialler with the higher id begins a second late, and tries several addresses."""
 HEAVY_PAUSE_S = 10.0
 """Between attempts that try hundreds of ports: a peer that proposes one after the other is not to
 make this one flood whatever address it names."""
-LASTING_S = 10.0
-"""A path that ended sooner was a failure too."""
 
 _log = logging.getLogger("p2pd.punching")
 
@@ -84,10 +81,10 @@ class PunchedSeeker:
         self._intervals = intervals
         self._peer_id = wish.record.peer_id
         self._clock = puncher.clock
-        self._yields = puncher.own_id > self._peer_id
-        self._offer: PunchOffer | None = None
-        """The peer's, not answered yet."""
-        self._reply: Reply | None = None
+        self._yields = yields(puncher.own_id, self._peer_id)
+        self._offering: Offering[PunchOffer, Reply] = Offering(
+            wish, PunchOffer, yields=self._yields
+        )
         self._due_at = 0.0
         self._owes_offer = False
         """This side declined because it was busy: the peer waits for an offer."""
@@ -106,7 +103,7 @@ class PunchedSeeker:
         )
         with inbox:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._listen(inbox))
+                group.create_task(self._offering.listen(inbox))
                 self._begin_anew()
                 self._due_at += HEAD_START_S
                 while True:
@@ -117,20 +114,11 @@ class PunchedSeeker:
                         finally:
                             self._slot.release(self)
 
-    async def _listen(self, inbox: SignalInbox[PunchSignal]) -> None:
-        while True:
-            match await inbox.next():
-                case PunchOffer() as offer:
-                    self._offer = offer
-                case reply:
-                    self._reply = reply
-            self._wish.notify()
-
     # When
 
     async def _until_due(self) -> None:
         """Return when there is an offer to answer, or it is time to make one."""
-        while self._offer is None:
+        while self._offering.offer is None:
             if self._has_path():
                 await self._until_path_lost()
                 continue
@@ -169,12 +157,16 @@ class PunchedSeeker:
 
     async def _until_path_lost(self) -> None:
         since = self._clock.monotonic()
-        await self._wish.until(lambda: self._offer is not None or not self._has_path())
+        await self._wish.until(lambda: self._offering.offer is not None or not self._has_path())
         if self._clock.monotonic() >= since + LASTING_S:
             self._begin_anew()
 
     def _is_changed(self) -> bool:
-        return self._offer is not None or self._has_path() or self._circumstances() != self._known
+        return (
+            self._offering.offer is not None
+            or self._has_path()
+            or self._circumstances() != self._known
+        )
 
     def _has_path(self) -> bool:
         return self._wish.has(PathKind.PUNCHED) or self._has_better()
@@ -194,7 +186,7 @@ class PunchedSeeker:
     # One attempt
 
     async def _attempt(self, group: asyncio.TaskGroup) -> None:
-        offer, self._offer = self._offer, None
+        offer = self._offering.take_offer()
         try:
             if offer is None:
                 check_tcp(self._puncher.nat, self._wish.record.record.nat)
@@ -229,7 +221,7 @@ class PunchedSeeker:
             has_heavy_slot=self._slot.is_held_by(self),
         )
         await self._puncher.signaling.send(self._wish.record, offer)
-        match await self._reply_to(offer.attempt):
+        match await self._offering.reply_to(offer.attempt):
             case PunchAnswer(end=remote):
                 check_punch_end(remote)
                 plan = self._make_plan(own, remote, port)
@@ -241,26 +233,10 @@ class PunchedSeeker:
                     until = self._clock.monotonic() + self._intervals.put_off()
                     raise PutOffError(f"the peer is not ready: {printable}", until)
                 raise TransportError(f"the peer declines: {printable}")
-            case None if self._offer is None:
-                raise TransportError(f"the peer did not answer within {ANSWER_S:.0f} s")
             case None:
-                counting, self._offer = self._offer, None
-                await self._answer(counting, port, group)
-
-    async def _reply_to(self, attempt: bytes) -> Reply | None:
-        """The reply to this attempt; None if there is none, or the peer's own proposal counts."""
-
-        def reply() -> Reply | None:
-            found = self._reply
-            return found if found is not None and found.attempt == attempt else None
-
-        def is_settled() -> bool:
-            if not self._yields:
-                self._offer = None  # It reads ours by now, and answers that.
-            return self._offer is not None or reply() is not None
-
-        await self._wish.until_or_after(ANSWER_S, is_settled)
-        return reply()
+                counting = self._offering.take_offer()
+                if counting is not None:
+                    await self._answer(counting, port, group)
 
     async def _answer(self, offer: PunchOffer, port: PunchPort, group: asyncio.TaskGroup) -> None:
         check_punch_end(offer.end)
@@ -337,14 +313,16 @@ class PunchedSeeker:
             lambda: (
                 path.has_ended
                 or path in self._wish.paths
-                or self._offer is not None
+                or self._offering.offer is not None
                 or (plan.is_heavy and self._has_better())
             ),
         )
         if path in self._wish.paths:
             return
-        path.give_up("the peer began anew" if self._offer else "the peer did not say hello")
-        if self._offer is None and not self._has_path():
+        path.give_up(
+            "the peer began anew" if self._offering.offer else "the peer did not say hello"
+        )
+        if self._offering.offer is None and not self._has_path():
             raise TransportError(
                 f"{path.failure} (own NAT: {describe(self._puncher.nat)}; the peer's:"
                 f" {describe(self._wish.record.record.nat)})"

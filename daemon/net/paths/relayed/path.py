@@ -21,6 +21,7 @@ from daemon.net.paths.maker import PathParts
 from daemon.net.paths.path import PathOwner, PathWish
 from daemon.net.paths.relayed.pool import RelayPool, relays_of
 from daemon.net.paths.standby import close_when_needless, is_spare
+from daemon.net.paths.when import LASTING_S, YIELD_S, yields
 from daemon.net.session.handshake import Channel
 from protocol.errors import P2PDError
 from protocol.hello import Role
@@ -34,14 +35,10 @@ from relay.client.seal import SealRole
 
 HEAD_START_S = 0.3
 """A peer that can be dialled needs no link over a relay."""
-YIELD_S = 1.0
-"""Of two peers that find each other, the one with the higher id lets the other open the link."""
 OPEN_S = 5.0
 SHORTEST_WAIT_S = 0.1
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
-LASTING_S = 10.0
-"""A path that ended sooner was a failure too."""
 NO_RELAY = "the swarm names no relay (see 'p2pd create --relay', 'p2pd relay' and 'p2pd serve')"
 
 
@@ -180,7 +177,7 @@ class RelaySeeker:
             self._pool.unwatch(self._wish)
 
     async def _keep_a_path(self) -> None:
-        is_second = self._parts.identity.peer_id > self._wish.record.peer_id
+        is_second = yields(self._parts.identity.peer_id, self._wish.record.peer_id)
         patience_s = HEAD_START_S + (YIELD_S if is_second else 0.0)
         failures = 0
         while True:
