@@ -1,4 +1,5 @@
-"""``python -m ml.check_task FILE``: try a task with one training step, and print its manifest.
+"""``python -m ml.check_task FILE``: try a task with a few training steps, and print its
+manifest and what a round costs.
 
 FILE is a task file, or the name of a built-in task. Exit code 78 and the reason on standard error
 for a task that cannot be used.
@@ -11,6 +12,7 @@ import math
 import sys
 import time
 import warnings
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ml.round_cost import RoundCost, round_cost
 from ml.state.manifest import Manifest
 from ml.task.load import data_directory, load_task
 from ml.task.samples import Samples
@@ -33,8 +36,16 @@ EVALUATED_SAMPLES = 256
 LOOK_THROUGH_S = 5.0
 
 
-def check_task(task: Task, data_dir: Path) -> Manifest:
-    """Train ``task``'s model for a step, evaluate it on some samples, and return its manifest.
+@dataclass(frozen=True, slots=True)
+class CheckedTask:
+    """A task that can be trained."""
+
+    manifest: Manifest
+    cost: RoundCost
+
+
+def check_task(task: Task, data_dir: Path) -> CheckedTask:
+    """Train ``task``'s model for a few steps and evaluate it on some samples: what it is like.
 
     Raises :class:`ConfigError` naming the function that is wrong.
     """
@@ -56,7 +67,8 @@ def check_task(task: Task, data_dir: Path) -> Manifest:
             raise ConfigError(f"task {task.name}: {function}() is {value} on the test data")
     _look_through(task, "train_dataset", samples)
     _look_through(task, "test_dataset", tests)
-    return manifest
+    cost = round_cost(task, model, manifest, samples, len(tests))
+    return CheckedTask(manifest, cost)
 
 
 def _check_reproducible(task: Task, model: nn.Module) -> None:
@@ -93,10 +105,11 @@ def main() -> int:
         # What the task prints is none of the document.
         with contextlib.redirect_stdout(sys.stderr):
             task = load_task(arguments.task, builtin=arguments.task.isidentifier())
-            manifest = check_task(task, data_directory(arguments.data_dir))
+            checked = check_task(task, data_directory(arguments.data_dir))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
+    manifest, cost = checked.manifest, checked.cost
     if arguments.json:
         tensors = [
             {"name": one.name, "dtype": one.dtype, "shape": one.shape, "kind": one.kind}
@@ -109,10 +122,11 @@ def main() -> int:
             "manifest_digest": manifest.digest.hex(),
             "parameters": manifest.parameter_count,
             "tensors": tensors,
+            "cost": asdict(cost),
         }
         print(json.dumps(document))
     else:
-        print(manifest.as_text())
+        print(f"{manifest.as_text()}\n\n{cost.as_text()}")
     return 0
 
 

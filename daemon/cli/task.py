@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
 
 DESCRIPTION = """\
-Try a task: load it, train its model for one step, evaluate it on some samples, and print the
-model's manifest, the tensors that peers will exchange. What is wrong is said by the name of the
+Try a task: load it, train its model for a few steps, evaluate it on some samples, and print the
+model's manifest, the tensors that peers will exchange, and what a round costs: the size of the
+data, the speed here, the time and the bytes of a round. What is wrong is said by the name of the
 function. The file is run: read it first, if it is somebody else's.
 """
 
@@ -31,7 +32,7 @@ def add_commands(commands: "Commands") -> None:
         actions,
         "check",
         _check,
-        summary="train one step, print the model's manifest",
+        summary="train a few steps, print the model and what a round costs",
         description=DESCRIPTION,
         examples="  p2pd task check my_task.py\n  p2pd task check digits --json",
     )

@@ -37,6 +37,27 @@ def test_task_check_prints_the_manifest() -> None:
     assert "9 tensors, 227 parameters" in done.stdout
 
 
+def test_task_check_says_what_a_round_costs() -> None:
+    done = run("ml.check_task", str(TINY_TASK), "--json")
+    cost = json.loads(done.stdout)["cost"]
+    task = load_task(str(TINY_TASK), builtin=False)
+    samples = len(task.train_dataset(Path()))
+    assert cost["train_samples"] == samples
+    assert cost["test_samples"] == len(task.test_dataset(Path()))
+    assert cost["update_bytes"] >= 4 * 227
+    assert cost["samples_per_second"] > 0
+    assert 0 < cost["loss"] < 10
+    assert (task.suggestion.local_unit, cost["steps_a_round"]) == (
+        "steps",
+        task.suggestion.local_amount,
+    )
+    shown = run("ml.check_task", str(TINY_TASK)).stdout.split("\n\n")[-1]
+    assert [line.split()[0] for line in shown.splitlines()] == [
+        "data", "speed", "loss", "a", "traffic",
+    ]  # fmt: skip
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_task_check_names_what_is_wrong(tmp_path: Path) -> None:
     task = tmp_path / "wrong.py"
     task.write_text(TINY_TASK.read_text().replace("nn.Linear(8, 16)", "nn.Linear(7, 16)"))

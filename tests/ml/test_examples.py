@@ -15,7 +15,7 @@ OFFLINE = ["breast_cancer.py", "char_transformer.py"]
 
 @pytest.mark.parametrize("name", OFFLINE)
 def test_example_passes_the_check(name: str, tmp_path: Path) -> None:
-    manifest = check_task(load_task_file(EXAMPLES / name), tmp_path)
+    manifest = check_task(load_task_file(EXAMPLES / name), tmp_path).manifest
     assert 1_000 < manifest.parameter_count < 1_000_000
 
 
@@ -24,7 +24,7 @@ def test_resnet_passes_the_check() -> None:
     data_dir = os.environ.get("P2PD_DATA_DIR", str(EXAMPLES.parents[1] / "shared" / "data"))
     if not (Path(data_dir) / "MNIST").is_dir():
         pytest.skip("no MNIST: set P2PD_DATA_DIR")
-    manifest = check_task(load_task_file(EXAMPLES / "resnet_mnist.py"), Path(data_dir))
+    manifest = check_task(load_task_file(EXAMPLES / "resnet_mnist.py"), Path(data_dir)).manifest
     assert manifest.parameter_count > 11_000_000
 
 
