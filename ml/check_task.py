@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ml.round_cost import RoundCost, round_cost
 from ml.state.manifest import Manifest
 from ml.task.load import data_directory, load_task
 from ml.task.samples import Samples
 from ml.task.shards import Partition
 from ml.task.task import Task
 from ml.training.model_tensors import manifest_of
+from ml.training.round_cost import RoundCost, round_cost
 from ml.training.train import evaluate, try_step
 from p2pd.model_tensors import tensors_of
 from protocol.errors import ConfigError
