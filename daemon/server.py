@@ -26,7 +26,7 @@ from relay.server.server import IO_THREADS, RelayService, socket_limits
 from rendezvous.server.limits import RegistryLimits
 from rendezvous.server.registry import Registry
 from rendezvous.server.service import SOCKET_LIMITS, RendezvousService
-from rendezvous.server.store import SnapshotStore
+from rendezvous.server.store import SnapshotStore, Store
 from rendezvous.stun.service import serving_stun
 from transport.clock import Clock
 from transport.server_directory import open_server_directory
@@ -70,6 +70,9 @@ class ServerOptions:
     also_listen: tuple[HostPort, ...] = ()
     """Further addresses of the same server, as port 443 for sites that let nothing else out."""
     stun: StunOptions = StunOptions()
+    store: str = ""
+    """Where several rendezvous share one directory, ``redis://HOST:PORT``; empty: a snapshot in
+    ``state_dir``."""
     metrics: HostPort | None = None
     """Where ``/metrics`` is answered; None: nowhere."""
 
@@ -124,11 +127,12 @@ async def serve(
         if options.relay is not None:
             parts.relay = RelayService(socket, options.relay)
         if options.rendezvous is not None:
-            registry = _registry(options, options.rendezvous, stun_ports)
+            store = _store(options)
+            registry = _registry(options, options.rendezvous, stun_ports, store)
             parts.rendezvous = RendezvousService(
                 socket,
                 registry=registry,
-                store=SnapshotStore(options.state_dir / SNAPSHOT_FILE),
+                store=store,
                 clock=Clock(),
             )
             await parts.rendezvous.load()
@@ -194,7 +198,7 @@ async def _serve_metrics(
 
 
 def _registry(
-    options: ServerOptions, limits: RegistryLimits, stun_ports: tuple[int, ...]
+    options: ServerOptions, limits: RegistryLimits, stun_ports: tuple[int, ...], store: Store
 ) -> Registry:
     return Registry(
         limits,
@@ -202,7 +206,17 @@ def _registry(
         stun_ports=stun_ports,
         relays=options.relay is not None,
         other_ports=tuple(address.port for address in options.also_listen),
+        is_shared=store.is_shared,
     )
+
+
+def _store(options: ServerOptions) -> Store:
+    if not options.store:
+        return SnapshotStore(options.state_dir / SNAPSHOT_FILE)
+    # Only now: it needs a package that few servers have.
+    from rendezvous.server.redis_store import RedisStore
+
+    return RedisStore(options.store)
 
 
 def _socket_limits(options: ServerOptions) -> SocketLimits:

@@ -60,6 +60,7 @@ def _add_rendezvous(commands: "Commands") -> None:
     )
     arguments.add_server_address(parser, "0.0.0.0:5555")
     arguments.add_stun(parser)
+    _add_store(parser)
     _add_rest(parser, "where its key and its snapshot are kept", "rendezvous")
 
 
@@ -95,8 +96,19 @@ def _add_serve(commands: "Commands") -> None:
         help="listen on port 443 too, for sites that let nothing else out (STUN: on port 80)",
     )
     arguments.add_stun(parser)
+    _add_store(parser)
     arguments.add_relay_limits(parser)
     _add_rest(parser, "where its key and its snapshot are kept", "serve")
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--store",
+        default="",
+        metavar="URL",
+        help="keep the directory in Valkey or Redis, redis://HOST:PORT or unix:///SOCKET, so that"
+        " several rendezvous share it (default: in a file of its own)",
+    )
 
 
 def _add_rest(parser: argparse.ArgumentParser, kept: str, role: str) -> None:
@@ -136,6 +148,7 @@ def _run(options: argparse.Namespace) -> int:
             )
             if has_rendezvous
             else StunOptions(),
+            store=options.store if has_rendezvous else "",
             metrics=options.metrics,
         )
     )

@@ -94,7 +94,7 @@ class Discovery:
         said = False
         while True:
             without: list[ConfigError] = []
-            for client in self._clients:
+            for client in self._connected_first():
                 try:
                     return await client.fetch_statement(self._swarm_id)
                 except ConfigError as error:
@@ -128,7 +128,7 @@ class Discovery:
 
     async def find_record(self, curve_key: bytes) -> VerifiedRecord | None:
         """The record of the peer with this CURVE key, if a rendezvous has it."""
-        for client in self._clients:
+        for client in self._connected_first():
             try:
                 raw = await client.find(self._swarm_id, curve_key=curve_key)
             except P2PDError as error:
@@ -146,7 +146,7 @@ class Discovery:
             self._changed.clear()
             self.announce()
             is_doubtful = False
-            for client in self._clients:
+            for client in self._connected_first():
                 await self._look_up(client)
                 is_doubtful |= await self._look_for_twin(client, network)
             is_hasty = self._is_alone or (is_doubtful and not network.stood_down.is_set())
@@ -177,6 +177,10 @@ class Discovery:
             return  # The lease is another process's, which has the same keys.
         for client in self._clients:
             await client.leave(self._swarm_id)
+
+    def _connected_first(self) -> list[RendezvousClient]:
+        """The clients, those last that are not connected: asking such a one takes its time."""
+        return sorted(self._clients, key=lambda client: client.state != "connected")
 
     async def _look_up(self, client: RendezvousClient) -> None:
         try:

@@ -46,6 +46,14 @@ class RecordRemoved:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordRenewed:
+    """A peer that was there is still there; of interest to others that share the store, alone."""
+
+    swarm: bytes
+    peer: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class StatementStored:
     """A swarm was published, or has a new statement."""
 
@@ -60,7 +68,7 @@ class StatementRemoved:
     swarm: bytes
 
 
-Change = RecordStored | RecordRemoved | StatementStored | StatementRemoved
+Change = RecordStored | RecordRenewed | RecordRemoved | StatementStored | StatementRemoved
 
 
 @dataclass(slots=True)
@@ -77,6 +85,8 @@ class Directory:
         match change:
             case RecordStored(record):
                 self.records[record.swarm, record.peer] = record
+            case RecordRenewed():
+                pass
             case RecordRemoved(swarm, peer):
                 self.records.pop((swarm, peer), None)
             case StatementStored(swarm, raw):

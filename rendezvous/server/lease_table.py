@@ -89,11 +89,12 @@ class LeaseTable:
         if not leases.by_peer:
             del self._swarms[lease.swarm]
 
-    def renew(self, lease: Lease, *, expires_at: float, route: bytes) -> None:
-        """``lease`` lasts longer, and its peer is reached by ``route`` from now on."""
+    def renew(self, lease: Lease, *, expires_at: float, route: bytes | None) -> None:
+        """``lease`` lasts longer, and its peer is reached by ``route`` from now on (None: as it
+        was)."""
         lease.expires_at = expires_at
         self._by_age.move_to_end(lease)
-        if lease.route != route:
+        if route is not None and lease.route != route:
             self._connect(lease, route)
 
     def disconnect(self, route: bytes) -> None:

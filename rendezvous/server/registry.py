@@ -13,10 +13,8 @@ from collections import Counter
 from random import Random
 
 from protocol.codec import Message, decode, encode
-from protocol.envelope import NEVER_MS, Domain, open_envelope
 from protocol.errors import RemoteProtocolError, VerificationError, VersionError
-from protocol.identity import KEY_BYTES, public_key_of
-from protocol.peer_record import MAX_RECORD_BYTES, record_of
+from protocol.identity import KEY_BYTES
 from protocol.rendezvous_messages import (
     MAX_FRAME_BYTES,
     MAX_LOOKUP,
@@ -44,8 +42,17 @@ from protocol.rendezvous_messages import (
 )
 from protocol.sealed_signal import MAX_SIGNAL_BYTES
 from rendezvous.server.address_quota import AddressQuota, prefix_of
-from rendezvous.server.directory import Directory, RecordRemoved, RecordStored, StoredRecord
+from rendezvous.server.announced import check_room, open_announced
+from rendezvous.server.directory import (
+    Change,
+    Directory,
+    RecordRemoved,
+    RecordRenewed,
+    RecordStored,
+    StoredRecord,
+)
 from rendezvous.server.effects import Disconnect, Effect, Forward, Keep, Send, Sender, SendWhenKept
+from rendezvous.server.foreign_changes import ForeignChanges
 from rendezvous.server.lease_table import Lease, LeaseTable
 from rendezvous.server.limits import RegistryLimits
 from rendezvous.server.record_history import RecordHistory
@@ -57,7 +64,6 @@ _REPLY_OVERHEAD_BYTES = 1024
 _EXPIRE_AT_ONCE = 200
 _MALFORMED_COST = 5.0
 _COSTS: dict[type[Message], float] = {Announce: 5.0, PublishStatement: 10.0, Lookup: 2.0}
-_SWARM_ID_BYTES = 32
 
 
 class Registry:
@@ -71,8 +77,10 @@ class Registry:
         stun_ports: tuple[int, ...] = (),
         relays: bool = False,
         other_ports: tuple[int, ...] = (),
+        is_shared: bool = False,
     ) -> None:
-        """``stun_ports``: what peers are told of the STUN server beside this rendezvous; ``relays``
+        """``is_shared``: others have the same directory, and hear of renewals too. ``stun_ports``:
+        what peers are told of the STUN server beside this rendezvous; ``relays``
         and ``other_ports``: see :class:`Description`."""
         self._limits = limits
         self._stun_ports = stun_ports
@@ -86,6 +94,10 @@ class Registry:
             most=limits.max_statements,
             most_bytes=limits.max_statement_bytes,
             most_per_prefix=limits.max_statements_per_prefix,
+        )
+        self._is_shared = is_shared
+        self._foreign = ForeignChanges(
+            limits, self._leases, self._history, self._quota, self._statements
         )
         self._rates = RequestRates(limits.key_rate, limits.prefix_rate)
         self.refused: Counter[str] = Counter()
@@ -146,6 +158,11 @@ class Registry:
         except RemoteProtocolError as error:
             return [self._refusal(sender, request_number, RefusalError("malformed", str(error)))]
 
+    def take_foreign(self, change: Change, *, now: float, now_ms: int) -> list[Effect]:
+        """What follows from a change that another rendezvous of the same store made."""
+        news = self._foreign.take(change, now=now, now_ms=now_ms)
+        return [] if news is None else self._notices(news.swarm, news.frame, unless=news.about)
+
     def disconnected(self, route: bytes) -> None:
         """The connection behind ``route`` has ended. Its leases stand until they run out."""
         self._leases.disconnect(route)
@@ -202,31 +219,11 @@ class Registry:
     def _announce(
         self, sender: Sender, prefix: str, request: Announce, now: float, now_ms: int
     ) -> list[Effect]:
-        message = open_envelope(
-            request.record,
-            Domain.PEER_RECORD,
-            now_ms=now_ms,
-            swarm=None,
-            max_bytes=MAX_RECORD_BYTES,
-        )
-        record = record_of(message)
-        if record.record.curve_key != sender.curve_key:
-            raise RefusalError("denied", "the record's CURVE key is not this connection's")
-        if len(message.swarm) != _SWARM_ID_BYTES:
-            raise RefusalError("malformed", f"swarm id of {len(message.swarm)} bytes")
-        stored = StoredRecord(
-            swarm=message.swarm,
-            peer=public_key_of(message.signer),
-            curve_key=sender.curve_key,
-            sequence=message.sequence,
-            expires_ms=message.expires_ms if message.expires_ms != NEVER_MS else 2**63 - 1,
-            prefix=prefix,
-            raw=message.raw,
-        )
+        stored = open_announced(request.record, sender, prefix=prefix, now_ms=now_ms)
         held = self._leases.of_peer(stored.swarm, stored.peer)
         if held is not None and held.record == stored.raw:
-            self._renew(held, sender, now)
-            return [self._granted(sender, request.request, now_ms)]
+            renewal = self._renew(held, sender, now)
+            return [self._granted(sender, request.request, now_ms), *renewal]
         effects = self._take_lease(stored, held, sender, now)
         return [self._granted(sender, request.request, now_ms), *effects]
 
@@ -234,7 +231,7 @@ class Registry:
         self, stored: StoredRecord, held: Lease | None, sender: Sender, now: float
     ) -> list[Effect]:
         """Enter a new record; ``held`` is the lease that the peer has with an older one."""
-        self._check_room(stored, held)
+        check_room(stored, held, self._leases, self._quota, self._limits)
         self._history.accept(stored.swarm, stored.peer, stored.sequence, stored.raw)
         effects: list[Effect] = []
         if held is not None:
@@ -254,22 +251,6 @@ class Registry:
         effects += self._notices(stored.swarm, encode(Joined(record=stored.raw)), unless=lease)
         return effects
 
-    def _check_room(self, stored: StoredRecord, held: Lease | None) -> None:
-        limits = self._limits
-        moved = held is None or held.prefix != stored.prefix
-        if moved and not self._quota.has_room(stored.prefix):
-            raise RefusalError("quota", f"too many peers from {stored.prefix}")
-        more = 1 if held is None else 0
-        more_bytes = len(stored.raw) - (0 if held is None else len(held.record))
-        if (
-            len(self._leases) + more > limits.max_leases
-            or self._leases.total_bytes + more_bytes > limits.max_record_bytes
-        ):
-            raise RefusalError("quota", f"no room: {len(self._leases)} peers are here")
-        in_swarm = self._leases.count(stored.swarm)
-        if in_swarm + more > limits.max_leases_per_swarm:
-            raise RefusalError("quota", f"no room: {in_swarm} peers are in the swarm")
-
     def _heartbeat(
         self, sender: Sender, request: Heartbeat, now: float, now_ms: int
     ) -> list[Effect]:
@@ -280,8 +261,8 @@ class Registry:
                 self._refusal(sender, request.request, refusal),
                 *self._end(lease, "expired"),
             ]
-        self._renew(lease, sender, now)
-        return [self._granted(sender, request.request, now_ms)]
+        renewal = self._renew(lease, sender, now)
+        return [self._granted(sender, request.request, now_ms), *renewal]
 
     def _lookup(self, sender: Sender, request: Lookup, now_ms: int) -> Effect:
         want = max(0, min(request.want, MAX_LOOKUP))
@@ -380,8 +361,9 @@ class Registry:
             raise RefusalError("unknown", "no lease for this key: announce first")
         return lease
 
-    def _renew(self, lease: Lease, sender: Sender, now: float) -> None:
+    def _renew(self, lease: Lease, sender: Sender, now: float) -> list[Effect]:
         self._leases.renew(lease, expires_at=now + self._limits.lease_s, route=sender.route)
+        return [Keep(RecordRenewed(lease.swarm, lease.peer))] if self._is_shared else []
 
     def _end(self, lease: Lease, reason: str) -> list[Effect]:
         self._forget(lease)

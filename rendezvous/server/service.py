@@ -14,6 +14,7 @@ from protocol.rendezvous_messages import MAX_FRAME_BYTES
 from rendezvous.server.directory import (
     Change,
     RecordRemoved,
+    RecordRenewed,
     RecordStored,
     StatementRemoved,
     StatementStored,
@@ -68,7 +69,7 @@ class RendezvousService:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set; then what the store has not written yet is written."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._store.run(self._answer_waiting))
+            tasks.create_task(self._store.run(self._answer_waiting, self._take_foreign))
             background = [
                 tasks.create_task(self._expire_leases()),
                 tasks.create_task(self._summarise()),
@@ -124,6 +125,13 @@ class RendezvousService:
             _, reply = self._waiting.popleft()
             self._socket.send(reply.route, reply.frame if kept else reply.failed)
 
+    def _take_foreign(self, change: Change) -> None:
+        self._act(
+            self._registry.take_foreign(
+                change, now=self._clock.monotonic(), now_ms=self._clock.own_ms()
+            )
+        )
+
     async def _expire_leases(self) -> None:
         while True:
             now = self._clock.monotonic()
@@ -148,7 +156,7 @@ class RendezvousService:
 
 def _log_change(change: Change) -> None:
     match change:
-        case RecordStored(is_news=False):
+        case RecordStored(is_news=False) | RecordRenewed():
             pass
         case RecordStored(record):
             peer, where = short(key_to_text(record.peer)), record.prefix or "this machine"

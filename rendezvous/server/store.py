@@ -2,7 +2,8 @@
 
 A store is told each change and writes behind: the registry never waits for it. Whoever must know
 that a change is safe remembers its number and waits until that number is reported. A store that
-several rendezvous share would report the others' changes as well; this one has a file to itself.
+several rendezvous share (rendezvous/server/redis_store.py) reports the others' changes as well; the
+one here has a file to itself.
 """
 
 import asyncio
@@ -28,10 +29,19 @@ _log = logging.getLogger(__name__)
 
 OnSaved = Callable[[int, bool], None]
 """``on_saved(number, kept)``: all changes up to ``number`` are safe, or could not be written."""
+OnForeign = Callable[[Change], None]
+"""Another server that shares the store made this change."""
+
+
+def nobody_else(change: Change) -> None:
+    """The :data:`OnForeign` of a store that nobody shares."""
 
 
 class Store(Protocol):
     """What the server needs of a store."""
+
+    is_shared: bool
+    """Whether others write to it, who want to hear of renewals too."""
 
     @property
     def saved_number(self) -> int:
@@ -43,7 +53,7 @@ class Store(Protocol):
     def keep(self, change: Change) -> int:
         """Take ``change``, without waiting; its number."""
 
-    async def run(self, on_saved: OnSaved) -> None:
+    async def run(self, on_saved: OnSaved, on_foreign: OnForeign = nobody_else) -> None:
         """Write changes until :meth:`close`, and then what is left."""
 
     def close(self) -> None:
@@ -52,6 +62,8 @@ class Store(Protocol):
 
 class SnapshotStore:
     """Memory, and a snapshot of all of it in one file that is replaced as a whole."""
+
+    is_shared = False
 
     def __init__(self, path: Path, *, save_interval_s: float = SAVE_INTERVAL_S) -> None:
         self._path = path
@@ -98,7 +110,7 @@ class SnapshotStore:
         """The number of the last change that is safe."""
         return self._saved_number
 
-    async def run(self, on_saved: OnSaved) -> None:
+    async def run(self, on_saved: OnSaved, on_foreign: OnForeign = nobody_else) -> None:
         """Write changes until :meth:`close`, and then what is left."""
         while not self._closing or (self._number > self._saved_number and not self._failing):
             await self._changed.wait()

@@ -44,12 +44,17 @@ async def serving(
     *,
     limits: RegistryLimits | None = None,
     advertise: HostPort | None = None,
+    store: str = "",
 ) -> AsyncIterator[ServerUri]:
     """A server in this process."""
     ready: asyncio.Future[ServerUri] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
     options = ServerOptions(
-        listen, state_dir, rendezvous=limits or RegistryLimits(), advertise=advertise
+        listen,
+        state_dir,
+        rendezvous=limits or RegistryLimits(),
+        advertise=advertise,
+        store=store,
     )
     running = asyncio.create_task(serve(options, ready.set_result, stop))
     try:

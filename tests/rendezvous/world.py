@@ -138,6 +138,12 @@ class World:
         assert set(replies) <= {peer.route}, "only the asker gets replies"
         return replies[peer.route]
 
+    def take_foreign(self, change: Change) -> None:
+        """Another rendezvous of the same store made this change."""
+        effects = self.registry.take_foreign(change, now=self.now, now_ms=self.now_ms)
+        assert not any(isinstance(effect, Keep) for effect in effects), "it is in the store"
+        self._act(effects, defaultdict(list))
+
     def wait(self, seconds: float) -> None:
         """Let time pass, with timers handled when they are due."""
         end = self.now + seconds
