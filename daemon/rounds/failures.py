@@ -10,7 +10,14 @@ LONGEST_PAUSE_S = 300.0
 
 
 class RoundFailures:
-    """The failures since the last round that succeeded."""
+    """The failures since the last round that succeeded.
+
+    >>> failures = RoundFailures()
+    >>> [failures.add("disk full", now=0.0) for _ in range(3)]
+    [1.0, 2.0, 4.0]
+    >>> failures.left_s(now=3.0)
+    1.0
+    """
 
     def __init__(self) -> None:
         self.count = 0

@@ -1,4 +1,4 @@
-"""Whom a round is worth waiting for beside its roster.
+"""Whom a round is worth waiting for as well as its roster.
 
 A peer that comes to a swarm whose rounds are short for its line is let in by being waited for. One
 that was waited for in vain is passed over for ever more rounds, so that it costs the others less
@@ -28,7 +28,13 @@ class _Pause:
 
 
 class Patience:
-    """How the waiting for each peer has paid."""
+    """How the waiting for each peer has paid.
+
+    >>> patience, ann = Patience(), PeerId("ann")
+    >>> patience.note_absence(ann, 7)
+    >>> [patience.is_worth_waiting(ann, number) for number in (7, 8, 9)]
+    [False, False, True]
+    """
 
     def __init__(self) -> None:
         self._pauses: dict[PeerId, _Pause] = {}

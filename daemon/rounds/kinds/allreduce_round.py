@@ -71,7 +71,7 @@ class AllReduceRound(AgreedRound):
         super()._observe(now)
 
     def _collect(self, now: float) -> frozenset[PeerId]:
-        """Tell the clock what is here of the own part; who is waited for and has sent nothing."""
+        """Note what is here of this peer's part; who is waited for and has sent nothing."""
         awaited = self._expected() - self._updates.refused()
         held = frozenset(self._contributed)
         self._collecting.update(expected=awaited, held=held, now=now)

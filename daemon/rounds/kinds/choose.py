@@ -14,7 +14,13 @@ _DENSE = ("none", "fp32", "fp16", "int8")
 
 
 def choose_exchange(settings: RoundSettings, roster_size: int, update_bytes: int) -> str:
-    """``mesh``, ``gossip`` or ``allreduce``."""
+    """``mesh``, ``gossip`` or ``allreduce``.
+
+    >>> choose_exchange(RoundSettings(exchange="auto"), 8, update_bytes=10_000_000)
+    'allreduce'
+    >>> choose_exchange(RoundSettings(exchange="auto"), 3, update_bytes=10_000_000)
+    'mesh'
+    """
     if settings.exchange != "auto":
         return settings.exchange
     can_reduce = settings.aggregation == "mean" and settings.compression in _DENSE

@@ -13,7 +13,15 @@ from protocol.identity import PeerId
 
 
 class Closing:
-    """The deadlines of one round."""
+    """The deadlines of one round.
+
+    >>> ann, bob = PeerId("ann"), PeerId("bob")
+    >>> both = frozenset({ann, bob})
+    >>> closing = Closing(roster=both, grace_s=20.0, longest_round_s=100.0, now=0.0)
+    >>> closing.update(expected=both, held=frozenset({ann}), now=5.0)
+    >>> closing.should_close(24.0), closing.should_close(25.0)
+    (False, True)
+    """
 
     def __init__(
         self,
