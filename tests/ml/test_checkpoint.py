@@ -1,6 +1,3 @@
-import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +14,7 @@ from ml.state.tensor_file import TensorWriter
 from ml.state.tensor_store import Fill
 from ml.training.model_tensors import manifest_of
 from protocol.errors import ConfigError, VerificationError
+from tests.full_disk import report_of
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = manifest_of(nn.Linear(300, 300))
@@ -224,21 +222,7 @@ print(json.dumps(report))
 
 
 def test_full_disk_pauses_checkpoints_and_nothing_else(tmp_path: Path) -> None:
-    unshare = shutil.which("unshare")
-    mount = 'mount -t tmpfs -o size=1m none "$0" && exec "$@"'
-    alone = [unshare or "unshare", "--mount", "--map-root-user", "sh", "-c", mount, str(tmp_path)]
-    if unshare is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
-        pytest.skip("no mount namespaces here")
-    done = subprocess.run(
-        [*alone, sys.executable, "-c", ON_A_FULL_DISK, str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
+    assert report_of(ON_A_FULL_DISK, tmp_path, "1m") == {
         "problem": "no checkpoint of round 2: No space left on device",
         "in_memory": [2.0],
         "served": True,

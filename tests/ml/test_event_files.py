@@ -1,9 +1,6 @@
 """What TensorBoard gets to see, read back as TensorBoard reads it."""
 
-import json
 import logging
-import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +16,7 @@ from ml.averaging.messages import (
 )
 from ml.learner import Learner
 from ml.opening import Opening, StateReady, Trained
+from tests.full_disk import report_of
 from tests.ml.conftest import MakeOpening
 from tests.ml.running import apply, open_learner, train
 
@@ -174,21 +172,7 @@ print(json.dumps(report))
 
 
 def test_full_disk_costs_values_and_no_more(tmp_path: Path) -> None:
-    unshare = shutil.which("unshare")
-    mount = 'mount -t tmpfs -o size=64k none "$0" && exec "$@"'
-    alone = [unshare or "unshare", "--mount", "--map-root-user", "sh", "-c", mount, str(tmp_path)]
-    if unshare is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
-        pytest.skip("no mount namespaces here")
-    done = subprocess.run(
-        [*alone, sys.executable, "-c", ON_A_FULL_DISK, str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
+    assert report_of(ON_A_FULL_DISK, tmp_path, "64k") == {
         "problem": "No space left on device",
         "whole": True,
         "problem_later": "",

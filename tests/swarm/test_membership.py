@@ -1,11 +1,6 @@
 """A peer's place in its swarm: what is stored of it, and what counts."""
 
 import asyncio
-import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -22,6 +17,7 @@ from protocol.identity import Identity
 from protocol.invite import Invite
 from protocol.swarm import Swarm, Token, seal_statement
 from protocol.uri import HostPort, ServerUri
+from tests.full_disk import report_of
 from tests.net.swarm_peers import make_swarm
 from transport.clock import Clock
 
@@ -184,21 +180,7 @@ print(json.dumps(report))
 
 
 def test_on_a_full_disk_a_ban_counts_at_once_and_is_stored_later(tmp_path: Path) -> None:
-    unshare = shutil.which("unshare")
-    mount = 'mount -t tmpfs -o size=64k none "$0" && exec "$@"'
-    alone = [unshare or "unshare", "--mount", "--map-root-user", "sh", "-c", mount, str(tmp_path)]
-    if unshare is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
-        pytest.skip("no mount namespaces here")
-    done = subprocess.run(
-        [*alone, sys.executable, "-c", ON_A_FULL_DISK, str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    report = report_of(ON_A_FULL_DISK, tmp_path, "64k")
     assert "No space left on device" in report.pop("unsaved")
     assert report == {
         "taken": True,
