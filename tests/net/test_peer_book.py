@@ -6,7 +6,8 @@ import pytest
 
 from daemon.net.paths.path import PathWish
 from daemon.net.peers.book import PeerBook
-from daemon.net.peers.remote_peer import PeerObserver, RemotePeer
+from daemon.net.peers.observer import PeerObserver
+from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import Refusals
 from daemon.net.session import SessionLimits
 from daemon.net.session.handshake import BusyError

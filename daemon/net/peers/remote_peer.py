@@ -5,10 +5,10 @@ import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Protocol
 
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import PathWish, host_of
+from daemon.net.peers.observer import PeerObserver
 from daemon.net.peers.path_end import PathEnd
 from daemon.net.peers.path_preference import PathPreference
 from daemon.net.peers.path_score import BEST_FIRST
@@ -34,22 +34,6 @@ from protocol.session_frames import CloseCode, Stream
 from transport.clock import Clock
 
 _log = logging.getLogger("p2pd.link")
-
-
-class PeerObserver(Protocol):
-    """Who is told what happens on a link."""
-
-    def message_received(self, peer_id: PeerId, stream: Stream, message: bytes) -> None:
-        """A whole message came."""
-
-    def peer_up(self, peer_id: PeerId) -> None:
-        """The peer is live."""
-
-    def peer_down(self, peer_id: PeerId, reason: str) -> None:
-        """It is not any more."""
-
-    def bulk_room_found(self, peer_id: PeerId) -> None:
-        """There is room for a largest bulk message again."""
 
 
 class RemotePeer:

@@ -82,15 +82,24 @@ _THEORY = """\
 - **punched**: TCP simultaneous open. Both public ports must be known before, by STUN over TCP.
   Where a NAT numbers its mappings, the next ones are predicted. Where it draws them at random and
   the other side's port is fixed, one side opens hundreds of connections and the other tries
-  ports until it hits one of them: that takes seconds, and now and then a second attempt.
-- **ice**: connectivity checks over UDP. Whatever they can reach here, one of the two above
-  reaches too, so ICE is for networks that are not in these tables, those that treat TCP worse than
-  UDP.
+  ports until it hits one of them. At the rates below that takes up to half a minute, and now and
+  then a second attempt; the relay carries meanwhile.
+- **ice**: connectivity checks over UDP. Whatever they can reach in these tables, one of the two
+  above reaches too. It is the path where a network lets no TCP pass between peers, but UDP
+  (`tests/net/paths/test_paths_through_nats.py`).
 - **relay**: everything else. Of two NATs with mapping by address and port, one of them random,
   neither knows where to send to. A network that lets nothing out but TCP to ports 80 and 443
   reaches others only where they listen on 443; behind NATs that choose the public port, nobody can.
   (Behind a firewall alone, or a NAT that keeps ports, a peer could punch from its own port 443.
   p2pd does not try: few machines let a program use that port.)
+
+Nobody can point peers at a third party (`daemon/net/paths/targets.py`). For `punched` and `ice`
+packets go only to IP addresses at which the peer was seen, by the rendezvous that passed its signal
+on or by this machine, and to private ones where both are at one site. An IPv6 address that nobody
+saw is tried with one connection request. To one address go at most 50 connection requests a second,
+all attempts together, and one that never answers is tried once in 30 s in the long run. While a
+direct path stands, an offer to punch is answered only along it. So a rendezvous that cannot tell
+from where its clients come leaves its peers to dialling and the relay.
 """
 
 _FAULTS_TITLE = "## When networks and servers fail\n"
