@@ -42,7 +42,7 @@ MODULES = {
     "serve": ("rendezvous", "relay", "serve"),
     "create": ("create",),
     "join": ("join",),
-    "status": ("status", "peers"),
+    "watch.status": ("status", "peers"),
     "watch.top": ("top",),
     "watch.web": ("web", "metrics"),
     "watch.history": ("history",),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from daemon.cli import arguments
-from daemon.cli.peer_choice import PEER_HELP, find_peer
+from daemon.cli.watch.peer_choice import PEER_HELP, find_peer
 
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands

@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.cli.status import peer_table
+from daemon.cli.watch.status import peer_table
 from daemon.control.status import PeerStatus, RendezvousStatus
 from daemon.control.trouble import of_connections
 from daemon.net.peers.peer_status import shown_address

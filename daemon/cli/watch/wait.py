@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from daemon.control.status import Status
 
 LOOK_S = 0.2
-START_S = 10.0
+START_S = 30.0
 """For so long a peer that is about to start is waited for."""
 MAX_ROUND = 1_000_000_000
 MAX_TIMEOUT_S = 365 * 86400.0
@@ -32,7 +32,7 @@ def add_commands(commands: "Commands") -> None:
         _wait,
         summary="return when a peer is ready, or a round is complete",
         description="Return with 0 when the peer is as far as asked, with 1 when it is not within"
-        " --timeout, with 3 when none runs within 10 s or it ends meanwhile. 'ready' means that it"
+        " --timeout, with 3 when none runs within 30 s or it ends meanwhile. 'ready' means that it"
         " takes part: the task is loaded and enough peers are here.",
         examples="  p2pd wait\n"
         "  p2pd wait --until round 10 --timeout 600\n"

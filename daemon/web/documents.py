@@ -1,0 +1,110 @@
+"""docs/documents.md, made from the documents' own types: ``python -m daemon.web.documents``."""
+
+import ast
+import inspect
+import re
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import msgspec.inspect
+
+from daemon.control.history import History
+from daemon.control.status import Status
+from daemon.host.log_line import LogLine
+from daemon.web.round_hook import RoundNews
+
+DOCUMENTS: tuple[tuple[str, type[msgspec.Struct], str], ...] = (
+    ("Status", Status, "`p2pd status --json`; `p2pd peers --json` has its `peers` alone."),
+    ("History", History, "`p2pd history --json`."),
+    ("Log line", LogLine, "`p2pd logs --json`, one a line; without `schema`."),
+    ("Round", RoundNews, "One line on the standard input of `p2pd join --on-round COMMAND`."),
+)
+
+HEAD = """\
+# JSON documents
+
+What the commands print with `--json`, field by field. This page is made from the code by
+`python -m daemon.web.documents > docs/documents.md`.
+
+Each document has `"schema": 1`. Fields may be added under that number. One that is renamed, removed
+or changes its meaning raises it. Times are seconds and sizes bytes, unless the name says otherwise.
+`null` is "not known (yet)". Names and reasons that other peers chose are as they sent them: escape
+them before you print them.
+"""
+
+
+def documents_page() -> str:
+    """The whole page."""
+    parts, told = [HEAD], set[str]()
+    for title, kind, where in DOCUMENTS:
+        (_, definitions) = msgspec.json.schema_components([kind], ref_template="{name}")
+        parts.append(f"## {title}\n\n{where}\n\n{_table(kind, definitions.pop(kind.__name__))}")
+        for inner in _structs_in(kind):
+            if inner.__name__ not in told:
+                told.add(inner.__name__)
+                about = inspect.cleandoc(inner.__doc__ or "").partition("\n")[0]
+                table = _table(inner, definitions[inner.__name__])
+                parts.append(f"### {inner.__name__}\n\n{about}\n\n{table}")
+    return "\n".join(parts)
+
+
+def _structs_in(kind: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
+    """The structures that fields of ``kind`` hold, and theirs."""
+    found: list[type[msgspec.Struct]] = []
+    waiting = [one.type for one in msgspec.inspect.type_info(kind).fields]  # type: ignore[attr-defined]  # of a Struct
+    while waiting:
+        one = waiting.pop(0)
+        match one:
+            case msgspec.inspect.StructType(cls=cls, fields=fields):
+                if cls not in found:
+                    found.append(cls)
+                    waiting += [field.type for field in fields]
+            case msgspec.inspect.UnionType(types=types):
+                waiting += types
+            case (
+                msgspec.inspect.ListType(item_type=item)
+                | msgspec.inspect.VarTupleType(item_type=item)
+            ):
+                waiting.append(item)
+    return found
+
+
+def _table(kind: type[msgspec.Struct], definition: dict[str, Any]) -> str:
+    said = _said_of_fields(kind)
+    rows = [
+        f"| `{name}` | {_type(field)} | {said.get(name, '')} |"
+        for name, field in definition["properties"].items()
+    ]
+    return "\n".join(["| field | type | what it says |", "|---|---|---|", *rows, ""])
+
+
+def _said_of_fields(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """The words behind each field in the code, on one line and without the code's marks."""
+    (tree,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(tree, ast.ClassDef)
+    said: dict[str, str] = {}
+    for field, words in pairwise(tree.body):
+        match field, words:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
+                value=ast.Constant(value=str(text))
+            ):
+                plain = re.sub(r":\w+:`(?:[\w.]*\.)?(\w+)`", r"\1", " ".join(text.split()))
+                said[name] = plain.replace("``", "`")
+    return said
+
+
+def _type(field: dict[str, Any]) -> str:
+    if "anyOf" in field:
+        return " or ".join(_type(one) for one in field["anyOf"])
+    if "$ref" in field:
+        return f"[{field['$ref']}](#{field['$ref'].lower()})"
+    if field.get("type") == "array":
+        return f"list of {_type(field['items'])}" if field.get("items") else "list"
+    if field.get("type") == "object" and "additionalProperties" in field:
+        return f"object of {_type(field['additionalProperties'])}"
+    return str(field.get("type", "any"))
+
+
+if __name__ == "__main__":
+    print(documents_page(), end="")
