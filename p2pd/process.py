@@ -6,12 +6,19 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
 
 
 def end_with_parent() -> None:
     """Have the kernel kill this process when the daemon dies, even if no thread gets to run."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def forbid_new_privileges() -> None:
+    """Neither this process nor what it starts gains rights any more, such as by sudo."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def guard_group(descriptor: int) -> None:

@@ -89,6 +89,8 @@ def describe(
         pid=os.getpid(),
         uptime_s=about.clock.monotonic() - about.started_at,
         worker_pid=None if loading is None else loading.worker.processes.trainer.pid,
+        averager_pid=None if loading is None else loading.worker.processes.averager.pid,
+        sandbox="" if opened is None else opened.sandbox,
         rendezvous=servers[0] if servers else first,
         relays=relays,
         addresses=() if network is None else network.addresses,

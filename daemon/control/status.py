@@ -111,6 +111,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     uptime_s: float
     pid: int
     worker_pid: int | None = None
+    """Of the trainer, which runs the task."""
+    averager_pid: int | None = None
+    """Of the averager, which holds the swarm's state."""
+    sandbox: str = ""
+    """What keeps the averager in (ml/averaging/sandbox.py); empty before it has begun."""
     rendezvous: RendezvousStatus
     relays: tuple[RelayStatus, ...] = ()
     """Those of the swarm, at which others can reach this peer."""

@@ -227,11 +227,20 @@ def _spawn(program: Program, descriptors: Sequence[int]) -> _Started:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
+            env=_environment_of(program),
+            process_group=0,
         )
         failed.pop_all()
     return _Started(program, process, ours, writing)
+
+
+def _environment_of(program: Program) -> dict[str, str]:
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    if program.environment is None:
+        return environment
+    kept = {name: environment[name] for name in program.environment if name in environment}
+    # Threads of a library for matrices, of which it multiplies none.
+    return {**kept, "PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 async def _wait_exit(pid: int) -> None:

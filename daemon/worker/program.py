@@ -10,6 +10,12 @@ from p2pd.channel import MAX_BODY_BYTES
 from protocol.codec import decode, encode
 from protocol.errors import RemoteProtocolError
 
+NEEDED_VARIABLES = (
+    *("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE"),
+    *("TZ", "TMPDIR", "HOME"),
+)
+"""Others may hold secrets (tokens, keys), which are none of what strangers' bytes could reach."""
+
 Message = trainer.FromTrainer | averager.FromAverager
 
 
@@ -24,8 +30,8 @@ class Program:
     """Raises :class:`RemoteProtocolError`."""
     shutdown: Any
     """The request that ends it."""
-    has_helpers: bool
-    """Whether it may start processes of its own."""
+    environment: tuple[str, ...] | None
+    """The variables that it gets to see; None: all."""
 
 
 def _decode_from_trainer(body: bytes) -> Message:
@@ -46,7 +52,7 @@ TRAINER = Program(
     encode=trainer.encode,
     decode=_decode_from_trainer,
     shutdown=trainer.Shutdown(),
-    has_helpers=True,
+    environment=None,
 )
 AVERAGER = Program(
     name="averager",
@@ -54,5 +60,5 @@ AVERAGER = Program(
     encode=encode,
     decode=_decode_from_averager,
     shutdown=averager.Shutdown(),
-    has_helpers=False,
+    environment=NEEDED_VARIABLES,
 )

@@ -16,6 +16,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+import msgspec
+
 from ml.averaging.answering import carry_out
 from ml.averaging.averager import Averager, NoStateError
 from ml.averaging.messages import (
@@ -30,6 +32,7 @@ from ml.averaging.messages import (
     TrialWanted,
     Working,
 )
+from ml.averaging.sandbox import enter_sandbox
 from ml.averaging.shared_model import SharedModel
 from p2pd.channel import MAX_BODY_BYTES, UNASKED, BrokenChannelError, Channel
 from p2pd.failures import FailureLog
@@ -50,8 +53,10 @@ logger = logging.getLogger(__name__)
 class AveragerEnd:
     """Answers requests until the daemon says so or is gone; then the process ends."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, sandbox: str) -> None:
+        """``sandbox``: what keeps this process in, for those who ask."""
         self._channel = channel
+        self._sandbox = sandbox
         self._shared = SharedModel(channel.receive_descriptors(len(MEMORIES)), self._report_work)
         self._inbox: Inbox[AveragerRequest] = Inbox(channel, self)
         self._failures = FailureLog()
@@ -134,7 +139,7 @@ class AveragerEnd:
             self._averager.close()
             self._averager = None
         self._averager = Averager(request, self._shared, bench=self, on_work=self._report_work)
-        return self._averager.opened
+        return msgspec.structs.replace(self._averager.opened, sandbox=self._sandbox)
 
     def _report_work(self) -> None:
         now_s = time.monotonic()
@@ -154,7 +159,9 @@ def main() -> None:
     os.nice(NICENESS)  # so that the daemon stays responsive
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s", level=logging.INFO)
     try:
-        AveragerEnd(Channel(int(sys.argv[1]))).serve()
+        channel = Channel(int(sys.argv[1]))
+        # Before the first byte of anybody's is read.
+        AveragerEnd(channel, enter_sandbox()).serve()
     except (OSError, BrokenChannelError) as error:
         logger.error("the channel to the daemon broke: %s", error)
         os._exit(1)

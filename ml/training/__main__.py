@@ -10,7 +10,7 @@ import signal
 import sys
 
 from p2pd.channel import BrokenChannelError, Channel
-from p2pd.process import end_with_parent, guard_group
+from p2pd.process import end_with_parent, forbid_new_privileges, guard_group
 
 NICENESS = 5
 
@@ -21,6 +21,7 @@ def main() -> None:
     """Serve the daemon."""
     guard_group(int(sys.argv[2]))
     end_with_parent()
+    forbid_new_privileges()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon to act on
     os.nice(NICENESS)  # so that the daemon stays responsive
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s", level=logging.INFO)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import psutil
 import pytest
 import pytest_asyncio
 import torch
@@ -21,6 +22,7 @@ import uvloop
 
 from daemon.net.traffic import Traffic, TrafficMeter
 from daemon.worker.process import WorkerDiedError
+from daemon.worker.program import NEEDED_VARIABLES
 from daemon.worker.worker import TaskWorker, WorkerProcesses
 from ml.averaging.messages import Apply, CheckUpdate, Contribution, Export, LoadState
 from ml.learner import Learner
@@ -32,6 +34,8 @@ from tests.ml.conftest import TINY_TASK, MakeOpening
 from tests.ml.test_event_files import read_scalars
 
 ROOT = Path(__file__).parents[2]
+MAX_AVERAGER_BYTES = 90_000_000
+SET_VARIABLES = {"PYTHONUNBUFFERED", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"}
 ENDLESS: dict[str, Any] = {"local_unit": "seconds", "local_amount": 3600.0}
 
 in_shared_loop = pytest.mark.asyncio(loop_scope="module")
@@ -378,3 +382,112 @@ def test_it_works_under_uvloop_and_lets_errors_through_as_they_are() -> None:
         runner.run(scenario(pids))
     assert pids
     assert not any(map(is_running, pids))
+
+
+WITH_HELPERS = """
+import multiprocessing, os, time
+
+for method in ("fork", "spawn"):
+    helper = multiprocessing.get_context(method).Process(target=time.sleep, args=(3600,))
+    helper.start()
+    with open(os.environ["HELPERS"], "a") as pids:
+        print(helper.pid, file=pids)
+"""
+
+
+@pytest.fixture
+def task_with_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A task that starts processes of its own, and where it writes their numbers."""
+    task, helpers = tmp_path / "helped.py", tmp_path / "helpers"
+    task.write_text(WITH_HELPERS + TINY_TASK.read_text())
+    monkeypatch.setenv("HELPERS", str(helpers))
+    return task, helpers
+
+
+async def test_trainers_death_is_noticed_though_its_helpers_hold_its_streams_and_they_end_too(
+    make_opening: MakeOpening, task_with_helpers: tuple[Path, Path]
+) -> None:
+    task, helpers = task_with_helpers
+    async with WorkerProcesses() as worker:
+        await worker.open_once(make_opening(task=str(task)))
+        pids = [int(line) for line in helpers.read_text().split()]
+        assert len(pids) == 2
+        assert all(map(is_running, pids))
+        os.kill(worker.trainer.pid, signal.SIGKILL)
+        async with asyncio.timeout(5):
+            assert await worker.trainer.wait_died() == "trainer died: signal 9"
+        assert not any(map(is_running, pids))
+
+
+def test_killed_daemon_leaves_no_helper_behind(
+    make_opening: MakeOpening, task_with_helpers: tuple[Path, Path]
+) -> None:
+    task, helpers = task_with_helpers
+    opening = msgspec.json.encode(make_opening(task=str(task), **ENDLESS)).decode()
+    with subprocess.Popen(
+        [sys.executable, "-c", TRAIN_ENDLESSLY, opening],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as daemon:
+        assert daemon.stdout is not None
+        pids = [int(pid) for pid in daemon.stdout.readline().split()]
+        pids += [int(line) for line in helpers.read_text().split()]
+        assert len(pids) == 4
+        daemon.kill()
+    deadline = time.monotonic() + 10
+    while any(map(is_running, pids)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(map(is_running, pids))
+
+
+async def test_averager_is_small_without_torch_and_sandboxed(
+    make_opening: MakeOpening, tmp_path: Path
+) -> None:
+    task = tmp_path / "larger.py"
+    layers = "nn.Linear(8, 16), nn.Linear(16, 4096), nn.Linear(4096, 4096), nn.Linear(4096, 16)"
+    task.write_text(TINY_TASK.read_text().replace("nn.Linear(8, 16)", layers))
+    settings = {"compression": "int8", "outer_momentum": 0.5, "local_amount": 1}
+    async with WorkerProcesses() as worker:
+        opened = await worker.open_once(make_opening(task=str(task), **settings))
+        assert opened.parameter_count > 16_000_000
+        trained = await worker.take(train_round(1, 1))
+        await worker.averager.ask(CheckUpdate(trained.updates[0].path))
+        await worker.take(advance(Apply(1, own(trained))))
+        averager = psutil.Process(worker.averager.pid)
+        assert averager.memory_full_info().pss < MAX_AVERAGER_BYTES
+        assert "torch" not in " ".join(one.path for one in averager.memory_maps())
+        assert set(averager.environ()) <= {*NEEDED_VARIABLES, *SET_VARIABLES}
+        assert opened.sandbox.startswith("no new privileges")
+
+
+async def test_averager_that_dies_while_the_trainer_trains_gets_what_that_comes_to(
+    make_opening: MakeOpening,
+) -> None:
+    """And the other way round: one killed in mid-round changes no bit of the update."""
+    settings = {"local_unit": "steps", "local_amount": 100}
+    roots = set()
+    for index, killed in enumerate(("", "averager", "trainer", "both")):
+        async with watched() as one:
+            worker = TaskWorker(
+                one.worker,
+                make_opening(f"{index}", **settings),
+                on_change=lambda: None,
+                traffic=TrafficMeter(Traffic),
+            )
+            await worker.open()
+            alive = asyncio.create_task(worker.keep_alive(lambda opened: None))
+            training = asyncio.create_task(worker.train(1))
+            await one.progress.wait()
+            trainer_pid = one.worker.trainer.pid
+            for child, name in zip(one.worker.both, ("averager", "trainer"), strict=True):
+                if killed in (name, "both"):
+                    os.kill(child.pid, signal.SIGKILL)
+            trained = await training
+            assert (one.worker.trainer.pid == trainer_pid) == (killed in ("", "averager"))
+            roots.add(trained.updates[0].root)
+            state = await worker.apply(1, own(trained))
+            roots.add(state.state.root)
+            alive.cancel()
+            await asyncio.wait([alive])
+    assert len(roots) == 2

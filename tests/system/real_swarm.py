@@ -70,10 +70,10 @@ class Averaged(NamedTuple):
 
 
 class Program:
-    """One ``p2pd`` process and whatever it starts, in a process group of its own.
+    """One ``p2pd`` process and whatever it starts, in a session of its own.
 
     The process is not reaped before :meth:`close`, so that until then no other one can have its
-    number, nor another group: signals to it and to its group never meet a stranger.
+    number, nor another session: signals to it and to what it started never meet a stranger.
     """
 
     def __init__(
@@ -107,10 +107,12 @@ class Program:
     def signal(self, number: signal.Signals, *, to_all: bool = False) -> None:
         """Send a signal to the process, or to all that it started too."""
         assert not self._is_closed
-        if to_all:
-            os.killpg(self.pid, number)
-        else:
+        if not to_all:
             os.kill(self.pid, number)
+            return
+        for pid in self.members():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def wait_end(self, within_s: float = END_S) -> int:
         """Its exit code (negative: the signal that killed it)."""
@@ -126,11 +128,11 @@ class Program:
         return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
     def members(self) -> list[int]:
-        """The processes of its group that are alive."""
+        """The processes of its session that are alive: its children have groups of their own."""
         found = []
         for process in psutil.process_iter(["pid", "status"]):
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                if os.getpgid(process.pid) == self.pid and process.info["status"] not in (
+                if os.getsid(process.pid) == self.pid and process.info["status"] not in (
                     psutil.STATUS_ZOMBIE,
                     psutil.STATUS_DEAD,
                 ):

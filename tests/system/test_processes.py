@@ -7,7 +7,9 @@ import signal
 from pathlib import Path
 
 import psutil
+import pytest
 
+from daemon.control.status import Status
 from daemon.rounds.blobs.store import KEPT_STATES
 from tests.system.real_swarm import END_S, assert_equal_exports, assert_nobody_is_blamed
 from tests.system.slow_swarm import SlowSwarm, halted, wait_round_of_all
@@ -18,7 +20,8 @@ def test_rounds_that_are_past_hold_no_files_open(slow_swarm: SlowSwarm) -> None:
     for peer in slow_swarm.peers:
         status = peer.status()
         assert status.worker_pid is not None
-        for pid in (status.pid, status.worker_pid):
+        assert status.averager_pid is not None
+        for pid in (status.pid, status.worker_pid, status.averager_pid):
             assert len(deleted_files(pid, peer.state_dir)) <= KEPT_STATES + 2
 
 
@@ -31,27 +34,40 @@ def deleted_files(pid: int, place: Path) -> list[str]:
     return [name for name in found if name.startswith(str(place)) and name.endswith("(deleted)")]
 
 
-def test_worker_that_is_killed_is_started_again_while_its_daemon_stays_in_the_swarm(
-    slow_swarm: SlowSwarm, tmp_path: Path
+@pytest.mark.parametrize(
+    "killed", [("worker",), ("averager",), ("worker", "averager")], ids="+".join
+)
+def test_process_that_is_killed_is_started_again_while_the_others_stay(
+    slow_swarm: SlowSwarm, tmp_path: Path, killed: tuple[str, ...]
 ) -> None:
     victim, *others = slow_swarm.peers
     ends = [other.log_bytes() for other in others]
     with halted([victim], 3) as moment:
-        before = moment.status
-        assert before.worker_pid is not None
-        psutil.Process(before.worker_pid).kill()
+        before = pids_of(moment.status)
+        for one in killed:
+            psutil.Process(before[one]).kill()
 
-    after = victim.wait_status(
-        "has a new worker", lambda status: status.worker_pid not in (None, before.worker_pid)
-    )
+    def are_new(status: Status) -> bool:
+        now = pids_of(status)
+        return all(now[one] not in (None, before[one]) for one in killed)
+
+    after = victim.wait_status("has new processes", are_new)
     slow_swarm.wait_all_average()
-    assert (after.pid, after.peer_id) == (before.pid, before.peer_id)
+    now = pids_of(victim.status())
+    assert {one: now[one] for one in now if one not in killed} == {
+        one: before[one] for one in before if one not in killed
+    }
+    assert (after.pid, after.peer_id) == (moment.status.pid, moment.status.peer_id)
     for other, end in zip(others, ends, strict=True):
         assert other.sees(victim).path == "direct"
-        short = before.peer_id[:8]
+        short = after.peer_id[:8]
         assert not re.search(f"peer {short} (is down|restarted)", other.logged(end))
     assert_equal_exports(slow_swarm.peers, tmp_path)
     assert_nobody_is_blamed(slow_swarm.peers)
+
+
+def pids_of(status: Status) -> dict[str, int | None]:
+    return {"worker": status.worker_pid, "averager": status.averager_pid}
 
 
 def test_swarm_of_which_all_peers_were_killed_goes_on_from_its_last_complete_round(

@@ -1,0 +1,86 @@
+"""What the averager cannot do, asked of the kernel by a process that has entered the sandbox."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ml.averaging.sandbox import filter_of
+
+ROOT = Path(__file__).parents[2]
+
+TRY = """
+import json, os, pathlib, signal, socket, subprocess, sys, threading
+from ml.averaging.sandbox import enter_sandbox
+
+ours, theirs = socket.socketpair()
+waits = threading.Event()
+found = {}
+
+def attempt(name, what):
+    try:
+        what()
+        found[name] = "done"
+    except OSError as error:
+        found[name] = error.strerror
+
+def attempt_all(prefix):
+    attempt(prefix + "socket", lambda: socket.socket().close())
+    attempt(prefix + "unix socket", lambda: socket.socket(socket.AF_UNIX).close())
+    attempt(prefix + "program", lambda: subprocess.run(["/bin/true"]))
+    attempt(prefix + "signal", lambda: os.kill(os.getppid(), 0))
+    attempt(prefix + "file", lambda: pathlib.Path(sys.argv[1], "file").write_text("here"))
+    attempt(prefix + "channel", lambda: (ours.sendall(b"x"), theirs.recv(1)))
+
+def in_thread():
+    waits.wait()
+    attempt_all("thread ")
+
+thread = threading.Thread(target=in_thread)
+thread.start()
+found["sandbox"] = enter_sandbox()
+attempt_all("")
+waits.set()
+thread.join()
+found["new privileges"] = [
+    line.split()[1]
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines()
+    if line.startswith("NoNewPrivs")
+]
+print(json.dumps(found))
+"""
+
+
+def test_no_socket_no_program_no_signal_and_files_as_before(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TRY, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found.pop("new privileges") == ["1"]
+    if "no network" not in found["sandbox"]:
+        pytest.skip(f"the kernel refuses: {found['sandbox']}")
+    refused = os.strerror(1)
+    assert found.pop("sandbox") == "no new privileges, no network, no programs, no other processes"
+    for prefix in ("", "thread "):
+        assert {what: found[prefix + what] for what in ("file", "channel")} == {
+            "file": "done",
+            "channel": "done",
+        }
+        for what in ("socket", "unix socket", "program", "signal"):
+            assert found[prefix + what] == refused
+
+
+def test_filter_is_one_that_the_kernel_takes_on_every_architecture() -> None:
+    for machine in ("x86_64", "aarch64"):
+        code = filter_of(machine)
+        assert len(code) % 8 == 0
+        # A jump goes at most 255 instructions on.
+        assert len(code) // 8 < 255
