@@ -1,24 +1,57 @@
-"""How a roster agrees on one round's set of updates: single-decree Paxos, one instance a round.
+"""How a roster agrees on one round's set of updates although some of it lie; one instance a round.
 
-Lamport, "Paxos Made Simple" (2001), with two additions: a promise lists the updates that its signer
-holds, so that ballot 0 needs no separate vote about them, and a proposal shows the promises that it
-follows from, so that its leader cannot choose the set. Each message is the payload of a signed
-envelope of domain ``agreement``.
+PBFT for a single decision (Castro and Liskov, "Practical Byzantine Fault Tolerance", 1999), with
+two additions: a promise lists the updates that its signer holds, so that nobody has to propose a
+set of its own, and a proposal names the promises that it follows from, so that its leader cannot
+choose it. Each message is the payload of a signed envelope of domain ``agreement``.
+
+What is decoded here is whole and bounded: keys and digests have 32 bytes, lists are sorted, without
+doubles and no longer than a roster, ballots and rounds have an upper end. So the largest message
+fits a frame, and nobody behind the decoder has to look again.
 """
 
 import hashlib
+import itertools
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from protocol.codec import Message, encode
+from protocol.identity import KEY_BYTES
 
-NO_BALLOT = -1
 MAX_ROSTER = 1024
+MAX_BALLOT = 10_000
+MAX_ROUND = 1 << 48
+DIGEST_BYTES = 32
+MAX_VOTE_BYTES = 512
+"""A Prepare or an Accept in its envelope takes less than 300."""
+
+Key = Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+Digest = Annotated[bytes, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
+Round = Annotated[int, Meta(ge=0, le=MAX_ROUND)]
+Ballot = Annotated[int, Meta(ge=0, le=MAX_BALLOT)]
+RosterSize = Annotated[int, Meta(ge=0, le=MAX_ROSTER)]
+Vote = Annotated[bytes, Meta(max_length=MAX_VOTE_BYTES)]
+Keys = Annotated[tuple[Key, ...], Meta(max_length=MAX_ROSTER)]
+Digests = Annotated[tuple[Digest, ...], Meta(max_length=MAX_ROSTER)]
+Votes = Annotated[tuple[Vote, ...], Meta(max_length=MAX_ROSTER)]
 
 
 class UpdateRef(Message, order=True):
     """One update: its signer's public key, and the SHA-256 of its encoded header."""
 
-    signer: bytes
-    digest: bytes
+    signer: Key
+    digest: Digest
+
+
+UpdateRefs = Annotated[tuple[UpdateRef, ...], Meta(max_length=MAX_ROSTER)]
+
+
+def _check_sorted(what: str, items: Sequence[Any]) -> None:
+    # A ValueError here is a refused message to whoever decodes it (msgspec).
+    if any(left >= right for left, right in itertools.pairwise(items)):
+        raise ValueError(f"{what} are not sorted, or not without doubles")
 
 
 class Outcome(Message):
@@ -27,8 +60,17 @@ class Outcome(Message):
     Both are sorted, so that equal outcomes have equal digests.
     """
 
-    updates: tuple[UpdateRef, ...]
-    newcomers: tuple[bytes, ...]
+    updates: UpdateRefs
+    newcomers: Keys
+
+    def __post_init__(self) -> None:
+        _check_sorted("updates", self.updates)
+        _check_sorted("newcomers", self.newcomers)
+        signers = {ref.signer for ref in self.updates}
+        if len(signers) < len(self.updates) or not signers.isdisjoint(self.newcomers):
+            raise ValueError("a peer is named twice in one outcome")
+        if len(self.updates) + len(self.newcomers) > MAX_ROSTER:
+            raise ValueError(f"an outcome names more than {MAX_ROSTER} peers")
 
     @property
     def digest(self) -> bytes:
@@ -36,36 +78,68 @@ class Outcome(Message):
         return hashlib.sha256(encode(self)).digest()
 
 
-class Promise(Message, tag="promise"):
-    """Phase 1b: the signer closed the round, takes part in ballots from ``ballot`` on, and holds
-    these updates; and the outcome that it accepted before, if any."""
+class Prepared(Message):
+    """Proof that ``outcome`` was proposed in ``ballot``, and is the only one that can have been
+    decided there: the signed Prepares of a quorum."""
 
-    round: int
-    base: bytes
-    ballot: int
-    held: tuple[UpdateRef, ...]
-    newcomers: tuple[bytes, ...]
-    accepted_ballot: int
-    accepted: Outcome | None
+    ballot: Ballot
+    outcome: Outcome
+    votes: Votes
+
+
+class Promise(Message, tag="promise"):
+    """The signer closed the round, takes part in ballots from ``ballot`` on, and holds these
+    updates; and the last outcome that it saw prepared, if any, with the proof."""
+
+    round: Round
+    base: Digest
+    ballot: Ballot
+    held: UpdateRefs
+    newcomers: Keys
+    prepared: Prepared | None
+
+    def __post_init__(self) -> None:
+        _check_sorted("held updates", self.held)
+        _check_sorted("newcomers", self.newcomers)
+        if self.prepared is not None and self.prepared.ballot >= self.ballot:
+            raise ValueError(f"prepared in ballot {self.prepared.ballot}, promised {self.ballot}")
 
 
 class Proposal(Message, tag="proposal"):
-    """Phase 2a: the ballot's leader proposes what follows from ``promises`` (signed envelopes)."""
+    """The ballot's leader proposes what follows from the promises with these digests (SHA-256 of
+    their envelopes). Whoever lacks one asks the leader for it."""
 
-    round: int
-    base: bytes
-    ballot: int
+    round: Round
+    base: Digest
+    ballot: Ballot
     outcome: Outcome
-    promises: tuple[bytes, ...]
+    promises: Digests
+
+    def __post_init__(self) -> None:
+        _check_sorted("promises", self.promises)
+
+
+class Prepare(Message, tag="prepare"):
+    """The signer holds every update of the outcome, saw that it follows from a quorum of promises,
+    and votes for no other one in this ballot."""
+
+    round: Round
+    base: Digest
+    ballot: Ballot
+    outcome_digest: Digest
 
 
 class Accept(Message, tag="accept"):
-    """Phase 2b: the signer holds every update of the outcome and accepts it in this ballot."""
+    """The signer saw the Prepares of a quorum for this outcome in this ballot.
 
-    round: int
-    base: bytes
-    ballot: int
-    outcome_digest: bytes
+    ``roster_size``: how many peers had a vote, so that anybody can tell a weak certificate.
+    """
+
+    round: Round
+    base: Digest
+    ballot: Ballot
+    outcome_digest: Digest
+    roster_size: RosterSize
 
 
 class Start(Message, tag="start"):
@@ -75,12 +149,12 @@ class Start(Message, tag="start"):
     swarm was restarted. It takes an Accept (ballot 0) from every peer in it.
     """
 
-    round: int
-    base: bytes
+    round: Round
+    base: Digest
     outcome: Outcome
 
 
-AgreementMessage = Promise | Proposal | Accept | Start
+AgreementMessage = Promise | Proposal | Prepare | Accept | Start
 
 
 class Certificate(Message):
@@ -90,8 +164,13 @@ class Certificate(Message):
     the round and the state that the swarm works on from.
     """
 
-    round: int
-    base: bytes
-    ballot: int
+    round: Round
+    base: Digest
+    ballot: Ballot
     outcome: Outcome
-    accepts: tuple[bytes, ...]
+    roster_size: RosterSize
+    accepts: Votes
+
+    def __post_init__(self) -> None:
+        if self.outcome.updates and self.round == 0:
+            raise ValueError("a certificate of round 0 with updates")

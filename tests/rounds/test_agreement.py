@@ -1,168 +1,30 @@
 """The agreement core, driven through an in-memory network with a fake clock."""
 
+import hashlib
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import msgspec
 import pytest
 
-from daemon.rounds.agreement import (
-    AgreementState,
-    Decided,
-    RoundAgreement,
-    Want,
-    certificate_signers,
-    next_roster,
-    set_that_follows,
-)
+from daemon.rounds.agreement.certificates import certificate_signers, next_roster
+from daemon.rounds.agreement.events import Foul
+from daemon.rounds.agreement.proposing import set_that_follows
+from daemon.rounds.agreement.states import AgreementState
 from protocol.agreement_messages import (
-    NO_BALLOT,
     Accept,
     AgreementMessage,
     Certificate,
     Outcome,
+    Prepare,
+    Prepared,
     Promise,
     Proposal,
     UpdateRef,
 )
-from protocol.codec import encode
-from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
 from protocol.errors import VerificationError
 from protocol.identity import Identity, PeerId, peer_id_of
-
-SWARM = b"s" * 32
-BASE = b"b" * 32
-ROUND = 7
-
-
-def identity(number: int) -> Identity:
-    return Identity(number.to_bytes(32, "big"))
-
-
-def ref(peer: Identity, digest: bytes = b"") -> UpdateRef:
-    return UpdateRef(signer=peer.public_key, digest=digest or peer.public_key)
-
-
-def sealed(peer: Identity, message: AgreementMessage) -> bytes:
-    return seal_envelope(peer, Domain.AGREEMENT, encode(message), swarm=SWARM, sequence=0)
-
-
-def opened(raw: bytes) -> VerifiedMessage:
-    return open_envelope(raw, Domain.AGREEMENT, now_ms=0, swarm=SWARM)
-
-
-class Swarm:
-    """Some peers' agreement cores and the messages between them, delivered in a random order."""
-
-    def __init__(self, count: int, seed: int = 0) -> None:
-        self.random = random.Random(seed)
-        self.now = 0.0
-        self.peers = {peer.peer_id: peer for peer in map(identity, range(1, count + 1))}
-        roster = frozenset(self.peers)
-        self.cores = {
-            peer: RoundAgreement(
-                peer, round_number=ROUND, base=BASE, roster=roster, open_agreement=opened
-            )
-            for peer in self.peers
-        }
-        self.held: dict[PeerId, set[UpdateRef]] = {peer: set() for peer in self.peers}
-        self.dead: set[PeerId] = set()
-        self.flying: list[tuple[PeerId, bytes]] = []
-        self.decided: dict[PeerId, Certificate] = {}
-        self.may_deliver: Callable[[PeerId, PeerId], bool] = lambda source, target: True
-
-    @property
-    def ids(self) -> list[PeerId]:
-        return sorted(self.peers)
-
-    def hold(self, peer: PeerId, refs: Iterable[UpdateRef]) -> None:
-        self.held[peer].update(refs)
-        self.cores[peer].set_held(frozenset(self.held[peer]), self.now)
-
-    def hold_all(self) -> None:
-        for peer in self.ids:
-            self.hold(peer, [ref(other) for other in self.peers.values()])
-
-    def kill(self, peer: PeerId) -> None:
-        self.dead.add(peer)
-
-    def notice_deaths(self) -> None:
-        for peer in self.ids:
-            if peer not in self.dead:
-                self.cores[peer].set_live(frozenset(self.ids) - self.dead, self.now)
-
-    def collect(self, peer: PeerId) -> None:
-        core = self.cores[peer]
-        while messages := core.messages_to_send():
-            for message in messages:
-                raw = sealed(self.peers[peer], message)
-                core.receive(opened(raw), self.now)
-                self.flying += [
-                    (target, raw)
-                    for target in self.ids
-                    if target != peer and self.may_deliver(peer, target)
-                ]
-        while (event := core.next_event()) is not None:
-            match event:
-                case Decided(certificate):
-                    assert self.decided.setdefault(peer, certificate) == certificate
-                case Want(updates, holders):
-                    for item in updates:
-                        sources = [
-                            other
-                            for other in holders
-                            if other not in self.dead and item in self.held[other]
-                        ]
-                        if sources:
-                            self.hold(peer, [item])
-
-    def deliver(self, most: int = 1_000_000) -> None:
-        for _ in range(most):
-            for peer in self.ids:
-                if peer not in self.dead:
-                    self.collect(peer)
-            if not self.flying:
-                return
-            target, raw = self.flying.pop(self.random.randrange(len(self.flying)))
-            if target in self.dead:
-                continue
-            message = opened(raw)
-            if target in self.decided and message.signer not in self.dead | self.decided.keys():
-                # Whoever has decided answers with the certificate, as daemon/round.py does.
-                self.cores[message.signer].receive_certificate(self.decided[target], self.now)
-            else:
-                self.cores[target].receive(message, self.now)
-
-    def close(self, *peers: PeerId) -> None:
-        for peer in peers or self.ids:
-            if peer not in self.dead:
-                self.cores[peer].close(self.now)
-
-    def pass_time(self, seconds: float) -> None:
-        end = self.now + seconds
-        while True:
-            timers = [
-                (timer, peer)
-                for peer in self.ids
-                if peer not in self.dead
-                and (timer := self.cores[peer].get_timer()) is not None
-                and timer <= end
-            ]
-            if not timers:
-                self.now = end
-                return
-            self.now = max(self.now, min(timers)[0])
-            for timer, peer in timers:
-                if timer <= self.now:
-                    self.cores[peer].handle_timer(self.now)
-            self.deliver()
-
-    def outcomes(self) -> set[Outcome]:
-        return {certificate.outcome for certificate in self.decided.values()}
-
-    @property
-    def survivors(self) -> set[PeerId]:
-        return set(self.ids) - self.dead
+from tests.rounds.agreement_world import BASE, ROUND, Swarm, identity, opened, ref, sealed
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
@@ -319,8 +181,7 @@ def promise(held: Iterable[UpdateRef], **changes: object) -> Promise:
         "ballot": 0,
         "held": tuple(held),
         "newcomers": (),
-        "accepted_ballot": NO_BALLOT,
-        "accepted": None,
+        "prepared": None,
     }
     return Promise(**(fields | changes))  # type: ignore[arg-type]  # a test's shorthand
 
@@ -349,17 +210,39 @@ def test_two_updates_under_one_identity_exclude_both() -> None:
     assert outcome.updates == (fine,)
 
 
-def test_what_was_accepted_in_the_highest_ballot_is_proposed_again() -> None:
+def prepared(ballot: int, outcome: Outcome, voters: Iterable[int]) -> Prepared:
+    vote = Prepare(round=ROUND, base=BASE, ballot=ballot, outcome_digest=outcome.digest)
+    return Prepared(
+        ballot=ballot,
+        outcome=outcome,
+        votes=tuple(sealed(identity(number), vote) for number in voters),
+    )
+
+
+def test_what_was_prepared_in_the_highest_ballot_is_proposed_again() -> None:
     older = Outcome(updates=(ref(identity(1)),), newcomers=())
     newer = Outcome(updates=(ref(identity(2)),), newcomers=())
     outcome = set_that_follows(
         by_peer(
-            promise([ref(identity(3))]),
-            promise([], accepted_ballot=2, accepted=newer),
-            promise([], accepted_ballot=1, accepted=older),
+            promise([ref(identity(3))], ballot=3),
+            promise([], ballot=3, prepared=prepared(2, newer, [1, 2, 3])),
+            promise([], ballot=3, prepared=prepared(1, older, [1, 2, 3, 4])),
         )
     )
     assert outcome == newer
+
+
+def test_of_two_outcomes_of_one_ballot_the_one_that_more_prepared_is_proposed_again() -> None:
+    one = Outcome(updates=(ref(identity(1)),), newcomers=())
+    two = Outcome(updates=(ref(identity(2)),), newcomers=())
+    for first, second in ((one, two), (two, one)):
+        outcome = set_that_follows(
+            by_peer(
+                promise([], ballot=3, prepared=prepared(2, first, [1, 2, 3])),
+                promise([], ballot=3, prepared=prepared(2, second, [1, 4])),
+            )
+        )
+        assert outcome == first
 
 
 def test_fewer_updates_than_the_rule_needs_are_as_none() -> None:
@@ -369,18 +252,6 @@ def test_fewer_updates_than_the_rule_needs_are_as_none() -> None:
     outcome = set_that_follows(promises, 3)
     assert outcome.updates == ()
     assert next_roster(outcome) == set(promises)
-
-
-def test_nobody_can_claim_to_have_accepted_fewer_updates_than_the_rule_needs() -> None:
-    refs = [ref(identity(number)) for number in range(1, 4)]
-    few = Outcome(updates=(refs[0],), newcomers=())
-    nothing = Outcome(updates=(), newcomers=(identity(1).public_key,))
-    liar = promise(refs, accepted_ballot=2, accepted=few)
-    assert set_that_follows(by_peer(promise(refs), liar), 3).updates == tuple(sorted(refs))
-    honest = promise(refs, accepted_ballot=2, accepted=nothing)
-    assert set_that_follows(by_peer(promise(refs), honest), 3) == nothing
-    earlier = promise(refs, accepted_ballot=1, accepted=nothing)
-    assert set_that_follows(by_peer(liar, earlier), 3) == nothing
 
 
 class TestMessagesThatBreakTheRules:
@@ -410,20 +281,31 @@ class TestMessagesThatBreakTheRules:
         proposal = Proposal(round=ROUND, base=BASE, ballot=0, outcome=empty, promises=())
         self.refused(wrong, proposal, "does not lead ballot 0")
 
-    def test_proposal_that_leaves_an_update_out(self) -> None:
-        leader = self.swarm.peers[self.core._leader(0)]
-        promises = tuple(
-            sealed(peer, promise([ref(peer), ref(leader)])) for peer in self.swarm.peers.values()
-        )
+    def test_proposal_that_leaves_an_update_out_costs_its_leader_the_ballot(self) -> None:
+        leader = self.core._leader(0)
+        core = next(core for peer, core in self.swarm.cores.items() if peer != leader)
+        others = [peer for peer in self.swarm.peers.values() if peer.peer_id != core._me]
+        promises = [opened(sealed(peer, promise(sorted(map(ref, others))))) for peer in others]
+        digests = tuple(sorted(hashlib.sha256(one.raw).digest() for one in promises))
         empty = Outcome(updates=(), newcomers=())
-        proposal = Proposal(round=ROUND, base=BASE, ballot=0, outcome=empty, promises=promises)
-        self.refused(leader, proposal, "do not lead to")
+        proposal = Proposal(round=ROUND, base=BASE, ballot=0, outcome=empty, promises=digests)
+        for message in (*promises, opened(sealed(self.swarm.peers[leader], proposal))):
+            core.receive(message, 0.0)
+        assert core.next_event() == Foul(leader, "proposal that its promises do not lead to")
+        assert core._ballot == 1
 
     def test_certificate_with_a_minority_of_votes(self) -> None:
         empty = Outcome(updates=(), newcomers=())
-        accept = Accept(round=ROUND, base=BASE, ballot=0, outcome_digest=empty.digest)
+        accept = Accept(
+            round=ROUND, base=BASE, ballot=0, outcome_digest=empty.digest, roster_size=3
+        )
         certificate = Certificate(
-            round=ROUND, base=BASE, ballot=0, outcome=empty, accepts=(sealed(self.other, accept),)
+            round=ROUND,
+            base=BASE,
+            ballot=0,
+            outcome=empty,
+            roster_size=3,
+            accepts=(sealed(self.other, accept),),
         )
         self.core.receive_certificate(certificate, 0.0)
         assert self.core.next_event() is None, (
@@ -435,9 +317,16 @@ class TestMessagesThatBreakTheRules:
     def test_certificate_with_a_vote_for_another_outcome(self) -> None:
         empty = Outcome(updates=(), newcomers=())
         full = Outcome(updates=(ref(self.other),), newcomers=())
-        accept = Accept(round=ROUND, base=BASE, ballot=0, outcome_digest=empty.digest)
+        accept = Accept(
+            round=ROUND, base=BASE, ballot=0, outcome_digest=empty.digest, roster_size=3
+        )
         certificate = Certificate(
-            round=ROUND, base=BASE, ballot=0, outcome=full, accepts=(sealed(self.other, accept),)
+            round=ROUND,
+            base=BASE,
+            ballot=0,
+            outcome=full,
+            roster_size=3,
+            accepts=(sealed(self.other, accept),),
         )
         with pytest.raises(VerificationError, match="vote for something else"):
             certificate_signers(certificate, opened)

@@ -1,0 +1,429 @@
+"""One peer's part in one round's agreement; how it works, the package's docstring tells.
+
+Sans-IO: signed messages and the time go in; envelopes to send, wants and the outcome come out.
+"""
+
+from daemon.rounds.agreement.ballot_box import BallotBox, Said
+from daemon.rounds.agreement.certificates import certificate_signers
+from daemon.rounds.agreement.checking import checked_message
+from daemon.rounds.agreement.electorate import Electorate
+from daemon.rounds.agreement.events import (
+    AgreementEvent,
+    Contradiction,
+    Decided,
+    Foul,
+    Want,
+    WantPromises,
+)
+from daemon.rounds.agreement.proposing import leaders_of, set_that_follows
+from daemon.rounds.agreement.speaking import Speech, Voice
+from daemon.rounds.agreement.states import TRANSITIONS, AgreementState, Cause
+from daemon.rounds.agreement.vote_book import VoteBook
+from protocol.agreement_messages import (
+    MAX_BALLOT,
+    MAX_ROSTER,
+    Accept,
+    AgreementMessage,
+    Certificate,
+    Outcome,
+    Prepare,
+    Prepared,
+    Promise,
+    Proposal,
+    UpdateRef,
+)
+from protocol.codec import decode
+from protocol.envelope import VerifiedMessage
+from protocol.errors import VerificationError
+from protocol.identity import PeerId, public_key_of
+
+PATIENCE_S = 2.0
+"""How long a leader with a quorum of promises waits for those of the other live peers."""
+BALLOT_TIMEOUT_S = 20.0
+"""How long a live leader gets for its ballot, fetching what it lacks included."""
+
+
+class RoundAgreement:
+    """One peer's part in one round's agreement."""
+
+    def __init__(
+        self,
+        me: PeerId,
+        *,
+        round_number: int,
+        base: bytes,
+        roster: frozenset[PeerId],
+        voice: Voice,
+        votes: VoteBook,
+        needed_updates: int = 1,
+    ) -> None:
+        """``needed_updates``: how many the swarm's rule needs to do anything."""
+        self.round = round_number
+        self.base = base
+        self.roster = roster
+        self.state = AgreementState.OPEN
+        self._me = me
+        self._voice = voice
+        self._needed_updates = needed_updates
+        self._electorate = Electorate(me, roster)
+        self._order = leaders_of(roster, round_number, base)
+        self._box = BallotBox()
+        self._held: frozenset[UpdateRef] = frozenset()
+        self._newcomers: frozenset[PeerId] = frozenset()
+        self._ballot = 0
+        self._ballot_since = 0.0
+        self._patient_until: float | None = None
+        """While set, a leader with a quorum of promises waits for more."""
+        self._has_been_patient = False
+        self._prepared: Prepared | None = None
+        self._speech = Speech(
+            voice,
+            votes,
+            self._box,
+            round_number=round_number,
+            base=base,
+            roster=roster,
+            has_vote=me in roster,
+        )
+        self._events: list[AgreementEvent] = []
+        self._asked: tuple[object, ...] = ()
+        self._was_foul: set[int] = set()
+        self._outcomes: dict[bytes, Outcome] = {}
+
+    # What goes in
+
+    def set_live(
+        self, live: frozenset[PeerId], now: float, offenders: frozenset[PeerId] = frozenset()
+    ) -> None:
+        """Who of the roster can answer at the moment; this peer itself always can.
+        ``offenders``: whose votes count no more, since they contradicted themselves."""
+        if self._electorate.update(live, offenders):
+            self._advance(now)
+
+    def set_held(self, held: frozenset[UpdateRef], now: float) -> None:
+        """The updates that this peer holds, whole and checked."""
+        if held != self._held:
+            self._held = held
+            self._advance(now)
+
+    def set_newcomers(self, peers: frozenset[PeerId]) -> None:
+        """Who, outside the roster, could take part in the next round."""
+        self._newcomers = peers
+
+    def close(self, now: float) -> None:
+        """Close the round: promise what is held. Does nothing when it is closed already."""
+        if self.state is AgreementState.OPEN:
+            self._close(now)
+            self._advance(now)
+
+    def receive(self, message: VerifiedMessage, now: float) -> None:
+        """Take a signed message in. Raises :class:`RemoteProtocolError` for a foul one."""
+        content = checked_message(
+            message,
+            round_number=self.round,
+            base=self.base,
+            quorums=self._electorate.quorums,
+            leaders=self._order,
+            open_agreement=self._voice.open_agreement,
+        )
+        if isinstance(content, Proposal) and content.ballot < self._ballot:
+            return
+        if isinstance(content, Promise) and content.ballot >= self._ballot:
+            self._electorate.hear(message.signer)
+        contradicted = self._box.add(message, content)
+        if contradicted is not None:
+            self._events.append(Contradiction(message.signer, contradicted.raw, message.raw))
+        self._advance(now)
+
+    def receive_certificate(self, certificate: Certificate, now: float) -> None:
+        """Adopt what others decided, if it has the votes that a decision takes as this peer sees
+        it. Others may see fewer that live, and need fewer: that is nobody's fault.
+
+        Raises :class:`RemoteProtocolError` when it is no proof of anything.
+        """
+        if self.state is AgreementState.DECIDED:
+            return
+        if certificate.round != self.round or certificate.base != self.base:
+            raise VerificationError(f"certificate of round {certificate.round}, at {self.round}")
+        if certificate.roster_size != len(self.roster):
+            raise VerificationError(f"certificate of a roster of {certificate.roster_size}")
+        signers = certificate_signers(certificate, self._voice.open_agreement) & self.roster
+        if not signers:
+            raise VerificationError(f"certificate of round {self.round} without a vote")
+        if self._electorate.is_quorum(signers):
+            self._decide(certificate)
+
+    # What comes out
+
+    @property
+    def listed(self) -> frozenset[PeerId]:
+        """Whose updates those hold who have promised; what one peer alone lists is no reason to
+        wait where several may lie."""
+        enough = min(2, len(self._electorate.living)) if len(self.roster) > 3 else 1
+        return self._box.listed_by(enough)
+
+    def envelope(self, digest: bytes) -> bytes | None:
+        """The signed promise with this digest, for one that asks."""
+        return self._box.find(digest)
+
+    def envelopes_to_send(self) -> list[bytes]:
+        """Signed messages to send to everyone."""
+        return self._speech.take()
+
+    @property
+    def sits_out(self) -> str:
+        """Why this peer does not vote in the round; empty: it does."""
+        return self._speech.sits_out
+
+    def next_event(self) -> AgreementEvent | None:
+        """The next thing to act on."""
+        return self._events.pop(0) if self._events else None
+
+    def get_timer(self) -> float | None:
+        """When :meth:`handle_timer` wants to be called."""
+        if not self._is_under_way:
+            return None
+        deadline = self._ballot_since + BALLOT_TIMEOUT_S
+        return deadline if self._patient_until is None else min(deadline, self._patient_until)
+
+    def handle_timer(self, now: float) -> None:
+        """Time has passed."""
+        if not self._is_under_way:
+            return
+        if self._patient_until is not None and now >= self._patient_until:
+            self._patient_until = None
+            self._has_been_patient = True
+        if now >= self._ballot_since + BALLOT_TIMEOUT_S:
+            self._electorate.pass_over_who_is_behind(self._box.ballots(Promise), self._ballot)
+            self._enter(self._ballot + 1, now)
+        self._advance(now)
+
+    # Inside
+
+    @property
+    def _is_under_way(self) -> bool:
+        return self.state not in (
+            AgreementState.OPEN,
+            AgreementState.DECIDED,
+            AgreementState.FAILED,
+        )
+
+    def _go(self, cause: Cause) -> None:
+        self.state = TRANSITIONS[self.state, cause]
+
+    def _leader(self, ballot: int) -> PeerId:
+        return self._order[ballot % len(self._order)]
+
+    def _close(self, now: float) -> None:
+        """Take part from now on: where this peer left off, or in the first ballot."""
+        before = self._speech.recall()
+        if before is None:
+            self._enter(0, now)
+            return
+        self._prepared = before.prepared
+        if before.prepared is not None:
+            self._outcomes[before.prepared.outcome.digest] = before.prepared.outcome
+        if not self._speech.is_of_this_roster(before):
+            self._enter(before.ballot + 1, now)
+            return
+        self._begin_ballot(before.ballot, now)
+        self._speech.repeat(before)
+        for raw in before.envelopes:
+            message = self._voice.open_agreement(raw)
+            content: Said = decode(message.payload, AgreementMessage)
+            self._box.add(message, content)
+            if isinstance(content, Prepare):
+                self._go(Cause.HOLDS_UPDATES)
+            elif isinstance(content, Accept):
+                self._go(Cause.QUORUM_PREPARED)
+
+    def _begin_ballot(self, ballot: int, now: float) -> None:
+        self._ballot = ballot
+        self._ballot_since = now
+        self._patient_until = None
+        self._has_been_patient = False
+        self._speech.begin_ballot()
+        self._asked = ()
+        self._go(Cause.NEW_BALLOT)
+
+    def _enter(self, ballot: int, now: float) -> None:
+        """Promise to take part in ``ballot`` and in none before it."""
+        if ballot > MAX_BALLOT:
+            self._go(Cause.OUT_OF_BALLOTS)
+            return
+        self._begin_ballot(ballot, now)
+        self._speech.say(
+            Promise(
+                round=self.round,
+                base=self.base,
+                ballot=ballot,
+                held=tuple(sorted(self._held)[:MAX_ROSTER]),
+                newcomers=tuple(sorted(map(public_key_of, self._newcomers))[:MAX_ROSTER]),
+                prepared=self._prepared,
+            ),
+            self._prepared,
+        )
+
+    def _advance(self, now: float) -> None:
+        """Do whatever the present knowledge allows."""
+        if self.state in (AgreementState.DECIDED, AgreementState.FAILED) or self._tally():
+            return
+        if self._me not in self.roster:
+            return
+        if self.state is AgreementState.OPEN:
+            if not self._electorate.are_most(self._box.ballots(Promise)):
+                return
+            self._close(now)
+        ballot = self._ballot_to_be_in()
+        if ballot > self._ballot:
+            self._enter(ballot, now)
+            if not self._is_under_way:
+                return
+        leader = self._leader(self._ballot)
+        proposal = self._box.at(Proposal, self._ballot).get(leader)
+        if proposal is None and leader == self._me and self._lead(now):
+            proposal = self._box.at(Proposal, self._ballot).get(leader)
+        if proposal is not None and self._consider(leader, proposal, now):
+            self._accept(proposal)
+            self._tally()
+
+    def _ballot_to_be_in(self) -> int:
+        """The later ballot that more than the liars are in, led by one who lives."""
+        living = self._electorate.living
+        ballot = max(self._ballot, self._electorate.ballot_to_follow(self._box.ballots(Promise)))
+        for _ in self._order:
+            leader = self._leader(ballot)
+            if leader in living and ballot not in self._was_foul:
+                break
+            ballot += 1
+        return ballot
+
+    def _lead(self, now: float) -> bool:
+        """Propose what follows, once enough have promised; whether that is done."""
+        promises = self._box.envelopes(Promise, self._ballot)
+        living = self._electorate.living
+        if self._me not in promises or not self._electorate.is_vote(promises):
+            return False
+        if not living <= promises.keys() and not self._has_been_patient:
+            if self._patient_until is None:
+                self._patient_until = now + PATIENCE_S
+            return False
+        self._patient_until = None
+        alive = {peer: one for peer, one in promises.items() if peer in living}
+        use = alive if self._electorate.is_vote(alive) else promises
+        contents = self._box.at(Promise, self._ballot)
+        outcome = set_that_follows({peer: contents[peer] for peer in use}, self._needed_updates)
+        if self._lacks(outcome):
+            return False
+        self._speech.say(
+            Proposal(
+                round=self.round,
+                base=self.base,
+                ballot=self._ballot,
+                outcome=outcome,
+                promises=tuple(sorted(one.digest for one in use.values())),
+            ),
+            self._prepared,
+        )
+        return True
+
+    def _consider(self, leader: PeerId, proposal: Proposal, now: float) -> bool:
+        """Check the leader's proposal and vote for it; whether this peer has."""
+        if self.state not in (AgreementState.PROMISED, AgreementState.FETCHING):
+            return self.state is AgreementState.PREPARED
+        named = self._box.promises_named(proposal.promises, self._ballot)
+        missing = set(proposal.promises) - named.keys()
+        if missing:
+            self._ask(WantPromises(tuple(sorted(missing)), leader))
+            return False
+        promises = dict(named.values())
+        if (
+            len(promises) < len(named)
+            or not promises
+            or set_that_follows(promises, self._needed_updates) != proposal.outcome
+        ):
+            self._events.append(Foul(leader, "proposal that its promises do not lead to"))
+            self._was_foul.add(self._ballot)
+            self._advance(now)
+            return False
+        if not self._electorate.is_quorum(promises):
+            return False
+        self._outcomes[proposal.outcome.digest] = proposal.outcome
+        if self._lacks(proposal.outcome):
+            if self.state is AgreementState.PROMISED:
+                self._go(Cause.LACKS_UPDATES)
+            return False
+        self._go(Cause.HOLDS_UPDATES)
+        self._speech.say(
+            Prepare(
+                round=self.round,
+                base=self.base,
+                ballot=self._ballot,
+                outcome_digest=proposal.outcome.digest,
+            ),
+            self._prepared,
+        )
+        return True
+
+    def _lacks(self, outcome: Outcome) -> bool:
+        missing = tuple(ref for ref in outcome.updates if ref not in self._held)
+        if missing:
+            holders = self._box.holders(missing)
+            self._ask(Want(missing, tuple(sorted(holders - {self._me}))))
+        return bool(missing)
+
+    def _ask(self, want: Want | WantPromises) -> None:
+        """Once for each thing that is missing; the round asks again by itself."""
+        key = want.updates if isinstance(want, Want) else want.digests
+        if key != self._asked:
+            self._asked = key
+            self._events.append(want)
+
+    def _accept(self, proposal: Proposal) -> None:
+        """Accept the proposal once a quorum has prepared it."""
+        digest = proposal.outcome.digest
+        votes = self._box.prepares(self._ballot, digest)
+        if self.state is not AgreementState.PREPARED or not self._electorate.is_vote(votes):
+            return
+        if self._electorate.quorums.is_proof(frozenset(votes)):
+            self._prepared = Prepared(
+                ballot=self._ballot,
+                outcome=proposal.outcome,
+                votes=tuple(votes[peer] for peer in sorted(votes)),
+            )
+        self._go(Cause.QUORUM_PREPARED)
+        self._speech.say(
+            Accept(
+                round=self.round,
+                base=self.base,
+                ballot=self._ballot,
+                outcome_digest=digest,
+                roster_size=len(self.roster),
+            ),
+            self._prepared,
+        )
+
+    def _tally(self) -> bool:
+        """Decide if a quorum has accepted one outcome in one ballot."""
+        for ballot, digest, votes in self._box.accepts():
+            outcome = self._outcome_of(digest)
+            if outcome is not None and self._electorate.is_vote(votes):
+                self._decide(
+                    Certificate(
+                        round=self.round,
+                        base=self.base,
+                        ballot=ballot,
+                        outcome=outcome,
+                        roster_size=len(self.roster),
+                        accepts=tuple(votes[peer] for peer in sorted(votes)),
+                    )
+                )
+                return True
+        return False
+
+    def _outcome_of(self, digest: bytes) -> Outcome | None:
+        return self._outcomes.get(digest) or self._box.proposed(digest)
+
+    def _decide(self, certificate: Certificate) -> None:
+        self._go(Cause.CERTIFICATE)
+        self._events.append(Decided(certificate))

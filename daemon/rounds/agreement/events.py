@@ -1,0 +1,49 @@
+"""What a round's agreement asks of the round around it, or tells it."""
+
+from dataclasses import dataclass
+
+from protocol.agreement_messages import Certificate, UpdateRef
+from protocol.identity import PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """These updates are needed to go on; whoever listed them has them."""
+
+    updates: tuple[UpdateRef, ...]
+    holders: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WantPromises:
+    """The proposal of ``leader`` names promises that have not come here."""
+
+    digests: tuple[bytes, ...]
+    leader: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """``signer`` said two different things where it may say one."""
+
+    signer: PeerId
+    first: bytes
+    second: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Foul:
+    """``signer`` sent what no honest peer sends, as was found out later."""
+
+    signer: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The round's outcome, with the proof."""
+
+    certificate: Certificate
+
+
+AgreementEvent = Want | WantPromises | Contradiction | Foul | Decided

@@ -1,0 +1,54 @@
+"""Which outcome follows from a quorum of promises. Pure, and the same for everyone who looks."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+
+from protocol.agreement_messages import MAX_ROSTER, Outcome, Promise
+from protocol.identity import PeerId, public_key_of
+
+
+def leaders_of(roster: frozenset[PeerId], round_number: int, base: bytes) -> tuple[PeerId, ...]:
+    """Who leads which ballot, in turn: an order that nobody can choose."""
+    return tuple(
+        sorted(
+            roster,
+            key=lambda peer: hashlib.sha256(
+                round_number.to_bytes(8, "big") + base + public_key_of(peer)
+            ).digest(),
+        )
+    )
+
+
+def set_that_follows(
+    promises_by_peer: Mapping[PeerId, Promise], needed_updates: int = 1
+) -> Outcome:
+    """The outcome that a leader must propose after these promises.
+
+    What was prepared in the highest ballot (of two such claims, which a lying leader can bring
+    about, the one that more voted for: if one of them was decided, it is that one); else what half
+    of the promises or more list: a majority, and in ties and pairs the union. Where that is
+    nothing, or fewer than ``needed_updates``, so that the swarm's rule could do nothing with it,
+    those who promised go on with the state as it is: without a roster nobody could agree on
+    anything ever after.
+    """
+    promises = list(promises_by_peer.values())
+    prepared = [promise.prepared for promise in promises if promise.prepared is not None]
+    if prepared:
+        return max(
+            prepared, key=lambda one: (one.ballot, len(one.votes), one.outcome.digest)
+        ).outcome
+    needed = len(promises) / 2
+    held = Counter(ref for promise in promises for ref in promise.held)
+    new = Counter(key for promise in promises for key in promise.newcomers)
+    chosen = sorted(ref for ref, count in held.items() if count >= needed)
+    signers = Counter(ref.signer for ref in chosen)
+    updates = tuple(ref for ref in chosen if signers[ref.signer] == 1)[:MAX_ROSTER]
+    if len(updates) < needed_updates:
+        updates = ()
+    contributors = {ref.signer for ref in updates}
+    newcomers = {key for key, count in new.items() if count >= needed} - contributors
+    if not updates:
+        newcomers |= {public_key_of(peer) for peer in promises_by_peer}
+    room = MAX_ROSTER - len(updates)
+    return Outcome(updates=updates, newcomers=tuple(sorted(newcomers)[:room]))

@@ -1,0 +1,102 @@
+"""This peer's own votes, on disk before they are sent.
+
+A peer that was killed in mid-round, or that tries a round again, finds what it has said in it and
+repeats that, instead of saying something else. Where that cannot be known, because the file is
+damaged or the disk is full, it does not vote: it can still adopt what the others decide.
+"""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Protocol
+
+from msgspec import Meta
+
+from protocol.agreement_messages import Ballot, Digest, Prepared, Round
+from protocol.codec import MAX_MESSAGE_BYTES, Message, decode, encode
+from protocol.errors import RemoteProtocolError
+from transport.atomic_file import write_atomically
+
+KEPT_ROUNDS = 4
+"""A peer whose worker comes back with an older state goes through the last rounds again."""
+
+_log = logging.getLogger("p2pd.training")
+
+
+class OwnVotes(Message):
+    """What this peer said in the last ballot that it took part in."""
+
+    round: Round
+    base: Digest
+    roster: Digest
+    """SHA-256 over the roster's keys: with another roster the votes of before are not repeated,
+    and no ballot of theirs is used again."""
+    ballot: Ballot
+    envelopes: Annotated[tuple[bytes, ...], Meta(max_length=4)]
+    prepared: Prepared | None
+
+
+class _Stored(Message):
+    votes: tuple[OwnVotes, ...]
+
+
+class VotesUnknownError(OSError):
+    """What this peer has said in the round cannot be known."""
+
+
+class VoteBook(Protocol):
+    """Where votes are kept."""
+
+    def find(self, round_number: int, base: bytes) -> OwnVotes | None:
+        """What was said in that round. Raises :class:`OSError` when nobody can know."""
+
+    def keep(self, votes: OwnVotes) -> None:
+        """Store; on disk once this returns. Raises :class:`OSError`."""
+
+
+class VoteFile:
+    """The votes in a file of one state directory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._votes: tuple[OwnVotes, ...] = ()
+        self._is_damaged = False
+        self._damaged_at: tuple[int, bytes] | None = None
+        self._read()
+
+    def find(self, round_number: int, base: bytes) -> OwnVotes | None:
+        """What was said in that round. Raises :class:`VotesUnknownError` for the first round after
+        a start with a damaged file: it may be the one that the file was about."""
+        if self._is_damaged and self._damaged_at in (None, (round_number, base)):
+            self._damaged_at = (round_number, base)
+            raise VotesUnknownError(f"{self._path} was damaged: round {round_number} is sat out")
+        at = (round_number, base)
+        return next((votes for votes in self._votes if (votes.round, votes.base) == at), None)
+
+    def keep(self, votes: OwnVotes) -> None:
+        """Store; on disk once this returns. Raises :class:`OSError`."""
+        at = (votes.round, votes.base)
+        others = tuple(one for one in self._votes if (one.round, one.base) != at)
+        kept = (*others, votes)[-KEPT_ROUNDS:]
+        write_atomically(self._path, encode(_Stored(votes=kept)))
+        self._votes = kept
+
+    def _read(self) -> None:
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._put_aside(error)
+            return
+        try:
+            self._votes = decode(data, _Stored, max_bytes=4 * KEPT_ROUNDS * MAX_MESSAGE_BYTES).votes
+        except RemoteProtocolError as error:
+            self._put_aside(error)
+
+    def _put_aside(self, error: Exception) -> None:
+        self._is_damaged = True
+        _log.warning("%s cannot be read (%s): the next round is sat out", self._path, error)
+        try:
+            self._path.replace(self._path.with_name(f"{self._path.name}.damaged"))
+        except OSError as problem:
+            _log.warning("%s cannot be put aside: %s", self._path, problem)
