@@ -1,14 +1,26 @@
 """Gets peers that hold the same state, and are in no round, to start one together.
 
 At the beginning of a swarm and after a restart of all of it there is no roster that could agree on
-anything. So the lowest peer id among those that are ready proposes a roster (Start), and when every
-peer in it has accepted, their accepts are the certificate that the first round's roster follows
-from. A peer that is left out, or comes later, joins the running swarm as any newcomer. Sans-IO.
+anything. So one of those that are ready proposes a roster (Start), and when every peer in it has
+accepted, their accepts are the certificate that the first round's roster follows from. A peer that
+is left out, or comes later, joins the running swarm as any newcomer. Sans-IO.
+
+Only peers with a session that say that they are ready here have a say. The lowest id proposes; who
+proposed in vain comes after all others, and each next one's turn comes by time alone. Who was named
+and did not accept is left out for a growing time. So a peer that lies costs some seconds, once.
 """
 
 from collections.abc import Callable
 
-from protocol.agreement_messages import Accept, AgreementMessage, Certificate, Outcome, Start
+from daemon.rounds.agreement.certificates import next_roster
+from protocol.agreement_messages import (
+    MAX_ROSTER,
+    Accept,
+    AgreementMessage,
+    Certificate,
+    Outcome,
+    Start,
+)
 from protocol.codec import decode
 from protocol.envelope import VerifiedMessage
 from protocol.errors import VerificationError
@@ -20,6 +32,10 @@ PROPOSAL_TIMEOUT_S = 3.0
 """After so long without all accepts a proposal is given up."""
 ACCEPT_LIFETIME_S = 5.0
 """For so long an accept binds its signer to one proposal; longer than the proposal lives."""
+TURN_S = 6.0
+"""So long after one peer's turn to propose begins that of the next."""
+LEFT_OUT_S = 10.0
+"""For so long a peer that did not accept is left out; twice as long each time."""
 FULL_PATIENCE_S = 5.0
 """How long a restarted swarm waits for all of its last roster: one of them may have completed a
 round that the others were killed in."""
@@ -51,8 +67,13 @@ class Gathering:
         self._since = now
         self._candidates: frozenset[PeerId] = frozenset()
         self._candidates_since = now
+        self._turns_since = now
+        self._failed: dict[PeerId, int] = {}
+        """How often who proposed in vain."""
+        self._left_out: dict[PeerId, tuple[int, float]] = {}
+        """Who did not accept: how often, and until when it is left out."""
         self._proposed_until: float | None = None
-        self._accepted: tuple[bytes, float] | None = None
+        self._accepted: tuple[PeerId, bytes, float] | None = None
         self._starts: dict[PeerId, Outcome] = {}
         self._accepts: dict[PeerId, tuple[bytes, bytes]] = {}
         self._outbox: list[AgreementMessage] = []
@@ -63,10 +84,10 @@ class Gathering:
         """The peers, this one included, that are ready to start from this state."""
         if candidates != self._candidates:
             self._candidates = candidates
-            self._candidates_since = now
-            self._starts = {
-                peer: outcome for peer, outcome in self._starts.items() if peer in candidates
-            }
+            self._candidates_since = self._turns_since = now
+            self._starts = {peer: one for peer, one in self._starts.items() if peer in candidates}
+            self._accepts = {peer: one for peer, one in self._accepts.items() if peer in candidates}
+            self._failed = {peer: one for peer, one in self._failed.items() if peer in candidates}
         self.handle_timer(now)
 
     def needed(self) -> str:
@@ -82,6 +103,8 @@ class Gathering:
         content = decode(message.payload, AgreementMessage)
         if (content.round, content.base) != (self._round, self._base):
             raise VerificationError(f"start from round {content.round}, at {self._round}")
+        if message.signer not in self._candidates:
+            return  # not known to be ready here, yet or any more: nobody's fault
         match content:
             case Start():
                 self._take_start(message.signer, content.outcome, now)
@@ -97,30 +120,62 @@ class Gathering:
         return out
 
     def get_timer(self) -> float | None:
-        """When :meth:`handle_timer` wants to be called."""
-        if self.certificate is not None or self._me != min(self._candidates, default=None):
+        """When :meth:`handle_timer` wants to be called; always later than its last call."""
+        if self.certificate is not None:
             return None
-        if self._proposed_until is not None:
-            return self._proposed_until
-        return self._may_start_at()
+        moments = [self._proposed_until, self._accepted[2] if self._accepted else None]
+        if self._proposed_until is None and self._accepted is None:
+            moments.append(self._turn_of(self._me))
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
         """Time has passed."""
+        if self.certificate is not None:
+            return
         if self._proposed_until is not None and now >= self._proposed_until:
             self._proposed_until = None
-        may_start_at = self._may_start_at()
-        if (
-            self.certificate is None
-            and self._proposed_until is None
-            and self._me == min(self._candidates, default=None)
-            and may_start_at is not None
-            and now >= may_start_at
-        ):
+        if self._accepted is not None and now >= self._accepted[2]:
+            self._note_failure(self._accepted[0], now)
+            self._accepted = None
+        turn = self._turn_of(self._me)
+        if self._proposed_until is not None or turn is None or now < turn:
+            return
+        if self._accepted is None:
             self._proposed_until = now + PROPOSAL_TIMEOUT_S
-            outcome = Outcome(
-                updates=(), newcomers=tuple(sorted(map(public_key_of, self._candidates)))
-            )
+            keys = sorted(map(public_key_of, self._named(now)))
+            outcome = Outcome(updates=(), newcomers=tuple(keys[:MAX_ROSTER]))
             self._outbox.append(Start(round=self._round, base=self._base, outcome=outcome))
+
+    def _named(self, now: float) -> frozenset[PeerId]:
+        """The candidates but for those who are left out, if enough remain."""
+        named = frozenset(
+            peer
+            for peer in self._candidates
+            if peer == self._me or self._left_out.get(peer, (0, now))[1] <= now
+        )
+        enough = self._round > 0 or len(named) >= self._min_peers
+        return named if enough else self._candidates
+
+    def _turn_of(self, peer: PeerId) -> float | None:
+        """From when on ``peer`` may propose, while nobody before it has done so in time."""
+        may_start_at = self._may_start_at()
+        if may_start_at is None or peer not in self._candidates:
+            return None
+        order = sorted(self._candidates, key=lambda one: (self._failed.get(one, 0), one))
+        return max(may_start_at, self._turns_since) + order.index(peer) * TURN_S
+
+    def _note_failure(self, proposer: PeerId, now: float) -> None:
+        """A proposal that this peer accepted came to nothing."""
+        outcome = self._starts.pop(proposer, None)
+        self._turns_since = now
+        self._failed[proposer] = self._failed.get(proposer, 0) + 1
+        if outcome is None:
+            return
+        for peer in next_roster(outcome) - {self._me}:
+            if self._accepts.get(peer, (b"", b""))[0] != outcome.digest:
+                times = self._left_out.get(peer, (0, 0.0))[0] + 1
+                if peer in self._left_out or len(self._left_out) < MAX_ROSTER:
+                    self._left_out[peer] = (times, now + LEFT_OUT_S * 2 ** min(times, 10))
 
     def _may_start_at(self) -> float | None:
         """From when on the present candidates may start; None: not before more have come."""
@@ -136,16 +191,24 @@ class Gathering:
     def _take_start(self, signer: PeerId, outcome: Outcome, now: float) -> None:
         if outcome.updates:
             raise VerificationError(f"start with updates from {signer}")
-        if public_key_of(self._me) not in outcome.newcomers:
+        named = next_roster(outcome)
+        if self._me not in named or not named <= self._candidates:
+            return  # who sees other peers ready than this one does proposes another roster
+        turn = self._turn_of(signer)
+        if signer != self._me and (turn is None or now < turn - SETTLE_S):
             return
-        if self._accepted is not None:
-            digest, until = self._accepted
-            if now < until and digest != outcome.digest:
-                return
+        if self._accepted is not None and now < self._accepted[2]:
+            return
         self._starts[signer] = outcome
-        self._accepted = (outcome.digest, now + ACCEPT_LIFETIME_S)
+        self._accepted = (signer, outcome.digest, now + ACCEPT_LIFETIME_S)
         self._outbox.append(
-            Accept(round=self._round, base=self._base, ballot=0, outcome_digest=outcome.digest)
+            Accept(
+                round=self._round,
+                base=self._base,
+                ballot=0,
+                outcome_digest=outcome.digest,
+                roster_size=len(outcome.newcomers),
+            )
         )
 
     def _conclude(self) -> None:
@@ -162,6 +225,7 @@ class Gathering:
                     base=self._base,
                     ballot=0,
                     outcome=outcome,
+                    roster_size=len(outcome.newcomers),
                     accepts=tuple(votes[key] for key in outcome.newcomers),
                 )
                 return

@@ -136,11 +136,14 @@ class Swarm:
                             self.hold(peer, [item])
                 case WantPromises(digests, leader):
                     for digest in digests:
-                        raw = self.cores[leader].envelope(digest)
+                        raw = self.promise_of(leader, digest)
                         if raw is not None and leader not in self.dead:
                             self.flying.append((peer, raw))
                 case Contradiction() | Foul():
                     self.blamed.append((peer, event))
+
+    def promise_of(self, leader: PeerId, digest: bytes) -> bytes | None:
+        return self.cores[leader].envelope(digest)
 
     def deliver(self, most: int = 1_000_000) -> None:
         for _ in range(most):

@@ -2,10 +2,11 @@
 
 import random
 
+import msgspec
 import pytest
 
-from daemon.rounds.agreement import certificate_signers, next_roster
-from daemon.rounds.gathering import FULL_PATIENCE_S, PATIENCE_S, SETTLE_S, Gathering
+from daemon.rounds.agreement.certificates import certificate_signers, check_start, next_roster
+from daemon.rounds.gathering import FULL_PATIENCE_S, PATIENCE_S, SETTLE_S, TURN_S, Gathering
 from protocol.agreement_messages import Accept, AgreementMessage, Outcome, Start
 from protocol.codec import encode
 from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
@@ -57,9 +58,14 @@ class Peers:
     def run(self, now: float) -> None:
         for peer in self.ids:
             self.cores[peer].handle_timer(now)
+        self.exchange(now, speakers=self.ids)
+
+    def exchange(self, now: float, *, speakers: list[PeerId]) -> None:
+        """Deliver all that is said until nobody says anything more."""
         flying: list[tuple[PeerId, bytes]] = []
         while True:
-            for peer, core in self.cores.items():
+            for peer in speakers:
+                core = self.cores[peer]
                 for message in core.messages_to_send():
                     raw = sealed(self.identities[peer], message)
                     core.receive(opened(raw), now)
@@ -151,9 +157,11 @@ def test_accept_binds_to_one_proposal_at_a_time() -> None:
     keys = {peer: peers.identities[peer].public_key for peer in peers.ids}
     first = Outcome(updates=(), newcomers=tuple(sorted((keys[me], keys[one]))))
     second = Outcome(updates=(), newcomers=tuple(sorted((keys[me], keys[two]))))
+    core.set_candidates(frozenset(peers.ids), 0.0)
+    late = 3 * TURN_S
     for sender, outcome in ((one, first), (two, second)):
         message = Start(round=0, base=BASE, outcome=outcome)
-        core.receive(opened(sealed(peers.identities[sender], message)), 0.0)
+        core.receive(opened(sealed(peers.identities[sender], message)), late)
     accepts = [message for message in core.messages_to_send() if isinstance(message, Accept)]
     assert [accept.outcome_digest for accept in accepts] == [first.digest]
 
@@ -173,3 +181,62 @@ def test_start_from_another_state_is_refused() -> None:
     message = Start(round=0, base=b"x" * 32, outcome=Outcome(updates=(), newcomers=()))
     with pytest.raises(VerificationError, match="start from round 0"):
         peers.cores[me].receive(opened(sealed(peers.identities[one], message)), 0.0)
+
+
+def start(peers: Peers, sender: PeerId, named: list[PeerId]) -> VerifiedMessage:
+    keys = tuple(sorted(peers.identities[peer].public_key for peer in named))
+    message = Start(round=0, base=BASE, outcome=Outcome(updates=(), newcomers=keys))
+    return opened(sealed(peers.identities[sender], message))
+
+
+def test_start_of_a_peer_that_is_not_ready_here_binds_nobody_and_takes_no_memory() -> None:
+    peers = Peers(3, min_peers=2)
+    me, one, stranger = peers.ids
+    core = peers.cores[me]
+    core.set_candidates(frozenset({me, one}), 0.0)
+    for at in range(100):
+        core.receive(start(peers, stranger, [me, stranger]), float(at))
+    assert core.messages_to_send() == []
+    assert stranger not in core._starts
+
+
+def test_start_before_its_senders_turn_binds_nobody() -> None:
+    peers = Peers(3, min_peers=3)
+    me, _, last = peers.ids
+    core = peers.cores[me]
+    core.set_candidates(frozenset(peers.ids), 0.0)
+    core.receive(start(peers, last, peers.ids), 0.0)
+    assert core.messages_to_send() == []
+
+
+@pytest.mark.parametrize("bad", [0, 2])
+def test_peer_that_never_accepts_costs_some_seconds_and_is_left_out(bad: int) -> None:
+    """Whether it is the one that proposes first, or one of the others."""
+    peers = Peers(4, min_peers=3)
+    silent = peers.ids[bad]
+    peers.silent = {silent}
+    honest = [peer for peer in peers.ids if peer != silent]
+    for peer in honest:
+        peers.cores[peer].set_candidates(frozenset(peers.ids), 0.0)
+    now = 0.0
+    while None in [peers.cores[peer].certificate for peer in honest] and now < 60:
+        now += 0.5
+        for peer in honest:
+            peers.cores[peer].handle_timer(now)
+        peers.exchange(now, speakers=honest)
+    for peer in honest:
+        certificate = peers.cores[peer].certificate
+        assert certificate is not None
+        assert check_start(certificate, opened) == frozenset(honest)
+    assert now <= 4 * TURN_S
+
+
+def test_start_certificate_takes_the_vote_of_everybody_that_it_names() -> None:
+    peers = Peers(3, min_peers=3)
+    peers.see(peers.ids, 1.0)
+    peers.run(1.0 + SETTLE_S)
+    certificate = peers.cores[peers.ids[0]].certificate
+    assert certificate is not None
+    fewer = msgspec.structs.replace(certificate, accepts=certificate.accepts[1:])
+    with pytest.raises(VerificationError, match="signed by 2 of them"):
+        check_start(fewer, opened)

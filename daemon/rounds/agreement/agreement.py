@@ -37,6 +37,8 @@ from protocol.envelope import VerifiedMessage
 from protocol.errors import VerificationError
 from protocol.identity import PeerId, public_key_of
 
+HURRY_S = 5.0
+"""A peer closes so long after more than can lie together have done so."""
 PATIENCE_S = 2.0
 """How long a leader with a quorum of promises waits for those of the other live peers."""
 BALLOT_TIMEOUT_S = 20.0
@@ -71,7 +73,12 @@ class RoundAgreement:
         self._held: frozenset[UpdateRef] = frozenset()
         self._newcomers: frozenset[PeerId] = frozenset()
         self._ballot = 0
-        self._ballot_since = 0.0
+        self._waits_since = 0.0
+        """Since when this peer waits for a quorum to come to its ballot."""
+        self._quorum_since: float | None = None
+        """Since when a quorum is there: from then on the ballot's time counts."""
+        self._has_shown = False
+        self._hurry_at: float | None = None
         self._patient_until: float | None = None
         """While set, a leader with a quorum of promises waits for more."""
         self._has_been_patient = False
@@ -181,21 +188,30 @@ class RoundAgreement:
 
     def get_timer(self) -> float | None:
         """When :meth:`handle_timer` wants to be called."""
+        if self.state is AgreementState.OPEN:
+            return self._hurry_at
         if not self._is_under_way:
             return None
-        deadline = self._ballot_since + BALLOT_TIMEOUT_S
+        since = self._waits_since if self._quorum_since is None else self._quorum_since
+        deadline = since + BALLOT_TIMEOUT_S
         return deadline if self._patient_until is None else min(deadline, self._patient_until)
 
     def handle_timer(self, now: float) -> None:
         """Time has passed."""
+        if self.state is AgreementState.OPEN and self._hurry_at is not None:
+            if now >= self._hurry_at:
+                self.close(now)
+            return
         if not self._is_under_way:
             return
         if self._patient_until is not None and now >= self._patient_until:
             self._patient_until = None
             self._has_been_patient = True
-        if now >= self._ballot_since + BALLOT_TIMEOUT_S:
-            self._electorate.pass_over_who_is_behind(self._box.ballots(Promise), self._ballot)
-            self._enter(self._ballot + 1, now)
+        if self._quorum_since is not None:
+            if now >= self._quorum_since + BALLOT_TIMEOUT_S:
+                self._enter(self._ballot + 1, now)
+        elif now >= self._waits_since + BALLOT_TIMEOUT_S:
+            self._wait_no_longer(now)
         self._advance(now)
 
     # Inside
@@ -213,6 +229,20 @@ class RoundAgreement:
 
     def _leader(self, ballot: int) -> PeerId:
         return self._order[ballot % len(self._order)]
+
+    def _wait_no_longer(self, now: float) -> None:
+        """No quorum came to this ballot: show everybody who is here, then pass over who hangs.
+
+        Liars may have promised to a few only, so that the others see no reason to close. Only who
+        has been shown them and still says nothing hangs.
+        """
+        self._waits_since = now
+        if self._has_shown:
+            behind = self._box.ballots(Promise)
+            self._electorate.pass_over_who_is_behind(behind, self._ballot)
+        else:
+            self._has_shown = True
+            self._speech.show(self._box.promises_from(self._ballot))
 
     def _close(self, now: float) -> None:
         """Take part from now on: where this peer left off, or in the first ballot."""
@@ -239,7 +269,9 @@ class RoundAgreement:
 
     def _begin_ballot(self, ballot: int, now: float) -> None:
         self._ballot = ballot
-        self._ballot_since = now
+        self._waits_since = now
+        self._quorum_since = None
+        self._has_shown = False
         self._patient_until = None
         self._has_been_patient = False
         self._speech.begin_ballot()
@@ -271,7 +303,10 @@ class RoundAgreement:
         if self._me not in self.roster:
             return
         if self.state is AgreementState.OPEN:
-            if not self._electorate.are_most(self._box.ballots(Promise)):
+            closed = self._box.ballots(Promise)
+            if not self._electorate.are_most(closed):
+                if self._hurry_at is None and self._electorate.is_reason_to_close(closed):
+                    self._hurry_at = now + HURRY_S
                 return
             self._close(now)
         ballot = self._ballot_to_be_in()
@@ -279,6 +314,11 @@ class RoundAgreement:
             self._enter(ballot, now)
             if not self._is_under_way:
                 return
+        if self._quorum_since is None:
+            ballots = self._box.ballots(Promise)
+            here = [peer for peer, reached in ballots.items() if reached >= self._ballot]
+            if self._electorate.is_vote(here):
+                self._quorum_since = now
         leader = self._leader(self._ballot)
         proposal = self._box.at(Proposal, self._ballot).get(leader)
         if proposal is None and leader == self._me and self._lead(now):

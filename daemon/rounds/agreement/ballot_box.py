@@ -92,6 +92,14 @@ class BallotBox:
             if said is kind and by_ballot
         }
 
+    def promises_from(self, ballot: int) -> list[bytes]:
+        """Everybody's latest promise, of this ballot or a later one."""
+        return [
+            by_ballot[latest].raw
+            for (said, _), by_ballot in self._said.items()
+            if said is Promise and (latest := max(by_ballot)) >= ballot
+        ]
+
     def promises_named(
         self, digests: tuple[bytes, ...], ballot: int
     ) -> dict[bytes, tuple[PeerId, Promise]]:

@@ -55,6 +55,11 @@ class Electorate:
         """Whether they are so many that this peer goes along."""
         return self.quorums.are_most(frozenset(peers) - self._offenders, self.living)
 
+    def is_reason_to_close(self, peers: Iterable[PeerId]) -> bool:
+        """Whether one of them at least is honest, and no one is alone."""
+        others = frozenset(peers) - self._offenders - {self._me}
+        return len(others) >= max(2, self.quorums.to_follow(self.living))
+
     def ballot_to_follow(self, ballots: Mapping[PeerId, int]) -> int:
         """The latest ballot that more peers than can lie together have come to; 0 if none."""
         others = ballots.keys() - self._offenders - {self._me}

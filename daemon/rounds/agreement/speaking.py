@@ -1,6 +1,7 @@
 """What this peer itself says in a round: signed, stored, sent, and never anything else."""
 
 import hashlib
+from collections.abc import Iterable
 from typing import Protocol
 
 from daemon.rounds.agreement.ballot_box import BallotBox, Said
@@ -90,6 +91,10 @@ class Speech:
         self._said = votes.envelopes
         self._box.add(self._voice.open_agreement(raw), content)
         self._outbox.append(raw)
+
+    def show(self, others: Iterable[bytes]) -> None:
+        """Hand on to everyone what others said."""
+        self._outbox.extend(others)
 
     def take(self) -> list[bytes]:
         """What is to be sent to everyone."""
