@@ -34,6 +34,7 @@ class Domain(enum.StrEnum):
     SIGNAL = "signal"
     UPDATE = "update"
     AGREEMENT = "agreement"
+    STATE = "state"
 
 
 class _Body(Message):

@@ -1,35 +1,57 @@
 """What two peers of a swarm say to each other over a session."""
 
-from protocol.agreement_messages import Certificate
+from typing import Annotated
+
+from msgspec import Meta
+
+from protocol.agreement_messages import MAX_ROSTER, Certificate, Digest, Digests, Round, Vote
 from protocol.codec import Message
+from protocol.merkle import MAX_CHUNKS
 
 MAX_REQUEST_CHUNKS = 16
-NO_STATE = b""
+MAX_VOUCHES = 256
+"""In one offer of a state: enough for any count, and the offer still fits a frame."""
+
+Leaves = Annotated[tuple[Digest, ...], Meta(max_length=MAX_CHUNKS)]
+SizeBytes = Annotated[int, Meta(ge=0, le=1 << 48)]
+
+
+class Vouch(Message):
+    """The signer came to this state: the payload of an envelope of domain ``state``.
+
+    Whoever averaged signs the root that it came to. So a state is vouched for by those who made
+    it, and by those who took it and checked it.
+    """
+
+    round: Round
+    base: Digest
 
 
 class Standing(Message, tag="standing"):
     """Where the sender stands; sent every second and whenever it changes."""
 
-    round: int
+    round: Round
     """The last complete round, whose state it holds."""
-    base: bytes
+    base: Digest
     """Merkle root of that state."""
-    contributors: int
+    contributors: Annotated[int, Meta(ge=0, le=MAX_ROSTER)]
     """How many updates that round had."""
     started: bool
     """Whether it is in a round now, rather than gathering peers for one."""
     ready: bool
     """Whether it can train: worker up, state loaded, not paused."""
+    vouch: Vote
+    """Signed envelope of the Vouch for this state."""
 
 
 class UpdateHeader(Message):
     """The signed part of an update: the payload of an envelope of domain ``update``."""
 
-    round: int
-    base: bytes
-    root: bytes
+    round: Round
+    base: Digest
+    root: Digest
     """Merkle root over the update's chunks."""
-    size_bytes: int
+    size_bytes: SizeBytes
     sample_count: int
     loss: float
     part: int = 0
@@ -44,7 +66,7 @@ class UpdateOffer(Message, tag="update_offer"):
 
     header: bytes
     """Signed envelope of an UpdateHeader."""
-    leaves: tuple[bytes, ...]
+    leaves: Leaves
     proof: bytes
     """The update's signer's admission proof, for those who do not know it."""
 
@@ -74,11 +96,19 @@ class Agreement(Message, tag="agreement"):
     envelope: bytes
 
 
+class PromiseRequest(Message, tag="promise_request"):
+    """Please send these promises (SHA-256 of their envelopes), which a proposal of yours names."""
+
+    round: Round
+    base: Digest
+    digests: Digests
+
+
 class CertificateRequest(Message, tag="certificate_request"):
     """How did the round that started from ``base`` end?"""
 
-    round: int
-    base: bytes
+    round: Round
+    base: Digest
 
 
 class CertificateReply(Message, tag="certificate"):
@@ -90,22 +120,24 @@ class CertificateReply(Message, tag="certificate"):
 class StateRequest(Message, tag="state_request"):
     """Which state do you hold? The asker holds ``base`` of ``round``."""
 
-    round: int
-    base: bytes
+    round: Round
+    base: Digest
 
 
 class StateOffer(Message, tag="state_offer"):
     """The state that the sender holds, whole."""
 
-    round: int
-    root: bytes
-    size_bytes: int
-    leaves: tuple[bytes, ...]
+    round: Round
+    root: Digest
+    size_bytes: SizeBytes
+    leaves: Leaves
     certificate: Certificate | None
     """How the round that made it ended; the next roster follows from it. None in gossip, and for
     round 0's state while nobody has started."""
     descends: bool
     """Whether the asker's state is one that the sender's came from."""
+    vouches: Annotated[tuple[Vote, ...], Meta(max_length=MAX_VOUCHES)]
+    """Signed envelopes of Vouches for exactly this state, the sender's first."""
 
 
 class StatementOffer(Message, tag="statement_offer"):
@@ -121,6 +153,7 @@ PeerMessage = (
     | ChunkRequest
     | ChunkMissing
     | Agreement
+    | PromiseRequest
     | CertificateRequest
     | CertificateReply
     | StateRequest

@@ -7,6 +7,7 @@ restarts and time. ``make attack ATTACKS=N`` runs N schedules; the suite some hu
 import functools
 import os
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
@@ -237,7 +238,7 @@ def finish(swarm: AttackedSwarm) -> None:
     for peer in swarm.honest:
         swarm.cores[peer].close(swarm.now)
     swarm.settle()
-    swarm.advance((liars_of(len(swarm.ids)) + 3) * BALLOT_TIMEOUT_S)
+    swarm.advance((2 * liars_of(len(swarm.ids)) + 3) * BALLOT_TIMEOUT_S)
     swarm.check()
     assert swarm.decided.keys() == set(swarm.honest), "a round did not end in time"
     for peer, blame in swarm.blamed:

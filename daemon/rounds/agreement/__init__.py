@@ -33,13 +33,15 @@ prepared outcome counts only by the votes in it (more than f, so at least one ho
 proposal that led to it). Of a proposal: nothing, everything in it is recomputed. Of a vote: that
 its signer cast it. A message that is not as it must be is refused; it ends nothing.
 
-**Later ballots.** A ballot ends when its time is up (BALLOT_TIMEOUT_S), when its leader is gone, or
-proves a liar by a proposal that does not follow. A peer enters a later ballot by its own clock, or
-when more than f others are there: one of them is honest and had a reason. So liars cannot hurry the
-honest from ballot to ballot, and a liar that leads costs its ballot and no more. Honest peers are
-never further apart than one ballot's time, the leader's turn goes round, so after at most f bad
-leaders an honest one finds all honest peers in its ballot: a round ends within (f + 2) *
-BALLOT_TIMEOUT_S once it is closed and the network delivers.
+**Later ballots.** A ballot's time (BALLOT_TIMEOUT_S) counts from when a quorum has come to it, so
+that nobody runs ahead alone. It ends when that time is up, when its leader is gone, or proves a
+liar by a proposal that does not follow. A peer enters a later ballot by its own clock, or when more
+than f others are there: one of them is honest and had a reason. So liars cannot hurry the honest
+from ballot to ballot, and a liar that leads costs its ballot and no more. Once a round is closed
+and the network delivers, each leader that is gone or lies, at most f, can cost the others a ballot
+to catch up and one to get over: a round ends within (2 f + 3) * BALLOT_TIMEOUT_S. Liars that
+promise to a few only are shown to all by those few; a round that more than f have closed is closed
+by everybody within seconds.
 
 **When fewer live.** As long as a full quorum lives, nothing less decides. When fewer do, the
 majority of the roster decides, and when not even that lives, the majority of the living: today's
