@@ -422,8 +422,8 @@ class RoundAgreement:
     def _accept(self, proposal: Proposal) -> None:
         """Accept the proposal once a quorum has prepared it."""
         digest = proposal.outcome.digest
-        votes = self._box.prepares(self._ballot, digest)
-        if self.state is not AgreementState.PREPARED or not self._electorate.is_vote(votes):
+        votes = self._electorate.counted(self._box.prepares(self._ballot, digest))
+        if self.state is not AgreementState.PREPARED or not self._electorate.is_quorum(votes):
             return
         if self._electorate.quorums.is_proof(frozenset(votes)):
             self._prepared = Prepared(
@@ -445,9 +445,10 @@ class RoundAgreement:
 
     def _tally(self) -> bool:
         """Decide if a quorum has accepted one outcome in one ballot."""
-        for ballot, digest, votes in self._box.accepts():
+        for ballot, digest, cast in self._box.accepts():
             outcome = self._outcome_of(digest)
-            if outcome is not None and self._electorate.is_vote(votes):
+            votes = self._electorate.counted(cast)
+            if outcome is not None and self._electorate.is_quorum(votes):
                 self._decide(
                     Certificate(
                         round=self.round,

@@ -51,6 +51,10 @@ class Electorate:
         """Whether so many voted for something, those not counted who contradicted themselves."""
         return self.is_quorum(frozenset(peers) - self._offenders)
 
+    def counted(self, votes: Mapping[PeerId, bytes]) -> dict[PeerId, bytes]:
+        """The votes of those who did not contradict themselves."""
+        return {peer: raw for peer, raw in votes.items() if peer not in self._offenders}
+
     def are_most(self, peers: Iterable[PeerId]) -> bool:
         """Whether they are so many that this peer goes along."""
         return self.quorums.are_most(frozenset(peers) - self._offenders, self.living)
