@@ -1,7 +1,6 @@
 """The round, or the gathering before one, that this peer is in now, and the messages for it."""
 
-from collections import deque
-
+from daemon.rounds.early import EarlyMessages
 from daemon.rounds.gathering import Gathering
 from daemon.rounds.kinds.agreed_round import AgreedRound
 from daemon.rounds.kinds.gossip_round import GossipRound
@@ -10,31 +9,32 @@ from protocol.agreement_messages import AgreementMessage, Certificate
 from protocol.codec import decode
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
-from protocol.peer_messages import CertificateReply, CertificateRequest
-
-MAX_PENDING = 4096
-"""Messages of rounds to come; the oldest go first."""
+from protocol.peer_messages import (
+    Agreement,
+    CertificateReply,
+    CertificateRequest,
+    PromiseRequest,
+)
 
 
 class AtHand:
     """Takes each agreement message to the round or gathering that it belongs to.
 
-    One for a later round waits until that begins; one for an earlier round is answered with how
-    that round ended. At most one of :attr:`round` and :attr:`gathering` is there.
+    One for the next round waits until that begins; one for a later one is of no use; one for an
+    earlier round is answered with how that round ended. At most one of :attr:`round` and
+    :attr:`gathering` is there.
     """
 
     def __init__(self, parts: Parts) -> None:
         self.round: AgreedRound | GossipRound | None = None
         self.gathering: Gathering | None = None
         self._parts = parts
-        self._pending: deque[tuple[PeerId, bytes]] = deque(maxlen=MAX_PENDING)
+        self._early = EarlyMessages()
 
     def begin_round(self, round_: AgreedRound | GossipRound) -> None:
         """``round_`` begins; what came for it before goes to it now."""
         self.round, self.gathering = round_, None
-        pending = list(self._pending)
-        self._pending.clear()
-        for peer, envelope in pending:
+        for peer, envelope in self._early.take(round_.number):
             self.receive(peer, envelope)
 
     def begin_gathering(self, gathering: Gathering) -> None:
@@ -60,7 +60,10 @@ class AtHand:
                 self.gathering.receive(message, parts.clock.monotonic())
                 parts.changes.notify()
             elif content.round > position.round:
-                self._pending.append((peer, envelope))
+                # Who is further ahead is caught up with by state, not by message.
+                if content.round <= position.round + 2 and self._is_known(message.signer):
+                    kind = type(content).__name__
+                    self._early.add(peer, message.signer, kind, content.round, envelope)
             else:
                 self._answer(message.signer, content.round, content.base)
         except RemoteProtocolError as error:
@@ -80,6 +83,23 @@ class AtHand:
     def answer_request(self, peer: PeerId, request: CertificateRequest) -> None:
         """``peer`` asks how a round ended."""
         self._answer(peer, request.round, request.base)
+
+    def answer_promises(self, peer: PeerId, request: PromiseRequest) -> None:
+        """``peer`` lacks promises that a proposal of this peer's names."""
+        round_ = self.round
+        if not isinstance(round_, AgreedRound) or (request.round, request.base) != (
+            round_.number,
+            round_.base.base,
+        ):
+            return
+        for digest in request.digests:
+            envelope = round_.promise(digest)
+            if envelope is not None:
+                self._parts.speaker.send(peer, Agreement(envelope=envelope))
+
+    def _is_known(self, signer: PeerId) -> bool:
+        parts = self._parts
+        return signer in parts.lineage.roster or parts.standings.get(signer) is not None
 
     def forget_peer(self, peer: PeerId) -> None:
         """``peer``'s session ended."""

@@ -1,26 +1,33 @@
 """Takes the swarm's state from other peers: for newcomers, for who fell behind, after a partition.
 
-Trusts nobody alone: which state is taken follows from what most of the peers with another state
-say (daemon/rounds/lineage/succession.py), its bytes are verified against the root chunk by chunk,
-from whoever has them, and the worker checks what is inside before it believes it.
+Trusts nobody alone:
+
+- Which state is taken follows from who signed that it came to exactly that state, counted among the
+  live (daemon/rounds/lineage/succession.py); what a single peer says of others is not asked for.
+- Its bytes are verified against the root chunk by chunk, from whoever has them, before a round is
+  given up for it; and the worker checks what is inside before it believes it.
+- Who claims a state and does not offer it is left out for a growing time
+  (daemon/rounds/lineage/liars.py).
 """
 
 import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from daemon.rounds.agreement import certificate_signers
+from daemon.rounds.lineage.liars import Liars
+from daemon.rounds.lineage.offers import StateOffers
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.lineage.succession import Claim, Rivals, Succession
 from daemon.rounds.parts import Parts
 from ml.opening import StateReady
 from protocol.agreement_messages import Certificate
-from protocol.errors import RemoteProtocolError, TransportError, VerificationError, WorkerError
+from protocol.errors import TransportError, VerificationError, WorkerError
 from protocol.identity import PeerId
-from protocol.peer_messages import CertificateRequest, StateOffer, StateRequest
+from protocol.peer_messages import CertificateRequest, Standing, StateOffer, StateRequest
 from protocol.text import counted
 
 LOOK_S = 0.5
@@ -31,6 +38,7 @@ ANSWER_S = 3.0
 NOT_TAKEN_S = 5.0
 """How long to wait before states that were not taken are looked at again."""
 RETRY_S = 2.0
+MAX_ASKED = 64
 MAX_BAD_STATES = 1024
 
 _log = logging.getLogger("p2pd.catch_up")
@@ -41,7 +49,17 @@ class BetterState:
     """A state to be taken, and who offers it."""
 
     offer: StateOffer
+    certificate: Certificate | None
     holders: frozenset[PeerId]
+    claim: Claim | None = None
+    """None: round 0's, for which the founder vouches."""
+    path: Path | None = None
+    """Where its bytes are, once they are here and checked."""
+
+    @property
+    def position(self) -> Position:
+        """Which state it is."""
+        return Position(self.offer.round, self.offer.root)
 
 
 class CatchUp:
@@ -53,13 +71,17 @@ class CatchUp:
         self._standings = parts.standings
         self._speaker = parts.speaker
         self._succession = succession
-        self._offers: dict[PeerId, StateOffer] = {}
+        self._liars = Liars()
+        self._offers = StateOffers(parts.standings, parts.speaker.open_agreement, parts.refusals)
         self._bad_states: OrderedDict[bytes, None] = OrderedDict()
+        self._taken: Position | None = None
+        """The state that was taken from others last."""
         self._news = asyncio.Event()
 
     def receive_offer(self, peer: PeerId, offer: StateOffer) -> None:
-        """``peer`` offers its state."""
-        self._offers[peer] = offer
+        """``peer`` offers its state; it has to be the one at which it says that it stands."""
+        if not self._offers.take(peer, offer):
+            self._liars.note(peer, self._parts.clock.monotonic())
         self._news.set()
 
     def answer(self, peer: PeerId, request: StateRequest) -> None:
@@ -76,16 +98,17 @@ class CatchUp:
                     leaves=store.leaves(position.base),
                     certificate=certificate,
                     descends=self._lineage.knows(request.round, request.base),
+                    vouches=(self._speaker.vouch(position), *self._standings.vouches(position)),
                 ),
             )
 
     async def find(self, is_about_to_follow: Callable[[Rivals], bool]) -> BetterState:
-        """The state to be taken instead of the own one, once there is one.
+        """The state to be taken instead of the own one, once there is one and it is here.
 
         ``is_about_to_follow`` says whether the round at hand leads to where the rivals are anyway.
         """
         while True:
-            rivals = self._succession.find_rivals(self._lineage, self._standings.live())
+            rivals = self._rivals()
             if rivals is None or is_about_to_follow(rivals):
                 await asyncio.sleep(LOOK_S)
                 continue
@@ -95,7 +118,7 @@ class CatchUp:
                     peer, CertificateRequest(round=before.round + 1, base=before.base)
                 )
             await asyncio.sleep(SETTLE_S)
-            rivals = self._succession.find_rivals(self._lineage, self._standings.live())
+            rivals = self._rivals()
             if (
                 rivals is None
                 or self._succession.has_followed(self._lineage, before, seen.target)
@@ -104,29 +127,35 @@ class CatchUp:
                 continue
             better = await self._ask_for_states(rivals)
             if better is not None:
+                better = await self._fetch(better)
+            if better is not None:
                 return better
             await asyncio.sleep(NOT_TAKEN_S)
 
     def certificate_of_started(self, same: frozenset[PeerId]) -> Certificate | None:
         """How peers on this very state came to the round that they are in; asks those who are.
 
-        ``same``: the peers that stand on the own state.
+        ``same``: the peers that stand on the own state. Where this peer came here by itself, more
+        than a third of all of them have to say the same: one alone cannot start anybody.
         """
         position = self._lineage.position
-        for peer in same:
-            standing = self._standings.get(peer)
-            if standing is None or not standing.started:
-                continue
-            offer = self._offers.pop(peer, None)
-            if offer is None or (offer.round, offer.root) != (position.round, position.base):
-                self._speaker.send(peer, StateRequest(round=position.round, base=position.base))
-            elif offer.certificate is not None and self._voters(peer, offer, offer.certificate):
-                return offer.certificate
-        return None
+        started = {
+            peer
+            for peer in same
+            if (standing := self._standings.get(peer)) is not None and standing.started
+        }
+        offers = self._offers.at(position, frozenset(started))
+        for peer in sorted(started - offers.keys())[:MAX_ASKED]:
+            self._offers.expect(peer)
+            self._speaker.send(peer, StateRequest(round=position.round, base=position.base))
+        certificate, supporters = self._offers.best_certificate(offers, frozenset(started))
+        enough = started if position == self._taken else same | {self._parts.me}
+        return certificate if 3 * len(supporters) > len(enough) else None
 
     async def take(self, better: BetterState) -> StateReady | None:
-        """Fetch and load a state, which the lineage then ends in; None when that failed."""
-        offer = better.offer
+        """Load a state that was fetched, which the lineage then ends in; None when that failed."""
+        offer, path = better.offer, better.path
+        assert path is not None, "fetched before it is taken"
         _log.info(
             "taking the state of round %d, %s, from %s; the own one is of round %d",
             offer.round,
@@ -135,22 +164,11 @@ class CatchUp:
             self._lineage.position.round,
         )
         try:
-            path = await self._parts.blobs.fetch_while_served(
-                offer.root,
-                offer.size_bytes,
-                offer.leaves,
-                max_bytes=self._parts.max_state_bytes,
-                sources=better.holders,
-            )
-            if offer.certificate is not None:
-                self._lineage.keep(offer.certificate)
+            if better.certificate is not None:
+                self._lineage.keep(better.certificate)
             state = await self._parts.worker.load_state(offer.round, path, offer.root)
         except VerificationError as error:
-            self._bad_states[offer.root] = None
-            if len(self._bad_states) > MAX_BAD_STATES:
-                self._bad_states.popitem(last=False)
-            for peer in better.holders:
-                self._parts.refusals.add(peer, "state", error)
+            self._note_bad_state(better, error)
             return None
         except (TransportError, WorkerError) as error:
             _log.warning("the state of round %d was not taken: %s", offer.round, error)
@@ -158,58 +176,126 @@ class CatchUp:
             return None
         self._parts.blobs.discard(offer.root)
         self._parts.blobs.store.add_state(state.state)
-        position = Position(offer.round, state.state.root)
-        self._lineage.replace(position, offer.certificate)
+        self._taken = Position(offer.round, state.state.root)
+        self._lineage.replace(self._taken, better.certificate)
         return state
+
+    # Inside
+
+    def _rivals(self) -> Rivals | None:
+        return self._succession.find_rivals(self._lineage, self._heard())
+
+    def _heard(self) -> Mapping[PeerId, Standing]:
+        """Where the live stand, but for those who claimed what was not so."""
+        liars = self._liars.at(self._parts.clock.monotonic())
+        return {
+            peer: standing for peer, standing in self._standings.live().items() if peer not in liars
+        }
+
+    def _note_bad_state(self, better: BetterState, error: Exception) -> None:
+        self._bad_states[better.offer.root] = None
+        if len(self._bad_states) > MAX_BAD_STATES:
+            self._bad_states.popitem(last=False)
+        for peer in better.holders:
+            self._parts.refusals.add(peer, "state", error)
+            self._liars.note(peer, self._parts.clock.monotonic())
+
+    async def _fetch(self, better: BetterState) -> BetterState | None:
+        """Get the bytes while the round at hand goes on; None if that failed, or if the state is no
+        longer one to take."""
+        offer, before = better.offer, self._lineage.position
+        try:
+            path = await self._parts.blobs.fetch_while_served(
+                offer.root,
+                offer.size_bytes,
+                offer.leaves,
+                max_bytes=self._parts.max_state_bytes,
+                sources=better.holders,
+            )
+        except VerificationError as error:
+            self._note_bad_state(better, error)
+            return None
+        except TransportError as error:
+            _log.warning("the state of round %d was not taken: %s", offer.round, error)
+            return None
+        if before != self._lineage.position and not self._is_still_better(better):
+            self._parts.blobs.discard(offer.root)
+            return None
+        return BetterState(offer, better.certificate, better.holders, better.claim, path)
+
+    def _is_still_better(self, better: BetterState) -> bool:
+        """Whether it is to be taken although the own state is another one than when it was asked
+        for."""
+        rivals = self._rivals()
+        if rivals is None or self._lineage.knows(better.offer.round, better.offer.root):
+            return False
+        if better.claim is None:
+            return self._lineage.position.round == 0
+        claim = Claim(better.position, better.certificate, False, better.claim.supporters)
+        return self._succession.should_take(self._lineage, claim, rivals)
 
     async def _ask_for_states(self, rivals: Rivals) -> BetterState | None:
         mine = self._lineage.position
         self._offers.clear()
-        asked = frozenset(
-            peer
-            for peer in rivals.holders
-            if self._speaker.send(peer, StateRequest(round=mine.round, base=mine.base))
-        )
+        asked = set()
+        for peer in [*sorted(rivals.holders), *sorted(rivals.others)][:MAX_ASKED]:
+            self._offers.expect(peer)
+            if self._speaker.send(peer, StateRequest(round=mine.round, base=mine.base)):
+                asked.add(peer)
         with contextlib.suppress(TimeoutError):  # who has not answered by then does not count
             async with asyncio.timeout(ANSWER_S):
-                while not asked <= self._offers.keys():
+                while not asked <= self._offers.answered:
                     self._news.clear()
                     await self._news.wait()
-        offers: dict[bytes, dict[PeerId, StateOffer]] = {}
-        for peer, offer in self._offers.items():
-            if peer in asked and offer.root not in self._bad_states:
-                offers.setdefault(offer.root, {})[peer] = offer
-        live = self._standings.live().keys()
-        for by_peer in sorted(offers.values(), key=len, reverse=True):
-            peer, offer = next(iter(by_peer.items()))
-            if (offer.round, offer.root) == (0, self._parts.initial_root):
-                return BetterState(offer, frozenset(by_peer))  # the founder vouches for it
-            voters: frozenset[PeerId] = frozenset()
-            if offer.certificate is not None:
-                voters = self._voters(peer, offer, offer.certificate)
-                if not voters:
-                    continue
-            claim = Claim(
-                Position(offer.round, offer.root),
-                offer.certificate,
-                # Who came later than this peer's state does not know of it.
-                descends=any(other.descends for other in by_peer.values()),
-                supporters=len((voters & live) | by_peer.keys()),
-            )
-            if self._succession.should_take(self._lineage, claim, rivals):
-                return BetterState(offer, frozenset(by_peer))
-        return None
+        for peer in asked - self._offers.answered:
+            # It may be slow; but nobody is hidden behind one that claims and gives nothing.
+            self._liars.note(peer, self._parts.clock.monotonic())
+        better = [
+            found
+            for position, by_peer in self._offers.by_position().items()
+            if position.base not in self._bad_states
+            and (found := self._judge(position, by_peer, rivals)) is not None
+        ]
+        return max(
+            better,
+            key=lambda one: (one.claim.supporters if one.claim else 0, one.position.round),
+            default=None,
+        )
 
-    def _voters(
-        self, peer: PeerId, offer: StateOffer, certificate: Certificate
+    def _judge(
+        self, position: Position, by_peer: dict[PeerId, StateOffer], rivals: Rivals
+    ) -> BetterState | None:
+        """Whether to take a state that these peers offer."""
+        offer = next(iter(by_peer.values()))
+        holders = frozenset(by_peer)
+        if self._lineage.knows(position.round, position.base):
+            return None
+        if position == Position(0, self._parts.initial_root):
+            # The founder vouches for it, to those who have nothing else yet.
+            is_at_0 = self._lineage.position.round == 0
+            return BetterState(offer, None, holders) if is_at_0 else None
+        supporters = holders | self._supporters(position, by_peer)
+        certificate, _ = self._offers.best_certificate(by_peer, supporters)
+        claim = Claim(
+            position,
+            certificate,
+            # Who came later than this peer's state does not know of it.
+            descends=any(other.descends for other in by_peer.values()),
+            supporters=len(supporters),
+        )
+        if not self._succession.should_take(self._lineage, claim, rivals):
+            return None
+        return BetterState(offer, certificate, holders, claim)
+
+    def _supporters(
+        self, position: Position, by_peer: dict[PeerId, StateOffer]
     ) -> frozenset[PeerId]:
-        """Who voted for the round that an offered state ended; nobody when that does not verify."""
-        try:
-            if certificate.round != offer.round:
-                raise VerificationError(
-                    f"state of round {offer.round}, certificate of round {certificate.round}"
-                )
-            return certificate_signers(certificate, self._speaker.open_agreement)
-        except RemoteProtocolError as error:
-            self._parts.refusals.add(peer, "certificate", error)
-            return frozenset()
+        """Live peers that signed that they came to this state, and do not stand on a state of this
+        peer's own line."""
+        live = self._standings.live()
+        vouching = self._standings.supporters(position) | self._offers.vouching(position, by_peer)
+        return frozenset(
+            peer
+            for peer in vouching & live.keys()
+            if not self._lineage.knows(live[peer].round, live[peer].base)
+        )

@@ -25,6 +25,7 @@ from protocol.peer_messages import (
     ChunkMissing,
     ChunkRequest,
     PeerMessage,
+    PromiseRequest,
     Standing,
     StatementOffer,
     StateOffer,
@@ -131,6 +132,8 @@ class Inbox:
                 self._take_standing(peer, message, to.parts)
             case Agreement(envelope):
                 to.at_hand.receive(peer, envelope)
+            case PromiseRequest():
+                to.at_hand.answer_promises(peer, message)
             case CertificateRequest():
                 to.at_hand.answer_request(peer, message)
             case CertificateReply(certificate):
@@ -147,5 +150,8 @@ class Inbox:
     def _take_standing(peer: PeerId, standing: Standing, parts: Parts) -> None:
         if standing.round == 0 and standing.base != parts.initial_root:
             return  # it made other bits of round 0 and has to take the founder's
-        if parts.standings.update(peer, standing):
-            parts.changes.notify()
+        try:
+            if parts.standings.update(peer, standing):
+                parts.changes.notify()
+        except RemoteProtocolError as error:
+            parts.refusals.add(peer, "standing", error)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.net.refusals import Refusals
+from daemon.rounds.agreement.evidence import EvidenceFile
+from daemon.rounds.agreement.vote_book import VoteBook
 from daemon.rounds.blobs.service import BlobService
 from daemon.rounds.changes import Changes
 from daemon.rounds.lineage.lineage import Lineage
@@ -51,6 +53,10 @@ class Parts:
     standings: Standings
     patience: Patience
     speaker: Speaker
+    votes: VoteBook
+    """What this peer said in agreements, on disk."""
+    evidence: EvidenceFile
+    """Who contradicted itself."""
     blobs: BlobService
     changes: Changes
     history: RoundHistory

@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
+from daemon.rounds.agreement.evidence import EvidenceFile
+from daemon.rounds.agreement.vote_book import VoteFile
 from daemon.rounds.at_hand import AtHand
 from daemon.rounds.blobs.service import BlobService
 from daemon.rounds.blobs.store import BlobStore
@@ -28,6 +30,8 @@ from daemon.rounds.update_log import UpdateLog
 from daemon.rounds.updates import RoundUpdates
 
 SPOOL = "incoming"
+VOTE_FILE = "votes"
+EVIDENCE_FILE = "evidence"
 
 
 class Rounds:
@@ -55,9 +59,11 @@ class Rounds:
             max_update_bytes=opened.max_update_bytes,
             max_state_bytes=opened.max_state_bytes,
             lineage=Lineage.load(setup.state_dir, Position(opened.round, opened.state.root)),
-            standings=Standings(mail),
+            standings=Standings(mail, speaker.open_vouch),
             patience=Patience(),
             speaker=speaker,
+            votes=VoteFile(setup.state_dir / VOTE_FILE),
+            evidence=EvidenceFile(setup.identity.peer_id, setup.state_dir / EVIDENCE_FILE),
             blobs=BlobService(self._store, speaker, mail, setup.refusals, clock),
             changes=Changes(),
             history=RoundHistory(clock),

@@ -2,11 +2,13 @@
 
 import msgspec
 
+from daemon.rounds.lineage.position import Position
 from daemon.rounds.mail import Mail
+from protocol.agreement_messages import AgreementMessage
 from protocol.codec import encode
 from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
 from protocol.identity import Identity, PeerId
-from protocol.peer_messages import PeerMessage
+from protocol.peer_messages import PeerMessage, Vouch
 from protocol.sequence import SequenceCounter
 from transport.clock import Clock
 
@@ -25,6 +27,7 @@ class Speaker:
         self._swarm_id = swarm_id
         self._mail = mail
         self._clock = clock
+        self._vouch: tuple[Position, bytes] | None = None
         self._sequence = SequenceCounter(now_ms=clock.now_ms())
 
     def seal(self, domain: Domain, message: msgspec.Struct) -> bytes:
@@ -36,6 +39,21 @@ class Speaker:
             swarm=self._swarm_id,
             sequence=self._sequence.take(),
         )
+
+    def seal_agreement(self, message: AgreementMessage) -> bytes:
+        """``message`` in an envelope of domain ``agreement``, to everyone."""
+        return self.seal(Domain.AGREEMENT, message)
+
+    def vouch(self, position: Position) -> bytes:
+        """This peer's signature that it came to ``position``; the same one each time."""
+        if self._vouch is None or self._vouch[0] != position:
+            said = Vouch(round=position.round, base=position.base)
+            self._vouch = (position, self.seal(Domain.STATE, said))
+        return self._vouch[1]
+
+    def open_vouch(self, raw: bytes) -> VerifiedMessage:
+        """A Vouch of this swarm. Raises :class:`RemoteProtocolError`."""
+        return self._open(raw, Domain.STATE)
 
     def open_agreement(self, raw: bytes) -> VerifiedMessage:
         """An agreement message of this swarm. Raises :class:`RemoteProtocolError`."""

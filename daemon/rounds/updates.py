@@ -27,14 +27,15 @@ from protocol.codec import decode
 from protocol.envelope import VerifiedMessage
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError, WorkerError
 from protocol.identity import PeerId, public_key_of
+from protocol.merkle import chunk_count
 from protocol.peer_messages import (
     UpdateHeader,
     UpdateOffer,
     UpdateRequest,
 )
 
-MAX_EARLY_OFFERS = 1024
-"""Offers for later rounds than this peer's present one."""
+MAX_EARLY_BYTES = 16 << 20
+"""Of offers for later rounds than this peer's present one."""
 MAX_ASKED_DIGESTS = 1024
 MAX_REMEMBERED_BASES = 1024
 """A peer that was suspended for so many rounds may wake up with the update of one of them."""
@@ -61,6 +62,11 @@ Accepts = Callable[[PeerId, UpdateHeader], bool]
 def is_whole_model(signer: PeerId, header: UpdateHeader) -> bool:
     """What rounds accept in which every update is about the whole model."""
     return (header.part, header.parts, header.reduced) == (0, 1, False)
+
+
+def _size_of(offer: UpdateOffer) -> int:
+    """About how many bytes of memory an offer takes."""
+    return len(offer.header) + len(offer.proof) + 72 * len(offer.leaves)
 
 
 @dataclass(slots=True)
@@ -97,7 +103,8 @@ class RoundUpdates:
         self._accepts: Accepts = is_whole_model
         self._excluded: set[Slot] = set()
         self._decided: set[bytes] = set()
-        self._early: dict[Slot, tuple[PeerId, UpdateOffer, UpdateHeader]] = {}
+        self._early: dict[tuple[PeerId, bool], tuple[PeerId, UpdateOffer, UpdateHeader]] = {}
+        self._early_bytes = 0
 
     def begin_round(self, base: Position, accepts: Accepts) -> None:
         """A round starts from ``base``: forget the one before the last, look at early offers."""
@@ -114,7 +121,7 @@ class RoundUpdates:
         self._updates = {}
         self._excluded = set()
         self._decided = set()
-        early, self._early = self._early, {}
+        early, self._early, self._early_bytes = self._early, {}, 0
         for source, offer, header in early.values():
             if header.round > base.round:
                 self.receive_offer(source, offer)
@@ -164,6 +171,19 @@ class RoundUpdates:
         except RemoteProtocolError as error:
             self._parts.refusals.add(message.signer, "update-header", error)
             return
+        digest = hashlib.sha256(message.payload).digest()
+        if not self._is_expected(message.signer) and digest not in self._decided:
+            self._parts.refusals.add(
+                source, "update-signer", f"{message.signer} is not in the round, nor here"
+            )
+            return
+        if len(offer.leaves) != chunk_count(header.size_bytes):
+            self._parts.refusals.add(
+                source,
+                "update-offer",
+                f"{len(offer.leaves)} leaves for {header.size_bytes} bytes",
+            )
+            return
         if (header.round, header.base) == (self._base.round + 1, self._base.base):
             if self._accepts(message.signer, header):
                 self._consider(source, message, header, offer)
@@ -174,8 +194,7 @@ class RoundUpdates:
                     f"part {header.part} of {header.parts} has no place in this round",
                 )
         elif self._is_early(source, header):
-            if len(self._early) < MAX_EARLY_OFFERS:
-                self._early[(message.signer, header.part, header.reduced)] = (source, offer, header)
+            self._keep_early(source, message.signer, offer, header)
         elif not self._is_late(source, header):
             # Whoever signed it may have meant it for another time.
             self._parts.refusals.add(
@@ -235,6 +254,27 @@ class RoundUpdates:
 
     def _usable(self) -> list[KnownUpdate]:
         return [update for update in self._held_now() if update.slot not in self._excluded]
+
+    def _is_expected(self, signer: PeerId) -> bool:
+        """Whether ``signer`` is in the roster, or has a session and says where it stands; whoever
+        can invent identities cannot fill this peer's memory with their updates."""
+        parts = self._parts
+        return (
+            signer == parts.me
+            or signer in parts.lineage.roster
+            or parts.standings.get(signer) is not None
+        )
+
+    def _keep_early(
+        self, source: PeerId, signer: PeerId, offer: UpdateOffer, header: UpdateHeader
+    ) -> None:
+        """Keep an offer for later, one of each signer and kind, while there is room."""
+        slot = (signer, header.reduced)
+        before = self._early.get(slot)
+        size = _size_of(offer) - (0 if before is None else _size_of(before[1]))
+        if self._early_bytes + size <= MAX_EARLY_BYTES:
+            self._early_bytes += size
+            self._early[slot] = (source, offer, header)
 
     def _is_early(self, source: PeerId, header: UpdateHeader) -> bool:
         """Whether it is for a round that this peer may come to: the next one, or the one that its

@@ -29,6 +29,8 @@ def certificate_signers(
         message = open_agreement(raw)
         if decode(message.payload, AgreementMessage) != expected:
             raise VerificationError(f"certificate with a vote for something else, {message.signer}")
+        if message.signer in signers:
+            raise VerificationError(f"certificate with two votes of {message.signer}")
         signers.add(message.signer)
     return frozenset(signers)
 

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from daemon.host.damaged import put_aside
 from protocol.agreement_messages import Key, Round
 from protocol.codec import Message, decode, encode
 from protocol.errors import RemoteProtocolError
@@ -87,7 +88,10 @@ class EvidenceFile:
             stored = decode(self.path.read_bytes(), _Stored, max_bytes=4 << 20)
         except FileNotFoundError:
             return
-        except (OSError, RemoteProtocolError) as error:
+        except OSError as error:
             _log.warning("%s cannot be read (%s): it is begun anew", self.path, error)
+            return
+        except RemoteProtocolError as error:
+            put_aside(self.path, error, "who contradicted itself before is not known any more")
             return
         self._kept = {peer_id_of(kept.signer): kept for kept in stored.kept}

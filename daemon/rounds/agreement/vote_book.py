@@ -11,6 +11,7 @@ from typing import Annotated, Protocol
 
 from msgspec import Meta
 
+from daemon.host.damaged import put_aside
 from protocol.agreement_messages import Ballot, Digest, Prepared, Round
 from protocol.codec import MAX_MESSAGE_BYTES, Message, decode, encode
 from protocol.errors import RemoteProtocolError
@@ -86,17 +87,11 @@ class VoteFile:
         except FileNotFoundError:
             return
         except OSError as error:
-            self._put_aside(error)
+            self._is_damaged = True
+            _log.warning("%s cannot be read (%s): the next round is sat out", self._path, error)
             return
         try:
             self._votes = decode(data, _Stored, max_bytes=4 * KEPT_ROUNDS * MAX_MESSAGE_BYTES).votes
         except RemoteProtocolError as error:
-            self._put_aside(error)
-
-    def _put_aside(self, error: Exception) -> None:
-        self._is_damaged = True
-        _log.warning("%s cannot be read (%s): the next round is sat out", self._path, error)
-        try:
-            self._path.replace(self._path.with_name(f"{self._path.name}.damaged"))
-        except OSError as problem:
-            _log.warning("%s cannot be put aside: %s", self._path, problem)
+            self._is_damaged = True
+            put_aside(self._path, error, "the next round is sat out")

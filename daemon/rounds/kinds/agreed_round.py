@@ -8,7 +8,7 @@ both.
 Where the swarm's rule needs several updates (krum), a round is not closed while fewer can come: it
 waits, and goes on by itself once enough peers are here, newcomers too. Where those who closed it
 come to agree on fewer all the same, nobody's are averaged and the state stays, for all alike
-(daemon/rounds/agreement.py).
+(daemon/rounds/agreement/).
 
 What is exchanged, and how it becomes the next state, the kinds of rounds tell:
 daemon/rounds/kinds/mesh_round.py and daemon/rounds/kinds/allreduce_round.py.
@@ -18,7 +18,9 @@ import abc
 import asyncio
 import logging
 
-from daemon.rounds.agreement import AgreementState, Decided, RoundAgreement, Want
+from daemon.rounds.agreement.agreement import RoundAgreement
+from daemon.rounds.agreement.events import Contradiction, Decided, Foul, Want, WantPromises
+from daemon.rounds.agreement.states import AgreementState
 from daemon.rounds.kinds.closing import Closing
 from daemon.rounds.kinds.own_offers import OwnOffers
 from daemon.rounds.lineage.position import Position
@@ -28,10 +30,10 @@ from daemon.rounds.updates import Accepts, RoundUpdates
 from ml.aggregate.needed_updates import needed_updates
 from ml.opening import StateReady, Trained
 from protocol.agreement_messages import Certificate, Outcome, UpdateRef
-from protocol.envelope import Domain, VerifiedMessage
+from protocol.envelope import VerifiedMessage
 from protocol.errors import TransportError
 from protocol.identity import PeerId, peer_id_of
-from protocol.peer_messages import Agreement, Standing
+from protocol.peer_messages import Agreement, PromiseRequest, Standing
 from protocol.text import counted
 
 ASK_AGAIN_S = 2.0
@@ -70,11 +72,13 @@ class AgreedRound(abc.ABC):
             round_number=self.number,
             base=self.base.base,
             roster=self._roster,
-            open_agreement=parts.speaker.open_agreement,
+            voice=parts.speaker,
+            votes=parts.votes,
             needed_updates=self._needed,
         )
         self._deadlines = self._new_clock()
         self._training = False
+        self._has_told = False
 
     # What the kinds of rounds differ in
 
@@ -168,6 +172,10 @@ class AgreedRound(abc.ABC):
         self._agreement.receive_certificate(certificate, self._parts.clock.monotonic())
         self._parts.changes.notify()
 
+    def promise(self, digest: bytes) -> bytes | None:
+        """A signed promise that a proposal named."""
+        return self._agreement.envelope(digest)
+
     def forget_peer(self, peer: PeerId) -> None:
         """``peer``'s session ended: what it was offered may be lost."""
         self._offers.forget(peer)
@@ -254,14 +262,18 @@ class AgreedRound(abc.ABC):
             self._parts.changes.notify()
 
     async def _decide(self) -> Certificate:
-        """Watch, close and agree, until there is a certificate."""
-        while True:
+        """Watch, close and agree, until there is a certificate.
+
+        Raises :class:`TransportError` when nothing can be decided here any more.
+        """
+        while self._agreement.state is not AgreementState.FAILED:
             now = self._parts.clock.monotonic()
             self._observe(now)
             certificate = self._pump(now)
             if certificate is not None:
                 return certificate
             await self._wait_for_change(self._next_moment(now))
+        raise TransportError(f"round {self.number} came to no decision in any ballot")
 
     def _observe(self, now: float) -> None:
         parts = self._parts
@@ -289,7 +301,8 @@ class AgreedRound(abc.ABC):
             )
         )
         self._agreement.set_held(frozenset(held.values()), now)
-        self._agreement.set_live(present & self._roster, now)
+        offenders = parts.evidence.offenders(self.number)
+        self._agreement.set_live(present & self._roster, now, offenders)
         if self._training and self._should_hurry(now):
             parts.worker.finish_training()
         if self._deadlines.should_close(now):
@@ -323,19 +336,41 @@ class AgreedRound(abc.ABC):
             self._enter(Phase.EXCHANGING)
 
     def _pump(self, now: float) -> Certificate | None:
+        """Send what is to be sent, and act on what the agreement asks for or found."""
         speaker = self._parts.speaker
-        while messages := self._agreement.messages_to_send():
-            for message in messages:
-                envelope = speaker.seal(Domain.AGREEMENT, message)
-                speaker.broadcast(Agreement(envelope=envelope))
-                self._agreement.receive(speaker.open_agreement(envelope), now)
+        for envelope in self._agreement.envelopes_to_send():
+            speaker.broadcast(Agreement(envelope=envelope))
+        if self._agreement.sits_out and not self._has_told:
+            self._has_told = True
+            _log.warning("no vote in round %d: %s", self.number, self._agreement.sits_out)
         while (event := self._agreement.next_event()) is not None:
             match event:
                 case Decided(certificate):
                     return certificate
                 case Want(updates, holders):
                     self._updates.ask(updates, holders)
+                case WantPromises(digests, leader):
+                    request = PromiseRequest(
+                        round=self.number, base=self.base.base, digests=digests
+                    )
+                    speaker.send(leader, request)
+                case Foul(signer, reason):
+                    self._parts.refusals.add(signer, "agreement", reason)
+                case Contradiction():
+                    self._note_contradiction(event, now)
         return None
+
+    def _note_contradiction(self, found: Contradiction, now: float) -> None:
+        """Keep it; and tell its signer: it may be another daemon with the same identity."""
+        parts = self._parts
+        if not parts.evidence.add(found.signer, self.number, found.first, found.second):
+            return
+        if found.signer == parts.me:
+            _log.error("another daemon votes with this peer's identity: stop one of the two")
+            return
+        parts.refusals.add(found.signer, "contradiction", f"two votes in round {self.number}")
+        for envelope in (found.first, found.second):
+            parts.speaker.send(found.signer, Agreement(envelope=envelope))
 
     async def _obtain(self, certificate: Certificate) -> None:
         """Wait until all decided updates are here, asking those who accepted them."""

@@ -7,6 +7,7 @@ is there.
 import logging
 from pathlib import Path
 
+from daemon.host.damaged import put_aside
 from protocol.agreement_messages import Certificate
 from protocol.codec import MAX_MESSAGE_BYTES, Message, decode, encode
 from protocol.errors import RemoteProtocolError
@@ -49,6 +50,8 @@ class CertificateFile:
             return decode(data, _Stored, max_bytes=KEPT * MAX_MESSAGE_BYTES).certificates
         except FileNotFoundError:
             return ()
-        except (OSError, RemoteProtocolError) as error:
+        except OSError as error:
             _log.warning("%s cannot be read (%s): the swarm tells who is in it", self._path, error)
-            return ()
+        except RemoteProtocolError as error:
+            put_aside(self._path, error, "the swarm tells who is in it")
+        return ()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
-from daemon.rounds.agreement import next_roster
+from daemon.rounds.agreement.certificates import next_roster
 from daemon.rounds.lineage.certificate_file import CertificateFile
 from daemon.rounds.lineage.history_file import HistoryFile
 from daemon.rounds.lineage.position import MAX_HISTORY, Position

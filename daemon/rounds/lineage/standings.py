@@ -1,32 +1,68 @@
-"""Where every peer stands, as it last said, and who of them can be counted on now."""
+"""Where every peer stands, as it last said and signed, and who of them can be counted on now."""
 
+from collections.abc import Callable
+
+from daemon.rounds.lineage.position import Position
 from daemon.rounds.mail import Mail
+from protocol.codec import decode
+from protocol.envelope import VerifiedMessage
+from protocol.errors import VerificationError
 from protocol.identity import PeerId
-from protocol.peer_messages import Standing
+from protocol.peer_messages import MAX_VOUCHES, Standing, Vouch
+
+KEPT_VOUCHES = 4
+"""Of each peer: it may have gone on by a round or two while others ask who vouches for the one
+before."""
 
 
 class Standings:
     """The last Standing of each peer of the swarm, together with who is live.
 
-    Standings are claims. They decide who is waited for and whom to ask; what is taken over from
-    anybody is verified by itself.
+    Standings are claims, believed of their signer alone. They decide who is waited for and whom to
+    ask; and a state is taken only if enough of the live have signed that they came to it.
     """
 
-    def __init__(self, mail: Mail) -> None:
-        """``mail`` knows who has an open session and was heard of within the last seconds."""
+    def __init__(self, mail: Mail, open_vouch: Callable[[bytes], VerifiedMessage]) -> None:
+        """``mail`` knows who has an open session and was heard of within the last seconds;
+        ``open_vouch`` opens an envelope of domain ``state`` of this swarm."""
         self._mail = mail
+        self._open_vouch = open_vouch
         self._standings: dict[PeerId, Standing] = {}
+        self._vouches: dict[PeerId, dict[Position, bytes]] = {}
 
     def update(self, peer: PeerId, standing: Standing) -> bool:
-        """Note what ``peer`` says; True if it is news."""
-        if self._standings.get(peer) == standing:
+        """Note what ``peer`` says; True if it is news.
+
+        Raises :class:`RemoteProtocolError` unless it signed that it came to that state.
+        """
+        known = self._standings.get(peer)
+        if known == standing:
             return False
+        position = Position(standing.round, standing.base)
+        if known is None or (known.vouch, known.base) != (standing.vouch, standing.base):
+            if self.signer_of(standing.vouch, position) != peer:
+                raise VerificationError(f"standing that {peer} did not sign")
+            before = self._vouches.get(peer, {})
+            if known is None or standing.round != known.round + 1:
+                before = {}  # It is on another line, perhaps.
+            kept = list(before.items())[1 - KEPT_VOUCHES :]
+            self._vouches[peer] = {**dict(kept), position: standing.vouch}
         self._standings[peer] = standing
         return True
+
+    def signer_of(self, vouch: bytes, position: Position) -> PeerId:
+        """Who vouches for ``position``. Raises :class:`RemoteProtocolError` if it is for another
+        state, or no vouch."""
+        message = self._open_vouch(vouch)
+        said = decode(message.payload, Vouch)
+        if (said.round, said.base) != (position.round, position.base):
+            raise VerificationError(f"vouch for a state of round {said.round} by {message.signer}")
+        return message.signer
 
     def remove(self, peer: PeerId) -> None:
         """``peer``'s session is gone."""
         self._standings.pop(peer, None)
+        self._vouches.pop(peer, None)
 
     def get(self, peer: PeerId) -> Standing | None:
         """What ``peer`` last said, if its session lasts."""
@@ -48,3 +84,12 @@ class Standings:
             for peer, standing in self.live().items()
             if standing.ready and (standing.round, standing.base) == (round_number, base)
         )
+
+    def supporters(self, position: Position) -> frozenset[PeerId]:
+        """Live peers that signed that they came to this state, in one of their last rounds."""
+        return frozenset(peer for peer in self.live() if position in self._vouches.get(peer, {}))
+
+    def vouches(self, position: Position) -> tuple[bytes, ...]:
+        """What others signed of this state, to be shown to those who do not know them."""
+        found = [vouches[position] for vouches in self._vouches.values() if position in vouches]
+        return tuple(found[: MAX_VOUCHES - 1])

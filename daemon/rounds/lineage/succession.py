@@ -34,6 +34,8 @@ class Rivals:
     """How many peers hold some such state."""
     own: int
     """How many, this one included, hold a state of this peer's line that training came to."""
+    others: frozenset[PeerId] = frozenset()
+    """Who holds some other such state than the target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Claim:
     descends: bool
     """Whether any of its holders says that it came from this peer's."""
     supporters: int
-    """How many live peers voted for it or hold it."""
+    """How many live peers signed that they came to exactly this state."""
 
 
 class Succession(Protocol):
@@ -90,8 +92,8 @@ class AgreedSuccession:
 
     def should_take(self, lineage: Lineage, claim: Claim, rivals: Rivals) -> bool:
         """A single peer cannot talk a peer into its own state while several others say something
-        else, or stand where this one does: nothing proves that a state follows from the certificate
-        that comes with it, and anybody can sign one alone."""
+        else, or stand where this one does: as many at least have to vouch for that state as stand
+        behind this peer's own."""
         if claim.certificate is None or 2 * claim.supporters < rivals.count:
             return False
         if claim.supporters < rivals.own:
@@ -132,4 +134,4 @@ def _rivals(positions: Mapping[PeerId, Position], *, own: int) -> Rivals | None:
     votes = Counter(positions.values())
     target = max(votes, key=lambda position: (votes[position], position.round, position.base))
     holders = frozenset(peer for peer, position in positions.items() if position == target)
-    return Rivals(target, holders, len(positions), own)
+    return Rivals(target, holders, len(positions), own, frozenset(positions) - holders)
