@@ -171,12 +171,6 @@ class RoundUpdates:
         except RemoteProtocolError as error:
             self._parts.refusals.add(message.signer, "update-header", error)
             return
-        digest = hashlib.sha256(message.payload).digest()
-        if not self._is_expected(message.signer) and digest not in self._decided:
-            self._parts.refusals.add(
-                source, "update-signer", f"{message.signer} is not in the round, nor here"
-            )
-            return
         if len(offer.leaves) != chunk_count(header.size_bytes):
             self._parts.refusals.add(
                 source,
@@ -185,7 +179,12 @@ class RoundUpdates:
             )
             return
         if (header.round, header.base) == (self._base.round + 1, self._base.base):
-            if self._accepts(message.signer, header):
+            digest = hashlib.sha256(message.payload).digest()
+            if not self._is_expected(message.signer) and digest not in self._decided:
+                self._parts.refusals.add(
+                    source, "update-signer", f"{message.signer} is not in the round, nor here"
+                )
+            elif self._accepts(message.signer, header):
                 self._consider(source, message, header, offer)
             else:
                 self._parts.refusals.add(
@@ -194,7 +193,8 @@ class RoundUpdates:
                     f"part {header.part} of {header.parts} has no place in this round",
                 )
         elif self._is_early(source, header):
-            self._keep_early(source, message.signer, offer, header)
+            if self._is_expected(message.signer):
+                self._keep_early(source, message.signer, offer, header)
         elif not self._is_late(source, header):
             # Whoever signed it may have meant it for another time.
             self._parts.refusals.add(

@@ -14,6 +14,7 @@ def certificate(round_number: int, contributors: int, votes: int | None = None) 
         base=b"",
         ballot=0,
         outcome=Outcome(updates=updates, newcomers=()),
+        roster_size=contributors,
         accepts=(b"vote",) * (contributors if votes is None else votes),
     )
 

@@ -12,12 +12,15 @@ RECORD_BYTES = 40
 
 def ended(round_number: int, base: bytes, *, updates: int = 1) -> Certificate:
     """How the round ended that started from ``base``."""
-    refs = tuple(UpdateRef(signer=bytes([number]) * 32, digest=b"") for number in range(updates))
+    refs = tuple(
+        UpdateRef(signer=bytes([number]) * 32, digest=bytes(32)) for number in range(updates)
+    )
     return Certificate(
         round=round_number,
         base=base,
         ballot=0,
         outcome=Outcome(updates=refs, newcomers=()),
+        roster_size=updates,
         accepts=(),
     )
 

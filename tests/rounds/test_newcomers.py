@@ -9,7 +9,7 @@ from protocol.agreement_messages import Accept, Certificate, Outcome, UpdateRef
 from protocol.codec import decode, encode
 from protocol.envelope import Domain
 from protocol.merkle import CHUNK_BYTES
-from protocol.peer_messages import PeerMessage, Standing, StateOffer
+from protocol.peer_messages import PeerMessage, Standing, StateOffer, Vouch
 from tests.rounds.simulated_swarm import SimulatedPeer, SimulatedSwarm, make_blob
 from tests.rounds.test_training import assert_same_history, simulate
 
@@ -77,12 +77,19 @@ def test_state_of_a_peer_that_claims_another_one_than_most_is_not_believed(tmp_p
     def certificate_of(liar: SimulatedPeer) -> Certificate:
         crowd = tuple(UpdateRef(signer=bytes([n] * 32), digest=b"d" * 32) for n in range(50))
         outcome = Outcome(updates=crowd, newcomers=())
-        accept = Accept(round=FALSE_ROUND, base=b"b" * 32, ballot=0, outcome_digest=outcome.digest)
+        accept = Accept(
+            round=FALSE_ROUND,
+            base=b"b" * 32,
+            ballot=0,
+            outcome_digest=outcome.digest,
+            roster_size=50,
+        )
         return Certificate(
             round=FALSE_ROUND,
             base=b"b" * 32,
             ballot=0,
             outcome=outcome,
+            roster_size=50,
             accepts=(liar.speaker.seal(Domain.AGREEMENT, accept),),
         )
 
@@ -90,6 +97,8 @@ def test_state_of_a_peer_that_claims_another_one_than_most_is_not_believed(tmp_p
         *honest, liar = await at_rest(swarm, 4)
         liar.store.add_local(false)
         lies = 0
+        said = Vouch(round=FALSE_ROUND, base=false.root)
+        vouch = liar.speaker.seal(Domain.STATE, said)
 
         def lie(data: bytes, bulk: bool) -> bytes:
             nonlocal lies
@@ -99,7 +108,11 @@ def test_state_of_a_peer_that_claims_another_one_than_most_is_not_believed(tmp_p
                     lies += 1
                     return encode(
                         msgspec.structs.replace(
-                            message, round=FALSE_ROUND, base=false.root, contributors=50
+                            message,
+                            round=FALSE_ROUND,
+                            base=false.root,
+                            contributors=50,
+                            vouch=vouch,
                         )
                     )
                 case StateOffer():
@@ -111,6 +124,7 @@ def test_state_of_a_peer_that_claims_another_one_than_most_is_not_believed(tmp_p
                             size_bytes=false.size_bytes,
                             leaves=false.leaves,
                             certificate=certificate_of(liar),
+                            vouches=(vouch,),
                         )
                     )
             return data

@@ -12,7 +12,12 @@ AGREED, GOSSIP = AgreedSuccession(), GossipSuccession()
 
 def standing(round_number: int, base: bytes, contributors: int = 3) -> Standing:
     return Standing(
-        round=round_number, base=base, contributors=contributors, started=True, ready=True
+        round=round_number,
+        base=base,
+        contributors=contributors,
+        started=True,
+        ready=True,
+        vouch=b"",
     )
 
 

@@ -14,7 +14,7 @@ from protocol.codec import encode
 from protocol.envelope import Domain, seal_envelope
 from protocol.identity import Identity, PeerId
 from protocol.merkle import merkle_root
-from protocol.peer_messages import Standing, UpdateHeader, UpdateOffer
+from protocol.peer_messages import Standing, UpdateHeader, UpdateOffer, Vouch
 from protocol.swarm import RoundSettings, Swarm
 from tests.rounds.simulated_swarm import ToyTrainer, make_setup, make_swarm
 from transport.clock import Clock
@@ -23,7 +23,8 @@ LEAF = bytes(32)
 ME = Identity.generate()
 MEMBER = Identity.generate()
 STRANGER = Identity.generate()
-NEIGHBOUR = Identity.generate().peer_id
+NEIGHBOUR_IDENTITY = Identity.generate()
+NEIGHBOUR = NEIGHBOUR_IDENTITY.peer_id
 
 
 class Mail:
@@ -65,21 +66,38 @@ class Receiving:
         self.updates = self.rounds.updates
         for number in range(rounds + 1):
             self.updates.begin_round(Position(number, base_of(number)), is_whole_model)
+        self.stands(rounds, base_of(rounds), MEMBER)
 
     async def fetches(self) -> bool:
         """Whether anybody was asked for an update's bytes."""
         await asyncio.sleep(0)
         return NEIGHBOUR in self.mail.asked
 
-    def stands(self, standing: Standing) -> None:
-        """The neighbour says where it stands."""
-        self.rounds.parts.standings.update(NEIGHBOUR, standing)
+    def stands(self, round_number: int, base: bytes, peer: Identity = NEIGHBOUR_IDENTITY) -> None:
+        """The neighbour, or another peer, says where it stands."""
+        said = Vouch(round=round_number, base=base)
+        vouch = seal_envelope(
+            peer, Domain.STATE, encode(said), swarm=self.swarm.swarm_id, sequence=1
+        )
+        standing = Standing(
+            round=round_number, base=base, contributors=3, started=True, ready=True, vouch=vouch
+        )
+        self.rounds.parts.standings.update(peer.peer_id, standing)
 
-    def receive(self, round_number: int, base: bytes, signer: Identity = MEMBER) -> None:
+    def receive(
+        self,
+        round_number: int,
+        base: bytes,
+        signer: Identity = MEMBER,
+        *,
+        content: bytes = b"",
+        leaves: tuple[bytes, ...] = (LEAF,),
+    ) -> None:
+        """The neighbour offers an update; equal ``content``, equal update."""
         header = UpdateHeader(
             round=round_number,
             base=base,
-            root=merkle_root((LEAF,)),
+            root=merkle_root((LEAF,)) if not content else content.rjust(32, b"r"),
             size_bytes=10,
             sample_count=1,
             loss=0.5,
@@ -87,7 +105,7 @@ class Receiving:
         envelope = seal_envelope(
             signer, Domain.UPDATE, encode(header), swarm=self.swarm.swarm_id, sequence=1
         )
-        offer = UpdateOffer(header=envelope, leaves=(LEAF,), proof=b"")
+        offer = UpdateOffer(header=envelope, leaves=leaves, proof=b"")
         self.updates.receive_offer(NEIGHBOUR, offer)
 
 
@@ -132,9 +150,7 @@ async def test_update_of_no_round_that_ever_was_here_is_counted_against_who_brou
 async def test_update_from_where_its_source_stands_blames_nobody(
     at_round_8: Receiving, number: int, base: int
 ) -> None:
-    at_round_8.stands(
-        Standing(round=number - 1, base=base_of(base), contributors=3, started=True, ready=True)
-    )
+    at_round_8.stands(number - 1, base_of(base))
     at_round_8.receive(number, base_of(base))
     assert at_round_8.refusals.total() == 0
 
@@ -142,9 +158,7 @@ async def test_update_from_where_its_source_stands_blames_nobody(
 async def test_update_that_came_while_this_peer_was_behind_is_fetched_when_it_gets_there(
     at_round_8: Receiving,
 ) -> None:
-    at_round_8.stands(
-        Standing(round=19, base=base_of(19), contributors=3, started=True, ready=True)
-    )
+    at_round_8.stands(19, base_of(19))
     at_round_8.receive(20, base_of(19))
     assert not await at_round_8.fetches()
     at_round_8.updates.begin_round(Position(19, base_of(19)), is_whole_model)
@@ -173,3 +187,33 @@ async def test_bases_are_not_remembered_for_ever(tmp_path: Path) -> None:
     assert receiving.refusals.total() == 0
     receiving.receive(2, base_of(1))
     assert receiving.refusals.by_code() == {"update-round": 1}
+
+
+async def test_update_of_a_peer_that_is_not_here_nor_in_the_roster_takes_no_memory(
+    at_round_8: Receiving,
+) -> None:
+    at_round_8.rounds.parts.standings.remove(MEMBER.peer_id)
+    for sequence in range(100):
+        at_round_8.receive(8, base_of(7), content=sequence.to_bytes(4, "big"))
+        at_round_8.receive(9, base_of(8), content=sequence.to_bytes(4, "big"))
+    assert not await at_round_8.fetches()
+    assert at_round_8.refusals.of(NEIGHBOUR) == 100
+    assert at_round_8.refusals.of(MEMBER.peer_id) == 0
+    assert at_round_8.updates._early == {}
+
+
+async def test_offer_whose_leaves_are_not_those_of_its_size_is_not_kept(
+    at_round_8: Receiving,
+) -> None:
+    at_round_8.receive(9, base_of(8), leaves=(LEAF,) * 10_000)
+    assert at_round_8.updates._early == {}
+    assert at_round_8.refusals.of(NEIGHBOUR) == 1
+
+
+async def test_early_offers_of_one_peer_take_the_place_of_one_another(
+    at_round_8: Receiving,
+) -> None:
+    for number in range(50):
+        at_round_8.receive(9, base_of(8), content=number.to_bytes(4, "big"))
+    assert len(at_round_8.updates._early) == 1
+    assert at_round_8.refusals.total() == 0

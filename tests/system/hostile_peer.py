@@ -28,6 +28,7 @@ from protocol.peer_messages import (
     Standing,
     UpdateHeader,
     UpdateOffer,
+    Vouch,
 )
 from protocol.swarm import Swarm, open_statement
 from protocol.uri import HostPort
@@ -88,8 +89,20 @@ class HostilePeer:
 
     def stand(self, place: Here) -> None:
         """Say, as an honest peer does, that it trains the round there."""
+        vouch = seal_envelope(
+            self.identity,
+            Domain.STATE,
+            encode(Vouch(round=place.round - 1, base=place.base)),
+            swarm=self.swarm.swarm_id,
+            sequence=1,
+        )
         standing = Standing(
-            round=place.round - 1, base=place.base, contributors=1, started=True, ready=True
+            round=place.round - 1,
+            base=place.base,
+            contributors=1,
+            started=True,
+            ready=True,
+            vouch=vouch,
         )
         self.tell(standing)
 
