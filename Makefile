@@ -9,6 +9,8 @@ TEST_ARGS ?=
 # So many processes run tests at a time; most tests wait more than they compute.
 TEST_PROCESSES ?= 3
 BENCH_ARGS ?=
+ATTACKS ?= 10000
+SEED ?= 1
 FUZZ_ARGS ?=
 SAME_ARGS ?=
 
@@ -20,7 +22,7 @@ test "$$free" -ge $(2) || { \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check lint fix bench fuzz same clean
+.PHONY: help setup demo test quick check lint fix bench fuzz same attack clean
 
 help: ## Show what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +61,10 @@ same: $(STAMP) ## Whether seeded swarms end as at the last release (SAME_ARGS="-
 fuzz: $(STAMP) ## Fuzz every decoder of foreign bytes, guided by coverage (FUZZ_ARGS="--inputs 100000 hello")
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	$(BIN)/python -m tests.fuzz.campaign $(FUZZ_ARGS)
+
+attack: $(STAMP) ## Search for what lying members could do to rounds (ATTACKS=100000 SEED=7)
+	P2PD_ATTACKS=$(ATTACKS) P2PD_ATTACK_SEED=$(SEED) $(BIN)/python -m pytest -q \
+	  tests/rounds/test_byzantine_agreement.py tests/rounds/test_byzantine_search.py
 
 clean: ## Remove .venv and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -289,3 +289,33 @@ def updates_rejected(names: tuple[str, ...], count: int) -> HealthItem:
         f"messages or updates refused {counted(count, 'time')}, from {', '.join(names)}",
         "the log names each; if it goes on, ask the peer's owner, or whoever founded the swarm",
     )
+
+
+def votes_contradict(peers: tuple[str, ...], file: str) -> HealthItem:
+    """Somebody voted twice in one ballot: a liar, or two daemons with one identity."""
+    return HealthItem(
+        "votes-contradict",
+        f"{', '.join(peers)} voted for two things at once; its votes do not count here for a while",
+        "ask its owner whether a state directory was copied and two daemons run with it; if not, it"
+        f" lies: p2pd ban PEER. Both votes are in {file}",
+    )
+
+
+def identity_twice() -> HealthItem:
+    """Another daemon signs as this peer."""
+    return HealthItem(
+        "identity-twice",
+        "another daemon votes with this peer's identity; others will not count its votes",
+        "stop one of the two: a state directory that was copied, or a machine that was cloned,"
+        " needs an identity of its own (start it with another --state-dir)",
+    )
+
+
+def votes_not_stored(reason: str) -> HealthItem:
+    """This peer sits rounds out, since a restart could make it contradict itself."""
+    return HealthItem(
+        "votes-not-stored",
+        f"this peer does not vote: {reason}; it trains, and follows what the others decide",
+        "make room on the disk of the state directory; after a damaged file it passes by itself"
+        " with the next round",
+    )

@@ -84,6 +84,14 @@ def of_training(rounds: Rounds) -> list[HealthItem]:
     if failures.count and not training.is_complete:
         retry_s = failures.left_s(parts.clock.monotonic())
         found.append(health.rounds_fail(failures.count, failures.reason, retry_s))
+    evidence = parts.evidence
+    if evidence.has_twin:
+        found.append(health.identity_twice())
+    offenders = evidence.offenders(training.lineage.position.round + 1)
+    if offenders:
+        found.append(health.votes_contradict(tuple(sorted(offenders)), evidence.path.name))
+    if training.sits_out:
+        found.append(health.votes_not_stored(training.sits_out))
     state = training.last_state
     if state is not None and state.checkpoint_problem:
         found.append(health.checkpoints_paused(state.checkpoint_problem))

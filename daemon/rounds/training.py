@@ -121,6 +121,12 @@ class Training:
         return "" if self._at_hand.round is None else self._at_hand.round.shortage
 
     @property
+    def sits_out(self) -> str:
+        """For people: why this peer does not vote in the round at hand; empty: it does."""
+        round_ = self._at_hand.round
+        return round_.sits_out if isinstance(round_, AgreedRound) else ""
+
+    @property
     def waits_for(self) -> str:
         """For people: what an unfinished gathering, or the round at hand, lacks."""
         gathering = self._at_hand.gathering

@@ -136,9 +136,9 @@ class Swarm:
                             self.hold(peer, [item])
                 case WantPromises(digests, leader):
                     for digest in digests:
-                        raw = self.promise_of(leader, digest)
-                        if raw is not None and leader not in self.dead:
-                            self.flying.append((peer, raw))
+                        promise = self.promise_of(leader, digest)
+                        if promise is not None and leader not in self.dead:
+                            self.flying.append((peer, promise))
                 case Contradiction() | Foul():
                     self.blamed.append((peer, event))
 

@@ -3,6 +3,7 @@ and send whatever they can sign, to whom they like."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from daemon.rounds.agreement.proposing import set_that_follows
 from protocol.agreement_messages import (
@@ -74,7 +75,7 @@ class Liars:
     ) -> bytes | None:
         """A signed message of some kind; ``choice`` picks among what can be said."""
         liar = self.identities[who % len(self.identities)]
-        at = {"round": self._round, "base": self._base, "ballot": ballot}
+        at: dict[str, Any] = {"round": self._round, "base": self._base, "ballot": ballot}
         match kind:
             case "promise":
                 raw = self._seal(
@@ -114,7 +115,7 @@ class Liars:
         leader = next(
             (one for one in self.identities if one.peer_id == self._leader_of(ballot)), None
         )
-        at = {"round": self._round, "base": self._base, "ballot": ballot}
+        at: dict[str, Any] = {"round": self._round, "base": self._base, "ballot": ballot}
         sides = []
         for which in (choice, choice + 1):
             named = self._choose(ballot, which)

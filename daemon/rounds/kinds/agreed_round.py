@@ -162,6 +162,11 @@ class AgreedRound(abc.ABC):
             return None
         return self._deadlines.closes_in_s(self._parts.clock.monotonic())
 
+    @property
+    def sits_out(self) -> str:
+        """Why this peer does not vote; empty: it does."""
+        return self._agreement.sits_out
+
     def receive(self, message: VerifiedMessage) -> None:
         """A signed agreement message of this round. Raises :class:`RemoteProtocolError`."""
         self._agreement.receive(message, self._parts.clock.monotonic())

@@ -123,6 +123,10 @@ class Lineage:
         for number in [number for number in self._history if number >= round_number]:
             del self._history[number]
 
+    def base_of(self, round_number: int) -> bytes | None:
+        """The state of that round that the present one came from; None: not known."""
+        return self._history.get(round_number)
+
     def knows(self, round_number: int, base: bytes) -> bool:
         """Whether the present state descends from that one, or is it."""
         return self._history.get(round_number) == base
