@@ -301,16 +301,6 @@ def votes_contradict(peers: tuple[str, ...], file: str) -> HealthItem:
     )
 
 
-def identity_twice() -> HealthItem:
-    """Another daemon signs as this peer."""
-    return HealthItem(
-        "identity-twice",
-        "another daemon votes with this peer's identity; others will not count its votes",
-        "stop one of the two: a state directory that was copied, or a machine that was cloned,"
-        " needs an identity of its own (start it with another --state-dir)",
-    )
-
-
 def votes_not_stored(reason: str) -> HealthItem:
     """This peer sits rounds out, since a restart could make it contradict itself."""
     return HealthItem(

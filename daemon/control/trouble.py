@@ -85,8 +85,6 @@ def of_training(rounds: Rounds) -> list[HealthItem]:
         retry_s = failures.left_s(parts.clock.monotonic())
         found.append(health.rounds_fail(failures.count, failures.reason, retry_s))
     evidence = parts.evidence
-    if evidence.has_twin:
-        found.append(health.identity_twice())
     offenders = evidence.offenders(training.lineage.position.round + 1)
     if offenders:
         found.append(health.votes_contradict(tuple(sorted(offenders)), evidence.path.name))

@@ -48,19 +48,18 @@ class BallotBox:
         self._said: dict[tuple[type[Said], PeerId], dict[int, Envelope]] = {}
         self._asked_for: frozenset[bytes] = frozenset()
         self._others: dict[bytes, tuple[PeerId, Promise]] = {}
-        """Promises that contradict what the same peer told this one, and that a proposal names."""
+        """Promises that a proposal names, by digest: they count in it whatever else their signers
+        told this peer."""
 
     def add(self, message: VerifiedMessage, content: Said) -> Envelope | None:
         """Keep a message; what it contradicts, if anything."""
         envelope = Envelope(content, message.raw)
+        if isinstance(content, Promise) and envelope.digest in self._asked_for:
+            self._others[envelope.digest] = (message.signer, content)
         by_ballot = self._said.setdefault((type(content), message.signer), {})
         known = by_ballot.get(content.ballot)
-        if known is not None and known.content != content:
-            if isinstance(content, Promise) and envelope.digest in self._asked_for:
-                self._others[envelope.digest] = (message.signer, content)
-            return known
-        if known is not None and envelope.digest not in self._asked_for:
-            return None
+        if known is not None:
+            return known if known.content != content else None
         by_ballot[content.ballot] = envelope
         while len(by_ballot) > KEPT_BALLOTS:
             del by_ballot[min(by_ballot)]
