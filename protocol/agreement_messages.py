@@ -66,9 +66,8 @@ class Outcome(Message):
     def __post_init__(self) -> None:
         _check_sorted("updates", self.updates)
         _check_sorted("newcomers", self.newcomers)
-        signers = {ref.signer for ref in self.updates}
-        if len(signers) < len(self.updates) or not signers.isdisjoint(self.newcomers):
-            raise ValueError("a peer is named twice in one outcome")
+        if len({ref.signer for ref in self.updates}) < len(self.updates):
+            raise ValueError("two updates of one peer in one outcome")
         if len(self.updates) + len(self.newcomers) > MAX_ROSTER:
             raise ValueError(f"an outcome names more than {MAX_ROSTER} peers")
 
@@ -101,8 +100,6 @@ class Promise(Message, tag="promise"):
     def __post_init__(self) -> None:
         _check_sorted("held updates", self.held)
         _check_sorted("newcomers", self.newcomers)
-        if self.prepared is not None and self.prepared.ballot >= self.ballot:
-            raise ValueError(f"prepared in ballot {self.prepared.ballot}, promised {self.ballot}")
 
 
 class Proposal(Message, tag="proposal"):

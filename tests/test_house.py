@@ -28,7 +28,6 @@ LINES = {
     "daemon/cli/join.py": 406,
     "daemon/net/network.py": 426,
     "daemon/net/peers/remote_peer.py": 416,
-    "daemon/rounds/agreement.py": 470,
     "rendezvous/server/registry.py": 431,
 }
 PARAMETERS = {

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from daemon.rounds.agreement.agreement import BALLOT_TIMEOUT_S
+from daemon.rounds.agreement.ballot_clock import BALLOT_TIMEOUT_S
 from daemon.rounds.agreement.quorums import full_quorum_of, liars_of
 from protocol.agreement_messages import AgreementMessage, Outcome, UpdateRef
 from protocol.envelope import VerifiedMessage

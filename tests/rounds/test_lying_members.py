@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from daemon.rounds.agreement.agreement import BALLOT_TIMEOUT_S
+from daemon.rounds.agreement.ballot_clock import BALLOT_TIMEOUT_S
 from protocol.agreement_messages import (
     MAX_BALLOT,
     Accept,

@@ -25,7 +25,7 @@ class Everybody:
 
 
 def standing(number: int) -> Standing:
-    return Standing(round=number, base=b"", contributors=3, started=True, ready=True)
+    return Standing(round=number, base=b"", contributors=3, started=True, ready=True, vouch=b"")
 
 
 def test_the_round_is_the_one_that_most_have_completed() -> None:

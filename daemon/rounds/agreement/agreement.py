@@ -4,8 +4,9 @@ Sans-IO: signed messages and the time go in; envelopes to send, wants and the ou
 """
 
 from daemon.rounds.agreement.ballot_box import BallotBox, Said
+from daemon.rounds.agreement.ballot_clock import BallotClock
 from daemon.rounds.agreement.certificates import certificate_signers
-from daemon.rounds.agreement.checking import checked_message
+from daemon.rounds.agreement.checking import checked_message, is_proven
 from daemon.rounds.agreement.electorate import Electorate
 from daemon.rounds.agreement.events import (
     AgreementEvent,
@@ -21,13 +22,11 @@ from daemon.rounds.agreement.states import TRANSITIONS, AgreementState, Cause
 from daemon.rounds.agreement.vote_book import VoteBook
 from protocol.agreement_messages import (
     MAX_BALLOT,
-    MAX_ROSTER,
     Accept,
     AgreementMessage,
     Certificate,
     Outcome,
     Prepare,
-    Prepared,
     Promise,
     Proposal,
     UpdateRef,
@@ -35,14 +34,10 @@ from protocol.agreement_messages import (
 from protocol.codec import decode
 from protocol.envelope import VerifiedMessage
 from protocol.errors import VerificationError
-from protocol.identity import PeerId, public_key_of
+from protocol.identity import PeerId
 
 HURRY_S = 5.0
 """A peer closes so long after more than can lie together have done so."""
-PATIENCE_S = 2.0
-"""How long a leader with a quorum of promises waits for those of the other live peers."""
-BALLOT_TIMEOUT_S = 20.0
-"""How long a live leader gets for its ballot, fetching what it lacks included."""
 
 
 class RoundAgreement:
@@ -72,17 +67,8 @@ class RoundAgreement:
         self._box = BallotBox()
         self._held: frozenset[UpdateRef] = frozenset()
         self._newcomers: frozenset[PeerId] = frozenset()
-        self._ballot = 0
-        self._waits_since = 0.0
-        """Since when this peer waits for a quorum to come to its ballot."""
-        self._quorum_since: float | None = None
-        """Since when a quorum is there: from then on the ballot's time counts."""
-        self._has_shown = False
+        self._clock = BallotClock()
         self._hurry_at: float | None = None
-        self._patient_until: float | None = None
-        """While set, a leader with a quorum of promises waits for more."""
-        self._has_been_patient = False
-        self._prepared: Prepared | None = None
         self._speech = Speech(
             voice,
             votes,
@@ -192,9 +178,7 @@ class RoundAgreement:
             return self._hurry_at
         if not self._is_under_way:
             return None
-        since = self._waits_since if self._quorum_since is None else self._quorum_since
-        deadline = since + BALLOT_TIMEOUT_S
-        return deadline if self._patient_until is None else min(deadline, self._patient_until)
+        return self._clock.get_timer()
 
     def handle_timer(self, now: float) -> None:
         """Time has passed."""
@@ -204,17 +188,18 @@ class RoundAgreement:
             return
         if not self._is_under_way:
             return
-        if self._patient_until is not None and now >= self._patient_until:
-            self._patient_until = None
-            self._has_been_patient = True
-        if self._quorum_since is not None:
-            if now >= self._quorum_since + BALLOT_TIMEOUT_S:
-                self._enter(self._ballot + 1, now)
-        elif now >= self._waits_since + BALLOT_TIMEOUT_S:
-            self._wait_no_longer(now)
+        self._clock.tick(now)
+        if self._clock.is_over(now):
+            self._enter(self._ballot + 1, now)
+        elif waits := self._clock.vain_waits(now):
+            self._wait_no_longer(is_first=waits == 1)
         self._advance(now)
 
     # Inside
+
+    @property
+    def _ballot(self) -> int:
+        return self._clock.ballot
 
     @property
     def _is_under_way(self) -> bool:
@@ -230,19 +215,17 @@ class RoundAgreement:
     def _leader(self, ballot: int) -> PeerId:
         return self._order[ballot % len(self._order)]
 
-    def _wait_no_longer(self, now: float) -> None:
+    def _wait_no_longer(self, *, is_first: bool) -> None:
         """No quorum came to this ballot: show everybody who is here, then pass over who hangs.
 
         Liars may have promised to a few only, so that the others see no reason to close. Only who
         has been shown them and still says nothing hangs.
         """
-        self._waits_since = now
-        if self._has_shown:
+        if is_first:
+            self._speech.show(self._box.promises_from(self._ballot))
+        else:
             behind = self._box.ballots(Promise)
             self._electorate.pass_over_who_is_behind(behind, self._ballot)
-        else:
-            self._has_shown = True
-            self._speech.show(self._box.promises_from(self._ballot))
 
     def _close(self, now: float) -> None:
         """Take part from now on: where this peer left off, or in the first ballot."""
@@ -250,8 +233,14 @@ class RoundAgreement:
         if before is None:
             self._enter(0, now)
             return
-        self._prepared = before.prepared
-        if before.prepared is not None:
+        if before.prepared is not None and is_proven(
+            before.prepared,
+            round_number=self.round,
+            base=self.base,
+            quorums=self._electorate.quorums,
+            open_agreement=self._voice.open_agreement,
+        ):
+            self._speech.prepared = before.prepared
             self._outcomes[before.prepared.outcome.digest] = before.prepared.outcome
         if not self._speech.is_of_this_roster(before):
             self._enter(before.ballot + 1, now)
@@ -268,13 +257,8 @@ class RoundAgreement:
                 self._go(Cause.QUORUM_PREPARED)
 
     def _begin_ballot(self, ballot: int, now: float) -> None:
-        self._ballot = ballot
-        self._waits_since = now
-        self._quorum_since = None
-        self._has_shown = False
-        self._patient_until = None
-        self._has_been_patient = False
-        self._speech.begin_ballot()
+        self._clock.begin(ballot, now)
+        self._speech.begin_ballot(ballot)
         self._asked = ()
         self._go(Cause.NEW_BALLOT)
 
@@ -284,17 +268,7 @@ class RoundAgreement:
             self._go(Cause.OUT_OF_BALLOTS)
             return
         self._begin_ballot(ballot, now)
-        self._speech.say(
-            Promise(
-                round=self.round,
-                base=self.base,
-                ballot=ballot,
-                held=tuple(sorted(self._held)[:MAX_ROSTER]),
-                newcomers=tuple(sorted(map(public_key_of, self._newcomers))[:MAX_ROSTER]),
-                prepared=self._prepared,
-            ),
-            self._prepared,
-        )
+        self._speech.promise(self._held, self._newcomers)
 
     def _advance(self, now: float) -> None:
         """Do whatever the present knowledge allows."""
@@ -314,11 +288,11 @@ class RoundAgreement:
             self._enter(ballot, now)
             if not self._is_under_way:
                 return
-        if self._quorum_since is None:
+        if self._clock.waits_for_quorum:
             ballots = self._box.ballots(Promise)
             here = [peer for peer, reached in ballots.items() if reached >= self._ballot]
             if self._electorate.is_vote(here):
-                self._quorum_since = now
+                self._clock.quorum_came(now)
         leader = self._leader(self._ballot)
         proposal = self._box.at(Proposal, self._ballot).get(leader)
         if proposal is None and leader == self._me and self._lead(now):
@@ -344,27 +318,16 @@ class RoundAgreement:
         living = self._electorate.living
         if self._me not in promises or not self._electorate.is_vote(promises):
             return False
-        if not living <= promises.keys() and not self._has_been_patient:
-            if self._patient_until is None:
-                self._patient_until = now + PATIENCE_S
+        if not living <= promises.keys() and self._clock.is_patient(now):
             return False
-        self._patient_until = None
+        self._clock.end_patience()
         alive = {peer: one for peer, one in promises.items() if peer in living}
         use = alive if self._electorate.is_vote(alive) else promises
         contents = self._box.at(Promise, self._ballot)
         outcome = set_that_follows({peer: contents[peer] for peer in use}, self._needed_updates)
         if self._lacks(outcome):
             return False
-        self._speech.say(
-            Proposal(
-                round=self.round,
-                base=self.base,
-                ballot=self._ballot,
-                outcome=outcome,
-                promises=tuple(sorted(one.digest for one in use.values())),
-            ),
-            self._prepared,
-        )
+        self._speech.propose(outcome, [one.digest for one in use.values()])
         return True
 
     def _consider(self, leader: PeerId, proposal: Proposal, now: float) -> bool:
@@ -394,15 +357,7 @@ class RoundAgreement:
                 self._go(Cause.LACKS_UPDATES)
             return False
         self._go(Cause.HOLDS_UPDATES)
-        self._speech.say(
-            Prepare(
-                round=self.round,
-                base=self.base,
-                ballot=self._ballot,
-                outcome_digest=proposal.outcome.digest,
-            ),
-            self._prepared,
-        )
+        self._speech.prepare(proposal.outcome)
         return True
 
     def _lacks(self, outcome: Outcome) -> bool:
@@ -425,45 +380,19 @@ class RoundAgreement:
         votes = self._electorate.counted(self._box.prepares(self._ballot, digest))
         if self.state is not AgreementState.PREPARED or not self._electorate.is_quorum(votes):
             return
-        if self._electorate.quorums.is_proof(frozenset(votes)):
-            self._prepared = Prepared(
-                ballot=self._ballot,
-                outcome=proposal.outcome,
-                votes=tuple(votes[peer] for peer in sorted(votes)),
-            )
+        is_proof = self._electorate.quorums.is_proof(frozenset(votes))
         self._go(Cause.QUORUM_PREPARED)
-        self._speech.say(
-            Accept(
-                round=self.round,
-                base=self.base,
-                ballot=self._ballot,
-                outcome_digest=digest,
-                roster_size=len(self.roster),
-            ),
-            self._prepared,
-        )
+        self._speech.accept(proposal.outcome, votes if is_proof else None)
 
     def _tally(self) -> bool:
         """Decide if a quorum has accepted one outcome in one ballot."""
         for ballot, digest, cast in self._box.accepts():
-            outcome = self._outcome_of(digest)
+            outcome = self._outcomes.get(digest) or self._box.proposed(digest)
             votes = self._electorate.counted(cast)
             if outcome is not None and self._electorate.is_quorum(votes):
-                self._decide(
-                    Certificate(
-                        round=self.round,
-                        base=self.base,
-                        ballot=ballot,
-                        outcome=outcome,
-                        roster_size=len(self.roster),
-                        accepts=tuple(votes[peer] for peer in sorted(votes)),
-                    )
-                )
+                self._decide(self._speech.certificate(ballot, outcome, votes))
                 return True
         return False
-
-    def _outcome_of(self, digest: bytes) -> Outcome | None:
-        return self._outcomes.get(digest) or self._box.proposed(digest)
 
     def _decide(self, certificate: Certificate) -> None:
         self._go(Cause.CERTIFICATE)

@@ -43,7 +43,14 @@ def checked_message(
     said: Said = content
     match said:
         case Promise(prepared=Prepared() as prepared):
-            _check_prepared(said, prepared, quorums, open_agreement)
+            if prepared.ballot >= said.ballot or not is_proven(
+                prepared,
+                round_number=round_number,
+                base=base,
+                quorums=quorums,
+                open_agreement=open_agreement,
+            ):
+                raise VerificationError(f"prepared without a proof, says {signer}")
         case Proposal() if signer != leaders[said.ballot % len(leaders)]:
             raise VerificationError(f"{signer} does not lead ballot {said.ballot}")
         case Accept() if said.roster_size != len(quorums.roster):
@@ -51,17 +58,19 @@ def checked_message(
     return said
 
 
-def _check_prepared(
-    promise: Promise,
+def is_proven(
     prepared: Prepared,
+    *,
+    round_number: int,
+    base: bytes,
     quorums: Quorums,
     open_agreement: Callable[[bytes], VerifiedMessage],
-) -> None:
-    """Raises :class:`RemoteProtocolError` unless members of the roster did vote for ``prepared``,
-    more of them than can lie together."""
+) -> bool:
+    """Whether members of the roster did vote for ``prepared``, more of them than can lie together.
+    Raises :class:`RemoteProtocolError` when a vote in it is none."""
     expected = Prepare(
-        round=promise.round,
-        base=promise.base,
+        round=round_number,
+        base=base,
         ballot=prepared.ballot,
         outcome_digest=prepared.outcome.digest,
     )
@@ -71,7 +80,5 @@ def _check_prepared(
         if decode(message.payload, AgreementMessage) != expected:
             raise VerificationError(f"prepared by a vote for something else, {message.signer}")
         voters.add(message.signer)
-    if len(voters) != len(prepared.votes) or not voters <= quorums.roster:
-        raise VerificationError("prepared by votes twice, or from outside the roster")
-    if not quorums.is_proof(frozenset(voters)):
-        raise VerificationError(f"prepared by {len(voters)} of {len(quorums.roster)} votes only")
+    is_sound = len(voters) == len(prepared.votes) and voters <= quorums.roster
+    return is_sound and quorums.is_proof(frozenset(voters))
