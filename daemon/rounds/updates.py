@@ -256,13 +256,11 @@ class RoundUpdates:
         return [update for update in self._held_now() if update.slot not in self._excluded]
 
     def _is_expected(self, signer: PeerId) -> bool:
-        """Whether ``signer`` is in the roster, or has a session and says where it stands; whoever
-        can invent identities cannot fill this peer's memory with their updates."""
+        """Whether ``signer`` is in the roster, or has a session; whoever can invent identities
+        cannot fill this peer's memory with their updates."""
         parts = self._parts
         return (
-            signer == parts.me
-            or signer in parts.lineage.roster
-            or parts.standings.get(signer) is not None
+            signer == parts.me or signer in parts.lineage.roster or parts.standings.is_here(signer)
         )
 
     def _keep_early(

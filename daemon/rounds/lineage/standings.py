@@ -75,6 +75,10 @@ class Standings:
         """What ``peer`` last said, if its session lasts."""
         return self._standings.get(peer)
 
+    def is_here(self, peer: PeerId) -> bool:
+        """Whether ``peer`` has a session, or said where it stands."""
+        return peer in self._standings or peer in self._mail.live_peers()
+
     def live(self) -> dict[PeerId, Standing]:
         """The standings of the live peers."""
         live = self._mail.live_peers()
