@@ -294,7 +294,7 @@ class Peer:
             self._stage = loading.take_part(rounds)
             rounds.inbox.connect(network)
             # What comes when training has ended has nobody to go to: its tasks are ending.
-            stack.callback(Inbox(statements, self._refusals).connect, network)
+            stack.callback(Inbox(statements, self._refusals).take_over, network)
             async with asyncio.TaskGroup() as work:
                 keeper = work.create_task(worker.keep_alive(rounds.training.worker_restarted))
                 self._notifier.ready(f"{statement.name}: ready to train")

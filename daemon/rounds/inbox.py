@@ -65,15 +65,18 @@ class Inbox:
         self._receivers = receivers
 
     def connect(self, network: PeerNetwork) -> None:
-        """Take what comes over the network from now on, in place of any other inbox; the peers that
-        are there already are greeted."""
+        """Take what comes over the network from now on, and greet the peers that are there."""
+        self.take_over(network)
+        for peer in network.live_peers():
+            self.peer_up(peer)
+
+    def take_over(self, network: PeerNetwork) -> None:
+        """Take what comes over the network from now on, in place of any other inbox."""
         network.on_message = self.receive
         network.on_bulk = self.receive_chunk
         network.on_bulk_room = self.bulk_room_found
         network.on_peer_up = self.peer_up
         network.on_peer_down = lambda peer, reason: self.peer_down(peer)
-        for peer in network.live_peers():
-            self.peer_up(peer)
 
     def receive(self, peer: PeerId, data: bytes) -> None:
         """A control message of ``peer``'s."""
