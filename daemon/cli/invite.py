@@ -28,6 +28,12 @@ by it before stays.
 """
 
 
+NOBODY_MET = """\
+note: no peer of this machine took part, so nobody here knows who came by that invite. Peers that
+met them go on with them; peers that join from now on do not. Take part ('p2pd join') for a while
+before you end an invite: then those who came by it are named to all.\
+"""
+
 EXTEND = """\
 Let a swarm that was founded here go on: it is complete after ROUNDS, which is later than it was.
 Peers that had finished train again. All else stays as it was agreed; it is the same swarm.
@@ -108,6 +114,7 @@ def _invite(options: argparse.Namespace) -> int:
         return 0
     if options.revoke is not None:
         asyncio.run(revoke(founded, options.revoke))
+        warn_if_nobody_was_met(founded)
         if options.json:
             print(json.dumps({"schema": 1, "revoked": options.revoke}))
         else:
@@ -167,6 +174,13 @@ def _table(invites: "list[InviteStatus]") -> str:
             for one in invites
         ],
     )
+
+
+def warn_if_nobody_was_met(founded: "Founded") -> None:
+    """After an invite has ended: whom nobody has met here, the statement cannot name."""
+    founder = founded.founder.peer_id
+    if all(one.peer == founder for one in founded.acquaintances()):
+        print(NOBODY_MET, file=sys.stderr)
 
 
 def find_founded(options: argparse.Namespace) -> "Founded":

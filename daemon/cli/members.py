@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from daemon.cli import arguments
-from daemon.cli.invite import add_founder_state_dir, find_founded
+from daemon.cli.invite import add_founder_state_dir, find_founded, warn_if_nobody_was_met
 
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
@@ -132,6 +132,8 @@ def _ban(options: argparse.Namespace) -> int:
         print("the swarm is open: it can come back under a new key")
     elif not options.keep_invites:
         print(_consequence(done))
+        if done.revoked:
+            warn_if_nobody_was_met(founded)
     return 0
 
 

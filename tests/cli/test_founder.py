@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from daemon.host.state_dir import Membership, StateDir
 from daemon.host.state_paths import ADMITTED_FILE
 from daemon.swarm.admitted import AdmittedFile
 from daemon.swarm.amend import change_statement, read_founded
@@ -15,9 +17,13 @@ from daemon.swarm.invites import MAX_MEMBERS, MAX_TOKENS, members_after
 from protocol.admission import Acquaintance, AdmissionBook, DeniedError, prove_admission
 from protocol.identity import Identity, peer_id_of, public_key_of
 from protocol.invite import Invite
-from protocol.swarm import Swarm, SwarmStatement
+from protocol.swarm import Swarm, SwarmStatement, Token, seal_statement
+from protocol.uri import ServerUri
+from rendezvous import RendezvousClient
 from tests.cli.conftest import CommandLine
 from tests.cli.servers import left_with, rendezvous_process
+from tests.net.swarm_peers import make_swarm
+from transport.curve import CurveKeys
 
 
 @pytest.fixture
@@ -28,18 +34,30 @@ def rendezvous(p2pd: CommandLine, tmp_path: Path) -> Iterator[str]:
 
 
 class Founding:
-    """A swarm that was founded by the command line."""
+    """A swarm as ``p2pd create`` leaves it, without the task, which nobody loads here."""
 
     def __init__(self, p2pd: CommandLine, uri: str) -> None:
         self.p2pd = p2pd
         self.uri = uri
-        done = p2pd(
-            "create", "--task", "digits", "--rendezvous", uri, "--invite-uses", "9", "--json"
+        self.founder = Identity.generate()
+        token = Identity.generate()
+        expires_ms = int(time.time() * 1000) + 10**9
+        swarm = seal_statement(
+            self.founder,
+            msgspec.structs.replace(
+                make_swarm().statement,
+                open=False,
+                rendezvous=(uri,),
+                tokens=(Token(token.public_key, expires_ms, uses=9, number=1),),
+            ),
         )
-        assert done.returncode == 0, done.stderr
-        self.created = json.loads(done.stdout)
-        self.state_dir = Path(self.created["state_dir"])
-        self.invite = Invite.parse(self.created["link"])
+        self.invite = Invite(swarm.swarm_id, token.secret, (ServerUri.parse(uri),))
+        self.state_dir = p2pd.state_root / "founded"
+        with StateDir(self.state_dir) as state_dir:
+            state_dir.keep_identity(self.founder)
+            state_dir.write_statement(swarm.raw)
+            state_dir.write_membership(Membership(link=str(self.invite)))
+        asyncio.run(publish(uri, swarm))
 
     def swarm(self) -> Swarm:
         """As the rendezvous has it."""
@@ -71,6 +89,15 @@ class Founding:
 
     def _now_ms(self) -> int:
         return min(token.expires_ms for token in self.swarm().statement.tokens) - 1
+
+
+async def publish(uri: str, swarm: Swarm) -> None:
+    """Leave the statement with the rendezvous."""
+    keys = CurveKeys.generate()
+    async with RendezvousClient(
+        ServerUri.parse(uri), keys, on_notice=lambda notice: None
+    ) as client:
+        await client.publish_statement(swarm.raw)
 
 
 @pytest.fixture
@@ -110,6 +137,7 @@ def test_ban_ends_the_invite_by_which_the_peer_came_and_others_who_came_by_it_st
         f"{banned.peer_id} is banned\n"
         "revoked: invite 1, by which it came; 'p2pd invite' prints a new link\n"
     )
+    assert done.stderr == ""
     assert not founding.lets_in(founding.invite, banned)
     assert not founding.lets_in(other, banned)
     assert not founding.lets_in(founding.invite, again)
@@ -129,6 +157,7 @@ def test_ban_of_a_peer_that_was_never_met_ends_all_invites_that_hold(founding: F
     done = founding.p2pd("ban", banned.peer_id)
     assert done.returncode == 0, done.stderr
     assert "never met it, so all invites that held are revoked: invite 1" in done.stdout
+    assert "Take part ('p2pd join') for a while" in done.stderr
     assert not founding.lets_in(founding.invite, again)
 
 
@@ -172,7 +201,7 @@ def test_members_shows_who_came_by_which_invite_and_who_is_banned(founding: Foun
     done = founding.p2pd("members", "--json")
     assert done.returncode == 0, done.stderr
     members = {one["peer_id"]: one for one in json.loads(done.stdout)["members"]}
-    assert members.keys() == {banned.peer_id, stays.peer_id, founding.created["founder"]}
+    assert members.keys() == {banned.peer_id, stays.peer_id, founding.founder.peer_id}
     assert members[banned.peer_id] == {
         "peer_id": banned.peer_id,
         "invites": [1],
@@ -183,7 +212,7 @@ def test_members_shows_who_came_by_which_invite_and_who_is_banned(founding: Foun
         "last_seen_ms": 2000,
     }
     assert members[stays.peer_id]["named"]
-    assert members[founding.created["founder"]]["founder"]
+    assert members[founding.founder.peer_id]["founder"]
     shown = founding.p2pd("members").stdout
     assert len(shown.splitlines()) == 4
     assert "banned" in shown
@@ -229,7 +258,7 @@ def test_who_is_meant_must_be_clear(founding: Founding) -> None:
     done = founding.p2pd("ban", "zzzz")
     assert done.returncode == 78
     assert "no peer that was let in here has an id that begins with 'zzzz'" in done.stderr
-    done = founding.p2pd("ban", founding.created["founder"])
+    done = founding.p2pd("ban", founding.founder.peer_id)
     assert done.returncode == 78
     assert "founder's own id" in done.stderr
 
