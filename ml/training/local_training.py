@@ -59,6 +59,11 @@ class LocalTraining:
         """Whether the training that came last began at another place than at its round's base."""
         return bool(self._began_from)
 
+    @property
+    def has_head_start(self) -> bool:
+        """Whether the next round's training has begun, or is done."""
+        return self._head_start is not None
+
     def train(
         self, round_number: int, base_root: bytes, control: TrainingControl, on_step: OnStep
     ) -> LocalResult:

@@ -17,7 +17,6 @@ from protocol.errors import WorkerError
 from tests.ml.conftest import MakeOpening
 from tests.ml.running import (
     apply,
-    averager_of,
     ignore,
     open_learner,
     open_three,
@@ -31,13 +30,17 @@ RESULT = LocalResult(sample_count=1, steps=1, loss=0.5, seconds=1.0)
 Tensors = dict[str, NDArray[Any]]
 
 
+def head_starts() -> list[threading.Thread]:
+    """Those that run now, of all learners."""
+    return [one for one in threading.enumerate() if one.name.startswith("head start")]
+
+
 @pytest.fixture(autouse=True)
 def _no_thread_is_left() -> Iterator[None]:
     yield
-    for thread in threading.enumerate():
-        if thread.name.startswith("head start"):
-            thread.join(10)
-            assert not thread.is_alive()
+    for thread in head_starts():
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def tensors_of_state(state: StateReady) -> Tensors:
@@ -71,10 +74,10 @@ def test_same_seeds_and_peers_give_the_same_weights_again(make_opening: MakeOpen
     learners = open_three(make_opening, "again", overlap=True)
     for round_number in range(1, 5):
         updates = [train(learner, round_number) for learner in learners]
-        for learner in learners:
-            head_start = training_of(learner)._head_start
-            assert head_start is not None
-            head_start._thread.join()
+        assert all(training_of(learner).has_head_start for learner in learners)
+        for thread in head_starts():
+            thread.join(60)
+            assert not thread.is_alive()
         again = [apply(learner, round_number, updates).state.root for learner in learners]
         if round_number == 4:
             assert set(again) == {first[0].state.root}
@@ -116,14 +119,14 @@ def test_evaluation_is_that_of_the_averaged_model(make_opening: MakeOpening) -> 
 
 def test_state_from_elsewhere_makes_what_began_void(make_opening: MakeOpening) -> None:
     learner, other, _ = open_three(make_opening, overlap=True)
-    apply(other, 1, [train(other, 1)])
+    taken = apply(other, 1, [train(other, 1)]).state
     train(learner, 1)
-    taken = averager_of(other)._state
-    learner.load_state(1, taken.blob.path, taken.blob.root)
-    assert training_of(learner)._head_start is None
+    assert training_of(learner).has_head_start
+    learner.load_state(1, taken.path, taken.root)
+    assert not training_of(learner).has_head_start
     found = train(learner, 2)
     fresh = open_learner(make_opening("fresh", shard=(0, 3), overlap=True))
-    fresh.load_state(1, taken.blob.path, taken.blob.root)
+    fresh.load_state(1, taken.path, taken.root)
     assert train(fresh, 2).updates[0].root == found.updates[0].root
 
 
@@ -143,7 +146,7 @@ def test_update_that_was_made_ahead_is_not_made_again_after_a_restart(
 def test_nothing_begins_after_the_last_round(make_opening: MakeOpening) -> None:
     learner = open_learner(make_opening(overlap=True, rounds=1))
     train(learner, 1)
-    assert training_of(learner)._head_start is None
+    assert not training_of(learner).has_head_start
 
 
 def test_who_waits_for_a_head_start_can_end_it_and_sees_its_steps() -> None:
