@@ -50,7 +50,8 @@ def add_commands(commands: "Commands") -> None:
         "export",
         _export,
         summary="write the current averaged model to a file",
-        description="Write the current averaged model as safetensors, whole or not at all. It"
+        description="Write the current averaged model as safetensors, whole or not at all. A"
+        " peer that does not run is read from its disk. The file"
         " loads with safetensors.torch.load_file; round, loss, accuracy and the like are in its"
         " metadata.",
         examples="  p2pd export model.safetensors\n"
@@ -115,13 +116,9 @@ def _export(options: argparse.Namespace) -> int:
     from daemon.cli.output import byte_count
     from daemon.control.export_file import is_stream
 
-    client = _client(options)
     # Before it is there: afterwards it is a file. Where it is a stream, it may be this very output.
     told_on = sys.stderr if is_stream(options.file) else sys.stdout
-    if options.best:
-        exported = _export_best(client, options.file)
-    else:
-        exported = client.export(options.file, options.round)
+    exported = _export_somehow(options)
     if options.json:
         document = {
             "schema": 1,
@@ -137,6 +134,58 @@ def _export(options: argparse.Namespace) -> int:
             file=told_on,
         )
     return 0
+
+
+def _export_somehow(options: argparse.Namespace) -> "Exported":
+    """From the peer that runs, or else from the disk of one that does not."""
+    from daemon.control.client import NotRunningError
+
+    try:
+        client = _client(options)
+        if options.best:
+            return _export_best(client, options.file)
+        return client.export(options.file, options.round)
+    except NotRunningError:
+        state_dir = _stopped_peer(options.state_dir)
+        if state_dir is None:
+            raise
+    return _export_stopped(options, state_dir)
+
+
+def _stopped_peer(state_dir: Path | None) -> Path | None:
+    """The state directory of the peer that was meant, if it has been in a swarm."""
+    from daemon.cli.exit_codes import UsageError
+    from daemon.cli.which_peer import only_identity
+    from daemon.host.state_paths import STATEMENT_FILE
+    from protocol.errors import ConfigError
+
+    try:
+        place = state_dir or only_identity()
+    except (ConfigError, UsageError):
+        return None
+    return place if os.path.lexists(place / STATEMENT_FILE) else None
+
+
+def _export_stopped(options: argparse.Namespace, state_dir: Path) -> "Exported":
+    import tempfile
+
+    from daemon.cli.exit_codes import UsageError
+    from daemon.control.client import Exported
+    from daemon.control.export_file import write_all, written_file
+    from daemon.host.python_child import require_torch
+    from daemon.stopped_peer import export_stopped
+
+    if options.best:
+        raise UsageError("--best goes by what a running peer has seen: name the round, --round N")
+    require_torch()
+    print("the peer does not run: loading its task to read its checkpoint", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="p2pd-export-") as directory:
+        path = Path(directory) / "model.safetensors"
+        exported = export_stopped(state_dir, path, options.round)
+        with path.open("rb") as model, written_file(options.file) as descriptor:
+            while chunk := model.read(1 << 20):
+                write_all(descriptor, chunk)
+    return Exported(round=exported.round, size_bytes=exported.size_bytes)
 
 
 def _export_best(client: "ControlClient", file: Path) -> "Exported":

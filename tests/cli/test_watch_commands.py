@@ -160,4 +160,4 @@ def test_a_round_without_numbers_has_a_line_too() -> None:
     record = msgspec.structs.replace(
         FakePeer("a" * 52).history(0).rounds[0], loss=None, accuracy=None, seconds=None, updates=0
     )
-    assert round_line(record, 0) == "round 1: accuracy -, loss -"
+    assert round_line(record, 0) == "round 1: complete"

@@ -79,7 +79,11 @@ def _waiting(status: "Status", history: "History", number: int) -> str:
 def round_line(record: "RoundRecord", rounds: int) -> str:
     """How a round came out, within 80 columns."""
     of_rounds = f" of {rounds}" if rounds else ""
-    parts = [f"accuracy {text.percent(record.accuracy)}", f"loss {text.number(record.loss)}"]
+    parts = (
+        ["complete"] if record.accuracy is None else [f"accuracy {text.percent(record.accuracy)}"]
+    )
+    if record.loss is not None:
+        parts.append(f"loss {text.number(record.loss)}")
     if record.updates:
         parts.append(counted(record.updates, "update"))
     if record.seconds is not None:

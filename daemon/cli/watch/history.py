@@ -58,7 +58,8 @@ def _history(options: argparse.Namespace) -> int:
         print("no round is complete since this peer started")
         return 0
     best = max(rounds, key=lambda record: -1.0 if record.accuracy is None else record.accuracy)
-    print(table(HEADER, [_row(record, is_best=record is best) for record in rounds]))
+    rated = best.accuracy is not None
+    print(table(HEADER, [_row(record, is_best=rated and record is best) for record in rounds]))
     return 0
 
 

@@ -1,0 +1,35 @@
+"""A peer that does not run any more still gives its model."""
+
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from tests.cli.conftest import CommandLine
+from tests.cli.servers import rendezvous_process
+
+
+@pytest.mark.timeout(240)
+def test_the_model_of_a_stopped_peer_is_exported_from_its_disk(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    p2pd = CommandLine(home)
+    with rendezvous_process(p2pd, tmp_path / "rendezvous") as uri:
+        created = p2pd("create", "--task", "digits", "--rendezvous", uri, "--min-peers", "1",
+                       "--state-dir", tmp_path / "founder")  # fmt: skip
+        (tmp_path / "link").write_text(created.stdout)
+        peer = ("--state-dir", tmp_path / "peer")
+        joined = p2pd("join", tmp_path / "link", *peer, "--shard", "0/20", "--rounds", "1")
+        assert joined.returncode == 0, joined.stderr
+    done = p2pd("export", tmp_path / "model.safetensors", *peer)
+    assert done.returncode == 0, done.stderr
+    assert "wrote the model of round 1" in done.stdout
+    assert "does not run" in done.stderr
+    assert load_file(tmp_path / "model.safetensors").keys() >= {"0.weight", "8.bias"}
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert file.metadata()["round"] == "1"
+    missing = p2pd("export", tmp_path / "other", *peer, "--round", "7")
+    assert missing.returncode == 78
+    assert "no checkpoint of round 7" in missing.stderr
+    assert p2pd("export", tmp_path / "other", "--state-dir", tmp_path / "none").returncode == 3
