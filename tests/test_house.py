@@ -20,20 +20,16 @@ MAX_PARAMETERS = 8
 MAX_CALLBACKS = 30
 
 FILES = {
-    "daemon/cli": 21,
     "protocol": 28,
     "transport": 25,
 }
 LINES = {
     "daemon/cli/join.py": 406,
-    "daemon/net/network.py": 426,
-    "daemon/net/peers/remote_peer.py": 416,
-    "rendezvous/server/registry.py": 431,
+    "rendezvous/server/registry.py": 413,
 }
 PARAMETERS = {
     "PeerNetwork": 17,
     "OwnRecord": 9,
-    "Signaling": 10,
     "RelayClient": 9,
     "RendezvousClient": 9,
     "PersistentLink": 10,
