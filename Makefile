@@ -64,7 +64,7 @@ fuzz: $(STAMP) ## Fuzz every decoder of foreign bytes, guided by coverage (FUZZ_
 
 attack: $(STAMP) ## Search for what lying members could do to rounds (ATTACKS=100000 SEED=7)
 	P2PD_ATTACKS=$(ATTACKS) P2PD_ATTACK_SEED=$(SEED) $(BIN)/python -m pytest -q \
-	  tests/rounds/test_byzantine_agreement.py
+	  tests/rounds/test_byzantine_agreement.py tests/rounds/test_byzantine_search.py
 
 clean: ## Remove .venv and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -171,13 +171,6 @@ class RoundUpdates:
         except RemoteProtocolError as error:
             self._parts.refusals.add(message.signer, "update-header", error)
             return
-        if len(offer.leaves) != chunk_count(header.size_bytes):
-            self._parts.refusals.add(
-                source,
-                "update-offer",
-                f"{len(offer.leaves)} leaves for {header.size_bytes} bytes",
-            )
-            return
         if (header.round, header.base) == (self._base.round + 1, self._base.base):
             digest = hashlib.sha256(message.payload).digest()
             if not self._is_expected(message.signer) and digest not in self._decided:
@@ -193,7 +186,13 @@ class RoundUpdates:
                     f"part {header.part} of {header.parts} has no place in this round",
                 )
         elif self._is_early(source, header):
-            if self._is_expected(message.signer):
+            if len(offer.leaves) != chunk_count(header.size_bytes):
+                self._parts.refusals.add(
+                    source,
+                    "update-offer",
+                    f"{len(offer.leaves)} leaves for {header.size_bytes} bytes",
+                )
+            elif self._is_expected(message.signer):
                 self._keep_early(source, message.signer, offer, header)
         elif not self._is_late(source, header):
             # Whoever signed it may have meant it for another time.
