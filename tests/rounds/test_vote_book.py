@@ -185,3 +185,27 @@ def test_daemon_that_meets_its_own_identity_elsewhere_knows_it(tmp_path: Path) -
     assert evidence.add(event.signer, ROUND, event.first, event.second)
     assert evidence.has_twin
     assert evidence.offenders(ROUND) == frozenset()
+
+
+def test_votes_of_another_swarm_or_peer_are_not_said_again_and_end_nothing(tmp_path: Path) -> None:
+    first = core(VoteFile(tmp_path / "votes"))
+    first.close(0.0)
+    book = VoteFile(tmp_path / "votes")
+    kept = book.find(ROUND, BASE)
+    assert kept is not None
+    promise = Promise(round=ROUND, base=BASE, ballot=0, held=(), newcomers=(), prepared=None)
+    for foreign in (b"no envelope", sealed(ROSTER[1], promise)):
+        book.keep(msgspec.structs.replace(kept, envelopes=(foreign,)))
+        agreement = core(VoteFile(tmp_path / "votes"))
+        agreement.close(0.0)
+        (own,) = said(agreement)
+        assert isinstance(own, Promise)
+        assert own.ballot == 1
+
+
+def test_peer_that_is_not_in_the_roster_waits_for_the_others_and_says_nothing() -> None:
+    agreement = core(FullDisk(), IDS - {ME.peer_id})
+    agreement.close(0.0)
+    assert agreement.get_timer() is None
+    agreement.handle_timer(1000.0)
+    assert agreement.envelopes_to_send() == []

@@ -3,10 +3,10 @@
 Sans-IO: signed messages and the time go in; envelopes to send, wants and the outcome come out.
 """
 
-from daemon.rounds.agreement.ballot_box import BallotBox, Said
+from daemon.rounds.agreement.ballot_box import BallotBox
 from daemon.rounds.agreement.ballot_clock import BallotClock
 from daemon.rounds.agreement.certificates import certificate_signers
-from daemon.rounds.agreement.checking import checked_message, is_proven
+from daemon.rounds.agreement.checking import Checks
 from daemon.rounds.agreement.electorate import Electorate
 from daemon.rounds.agreement.events import (
     AgreementEvent,
@@ -19,11 +19,10 @@ from daemon.rounds.agreement.events import (
 from daemon.rounds.agreement.proposing import leaders_of, set_that_follows
 from daemon.rounds.agreement.speaking import Speech, Voice
 from daemon.rounds.agreement.states import TRANSITIONS, AgreementState, Cause
-from daemon.rounds.agreement.vote_book import VoteBook
+from daemon.rounds.agreement.vote_book import OwnVotes, VoteBook
 from protocol.agreement_messages import (
     MAX_BALLOT,
     Accept,
-    AgreementMessage,
     Certificate,
     Outcome,
     Prepare,
@@ -31,9 +30,8 @@ from protocol.agreement_messages import (
     Proposal,
     UpdateRef,
 )
-from protocol.codec import decode
 from protocol.envelope import VerifiedMessage
-from protocol.errors import VerificationError
+from protocol.errors import RemoteProtocolError, VerificationError
 from protocol.identity import PeerId
 
 HURRY_S = 5.0
@@ -64,6 +62,9 @@ class RoundAgreement:
         self._needed_updates = needed_updates
         self._electorate = Electorate(me, roster)
         self._order = leaders_of(roster, round_number, base)
+        self._checks = Checks(
+            round_number, base, self._electorate.quorums, self._order, voice.open_agreement
+        )
         self._box = BallotBox()
         self._held: frozenset[UpdateRef] = frozenset()
         self._newcomers: frozenset[PeerId] = frozenset()
@@ -111,14 +112,7 @@ class RoundAgreement:
 
     def receive(self, message: VerifiedMessage, now: float) -> None:
         """Take a signed message in. Raises :class:`RemoteProtocolError` for a foul one."""
-        content = checked_message(
-            message,
-            round_number=self.round,
-            base=self.base,
-            quorums=self._electorate.quorums,
-            leaders=self._order,
-            open_agreement=self._voice.open_agreement,
-        )
+        content = self._checks.content_of(message)
         if isinstance(content, Proposal) and content.ballot < self._ballot:
             return
         if isinstance(content, Promise) and content.ballot >= self._ballot:
@@ -203,11 +197,8 @@ class RoundAgreement:
 
     @property
     def _is_under_way(self) -> bool:
-        return self.state not in (
-            AgreementState.OPEN,
-            AgreementState.DECIDED,
-            AgreementState.FAILED,
-        )
+        ends = (AgreementState.OPEN, AgreementState.DECIDED, AgreementState.FAILED)
+        return self._me in self.roster and self.state not in ends
 
     def _go(self, cause: Cause) -> None:
         self.state = TRANSITIONS[self.state, cause]
@@ -233,23 +224,29 @@ class RoundAgreement:
         if before is None:
             self._enter(0, now)
             return
-        if before.prepared is not None and is_proven(
-            before.prepared,
-            round_number=self.round,
-            base=self.base,
-            quorums=self._electorate.quorums,
-            open_agreement=self._voice.open_agreement,
-        ):
-            self._speech.prepared = before.prepared
-            self._outcomes[before.prepared.outcome.digest] = before.prepared.outcome
+        try:
+            self._repeat(before, now)
+        except RemoteProtocolError:
+            # Not this peer's, or of another swarm: none of it is said again.
+            self._enter(min(before.ballot + 1, MAX_BALLOT), now)
+
+    def _repeat(self, before: OwnVotes, now: float) -> None:
+        """Say again what was said. Raises :class:`RemoteProtocolError` if that cannot have been
+        this peer."""
+        prepared = before.prepared
+        if prepared is not None and self._checks.is_proven(prepared):
+            self._speech.prepared = prepared
+            self._outcomes[prepared.outcome.digest] = prepared.outcome
         if not self._speech.is_of_this_roster(before):
-            self._enter(before.ballot + 1, now)
+            self._enter(min(before.ballot + 1, MAX_BALLOT), now)
             return
+        messages = [self._voice.open_agreement(raw) for raw in before.envelopes]
+        contents = [self._checks.content_of(message) for message in messages]
+        if any(message.signer != self._me for message in messages):
+            raise VerificationError("votes of another peer")
         self._begin_ballot(before.ballot, now)
         self._speech.repeat(before)
-        for raw in before.envelopes:
-            message = self._voice.open_agreement(raw)
-            content: Said = decode(message.payload, AgreementMessage)
+        for message, content in zip(messages, contents, strict=True):
             self._box.add(message, content)
             if isinstance(content, Prepare):
                 self._go(Cause.HOLDS_UPDATES)
