@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon.host.version import VERSION
+from daemon.web.page_server import STATIC
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DIGITS = ROOT / "ml" / "task" / "builtin" / "digits.npz"
@@ -64,6 +65,12 @@ def test_every_module_of_every_package_is_in_it_and_nothing_else_is(wheel: zipfi
         assert f"{package}/py.typed" in names
     tops = {name.partition("/")[0] for name in names}
     assert tops == {*PACKAGES, f"p2pd_train-{VERSION}.dist-info", f"p2pd_train-{VERSION}.data"}
+
+
+def test_the_pages_files_come_along(wheel: zipfile.ZipFile) -> None:
+    static = {str(path.relative_to(ROOT)) for path in (ROOT / "daemon/web/static").iterdir()}
+    assert {f"daemon/web/static/{name}" for name, _ in STATIC.values()} == static
+    assert static <= set(wheel.namelist())
 
 
 def test_units_and_licence_come_along(wheel: zipfile.ZipFile) -> None:
