@@ -31,6 +31,7 @@ from protocol.swarm import (
 from protocol.uri import ServerUri, by_server
 from rendezvous import RendezvousClient
 from transport.atomic_file import write_atomically
+from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.error_group import first_error
 
@@ -93,21 +94,23 @@ async def extend(founded: Founded, rounds: int) -> None:
     await change_statement(founded, change)
 
 
-async def change_statement(founded: Founded, change: Change) -> Swarm:
+async def change_statement(founded: Founded, change: Change, clock: Clock | None = None) -> Swarm:
     """Sign the changed statement and leave it with every rendezvous that answers.
+
+    ``clock`` knows the rendezvous's time when ``change`` is called.
 
     Raises :class:`ConfigError`, and :class:`TransportError` when none does.
     """
     try:
         async with asyncio.timeout(LONGEST_S):
-            return await _change_statement(founded, change)
+            return await _change_statement(founded, change, clock or Clock())
     except TimeoutError as error:
         raise TransportError(f"the rendezvous did not take it within {LONGEST_S:.0f} s") from error
     except ExceptionGroup as group:
         raise first_error(group) from group
 
 
-async def _change_statement(founded: Founded, change: Change) -> Swarm:
+async def _change_statement(founded: Founded, change: Change, clock: Clock) -> Swarm:
     async with AsyncExitStack() as stack:
         newest = founded.swarm
         clients: list[RendezvousClient] = []
@@ -120,6 +123,7 @@ async def _change_statement(founded: Founded, change: Change) -> Swarm:
                 CurveKeys.generate(),
                 also_at=tuple(uri.address for uri in server[1:]),
                 on_notice=lambda notice: None,
+                clock=clock,
             )
             await stack.enter_async_context(client)
             try:

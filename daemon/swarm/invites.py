@@ -17,6 +17,7 @@ from protocol.identity import Identity, PeerId, public_key_of
 from protocol.invite import MAX_RENDEZVOUS, Invite
 from protocol.swarm import UNLIMITED, SwarmStatement, Token
 from protocol.uri import ServerUri
+from transport.clock import Clock
 
 MAX_TOKENS = 64
 """Of a statement. One that is over gives way to a new one; one that holds never does."""
@@ -71,12 +72,14 @@ async def invite(founded: Founded, *, uses: int, days: int) -> Invite:
     Raises :class:`ConfigError` and :class:`TransportError`; then there is no invite.
     """
     token = Identity.generate()
-    now_ms = unix_ms()
+    clock = Clock()
     acquaintances = founded.acquaintances()
 
     def add(statement: SwarmStatement) -> SwarmStatement:
         if statement.open:
             raise ConfigError("this swarm is open: anyone can join with its first link")
+        # By the rendezvous's time too: by a clock that is behind, it might be over at once.
+        now_ms = clock.expiry_ms()
         new = Token(
             public_key=token.public_key,
             expires_ms=now_ms + days * 24 * 3600_000,
@@ -89,7 +92,7 @@ async def invite(founded: Founded, *, uses: int, days: int) -> Invite:
             members=members_after(statement, acquaintances),
         )
 
-    swarm = await change_statement(founded, add)
+    swarm = await change_statement(founded, add, clock)
     uris = tuple(map(ServerUri.parse, swarm.statement.rendezvous))[:MAX_RENDEZVOUS]
     return Invite(swarm_id=swarm.swarm_id, token_secret=token.secret, rendezvous=uris)
 

@@ -64,7 +64,6 @@ class RelayStatus:
     reason: str
     """Why it is unreachable; else empty."""
     round_trip_s: float | None
-    observed_address: str
     link_count: int
 
 
@@ -110,7 +109,6 @@ class RelayClient:
         self._opening: dict[int, asyncio.Future[RelayLink]] = {}
         self._state = RelayState.CONNECTING
         self._reason = ""
-        self._observed_address = ""
         self._backoff = Backoff(FIRST_WAIT_S, MOST_WAIT_S, self._random)
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -148,7 +146,6 @@ class RelayClient:
             state=self._state,
             reason=self._reason,
             round_trip_s=None if connection is None else connection.round_trip_s,
-            observed_address=self._observed_address,
             link_count=0 if connection is None else connection.link_count,
         )
 
@@ -238,8 +235,7 @@ class RelayClient:
 
     def _on_event(self, event: Event) -> None:
         match event:
-            case Ready(observed_address=address):
-                self._observed_address = address
+            case Ready():
                 self._backoff.reset()
                 self._set_state(RelayState.READY, "")
             case Asked():

@@ -1,6 +1,8 @@
 """Why the rendezvous does not do what it was asked to."""
 
-from protocol.errors import RemoteProtocolError
+from protocol.errors import RemoteProtocolError, VerificationError, VersionError
+from protocol.rendezvous_messages import Refused
+from protocol.text import excerpt
 
 
 class RefusalError(RemoteProtocolError):
@@ -11,3 +13,21 @@ class RefusalError(RemoteProtocolError):
         self.code = code
         self.text = text
         self.retry_after_s = retry_after_s
+
+    def reply(self, request: int) -> Refused:
+        """What the sender of the request with this number is told."""
+        return Refused(request, self.code, self.text, self.retry_after_s)
+
+
+def refusal_of(error: RemoteProtocolError) -> RefusalError:
+    """The refusal that follows from ``error``."""
+    if isinstance(error, RefusalError):
+        return error
+    match error:
+        case VersionError():
+            code = "version"
+        case VerificationError():
+            code = "denied"
+        case _:
+            code = "malformed"
+    return RefusalError(code, excerpt(str(error)))

@@ -13,7 +13,7 @@ from collections import Counter
 from random import Random
 
 from protocol.codec import Message, decode, encode
-from protocol.errors import RemoteProtocolError, VerificationError, VersionError
+from protocol.errors import RemoteProtocolError
 from protocol.identity import KEY_BYTES
 from protocol.rendezvous_messages import (
     MAX_FRAME_BYTES,
@@ -33,7 +33,6 @@ from protocol.rendezvous_messages import (
     Lookup,
     PublishStatement,
     Records,
-    Refused,
     Request,
     SendSignal,
     ServerTime,
@@ -56,7 +55,7 @@ from rendezvous.server.foreign_changes import ForeignChanges
 from rendezvous.server.lease_table import Lease, LeaseTable
 from rendezvous.server.limits import RegistryLimits
 from rendezvous.server.record_history import RecordHistory
-from rendezvous.server.refusal import RefusalError
+from rendezvous.server.refusal import RefusalError, refusal_of
 from rendezvous.server.request_rates import FloodError, RequestRates
 from rendezvous.server.statement_book import StatementBook
 
@@ -149,14 +148,8 @@ class Registry:
         except FloodError:
             self.refused["flood"] += 1
             return [Disconnect(sender.route, "flood")]
-        except RefusalError as error:
-            return [self._refusal(sender, request_number, error)]
-        except VersionError as error:
-            return [self._refusal(sender, request_number, RefusalError("version", str(error)))]
-        except VerificationError as error:
-            return [self._refusal(sender, request_number, RefusalError("denied", str(error)))]
         except RemoteProtocolError as error:
-            return [self._refusal(sender, request_number, RefusalError("malformed", str(error)))]
+            return [self._refusal(sender, request_number, refusal_of(error))]
 
     def take_foreign(self, change: Change, *, now: float, now_ms: int) -> list[Effect]:
         """What follows from a change that another rendezvous of the same store made."""
@@ -192,7 +185,10 @@ class Registry:
                 return self._heartbeat(sender, request, now, now_ms)
             case Leave():
                 lease = self._lease_of(sender, request.swarm)
-                return [self._done(sender, request.request), *self._end(lease, "left")]
+                return [
+                    Send(sender.route, encode(Done(request=request.request))),
+                    *self._end(lease, "left"),
+                ]
             case Lookup():
                 return [self._lookup(sender, request, now_ms)]
             case Find():
@@ -311,7 +307,7 @@ class Registry:
         done = SendWhenKept(
             sender.route,
             encode(Done(request=request.request)),
-            failed=encode(self._refused(request.request, failed)),
+            failed=encode(failed.reply(request.request)),
         )
         return [*(Keep(change) for change in changes), done]
 
@@ -340,7 +336,7 @@ class Registry:
             ),
             sender=sender.route,
             done=encode(Done(request=request.request)),
-            failed=encode(self._refused(request.request, gone)),
+            failed=encode(gone.reply(request.request)),
         )
 
     def _lease_for(self, stored: StoredRecord, *, route: bytes | None, now: float) -> Lease:
@@ -397,17 +393,6 @@ class Registry:
         )
         return Send(sender.route, encode(reply))
 
-    def _done(self, sender: Sender, request_number: int) -> Effect:
-        return Send(sender.route, encode(Done(request=request_number)))
-
     def _refusal(self, sender: Sender, request_number: int, error: RefusalError) -> Effect:
         self.refused[error.code] += 1
-        return Send(sender.route, encode(self._refused(request_number, error)))
-
-    def _refused(self, request_number: int, error: RefusalError) -> Refused:
-        return Refused(
-            request=request_number,
-            code=error.code,
-            text=error.text,
-            retry_after_s=error.retry_after_s,
-        )
+        return Send(sender.route, encode(error.reply(request_number)))

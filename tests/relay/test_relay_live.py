@@ -337,7 +337,6 @@ async def test_status_has_what_netcheck_shows(tmp_path: Path) -> None:
         await eventually(lambda: alice.client.status().round_trip_s is not None)
         status = alice.client.status()
         assert (status.uri, status.state, status.reason) == (uri, RelayState.READY, "")
-        assert status.observed_address == "127.0.0.1"
         assert 0 < (status.round_trip_s or 0) < 10
         assert alice.states == [RelayState.READY]
 
