@@ -83,6 +83,10 @@ class PathWish:
         if len(self._seen_at) > MAX_SEEN:
             del self._seen_at[next(iter(self._seen_at))]
 
+    def last_seen(self) -> tuple[str, ...]:
+        """The IP address at which the peer was seen last; empty: nowhere so far."""
+        return tuple(self._seen_at)[-1:]
+
     def seen_lately(self, now: float) -> frozenset[str]:
         """The IP addresses at which the peer was seen within :data:`SEEN_S`."""
         return frozenset(ip for ip, at in self._seen_at.items() if now < at + SEEN_S)

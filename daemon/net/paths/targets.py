@@ -6,7 +6,7 @@ Others name the addresses at which paths to them may be found. A liar names some
 - Packets go to IP addresses at which the counterpart was seen, by a rendezvous that passed its
   signal on or by this machine, and to those in its own network where that is this peer's too.
 - To one IP address, whoever names it, go at most :data:`SYNS_PER_S` connection requests a second,
-  and an address that never answers is tried once in :data:`AGAIN_S` in the long run.
+  and one that never answers is punched to once in :data:`AGAIN_S` in the long run.
 - An IPv6 address that nobody saw, of a machine whose rendezvous it reaches over IPv4 alone, may be
   tried, one of them, by a single connection request that is not repeated when it is refused.
 """

@@ -96,10 +96,10 @@ _THEORY = """\
 Nobody can point peers at a third party (`daemon/net/paths/targets.py`). For `punched` and `ice`
 packets go only to IP addresses at which the peer was seen, by the rendezvous that passed its signal
 on or by this machine, and to private ones where both are at one site. An IPv6 address that nobody
-saw is tried with one connection request. To one address go at most 50 connection requests a second,
-all attempts together, and one that never answers is tried once in 30 s in the long run. While a
-direct path stands, an offer to punch is answered only along it. So a rendezvous that cannot tell
-from where its clients come leaves its peers to dialling and the relay.
+saw is tried with one connection request. To one address go at most 50 connection requests a
+second, all attempts together, and one that never answers is punched to once in 30 s in the long
+run. While a direct path stands, an offer to punch is answered only along it. So a rendezvous that
+cannot tell from where its clients come leaves its peers to dialling and the relay.
 """
 
 _FAULTS_TITLE = "## When networks and servers fail\n"

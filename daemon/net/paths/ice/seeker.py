@@ -255,16 +255,9 @@ class IceSeeker:
 
     async def _check(self, connection: "IceConnection", end: IceEnd) -> HostPort:
         end = self._believed(end)
-        hosts = {HostPort.parse(candidate.endpoint).host for candidate in end.candidates}
-        if wait_s := self._parts.targets.wait_s(hosts):
-            raise TransportError(f"the peer did not answer there: again in {wait_s:.0f} s")
-        self._parts.targets.begin(hosts)
         try:
             async with asyncio.timeout(CHECKS_S):
-                endpoint = await connection.connect_to(end)
-            for host in hosts:
-                self._parts.targets.answered(host)
-            return endpoint
+                return await connection.connect_to(end)
         except (TimeoutError, TransportError) as error:
             raise TransportError(
                 "no two UDP endpoints reach each other (own NAT:"

@@ -21,6 +21,7 @@ and being put off is no failure on either side.
 import asyncio
 import logging
 import secrets
+from collections.abc import Collection
 
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.offering import Offering
@@ -212,6 +213,7 @@ class PunchedSeeker:
         self._due_at = self._clock.monotonic() + wait_s
 
     async def _propose(self, port: PunchPort, group: asyncio.TaskGroup) -> None:
+        self._check_target(self._wish.last_seen())
         own = self._puncher.own_end(port)
         if own.next_port is NextPort.RANDOM:
             self._slot.take(self)
@@ -248,6 +250,7 @@ class PunchedSeeker:
             plan = self._make_plan(own, offer.end, port)
             if plan.is_heavy and not offer.has_heavy_slot:
                 raise PutOffError("it takes many ports", self._clock.monotonic())
+            self._check_target(plan.hosts)
             self._check_moment(plan)
         except TransportError as error:
             reason = error.reason_there if isinstance(error, NoPlanError) else str(error)
@@ -278,8 +281,6 @@ class PunchedSeeker:
         now = self._clock.monotonic()
         if self._wish.has(PathKind.DIRECT) and not self._leads_along_direct(plan):
             raise PutOffError("there is a direct path", now)
-        if wait_s := self._puncher.targets.wait_s(plan.hosts):
-            raise PutOffError("its address did not answer a moment ago", now + wait_s)
         if not plan.is_heavy:
             self._slot.release(self)
             self._puncher.targets.begin(plan.hosts)
@@ -294,6 +295,15 @@ class PunchedSeeker:
             raise PutOffError("another attempt with many ports is under way", now)
         self._heavy_not_before = now + HEAVY_PAUSE_S
         self._puncher.targets.begin(plan.hosts)
+
+    def _check_target(self, hosts: Collection[str]) -> None:
+        """Raises :class:`PutOffError` while one of ``hosts`` is not to be tried, since it did not
+        answer. To be called before the other side is told to begin: if only one of the two did, its
+        attempt would be in vain."""
+        wait_s = self._puncher.targets.wait_s(hosts)
+        if wait_s:
+            until = self._clock.monotonic() + wait_s
+            raise PutOffError("its address did not answer a moment ago", until)
 
     def _leads_along_direct(self, plan: PunchPlan) -> bool:
         """Whether a plan leads only to where a direct path proves the peer to be. Then it may be
