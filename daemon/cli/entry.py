@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -85,6 +86,7 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. ``argv`` without the program's name."""
     open_standard_streams()
+    _print_anything()
     words = sys.argv[1:] if argv is None else argv
     arguments = build_parser(words[0] if words else "").parse_args(words)
     try:
@@ -119,6 +121,12 @@ def open_standard_streams() -> None:
             opened = os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)
             os.set_inheritable(opened, True)
             setattr(sys, name, os.fdopen(opened, mode, closefd=False))
+
+
+def _print_anything() -> None:
+    """What the terminal's encoding lacks is printed escaped, not as an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _flushed(code: int, lost_output: str) -> int:

@@ -66,6 +66,15 @@ def test_a_link_that_was_lost_can_be_had_again(p2pd: CommandLine, tmp_path: Path
     assert line.startswith("p2pd:")
 
 
+def test_a_terminal_that_lacks_a_letter_gets_it_escaped(
+    p2pd: CommandLine, start_peer: StartPeer
+) -> None:
+    start_peer()
+    done = shell(p2pd, "p2pd status", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert "p2p://aaaa\\u2026@" in done.stdout
+
+
 # No home, no place
 
 

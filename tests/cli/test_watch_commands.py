@@ -156,6 +156,17 @@ def test_plain_lines_of_join_tell_of_loading_waiting_rounds_and_the_end_once_eac
     assert max(map(len, rounds)) <= COLUMNS
 
 
+async def test_a_fault_of_the_view_is_logged_and_ends_the_view_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(FakePeer):
+        def status(self) -> Status:
+            raise ValueError("of the view")
+
+    await JoinView(live=False).run(Broken("a" * 52))
+    assert "nothing more is shown" in caplog.text
+
+
 def test_a_round_without_numbers_has_a_line_too() -> None:
     record = msgspec.structs.replace(
         FakePeer("a" * 52).history(0).rounds[0], loss=None, accuracy=None, seconds=None, updates=0

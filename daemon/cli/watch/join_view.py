@@ -14,6 +14,8 @@ from daemon.web.page_server import Shown
 LOOK_S = 1.0
 SHOWN_ROUNDS = 5
 
+_log = logging.getLogger("p2pd")
+
 
 class JoinView:
     """Shows the peer until it is cancelled. Plain lines go to standard output, one a change."""
@@ -30,7 +32,10 @@ class JoinView:
         try:
             await (self._show_live(shown) if self._live else self._show_lines(shown))
         except OSError as error:
-            logging.getLogger("p2pd").warning("nothing more is shown: %s", error.strerror)
+            _log.warning("nothing more is shown: %s", error.strerror)
+        except Exception:
+            # A fault of what is only to be looked at must not end the training.
+            _log.exception("nothing more is shown")
 
     async def _show_live(self, shown: Shown) -> None:
         # Only now: it takes long to load, and services do without.
