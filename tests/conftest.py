@@ -10,7 +10,12 @@ import os
 import signal
 from collections.abc import Generator
 
+import hypothesis
 import pytest
+
+# A busy machine is no fault; and what a test tries is the same each time.
+hypothesis.settings.register_profile("p2pd", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("p2pd")
 
 REQUIRED = frozenset(filter(None, os.environ.get("P2PD_TESTS_REQUIRED", "").split(",")))
 
