@@ -23,7 +23,7 @@ from daemon.net.refusals import Refusals
 from daemon.net.session.handshake import BusyError
 from protocol.admission import AdmissionBook, DeniedError
 from protocol.identity import PeerId, short
-from protocol.peer_record import VerifiedRecord
+from protocol.peer_record import NO_INSTANCE, VerifiedRecord
 from protocol.session_frames import CloseCode
 from transport.address import source_of
 from transport.clock import Clock
@@ -53,6 +53,11 @@ _log = logging.getLogger("p2pd.peers")
 async def find_nothing(curve_key: bytes) -> VerifiedRecord | None:
     """Nobody to ask."""
     return None
+
+
+def _are_of_two(one: bytes, other: bytes) -> bool:
+    """Whether they are the instances of two processes, as far as both are known."""
+    return NO_INSTANCE not in (one, other) and one != other
 
 
 class PeerBook:
@@ -167,7 +172,7 @@ class PeerBook:
             link = self._links[peer_id] = self._make_link(record)
         elif record.sequence > link.record.sequence:
             link.record = record
-        elif record.record.instance != link.record.record.instance:
+        elif _are_of_two(record.record.instance, link.record.record.instance):
             if link.is_live:
                 raise DeniedError(
                     f"denied: another daemon with the identity of {peer_id} started later; only one"
