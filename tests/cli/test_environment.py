@@ -82,6 +82,7 @@ def test_without_a_home_one_sentence_says_what_to_set(p2pd: CommandLine) -> None
     # All that it needs is loaded first: that user may not read Python's own files everywhere.
     nobody = (
         "import os, pwd, sys, daemon.cli.which_peer, daemon.cli.exit_codes, daemon.cli.watch.doing;"
+        " import daemon.cli.watch.status, daemon.cli.watch.web;"
         " from daemon.cli import main; os.setuid(54321); sys.exit(main())"
     )
     if os.geteuid() != 0:
