@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
+from daemon.rounds.agreement.ballot_clock import BALLOT_TIMEOUT_S
 from daemon.rounds.agreement.certificates import certificate_signers, next_roster
 from daemon.rounds.agreement.events import Foul
 from daemon.rounds.agreement.proposing import set_that_follows
@@ -105,6 +106,28 @@ def test_straggler_is_closed_by_the_promises_of_the_others() -> None:
     assert swarm.decided.keys() == {a, b, c}
     (outcome,) = swarm.outcomes()
     assert outcome.updates == tuple(sorted([ref(swarm.peers[a]), ref(swarm.peers[b])]))
+
+
+def test_peer_that_was_away_when_the_others_promised_is_shown_their_promises() -> None:
+    """It takes all three that do not lie, and the leader of the first ballot was the one away."""
+    swarm = Swarm(4)
+    swarm.hold_all()
+    away = swarm.cores[swarm.ids[0]]._leader(0)
+    liar, *others = [peer for peer in swarm.ids if peer != away]
+    swarm.dead = {away, liar}
+    for peer in others:
+        swarm.cores[peer].set_live(frozenset(swarm.ids) - {away}, swarm.now)
+    swarm.close(*others)
+    swarm.deliver()
+    swarm.pass_time(21.0)
+    swarm.dead = {liar}
+    for peer in others:
+        swarm.cores[peer].set_live(frozenset(swarm.ids), swarm.now)
+    swarm.close(away)
+    swarm.deliver()
+    swarm.pass_time(5 * BALLOT_TIMEOUT_S)
+    assert swarm.decided.keys() == {away, *others}
+    assert len(swarm.outcomes()) == 1
 
 
 def test_when_fewer_than_half_live_they_go_on() -> None:

@@ -209,12 +209,11 @@ class RoundAgreement:
     def _wait_no_longer(self, *, is_first: bool) -> None:
         """No quorum came to this ballot: show everybody who is here, then pass over who hangs.
 
-        Liars may have promised to a few only, so that the others see no reason to close. Only who
-        has been shown them and still says nothing hangs.
+        Liars may have promised to a few only, so that the others see no reason to close; and who was
+        away missed what was said. Only who has been shown it and still says nothing hangs.
         """
-        if is_first:
-            self._speech.show(self._box.promises_from(self._ballot))
-        else:
+        self._speech.show(self._box.promises_from(self._ballot))
+        if not is_first:
             behind = self._box.ballots(Promise)
             self._electorate.pass_over_who_is_behind(behind, self._ballot)
 
