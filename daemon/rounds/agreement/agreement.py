@@ -209,8 +209,8 @@ class RoundAgreement:
     def _wait_no_longer(self, *, is_first: bool) -> None:
         """No quorum came to this ballot: show everybody who is here, then pass over who hangs.
 
-        Liars may have promised to a few only, so that the others see no reason to close; and who was
-        away missed what was said. Only who has been shown it and still says nothing hangs.
+        Liars may have promised to a few only, so that the others see no reason to close; and who
+        was away missed what was said. Only who has been shown it and still says nothing hangs.
         """
         self._speech.show(self._box.promises_from(self._ballot))
         if not is_first:
