@@ -324,6 +324,7 @@ class TaskWorker:
             except (WorkerError, OSError) as error:
                 delay_s = backoff.next_s()
                 _log.error("the %s does not start (%s), again in %.0f s", name, error, delay_s)
+                await child.shutdown()  # it may be alive, and of no use
                 await asyncio.sleep(delay_s)
                 continue
             backoff.reset()
