@@ -231,3 +231,8 @@ def test_daemon_does_not_compute() -> None:
     """What it imports of ml are messages: its memory has no room for NumPy."""
     names = [name for name in modules_of("daemon") if not name.endswith("__main__")]
     assert loaded_by(names) == {}
+
+
+def test_files_of_the_quick_part_are_there() -> None:
+    names = (ROOT / "tests" / "quick.txt").read_text().split()
+    assert [name for name in names if not (ROOT / name).exists()] == []
