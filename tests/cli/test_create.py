@@ -82,6 +82,7 @@ def test_document_for_scripts_and_an_open_swarm_with_its_warning(
     assert swarm.statement.tokens == ()
     assert swarm.statement.settings.local_amount > 1  # what the task suggests
     assert key_from_text(document.pop("swarm_id")) == invite.swarm_id
+    assert abs(document.pop("clock_offset_ms")) < 60_000  # the same machine, however busy
     assert document == {
         "schema": 1,
         "swarm": "try it",
