@@ -81,6 +81,7 @@ class RoundAgreement:
         )
         self._events: list[AgreementEvent] = []
         self._asked: tuple[object, ...] = ()
+        self._shown: frozenset[PeerId] = frozenset()
         self._was_foul: set[int] = set()
         self._outcomes: dict[bytes, Outcome] = {}
 
@@ -185,8 +186,8 @@ class RoundAgreement:
         self._clock.tick(now)
         if self._clock.is_over(now):
             self._enter(self._ballot + 1, now)
-        elif waits := self._clock.vain_waits(now):
-            self._wait_no_longer(is_first=waits == 1)
+        elif self._clock.has_waited_in_vain(now):
+            self._wait_no_longer()
         self._advance(now)
 
     # Inside
@@ -206,16 +207,18 @@ class RoundAgreement:
     def _leader(self, ballot: int) -> PeerId:
         return self._order[ballot % len(self._order)]
 
-    def _wait_no_longer(self, *, is_first: bool) -> None:
+    def _wait_no_longer(self) -> None:
         """No quorum came to this ballot: show everybody who is here, then pass over who hangs.
 
         Liars may have promised to a few only, so that the others see no reason to close; and who
-        was away missed what was said. Only who has been shown it and still says nothing hangs.
+        was away missed what was said. Only who has been shown more than can lie together, a whole
+        wait ago, and still says nothing hangs.
         """
-        self._speech.show(self._box.promises_from(self._ballot))
-        if not is_first:
-            behind = self._box.ballots(Promise)
-            self._electorate.pass_over_who_is_behind(behind, self._ballot)
+        promises = self._box.promises_from(self._ballot)
+        self._speech.show(promises.values())
+        if self._electorate.makes_others_come(self._shown):
+            self._electorate.pass_over_who_is_behind(self._box.ballots(Promise), self._ballot)
+        self._shown = frozenset(promises)
 
     def _close(self, now: float) -> None:
         """Take part from now on: where this peer left off, or in the first ballot."""
@@ -256,6 +259,7 @@ class RoundAgreement:
         self._clock.begin(ballot, now)
         self._speech.begin_ballot(ballot)
         self._asked = ()
+        self._shown = frozenset()
         self._go(Cause.NEW_BALLOT)
 
     def _enter(self, ballot: int, now: float) -> None:

@@ -30,15 +30,11 @@ S = TypeVar("S", Promise, Proposal, Prepare, Accept)
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A signed message as it came, and what it says."""
+    """A signed message as it came, what it says, and its SHA-256."""
 
     content: Said
     raw: bytes
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of the envelope."""
-        return hashlib.sha256(self.raw).digest()
+    digest: bytes
 
 
 class BallotBox:
@@ -53,7 +49,7 @@ class BallotBox:
 
     def add(self, message: VerifiedMessage, content: Said) -> Envelope | None:
         """Keep a message; what it contradicts, if anything."""
-        envelope = Envelope(content, message.raw)
+        envelope = Envelope(content, message.raw, hashlib.sha256(message.raw).digest())
         if isinstance(content, Promise) and envelope.digest in self._asked_for:
             self._others[envelope.digest] = (message.signer, content)
         by_ballot = self._said.setdefault((type(content), message.signer), {})
@@ -91,13 +87,13 @@ class BallotBox:
             if said is kind and by_ballot
         }
 
-    def promises_from(self, ballot: int) -> list[bytes]:
-        """Everybody's latest promise, of this ballot or a later one."""
-        return [
-            by_ballot[latest].raw
-            for (said, _), by_ballot in self._said.items()
+    def promises_from(self, ballot: int) -> dict[PeerId, bytes]:
+        """Everybody's latest promise, of this ballot or a later one, by signer."""
+        return {
+            signer: by_ballot[latest].raw
+            for (said, signer), by_ballot in self._said.items()
             if said is Promise and (latest := max(by_ballot)) >= ballot
-        ]
+        }
 
     def promises_named(
         self, digests: tuple[bytes, ...], ballot: int

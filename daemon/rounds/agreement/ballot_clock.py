@@ -17,7 +17,6 @@ class BallotClock:
         self._quorum_since: float | None = None
         self._patient_until: float | None = None
         self._has_been_patient = False
-        self._vain_waits = 0
 
     def begin(self, ballot: int, now: float) -> None:
         """``ballot`` is entered."""
@@ -25,7 +24,6 @@ class BallotClock:
         self._waits_since = now
         self._quorum_since = self._patient_until = None
         self._has_been_patient = False
-        self._vain_waits = 0
 
     @property
     def waits_for_quorum(self) -> bool:
@@ -53,13 +51,12 @@ class BallotClock:
         """Whether the ballot has had its time."""
         return self._quorum_since is not None and now >= self._quorum_since + BALLOT_TIMEOUT_S
 
-    def vain_waits(self, now: float) -> int:
-        """How often this peer has waited for a quorum in vain, if another time ends now; else 0."""
+    def has_waited_in_vain(self, now: float) -> bool:
+        """Whether a time of waiting for a quorum ends now; the next one begins then."""
         if self._quorum_since is not None or now < self._waits_since + BALLOT_TIMEOUT_S:
-            return 0
+            return False
         self._waits_since = now
-        self._vain_waits += 1
-        return self._vain_waits
+        return True
 
     def is_patient(self, now: float) -> bool:
         """Whether the leader waits on for those who have not promised; it does so once."""

@@ -57,6 +57,8 @@ class Checks:
                     raise VerificationError(f"prepared without a proof, says {signer}")
             case Proposal() if signer != self._leaders[said.ballot % len(self._leaders)]:
                 raise VerificationError(f"{signer} does not lead ballot {said.ballot}")
+            case Proposal() if len(said.promises) > len(self._leaders):
+                raise VerificationError(f"proposal of {len(said.promises)} promises, by {signer}")
             case Accept() if said.roster_size != len(self._quorums.roster):
                 raise VerificationError(f"accept for a roster of {said.roster_size} from {signer}")
         return said
@@ -70,6 +72,8 @@ class Checks:
             ballot=prepared.ballot,
             outcome_digest=prepared.outcome.digest,
         )
+        if len(prepared.votes) > len(self._quorums.roster):
+            return False  # Each takes a while to check.
         voters: set[PeerId] = set()
         for raw in prepared.votes:
             message = self._open(raw)

@@ -64,6 +64,11 @@ class Electorate:
         others = frozenset(peers) - self._offenders - {self._me}
         return len(others) >= max(2, self.quorums.to_follow(self.living))
 
+    def makes_others_come(self, peers: Iterable[PeerId]) -> bool:
+        """Whether whoever is honest comes to the ballot in which it is shown these."""
+        shown = frozenset(peers) - self._offenders
+        return len(shown) >= max(2, self.quorums.to_follow(self._roster))
+
     def ballot_to_follow(self, ballots: Mapping[PeerId, int]) -> int:
         """The latest ballot that more peers than can lie together have come to; 0 if none."""
         others = ballots.keys() - self._offenders - {self._me}
