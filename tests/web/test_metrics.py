@@ -59,7 +59,11 @@ def parsed(text: str) -> dict[str, dict[str, float]]:
     return found
 
 
-@pytest.mark.parametrize("metric", {*PEER_METRICS, *SERVER_METRICS}, ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "metric",
+    sorted({*PEER_METRICS, *SERVER_METRICS}, key=lambda one: one.name),
+    ids=lambda one: one.name,
+)
 def test_names_follow_the_conventions(metric: Metric) -> None:
     assert re.fullmatch(r"p2pd_[a-z]+(_[a-z]+)*", metric.name)
     assert metric.name.endswith("_total") == (metric.kind == "counter")
