@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from daemon.cli.output import short_uri
 from tests.cli.conftest import CommandLine, StartPeer
 from tests.cli.fake_peer import BOB, RELAY_URI, RELAYED_PINGS
 
@@ -131,7 +132,8 @@ def test_status_lists_the_relays_with_state_and_round_trip(
 ) -> None:
     start_peer()
     shown = p2pd("status").stdout
-    assert f"ready, round trip 3.2 ms, 1 path over it, {RELAY_URI}" in shown
+    in_one_line = " ".join(shown.split())
+    assert f"ready, round trip 3.2 ms, 1 path over it, {short_uri(RELAY_URI)}" in in_one_line
     assert json.loads(p2pd("status", "--json").stdout)["relays"] == [
         {"uri": RELAY_URI, "state": "ready", "reason": "", "round_trip_ms": 3.25, "links": 1}
     ]
