@@ -21,7 +21,8 @@ from protocol.codec import Message, encode
 from protocol.identity import KEY_BYTES
 
 MAX_ROSTER = 1024
-MAX_BALLOT = 10_000
+MAX_BALLOT = 1_000_000
+"""At two seconds a ballot, which no liar can go below, it is not reached within weeks."""
 MAX_ROUND = 1 << 48
 DIGEST_BYTES = 32
 MAX_VOTE_BYTES = 512

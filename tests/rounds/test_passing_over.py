@@ -6,7 +6,7 @@ from daemon.rounds.agreement.agreement import HURRY_S
 from daemon.rounds.agreement.ballot_clock import BALLOT_TIMEOUT_S
 from daemon.rounds.agreement.certificates import is_weak
 from daemon.rounds.agreement.proposing import leaders_of
-from protocol.agreement_messages import Outcome, Prepare, Prepared, Promise, Proposal
+from protocol.agreement_messages import MAX_BALLOT, Outcome, Prepare, Prepared, Promise, Proposal
 from protocol.errors import VerificationError
 from tests.rounds.agreement_world import BASE, ROUND, Swarm, opened, sealed
 
@@ -49,3 +49,24 @@ def test_what_a_member_makes_others_keep_or_check_is_no_longer_than_the_roster()
         core.receive(opened(sealed(liar, proposal)), 0.0)
     with pytest.raises(VerificationError, match="without a proof"):
         core.receive(opened(sealed(liar, promise)), 0.0)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_member_that_is_alone_with_another_does_not_use_its_ballots_up(count: int) -> None:
+    swarm = Swarm(count)
+    swarm.hold_all()
+    one, liar = swarm.ids[0], swarm.ids[-1]
+    core = swarm.cores[one]
+    core.set_live(frozenset({one, liar}), 0.0)
+    core.close(0.0)
+    last = Promise(round=ROUND, base=BASE, ballot=MAX_BALLOT, held=(), newcomers=(), prepared=None)
+    for _ in range(10):
+        core.receive(opened(sealed(swarm.peers[liar], last)), swarm.now)
+    swarm.kill(liar)
+    swarm.pass_time(BALLOT_TIMEOUT_S)
+    swarm.notice_deaths()
+    swarm.close()
+    swarm.deliver()
+    swarm.pass_time(2 * count * BALLOT_TIMEOUT_S)
+    assert set(swarm.decided) == swarm.survivors
+    assert len(swarm.outcomes()) == 1

@@ -210,9 +210,8 @@ class RoundAgreement:
     def _wait_no_longer(self) -> None:
         """No quorum came to this ballot: show everybody who is here, then pass over who hangs.
 
-        Liars may have promised to a few only, so that the others see no reason to close; and who
-        was away missed what was said. Only who has been shown more than can lie together, a whole
-        wait ago, and still says nothing hangs.
+        Liars may have promised to a few only, and who was away missed what was said. Only who was
+        shown more than can lie together, a whole wait ago, and still says nothing hangs.
         """
         promises = self._box.promises_from(self._ballot)
         self._speech.show(promises.values())
@@ -283,7 +282,7 @@ class RoundAgreement:
                     self._hurry_at = now + HURRY_S
                 return
             self._close(now)
-        ballot = self._ballot_to_be_in()
+        ballot = self._ballot_to_be_in(now)
         if ballot > self._ballot:
             self._enter(ballot, now)
             if not self._is_under_way:
@@ -301,10 +300,12 @@ class RoundAgreement:
             self._accept(proposal)
             self._tally()
 
-    def _ballot_to_be_in(self) -> int:
+    def _ballot_to_be_in(self, now: float) -> int:
         """The later ballot that more than the liars are in, led by one who lives."""
-        living = self._electorate.living
-        ballot = max(self._ballot, self._electorate.ballot_to_follow(self._box.ballots(Promise)))
+        living, ballots = self._electorate.living, self._box.ballots(Promise)
+        ballot = max(self._ballot, self._electorate.ballot_to_follow(ballots))
+        if self._electorate.may_follow_one(ballots, ballot) and self._clock.may_step_on(now):
+            ballot = max(ballot, self._ballot + 1)
         for _ in self._order:
             leader = self._leader(ballot)
             if leader in living and ballot not in self._was_foul:

@@ -16,13 +16,15 @@ class BallotClock:
         self._waits_since = 0.0
         self._quorum_since: float | None = None
         self._patient_until: float | None = None
+        self._began = 0.0
+        self._follows_at: float | None = None
         self._has_been_patient = False
 
     def begin(self, ballot: int, now: float) -> None:
         """``ballot`` is entered."""
         self.ballot = ballot
-        self._waits_since = now
-        self._quorum_since = self._patient_until = None
+        self._began = self._waits_since = now
+        self._quorum_since = self._patient_until = self._follows_at = None
         self._has_been_patient = False
 
     @property
@@ -38,14 +40,23 @@ class BallotClock:
     def get_timer(self) -> float:
         """The next moment at which something is over."""
         since = self._waits_since if self._quorum_since is None else self._quorum_since
-        deadline = since + BALLOT_TIMEOUT_S
-        return deadline if self._patient_until is None else min(deadline, self._patient_until)
+        moments = (since + BALLOT_TIMEOUT_S, self._patient_until, self._follows_at)
+        return min(moment for moment in moments if moment is not None)
 
     def tick(self, now: float) -> None:
         """Time has passed."""
         if self._patient_until is not None and now >= self._patient_until:
             self._patient_until = None
             self._has_been_patient = True
+        if self._follows_at is not None and now >= self._follows_at:
+            self._follows_at = None
+
+    def may_step_on(self, now: float) -> bool:
+        """Whether this ballot lasted so long that one peer alone may draw this one to the next: so
+        that nobody is drawn through all ballots at once."""
+        at = self._began + PATIENCE_S
+        self._follows_at = None if now >= at else at
+        return now >= at
 
     def is_over(self, now: float) -> bool:
         """Whether the ballot has had its time."""

@@ -62,16 +62,22 @@ class Electorate:
     def is_reason_to_close(self, peers: Iterable[PeerId]) -> bool:
         """Whether one of them at least is honest, and no one is alone."""
         others = frozenset(peers) - self._offenders - {self._me}
-        return len(others) >= max(2, self.quorums.to_follow(self.living))
+        return len(others) >= self.quorums.to_follow
 
     def makes_others_come(self, peers: Iterable[PeerId]) -> bool:
         """Whether whoever is honest comes to the ballot in which it is shown these."""
         shown = frozenset(peers) - self._offenders
-        return len(shown) >= max(2, self.quorums.to_follow(self._roster))
+        return len(shown) >= self.quorums.to_follow
 
     def ballot_to_follow(self, ballots: Mapping[PeerId, int]) -> int:
         """The latest ballot that more peers than can lie together have come to; 0 if none."""
         others = ballots.keys() - self._offenders - {self._me}
         reached = sorted((ballots[peer] for peer in others), reverse=True)
-        enough = self.quorums.to_follow(self.living)
+        enough = self.quorums.to_follow
         return reached[enough - 1] if len(reached) >= enough else 0
+
+    def may_follow_one(self, ballots: Mapping[PeerId, int], ballot: int) -> bool:
+        """Whether so few live that one who is in a later ballot than ``ballot`` is reason enough
+        to go a step its way."""
+        others = ballots.keys() - self._offenders - {self._me}
+        return len(self.living) < 3 and any(ballots[peer] > ballot for peer in others)

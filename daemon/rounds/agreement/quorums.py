@@ -53,9 +53,8 @@ class Quorums:
         basis = self.roster if 2 * len(live) > len(self.roster) else live
         return 2 * len(peers & self.roster) > len(basis)
 
-    def to_follow(self, live: Set[PeerId]) -> int:
+    @property
+    def to_follow(self) -> int:
         """How many have to be in a later ballot for this peer to enter it before its own time is
         up: liars alone cannot hurry anybody."""
-        if len(live) < 3:
-            return 1
         return max(2, liars_of(len(self.roster)) + 1)
