@@ -7,7 +7,7 @@ from daemon.rounds.lineage.lineage import Lineage
 from daemon.rounds.lineage.position import MAX_HISTORY, Position
 from protocol.agreement_messages import Certificate, Outcome, UpdateRef
 
-RECORD_BYTES = 40
+RECORD_BYTES = 48
 
 
 def ended(round_number: int, base: bytes, *, updates: int = 1) -> Certificate:
@@ -82,6 +82,39 @@ def test_record_that_was_cut_off_costs_itself_only(tmp_path: Path) -> None:
     keep_rounds(again, "a", 6, 7)
     numbers = [position.round for position in HistoryFile(path).positions()]
     assert numbers == [0, 1, 2, 3, 5, 6]
+
+
+def test_garbage_of_whole_record_length_is_no_state(tmp_path: Path) -> None:
+    path = tmp_path / "lineage"
+    path.write_bytes(bytes(range(RECORD_BYTES)) * 3)
+    file = HistoryFile(path)
+    assert file.positions() == ()
+    assert (tmp_path / "lineage.damaged").exists()
+    keep_rounds(file, "a", 1, 2)
+    assert HistoryFile(path).positions() == tuple(
+        Position(number, base_of("a", number)) for number in range(2)
+    )
+
+
+def test_file_of_records_without_checksum_is_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "lineage"
+    path.write_bytes(
+        b"".join(number.to_bytes(8, "big") + base_of("a", number) for number in range(6))
+    )
+    assert HistoryFile(path).positions() == ()
+    assert (tmp_path / "lineage.damaged").exists()
+
+
+def test_record_with_a_wrong_bit_costs_itself_only(tmp_path: Path) -> None:
+    path = tmp_path / "lineage"
+    keep_rounds(HistoryFile(path), "a", 1, 5)
+    data = bytearray(path.read_bytes())
+    data[2 * RECORD_BYTES + 20] ^= 1
+    path.write_bytes(data)
+    again = HistoryFile(path)
+    assert [position.round for position in again.positions()] == [0, 1, 3, 4]
+    keep_rounds(again, "a", 6, 6)
+    assert [position.round for position in HistoryFile(path).positions()] == [0, 1, 3, 4, 5]
 
 
 def test_file_does_not_grow_without_end(tmp_path: Path) -> None:

@@ -4,23 +4,28 @@ A peer that was away may come back standing on one of them. Whoever had forgotte
 the meantime, would take it for one of another line, and might give its own newer rounds up for it.
 
 A record of fixed size a round, appended; it takes the place of all records of its round and of
-later ones, which belonged to a line that was left. A tail that a crash cuts off is forgotten: only
+later ones, which belonged to a line that was left. Each ends with a checksum: a record that does
+not pass is no state, and the file is put aside; those that pass are still believed. A tail that a crash cuts off is forgotten: only
 the last rounds are then, and their certificates tell of those
 (daemon/rounds/lineage/certificate_file.py).
 """
 
+import hashlib
 import logging
 import os
 import struct
 from collections import OrderedDict
 from pathlib import Path
 
+from daemon.host.damaged import put_aside
 from daemon.rounds.lineage.position import MAX_HISTORY, Position
 from protocol.agreement_messages import Certificate
 from protocol.merkle import DIGEST_BYTES
 from transport.atomic_file import write_atomically
 
-_RECORD = struct.Struct(f"!Q{DIGEST_BYTES}s")
+_STATE = struct.Struct(f"!Q{DIGEST_BYTES}s")
+_CHECK_BYTES = 8
+_RECORD_BYTES = _STATE.size + _CHECK_BYTES
 _MAX_RECORDS = 2 * MAX_HISTORY
 """Past these the file is written anew with the last MAX_HISTORY."""
 
@@ -55,7 +60,7 @@ class HistoryFile:
             if self._record_count >= _MAX_RECORDS:
                 self._rewrite()
             else:
-                self._append(_RECORD.pack(position.round, position.base))
+                self._append(_record(position.round, position.base))
                 self._record_count += 1
             self._is_failing = False
         except OSError as error:
@@ -85,14 +90,29 @@ class HistoryFile:
         except OSError as error:
             _log.warning("%s cannot be read (%s): states of before are unknown", self._path, error)
             return
-        whole = len(data) - len(data) % _RECORD.size
-        for number, base in _RECORD.iter_unpack(data[:whole]):
+        whole = len(data) - len(data) % _RECORD_BYTES
+        records = [data[at : at + _RECORD_BYTES] for at in range(0, whole, _RECORD_BYTES)]
+        found = [_STATE.unpack(record[: _STATE.size]) for record in records]
+        sound = [
+            state for state, record in zip(found, records, strict=True) if _record(*state) == record
+        ]
+        for number, base in sound:
             self._note(Position(number, base))
-        self._record_count = whole // _RECORD.size
+        self._record_count = len(records)
         if whole < len(data):
             self._record_count = _MAX_RECORDS  # What is appended next would not be found again.
+        if len(sound) < len(records):
+            self._record_count = _MAX_RECORDS  # The next record brings those that pass along.
+            reason = f"{len(records) - len(sound)} of its records do not pass"
+            put_aside(self._path, reason, "the states in them are unknown")
 
     def _rewrite(self) -> None:
-        records = [_RECORD.pack(number, base) for number, base in self._positions.items()]
+        records = [_record(number, base) for number, base in self._positions.items()]
         write_atomically(self._path, b"".join(records))
         self._record_count = len(records)
+
+
+def _record(round_number: int, base: bytes) -> bytes:
+    """A state with its checksum."""
+    state = _STATE.pack(round_number, base)
+    return state + hashlib.blake2b(state, digest_size=_CHECK_BYTES).digest()
