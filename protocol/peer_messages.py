@@ -39,7 +39,7 @@ class Standing(Message, tag="standing"):
     started: bool
     """Whether it is in a round now, rather than gathering peers for one."""
     ready: bool
-    """Whether it can train: worker up, state loaded, not paused."""
+    """Whether it can train: worker up, state loaded, not paused, its votes stored."""
     vouch: Vote
     """Signed envelope of the Vouch for this state."""
 

@@ -306,6 +306,6 @@ def votes_not_stored(reason: str) -> HealthItem:
     return HealthItem(
         "votes-not-stored",
         f"this peer does not vote: {reason}; it trains, and follows what the others decide",
-        "make room on the disk of the state directory; after a damaged file it passes by itself"
-        " with the next round",
+        "make room on the disk of the state directory: it votes again within seconds; after a"
+        " damaged file it passes by itself with the next round",
     )

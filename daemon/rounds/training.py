@@ -111,7 +111,10 @@ class Training:
             base=position.base,
             contributors=self.lineage.contributors,
             started=self._started,
-            ready=self._can_train and not self.is_complete and not self._rest_s,
+            ready=self._can_train
+            and not self.is_complete
+            and not self._rest_s
+            and not self.sits_out,
             vouch=self._parts.speaker.vouch(position),
         )
 
@@ -122,7 +125,7 @@ class Training:
 
     @property
     def sits_out(self) -> str:
-        """For people: why this peer does not vote in the round at hand; empty: it does."""
+        """For people: why this peer does not vote at the moment; empty: it does."""
         round_ = self._at_hand.round
         return round_.sits_out if isinstance(round_, AgreedRound) else ""
 

@@ -311,6 +311,8 @@ class SimulatedPeer:
         self.swarm = swarm
         self.identity = Identity(number.to_bytes(32, "big"))
         self.id = self.identity.peer_id
+        self.directory = directory
+        """Its state directory."""
         self.trainer = trainer
         self.stopped = False
         self.line = Line()

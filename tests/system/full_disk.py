@@ -2,7 +2,8 @@
 
     python -m tests.system.full_disk DIRECTORY
 
-Prints what ``p2pd status`` said and exited with while the disk was full.
+Prints what ``p2pd status`` said and exited with while the disk was full, how many rounds were
+trained meanwhile, and what was still wrong once there was room again.
 """
 
 import contextlib
@@ -15,8 +16,9 @@ from pathlib import Path
 from tests.system.real_swarm import RealPeer, RealSwarm, wait_until
 
 FULL_S = 60.0
+ROUNDS = 4
+"""So many are trained on the full disk, and so many again afterwards."""
 CODES = {"checkpoints-paused", "votes-not-stored"}
-"""Alone, a peer that cannot store its vote ends no round, and so comes to no checkpoint."""
 
 
 def main(directory: Path) -> None:
@@ -31,8 +33,13 @@ def main(directory: Path) -> None:
             wait_until("status tells", lambda: CODES & _codes(ada), FULL_S)
             status = swarm.run("status", "--json", "--state-dir", ada.state_dir)
             health = {item["code"]: item["text"] for item in json.loads(status.stdout)["health"]}
+            before = ada.status().round
+            full = ada.wait_round(before + ROUNDS, FULL_S).round
+        ada.wait_round(full + ROUNDS, FULL_S)
+        wait_until("all is stored again", lambda: not CODES & _codes(ada), FULL_S)
         report = {
             "exit_code": status.returncode,
+            "rounds": full - before,
             "texts": [health[code] for code in CODES & set(health)],
         }
         at_end.pop_all()

@@ -25,7 +25,7 @@ def codes(status: Status) -> set[str]:
     return {item.code for item in status.health}
 
 
-def test_full_disk_is_told_by_status(tmp_path: Path) -> None:
+def test_full_disk_is_told_by_status_and_training_goes_on(tmp_path: Path) -> None:
     unshare = shutil.which("unshare")
     mount = 'mount -t tmpfs -o size=6m none "$0" && exec "$@"'
     alone = [unshare or "unshare", "--mount", "--map-root-user", "sh", "-c", mount, str(tmp_path)]
@@ -42,6 +42,7 @@ def test_full_disk_is_told_by_status(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert report["exit_code"] == DEGRADED
+    assert report["rounds"] >= 4
     assert any("No space left on device" in text for text in report["texts"])
 
 

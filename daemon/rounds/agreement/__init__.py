@@ -58,7 +58,8 @@ not know it yet, its certificate still counts here, since that bears lies.
 
 **Restarts.** What was said in the last ballot is said again, word for word. If the roster is
 another one than then, or the file is lost, the peer starts in a ballot in which it has said
-nothing, or sits the round out.
+nothing, or sits the round out. What the disk does not take is not said; it is tried again, and
+until then the peer counts as one that does not live. The only voter of a roster goes on without.
 
 Sans-IO: signed messages and the time go in; envelopes to send, wants and the outcome come out.
 """

@@ -74,6 +74,7 @@ class RoundAgreement:
             voice,
             votes,
             self._box,
+            self._electorate,
             round_number=round_number,
             base=base,
             roster=roster,
@@ -160,7 +161,7 @@ class RoundAgreement:
 
     @property
     def sits_out(self) -> str:
-        """Why this peer does not vote in the round; empty: it does."""
+        """Why this peer does not vote at the moment; empty: it does."""
         return self._speech.sits_out
 
     def next_event(self) -> AgreementEvent | None:
@@ -173,7 +174,8 @@ class RoundAgreement:
             return self._hurry_at
         if not self._is_under_way:
             return None
-        return self._clock.get_timer()
+        timer, retry_at = self._clock.get_timer(), self._speech.retry_at
+        return timer if retry_at is None else min(timer, retry_at)
 
     def handle_timer(self, now: float) -> None:
         """Time has passed."""
@@ -183,6 +185,7 @@ class RoundAgreement:
             return
         if not self._is_under_way:
             return
+        self._speech.retry(now)
         self._clock.tick(now)
         if self._clock.is_over(now):
             self._enter(self._ballot + 1, now)
@@ -267,7 +270,7 @@ class RoundAgreement:
             self._go(Cause.OUT_OF_BALLOTS)
             return
         self._begin_ballot(ballot, now)
-        self._speech.promise(self._held, self._newcomers)
+        self._speech.promise(self._held, self._newcomers, now)
 
     def _advance(self, now: float) -> None:
         """Do whatever the present knowledge allows."""
@@ -297,7 +300,7 @@ class RoundAgreement:
         if proposal is None and leader == self._me and self._lead(now):
             proposal = self._box.at(Proposal, self._ballot).get(leader)
         if proposal is not None and self._consider(leader, proposal, now):
-            self._accept(proposal)
+            self._accept(proposal, now)
             self._tally()
 
     def _ballot_to_be_in(self, now: float) -> int:
@@ -328,7 +331,7 @@ class RoundAgreement:
         outcome = set_that_follows({peer: contents[peer] for peer in use}, self._needed_updates)
         if self._lacks(outcome):
             return False
-        self._speech.propose(outcome, [one.digest for one in use.values()])
+        self._speech.propose(outcome, [one.digest for one in use.values()], now)
         return True
 
     def _consider(self, leader: PeerId, proposal: Proposal, now: float) -> bool:
@@ -358,7 +361,7 @@ class RoundAgreement:
                 self._go(Cause.LACKS_UPDATES)
             return False
         self._go(Cause.HOLDS_UPDATES)
-        self._speech.prepare(proposal.outcome)
+        self._speech.prepare(proposal.outcome, now)
         return True
 
     def _lacks(self, outcome: Outcome) -> bool:
@@ -375,7 +378,7 @@ class RoundAgreement:
             self._asked = key
             self._events.append(want)
 
-    def _accept(self, proposal: Proposal) -> None:
+    def _accept(self, proposal: Proposal, now: float) -> None:
         """Accept the proposal once a quorum has prepared it."""
         digest = proposal.outcome.digest
         votes = self._electorate.counted(self._box.prepares(self._ballot, digest))
@@ -383,7 +386,7 @@ class RoundAgreement:
             return
         is_proof = self._electorate.quorums.is_proof(frozenset(votes))
         self._go(Cause.QUORUM_PREPARED)
-        self._speech.accept(proposal.outcome, votes if is_proof else None)
+        self._speech.accept(proposal.outcome, votes if is_proof else None, now)
 
     def _tally(self) -> bool:
         """Decide if a quorum has accepted one outcome in one ballot."""

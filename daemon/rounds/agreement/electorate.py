@@ -16,11 +16,15 @@ class Electorate:
         self._live = roster
         self._offenders: frozenset[PeerId] = frozenset()
         self._passed_over: frozenset[PeerId] = frozenset()
+        self._is_mute = False
 
     @property
     def living(self) -> frozenset[PeerId]:
-        """Who counts as live: not who hangs, if enough are left, nor whose votes count no more."""
+        """Who counts as live: not who hangs, if enough are left, nor whose votes count no more, nor
+        this peer while it cannot vote and others can."""
         live = self._live - self._offenders
+        if self._is_mute:
+            live = live - {self._me} or live
         rest = live - self._passed_over
         return rest if 2 * len(rest) > len(self._roster) else live
 
@@ -32,6 +36,10 @@ class Electorate:
             return False
         self._live, self._offenders = live, offenders
         return True
+
+    def set_mute(self, is_mute: bool) -> None:
+        """Whether this peer cannot vote: the others go on as if it were gone, and so it counts."""
+        self._is_mute = is_mute
 
     def hear(self, peer: PeerId) -> None:
         """``peer`` does not hang."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from daemon.rounds.agreement.ballot_box import BallotBox, Said
+from daemon.rounds.agreement.electorate import Electorate
 from daemon.rounds.agreement.vote_book import OwnVotes, VoteBook
 from protocol.agreement_messages import (
     MAX_ROSTER,
@@ -21,6 +22,10 @@ from protocol.agreement_messages import (
 from protocol.envelope import VerifiedMessage
 from protocol.identity import PeerId, public_key_of
 
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 4.0
+"""Before what could not be stored is tried again: at first, and at most; doubling in between."""
+
 
 class Voice(Protocol):
     """How a peer signs what it says, and checks what others signed."""
@@ -33,43 +38,62 @@ class Voice(Protocol):
 
 
 class Speech:
-    """One peer's own votes in one round."""
+    """One peer's own votes in one round.
+
+    What cannot be stored is neither counted nor sent. It waits, and is stored, counted and sent
+    once there is room. Meanwhile this peer counts as one that does not live. The only voter of a
+    roster is not kept waiting: nobody votes against it, and what is not stored it tells to nobody.
+    """
 
     def __init__(
         self,
         voice: Voice,
         book: VoteBook,
         box: BallotBox,
+        electorate: Electorate,
         *,
         round_number: int,
         base: bytes,
         roster: frozenset[PeerId],
         has_vote: bool,
     ) -> None:
-        """``box``: where what is said counts as well. ``has_vote``: whether this peer is in the
-        roster."""
+        """``box``: where what is said counts as well. ``electorate``: learns whether this peer has
+        a vote to give. ``has_vote``: whether this peer is in the roster."""
         self.sits_out = ""
-        """Why this peer does not vote in the round; empty: it does."""
+        """Why this peer does not vote at the moment; empty: it does."""
+        self.retry_at: float | None = None
+        """When to call :meth:`retry`; None: nothing waits to be stored."""
         self.prepared: Prepared | None = None
         """What this peer saw prepared last, with the proof; every later promise shows it."""
         self._voice = voice
         self._book = book
         self._box = box
+        self._electorate = electorate
         self._round = round_number
         self._base = base
         self._roster = hashlib.sha256(b"".join(map(public_key_of, sorted(roster)))).digest()
         self._roster_size = len(roster)
         self._ballot = 0
         self._has_vote = has_vote
+        self._is_only_voter = has_vote and len(roster) == 1
+        self._is_storable = True
         self._said: tuple[bytes, ...] = ()
+        self._unstored: list[tuple[bytes, Said]] = []
+        self._pause_s = FIRST_PAUSE_S
         self._outbox: list[bytes] = []
 
     def recall(self) -> OwnVotes | None:
         """What was said in this round before, by this process or one that was killed."""
+        if not self._has_vote:
+            return None
         try:
             return self._book.find(self._round, self._base)
         except OSError as error:
-            self._sit_out(error)
+            if self._is_only_voter:
+                self._is_storable = False
+            else:
+                self._has_vote = False
+                self._sit_out(str(error))
             return None
 
     def is_of_this_roster(self, votes: OwnVotes) -> bool:
@@ -80,13 +104,14 @@ class Speech:
         """What is said from now on belongs to another ballot."""
         self._ballot = ballot
         self._said = ()
+        self._unstored = []
 
     def repeat(self, votes: OwnVotes) -> None:
         """Say all of it again, word for word."""
         self._said = votes.envelopes
         self._outbox.extend(votes.envelopes)
 
-    def promise(self, held: Iterable[UpdateRef], newcomers: Iterable[PeerId]) -> None:
+    def promise(self, held: Iterable[UpdateRef], newcomers: Iterable[PeerId], now: float) -> None:
         """This peer takes part in the ballot, and holds these updates."""
         self._say(
             Promise(
@@ -96,10 +121,11 @@ class Speech:
                 held=tuple(sorted(held)[:MAX_ROSTER]),
                 newcomers=tuple(sorted(map(public_key_of, newcomers))[:MAX_ROSTER]),
                 prepared=self.prepared,
-            )
+            ),
+            now,
         )
 
-    def propose(self, outcome: Outcome, promises: Iterable[bytes]) -> None:
+    def propose(self, outcome: Outcome, promises: Iterable[bytes], now: float) -> None:
         """This follows from the promises with these digests."""
         self._say(
             Proposal(
@@ -108,10 +134,11 @@ class Speech:
                 ballot=self._ballot,
                 outcome=outcome,
                 promises=tuple(sorted(promises)),
-            )
+            ),
+            now,
         )
 
-    def prepare(self, outcome: Outcome) -> None:
+    def prepare(self, outcome: Outcome, now: float) -> None:
         """This peer checked a proposal of ``outcome`` and holds all of it."""
         self._say(
             Prepare(
@@ -119,10 +146,11 @@ class Speech:
                 base=self._base,
                 ballot=self._ballot,
                 outcome_digest=outcome.digest,
-            )
+            ),
+            now,
         )
 
-    def accept(self, outcome: Outcome, prepares: Mapping[PeerId, bytes] | None) -> None:
+    def accept(self, outcome: Outcome, prepares: Mapping[PeerId, bytes] | None, now: float) -> None:
         """A quorum prepared ``outcome``; ``prepares``: their votes, where they are a proof."""
         if prepares is not None:
             self.prepared = Prepared(
@@ -135,7 +163,8 @@ class Speech:
                 ballot=self._ballot,
                 outcome_digest=outcome.digest,
                 roster_size=self._roster_size,
-            )
+            ),
+            now,
         )
 
     def certificate(
@@ -151,27 +180,48 @@ class Speech:
             accepts=_in_order(accepts),
         )
 
-    def _say(self, content: Said) -> None:
-        """Sign, store, count and send, in this order; nothing if it cannot be stored."""
+    def retry(self, now: float) -> None:
+        """Store, count and send what waits for it, if it is time to try again."""
+        if self.retry_at is not None and now >= self.retry_at:
+            self._store(now)
+
+    def _say(self, content: Said, now: float) -> None:
+        """Sign, store, count and send, in this order."""
         if not self._has_vote:
             return
         raw = self._voice.seal_agreement(content)
+        self._unstored.append((raw, content))
+        if self._is_only_voter:
+            self._box.add(self._voice.open_agreement(raw), content)
+        if self._is_storable:
+            self._store(now)
+
+    def _store(self, now: float) -> None:
+        raws = tuple(raw for raw, _ in self._unstored)
         votes = OwnVotes(
             round=self._round,
             base=self._base,
             roster=self._roster,
-            ballot=content.ballot,
-            envelopes=(*self._said, raw),
+            ballot=self._ballot,
+            envelopes=(*self._said, *raws),
             prepared=self.prepared,
         )
         try:
             self._book.keep(votes)
         except OSError as error:
-            self._sit_out(error)
+            if not self._is_only_voter:
+                self._sit_out(str(error))
+                self.retry_at = now + self._pause_s
+                self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
             return
         self._said = votes.envelopes
-        self._box.add(self._voice.open_agreement(raw), content)
-        self._outbox.append(raw)
+        self._outbox.extend(raws)
+        waited, self._unstored = self._unstored, []
+        if not self._is_only_voter:
+            for raw, content in waited:
+                self._box.add(self._voice.open_agreement(raw), content)
+        self.retry_at, self._pause_s = None, FIRST_PAUSE_S
+        self._sit_out("")
 
     def show(self, others: Iterable[bytes]) -> None:
         """Hand on to everyone what others said."""
@@ -182,9 +232,9 @@ class Speech:
         out, self._outbox = self._outbox, []
         return out
 
-    def _sit_out(self, error: OSError) -> None:
-        self._has_vote = False
-        self.sits_out = str(error)
+    def _sit_out(self, reason: str) -> None:
+        self.sits_out = reason
+        self._electorate.set_mute(bool(reason))
 
 
 def _in_order(votes: Mapping[PeerId, bytes]) -> tuple[bytes, ...]:

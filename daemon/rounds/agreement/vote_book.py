@@ -2,7 +2,8 @@
 
 A peer that was killed in mid-round, or that tries a round again, finds what it has said in it and
 repeats that, instead of saying something else. Where that cannot be known, because the file is
-damaged or the disk is full, it does not vote: it can still adopt what the others decide.
+damaged, or not be stored, because the disk is full, it does not vote: it can still adopt what the
+others decide (speaking.py).
 """
 
 import logging

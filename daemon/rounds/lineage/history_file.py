@@ -5,8 +5,8 @@ the meantime, would take it for one of another line, and might give its own newe
 
 A record of fixed size a round, appended; it takes the place of all records of its round and of
 later ones, which belonged to a line that was left. Each ends with a checksum: a record that does
-not pass is no state, and the file is put aside; those that pass are still believed. A tail that a crash cuts off is forgotten: only
-the last rounds are then, and their certificates tell of those
+not pass is no state, and the file is put aside; those that pass are still believed. A tail that a
+crash cuts off is forgotten: only the last rounds are then, and their certificates tell of those
 (daemon/rounds/lineage/certificate_file.py).
 """
 
