@@ -77,8 +77,6 @@ class RoundAgreement:
             self._electorate,
             round_number=round_number,
             base=base,
-            roster=roster,
-            has_vote=me in roster,
         )
         self._events: list[AgreementEvent] = []
         self._asked: tuple[object, ...] = ()
@@ -174,8 +172,7 @@ class RoundAgreement:
             return self._hurry_at
         if not self._is_under_way:
             return None
-        timer, retry_at = self._clock.get_timer(), self._speech.retry_at
-        return timer if retry_at is None else min(timer, retry_at)
+        return self._clock.get_timer(self._speech.retry_at)
 
     def handle_timer(self, now: float) -> None:
         """Time has passed."""

@@ -19,6 +19,11 @@ class Electorate:
         self._is_mute = False
 
     @property
+    def has_me(self) -> bool:
+        """Whether this peer is in the roster."""
+        return self._me in self._roster
+
+    @property
     def living(self) -> frozenset[PeerId]:
         """Who counts as live: not who hangs, if enough are left, nor whose votes count no more, nor
         this peer while it cannot vote and others can."""

@@ -54,11 +54,9 @@ class Speech:
         *,
         round_number: int,
         base: bytes,
-        roster: frozenset[PeerId],
-        has_vote: bool,
     ) -> None:
-        """``box``: where what is said counts as well. ``electorate``: learns whether this peer has
-        a vote to give. ``has_vote``: whether this peer is in the roster."""
+        """``box``: where what is said counts as well. ``electorate``: whose roster it is; it learns
+        when this peer cannot vote."""
         self.sits_out = ""
         """Why this peer does not vote at the moment; empty: it does."""
         self.retry_at: float | None = None
@@ -71,11 +69,12 @@ class Speech:
         self._electorate = electorate
         self._round = round_number
         self._base = base
+        roster = electorate.quorums.roster
         self._roster = hashlib.sha256(b"".join(map(public_key_of, sorted(roster)))).digest()
         self._roster_size = len(roster)
         self._ballot = 0
-        self._has_vote = has_vote
-        self._is_only_voter = has_vote and len(roster) == 1
+        self._has_vote = electorate.has_me
+        self._is_only_voter = self._has_vote and len(roster) == 1
         self._is_storable = True
         self._said: tuple[bytes, ...] = ()
         self._unstored: list[tuple[bytes, Said]] = []
