@@ -4,6 +4,8 @@ Trusts nobody alone:
 
 - Which state is taken follows from who signed that it came to exactly that state, counted among the
   live (daemon/rounds/lineage/succession.py); what a single peer says of others is not asked for.
+- What no more peers vouch for than may lie has to stay the best for a while: the others may be on
+  their way here (daemon/rounds/lineage/few.py).
 - Its bytes are verified against the root chunk by chunk, from whoever has them, before a round is
   given up for it; and the worker checks what is inside before it believes it.
 - Who claims a state and does not offer it is left out for a growing time
@@ -18,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from daemon.rounds.lineage.few import Few
 from daemon.rounds.lineage.liars import Liars
 from daemon.rounds.lineage.offers import StateOffers
 from daemon.rounds.lineage.position import Position
@@ -72,6 +75,7 @@ class CatchUp:
         self._speaker = parts.speaker
         self._succession = succession
         self._liars = Liars()
+        self._few_holders, self._few_starters = Few(), Few()
         self._offers = StateOffers(parts.standings, parts.speaker.open_agreement, parts.refusals)
         self._bad_states: OrderedDict[bytes, None] = OrderedDict()
         self._taken: Position | None = None
@@ -150,7 +154,12 @@ class CatchUp:
             self._speaker.send(peer, StateRequest(round=position.round, base=position.base))
         certificate, supporters = self._offers.best_certificate(offers, frozenset(started))
         enough = started if position == self._taken else same | {self._parts.me}
-        return certificate if 3 * len(supporters) > len(enough) else None
+        if certificate is None or 3 * len(supporters) <= len(enough):
+            self._few_starters.forget()
+            return None
+        if position != self._taken and self._must_wait(self._few_starters, len(supporters)):
+            return None
+        return certificate
 
     async def take(self, better: BetterState) -> StateReady | None:
         """Load a state that was fetched, which the lineage then ends in; None when that failed."""
@@ -256,11 +265,19 @@ class CatchUp:
             if position.base not in self._bad_states
             and (found := self._judge(position, by_peer, rivals)) is not None
         ]
-        return max(
+        best = max(
             better,
             key=lambda one: (one.claim.supporters if one.claim else 0, one.position.round),
             default=None,
         )
+        if best is None or best.claim is None:
+            self._few_holders.forget()
+            return best
+        return None if self._must_wait(self._few_holders, best.claim.supporters) else best
+
+    def _must_wait(self, few: Few, count: int) -> bool:
+        now = self._parts.clock.monotonic()
+        return few.must_wait(count, roster_size=len(self._lineage.roster), now=now)
 
     def _judge(
         self, position: Position, by_peer: dict[PeerId, StateOffer], rivals: Rivals

@@ -446,11 +446,15 @@ class SimulatedSwarm:
 
     def part(self, one_side: set[PeerId]) -> None:
         """Cut every connection between one side and the rest."""
-        now = asyncio.get_running_loop().time()
-        for pair in map(frozenset, itertools.combinations(self.peers, 2)):
-            if len(pair & one_side) == 1:
-                self._cut.add(pair)
-                self._parted_since[pair] = now
+        for one, two in itertools.combinations(self.peers, 2):
+            if len({one, two} & one_side) == 1:
+                self.cut(one, two)
+
+    def cut(self, one: PeerId, two: PeerId) -> None:
+        """Cut the connection between two peers."""
+        pair = frozenset({one, two})
+        self._cut.add(pair)
+        self._parted_since[pair] = asyncio.get_running_loop().time()
 
     def heal(self) -> None:
         """Connect everyone again."""

@@ -33,7 +33,13 @@ from protocol.peer_messages import (
     Vouch,
 )
 from tests.rounds.byzantine_swarm import change_agreement, open_agreement, sealed, tell
-from tests.rounds.simulated_swarm import INITIAL, SimulatedPeer, SimulatedSwarm, make_blob
+from tests.rounds.simulated_swarm import (
+    INITIAL,
+    SILENT_S,
+    SimulatedPeer,
+    SimulatedSwarm,
+    make_blob,
+)
 from tests.rounds.test_training import GRACE_S, ROUND_S, simulate
 
 FROM = 3
@@ -408,5 +414,65 @@ def test_member_that_neither_votes_nor_leads_costs_the_others_little(tmp_path: P
         took = asyncio.get_running_loop().time() - began
         # Two seconds for each round in which it does not promise; a ballot where it leads.
         assert took < 9 * (ROUND_S + GRACE_S / 2 + 2) + 4 * BALLOT_TIMEOUT_S
+
+    simulate(tmp_path, scenario, min_peers=4)
+
+
+def test_member_that_another_meets_alone_for_a_moment_does_not_replace_its_model(
+    tmp_path: Path,
+) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        (victim, *others), liar = await with_a_liar(swarm, 4)
+        evil = make_blob(tmp_path / "evil", b"EVIL")
+        liar.store.add_local(evil)
+        far = 1000
+        keys = sorted(peer.identity.public_key for peer in (victim, liar, *others))
+        outcome = Outcome(
+            updates=tuple(UpdateRef(signer=key, digest=bytes(32)) for key in keys), newcomers=()
+        )
+        vote = Accept(
+            round=far, base=bytes(32), ballot=0, outcome_digest=outcome.digest, roster_size=4
+        )
+        certificate = Certificate(
+            round=far,
+            base=bytes(32),
+            ballot=0,
+            outcome=outcome,
+            roster_size=4,
+            accepts=(liar.speaker.seal(Domain.AGREEMENT, vote),),
+        )
+        vouch = liar.speaker.seal(Domain.STATE, Vouch(round=far, base=evil.root))
+
+        def rewrite(data: bytes, bulk: bool) -> bytes:
+            message = None if bulk else decode(data, PeerMessage)
+            match message:
+                case Standing():
+                    lie = msgspec.structs.replace(
+                        message, round=far, base=evil.root, contributors=4, vouch=vouch
+                    )
+                    return encode(lie)
+                case StateOffer():
+                    offered = msgspec.structs.replace(
+                        message,
+                        round=far,
+                        root=evil.root,
+                        size_bytes=evil.size_bytes,
+                        leaves=evil.leaves,
+                        certificate=certificate,
+                        descends=True,
+                        vouches=(vouch,),
+                    )
+                    return encode(offered)
+            return data
+
+        for other in others:
+            swarm.cut(victim.id, other.id)
+        await asyncio.sleep(SILENT_S)
+        liar.rewrite = rewrite
+        await asyncio.sleep(10)
+        assert b"EVIL" not in victim.trainer.state
+        swarm.heal()
+        await goes_on(swarm, [victim, *others])
+        assert not any(b"EVIL" in peer.trainer.state for peer in (victim, *others))
 
     simulate(tmp_path, scenario, min_peers=4)
