@@ -62,9 +62,7 @@ class RoundAgreement:
         self._needed_updates = needed_updates
         self._electorate = Electorate(me, roster)
         self._order = leaders_of(roster, round_number, base)
-        self._checks = Checks(
-            round_number, base, self._electorate.quorums, self._order, voice.open_agreement
-        )
+        self._checks = Checks(round_number, base, self._electorate.quorums, self._order, voice)
         self._box = BallotBox()
         self._held: frozenset[UpdateRef] = frozenset()
         self._newcomers: frozenset[PeerId] = frozenset()

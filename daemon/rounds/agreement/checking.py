@@ -1,9 +1,8 @@
 """What a message of a round must be to be taken in at all. Pure."""
 
-from collections.abc import Callable
-
 from daemon.rounds.agreement.ballot_box import Said
 from daemon.rounds.agreement.quorums import Quorums
+from daemon.rounds.agreement.speaking import Voice
 from protocol.agreement_messages import (
     Accept,
     AgreementMessage,
@@ -28,14 +27,14 @@ class Checks:
         base: bytes,
         quorums: Quorums,
         leaders: tuple[PeerId, ...],
-        open_agreement: Callable[[bytes], VerifiedMessage],
+        voice: Voice,
     ) -> None:
         """``leaders``: who leads which ballot, in turn."""
         self._round = round_number
         self._base = base
         self._quorums = quorums
         self._leaders = leaders
-        self._open = open_agreement
+        self._voice = voice
 
     def content_of(self, message: VerifiedMessage) -> Said:
         """What ``message`` says, which is of this round, by one who may say it, and proven where it
@@ -76,7 +75,7 @@ class Checks:
             return False  # Each takes a while to check.
         voters: set[PeerId] = set()
         for raw in prepared.votes:
-            message = self._open(raw)
+            message = self._voice.open_agreement(raw)
             if decode(message.payload, AgreementMessage) != expected:
                 raise VerificationError(f"prepared by a vote for something else, {message.signer}")
             voters.add(message.signer)
