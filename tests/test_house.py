@@ -25,7 +25,6 @@ FILES = {
 }
 LINES = {
     "daemon/cli/join.py": 406,
-    "rendezvous/server/registry.py": 413,
 }
 PARAMETERS = {
     "PeerNetwork": 17,

@@ -283,7 +283,7 @@ def test_output_into_a_closed_pipe_is_no_error(p2pd: CommandLine, start_peer: St
             env=p2pd.environ,
             stdout=writer,
             stderr=subprocess.PIPE,
-            timeout=60,
+            timeout=150,
             check=False,
         )
     finally:

@@ -26,7 +26,7 @@ def shell(p2pd: CommandLine, line: str, **environ: str) -> subprocess.CompletedP
     """``line`` in a shell in which ``p2pd`` is the command."""
     return subprocess.run(
         ["bash", "-c", f'p2pd() {{ "{sys.executable}" -W error -m daemon.cli "$@"; }}; {line}'],
-        cwd=p2pd.home, env={**p2pd.environ, **environ}, capture_output=True, text=True, timeout=60,
+        cwd=p2pd.home, env={**p2pd.environ, **environ}, capture_output=True, text=True, timeout=150,
         check=False,
     )  # fmt: skip
 
@@ -91,14 +91,14 @@ def test_without_a_home_one_sentence_says_what_to_set(p2pd: CommandLine) -> None
     for command in (["status"], ["web"]):
         done = subprocess.run(
             [sys.executable, "-c", nobody, *command],
-            cwd="/", env=environ, capture_output=True, text=True, timeout=60, check=False,
+            cwd="/", env=environ, capture_output=True, text=True, timeout=150, check=False,
         )  # fmt: skip
         assert done.returncode == 78, done.stderr
         assert "set HOME or XDG_STATE_HOME" in done.stderr
         assert done.stderr.count("\n") == 1
         tilde = subprocess.run(
             [sys.executable, "-c", nobody, *command, "--state-dir", "~nobody-here/x"],
-            cwd="/", env=environ, capture_output=True, text=True, timeout=60, check=False,
+            cwd="/", env=environ, capture_output=True, text=True, timeout=150, check=False,
         )  # fmt: skip
         assert tilde.returncode == 2
         assert "set HOME" in tilde.stderr
@@ -118,7 +118,7 @@ def test_a_demo_without_a_place_for_files_says_what_to_set(p2pd: CommandLine) ->
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=ROOT, env=p2pd.environ, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, env=p2pd.environ, capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
     assert done.returncode == 78
     assert "set TMPDIR" in done.stderr
@@ -146,7 +146,7 @@ def test_export_into_a_pipe_writes_into_it(p2pd: CommandLine, start_peer: StartP
     reader = threading.Thread(target=lambda: got.extend(pipe.read_bytes()))
     reader.start()
     done = p2pd("export", pipe)
-    reader.join(timeout=60)
+    reader.join(timeout=150)
     assert done.returncode == 0, done.stderr
     assert stat.S_ISFIFO(pipe.lstat().st_mode)
     assert bytes(got) == MODEL

@@ -38,7 +38,7 @@ def test_users_own_ml_and_daemon_and_a_backport_shadow_nothing(tmp_path: Path) -
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -48,7 +48,7 @@ def test_users_own_ml_and_daemon_and_a_backport_shadow_nothing(tmp_path: Path) -
 def test_worker_of_an_installed_p2pd_finds_the_standard_library_first(tmp_path: Path) -> None:
     """A copy of p2pd's packages in site-packages, beside a backport of the name of a module."""
     venv = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=150)
     (site,) = venv.glob("lib/python*/site-packages")
     for package in PACKAGES:
         shutil.copytree(
@@ -70,7 +70,7 @@ def test_worker_of_an_installed_p2pd_finds_the_standard_library_first(tmp_path: 
         env=environ,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     assert done.returncode == 0, done.stderr

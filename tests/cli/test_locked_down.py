@@ -27,7 +27,7 @@ def run_as_nobody(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
 
@@ -84,7 +84,7 @@ def test_working_directory_that_was_deleted_is_told(p2pd: CommandLine) -> None:
             env=p2pd.environ,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=150,
             check=False,
         )
         says(done, code, *words)

@@ -36,7 +36,7 @@ def test_quick_commands_load_nothing_heavy(
         env=p2pd.environ,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=True,
     )
     loaded = set(json.loads(done.stdout.splitlines()[-1]))

@@ -129,6 +129,6 @@ def test_bash_completes_with_the_script(p2pd: CommandLine, tmp_path: Path) -> No
         ["bash", "-c", f"{script}\nCOMP_WORDS=(p2pd sta); COMP_CWORD=1; _p2pd;"
          ' echo "${COMPREPLY[@]}"'],
         env={**p2pd.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=150, check=True,
     )  # fmt: skip
     assert asked.stdout == "status\n"

@@ -135,7 +135,7 @@ def test_without_the_package_the_error_says_what_to_install(tmp_path: Path) -> N
         [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=True,
         cwd=ROOT,
     )

@@ -60,7 +60,7 @@ def test_no_socket_no_program_no_signal_and_files_as_before(tmp_path: Path) -> N
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

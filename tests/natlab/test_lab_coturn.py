@@ -86,7 +86,7 @@ def discover(lab: NatLab, sites: dict[NatKind, Site], server: PublicHost) -> dic
     words = dict.fromkeys(sites, "")
     for kind, process in running:
         with process:
-            words[kind] += process.communicate(timeout=60)[0]
+            words[kind] += process.communicate(timeout=150)[0]
             assert process.returncode == 0, kind
     return words
 

@@ -108,7 +108,7 @@ def test_laboratories_in_parallel_processes_do_not_meet() -> None:
     outputs = []
     for process in running:
         with process:
-            outputs.append(process.communicate(timeout=60)[0])
+            outputs.append(process.communicate(timeout=150)[0])
             assert process.returncode == 0
     # The same plan and the same seed: the same addresses and ports, each within its own world.
     assert len(set(outputs)) == 1

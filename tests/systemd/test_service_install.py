@@ -61,7 +61,7 @@ def test_systemd_finds_nothing_to_say_about_a_users_unit(p2pd: CommandLine, tmp_
         env={"PATH": "/usr/bin:/bin", "XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(p2pd.home)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     assert (verified.returncode, verified.stderr) == (0, "")

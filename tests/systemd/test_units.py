@@ -55,7 +55,7 @@ def test_systemd_finds_nothing_to_say_about_it(unit: Path) -> None:
         ["systemd-analyze", "verify", "--man=no", str(unit)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     # It exits 0 on unknown settings, and only says so.
@@ -71,7 +71,7 @@ def test_exposure_is_low(unit: Path) -> None:
         ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=True,
     )
     exposure = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)

@@ -97,7 +97,7 @@ def test_promtool_has_nothing_to_say_against_them() -> None:
         input=peer_metrics(InventedPeer(5).status()),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")

@@ -29,8 +29,9 @@ from tests.net.paths.lab_traffic import GREETING
 from tests.net.paths.path_lab import EVERYWHERE, NodeProcess, PathLab
 
 PORT = 5555
-CONNECT_S = 45.0
-"""Until there is a path at all, and until it is the best one that can be."""
+CONNECT_S = 100.0
+"""Until there is a path at all, and until it is the best one that can be: three attempts that fail,
+as on a machine that is busy, are followed by one in 30 s."""
 EXAMINE_S = 30.0
 """Until everything else was tried."""
 

@@ -81,7 +81,7 @@ def test_peer_that_dials_many_silent_addresses_lives_and_keeps_descriptors_to_sp
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
