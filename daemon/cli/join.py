@@ -100,7 +100,7 @@ def add_commands(commands: "Commands") -> None:
         " file that holds this (default: none; the swarm's relays need none)",
     )
     parser.add_argument(
-        "--no-turn", dest="turn", action="store_const", const="", help="use none any more"
+        "--no-turn", dest="turn", action="store_const", const="", help="stop using the TURN server"
     )
     parser.add_argument(
         "--port-mapping",
@@ -159,7 +159,7 @@ def add_commands(commands: "Commands") -> None:
         dest="event_dir",
         action="store_const",
         const="",
-        help="write none any more",
+        help="stop writing event files",
     )
     parser.add_argument(
         "--web",

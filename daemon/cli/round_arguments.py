@@ -57,18 +57,19 @@ def add_exchange(parser: "argparse._ArgumentGroup") -> None:
     parser.add_argument(
         "--aggregation",
         metavar="RULE",
-        help="how updates become one: mean (default) trusts every peer; trimmed_mean:FRACTION,"
-        " median, krum:F (with --min-peers 2F+3 or more) and centered_clip bear some that lie, and"
-        " need mesh or (all but krum) gossip; trial, for gossip, leaves out partners that do"
-        " harm on samples which each peer keeps for trials, and bears it when half of them lie",
+        help="how updates become one. mean (default): trusts every peer. trimmed_mean:FRACTION,"
+        " median, krum:F (with --min-peers 2F+3 or more) and centered_clip: limit the harm that a"
+        " minority of liars can do; they work with mesh, and all but krum with gossip. trial, for"
+        " gossip: each peer keeps samples for trials, and leaves out partners that do harm on them;"
+        " it works even when half of a peer's partners lie",
     )
     parser.add_argument(
         "--compression",
         metavar="CODE",
-        help="how numbers travel: none (default, 4 bytes each), fp16 (2 bytes), int8 (1 byte) or"
+        help="how numbers travel: none (default, 4 bytes each), fp16 (2 bytes), int8 (1 byte), or"
         " topk (the largest 64 of each 4096, 1/150 of the bytes or less, for mesh only; topk:128"
-        " keeps more). What an update loses by it is added to the peer's next one, but in gossip."
-        " With topk take an outer momentum of 0.5, since much comes a round or more late",
+        " keeps more). What an update loses is added to the peer's next update, except in gossip."
+        " With topk use an outer momentum of 0.5, since many numbers arrive a round or more late",
     )
     parser.add_argument(
         "--partition",

@@ -47,7 +47,7 @@ class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     """A :class:`daemon.net.path_kind.PathKind`."""
     reason: str
-    """Why it is this path and no better one."""
+    """Why this path is used and not a better one."""
     address: str
     rtt_ms: float | None = None
     round: int | None = None

@@ -92,7 +92,7 @@ class PeerNetwork:
         make_paths: Sequence[MakePaths] = (),
         sequence: SequenceCounter | None = None,
     ) -> None:
-        """``advertise``: addresses for the own record, ``HOST:PORT``; a port of 0 stands for the
+        """``advertise``: addresses for this peer's record, ``HOST:PORT``; port 0 stands for the
         one that is listened on. Empty: the address that is listened on.
 
         ``signal_carriers``: through whom signals go, and may still grow; ``make_paths``: the kinds
@@ -287,7 +287,7 @@ class PeerNetwork:
         return self.twins.stood_down
 
     async def twin_found(self, record: VerifiedRecord) -> bool:
-        """A rendezvous has ``record`` for this peer's own identity. True: another process signed
+        """A rendezvous has ``record`` for this peer's identity. True: another process signed
         it, and is told of this one."""
         if not self.twins.found(record):
             return False

@@ -66,7 +66,7 @@ class BetterState:
 
 
 class CatchUp:
-    """Watches for better states than the own one, and takes them."""
+    """Watches for better states than this peer's, and takes them."""
 
     def __init__(self, parts: Parts, succession: Succession) -> None:
         self._parts = parts
@@ -107,7 +107,7 @@ class CatchUp:
             )
 
     async def find(self, is_about_to_follow: Callable[[Rivals], bool]) -> BetterState:
-        """The state to be taken instead of the own one, once there is one and it is here.
+        """The state to be taken instead of this peer's, once there is one and it is here.
 
         ``is_about_to_follow`` says whether the round at hand leads to where the rivals are anyway.
         """
@@ -139,8 +139,9 @@ class CatchUp:
     def certificate_of_started(self, same: frozenset[PeerId]) -> Certificate | None:
         """How peers on this very state came to the round that they are in; asks those who are.
 
-        ``same``: the peers that stand on the own state. Where this peer came here by itself, more
-        than a third of all of them have to say the same: one alone cannot start anybody.
+        ``same``: the peers that stand on this peer's state. Where this peer came here by
+        itself, more than a third of all of them have to say the same: one alone cannot start
+        anybody.
         """
         position = self._lineage.position
         started = {
@@ -166,7 +167,7 @@ class CatchUp:
         offer, path = better.offer, better.path
         assert path is not None, "fetched before it is taken"
         _log.info(
-            "taking the state of round %d, %s, from %s; the own one is of round %d",
+            "taking the state of round %d, %s, from %s; this peer's is of round %d",
             offer.round,
             offer.root.hex()[:16],
             counted(len(better.holders), "peer"),
@@ -233,8 +234,7 @@ class CatchUp:
         return BetterState(offer, better.certificate, better.holders, better.claim, path)
 
     def _is_still_better(self, better: BetterState) -> bool:
-        """Whether it is to be taken although the own state is another one than when it was asked
-        for."""
+        """Whether to take it, although this peer's state has changed since it was asked for."""
         rivals = self._rivals()
         if rivals is None or self._lineage.knows(better.offer.round, better.offer.root):
             return False

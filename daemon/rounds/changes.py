@@ -5,7 +5,9 @@ import contextlib
 
 
 class Changes:
-    """One peer's. Whoever waits looks again by itself at what concerns it.
+    """Tells all waits of this peer that something changed.
+
+    Whoever waits looks again by itself at what concerns it.
 
     >>> async def example() -> None:
     ...     changes = Changes()

@@ -92,7 +92,7 @@ class Training:
 
     @property
     def awaited(self) -> frozenset[PeerId]:
-        """Whose updates the round at hand waits for, once this peer's own is there."""
+        """Whose updates the round at hand waits for, once this peer's is there."""
         round_ = self._at_hand.round
         if round_ is None or round_.phase not in (Phase.EXCHANGING, Phase.WAITING):
             return frozenset()
@@ -177,7 +177,7 @@ class Training:
     # The loop
 
     async def run(self) -> None:
-        """Take part until the own number of rounds is reached, or cancelled."""
+        """Take part until this peer's number of rounds is reached, or cancelled."""
         async with asyncio.TaskGroup() as tasks:
             beat = tasks.create_task(self._beat())
             watch = self._watch()
@@ -214,7 +214,7 @@ class Training:
             self._note_failure(activity)
 
     async def _take(self, better: BetterState) -> None:
-        """Give the own state up for ``better``, unless this peer got there meanwhile."""
+        """Give this peer's state up for ``better``, unless this peer got there meanwhile."""
         if self.lineage.knows(better.offer.round, better.offer.root):
             return
         self._enter(Phase.FETCHING)

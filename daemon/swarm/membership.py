@@ -27,7 +27,7 @@ _log = logging.getLogger("p2pd.peer")
 
 
 class SwarmPlace:
-    """One peer's. :attr:`swarm` is the newest statement that is known."""
+    """This peer's place in its swarm. :attr:`swarm` is the newest statement that is known."""
 
     def __init__(
         self,

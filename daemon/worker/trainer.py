@@ -43,7 +43,7 @@ class Trainer(Protocol):
     async def mix(
         self, round_number: int, own_path: Path, neighbours: tuple[Neighbour, ...]
     ) -> StateReady:
-        """The new state between the own parameters and those of neighbours."""
+        """The new state between this peer's parameters and those of neighbours."""
 
     async def load_state(self, round_number: int, path: Path, root: bytes) -> StateReady:
         """Take over a state."""

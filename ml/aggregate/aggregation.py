@@ -4,8 +4,8 @@ Invariants: float32, elementwise, in the order of the peer ids, with NumPy on th
 needs a sum over elements it is added up in a fixed tree of elementwise additions. So equal updates
 give equal bits on any machine. Nothing needs more than one block of every update at a time.
 
-The mean trusts everyone. The other rules bear some attackers, and give all peers the same weight,
-since the sample counts that peers claim cannot be checked.
+The mean trusts everyone. The other rules limit the harm of some attackers. They give all peers the
+same weight, since the sample counts that peers claim cannot be checked.
 """
 
 import math

@@ -32,7 +32,7 @@ from protocol.errors import ConfigError
 TRIAL = "trial"
 
 REACH = 3.0
-"""How far off a neighbour counts in full, in lengths of the own movement of the round."""
+"""How far off a neighbour counts in full, in lengths of this peer's movement of the round."""
 MEMORY = 0.05
 """What the newest trial weighs in the trust in a neighbour: about twenty rounds count."""
 HARM = 2.0
@@ -58,10 +58,10 @@ class Trials(Protocol):
         """In neighbours, by peer id; the rule writes into it, for the next rounds."""
 
     def moved(self) -> float:
-        """How far this round's training has moved the own parameters (Euclidean)."""
+        """How far this round's training has moved this peer's parameters (Euclidean)."""
 
     def losses(self, row: int, share: float) -> NDArray[np.float64]:
-        """Of the own model moved by ``share`` of the way to row ``row``.
+        """Of this peer's model moved by ``share`` of the way to row ``row``.
 
         One for each of some groups of samples that are not trained on, the same in every call.
         """
@@ -131,9 +131,9 @@ class ClippedMixing:
 class TrialMixing:
     """Each way clipped, and taken only where a trial on samples of one's own says so.
 
-    Clipping: at :data:`REACH` times the own movement of the round, which nobody else can change
-    and which is alike for peers that train alike (in ClippedGossip, arXiv 2202.01545, the threshold
-    is a constant).
+    Clipping: at :data:`REACH` times this peer's movement of the round, which nobody else can
+    change and which is alike for peers that train alike (in ClippedGossip, arXiv 2202.01545, the
+    threshold is a constant).
 
     Trial: on samples that are not trained on, a move by a share of the way may cost at most that
     share of what this round's training has won. Where the loss is convex, a model that is no worse
@@ -142,7 +142,7 @@ class TrialMixing:
     than the training makes good. One trial says little, so its result in standard errors goes into
     a running mean, the trust in that neighbour: who is not trusted is left out, and so is who does
     clear harm now. (Trials of gradients: Zeno, arXiv 1805.10032; of models: UBAR, arXiv 2002.08569,
-    which asks them to be as good as the own one.)
+    which asks them to be as good as this peer's.)
     """
 
     def plan(self, partners: Sequence[Partner], stacks: Stacks, trials: Trials) -> Plan:
@@ -169,7 +169,7 @@ class TrialMixing:
 
 @dataclass(frozen=True, slots=True)
 class UnweightedMixing:
-    """A coordinate-wise rule over the own parameters and the neighbours', all alike."""
+    """A coordinate-wise rule over this peer's parameters and the neighbours', all alike."""
 
     rule: Aggregation
 

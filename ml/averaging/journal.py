@@ -26,7 +26,7 @@ class RoundJournal:
         return "" if self._events is None else self._events.problem
 
     def note_training(self, round_number: int, loss: float, samples_per_second: float) -> None:
-        """The own local training of a round. 0 samples a second: it was not measured."""
+        """This peer's local training of a round. 0 samples a second: it was not measured."""
         values = {"training/loss": loss}
         if samples_per_second:
             values["training/samples_per_second"] = samples_per_second

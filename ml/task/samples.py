@@ -25,7 +25,7 @@ class Samples:
 
     def __init__(self, dataset: Any, indices: NDArray[np.int64], device: torch.device) -> None:
         if isinstance(dataset, TensorDataset) and indices.size < len(dataset):
-            # A copy of the own samples, so that the memory of all others can go.
+            # A copy of this peer's samples, so that the memory of all others can go.
             chosen = torch.from_numpy(indices)
             dataset = TensorDataset(*(tensor[chosen] for tensor in dataset.tensors))
             indices = np.arange(indices.size, dtype=np.int64)

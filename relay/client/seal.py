@@ -11,8 +11,8 @@ Invariants:
   one that TLS trusts. No other authority, name or date plays a role.
 - No frame is given out before the other side's identity is proven.
 
-On the wire: version (1 byte), length (2 bytes) and DER of the own certificate, then TLS. In TLS:
-length (4 bytes, in a record of its own) and bytes of each frame. Numbers are big-endian.
+On the wire: version (1 byte), length (2 bytes) and DER of this peer's certificate, then TLS. In
+TLS: length (4 bytes, in a record of its own) and bytes of each frame. Numbers are big-endian.
 """
 
 import contextlib

@@ -53,7 +53,7 @@ FindLink = Callable[[PeerId], RemotePeer | None]
 
 
 class Meter:
-    """One peer's. Everything is called from the event loop."""
+    """Measures for this peer, and answers others. Everything is called from the event loop."""
 
     def __init__(self, find_link: FindLink, *, clock: Clock, refusals: Refusals) -> None:
         self._find_link = find_link

@@ -17,7 +17,7 @@ class PingResult(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     """Of the other end of it."""
     reason: str
-    """Why it is this path and no better one."""
+    """Why this path is used and not a better one."""
     rtt_ms: float
     size_bytes: int
     """Sent, and sent back, beside a few bytes around it."""

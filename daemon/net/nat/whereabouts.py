@@ -41,7 +41,9 @@ class Outpost(Protocol):
 
 
 class Whereabouts:
-    """One peer's. ``run`` it as a task; before, only the machine's own addresses are known.
+    """This peer's place in the network.
+
+    Run ``run`` as a task; before, only the machine's own addresses are known.
 
     ``on_change`` is called when :attr:`addresses` or :attr:`nat` are others than before;
     ``on_move`` when this machine came into another network, with whether connections made before

@@ -23,7 +23,7 @@ class LinkStatus:
     address: str
     """Of the other end; without a path, those that its record names."""
     reason: str
-    """Why it is this path and no better one."""
+    """Why this path is used and not a better one."""
     is_live: bool
     rtt_ms: float | None
     bytes_sent: int

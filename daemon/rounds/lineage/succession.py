@@ -60,7 +60,7 @@ class Succession(Protocol):
         """Whether a peer that stood on ``before`` gets to where the others were by itself."""
 
     def should_take(self, lineage: Lineage, claim: Claim, rivals: Rivals) -> bool:
-        """Whether to give the own state up for the one claimed."""
+        """Whether to give this peer's state up for the one claimed."""
 
 
 class AgreedSuccession:
