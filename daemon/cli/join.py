@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from daemon.swarm.join_options import JoinOptions
     from protocol.invite import Invite
 
-MAX_LINK_FILE_BYTES = 16 * 1024
+MAX_TURN_FILE_BYTES = 16 * 1024
 MAX_ROUNDS = 1_000_000_000
 MAX_THREADS = 4096
 KEPT_CHECKPOINTS = 2
@@ -169,7 +169,11 @@ def add_commands(commands: "Commands") -> None:
         " Prometheus; 'p2pd web' prints its address (default: only after 'p2pd web')",
     )
     parser.add_argument(
-        "--no-web", dest="web", action="store_const", const="", help="no longer from the start"
+        "--no-web",
+        dest="web",
+        action="store_const",
+        const="",
+        help="stop serving it",
     )
     parser.add_argument(
         "--on-round",
@@ -178,7 +182,11 @@ def add_commands(commands: "Commands") -> None:
         " input (loss, accuracy, each peer's loss); it holds no round up, and has a minute",
     )
     parser.add_argument(
-        "--no-on-round", dest="on_round", action="store_const", const="", help="run none any more"
+        "--no-on-round",
+        dest="on_round",
+        action="store_const",
+        const="",
+        help="stop running it",
     )
     arguments.add_log_level(parser)
 
@@ -215,7 +223,7 @@ def _turn(text: str) -> str:
     if "@" not in text:
         try:
             with open(text, encoding="utf-8") as file:
-                text = file.read(MAX_LINK_FILE_BYTES).strip()
+                text = file.read(MAX_TURN_FILE_BYTES).strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"{text!r} is neither USER:PASSWORD@HOST:PORT nor a file that can be read"
@@ -238,6 +246,7 @@ def join_options(options: argparse.Namespace) -> "JoinOptions":
 
     Remembers it there in turn. Raises :class:`ConfigError`.
     """
+    from daemon.cli.read_invite import read_invite
     from daemon.host.state_dir import StateDir
     from daemon.host.state_paths import swarm_directory
     from ml.task.source import read_task_source
@@ -363,26 +372,6 @@ def _swarm_of(state_dir: "StateDir", before: "Membership | None") -> bytes | Non
         return open_statement(stored, swarm_id=None, now_ms=int(time.time() * 1000)).swarm_id
     except RemoteProtocolError:
         return None if before is None else Invite.parse(before.link).swarm_id
-
-
-def read_invite(link: str) -> "Invite":
-    """The invite in ``link``: its text, ``-`` for standard input, or a file that holds it."""
-    from protocol.errors import ConfigError
-    from protocol.invite import PREFIX, Invite
-
-    if link.strip().startswith(PREFIX):
-        return Invite.parse(link)
-    if link == "-":
-        return Invite.parse(sys.stdin.read(MAX_LINK_FILE_BYTES))
-    try:
-        with open(link, encoding="utf-8", errors="replace") as file:
-            text = file.read(MAX_LINK_FILE_BYTES)
-    except OSError as error:
-        raise ConfigError(
-            f"{link!r} is neither an invite link (p2pd:…) nor a file that can be read"
-            f" ({error.strerror})"
-        ) from error
-    return Invite.parse(text)
 
 
 def _only_membership() -> Path:

@@ -69,7 +69,7 @@ def add_commands(commands: "Commands") -> None:
 
 def _install(options: argparse.Namespace) -> int:
     from daemon.cli.exit_codes import UsageError
-    from daemon.cli.join import read_invite
+    from daemon.cli.read_invite import read_invite
     from daemon.control.client import NotPermittedError
     from daemon.host import service
 
