@@ -117,7 +117,6 @@ ROOMS = {
 keep out of circles."""
 
 CIRCLES = {
-    ("daemon.cli.service", "daemon.cli.entry"),  # It shows a whole command line's help.
     ("ml.task.load", "ml.rules.round_rules"),  # It checks the settings that a task suggests.
 }
 """Imports that stand for themselves until they are cut: the number may fall, and never rise."""

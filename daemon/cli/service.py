@@ -107,8 +107,8 @@ def _install(options: argparse.Namespace) -> int:
 
 def _check_join(link: str, join: list[str]) -> None:
     """What ``p2pd join`` would refuse is refused now, and not by a service that ends again."""
-    from daemon.cli.entry import build_parser
     from daemon.cli.exit_codes import UsageError
+    from daemon.cli.join import add_commands as add_join
 
     for word in join:
         if not _PLAIN.fullmatch(word):
@@ -116,5 +116,7 @@ def _check_join(link: str, join: list[str]) -> None:
         path = word.partition("=")[2] if word.startswith("--") else word
         if path and not os.path.isabs(path) and os.path.exists(path):
             raise UsageError(f"{path}: write the whole path, {os.path.abspath(path)}")
+    parser = argparse.ArgumentParser(prog="p2pd")
+    add_join(parser.add_subparsers())
     # Ends the command with 2 and argparse's own words where they are wrong.
-    build_parser().parse_args(["join", link, *join])
+    parser.parse_args(["join", link, *join])

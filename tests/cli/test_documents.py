@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import CommandLine
+from tests.test_layers import ROOMS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -49,3 +50,12 @@ def test_the_task_that_the_how_to_shows_passes_the_check(p2pd: CommandLine, tmp_
     task.write_text(source)
     done = p2pd("task", "check", task)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_drawing_of_the_rooms_shows_their_floors() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    (drawing,) = re.findall(r"^```\n(daemon/ +ml/\n.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    left = re.findall(r"^  (\w+) ", drawing, re.MULTILINE)
+    right = re.findall(r"^.{52}  (\w+) ", drawing, re.MULTILINE)
+    assert tuple(reversed(left)) == ROOMS["daemon"]
+    assert tuple(reversed(right)) == ROOMS["ml"]
