@@ -12,8 +12,9 @@ from typing import Any
 
 import aiohttp
 
-START_S = 60.0
-ANSWER_S = 60.0
+START_S = 120.0
+ANSWER_S = 120.0
+"""For a machine that has much else to do."""
 LOOK_S = 0.1
 CHROMIUM = shutil.which("chromium")
 
@@ -62,10 +63,16 @@ class Browser:
         return answer["result"].get("value")
 
     async def wait_for(self, expression: str, timeout_s: float = ANSWER_S) -> None:
-        """Return once the JavaScript expression is true."""
-        async with asyncio.timeout(timeout_s):
-            while not await self.evaluate(f"Boolean({expression})"):  # noqa: ASYNC110 - no event
-                await asyncio.sleep(LOOK_S)
+        """Return once the JavaScript expression is true. Fails with what the page shows instead."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not await self.evaluate(f"Boolean({expression})"):  # noqa: ASYNC110 - no event
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            shown = await self.evaluate("document.body.innerText")
+            raise AssertionError(
+                f"not within {timeout_s:g} s: {expression}; shown: {shown}"
+            ) from None
 
     async def press(self, key: str) -> None:
         """Press and let go of one key."""

@@ -120,7 +120,7 @@ async def test_wrong_token_is_explained_on_the_page() -> None:
         assert "'p2pd web' prints the right one" in await text_of(driven, "#connection")
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_page_of_a_real_swarm_shows_its_three_peers_training() -> None:
     demo = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "daemon.cli", "demo", "--rounds", "100000", "--web",
