@@ -51,15 +51,15 @@ from daemon.worker.worker import TaskWorker, WorkerProcesses
 from p2pd.messages import Progress
 from protocol.errors import TransportError, WorkerError
 from protocol.identity import PeerId
-from protocol.sequence import SequenceCounter
+from protocol.statements.sequence import SequenceCounter
 from protocol.uri import by_server
 from rendezvous import RendezvousClient
 from transport.allocator import keep_freed_memory
 from transport.clock import Clock
-from transport.context import make_context
 from transport.error_group import first_error
-from transport.server_socket import until_listenable
-from transport.zap import ZapAuthenticator
+from transport.sockets.context import make_context
+from transport.sockets.server_socket import until_listenable
+from transport.sockets.zap import ZapAuthenticator
 
 _log = logging.getLogger("p2pd.peer")
 

@@ -17,8 +17,8 @@ import zmq
 
 from daemon.host.process import run_server
 from protocol.errors import ConfigError
-from protocol.nat_behavior import WEB_PORTS
-from protocol.relay_messages import FrameKind
+from protocol.servers.relay_messages import FrameKind
+from protocol.statements.nat_behavior import WEB_PORTS
 from protocol.text import counted
 from protocol.uri import HostPort, ServerUri
 from relay.server.limits import RelayLimits
@@ -30,9 +30,9 @@ from rendezvous.server.store import SnapshotStore, Store
 from rendezvous.stun.service import serving_stun
 from transport.clock import Clock
 from transport.server_directory import open_server_directory
-from transport.server_socket import ListenError, ServerSocket, until_listenable
-from transport.socket_options import CurveServerRole, SocketLimits
-from transport.zap import ZapAuthenticator
+from transport.sockets.server_socket import ListenError, ServerSocket, until_listenable
+from transport.sockets.socket_options import CurveServerRole, SocketLimits
+from transport.sockets.zap import ZapAuthenticator
 
 ZAP_DOMAIN = "server"
 SNAPSHOT_FILE = "snapshot"

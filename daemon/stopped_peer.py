@@ -10,8 +10,8 @@ from daemon.swarm.join_options import JoinOptions, Shard
 from daemon.swarm.open_task import open_task
 from daemon.worker.worker import TaskWorker, WorkerProcesses
 from protocol.errors import ConfigError
-from protocol.invite import Invite
-from protocol.swarm import open_statement
+from protocol.statements.invite import Invite
+from protocol.statements.swarm import open_statement
 from transport.clock import Clock
 
 

@@ -21,7 +21,7 @@ from ml.task.choice import TaskChoice
 from ml.task.load import load_task
 from ml.task.task import settings_from
 from protocol.errors import ConfigError, WorkerError
-from protocol.swarm import RoundSettings
+from protocol.statements.swarm import RoundSettings
 
 EXIT_CONFIG = 78
 

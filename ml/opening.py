@@ -10,7 +10,7 @@ from ml.state.manifest import Manifest, TensorSpec
 from ml.task.choice import TaskChoice, choice_to
 from p2pd.messages import Open, Opened
 from protocol.errors import WorkerError
-from protocol.swarm import RoundSettings
+from protocol.statements.swarm import RoundSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ class Open:
     task: dict[str, Any]
     """What to train, for a trainer that does not know it by itself (ml/task/choice.py)."""
     settings: dict[str, Any]
-    """The swarm's round settings, by name (protocol/swarm.py)."""
+    """The swarm's round settings, by name (protocol/statements/swarm.py)."""
     seed: int
     """The swarm's: decides initial weights, shards and the order of samples."""
     threads: int = 0

@@ -19,10 +19,7 @@ MAX_LINES = 400
 MAX_PARAMETERS = 8
 MAX_CALLBACKS = 30
 
-FILES = {
-    "protocol": 28,
-    "transport": 25,
-}
+FILES: dict[str, int] = {}
 PARAMETERS = {
     "PeerNetwork": 17,
     "OwnRecord": 9,

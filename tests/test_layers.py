@@ -112,6 +112,14 @@ ROOMS = {
     ),
     "daemon.rounds": ("lineage", "blobs", "parts", "updates", "kinds", "training", "rounds"),
     "ml": ("state", "task", "update", "aggregate", "rules", "averaging", "training"),
+    "protocol": (
+        *("errors", "text", "codec", "identity", "envelope", "uri", "certificate", "merkle"),
+        *("topology", "statements", "peers", "servers"),
+    ),
+    "transport": (
+        *("address", "backoff", "border", "clock", "curve", "error_group", "key_file"),
+        *("rate_limit", "sockets"),
+    ),
 }
 """From the ground up: each imports only what stands before it. What is not named here only has to
 keep out of circles."""
@@ -147,7 +155,7 @@ def test_rooms_import_downwards_only(folder: str) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("package", ["daemon", "ml"])
+@pytest.mark.parametrize("package", ["daemon", "ml", "protocol", "transport"])
 def test_every_room_of_a_package_has_its_floor(package: str) -> None:
     rooms = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
     assert rooms <= set(ROOMS[package])

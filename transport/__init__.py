@@ -1,21 +1,6 @@
-"""ZeroMQ on asyncio: CURVE keys, admission by ZAP, and the two kinds of sockets."""
+"""ZeroMQ on asyncio, and what every program with a network and a disk needs: addresses, rates,
+keys, clocks, files that are whole.
 
-from transport.client_socket import ClientSocket, LinkEvent, Reconnect
-from transport.curve import CurveKeys
-from transport.key_file import read_or_create_secret
-from transport.server_socket import ServerSocket
-from transport.socket_options import CurveClientRole, CurveServerRole, SocketLimits
-from transport.zap import ZapAuthenticator
-
-__all__ = [
-    "ClientSocket",
-    "CurveClientRole",
-    "CurveKeys",
-    "CurveServerRole",
-    "LinkEvent",
-    "Reconnect",
-    "ServerSocket",
-    "SocketLimits",
-    "ZapAuthenticator",
-    "read_or_create_secret",
-]
+The sockets have a room of their own, ``transport.sockets``; it may use what is here, and nothing
+here uses it. May use ``protocol``. Nothing here knows what is said over a socket.
+"""

@@ -19,7 +19,7 @@ import torch
 from benchmarks.learning.local_swarm import Run, run_swarm
 from benchmarks.learning.report import plot, table
 from benchmarks.promises import Promise, check, listed
-from protocol.swarm import RoundSettings
+from protocol.statements.swarm import RoundSettings
 
 DOCS = Path(__file__).parents[2] / "docs"
 PEERS = (3, 8)

@@ -27,7 +27,7 @@ import torch
 from benchmarks.learning.local_swarm import Point, Run, run_swarm
 from benchmarks.learning.report import plot, table
 from benchmarks.promises import Promise, check, listed
-from protocol.swarm import RoundSettings
+from protocol.statements.swarm import RoundSettings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

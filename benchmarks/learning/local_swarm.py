@@ -16,7 +16,7 @@ from ml.averaging.messages import Contribution, PartResult
 from ml.learner import Learner
 from ml.opening import Opening, StateReady, Trained
 from ml.task.choice import TaskChoice
-from protocol.swarm import RoundSettings
+from protocol.statements.swarm import RoundSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_INVITE_DAYS = 3650
 MAX_USES = 4096
-"""MAX_MET of protocol/admission.py, which takes too long to load here."""
+"""MAX_MET of protocol/statements/admission.py, which takes too long to load here."""
 
 DESCRIPTION = """\
 Found a swarm: sign what it trains and by which rules, leave that with the rendezvous, and print the

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
     from daemon.host.state_dir import Membership, StateDir
     from daemon.swarm.join_options import JoinOptions
-    from protocol.invite import Invite
+    from protocol.statements.invite import Invite
 
 MAX_TURN_FILE_BYTES = 16 * 1024
 MAX_ROUNDS = 1_000_000_000
@@ -270,7 +270,7 @@ def _chosen(path: Path, membership: "Membership", options: argparse.Namespace) -
     """What ``membership`` says, validated. Raises :class:`ConfigError`."""
     from daemon.net.paths.ice.turn_server import TurnServer
     from daemon.swarm.join_options import JoinOptions, Shard
-    from protocol.invite import Invite
+    from protocol.statements.invite import Invite
     from protocol.uri import HostPort
 
     return JoinOptions(
@@ -362,8 +362,8 @@ def _swarm_of(state_dir: "StateDir", before: "Membership | None") -> bytes | Non
     import time
 
     from protocol.errors import RemoteProtocolError
-    from protocol.invite import Invite
-    from protocol.swarm import open_statement
+    from protocol.statements.invite import Invite
+    from protocol.statements.swarm import open_statement
 
     stored = state_dir.read_statement()
     if stored is None:

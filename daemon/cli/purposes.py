@@ -15,7 +15,7 @@ class Purpose:
 
     summary: str
     settings: Settings
-    """By the fields of :class:`protocol.swarm.RoundSettings`."""
+    """By the fields of :class:`protocol.statements.swarm.RoundSettings`."""
     why: str
     page: str
     """Where the figures in ``why`` are from."""

@@ -3,7 +3,7 @@
 import sys
 
 from protocol.errors import ConfigError
-from protocol.invite import PREFIX, Invite
+from protocol.statements.invite import PREFIX, Invite
 
 MAX_LINK_FILE_BYTES = 16 * 1024
 

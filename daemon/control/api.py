@@ -43,7 +43,7 @@ from daemon.host.log_line import LogLine
 from daemon.net.measuring.results import PingResult, SpeedResult
 from daemon.net.path_kind import PathKind
 from protocol.errors import ConfigError, P2PDError, TransportError
-from protocol.measure_messages import MAX_ECHO_BYTES, MAX_TRANSFER_BYTES, MeasuredPath
+from protocol.peers.measure_messages import MAX_ECHO_BYTES, MAX_TRANSFER_BYTES, MeasuredPath
 
 MAX_REQUEST_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 8 * 1024

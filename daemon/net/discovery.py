@@ -11,8 +11,8 @@ from daemon.net.refusals import Refusals
 from protocol.envelope import claimed_signer
 from protocol.errors import ConfigError, P2PDError, TransportError
 from protocol.identity import PeerId, peer_id_of
-from protocol.peer_record import MAX_RECORD_BYTES, VerifiedRecord, open_record
-from protocol.rendezvous_messages import MAX_LOOKUP, Joined, Left, Notice, Signal
+from protocol.servers.rendezvous_messages import MAX_LOOKUP, Joined, Left, Notice, Signal
+from protocol.statements.peer_record import MAX_RECORD_BYTES, VerifiedRecord, open_record
 from rendezvous import RendezvousClient
 from transport.clock import Clock
 from transport.rate_limit import Allowed, Rate, RateLimiter

@@ -42,24 +42,24 @@ from daemon.net.signaling import SignalCarrier, Signaling
 from daemon.net.traffic import Traffic
 from daemon.net.twin import TwinWatch
 from daemon.net.twin_guard import TwinGuard
-from protocol.admission import AdmissionBook, DeniedError
 from protocol.errors import RemoteProtocolError, TransportError
-from protocol.hello import VerifiedHello
 from protocol.identity import Identity, PeerId, peer_id_of
-from protocol.nat_summary import NatSummary
-from protocol.peer_record import MAX_INSTANCE_BYTES, PeerRecord, VerifiedRecord
-from protocol.rendezvous_messages import Signal
-from protocol.sequence import SequenceCounter
-from protocol.session_frames import CloseCode, Stream
-from protocol.signal_messages import TwinNotice
-from protocol.swarm import Swarm
+from protocol.peers.hello import VerifiedHello
+from protocol.peers.session_frames import CloseCode, Stream
+from protocol.peers.signal_messages import TwinNotice
+from protocol.servers.rendezvous_messages import Signal
+from protocol.statements.admission import AdmissionBook, DeniedError
+from protocol.statements.nat_summary import NatSummary
+from protocol.statements.peer_record import MAX_INSTANCE_BYTES, PeerRecord, VerifiedRecord
+from protocol.statements.sequence import SequenceCounter
+from protocol.statements.swarm import Swarm
 from protocol.uri import HostPort
 from relay.client.client import RelayStatus
 from transport.address import plain_ip
 from transport.clock import Clock
-from transport.connection_table import descriptor_budget
 from transport.curve import CurveKeys
-from transport.zap import ZapAuthenticator
+from transport.sockets.connection_table import descriptor_budget
+from transport.sockets.zap import ZapAuthenticator
 
 _log = logging.getLogger("p2pd.network")
 

@@ -3,9 +3,9 @@
 from msgspec.structs import replace
 
 from protocol.identity import Identity
-from protocol.nat_summary import NatSummary
-from protocol.peer_record import RECORD_LIFETIME_MS, PeerRecord, seal_record
-from protocol.sequence import SequenceCounter
+from protocol.statements.nat_summary import NatSummary
+from protocol.statements.peer_record import RECORD_LIFETIME_MS, PeerRecord, seal_record
+from protocol.statements.sequence import SequenceCounter
 from protocol.uri import HostPort, ServerUri
 from transport.address import EVERY_ADDRESS, is_ip, is_unrouted
 from transport.clock import STEP_MS, Clock

@@ -16,7 +16,7 @@ _log = logging.getLogger("p2pd.network")
 
 
 class SequenceFile:
-    """A :class:`protocol.sequence.SequenceMemory` in a file of one number.
+    """A :class:`protocol.statements.sequence.SequenceMemory` in a file of one number.
 
     A damaged file is put aside and counts as none: the time is then all there is to start from.
     """

@@ -20,14 +20,19 @@ from typing import Generic, Protocol, TypeVar
 from daemon.net.border import UNKNOWN_PEER, border
 from daemon.net.own_record import OwnRecord
 from daemon.net.refusals import Refusals
-from protocol.admission import AdmissionBook
 from protocol.codec import Message
 from protocol.errors import ConfigError, TransportError, VerificationError
 from protocol.identity import PeerId
-from protocol.peer_record import VerifiedRecord
-from protocol.peer_signal import SignalPayload, VerifiedSignal, open_peer_signal, seal_peer_signal
-from protocol.sequence import ReplayGuard, StaleError
-from protocol.signal_messages import SignalBody
+from protocol.peers.peer_signal import (
+    SignalPayload,
+    VerifiedSignal,
+    open_peer_signal,
+    seal_peer_signal,
+)
+from protocol.peers.signal_messages import SignalBody
+from protocol.statements.admission import AdmissionBook
+from protocol.statements.peer_record import VerifiedRecord
+from protocol.statements.sequence import ReplayGuard, StaleError
 from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.rate_limit import Allowed, Rate, RateLimiter

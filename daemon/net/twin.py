@@ -16,7 +16,7 @@ instance that has the lease; that one signs its record anew, which the first one
 import enum
 from dataclasses import dataclass
 
-from protocol.peer_record import VerifiedRecord
+from protocol.statements.peer_record import VerifiedRecord
 
 REMEMBERED_S = 600.0
 """So long after the last sign of life it is told that there is another one."""

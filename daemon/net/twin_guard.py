@@ -6,7 +6,7 @@ import logging
 from daemon.net.own_record import OwnRecord
 from daemon.net.peers.book import PeerBook
 from daemon.net.twin import TwinWatch
-from protocol.peer_record import VerifiedRecord
+from protocol.statements.peer_record import VerifiedRecord
 from transport.clock import Clock
 
 _log = logging.getLogger("p2pd.network")

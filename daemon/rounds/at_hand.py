@@ -5,11 +5,11 @@ from daemon.rounds.gathering import Gathering
 from daemon.rounds.kinds.agreed_round import AgreedRound
 from daemon.rounds.kinds.gossip_round import GossipRound
 from daemon.rounds.parts import Parts
-from protocol.agreement_messages import AgreementMessage, Certificate
 from protocol.codec import decode
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
-from protocol.peer_messages import (
+from protocol.peers.agreement_messages import AgreementMessage, Certificate
+from protocol.peers.peer_messages import (
     Agreement,
     CertificateReply,
     CertificateRequest,

@@ -27,10 +27,10 @@ from daemon.rounds.lineage.position import Position
 from daemon.rounds.lineage.succession import Claim, Rivals, Succession
 from daemon.rounds.parts import Parts
 from ml.opening import StateReady
-from protocol.agreement_messages import Certificate
 from protocol.errors import TransportError, VerificationError, WorkerError
 from protocol.identity import PeerId
-from protocol.peer_messages import CertificateRequest, Standing, StateOffer, StateRequest
+from protocol.peers.agreement_messages import Certificate
+from protocol.peers.peer_messages import CertificateRequest, Standing, StateOffer, StateRequest
 from protocol.text import counted
 
 LOOK_S = 0.5

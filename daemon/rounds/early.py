@@ -4,9 +4,9 @@ A peer that is in round r keeps messages of round r + 1, one of each kind of eac
 peers that it knows only. All others are refused.
 """
 
-from protocol.agreement_messages import MAX_ROSTER
 from protocol.errors import VerificationError
 from protocol.identity import PeerId
+from protocol.peers.agreement_messages import MAX_ROSTER
 
 MAX_MESSAGE_BYTES = 128 << 10
 """The promise of the largest roster takes less."""

@@ -13,7 +13,11 @@ and did not accept is left out for a growing time. So a peer that lies costs som
 from collections.abc import Callable
 
 from daemon.rounds.agreement.certificates import next_roster
-from protocol.agreement_messages import (
+from protocol.codec import decode
+from protocol.envelope import VerifiedMessage
+from protocol.errors import VerificationError
+from protocol.identity import PeerId, public_key_of
+from protocol.peers.agreement_messages import (
     MAX_ROSTER,
     Accept,
     AgreementMessage,
@@ -21,10 +25,6 @@ from protocol.agreement_messages import (
     Outcome,
     Start,
 )
-from protocol.codec import decode
-from protocol.envelope import VerifiedMessage
-from protocol.errors import VerificationError
-from protocol.identity import PeerId, public_key_of
 
 SETTLE_S = 0.5
 """The candidates have to be the same for so long: peers that arrive together start together."""

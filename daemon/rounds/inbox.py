@@ -18,7 +18,7 @@ from daemon.swarm.statements import Statements
 from protocol.codec import decode
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
-from protocol.peer_messages import (
+from protocol.peers.peer_messages import (
     Agreement,
     CertificateReply,
     CertificateRequest,

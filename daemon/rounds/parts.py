@@ -18,7 +18,7 @@ from daemon.swarm.statements import Statements
 from daemon.worker.trainer import Trainer
 from ml.opening import TaskOpened
 from protocol.identity import Identity, PeerId
-from protocol.swarm import RoundSettings
+from protocol.statements.swarm import RoundSettings
 from transport.clock import Clock
 
 

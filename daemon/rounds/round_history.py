@@ -11,7 +11,7 @@ from collections import deque
 from daemon.rounds.round_record import PhaseSpan, RoundRecord
 from ml.opening import StateReady
 from protocol.identity import PeerId
-from protocol.peer_messages import UpdateHeader
+from protocol.peers.peer_messages import UpdateHeader
 from transport.clock import Clock
 
 MAX_ROUNDS = 512

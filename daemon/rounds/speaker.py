@@ -4,12 +4,12 @@ import msgspec
 
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.mail import Mail
-from protocol.agreement_messages import AgreementMessage
 from protocol.codec import encode
 from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
 from protocol.identity import Identity, PeerId
-from protocol.peer_messages import PeerMessage, Vouch
-from protocol.sequence import SequenceCounter
+from protocol.peers.agreement_messages import AgreementMessage
+from protocol.peers.peer_messages import PeerMessage, Vouch
+from protocol.statements.sequence import SequenceCounter
 from transport.clock import Clock
 
 

@@ -24,15 +24,15 @@ from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
 from daemon.rounds.updates import RoundUpdates
 from ml.opening import StateReady, TaskOpened
-from protocol.agreement_messages import Certificate
 from protocol.envelope import Domain
 from protocol.errors import ConfigError, TransportError, WorkerError
 from protocol.identity import PeerId
-from protocol.peer_messages import (
+from protocol.peers.agreement_messages import Certificate
+from protocol.peers.peer_messages import (
     Agreement,
     Standing,
 )
-from protocol.swarm import UNLIMITED
+from protocol.statements.swarm import UNLIMITED
 
 BEAT_S = 1.0
 TASK_TRIES = 5

@@ -22,13 +22,13 @@ from daemon.rounds.lineage.position import Position
 from daemon.rounds.parts import Parts
 from daemon.rounds.update_log import UpdateLog
 from ml.averaging.messages import Contribution
-from protocol.agreement_messages import Outcome, UpdateRef
 from protocol.codec import decode
 from protocol.envelope import VerifiedMessage
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError, WorkerError
 from protocol.identity import PeerId, public_key_of
 from protocol.merkle import chunk_count
-from protocol.peer_messages import (
+from protocol.peers.agreement_messages import Outcome, UpdateRef
+from protocol.peers.peer_messages import (
     UpdateHeader,
     UpdateOffer,
     UpdateRequest,

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from daemon.host.damaged import put_aside
-from protocol.admission import MAX_MET, Acquaintance
 from protocol.identity import KEY_BYTES, PeerId, peer_id_of, public_key_of
+from protocol.statements.admission import MAX_MET, Acquaintance
 from transport.atomic_file import write_atomically
 
 _HEADER = b"p2pd met 1\n"
@@ -28,7 +28,7 @@ _log = logging.getLogger("p2pd.peer")
 
 
 class AdmittedFile:
-    """The file of one state directory. Implements :class:`protocol.admission.Memory`."""
+    """The file of one state directory. Implements :class:`protocol.statements.admission.Memory`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -54,7 +54,7 @@ class AdmittedFile:
         return list(self._known.values())
 
     def add(self, one: Acquaintance) -> None:
-        """See :class:`protocol.admission.Memory`."""
+        """See :class:`protocol.statements.admission.Memory`."""
         self._known[(one.token, one.peer)] = one
         if self._record_count >= MAX_RECORDS:
             self.save()
@@ -66,7 +66,8 @@ class AdmittedFile:
             self._note_failure(error)
 
     def forget(self, one: Acquaintance) -> None:
-        """See :class:`protocol.admission.Memory`: the next time that all is written anew."""
+        """See :class:`protocol.statements.admission.Memory`: the next time that all is written
+        anew."""
         self._known.pop((one.token, one.peer), None)
 
     def save(self) -> None:

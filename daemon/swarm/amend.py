@@ -17,10 +17,10 @@ import msgspec
 from daemon.host import state_paths
 from daemon.host.state_dir import read_identity
 from daemon.swarm.admitted import AdmittedFile
-from protocol.admission import Acquaintance
 from protocol.errors import ConfigError, P2PDError, TransportError, VerificationError
 from protocol.identity import Identity
-from protocol.swarm import (
+from protocol.statements.admission import Acquaintance
+from protocol.statements.swarm import (
     UNLIMITED,
     Swarm,
     SwarmStatement,

@@ -21,8 +21,8 @@ from ml.opening import Opening, TaskOpened
 from ml.task.choice import TaskChoice
 from protocol.errors import ConfigError, TransportError
 from protocol.identity import Identity, key_to_text
-from protocol.invite import MAX_RENDEZVOUS, Invite
-from protocol.swarm import (
+from protocol.statements.invite import MAX_RENDEZVOUS, Invite
+from protocol.statements.swarm import (
     RoundSettings,
     Swarm,
     SwarmStatement,

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import msgspec
 
 from daemon.swarm.amend import Founded, change_statement, unix_ms
-from protocol.admission import Acquaintance
 from protocol.errors import ConfigError
 from protocol.identity import Identity, PeerId, public_key_of
-from protocol.invite import MAX_RENDEZVOUS, Invite
-from protocol.swarm import UNLIMITED, SwarmStatement, Token
+from protocol.statements.admission import Acquaintance
+from protocol.statements.invite import MAX_RENDEZVOUS, Invite
+from protocol.statements.swarm import UNLIMITED, SwarmStatement, Token
 from protocol.uri import ServerUri
 from transport.clock import Clock
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from daemon.net.paths.ice.turn_server import TurnServer
 from ml.state.blob import KEPT_CHECKPOINTS
 from protocol.errors import ConfigError
-from protocol.invite import Invite
+from protocol.statements.invite import Invite
 from protocol.uri import HostPort
 
 MAX_SHARDS = 1_000_000

@@ -10,10 +10,10 @@ from daemon.host import state_paths
 from daemon.swarm.admitted import AdmittedFile
 from daemon.swarm.amend import Founded, change_statement, unix_ms
 from daemon.swarm.invites import HOLDS, revoked, state_of
-from protocol.admission import Acquaintance
 from protocol.errors import ConfigError, P2PDError, VerificationError
 from protocol.identity import PeerId, peer_id_of, public_key_of
-from protocol.swarm import Swarm, SwarmStatement, open_statement
+from protocol.statements.admission import Acquaintance
+from protocol.statements.swarm import Swarm, SwarmStatement, open_statement
 
 
 @dataclass(frozen=True, slots=True)

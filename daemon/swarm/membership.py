@@ -14,11 +14,11 @@ from daemon.host.state_dir import StateDir
 from daemon.host.state_paths import ADMITTED_FILE, STATEMENT_FILE
 from daemon.net.refusals import Refusals
 from daemon.swarm.admitted import AdmittedFile
-from protocol.admission import NO_PROOF, AdmissionBook, DeniedError, prove_admission
 from protocol.errors import ConfigError, RemoteProtocolError
 from protocol.identity import PeerId
-from protocol.invite import Invite
-from protocol.swarm import Swarm, check_successor, is_banned, open_statement
+from protocol.statements.admission import NO_PROOF, AdmissionBook, DeniedError, prove_admission
+from protocol.statements.invite import Invite
+from protocol.statements.swarm import Swarm, check_successor, is_banned, open_statement
 from transport.clock import Clock
 
 SAVE_AGAIN_S = 10.0

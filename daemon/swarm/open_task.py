@@ -6,7 +6,7 @@ from daemon.swarm.join_options import JoinOptions
 from ml.opening import Opening
 from ml.task.choice import TaskChoice
 from protocol.identity import key_to_text
-from protocol.swarm import Swarm
+from protocol.statements.swarm import Swarm
 
 
 def open_task(options: JoinOptions, swarm: Swarm, state_dir: Path) -> Opening:

@@ -4,7 +4,7 @@ from daemon.swarm.join_options import JoinOptions
 from ml.opening import TaskOpened
 from ml.task.source import read_task_source
 from protocol.errors import ConfigError
-from protocol.swarm import NUMERICS_VERSION, UNLIMITED, SwarmStatement
+from protocol.statements.swarm import NUMERICS_VERSION, UNLIMITED, SwarmStatement
 
 
 def check_options(statement: SwarmStatement, options: JoinOptions) -> None:

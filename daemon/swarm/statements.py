@@ -5,8 +5,8 @@ from typing import Protocol
 from daemon.swarm.membership import SwarmPlace
 from protocol.codec import encode
 from protocol.identity import PeerId
-from protocol.peer_messages import StatementOffer
-from protocol.swarm import Swarm
+from protocol.peers.peer_messages import StatementOffer
+from protocol.statements.swarm import Swarm
 
 
 class SwarmNetwork(Protocol):

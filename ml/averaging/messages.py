@@ -9,7 +9,7 @@ daemon may import it. docs/processes.md tells who says what when.
 from ml.state.blob import KEPT_CHECKPOINTS, Blob
 from ml.state.manifest import Manifest
 from protocol.codec import Message
-from protocol.swarm import RoundSettings
+from protocol.statements.swarm import RoundSettings
 
 
 class OpenStates(Message, tag="open_states"):

@@ -11,7 +11,7 @@ from ml.update.codec import parse_encoding
 from ml.update.encoding import Encoding
 from ml.update.topk import TopKEncoding
 from protocol.errors import ConfigError
-from protocol.swarm import NUMERICS_VERSION, RoundSettings
+from protocol.statements.swarm import NUMERICS_VERSION, RoundSettings
 from protocol.topology import Topology
 
 

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 
 from ml.task.samples import Batch, SampleError, Samples, labels_of
 from protocol.errors import ConfigError
-from protocol.swarm import RoundSettings
+from protocol.statements.swarm import RoundSettings
 
 DEFAULT_BATCH_SIZE = 64
 DEFAULT_LEARNING_RATE = 1e-3

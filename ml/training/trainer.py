@@ -38,7 +38,7 @@ from p2pd.model_tensors import ModelTensors, UnusableModelError, tied_names
 from p2pd.shared_tensors import NO_ROOT, StaleMemoryError
 from p2pd.trainer import Memories, Reports
 from protocol.errors import ConfigError, P2PDError, WorkerError
-from protocol.swarm import RoundSettings
+from protocol.statements.swarm import RoundSettings
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import zmq
 
-from protocol.relay_messages import MAX_FRAME_BYTES, Code
+from protocol.servers.relay_messages import MAX_FRAME_BYTES, Code
 from protocol.uri import HostPort
 from relay.client.connection import ClientConnection
 from relay.client.events import Ended, Event
-from transport.client_socket import ClientSocket, LinkEvent
 from transport.curve import CurveKeys
-from transport.socket_options import CurveClientRole, SocketLimits
+from transport.sockets.client_socket import ClientSocket, LinkEvent
+from transport.sockets.socket_options import CurveClientRole, SocketLimits
 
 CONNECT_TIMEOUT_S = 10.0
 _SOCKET_LIMITS = SocketLimits(

@@ -13,7 +13,7 @@ import zmq
 
 from protocol.errors import P2PDError, TransportError
 from protocol.identity import Identity, PeerId, short
-from protocol.relay_messages import Code
+from protocol.servers.relay_messages import Code
 from protocol.uri import HostPort, ServerUri
 from relay.client.channel import RelayChannel
 from relay.client.connection import ClientConnection

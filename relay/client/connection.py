@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from protocol.errors import P2PDError, RemoteProtocolError, TransportError
 from protocol.identity import Identity, PeerId, public_key_of
-from protocol.relay_messages import (
+from protocol.servers.relay_messages import (
     CREDIT_FRAME,
     DATA_HEADER,
     MAX_REASON_LENGTH,

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from protocol.identity import PeerId
-from protocol.relay_messages import (
+from protocol.servers.relay_messages import (
     CREDIT_FRAME,
     DATA_HEADER,
     FRAME_COST_BYTES,

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from protocol.errors import RemoteProtocolError
-from protocol.relay_messages import (
+from protocol.servers.relay_messages import (
     MAX_CONSENTED_KEYS,
     MAX_RECORDS,
     Answer,

@@ -8,7 +8,7 @@ each with an equal share of what there is, so that nobody's bulk starves another
 from collections import Counter, deque
 from collections.abc import Callable
 
-from protocol.relay_messages import Code
+from protocol.servers.relay_messages import Code
 from relay.server.account import byte_bucket
 from relay.server.limits import RelayLimits
 from relay.server.links import ConnectedPeer, Direction, LinkState

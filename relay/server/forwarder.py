@@ -19,8 +19,7 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from protocol.errors import RemoteProtocolError
-from protocol.peer_record import open_record
-from protocol.relay_messages import (
+from protocol.servers.relay_messages import (
     CREDIT_FRAME,
     DATA_HEADER,
     MAX_FRAME_BYTES,
@@ -44,6 +43,7 @@ from protocol.relay_messages import (
     decode_from_client,
     encode_control,
 )
+from protocol.statements.peer_record import open_record
 from relay.server.calls import Switchboard
 from relay.server.credit_gate import CreditGate
 from relay.server.limits import RelayLimits

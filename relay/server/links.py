@@ -1,7 +1,7 @@
 """The relay's view of its peers and of the links between them. Sans-IO.
 
 What flows one way over a link is a :class:`Direction`. Its numbers count bytes since the link was
-opened, in credits (:func:`protocol.relay_messages.data_cost`), and keep this order::
+opened, in credits (:func:`protocol.servers.relay_messages.data_cost`), and keep this order::
 
     consumed  ≤  sent  ≤  passed  ≤  granted  =  consumed + window
 

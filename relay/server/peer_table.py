@@ -3,7 +3,7 @@
 from collections import Counter
 
 from protocol.identity import public_key_of
-from protocol.peer_record import VerifiedRecord
+from protocol.statements.peer_record import VerifiedRecord
 from relay.server.account import AccountBook
 from relay.server.limits import RelayLimits
 from relay.server.links import ConnectedPeer

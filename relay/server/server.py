@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import zmq
 
-from protocol.relay_messages import FRAME_COST_BYTES, MAX_FRAME_BYTES
+from protocol.servers.relay_messages import FRAME_COST_BYTES, MAX_FRAME_BYTES
 from protocol.text import counted
 from relay.server.forwarder import Forwarder
 from relay.server.limits import RelayLimits
 from transport.clock import Clock
-from transport.server_socket import ServerSocket
-from transport.socket_options import SocketLimits
+from transport.sockets.server_socket import ServerSocket
+from transport.sockets.socket_options import SocketLimits
 
 IO_THREADS = 2
 """One connection's decryption and another's encryption then run side by side."""

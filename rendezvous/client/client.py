@@ -17,8 +17,7 @@ import zmq
 
 from protocol.errors import ConfigError, TransportError
 from protocol.identity import PeerId, public_key_of
-from protocol.peer_record import open_record
-from protocol.rendezvous_messages import (
+from protocol.servers.rendezvous_messages import (
     Announce,
     Describe,
     Description,
@@ -39,6 +38,7 @@ from protocol.rendezvous_messages import (
     ServerTime,
     Statement,
 )
+from protocol.statements.peer_record import open_record
 from protocol.uri import HostPort, ServerUri
 from rendezvous.client.connection import Answer, RendezvousLink, Timeouts
 from rendezvous.client.lease_keeper import LeaseKeeper, LeaseState

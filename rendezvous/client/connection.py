@@ -12,7 +12,7 @@ import zmq
 
 from protocol.codec import decode, encode
 from protocol.errors import RemoteProtocolError, TransportError
-from protocol.rendezvous_messages import (
+from protocol.servers.rendezvous_messages import (
     MAX_FRAME_BYTES,
     AskTime,
     FromServer,
@@ -27,10 +27,10 @@ from protocol.rendezvous_messages import (
 from protocol.text import excerpt
 from protocol.uri import HostPort
 from transport.border import Border
-from transport.client_socket import ClientSocket, LinkEvent
 from transport.clock import Clock
 from transport.curve import CurveKeys
-from transport.socket_options import CurveClientRole, SocketLimits
+from transport.sockets.client_socket import ClientSocket, LinkEvent
+from transport.sockets.socket_options import CurveClientRole, SocketLimits
 
 MAX_PENDING = 256
 SOCKET_LIMITS = SocketLimits(max_message_bytes=MAX_FRAME_BYTES, handshake_s=5.0, heartbeat_s=5.0)

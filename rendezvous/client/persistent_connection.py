@@ -9,7 +9,7 @@ from random import Random
 import zmq
 
 from protocol.errors import TransportError
-from protocol.rendezvous_messages import Notice, Refused, Reply, Request
+from protocol.servers.rendezvous_messages import Notice, Refused, Reply, Request
 from protocol.uri import HostPort, ServerUri
 from rendezvous.client.connection import RendezvousLink, Timeouts
 from transport.backoff import Backoff, bounded_wait_s

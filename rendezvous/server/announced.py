@@ -2,7 +2,7 @@
 
 from protocol.envelope import NEVER_MS, Domain, open_envelope
 from protocol.identity import public_key_of
-from protocol.peer_record import MAX_RECORD_BYTES, record_of
+from protocol.statements.peer_record import MAX_RECORD_BYTES, record_of
 from rendezvous.server.address_quota import AddressQuota
 from rendezvous.server.directory import StoredRecord
 from rendezvous.server.effects import Sender

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from protocol.codec import encode
 from protocol.errors import RemoteProtocolError
-from protocol.rendezvous_messages import Joined, Left
+from protocol.servers.rendezvous_messages import Joined, Left
 from rendezvous.server.address_quota import EXEMPT, AddressQuota
 from rendezvous.server.directory import (
     Change,

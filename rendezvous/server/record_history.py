@@ -9,9 +9,9 @@ from rendezvous.server.refusal import RefusalError
 class RecordHistory:
     """Remembers sequence number and digest by swarm and peer, at most ``capacity`` of them.
 
-    Unlike :class:`protocol.sequence.ReplayGuard` it lets the newest record pass again: a peer takes
-    its lease anew with it after a lost connection. Nobody else can, since the connection must have
-    the CURVE key in the record.
+    Unlike :class:`protocol.statements.sequence.ReplayGuard` it lets the newest record pass again: a
+    peer takes its lease anew with it after a lost connection. Nobody else can, since the connection
+    must have the CURVE key in the record.
     """
 
     def __init__(self, capacity: int = 100_000) -> None:

@@ -1,12 +1,13 @@
 """Why the rendezvous does not do what it was asked to."""
 
 from protocol.errors import RemoteProtocolError, VerificationError, VersionError
-from protocol.rendezvous_messages import Refused
+from protocol.servers.rendezvous_messages import Refused
 from protocol.text import excerpt
 
 
 class RefusalError(RemoteProtocolError):
-    """Not done; ``code`` is one of those that :class:`protocol.rendezvous_messages.Refused` has."""
+    """Not done; ``code`` is one of those that :class:`protocol.servers.rendezvous_messages.Refused`
+    has."""
 
     def __init__(self, code: str, text: str, *, retry_after_s: float = 0.0) -> None:
         super().__init__(text)

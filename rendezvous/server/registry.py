@@ -15,7 +15,8 @@ from random import Random
 from protocol.codec import Message, decode, encode
 from protocol.errors import RemoteProtocolError
 from protocol.identity import KEY_BYTES
-from protocol.rendezvous_messages import (
+from protocol.peers.sealed_signal import MAX_SIGNAL_BYTES
+from protocol.servers.rendezvous_messages import (
     MAX_FRAME_BYTES,
     MAX_LOOKUP,
     Announce,
@@ -39,7 +40,6 @@ from protocol.rendezvous_messages import (
     Signal,
     Statement,
 )
-from protocol.sealed_signal import MAX_SIGNAL_BYTES
 from rendezvous.server.address_quota import AddressQuota, prefix_of
 from rendezvous.server.announced import check_room, open_announced
 from rendezvous.server.directory import (

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 
 from protocol.identity import key_to_text, short
-from protocol.rendezvous_messages import MAX_FRAME_BYTES
+from protocol.servers.rendezvous_messages import MAX_FRAME_BYTES
 from rendezvous.server.directory import (
     Change,
     RecordRemoved,
@@ -23,8 +23,8 @@ from rendezvous.server.effects import Disconnect, Effect, Forward, Keep, Send, S
 from rendezvous.server.registry import Registry
 from rendezvous.server.store import Store
 from transport.clock import Clock
-from transport.server_socket import ServerSocket
-from transport.socket_options import SocketLimits
+from transport.sockets.server_socket import ServerSocket
+from transport.sockets.socket_options import SocketLimits
 
 SILENT_S = 30.0
 """Whoever connects has something to ask: a connection that said nothing for so long is cut."""

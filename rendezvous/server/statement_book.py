@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from protocol.swarm import Swarm, check_successor, open_statement
+from protocol.statements.swarm import Swarm, check_successor, open_statement
 from rendezvous.server.address_quota import EXEMPT, AddressQuota
 from rendezvous.server.directory import Change, StatementRemoved, StatementStored
 from rendezvous.server.refusal import RefusalError

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from protocol.swarm import Swarm, open_statement
+from protocol.statements.swarm import Swarm, open_statement
 from protocol.uri import ServerUri
 from rendezvous import RendezvousClient
 from tests.cli.conftest import CommandLine

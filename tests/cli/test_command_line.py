@@ -11,7 +11,7 @@ import pytest
 
 from daemon.cli.entry import build_parser
 from protocol.identity import Identity
-from protocol.invite import Invite
+from protocol.statements.invite import Invite
 from protocol.uri import ServerUri
 from tests.cli.conftest import CommandLine, StartPeer
 from tests.cli.fake_peer import EVIL_NAME, URI

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from protocol.identity import Identity, key_from_text
-from protocol.invite import Invite
+from protocol.statements.invite import Invite
 from protocol.uri import ServerUri
 from tests.cli.conftest import CommandLine
 from tests.cli.servers import left_with, rendezvous_process

@@ -13,8 +13,8 @@ import pytest
 from daemon.swarm.join_options import JoinOptions
 from daemon.swarm.same_task import check_options
 from protocol.errors import ConfigError
-from protocol.invite import Invite
-from protocol.swarm import RoundSettings, SwarmStatement, TaskReference
+from protocol.statements.invite import Invite
+from protocol.statements.swarm import RoundSettings, SwarmStatement, TaskReference
 from tests.cli.conftest import ROOT, CommandLine, StartPeer
 from tests.cli.fake_peer import FakePeer
 from tests.cli.servers import rendezvous_process

@@ -14,10 +14,10 @@ from daemon.host.state_paths import ADMITTED_FILE
 from daemon.swarm.admitted import AdmittedFile
 from daemon.swarm.amend import change_statement, read_founded
 from daemon.swarm.invites import MAX_MEMBERS, MAX_TOKENS, members_after
-from protocol.admission import Acquaintance, AdmissionBook, DeniedError, prove_admission
 from protocol.identity import Identity, peer_id_of, public_key_of
-from protocol.invite import Invite
-from protocol.swarm import Swarm, SwarmStatement, Token, seal_statement
+from protocol.statements.admission import Acquaintance, AdmissionBook, DeniedError, prove_admission
+from protocol.statements.invite import Invite
+from protocol.statements.swarm import Swarm, SwarmStatement, Token, seal_statement
 from protocol.uri import ServerUri
 from rendezvous import RendezvousClient
 from tests.cli.conftest import CommandLine

@@ -13,7 +13,7 @@ from daemon.net.paths.ice.turn_server import TurnServer
 from daemon.swarm.join_options import JoinOptions, Shard
 from ml.state.blob import KEPT_CHECKPOINTS
 from protocol.errors import ConfigError
-from protocol.invite import Invite
+from protocol.statements.invite import Invite
 from protocol.uri import HostPort, ServerUri
 from tests.cli.fake_peer import URI
 

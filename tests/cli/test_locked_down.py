@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.invite import Invite
+from protocol.statements.invite import Invite
 from protocol.uri import HostPort, ServerUri
 from tests.cli.conftest import ROOT, CommandLine
 

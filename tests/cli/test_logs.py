@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from daemon.host.logs import LogFormatter
-from protocol.invite import Invite
+from protocol.statements.invite import Invite
 from protocol.uri import ServerUri
 
 LINK = str(Invite(b"s" * 32, b"t" * 32, (ServerUri.parse("p2p://" + "a" * 52 + "@h:1"),)))

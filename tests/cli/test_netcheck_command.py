@@ -7,7 +7,7 @@ import pytest
 from daemon.cli.netcheck.command import describe
 from daemon.cli.netcheck.report import ExpectedPath, MappingReport, NetReport, ServerReport
 from daemon.control.status import HealthItem
-from protocol.nat_behavior import (
+from protocol.statements.nat_behavior import (
     Dependence,
     FamilyBehavior,
     NatBehavior,

@@ -8,8 +8,8 @@ import pytest
 
 from daemon.cli.purposes import PURPOSES, explain
 from ml.rules.round_rules import parse_rules
-from protocol.invite import Invite
-from protocol.swarm import RoundSettings
+from protocol.statements.invite import Invite
+from protocol.statements.swarm import RoundSettings
 from tests.cli.conftest import CommandLine
 from tests.cli.servers import left_with, rendezvous_process
 

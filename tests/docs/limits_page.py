@@ -9,23 +9,23 @@ from daemon.net.peers.book import MAX_PEERS, MAX_SEARCHES_PER_S, MAX_UNKNOWN_KEY
 from daemon.net.peers.memory_share import MAX_SHARE_BYTES, QUEUE_BUDGET_BYTES, WINDOW_BUDGET_BYTES
 from daemon.net.peers.reception import MAX_GREETING, MAX_PATHS
 from daemon.net.refusals import LOG_INTERVAL_S, MAX_REASON
-from protocol.admission import MAX_MET
 from protocol.codec import MAX_MESSAGE_BYTES
-from protocol.peer_record import MAX_ADDRESSES, MAX_RECORD_BYTES
-from protocol.relay_messages import MAX_CONSENTED_KEYS
-from protocol.rendezvous_messages import MAX_FRAME_BYTES, MAX_LOOKUP
-from protocol.sealed_signal import MAX_SIGNAL_BYTES
-from protocol.swarm import MAX_STATEMENT_BYTES
+from protocol.peers.sealed_signal import MAX_SIGNAL_BYTES
+from protocol.servers.relay_messages import MAX_CONSENTED_KEYS
+from protocol.servers.rendezvous_messages import MAX_FRAME_BYTES, MAX_LOOKUP
+from protocol.statements.admission import MAX_MET
+from protocol.statements.peer_record import MAX_ADDRESSES, MAX_RECORD_BYTES
+from protocol.statements.swarm import MAX_STATEMENT_BYTES
 from relay.server.forwarder import MAX_CONTROL_BYTES
 from relay.server.limits import RelayLimits
 from rendezvous.server.limits import RegistryLimits
 from rendezvous.server.service import SOCKET_LIMITS
 from rendezvous.stun.server import StunLimits
 from transport.border import MAX_LINE, TOLD_EVERY_S
-from transport.connection_table import NETWORK_SHARE
-from transport.handshake_rate import NETWORK_RATE, SOURCE_RATE
 from transport.rate_limit import Rate
-from transport.zap import ADMIT_TIMEOUT_S, MAX_PENDING
+from transport.sockets.connection_table import NETWORK_SHARE
+from transport.sockets.handshake_rate import NETWORK_RATE, SOURCE_RATE
+from transport.sockets.zap import ADMIT_TIMEOUT_S, MAX_PENDING
 
 INTRODUCTION = """\
 # What others can cost

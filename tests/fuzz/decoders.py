@@ -17,24 +17,24 @@ from daemon.swarm.admitted import AdmittedFile
 from daemon.worker.program import AVERAGER, TRAINER
 from ml.state.tensor_file import TensorFile, layout_of
 from ml.update.codec import UpdateCodec, parse_encoding
-from protocol.admission import MAX_PROOF_BYTES, AdmissionBook, prove_admission
-from protocol.agreement_messages import AgreementMessage, Certificate
-from protocol.chunk_frame import decode_chunk
 from protocol.codec import decode
 from protocol.envelope import Domain, open_envelope, seal_envelope
 from protocol.errors import P2PDError
-from protocol.hello import HelloPayload, ResumePoint, Role, open_hello
 from protocol.identity import Identity
-from protocol.invite import Invite
-from protocol.measure_messages import decode_measure
-from protocol.peer_messages import PeerMessage, UpdateHeader
-from protocol.peer_record import open_record
-from protocol.peer_signal import SIGNAL_LIFETIME_MS, open_peer_signal
-from protocol.relay_messages import decode_from_client, decode_from_relay
-from protocol.rendezvous_messages import FromServer
-from protocol.sealed_signal import seal_signal
-from protocol.session_frames import StreamAck, decode_frame
-from protocol.swarm import SwarmStatement, open_statement, swarm_id_of
+from protocol.peers.agreement_messages import AgreementMessage, Certificate
+from protocol.peers.chunk_frame import decode_chunk
+from protocol.peers.hello import HelloPayload, ResumePoint, Role, open_hello
+from protocol.peers.measure_messages import decode_measure
+from protocol.peers.peer_messages import PeerMessage, UpdateHeader
+from protocol.peers.peer_signal import SIGNAL_LIFETIME_MS, open_peer_signal
+from protocol.peers.sealed_signal import seal_signal
+from protocol.peers.session_frames import StreamAck, decode_frame
+from protocol.servers.relay_messages import decode_from_client, decode_from_relay
+from protocol.servers.rendezvous_messages import FromServer
+from protocol.statements.admission import MAX_PROOF_BYTES, AdmissionBook, prove_admission
+from protocol.statements.invite import Invite
+from protocol.statements.peer_record import open_record
+from protocol.statements.swarm import SwarmStatement, open_statement, swarm_id_of
 from protocol.uri import HostPort, ServerUri
 from relay.client.connection import ClientConnection
 from relay.client.seal import SealedLink, SealRole

@@ -10,21 +10,27 @@ from ml.averaging.messages import FromAverager
 from ml.state.manifest import Manifest, TensorSpec
 from ml.state.tensor_file import FileTensor, layout_of
 from p2pd import messages as trainer
-from protocol.admission import TokenUse
-from protocol.agreement_messages import AgreementMessage, Certificate
 from protocol.codec import encode
 from protocol.envelope import Domain, seal_envelope
-from protocol.hello import HelloPayload, ResumePoint, Role
 from protocol.identity import Identity
-from protocol.invite import Invite
-from protocol.measure_messages import MeasureMessage, encode_measure
-from protocol.peer_messages import PeerMessage, UpdateHeader
-from protocol.peer_record import PeerRecord, seal_record
-from protocol.peer_signal import SignalPayload
-from protocol.rendezvous_messages import Announce, FromServer, Request
-from protocol.session_frames import Ack, Ping, Stream, StreamAck, encode_data, encode_frame
-from protocol.signal_messages import SignalBody
-from protocol.swarm import RoundSettings, SwarmStatement, TaskReference, Token, seal_statement
+from protocol.peers.agreement_messages import AgreementMessage, Certificate
+from protocol.peers.hello import HelloPayload, ResumePoint, Role
+from protocol.peers.measure_messages import MeasureMessage, encode_measure
+from protocol.peers.peer_messages import PeerMessage, UpdateHeader
+from protocol.peers.peer_signal import SignalPayload
+from protocol.peers.session_frames import Ack, Ping, Stream, StreamAck, encode_data, encode_frame
+from protocol.peers.signal_messages import SignalBody
+from protocol.servers.rendezvous_messages import Announce, FromServer, Request
+from protocol.statements.admission import TokenUse
+from protocol.statements.invite import Invite
+from protocol.statements.peer_record import PeerRecord, seal_record
+from protocol.statements.swarm import (
+    RoundSettings,
+    SwarmStatement,
+    TaskReference,
+    Token,
+    seal_statement,
+)
 from protocol.uri import HostPort, ServerUri
 from rendezvous.stun.message import BindingRequest, Change, encode_request, encode_success
 from tests.fuzz.example import examples, make

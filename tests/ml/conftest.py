@@ -8,7 +8,7 @@ import torch
 
 from ml.opening import Opening
 from ml.task.choice import TaskChoice
-from protocol.swarm import RoundSettings
+from protocol.statements.swarm import RoundSettings
 
 TINY_TASK = Path(__file__).parent / "tiny_task.py"
 

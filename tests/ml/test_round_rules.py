@@ -6,7 +6,7 @@ from ml.aggregate.aggregation import Krum
 from ml.aggregate.mixing import ClippedMixing, TrialMixing, WeightedMixing
 from ml.rules.round_rules import parse_rules
 from protocol.errors import ConfigError
-from protocol.swarm import NUMERICS_VERSION, RoundSettings
+from protocol.statements.swarm import NUMERICS_VERSION, RoundSettings
 
 
 @pytest.mark.parametrize("exchange", ["mesh", "allreduce", "gossip", "auto"])

@@ -11,7 +11,7 @@ from ml.task.samples import Samples
 from ml.task.task import Task
 from ml.training.train import evaluate, try_step
 from protocol.errors import ConfigError
-from protocol.swarm import RoundSettings
+from protocol.statements.swarm import RoundSettings
 from tests.ml.conftest import TINY_TASK
 
 SOURCE = TINY_TASK.read_text().replace("import torch\n", "import numpy as np, torch\n", 1)

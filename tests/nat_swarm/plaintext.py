@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import get_args
 
-from protocol.peer_messages import PeerMessage
+from protocol.peers.peer_messages import PeerMessage
 
 PIECE_BYTES = 16
 """So long a piece of an update is nowhere by chance."""

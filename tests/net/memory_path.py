@@ -7,7 +7,7 @@ from typing import Self
 
 from daemon.net.path_kind import PathKind
 from daemon.net.session.handshake import Channel
-from protocol.hello import Role
+from protocol.peers.hello import Role
 from tests.net.swarm_peers import Node
 
 CAPACITY_BYTES = 256 * 1024

@@ -11,14 +11,14 @@ from daemon.net.paths.path import Path, PathOwner
 from daemon.net.paths.targets import Targets
 from daemon.net.refusals import Refusals
 from daemon.net.signaling import SignalCarrier, Signaling
-from protocol.admission import NO_PROOF, AdmissionBook
 from protocol.identity import PeerId
-from protocol.peer_record import VerifiedRecord
-from protocol.sequence import SequenceCounter
+from protocol.statements.admission import NO_PROOF, AdmissionBook
+from protocol.statements.peer_record import VerifiedRecord
+from protocol.statements.sequence import SequenceCounter
 from protocol.uri import HostPort
 from tests.net.swarm_peers import SWARM, Keys
 from transport.clock import Clock
-from transport.zap import ZapAuthenticator
+from transport.sockets.zap import ZapAuthenticator
 
 
 class NoOwner:

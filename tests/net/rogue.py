@@ -9,8 +9,8 @@ import zmq
 from daemon.net.paths.direct.path import DialledPath
 from daemon.net.paths.path import Path
 from daemon.net.session.handshake import Greeter, PathHandshake
-from protocol.hello import ResumePoint
-from protocol.session_frames import Close, Hello, StreamAck, decode_frame, is_data_frame
+from protocol.peers.hello import ResumePoint
+from protocol.peers.session_frames import Close, Hello, StreamAck, decode_frame, is_data_frame
 from tests.net.swarm_peers import SWARM, Keys, Node, eventually
 from transport.clock import Clock
 

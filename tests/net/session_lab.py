@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from daemon.net.session import Event, MessageReceived, PathFailed, Session, SessionLimits
-from protocol.session_frames import Stream
+from protocol.peers.session_frames import Stream
 
 
 @dataclass

@@ -12,10 +12,16 @@ import zmq
 from daemon.net.network import PeerNetwork
 from daemon.net.refusals import Refusals
 from daemon.net.signaling import SignalCarrier
-from protocol.admission import NO_PROOF, AdmissionBook
 from protocol.identity import Identity, PeerId
-from protocol.peer_record import NO_INSTANCE, PeerRecord, VerifiedRecord, open_record, seal_record
-from protocol.swarm import (
+from protocol.statements.admission import NO_PROOF, AdmissionBook
+from protocol.statements.peer_record import (
+    NO_INSTANCE,
+    PeerRecord,
+    VerifiedRecord,
+    open_record,
+    seal_record,
+)
+from protocol.statements.swarm import (
     UNLIMITED,
     RoundSettings,
     Swarm,
@@ -27,7 +33,7 @@ from protocol.swarm import (
 from protocol.uri import HostPort, ServerUri
 from transport.clock import Clock
 from transport.curve import CurveKeys
-from transport.zap import ZapAuthenticator
+from transport.sockets.zap import ZapAuthenticator
 
 ANY_PORT = HostPort("127.0.0.1", 0)
 

@@ -21,12 +21,12 @@ from daemon.net.peers.book import PeerBook
 from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import MAX_REASON, Refusals
 from daemon.net.session import SessionLimits
-from protocol.admission import AdmissionBook
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
-from protocol.peer_record import VerifiedRecord
-from protocol.rendezvous_messages import Joined, Left, Notice, Signal
-from protocol.session_frames import Stream, encode_data
+from protocol.peers.session_frames import Stream, encode_data
+from protocol.servers.rendezvous_messages import Joined, Left, Notice, Signal
+from protocol.statements.admission import AdmissionBook
+from protocol.statements.peer_record import VerifiedRecord
 from tests.net.rogue import rogue_at
 from tests.net.swarm_peers import SWARM, Keys, eventually, in_order_of_id, introduce, running
 from tests.net.test_peer_book import Nobody

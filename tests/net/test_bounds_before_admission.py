@@ -17,9 +17,9 @@ from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import Refusals
 from daemon.net.session import SessionLimits
 from daemon.net.session.handshake import BusyError, Channel
-from protocol.admission import AdmissionBook, DeniedError
-from protocol.hello import Role
-from protocol.peer_record import VerifiedRecord
+from protocol.peers.hello import Role
+from protocol.statements.admission import AdmissionBook, DeniedError
+from protocol.statements.peer_record import VerifiedRecord
 from tests.net.path_parts import parts_of
 from tests.net.swarm_peers import (
     SWARM,

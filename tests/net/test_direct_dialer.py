@@ -9,7 +9,7 @@ from daemon.net.path_kind import PathKind
 from daemon.net.paths.direct.seeker import DirectDialer
 from daemon.net.paths.path import PathWish
 from daemon.net.session.handshake import Channel
-from protocol.hello import Role
+from protocol.peers.hello import Role
 from tests.net.path_parts import parts_of
 from tests.net.swarm_peers import in_order_of_id
 from transport.clock import Clock

@@ -17,18 +17,18 @@ from daemon.net.session.handshake import (
     PathHandshake,
     close_code,
 )
-from protocol.admission import AdmissionBook
 from protocol.codec import Message, decode, encode
 from protocol.envelope import Domain, seal_envelope
 from protocol.errors import P2PDError, RemoteProtocolError, TransportError, VerificationError
-from protocol.hello import (
+from protocol.peers.hello import (
     HelloPayload,
     ResumePoint,
     Role,
     VerifiedHello,
 )
-from protocol.session_frames import CloseCode, Hello, StreamAck, decode_frame
-from protocol.swarm import Swarm
+from protocol.peers.session_frames import CloseCode, Hello, StreamAck, decode_frame
+from protocol.statements.admission import AdmissionBook
+from protocol.statements.swarm import Swarm
 from tests.net.swarm_peers import SWARM, Keys, make_swarm
 from transport.clock import Clock
 

@@ -7,10 +7,8 @@ import pytest
 import uvloop
 
 from daemon.net.paths.direct.path import DialledPath
-from protocol.admission import prove_admission
 from protocol.identity import Identity
-from protocol.peer_record import VerifiedRecord
-from protocol.session_frames import (
+from protocol.peers.session_frames import (
     MAX_BULK_BYTES,
     CloseCode,
     Hello,
@@ -18,7 +16,9 @@ from protocol.session_frames import (
     encode_data,
     encode_frame,
 )
-from protocol.swarm import Swarm
+from protocol.statements.admission import prove_admission
+from protocol.statements.peer_record import VerifiedRecord
+from protocol.statements.swarm import Swarm
 from tests.net.rogue import rogue_at
 from tests.net.swarm_peers import (
     SWARM,

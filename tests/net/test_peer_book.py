@@ -11,10 +11,10 @@ from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import Refusals
 from daemon.net.session import SessionLimits
 from daemon.net.session.handshake import BusyError
-from protocol.admission import AdmissionBook
 from protocol.identity import PeerId
-from protocol.peer_record import VerifiedRecord
-from protocol.session_frames import Stream
+from protocol.peers.session_frames import Stream
+from protocol.statements.admission import AdmissionBook
+from protocol.statements.peer_record import VerifiedRecord
 from tests.net.swarm_peers import SWARM, Keys
 from transport.clock import Clock
 

@@ -4,7 +4,7 @@ import pytest
 
 from daemon.host.damaged import find_damaged
 from daemon.net.sequence_file import SequenceFile
-from protocol.sequence import RESERVED, SequenceCounter
+from protocol.statements.sequence import RESERVED, SequenceCounter
 
 NOW_MS = 1_800_000_000_000
 

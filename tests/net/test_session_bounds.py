@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from daemon.net.session import Session, SessionLimits
 from daemon.net.session.receive_stream import INITIAL_CREDIT_BYTES, ReceiveStream
 from protocol.errors import RemoteProtocolError
-from protocol.hello import ResumePoint
-from protocol.session_frames import (
+from protocol.peers.hello import ResumePoint
+from protocol.peers.session_frames import (
     FRAME_COST_BYTES,
     MAX_BULK_BYTES,
     MAX_CONTROL_BYTES,

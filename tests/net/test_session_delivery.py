@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon.net.session import ActivePathChanged, SessionState
-from protocol.session_frames import MAX_BULK_BYTES, MAX_CONTROL_BYTES, Stream
+from protocol.peers.session_frames import MAX_BULK_BYTES, MAX_CONTROL_BYTES, Stream
 from tests.net.session_lab import Lab, Wire
 
 KIB = 1024

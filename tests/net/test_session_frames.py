@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import RemoteProtocolError
-from protocol.session_frames import (
+from protocol.peers.session_frames import (
     DATA_HEADER_BYTES,
     MAX_CLOSE_TEXT,
     MAX_FRAME_BYTES,

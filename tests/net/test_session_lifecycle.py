@@ -16,7 +16,7 @@ from daemon.net.session import (
     StaleEpochError,
 )
 from protocol.errors import TransportError
-from protocol.session_frames import MAX_BULK_BYTES, Stream
+from protocol.peers.session_frames import MAX_BULK_BYTES, Stream
 from tests.net.session_lab import Lab, Wire
 
 

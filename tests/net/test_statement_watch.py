@@ -15,8 +15,8 @@ from daemon.swarm.statement_watch import StatementWatch
 from daemon.swarm.statements import Statements
 from protocol.errors import ConfigError
 from protocol.identity import Identity, PeerId
-from protocol.invite import Invite
-from protocol.swarm import Swarm
+from protocol.statements.invite import Invite
+from protocol.statements.swarm import Swarm
 from protocol.uri import ServerUri
 from rendezvous import RendezvousClient
 from tests.net.swarm_peers import eventually, make_swarm

@@ -10,7 +10,7 @@ import pytest
 from daemon.control import trouble
 from daemon.net.discovery import Discovery
 from daemon.net.twin import REMEMBERED_S, Twin, TwinWatch
-from protocol.peer_record import VerifiedRecord, open_record
+from protocol.statements.peer_record import VerifiedRecord, open_record
 from protocol.uri import ServerUri
 from rendezvous import RendezvousClient
 from tests.net.swarm_peers import SWARM, Keys, Node, eventually, in_order_of_id, running

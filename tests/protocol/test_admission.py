@@ -5,7 +5,9 @@ from contextlib import suppress
 
 import pytest
 
-from protocol.admission import (
+from protocol.errors import ConfigError, VerificationError
+from protocol.identity import Identity, PeerId, peer_id_of
+from protocol.statements.admission import (
     MAX_MET,
     NO_PROOF,
     SEEN_STEP_MS,
@@ -15,10 +17,8 @@ from protocol.admission import (
     NoMemory,
     prove_admission,
 )
-from protocol.errors import ConfigError, VerificationError
-from protocol.identity import Identity, PeerId, peer_id_of
-from protocol.invite import CHECKSUM_BYTES, Invite
-from protocol.swarm import (
+from protocol.statements.invite import CHECKSUM_BYTES, Invite
+from protocol.statements.swarm import (
     MAX_STATEMENT_BYTES,
     RoundSettings,
     Swarm,

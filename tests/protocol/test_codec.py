@@ -9,10 +9,10 @@ import pytest
 import protocol
 from protocol.codec import Message, decode, encode
 from protocol.errors import RemoteProtocolError
-from protocol.rendezvous_messages import Granted, Refused
+from protocol.servers.rendezvous_messages import Granted, Refused
 from transport.backoff import bounded_wait_s
 
-for module in pkgutil.iter_modules(protocol.__path__, "protocol."):
+for module in pkgutil.walk_packages(protocol.__path__, "protocol."):
     importlib.import_module(module.name)
 
 

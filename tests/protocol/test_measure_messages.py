@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from protocol.errors import RemoteProtocolError
-from protocol.measure_messages import (
+from protocol.peers.measure_messages import (
     MAX_ECHO_BYTES,
     MAX_TRANSFER_BYTES,
     Echo,
@@ -23,8 +23,8 @@ from protocol.measure_messages import (
     encode_measure,
     is_measure_message,
 )
-from protocol.peer_messages import PeerMessage
-from protocol.session_frames import MAX_CONTROL_BYTES
+from protocol.peers.peer_messages import PeerMessage
+from protocol.peers.session_frames import MAX_CONTROL_BYTES
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "measure_messages.json").read_text())
 

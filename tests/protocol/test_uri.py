@@ -2,8 +2,8 @@ import pytest
 
 from protocol.errors import ConfigError, RemoteProtocolError
 from protocol.identity import Identity
-from protocol.peer_record import PeerRecord, open_record, seal_record
-from protocol.signal_messages import NextPort, PunchEnd, check_punch_end
+from protocol.peers.signal_messages import NextPort, PunchEnd, check_punch_end
+from protocol.statements.peer_record import PeerRecord, open_record, seal_record
 from protocol.uri import HostPort, ServerUri
 
 

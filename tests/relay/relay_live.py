@@ -15,7 +15,7 @@ import zmq
 
 from daemon.server import ServerOptions, serve
 from protocol.identity import Identity, PeerId
-from protocol.relay_messages import (
+from protocol.servers.relay_messages import (
     FrameKind,
     FromClient,
     FromRelay,

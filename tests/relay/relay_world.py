@@ -6,8 +6,7 @@ from itertools import count
 from typing import TypeVar
 
 from protocol.identity import Identity, PeerId
-from protocol.peer_record import PeerRecord, seal_record
-from protocol.relay_messages import (
+from protocol.servers.relay_messages import (
     CREDIT_FRAME,
     DATA_HEADER,
     RELAY_VERSION,
@@ -24,6 +23,7 @@ from protocol.relay_messages import (
     decode_from_relay,
     encode_control,
 )
+from protocol.statements.peer_record import PeerRecord, seal_record
 from relay.client.connection import ClientConnection
 from relay.client.events import Asked, Event, LinkOpened
 from relay.client.link import RelayLink

@@ -7,8 +7,7 @@ import pytest
 from protocol.certificate import certificate_digest, make_certificate
 from protocol.errors import TransportError, VerificationError
 from protocol.identity import Identity
-from protocol.peer_record import PeerRecord, seal_record
-from protocol.relay_messages import (
+from protocol.servers.relay_messages import (
     CREDIT_FRAME,
     DATA_HEADER,
     Closed,
@@ -24,6 +23,7 @@ from protocol.relay_messages import (
     Welcome,
     encode_control,
 )
+from protocol.statements.peer_record import PeerRecord, seal_record
 from relay.client.connection import ClientConnection
 from relay.client.events import Asked, Ended, LinkFailed, LinkOpened, LinkRefusedError, Ready
 from relay.client.link import RelayLink

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from protocol.relay_messages import (
+from protocol.servers.relay_messages import (
     FRAME_COST_BYTES,
     MAX_DATA_BYTES,
     MIN_WINDOW_BYTES,

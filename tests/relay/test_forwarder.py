@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from protocol.identity import public_key_of
-from protocol.relay_messages import (
+from protocol.servers.relay_messages import (
     DATA_HEADER,
     MAX_DATA_BYTES,
     RELAY_VERSION,

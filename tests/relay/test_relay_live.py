@@ -13,8 +13,7 @@ import zmq
 
 from protocol.errors import ConfigError, TransportError, VerificationError
 from protocol.identity import Identity
-from protocol.peer_record import PeerRecord, seal_record
-from protocol.relay_messages import (
+from protocol.servers.relay_messages import (
     DATA_HEADER,
     RELAY_VERSION,
     Close,
@@ -29,6 +28,7 @@ from protocol.relay_messages import (
     Pong,
     Welcome,
 )
+from protocol.statements.peer_record import PeerRecord, seal_record
 from protocol.uri import HostPort, ServerUri
 from relay.client.client import RelayState
 from relay.client.events import LinkRefusedError
@@ -43,9 +43,9 @@ from tests.relay.relay_live import (
     serving,
 )
 from transport.curve import CurveKeys
-from transport.server_socket import ServerSocket
-from transport.socket_options import CurveServerRole
-from transport.zap import ZapAuthenticator
+from transport.sockets.server_socket import ServerSocket
+from transport.sockets.socket_options import CurveServerRole
+from transport.sockets.zap import ZapAuthenticator
 
 FRAME = os.urandom(64 * 1024)
 MEBI = 1 << 20

@@ -7,7 +7,8 @@ from typing import get_args
 import pytest
 
 from protocol.errors import RemoteProtocolError
-from protocol.relay_messages import (
+from protocol.peers.session_frames import MAX_FRAME_BYTES as SESSION_FRAME_BYTES
+from protocol.servers.relay_messages import (
     CREDIT_FRAME,
     DATA_HEADER,
     MAX_CONSENTED_KEYS,
@@ -35,7 +36,6 @@ from protocol.relay_messages import (
     decode_from_relay,
     encode_control,
 )
-from protocol.session_frames import MAX_FRAME_BYTES as SESSION_FRAME_BYTES
 from relay.client import seal as sealed_link
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "relay_messages.json").read_text())

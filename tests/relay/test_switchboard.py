@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol.relay_messages import (
+from protocol.servers.relay_messages import (
     MAX_CONSENTED_KEYS,
     MAX_RECORDS,
     RELAY_VERSION,

@@ -17,8 +17,8 @@ import zmq
 from daemon.server import ServerOptions, serve
 from protocol.codec import decode, encode
 from protocol.identity import Identity
-from protocol.peer_record import PeerRecord, seal_record
-from protocol.rendezvous_messages import FromServer, Notice, Request
+from protocol.servers.rendezvous_messages import FromServer, Notice, Request
+from protocol.statements.peer_record import PeerRecord, seal_record
 from protocol.uri import HostPort, ServerUri
 from rendezvous.client.client import RendezvousClient
 from rendezvous.client.connection import Timeouts

@@ -9,7 +9,7 @@ import uvloop
 
 from protocol.errors import ConfigError, RemoteProtocolError, TransportError
 from protocol.identity import Identity
-from protocol.rendezvous_messages import Joined, Signal
+from protocol.servers.rendezvous_messages import Joined, Signal
 from protocol.uri import HostPort, ServerUri
 from rendezvous.client.client import RendezvousClient
 from rendezvous.client.connection import Timeouts

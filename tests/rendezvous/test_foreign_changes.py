@@ -1,6 +1,6 @@
 """What another rendezvous of the same store did, as this one takes it in."""
 
-from protocol.rendezvous_messages import Joined, Left, Lookup, Records
+from protocol.servers.rendezvous_messages import Joined, Left, Lookup, Records
 from rendezvous.server.directory import (
     RecordRemoved,
     RecordRenewed,

@@ -9,7 +9,7 @@ import pytest
 
 from protocol.codec import decode, encode
 from protocol.errors import RemoteProtocolError
-from protocol.rendezvous_messages import (
+from protocol.servers.rendezvous_messages import (
     Announce,
     AskTime,
     Describe,

@@ -10,8 +10,8 @@ from random import Random
 import pytest
 import zmq
 
-from protocol.relay_messages import RELAY_VERSION, Hello, Ping, encode_control
-from protocol.rendezvous_messages import Describe, Lookup
+from protocol.servers.relay_messages import RELAY_VERSION, Hello, Ping, encode_control
+from protocol.servers.rendezvous_messages import Describe, Lookup
 from protocol.uri import HostPort, ServerUri
 from relay.server.limits import RelayLimits
 from relay.server.server import RelayService
@@ -25,9 +25,9 @@ from rendezvous.stun.server import StunServer
 from tests.rendezvous.live import SWARM, Stranger, eventually
 from transport.clock import Clock
 from transport.curve import CurveKeys
-from transport.server_socket import ServerSocket
-from transport.socket_options import CurveServerRole
-from transport.zap import ZapAuthenticator
+from transport.sockets.server_socket import ServerSocket
+from transport.sockets.socket_options import CurveServerRole
+from transport.sockets.zap import ZapAuthenticator
 
 LOOPBACK = HostPort("127.0.0.1", 0)
 

@@ -11,7 +11,7 @@ import pytest
 from daemon.net.discovery import Discovery
 from daemon.net.refusals import Refusals
 from protocol.errors import ConfigError, TransportError
-from protocol.rendezvous_messages import Joined, Left
+from protocol.servers.rendezvous_messages import Joined, Left
 from rendezvous import RendezvousClient
 from rendezvous.server.directory import (
     Change,

@@ -5,8 +5,8 @@ import pytest
 
 from protocol.codec import encode
 from protocol.envelope import Domain, seal_envelope
-from protocol.peer_record import RECORD_LIFETIME_MS, PeerRecord
-from protocol.rendezvous_messages import (
+from protocol.peers.sealed_signal import MAX_SIGNAL_BYTES
+from protocol.servers.rendezvous_messages import (
     MAX_FRAME_BYTES,
     MAX_LOOKUP,
     Announce,
@@ -27,7 +27,7 @@ from protocol.rendezvous_messages import (
     Signal,
     Statement,
 )
-from protocol.sealed_signal import MAX_SIGNAL_BYTES
+from protocol.statements.peer_record import RECORD_LIFETIME_MS, PeerRecord
 from rendezvous.server.directory import (
     RecordRemoved,
     RecordStored,

@@ -13,8 +13,7 @@ import zmq
 
 from protocol.errors import ConfigError
 from protocol.identity import Identity
-from protocol.peer_record import PeerRecord, seal_record
-from protocol.rendezvous_messages import (
+from protocol.servers.rendezvous_messages import (
     MAX_FRAME_BYTES,
     Announce,
     Granted,
@@ -26,6 +25,7 @@ from protocol.rendezvous_messages import (
     Records,
     Refused,
 )
+from protocol.statements.peer_record import PeerRecord, seal_record
 from protocol.uri import HostPort, ServerUri
 from rendezvous.server.limits import RegistryLimits
 from tests.rendezvous.live import (

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.codec import encode
-from protocol.rendezvous_messages import Announce, Find
+from protocol.servers.rendezvous_messages import Announce, Find
 from rendezvous.server.address_quota import EXEMPT, AddressQuota, prefix_of
 from rendezvous.server.record_history import RecordHistory
 from rendezvous.server.refusal import RefusalError

@@ -7,8 +7,7 @@ from random import Random
 
 from protocol.codec import decode, encode
 from protocol.identity import Identity
-from protocol.peer_record import PeerRecord, seal_record
-from protocol.rendezvous_messages import (
+from protocol.servers.rendezvous_messages import (
     Announce,
     FromServer,
     Joined,
@@ -18,7 +17,14 @@ from protocol.rendezvous_messages import (
     Request,
     Signal,
 )
-from protocol.swarm import RoundSettings, Swarm, SwarmStatement, TaskReference, seal_statement
+from protocol.statements.peer_record import PeerRecord, seal_record
+from protocol.statements.swarm import (
+    RoundSettings,
+    Swarm,
+    SwarmStatement,
+    TaskReference,
+    seal_statement,
+)
 from rendezvous.server.directory import Change, Directory
 from rendezvous.server.effects import Disconnect, Effect, Forward, Keep, Send, Sender, SendWhenKept
 from rendezvous.server.limits import RegistryLimits

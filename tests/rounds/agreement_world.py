@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable
 from daemon.rounds.agreement.agreement import RoundAgreement
 from daemon.rounds.agreement.events import Contradiction, Decided, Foul, Want, WantPromises
 from daemon.rounds.agreement.vote_book import OwnVotes
-from protocol.agreement_messages import (
+from protocol.codec import encode
+from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
+from protocol.identity import Identity, PeerId
+from protocol.peers.agreement_messages import (
     AgreementMessage,
     Certificate,
     Outcome,
     UpdateRef,
 )
-from protocol.codec import encode
-from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
-from protocol.identity import Identity, PeerId
 
 SWARM = b"s" * 32
 BASE = b"b" * 32

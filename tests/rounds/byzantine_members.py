@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from daemon.rounds.agreement.proposing import set_that_follows
-from protocol.agreement_messages import (
+from protocol.codec import decode
+from protocol.envelope import VerifiedMessage
+from protocol.identity import Identity, PeerId
+from protocol.peers.agreement_messages import (
     Accept,
     AgreementMessage,
     Outcome,
@@ -16,9 +19,6 @@ from protocol.agreement_messages import (
     Proposal,
     UpdateRef,
 )
-from protocol.codec import decode
-from protocol.envelope import VerifiedMessage
-from protocol.identity import Identity, PeerId
 
 KINDS = ("promise", "proposal", "prepare", "accept", "replay", "follow")
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from protocol.agreement_messages import AgreementMessage
 from protocol.codec import decode, encode
 from protocol.envelope import Domain, VerifiedMessage
 from protocol.identity import PeerId
-from protocol.peer_messages import Agreement, PeerMessage
+from protocol.peers.agreement_messages import AgreementMessage
+from protocol.peers.peer_messages import Agreement, PeerMessage
 from tests.rounds.simulated_swarm import SimulatedPeer
 
 

@@ -21,9 +21,15 @@ from ml.opening import StateReady, TaskOpened, Trained
 from ml.state.blob import Blob
 from protocol.errors import VerificationError, WorkerError
 from protocol.identity import Identity, PeerId
-from protocol.invite import Invite
 from protocol.merkle import CHUNK_BYTES, leaves_of, merkle_root
-from protocol.swarm import RoundSettings, Swarm, SwarmStatement, TaskReference, seal_statement
+from protocol.statements.invite import Invite
+from protocol.statements.swarm import (
+    RoundSettings,
+    Swarm,
+    SwarmStatement,
+    TaskReference,
+    seal_statement,
+)
 from transport.clock import Clock
 
 SILENT_S = 5.0

@@ -12,7 +12,9 @@ from daemon.rounds.agreement.certificates import certificate_signers, next_roste
 from daemon.rounds.agreement.events import Foul
 from daemon.rounds.agreement.proposing import set_that_follows
 from daemon.rounds.agreement.states import AgreementState
-from protocol.agreement_messages import (
+from protocol.errors import VerificationError
+from protocol.identity import Identity, PeerId, peer_id_of
+from protocol.peers.agreement_messages import (
     Accept,
     AgreementMessage,
     Certificate,
@@ -23,8 +25,6 @@ from protocol.agreement_messages import (
     Proposal,
     UpdateRef,
 )
-from protocol.errors import VerificationError
-from protocol.identity import Identity, PeerId, peer_id_of
 from tests.rounds.agreement_world import BASE, ROUND, Swarm, identity, opened, ref, sealed
 
 

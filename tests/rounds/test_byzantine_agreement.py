@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from daemon.rounds.agreement.ballot_clock import BALLOT_TIMEOUT_S
 from daemon.rounds.agreement.quorums import full_quorum_of, liars_of
-from protocol.agreement_messages import AgreementMessage, Outcome, UpdateRef
 from protocol.envelope import VerifiedMessage
 from protocol.errors import RemoteProtocolError
 from protocol.identity import Identity, PeerId
+from protocol.peers.agreement_messages import AgreementMessage, Outcome, UpdateRef
 from tests.rounds.agreement_world import BASE, ROUND, Swarm, opened, ref, sealed
 from tests.rounds.byzantine_members import KINDS, Liars
 

@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from daemon.rounds.agreement.ballot_clock import BALLOT_TIMEOUT_S
-from protocol.agreement_messages import (
+from protocol.codec import decode, encode
+from protocol.envelope import Domain
+from protocol.peers.agreement_messages import (
     Accept,
     AgreementMessage,
     Outcome,
@@ -23,9 +25,14 @@ from protocol.agreement_messages import (
     Promise,
     Proposal,
 )
-from protocol.codec import decode, encode
-from protocol.envelope import Domain
-from protocol.peer_messages import Agreement, PeerMessage, Standing, StateOffer, UpdateOffer, Vouch
+from protocol.peers.peer_messages import (
+    Agreement,
+    PeerMessage,
+    Standing,
+    StateOffer,
+    UpdateOffer,
+    Vouch,
+)
 from tests.rounds.byzantine_swarm import open_agreement, sealed, tell
 from tests.rounds.simulated_swarm import SimulatedPeer, SimulatedSwarm
 from tests.rounds.test_training import simulate

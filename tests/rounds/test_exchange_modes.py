@@ -7,7 +7,7 @@ import pytest
 
 from daemon.rounds.kinds.choose import choose_exchange
 from daemon.rounds.phase import Phase
-from protocol.swarm import RoundSettings
+from protocol.statements.swarm import RoundSettings
 from tests.rounds.simulated_swarm import LATENCY_S, SimulatedSwarm
 from tests.rounds.test_training import ROUND_S, assert_same_history, simulate
 

@@ -13,7 +13,7 @@ from daemon.rounds.agreement.states import AgreementState
 from daemon.rounds.agreement.vote_book import OwnVotes, VoteBook, VoteFile
 from daemon.rounds.rounds import VOTE_FILE
 from protocol.identity import PeerId
-from protocol.swarm import RoundSettings
+from protocol.statements.swarm import RoundSettings
 from tests.rounds.agreement_world import (
     BASE,
     ROUND,

@@ -7,11 +7,11 @@ import pytest
 
 from daemon.rounds.agreement.certificates import certificate_signers, check_start, next_roster
 from daemon.rounds.gathering import FULL_PATIENCE_S, PATIENCE_S, SETTLE_S, TURN_S, Gathering
-from protocol.agreement_messages import Accept, AgreementMessage, Outcome, Start
 from protocol.codec import encode
 from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
 from protocol.errors import VerificationError
 from protocol.identity import Identity, PeerId
+from protocol.peers.agreement_messages import Accept, AgreementMessage, Outcome, Start
 
 SWARM = b"s" * 32
 BASE = b"b" * 32

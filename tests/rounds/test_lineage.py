@@ -2,7 +2,7 @@
 
 from daemon.rounds.lineage.lineage import Lineage, contributors_of
 from daemon.rounds.lineage.position import Position
-from protocol.agreement_messages import Certificate, Outcome, UpdateRef
+from protocol.peers.agreement_messages import Certificate, Outcome, UpdateRef
 
 
 def certificate(round_number: int, contributors: int, votes: int | None = None) -> Certificate:

@@ -5,7 +5,7 @@ from pathlib import Path
 from daemon.rounds.lineage.history_file import HistoryFile
 from daemon.rounds.lineage.lineage import Lineage
 from daemon.rounds.lineage.position import MAX_HISTORY, Position
-from protocol.agreement_messages import Certificate, Outcome, UpdateRef
+from protocol.peers.agreement_messages import Certificate, Outcome, UpdateRef
 
 RECORD_BYTES = 48
 

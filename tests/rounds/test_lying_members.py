@@ -8,7 +8,10 @@ import msgspec
 import pytest
 
 from daemon.rounds.agreement.ballot_clock import BALLOT_TIMEOUT_S
-from protocol.agreement_messages import (
+from protocol.codec import decode, encode
+from protocol.envelope import Domain
+from protocol.merkle import leaves_of, merkle_root
+from protocol.peers.agreement_messages import (
     MAX_BALLOT,
     Accept,
     AgreementMessage,
@@ -21,10 +24,7 @@ from protocol.agreement_messages import (
     Start,
     UpdateRef,
 )
-from protocol.codec import decode, encode
-from protocol.envelope import Domain
-from protocol.merkle import leaves_of, merkle_root
-from protocol.peer_messages import (
+from protocol.peers.peer_messages import (
     Agreement,
     PeerMessage,
     Standing,

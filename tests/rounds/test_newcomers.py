@@ -5,11 +5,11 @@ from pathlib import Path
 
 import msgspec
 
-from protocol.agreement_messages import Accept, Certificate, Outcome, UpdateRef
 from protocol.codec import decode, encode
 from protocol.envelope import Domain
 from protocol.merkle import CHUNK_BYTES
-from protocol.peer_messages import PeerMessage, Standing, StateOffer, Vouch
+from protocol.peers.agreement_messages import Accept, Certificate, Outcome, UpdateRef
+from protocol.peers.peer_messages import PeerMessage, Standing, StateOffer, Vouch
 from tests.rounds.simulated_swarm import SimulatedPeer, SimulatedSwarm, make_blob
 from tests.rounds.test_training import assert_same_history, simulate
 

@@ -6,8 +6,15 @@ from daemon.rounds.agreement.agreement import HURRY_S
 from daemon.rounds.agreement.ballot_clock import BALLOT_TIMEOUT_S
 from daemon.rounds.agreement.certificates import is_weak
 from daemon.rounds.agreement.proposing import leaders_of
-from protocol.agreement_messages import MAX_BALLOT, Outcome, Prepare, Prepared, Promise, Proposal
 from protocol.errors import VerificationError
+from protocol.peers.agreement_messages import (
+    MAX_BALLOT,
+    Outcome,
+    Prepare,
+    Prepared,
+    Promise,
+    Proposal,
+)
 from tests.rounds.agreement_world import BASE, ROUND, Swarm, opened, sealed
 
 

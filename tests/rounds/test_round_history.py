@@ -7,7 +7,7 @@ from daemon.rounds.round_history import RoundHistory
 from ml.opening import StateReady
 from ml.state.blob import Blob
 from protocol.identity import PeerId
-from protocol.peer_messages import UpdateHeader
+from protocol.peers.peer_messages import UpdateHeader
 from transport.clock import Clock
 
 ALICE, BOB = PeerId("a" * 52), PeerId("b" * 52)

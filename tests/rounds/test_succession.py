@@ -4,7 +4,7 @@ from daemon.rounds.lineage.lineage import Lineage
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.lineage.succession import AgreedSuccession, Claim, GossipSuccession, Rivals
 from protocol.identity import PeerId
-from protocol.peer_messages import Standing
+from protocol.peers.peer_messages import Standing
 from tests.rounds.test_lineage import certificate, line
 
 AGREED, GOSSIP = AgreedSuccession(), GossipSuccession()

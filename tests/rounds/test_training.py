@@ -10,8 +10,14 @@ import pytest
 
 from daemon.rounds.phase import Phase
 from protocol.codec import Message, decode, encode
-from protocol.peer_messages import Agreement, CertificateRequest, PeerMessage, Standing, UpdateOffer
-from protocol.swarm import RoundSettings
+from protocol.peers.peer_messages import (
+    Agreement,
+    CertificateRequest,
+    PeerMessage,
+    Standing,
+    UpdateOffer,
+)
+from protocol.statements.swarm import RoundSettings
 from tests.rounds.simulated_swarm import SimulatedPeer, SimulatedSwarm
 from tests.rounds.virtual_time import run_virtual
 

@@ -14,8 +14,8 @@ from protocol.codec import encode
 from protocol.envelope import Domain, seal_envelope
 from protocol.identity import Identity, PeerId
 from protocol.merkle import merkle_root
-from protocol.peer_messages import Standing, UpdateHeader, UpdateOffer, Vouch
-from protocol.swarm import RoundSettings, Swarm
+from protocol.peers.peer_messages import Standing, UpdateHeader, UpdateOffer, Vouch
+from protocol.statements.swarm import RoundSettings, Swarm
 from tests.rounds.simulated_swarm import ToyTrainer, make_setup, make_swarm
 from transport.clock import Clock
 

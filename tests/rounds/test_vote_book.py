@@ -9,9 +9,9 @@ from daemon.rounds.agreement.agreement import RoundAgreement
 from daemon.rounds.agreement.events import Contradiction
 from daemon.rounds.agreement.evidence import MAX_KEPT, PENALTY_ROUNDS, EvidenceFile
 from daemon.rounds.agreement.vote_book import OwnVotes, VoteBook, VoteFile
-from protocol.agreement_messages import AgreementMessage, Promise
 from protocol.codec import decode
 from protocol.identity import PeerId
+from protocol.peers.agreement_messages import AgreementMessage, Promise
 from tests.rounds.agreement_world import (
     BASE,
     ROUND,

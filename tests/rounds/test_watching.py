@@ -2,7 +2,7 @@
 
 from daemon.rounds.watching import Watching
 from protocol.identity import PeerId
-from protocol.peer_messages import Standing
+from protocol.peers.peer_messages import Standing
 from transport.clock import Clock
 
 ALICE, BOB, CAROL = (PeerId(letter * 52) for letter in "abc")

@@ -8,8 +8,8 @@ import pytest
 
 from daemon.host.damaged import find_damaged
 from daemon.swarm.admitted import MAX_RECORDS, AdmittedFile
-from protocol.admission import Acquaintance
 from protocol.identity import Identity
+from protocol.statements.admission import Acquaintance
 
 TOKEN, OTHER_TOKEN = bytes(32), b"o" * 32
 ADA, BOB, EVE = (Identity(letter * 32).peer_id for letter in (b"a", b"b", b"e"))

@@ -11,11 +11,11 @@ from daemon.host.state_dir import StateDir
 from daemon.host.state_paths import ADMITTED_FILE, STATEMENT_FILE
 from daemon.net.refusals import Refusals
 from daemon.swarm.membership import SwarmPlace, find_place
-from protocol.admission import NO_PROOF, DeniedError, prove_admission
 from protocol.errors import ConfigError
 from protocol.identity import Identity
-from protocol.invite import Invite
-from protocol.swarm import Swarm, Token, seal_statement
+from protocol.statements.admission import NO_PROOF, DeniedError, prove_admission
+from protocol.statements.invite import Invite
+from protocol.statements.swarm import Swarm, Token, seal_statement
 from protocol.uri import HostPort, ServerUri
 from tests.full_disk import report_of
 from tests.net.swarm_peers import make_swarm

@@ -15,14 +15,12 @@ import zmq
 from daemon.net.discovery import Discovery
 from daemon.net.network import PeerNetwork
 from daemon.net.refusals import Refusals
-from protocol.admission import AdmissionBook, prove_admission
-from protocol.chunk_frame import encode_chunk
 from protocol.codec import decode, encode
 from protocol.envelope import Domain, seal_envelope
 from protocol.identity import Identity, PeerId
-from protocol.invite import Invite
 from protocol.merkle import CHUNK_BYTES, leaves_of, merkle_root
-from protocol.peer_messages import (
+from protocol.peers.chunk_frame import encode_chunk
+from protocol.peers.peer_messages import (
     ChunkRequest,
     PeerMessage,
     Standing,
@@ -30,12 +28,14 @@ from protocol.peer_messages import (
     UpdateOffer,
     Vouch,
 )
-from protocol.swarm import Swarm, open_statement
+from protocol.statements.admission import AdmissionBook, prove_admission
+from protocol.statements.invite import Invite
+from protocol.statements.swarm import Swarm, open_statement
 from protocol.uri import HostPort
 from rendezvous import RendezvousClient
 from transport.clock import Clock
 from transport.curve import CurveKeys
-from transport.zap import ZapAuthenticator
+from transport.sockets.zap import ZapAuthenticator
 
 SIGNATURE_PREFIX = b"p2pd signed envelope\x00"
 SIGNER = 2

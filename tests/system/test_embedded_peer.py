@@ -13,7 +13,7 @@ from daemon.host.systemd import SystemdNotifier
 from daemon.peer import Peer
 from daemon.rounds.phase import Phase
 from daemon.swarm.join_options import JoinOptions
-from protocol.invite import Invite
+from protocol.statements.invite import Invite
 from protocol.uri import HostPort
 from rendezvous import RendezvousClient
 from tests.net.swarm_peers import eventually, make_swarm

@@ -19,7 +19,7 @@ from ml.training.model_tensors import manifest_of
 from ml.update.codec import UpdateCodec
 from ml.update.dense import Float32Encoding
 from protocol.identity import Identity, PeerId, public_key_of
-from protocol.peer_messages import Standing, UpdateOffer
+from protocol.peers.peer_messages import Standing, UpdateOffer
 from tests.system import slow_task
 from tests.system.hostile_peer import Here, HostilePeer, flip_bit, hostile_peer, resigned
 from tests.system.real_swarm import (

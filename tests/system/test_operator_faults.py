@@ -13,7 +13,7 @@ import pytest
 from daemon.control.status import Status
 from daemon.host.state_paths import CURVE_KEY, IDENTITY_KEY
 from protocol.identity import key_to_text
-from protocol.invite import Invite
+from protocol.statements.invite import Invite
 from tests.system.real_swarm import END_S, ROOT, START_S, RealSwarm
 
 PASSWORD = "correct-horse-battery-staple"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.invite import Invite
+from protocol.statements.invite import Invite
 from protocol.uri import ServerUri
 from tests.cli.conftest import CommandLine
 

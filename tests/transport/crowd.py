@@ -15,9 +15,9 @@ import zmq
 from protocol.uri import HostPort
 from tests.transport.loopback import eventually
 from transport.curve import CurveKeys
-from transport.server_socket import ServerSocket
-from transport.socket_options import CurveServerRole, SocketLimits
-from transport.zap import ZapAuthenticator
+from transport.sockets.server_socket import ServerSocket
+from transport.sockets.socket_options import CurveServerRole, SocketLimits
+from transport.sockets.zap import ZapAuthenticator
 
 CROWD = 90
 MOST = 8

@@ -8,9 +8,9 @@ import zmq
 
 from protocol.uri import HostPort
 from transport.curve import CurveKeys
-from transport.server_socket import ServerSocket
-from transport.socket_options import CurveServerRole, SocketLimits
-from transport.zap import ZapAuthenticator
+from transport.sockets.server_socket import ServerSocket
+from transport.sockets.socket_options import CurveServerRole, SocketLimits
+from transport.sockets.zap import ZapAuthenticator
 
 
 async def admit(curve_key: bytes, remote_ip: str) -> bool:

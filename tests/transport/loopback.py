@@ -14,11 +14,11 @@ import pytest
 import zmq
 
 from protocol.uri import HostPort
-from transport.client_socket import ClientSocket, LinkEvent, Reconnect
 from transport.curve import CurveKeys
-from transport.server_socket import ServerSocket
-from transport.socket_options import CurveClientRole, CurveServerRole, SocketLimits
-from transport.zap import ZapAuthenticator
+from transport.sockets.client_socket import ClientSocket, LinkEvent, Reconnect
+from transport.sockets.server_socket import ServerSocket
+from transport.sockets.socket_options import CurveClientRole, CurveServerRole, SocketLimits
+from transport.sockets.zap import ZapAuthenticator
 
 DOMAIN = "test"
 ANY_PORT = HostPort("127.0.0.1", 0)

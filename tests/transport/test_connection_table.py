@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from tests.transport.loopback import closed_within
-from transport.connection_table import ConnectionTable
-from transport.socket_options import SocketLimits
+from transport.sockets.connection_table import ConnectionTable
+from transport.sockets.socket_options import SocketLimits
 
 TcpPair = tuple[socket.socket, socket.socket]
 

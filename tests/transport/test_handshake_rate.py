@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.transport.crowd import CROWD, MOST
-from transport.connection_table import NETWORK_SHARE
-from transport.handshake_rate import NETWORK_RATE, SOURCE_RATE, HandshakeRates
-from transport.socket_options import SocketLimits
+from transport.sockets.connection_table import NETWORK_SHARE
+from transport.sockets.handshake_rate import NETWORK_RATE, SOURCE_RATE, HandshakeRates
+from transport.sockets.socket_options import SocketLimits
 
 ROOT = Path(__file__).parents[2]
 ROUTING_IDS = 2**32

@@ -21,7 +21,7 @@ from tests.transport.loopback import (
     eventually,
     rss_bytes,
 )
-from transport.socket_options import SocketLimits
+from transport.sockets.socket_options import SocketLimits
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

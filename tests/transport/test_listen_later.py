@@ -11,7 +11,7 @@ import pytest
 
 from protocol.errors import ConfigError
 from protocol.uri import HostPort, ServerUri
-from transport.server_socket import until_listenable
+from transport.sockets.server_socket import until_listenable
 
 ROOT = Path(__file__).parents[2]
 LATER = HostPort("198.51.100.7", 5600)

@@ -6,7 +6,7 @@ import pytest
 import zmq
 
 from tests.transport.loopback import eventually
-from transport.socket_reader import BURST_MESSAGES, SocketReader
+from transport.sockets.socket_reader import BURST_MESSAGES, SocketReader
 
 Pair = tuple[zmq.Socket[bytes], zmq.Socket[bytes]]
 

@@ -19,10 +19,15 @@ from tests.transport.loopback import (
     EchoMaker,
     eventually,
 )
-from transport.client_socket import ClientSocket, LinkEvent, Reconnect
-from transport.server_socket import ServerSocket
-from transport.socket_options import CurveClientRole, CurveServerRole, SocketLimits, apply_curve
-from transport.zap import ZapAuthenticator
+from transport.sockets.client_socket import ClientSocket, LinkEvent, Reconnect
+from transport.sockets.server_socket import ServerSocket
+from transport.sockets.socket_options import (
+    CurveClientRole,
+    CurveServerRole,
+    SocketLimits,
+    apply_curve,
+)
+from transport.sockets.zap import ZapAuthenticator
 
 
 def free_port() -> int:

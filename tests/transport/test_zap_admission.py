@@ -7,10 +7,10 @@ import zmq
 
 from protocol.uri import HostPort
 from tests.transport.loopback import ADMITTED, DOMAIN, SERVER, STRANGER, Echo, EchoMaker, eventually
-from transport.client_socket import ClientSocket, LinkEvent, Reconnect
-from transport.server_socket import ServerSocket
-from transport.socket_options import CurveClientRole, CurveServerRole, SocketLimits
-from transport.zap import ADMIT_TIMEOUT_S, MAX_PENDING
+from transport.sockets.client_socket import ClientSocket, LinkEvent, Reconnect
+from transport.sockets.server_socket import ServerSocket
+from transport.sockets.socket_options import CurveClientRole, CurveServerRole, SocketLimits
+from transport.sockets.zap import ADMIT_TIMEOUT_S, MAX_PENDING
 
 
 async def never() -> bool:

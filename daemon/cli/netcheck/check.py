@@ -19,8 +19,8 @@ from daemon.net.nat.network_state import NetworkState, read_network_state
 from daemon.net.nat.port_mapping.trial import try_mapping
 from daemon.net.path_kind import PathKind
 from protocol.errors import TransportError
-from protocol.nat_behavior import WEB_PORTS
-from protocol.nat_summary import describe, summarize
+from protocol.statements.nat_behavior import WEB_PORTS
+from protocol.statements.nat_summary import describe, summarize
 from protocol.uri import HostPort, ServerUri, by_server
 from transport.address import is_local
 

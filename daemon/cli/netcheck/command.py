@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
     from daemon.cli.netcheck.check import NetcheckOptions
     from daemon.cli.netcheck.report import MappingReport, NetReport, ServerReport
-    from protocol.nat_behavior import FamilyBehavior, TransportBehavior
+    from protocol.statements.nat_behavior import FamilyBehavior, TransportBehavior
     from protocol.uri import ServerUri
 
 DESCRIPTION = """\
@@ -107,7 +107,7 @@ def _what_to_ask(options: argparse.Namespace) -> "NetcheckOptions":
     from daemon.cli.which_peer import find_running
     from daemon.control.client import NotRunningError
     from daemon.host.state_dir import read_membership, read_statement
-    from protocol.invite import Invite
+    from protocol.statements.invite import Invite
     from protocol.uri import HostPort
 
     try:
@@ -137,7 +137,7 @@ def _relays(statement: bytes, swarm_id: bytes) -> "tuple[ServerUri, ...]":
     import time
 
     from protocol.errors import ConfigError, RemoteProtocolError
-    from protocol.swarm import open_statement
+    from protocol.statements.swarm import open_statement
     from protocol.uri import ServerUri
 
     try:

@@ -17,9 +17,9 @@ from daemon.net.paths.punched.plan import MANY_PORTS, make_plan
 from daemon.net.paths.punched.port import next_port
 from daemon.net.paths.punched.prospect import check_tcp
 from protocol.errors import TransportError
-from protocol.nat_behavior import FamilyBehavior, NatBehavior
-from protocol.nat_summary import NatSummary, summarize
-from protocol.signal_messages import NextPort, PunchEnd
+from protocol.peers.signal_messages import NextPort, PunchEnd
+from protocol.statements.nat_behavior import FamilyBehavior, NatBehavior
+from protocol.statements.nat_summary import NatSummary, summarize
 from protocol.uri import HostPort
 
 _LOCAL_PORT = 40_000

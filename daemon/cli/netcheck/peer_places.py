@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from daemon.cli.netcheck.expected_path import Place
-from protocol.nat_behavior import (
+from protocol.statements.nat_behavior import (
     Dependence,
     FamilyBehavior,
     PortAllocation,

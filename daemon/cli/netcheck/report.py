@@ -3,7 +3,7 @@
 import msgspec
 
 from daemon.control.status import SCHEMA, HealthItem
-from protocol.nat_behavior import NatBehavior
+from protocol.statements.nat_behavior import NatBehavior
 
 
 class MappingReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from daemon.net.nat.behavior.discover import discover_behavior
 from daemon.net.nat.network_state import NetworkState
 from daemon.net.nat.stun.resolve import ResolvedServers, resolve_servers
-from protocol.nat_behavior import NatBehavior
+from protocol.statements.nat_behavior import NatBehavior
 from protocol.uri import HostPort
 from transport.address import is_loopback
 

@@ -6,7 +6,7 @@ Nobody can make this peer flood: a reply is as long as what it answers, and each
 
 from protocol.errors import TransportError
 from protocol.identity import PeerId
-from protocol.measure_messages import Echo, EchoReply
+from protocol.peers.measure_messages import Echo, EchoReply
 from transport.rate_limit import TokenBucket
 
 REPLIES_PER_S = 20.0

@@ -22,7 +22,7 @@ from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import Refusals
 from protocol.errors import RemoteProtocolError, TransportError
 from protocol.identity import PeerId, short
-from protocol.measure_messages import (
+from protocol.peers.measure_messages import (
     Echo,
     EchoReply,
     MeasuredPath,
@@ -36,7 +36,7 @@ from protocol.measure_messages import (
     encode_measure,
     is_measure_message,
 )
-from protocol.session_frames import MAX_BULK_BYTES, Stream
+from protocol.peers.session_frames import MAX_BULK_BYTES, Stream
 from transport.clock import Clock
 
 PING_S = 5.0

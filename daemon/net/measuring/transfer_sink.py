@@ -12,10 +12,11 @@ than was accepted breaks the protocol.
 
 from dataclasses import dataclass
 
-from protocol.chunk_frame import decode_chunk
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
-from protocol.measure_messages import (
+from protocol.merkle import DIGEST_BYTES
+from protocol.peers.chunk_frame import decode_chunk
+from protocol.peers.measure_messages import (
     MAX_TRANSFER_BYTES,
     MeasuredPath,
     TransferAccepted,
@@ -24,7 +25,6 @@ from protocol.measure_messages import (
     TransferRefused,
     TransferReport,
 )
-from protocol.merkle import DIGEST_BYTES
 from transport.rate_limit import TokenBucket
 
 MAX_TRANSFERS = 2

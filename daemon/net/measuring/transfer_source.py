@@ -11,8 +11,9 @@ The figure is of bytes that the other side says have arrived, over the time unti
 import enum
 import secrets
 
-from protocol.chunk_frame import encode_chunk
-from protocol.measure_messages import (
+from protocol.merkle import CHUNK_BYTES
+from protocol.peers.chunk_frame import encode_chunk
+from protocol.peers.measure_messages import (
     MEASUREMENT_ID_BYTES,
     MeasuredPath,
     TransferAccepted,
@@ -21,7 +22,6 @@ from protocol.measure_messages import (
     TransferRefused,
     TransferReport,
 )
-from protocol.merkle import CHUNK_BYTES
 
 Answer = TransferAccepted | TransferRefused | TransferReport
 

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from daemon.net.nat.network_state import NetworkState
-from protocol.peer_record import MAX_ADDRESSES
+from protocol.statements.peer_record import MAX_ADDRESSES
 from protocol.uri import HostPort
 from transport.address import is_loopback
 

@@ -17,8 +17,8 @@ from daemon.net.nat.own_addresses import own_addresses
 from daemon.net.nat.port_mapping.mapper import PortMapper
 from daemon.net.nat.stun.kept_mapping import KeptMapping
 from daemon.net.nat.stun.resolve import ResolvedServers, resolve_servers
-from protocol.nat_behavior import NatBehavior, TransportBehavior
-from protocol.nat_summary import NatSummary, describe, summarize
+from protocol.statements.nat_behavior import NatBehavior, TransportBehavior
+from protocol.statements.nat_summary import NatSummary, describe, summarize
 from protocol.uri import HostPort
 from transport.address import is_local
 

@@ -21,7 +21,7 @@ from daemon.net.signaling import Signaling
 from protocol.identity import Identity
 from transport.clock import Clock
 from transport.curve import CurveKeys
-from transport.zap import ZapAuthenticator
+from transport.sockets.zap import ZapAuthenticator
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from daemon.net.path_kind import PathKind
 from daemon.net.session.handshake import Channel
-from protocol.peer_record import VerifiedRecord
+from protocol.statements.peer_record import VerifiedRecord
 
 MAX_SEEN = 8
 SEEN_S = 600.0

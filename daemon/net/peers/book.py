@@ -21,10 +21,10 @@ from daemon.net.paths.path import PathSeeker, PathWish
 from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import Refusals
 from daemon.net.session.handshake import BusyError
-from protocol.admission import AdmissionBook, DeniedError
 from protocol.identity import PeerId, short
-from protocol.peer_record import NO_INSTANCE, VerifiedRecord
-from protocol.session_frames import CloseCode
+from protocol.peers.session_frames import CloseCode
+from protocol.statements.admission import AdmissionBook, DeniedError
+from protocol.statements.peer_record import NO_INSTANCE, VerifiedRecord
 from transport.address import source_of
 from transport.clock import Clock
 from transport.rate_limit import Allowed, Rate, RateLimiter

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from protocol.identity import PeerId
-from protocol.session_frames import Stream
+from protocol.peers.session_frames import Stream
 
 
 class PeerObserver(Protocol):

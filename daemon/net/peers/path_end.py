@@ -7,9 +7,9 @@ from daemon.net.paths.path import Path
 from daemon.net.session.handshake import Greeter, PathHandshake
 from daemon.net.traffic import TrafficCounter
 from protocol.errors import P2PDError
-from protocol.hello import VerifiedHello
 from protocol.identity import PeerId
-from protocol.session_frames import CloseCode, close_frame
+from protocol.peers.hello import VerifiedHello
+from protocol.peers.session_frames import CloseCode, close_frame
 from transport.clock import Clock
 
 

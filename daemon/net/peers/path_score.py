@@ -2,8 +2,8 @@
 
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import Path
-from protocol.hello import Role
 from protocol.identity import PeerId
+from protocol.peers.hello import Role
 
 BEST_FIRST = (PathKind.DIRECT, PathKind.PUNCHED, PathKind.ICE, PathKind.RELAY)
 

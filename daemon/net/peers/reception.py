@@ -20,9 +20,9 @@ from daemon.net.refusals import Refusals
 from daemon.net.session.handshake import Greeter, close_code
 from daemon.net.traffic import TrafficCounter
 from protocol.errors import P2PDError, RemoteProtocolError
-from protocol.hello import NONCE_BYTES, Role
 from protocol.identity import short
-from protocol.session_frames import (
+from protocol.peers.hello import NONCE_BYTES, Role
+from protocol.peers.session_frames import (
     Close,
     CloseCode,
     Hello,

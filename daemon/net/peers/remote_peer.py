@@ -27,10 +27,10 @@ from daemon.net.session import (
     SessionReset,
     SessionState,
 )
-from protocol.hello import EPOCH_BYTES, ResumePoint, Role, VerifiedHello
 from protocol.identity import PeerId, short
-from protocol.peer_record import VerifiedRecord
-from protocol.session_frames import CloseCode, Stream
+from protocol.peers.hello import EPOCH_BYTES, ResumePoint, Role, VerifiedHello
+from protocol.peers.session_frames import CloseCode, Stream
+from protocol.statements.peer_record import VerifiedRecord
 from transport.clock import Clock
 
 _log = logging.getLogger("p2pd.link")

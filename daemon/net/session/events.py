@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from protocol.session_frames import Stream
+from protocol.peers.session_frames import Stream
 
 
 @dataclass(frozen=True, slots=True)

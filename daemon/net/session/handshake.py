@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from daemon.net.session.session import StaleEpochError
-from protocol.admission import DeniedError
 from protocol.errors import (
     P2PDError,
     RemoteProtocolError,
@@ -27,7 +26,8 @@ from protocol.errors import (
     VerificationError,
     VersionError,
 )
-from protocol.hello import (
+from protocol.identity import Identity, PeerId
+from protocol.peers.hello import (
     NO_EPOCH,
     NO_NONCE,
     HelloPayload,
@@ -37,8 +37,8 @@ from protocol.hello import (
     open_hello,
     seal_hello,
 )
-from protocol.identity import Identity, PeerId
-from protocol.session_frames import CloseCode, Hello, encode_frame
+from protocol.peers.session_frames import CloseCode, Hello, encode_frame
+from protocol.statements.admission import DeniedError
 
 REPEAT_S = 1.0
 GIVE_UP_S = 5.0

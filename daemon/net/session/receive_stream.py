@@ -9,7 +9,7 @@ import enum
 from collections import deque
 
 from protocol.errors import RemoteProtocolError
-from protocol.session_frames import (
+from protocol.peers.session_frames import (
     FRAME_COST_BYTES,
     MAX_ACK_RANGES,
     MAX_STREAM_MESSAGE_BYTES,

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from protocol.errors import RemoteProtocolError
-from protocol.session_frames import (
+from protocol.peers.session_frames import (
     FRAME_COST_BYTES,
     MAX_PAYLOAD_BYTES,
     Stream,

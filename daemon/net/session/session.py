@@ -25,8 +25,8 @@ from daemon.net.session.events import (
 from daemon.net.session.states import TRANSITIONS, Cause, SessionState
 from daemon.net.session.streams import SessionLimits, Streams
 from protocol.errors import RemoteProtocolError, TransportError
-from protocol.hello import NO_EPOCH, ResumePoint
-from protocol.session_frames import (
+from protocol.peers.hello import NO_EPOCH, ResumePoint
+from protocol.peers.session_frames import (
     MAX_STREAM_MESSAGE_BYTES,
     Ack,
     Data,

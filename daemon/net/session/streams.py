@@ -6,8 +6,8 @@ from daemon.net.session.ack_timer import AckTimer
 from daemon.net.session.in_flight_limit import InFlightLimit
 from daemon.net.session.receive_stream import ReceiveStream
 from daemon.net.session.send_stream import SendStream
-from protocol.hello import ResumePoint
-from protocol.session_frames import MAX_BULK_BYTES, Ack, Data, Stream, StreamAck
+from protocol.peers.hello import ResumePoint
+from protocol.peers.session_frames import MAX_BULK_BYTES, Ack, Data, Stream, StreamAck
 
 
 @dataclass(frozen=True, slots=True)

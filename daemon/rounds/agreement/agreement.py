@@ -20,7 +20,10 @@ from daemon.rounds.agreement.proposing import leaders_of, set_that_follows
 from daemon.rounds.agreement.speaking import Speech, Voice
 from daemon.rounds.agreement.states import TRANSITIONS, AgreementState, Cause
 from daemon.rounds.agreement.vote_book import OwnVotes, VoteBook
-from protocol.agreement_messages import (
+from protocol.envelope import VerifiedMessage
+from protocol.errors import RemoteProtocolError, VerificationError
+from protocol.identity import PeerId
+from protocol.peers.agreement_messages import (
     MAX_BALLOT,
     Accept,
     Certificate,
@@ -30,9 +33,6 @@ from protocol.agreement_messages import (
     Proposal,
     UpdateRef,
 )
-from protocol.envelope import VerifiedMessage
-from protocol.errors import RemoteProtocolError, VerificationError
-from protocol.identity import PeerId
 
 HURRY_S = 5.0
 """A peer closes so long after more than can lie together have done so."""

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from protocol.agreement_messages import (
+from protocol.envelope import VerifiedMessage
+from protocol.identity import PeerId, peer_id_of
+from protocol.peers.agreement_messages import (
     MAX_ROSTER,
     Accept,
     Outcome,
@@ -18,8 +20,6 @@ from protocol.agreement_messages import (
     Proposal,
     UpdateRef,
 )
-from protocol.envelope import VerifiedMessage
-from protocol.identity import PeerId, peer_id_of
 
 KEPT_BALLOTS = 2
 """Of each signer and kind; who is slow may still be in the last one."""

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from daemon.rounds.agreement.quorums import full_quorum_of
-from protocol.agreement_messages import Accept, AgreementMessage, Certificate, Outcome
 from protocol.codec import decode
 from protocol.envelope import VerifiedMessage
 from protocol.errors import VerificationError
 from protocol.identity import PeerId, peer_id_of
+from protocol.peers.agreement_messages import Accept, AgreementMessage, Certificate, Outcome
 
 
 def certificate_signers(

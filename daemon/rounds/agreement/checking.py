@@ -3,7 +3,11 @@
 from daemon.rounds.agreement.ballot_box import Said
 from daemon.rounds.agreement.quorums import Quorums
 from daemon.rounds.agreement.speaking import Voice
-from protocol.agreement_messages import (
+from protocol.codec import decode
+from protocol.envelope import VerifiedMessage
+from protocol.errors import VerificationError
+from protocol.identity import PeerId
+from protocol.peers.agreement_messages import (
     Accept,
     AgreementMessage,
     Prepare,
@@ -12,10 +16,6 @@ from protocol.agreement_messages import (
     Proposal,
     Start,
 )
-from protocol.codec import decode
-from protocol.envelope import VerifiedMessage
-from protocol.errors import VerificationError
-from protocol.identity import PeerId
 
 
 class Checks:

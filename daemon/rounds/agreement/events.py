@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from protocol.agreement_messages import Certificate, UpdateRef
 from protocol.identity import PeerId
+from protocol.peers.agreement_messages import Certificate, UpdateRef
 
 
 @dataclass(frozen=True, slots=True)

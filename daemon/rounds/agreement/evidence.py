@@ -12,10 +12,10 @@ from typing import Annotated
 from msgspec import Meta
 
 from daemon.host.damaged import put_aside
-from protocol.agreement_messages import Key, Round
 from protocol.codec import Message, decode, encode
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId, peer_id_of, public_key_of
+from protocol.peers.agreement_messages import Key, Round
 from transport.atomic_file import write_atomically
 
 MAX_KEPT = 64

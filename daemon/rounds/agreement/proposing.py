@@ -4,8 +4,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 
-from protocol.agreement_messages import MAX_ROSTER, Outcome, Promise
 from protocol.identity import PeerId, public_key_of
+from protocol.peers.agreement_messages import MAX_ROSTER, Outcome, Promise
 
 
 def leaders_of(roster: frozenset[PeerId], round_number: int, base: bytes) -> tuple[PeerId, ...]:

@@ -7,7 +7,9 @@ from typing import Protocol
 from daemon.rounds.agreement.ballot_box import BallotBox, Said
 from daemon.rounds.agreement.electorate import Electorate
 from daemon.rounds.agreement.vote_book import OwnVotes, VoteBook
-from protocol.agreement_messages import (
+from protocol.envelope import VerifiedMessage
+from protocol.identity import PeerId, public_key_of
+from protocol.peers.agreement_messages import (
     MAX_ROSTER,
     Accept,
     AgreementMessage,
@@ -19,8 +21,6 @@ from protocol.agreement_messages import (
     Proposal,
     UpdateRef,
 )
-from protocol.envelope import VerifiedMessage
-from protocol.identity import PeerId, public_key_of
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 4.0

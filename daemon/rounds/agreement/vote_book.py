@@ -13,9 +13,9 @@ from typing import Annotated, Protocol
 from msgspec import Meta
 
 from daemon.host.damaged import put_aside
-from protocol.agreement_messages import Ballot, Digest, Prepared, Round
 from protocol.codec import MAX_MESSAGE_BYTES, Message, decode, encode
 from protocol.errors import RemoteProtocolError
+from protocol.peers.agreement_messages import Ballot, Digest, Prepared, Round
 from transport.atomic_file import write_atomically
 
 KEPT_ROUNDS = 4

@@ -15,10 +15,10 @@ from daemon.rounds.blobs.store import BlobMissingError, BlobStore
 from daemon.rounds.mail import Mail
 from daemon.rounds.speaker import Speaker
 from ml.state.blob import Blob
-from protocol.chunk_frame import MAX_CHUNK_FRAME_BYTES, decode_chunk, encode_chunk
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError
 from protocol.identity import PeerId
-from protocol.peer_messages import MAX_REQUEST_CHUNKS, ChunkMissing, ChunkRequest
+from protocol.peers.chunk_frame import MAX_CHUNK_FRAME_BYTES, decode_chunk, encode_chunk
+from protocol.peers.peer_messages import MAX_REQUEST_CHUNKS, ChunkMissing, ChunkRequest
 from transport.clock import Clock
 
 MAX_QUEUED_CHUNKS = 256

@@ -29,11 +29,11 @@ from daemon.rounds.phase import Phase
 from daemon.rounds.updates import Accepts, RoundUpdates
 from ml.aggregate.needed_updates import needed_updates
 from ml.opening import StateReady, Trained
-from protocol.agreement_messages import Certificate, Outcome, UpdateRef
 from protocol.envelope import VerifiedMessage
 from protocol.errors import TransportError
 from protocol.identity import PeerId, peer_id_of
-from protocol.peer_messages import Agreement, PromiseRequest, Standing
+from protocol.peers.agreement_messages import Certificate, Outcome, UpdateRef
+from protocol.peers.peer_messages import Agreement, PromiseRequest, Standing
 from protocol.text import counted
 
 ASK_AGAIN_S = 2.0

@@ -16,9 +16,9 @@ from daemon.rounds.phase import Phase
 from daemon.rounds.updates import Accepts, RoundUpdates
 from ml.averaging.messages import PartResult
 from ml.opening import StateReady
-from protocol.agreement_messages import Outcome, UpdateRef
 from protocol.identity import PeerId
-from protocol.peer_messages import UpdateHeader
+from protocol.peers.agreement_messages import Outcome, UpdateRef
+from protocol.peers.peer_messages import UpdateHeader
 
 
 class AllReduceRound(AgreedRound):

@@ -4,7 +4,7 @@
 of a round know alike, so they choose alike without talking about it.
 """
 
-from protocol.swarm import RoundSettings
+from protocol.statements.swarm import RoundSettings
 
 ALLREDUCE_FROM_PEERS = 4
 """Below, mesh sends at most as much: (n - 1) models a peer, against about 2."""

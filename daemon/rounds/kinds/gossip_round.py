@@ -18,10 +18,10 @@ from daemon.rounds.phase import Phase
 from daemon.rounds.updates import RoundUpdates, is_whole_model
 from ml.averaging.messages import Neighbour
 from ml.opening import StateReady
-from protocol.agreement_messages import Certificate
 from protocol.envelope import VerifiedMessage
 from protocol.errors import VerificationError
 from protocol.identity import PeerId
+from protocol.peers.agreement_messages import Certificate
 from protocol.topology import Topology, metropolis_weights
 
 NEAR_ROUNDS = 1

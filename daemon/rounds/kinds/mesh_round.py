@@ -5,8 +5,8 @@ from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
 from daemon.rounds.updates import Accepts, RoundUpdates, is_whole_model
 from ml.opening import StateReady
-from protocol.agreement_messages import Outcome, UpdateRef
 from protocol.identity import PeerId
+from protocol.peers.agreement_messages import Outcome, UpdateRef
 from protocol.topology import Topology
 
 

@@ -8,7 +8,7 @@ from daemon.rounds.updates import RoundUpdates
 from ml.state.blob import Blob
 from protocol.envelope import Domain
 from protocol.identity import PeerId
-from protocol.peer_messages import UpdateHeader, UpdateOffer
+from protocol.peers.peer_messages import UpdateHeader, UpdateOffer
 
 
 class OwnOffers:

@@ -8,9 +8,9 @@ import logging
 from pathlib import Path
 
 from daemon.host.damaged import put_aside
-from protocol.agreement_messages import Certificate
 from protocol.codec import MAX_MESSAGE_BYTES, Message, decode, encode
 from protocol.errors import RemoteProtocolError
+from protocol.peers.agreement_messages import Certificate
 from transport.atomic_file import write_atomically
 
 KEPT = 2

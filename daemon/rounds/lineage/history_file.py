@@ -19,8 +19,8 @@ from pathlib import Path
 
 from daemon.host.damaged import put_aside
 from daemon.rounds.lineage.position import MAX_HISTORY, Position
-from protocol.agreement_messages import Certificate
 from protocol.merkle import DIGEST_BYTES
+from protocol.peers.agreement_messages import Certificate
 from transport.atomic_file import write_atomically
 
 _STATE = struct.Struct(f"!Q{DIGEST_BYTES}s")

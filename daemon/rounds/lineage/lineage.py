@@ -12,8 +12,8 @@ from daemon.rounds.agreement.certificates import next_roster
 from daemon.rounds.lineage.certificate_file import CertificateFile
 from daemon.rounds.lineage.history_file import HistoryFile
 from daemon.rounds.lineage.position import MAX_HISTORY, Position
-from protocol.agreement_messages import Certificate
 from protocol.identity import PeerId
+from protocol.peers.agreement_messages import Certificate
 
 CERTIFICATE_FILE = "certificates"
 HISTORY_FILE = "lineage"

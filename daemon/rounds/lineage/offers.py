@@ -7,12 +7,12 @@ from daemon.net.refusals import Refusals
 from daemon.rounds.agreement.certificates import certificate_signers, check_start
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.lineage.standings import Standings
-from protocol.agreement_messages import Certificate
 from protocol.codec import encode
 from protocol.envelope import VerifiedMessage
 from protocol.errors import RemoteProtocolError, VerificationError
 from protocol.identity import PeerId
-from protocol.peer_messages import StateOffer
+from protocol.peers.agreement_messages import Certificate
+from protocol.peers.peer_messages import StateOffer
 
 NEAR_ROUNDS = 2
 """A peer may have gone on so far from a state that it vouches for."""

@@ -8,7 +8,7 @@ from protocol.codec import decode
 from protocol.envelope import VerifiedMessage
 from protocol.errors import VerificationError
 from protocol.identity import PeerId
-from protocol.peer_messages import MAX_VOUCHES, Standing, Vouch
+from protocol.peers.peer_messages import MAX_VOUCHES, Standing, Vouch
 
 KEPT_VOUCHES = 4
 """Of each peer: it may have gone on by a round or two while others ask who vouches for the one

@@ -15,9 +15,9 @@ from typing import Protocol
 
 from daemon.rounds.lineage.lineage import Lineage, contributors_of
 from daemon.rounds.lineage.position import Position
-from protocol.agreement_messages import Certificate
 from protocol.identity import PeerId
-from protocol.peer_messages import Standing
+from protocol.peers.agreement_messages import Certificate
+from protocol.peers.peer_messages import Standing
 
 GOSSIP_LAG = 2
 """Rounds behind most others from which on a gossiping peer takes another's state."""

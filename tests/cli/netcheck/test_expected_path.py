@@ -7,7 +7,12 @@ import pytest
 from daemon.cli.netcheck.expected_path import Place, expect
 from daemon.cli.netcheck.peer_places import PEER_PLACES, WITH_IPV6
 from daemon.net.path_kind import PathKind
-from protocol.nat_behavior import Dependence, FamilyBehavior, PortAllocation, TransportBehavior
+from protocol.statements.nat_behavior import (
+    Dependence,
+    FamilyBehavior,
+    PortAllocation,
+    TransportBehavior,
+)
 
 PLACES = {place.code: place.place for place in PEER_PLACES}
 FIXED = ("public", "firewalled", "home", "address-filtering", "mapped")

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from protocol.invite import Invite
+from protocol.statements.invite import Invite
 from protocol.uri import ServerUri
 from rendezvous import RendezvousClient
 from tests.net.measuring.observers import document, p2pd, running, until

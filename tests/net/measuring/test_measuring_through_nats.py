@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.invite import Invite
-from protocol.nat_behavior import Dependence, PortAllocation
+from protocol.statements.invite import Invite
+from protocol.statements.nat_behavior import Dependence, PortAllocation
 from protocol.uri import ServerUri
 from rendezvous import RendezvousClient
 from tests.natlab.lab import Host, NatKind, NatLab, PublicHost

@@ -11,9 +11,9 @@ from daemon.net.path_kind import PathKind
 from daemon.net.paths.relayed.path import NO_RELAY
 from protocol.errors import TransportError
 from protocol.identity import PeerId
-from protocol.measure_messages import Echo, TransferReport, encode_measure
 from protocol.merkle import CHUNK_BYTES
-from protocol.swarm import Swarm
+from protocol.peers.measure_messages import Echo, TransferReport, encode_measure
+from protocol.statements.swarm import Swarm
 from protocol.uri import HostPort, ServerUri
 from tests.net.memory_path import MemoryPath, connect
 from tests.net.swarm_peers import (

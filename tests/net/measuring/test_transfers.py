@@ -10,17 +10,17 @@ from daemon.net.measuring.transfer_source import (
     SourceState,
     TransferSource,
 )
-from protocol.chunk_frame import encode_chunk
 from protocol.errors import RemoteProtocolError, TransportError
 from protocol.identity import PeerId
-from protocol.measure_messages import (
+from protocol.merkle import CHUNK_BYTES
+from protocol.peers.chunk_frame import encode_chunk
+from protocol.peers.measure_messages import (
     MAX_TRANSFER_BYTES,
     MeasuredPath,
     TransferAccepted,
     TransferRefused,
     TransferReport,
 )
-from protocol.merkle import CHUNK_BYTES
 
 PEER, OTHER, THIRD = PeerId("a" * 52), PeerId("b" * 52), PeerId("c" * 52)
 SIZE = 2 * CHUNK_BYTES + 5

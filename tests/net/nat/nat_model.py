@@ -15,7 +15,7 @@ from daemon.net.nat.behavior.probe import (
     Probe,
     Transport,
 )
-from protocol.nat_behavior import Dependence, FamilyBehavior, PortAllocation
+from protocol.statements.nat_behavior import Dependence, FamilyBehavior, PortAllocation
 from protocol.uri import HostPort
 from rendezvous.stun.message import Change
 from rendezvous.stun.responder import ServerEndpoints

@@ -14,7 +14,7 @@ from daemon.net.nat.behavior.probe import (
     Transport,
 )
 from daemon.net.nat.behavior.transport_discovery import TransportDiscovery
-from protocol.nat_behavior import Dependence, FamilyBehavior, PortAllocation
+from protocol.statements.nat_behavior import Dependence, FamilyBehavior, PortAllocation
 from protocol.uri import HostPort
 from tests.net.nat.nat_model import (
     ANOTHER_ADDRESS,

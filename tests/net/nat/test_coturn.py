@@ -10,7 +10,7 @@ import pytest
 
 from daemon.net.nat.behavior.discover import discover_behavior
 from daemon.net.nat.stun.tcp import TcpBinding
-from protocol.nat_behavior import Dependence
+from protocol.statements.nat_behavior import Dependence
 from protocol.uri import HostPort
 from rendezvous.stun.server import StunServer
 from tests.net.nat.conftest import LOOPBACK, SECOND_LOOPBACK

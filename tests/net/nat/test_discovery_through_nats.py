@@ -11,7 +11,7 @@ from daemon.net.nat.behavior.discover import discover_behavior
 from daemon.net.nat.behavior.monitor import NatMonitor
 from daemon.net.nat.network_change import NetworkWatcher
 from daemon.net.nat.network_state import NetworkState, read_network_state
-from protocol.nat_behavior import Dependence, FamilyBehavior, NatBehavior, PortAllocation
+from protocol.statements.nat_behavior import Dependence, FamilyBehavior, NatBehavior, PortAllocation
 from protocol.uri import HostPort
 from rendezvous.stun.server import StunServer
 from tests.natlab.lab import Host, IpStack, NatKind, NatLab, Site

@@ -17,7 +17,7 @@ from daemon.net.nat.network_state import (
     default_gateway_ipv6,
     read_network_state,
 )
-from protocol.nat_behavior import FamilyBehavior, NatBehavior, TransportBehavior
+from protocol.statements.nat_behavior import FamilyBehavior, NatBehavior, TransportBehavior
 from protocol.uri import HostPort
 from rendezvous.stun.message import encode_success, parse_request
 from tests.net.nat.conftest import LOOPBACK, eventually

@@ -41,13 +41,13 @@ from daemon.net.path_kind import PathKind
 from daemon.net.paths.ice.turn_server import TurnServer
 from daemon.net.peers.peer_status import NONE_YET, LinkStatus
 from daemon.net.refusals import Refusals
-from protocol.admission import NO_PROOF, AdmissionBook
+from protocol.statements.admission import NO_PROOF, AdmissionBook
 from protocol.uri import HostPort, ServerUri, by_server
 from rendezvous import RendezvousClient
 from tests.net.paths.lab_traffic import LabTraffic
 from tests.net.swarm_peers import Keys, make_swarm
 from transport.clock import Clock
-from transport.zap import ZapAuthenticator
+from transport.sockets.zap import ZapAuthenticator
 
 POLL_S = 0.005
 STEADY_S = 2.0

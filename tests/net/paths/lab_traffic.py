@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from daemon.net.network import PeerNetwork
 from protocol.identity import PeerId
-from protocol.session_frames import MAX_STREAM_MESSAGE_BYTES, Stream
+from protocol.peers.session_frames import MAX_STREAM_MESSAGE_BYTES, Stream
 
 MIB = 1 << 20
 GREETING = b"greetings"

@@ -25,12 +25,12 @@ from daemon.net.peers.book import PeerBook
 from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import Refusals
 from daemon.net.session import SessionLimits
-from protocol.admission import AdmissionBook
+from protocol.statements.admission import AdmissionBook
 from tests.net.path_parts import parts_of
 from tests.net.swarm_peers import SWARM, Keys
 from tests.net.test_peer_book import Nobody
-from transport.connection_table import descriptor_budget
-from transport.context import make_context
+from transport.sockets.connection_table import descriptor_budget
+from transport.sockets.context import make_context
 
 async def main():
     listener = socket.socket()

@@ -17,11 +17,11 @@ from daemon.net.paths.punched.plan import (
 from daemon.net.paths.punched.prospect import can_be_dialled, check_tcp, takes_many_ports
 from daemon.net.paths.targets import SYNS_PER_S
 from protocol.errors import TransportError
-from protocol.nat_behavior import Dependence, PortAllocation
-from protocol.nat_summary import NatSummary, TransportSummary
-from protocol.signal_messages import NextPort, PunchEnd
+from protocol.peers.signal_messages import NextPort, PunchEnd
+from protocol.statements.nat_behavior import Dependence, PortAllocation
+from protocol.statements.nat_summary import NatSummary, TransportSummary
 from protocol.uri import HostPort
-from transport.punch_socket import CandidatePair
+from transport.sockets.punch_socket import CandidatePair
 
 PORT = 40000
 ANY_IPV4 = HostPort("0.0.0.0", PORT)

@@ -13,15 +13,15 @@ from daemon.net.paths.path import Path
 from daemon.net.paths.punched.path import SETTLE_S, PunchedPath
 from daemon.net.paths.punched.plan import PunchPlan
 from daemon.net.paths.targets import Targets
-from protocol.peer_record import VerifiedRecord
+from protocol.statements.peer_record import VerifiedRecord
 from protocol.uri import HostPort
 from tests.natlab.lab import NatKind, NatLab, Site
 from tests.natlab.requirements import natlab_marks
 from tests.net.nat.lab_loop import run_on
 from tests.net.swarm_peers import Keys, in_order_of_id
 from transport.clock import Clock
-from transport.punch_socket import CandidatePair
-from transport.zap import ZapAuthenticator
+from transport.sockets.punch_socket import CandidatePair
+from transport.sockets.zap import ZapAuthenticator
 
 pytestmark = natlab_marks
 

@@ -21,11 +21,17 @@ from daemon.net.paths.punched.puncher import Puncher
 from daemon.net.paths.punched.seeker import PunchedSeeker
 from daemon.net.session.handshake import Channel
 from daemon.net.signaling import SignalInbox, Signaling
-from protocol.hello import Role
 from protocol.identity import PeerId
-from protocol.nat_behavior import Dependence, TransportBehavior
-from protocol.nat_summary import NatSummary, TransportSummary
-from protocol.signal_messages import NextPort, PunchAnswer, PunchDeclined, PunchEnd, PunchOffer
+from protocol.peers.hello import Role
+from protocol.peers.signal_messages import (
+    NextPort,
+    PunchAnswer,
+    PunchDeclined,
+    PunchEnd,
+    PunchOffer,
+)
+from protocol.statements.nat_behavior import Dependence, TransportBehavior
+from protocol.statements.nat_summary import NatSummary, TransportSummary
 from protocol.uri import HostPort
 from tests.net.path_parts import parts_of, signaling_of
 from tests.net.swarm_peers import Keys, eventually, in_order_of_id

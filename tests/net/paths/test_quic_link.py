@@ -7,9 +7,9 @@ import pytest
 
 from daemon.net.paths.ice.quic import MAX_PENDING_BYTES, QuicLink
 from protocol.errors import P2PDError, TransportError, VerificationError
-from protocol.hello import Role
 from protocol.identity import Identity
-from protocol.session_frames import MAX_FRAME_BYTES
+from protocol.peers.hello import Role
+from protocol.peers.session_frames import MAX_FRAME_BYTES
 
 CLIENT, SERVER, OTHER = (Identity(bytes([number]) * 32) for number in (1, 2, 3))
 STEP_S = 0.005

@@ -15,7 +15,7 @@ from daemon.control.trouble import of_connections
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.relayed.path import NO_RELAY
 from daemon.net.peers.peer_status import NONE_YET
-from protocol.relay_messages import FrameKind
+from protocol.servers.relay_messages import FrameKind
 from protocol.uri import HostPort, ServerUri
 from relay.server.limits import RelayLimits
 from relay.server.server import RelayService, socket_limits
@@ -30,9 +30,9 @@ from tests.net.swarm_peers import (
 )
 from tests.relay.relay_live import RelayProcess, serving
 from transport.curve import CurveKeys
-from transport.server_socket import ServerSocket
-from transport.socket_options import CurveServerRole
-from transport.zap import ZapAuthenticator
+from transport.sockets.server_socket import ServerSocket
+from transport.sockets.socket_options import CurveServerRole
+from transport.sockets.zap import ZapAuthenticator
 
 ANY_PORT = HostPort("127.0.0.1", 0)
 EVERYWHERE = HostPort("0.0.0.0", 0)

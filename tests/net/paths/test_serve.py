@@ -16,14 +16,14 @@ import pytest
 import zmq
 
 from daemon.server import ServerOptions, serve, without_further_port
-from protocol.invite import Invite
+from protocol.statements.invite import Invite
 from protocol.uri import HostPort, ServerUri
 from relay.server.limits import RelayLimits
 from rendezvous import RendezvousClient
 from rendezvous.server.limits import RegistryLimits
 from tests.net.swarm_peers import eventually, in_order_of_id, introduce, make_swarm, running
 from transport.curve import CurveKeys
-from transport.server_socket import ListenError
+from transport.sockets.server_socket import ListenError
 
 ROOT = Path(__file__).parents[3]
 ANY_PORT = HostPort("127.0.0.1", 0)

@@ -7,12 +7,10 @@ import pytest
 
 from daemon.net.refusals import Refusals
 from daemon.net.signaling import INBOX_MESSAGES, KEPT_S, Signaling
-from protocol.admission import AdmissionBook
 from protocol.errors import RemoteProtocolError, TransportError
 from protocol.identity import PeerId
-from protocol.peer_record import VerifiedRecord
-from protocol.peer_signal import SIGNAL_LIFETIME_MS, SignalPayload, seal_peer_signal
-from protocol.signal_messages import (
+from protocol.peers.peer_signal import SIGNAL_LIFETIME_MS, SignalPayload, seal_peer_signal
+from protocol.peers.signal_messages import (
     NextPort,
     PunchAnswer,
     PunchDeclined,
@@ -21,7 +19,9 @@ from protocol.signal_messages import (
     TwinNotice,
     check_punch_end,
 )
-from protocol.swarm import Swarm
+from protocol.statements.admission import AdmissionBook
+from protocol.statements.peer_record import VerifiedRecord
+from protocol.statements.swarm import Swarm
 from tests.net.path_parts import own_record_of
 from tests.net.swarm_peers import SWARM, Keys, make_swarm
 from transport.clock import Clock

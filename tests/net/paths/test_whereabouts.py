@@ -13,12 +13,12 @@ from daemon.net.nat.whereabouts import Whereabouts
 from daemon.net.paths.probe_intervals import FIRST_S, LONGEST_ALONE_S, LONGEST_S, ProbeIntervals
 from daemon.net.paths.punched.port import PunchPort
 from protocol.errors import ConfigError
-from protocol.nat_behavior import Dependence, PortAllocation, TransportBehavior
-from protocol.signal_messages import NextPort
+from protocol.peers.signal_messages import NextPort
+from protocol.statements.nat_behavior import Dependence, PortAllocation, TransportBehavior
 from protocol.uri import HostPort
 from rendezvous.stun.service import serving_stun
 from tests.net.swarm_peers import eventually
-from transport.listening_socket import open_listening_socket
+from transport.sockets.listening_socket import open_listening_socket
 
 LOOPBACK = HostPort("127.0.0.1", 0)
 

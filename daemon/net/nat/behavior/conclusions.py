@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from protocol.nat_behavior import Dependence, PortAllocation
+from protocol.statements.nat_behavior import Dependence, PortAllocation
 from protocol.uri import HostPort
 
 MAX_SEQUENTIAL_DELTA = 64

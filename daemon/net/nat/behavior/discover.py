@@ -22,7 +22,7 @@ from daemon.net.nat.stun.binding import Binding, BindingRefusedError
 from daemon.net.nat.stun.tcp import TcpBinding
 from daemon.net.nat.stun.udp import UdpBindings
 from protocol.errors import RemoteProtocolError, TransportError
-from protocol.nat_behavior import FamilyBehavior, NatBehavior
+from protocol.statements.nat_behavior import FamilyBehavior, NatBehavior
 from protocol.uri import HostPort
 from rendezvous.stun.message import TRANSACTION_ID_BYTES, encode_request, parse_request
 

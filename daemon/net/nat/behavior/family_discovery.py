@@ -22,7 +22,7 @@ from daemon.net.nat.behavior.transport_discovery import (
     Stage,
     TransportDiscovery,
 )
-from protocol.nat_behavior import Dependence, FamilyBehavior, TransportBehavior
+from protocol.statements.nat_behavior import Dependence, FamilyBehavior, TransportBehavior
 from protocol.uri import HostPort
 
 HAIRPIN_FLOW = Flow(Transport.UDP, "hairpin")

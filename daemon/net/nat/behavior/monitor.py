@@ -11,7 +11,7 @@ from daemon.net.nat.network_state import NetworkState
 from daemon.net.nat.stun.binding import Binding
 from daemon.net.nat.stun.udp import UdpBindings
 from protocol.errors import TransportError
-from protocol.nat_behavior import NatBehavior
+from protocol.statements.nat_behavior import NatBehavior
 from protocol.uri import HostPort
 
 log = logging.getLogger(__name__)

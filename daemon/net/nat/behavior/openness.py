@@ -2,8 +2,8 @@
 
 import enum
 
-from protocol.nat_behavior import Dependence, FamilyBehavior
-from protocol.nat_summary import NatSummary, maps_independently
+from protocol.statements.nat_behavior import Dependence, FamilyBehavior
+from protocol.statements.nat_summary import NatSummary, maps_independently
 
 
 class Openness(enum.Enum):

@@ -23,7 +23,12 @@ from daemon.net.nat.behavior.probe import (
     NoAnswer,
     Transport,
 )
-from protocol.nat_behavior import WEB_PORTS, Dependence, PortAllocation, TransportBehavior
+from protocol.statements.nat_behavior import (
+    WEB_PORTS,
+    Dependence,
+    PortAllocation,
+    TransportBehavior,
+)
 from protocol.uri import HostPort
 from rendezvous.stun.message import Change
 

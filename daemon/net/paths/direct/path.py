@@ -16,15 +16,15 @@ import zmq
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import PathOwner
 from daemon.net.session.handshake import Channel
-from protocol.hello import Role
 from protocol.identity import PeerId
-from protocol.session_frames import MAX_FRAME_BYTES
+from protocol.peers.hello import Role
+from protocol.peers.session_frames import MAX_FRAME_BYTES
 from protocol.uri import HostPort
-from transport.client_socket import ClientSocket, LinkEvent
 from transport.curve import CurveKeys
-from transport.server_socket import ServerSocket
-from transport.socket_options import CurveClientRole, CurveServerRole, SocketLimits
-from transport.zap import Admit, ZapAuthenticator
+from transport.sockets.client_socket import ClientSocket, LinkEvent
+from transport.sockets.server_socket import ServerSocket
+from transport.sockets.socket_options import CurveClientRole, CurveServerRole, SocketLimits
+from transport.sockets.zap import Admit, ZapAuthenticator
 
 LIMITS = SocketLimits(max_message_bytes=MAX_FRAME_BYTES, queue_messages=128, handshake_s=5.0)
 """A session has at most 4 MiB in flight, 64 frames; the queues are for little ones beside."""

@@ -13,7 +13,7 @@ from daemon.net.paths.maker import PathParts
 from daemon.net.paths.path import PathWish
 from daemon.net.paths.when import LASTING_S, YIELD_S, yields
 from protocol.errors import TransportError
-from protocol.peer_record import MAX_ADDRESSES
+from protocol.statements.peer_record import MAX_ADDRESSES
 from protocol.uri import HostPort
 from transport.address import is_ip, is_machine, is_unrouted, resolve
 

@@ -17,7 +17,7 @@ from daemon.net.border import UNKNOWN_PEER, border
 from daemon.net.paths.ice.turn_server import TurnServer
 from daemon.net.refusals import Refusals
 from protocol.errors import TransportError
-from protocol.signal_messages import MAX_CANDIDATES, CandidateType, IceCandidate, IceEnd
+from protocol.peers.signal_messages import MAX_CANDIDATES, CandidateType, IceCandidate, IceEnd
 from protocol.uri import HostPort
 
 GATHER_S = 1.5

@@ -16,9 +16,9 @@ from daemon.net.paths.ice.quic import QuicLink
 from daemon.net.paths.path import PathOwner
 from daemon.net.session.handshake import Channel
 from protocol.codec import encode
-from protocol.hello import Role
 from protocol.identity import Identity, PeerId
-from protocol.signal_messages import IceAnswer, IceOffer
+from protocol.peers.hello import Role
+from protocol.peers.signal_messages import IceAnswer, IceOffer
 from protocol.uri import HostPort
 
 CLOSE_GRACE_S = 0.5

@@ -1,8 +1,8 @@
 """What can come of ICE between two NATs, by what is known of both. Pure."""
 
 from protocol.errors import TransportError
-from protocol.nat_behavior import Dependence
-from protocol.nat_summary import NatSummary, TransportSummary, maps_independently
+from protocol.statements.nat_behavior import Dependence
+from protocol.statements.nat_summary import NatSummary, TransportSummary, maps_independently
 
 _BY_PORT = (Dependence.ADDRESS_AND_PORT_DEPENDENT, Dependence.ENDPOINT_DEPENDENT)
 

@@ -34,9 +34,9 @@ from qh3.tls import SignatureAlgorithm, load_pem_private_key, load_pem_x509_cert
 
 from protocol.certificate import certificate_pem, check_certificate
 from protocol.errors import P2PDError, RemoteProtocolError, TransportError
-from protocol.hello import Role
 from protocol.identity import Identity, PeerId
-from protocol.session_frames import MAX_FRAME_BYTES
+from protocol.peers.hello import Role
+from protocol.peers.session_frames import MAX_FRAME_BYTES
 
 MAX_PENDING_BYTES = 256 * 1024
 _WRITABLE_BYTES = MAX_PENDING_BYTES // 2

@@ -35,10 +35,9 @@ from daemon.net.paths.when import LASTING_S, YIELD_S, yields
 from daemon.net.session.handshake import GIVE_UP_S
 from daemon.net.signaling import SignalInbox
 from protocol.errors import RemoteProtocolError, TransportError
-from protocol.hello import Role
 from protocol.identity import short
-from protocol.nat_summary import NatSummary, describe
-from protocol.signal_messages import (
+from protocol.peers.hello import Role
+from protocol.peers.signal_messages import (
     ATTEMPT_BYTES,
     CandidateType,
     IceAnswer,
@@ -46,6 +45,7 @@ from protocol.signal_messages import (
     IceOffer,
     check_ice_end,
 )
+from protocol.statements.nat_summary import NatSummary, describe
 from protocol.uri import HostPort
 from transport.address import is_local
 

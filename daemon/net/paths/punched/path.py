@@ -22,13 +22,13 @@ from daemon.net.paths.punched.plan import PunchPlan
 from daemon.net.paths.targets import Targets
 from daemon.net.session.handshake import Channel
 from protocol.errors import TransportError
-from protocol.hello import Role
-from protocol.peer_record import VerifiedRecord
-from transport.client_socket import LinkEvent
+from protocol.peers.hello import Role
+from protocol.statements.peer_record import VerifiedRecord
 from transport.curve import CurveKeys
-from transport.punch_socket import CandidatePair, PunchSocket
-from transport.socket_options import CurveClientRole, CurveRole, CurveServerRole
-from transport.zap import ZapAuthenticator
+from transport.sockets.client_socket import LinkEvent
+from transport.sockets.punch_socket import CandidatePair, PunchSocket
+from transport.sockets.socket_options import CurveClientRole, CurveRole, CurveServerRole
+from transport.sockets.zap import ZapAuthenticator
 
 SETTLE_S = 2.0
 """Until then the side that decides has dropped what it does not want."""

@@ -1,7 +1,7 @@
 """Which candidate pairs to try, and when, so that two NATs let a TCP connection through. Pure.
 
-Both peers make their plan from the same two ends (protocol/signal_messages.py), begin at the same
-moment, and meet where both plans have the same pair, seen from its two sides:
+Both peers make their plan from the same two ends (protocol/peers/signal_messages.py), begin at the
+same moment, and meet where both plans have the same pair, seen from its two sides:
 
 - Both public ports fixed: one pair.
 - One NAT sequential: it opens one connection, whose port the other side predicts, several in case
@@ -23,10 +23,10 @@ from random import Random
 
 from daemon.net.paths.targets import SYNS_PER_S, is_known_place
 from protocol.errors import TransportError
-from protocol.signal_messages import NextPort, PunchEnd
+from protocol.peers.signal_messages import NextPort, PunchEnd
 from protocol.uri import HostPort
 from transport.address import is_local
-from transport.punch_socket import CandidatePair
+from transport.sockets.punch_socket import CandidatePair
 
 LASTS_S = 3.0
 GUESSING_LASTS_S = 30.0

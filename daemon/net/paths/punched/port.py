@@ -10,9 +10,9 @@ from daemon.net.nat.behavior.conclusions import MAX_SEQUENTIAL_DELTA
 from daemon.net.nat.stun.binding import Binding
 from daemon.net.nat.stun.tcp import TcpBinding
 from protocol.errors import TransportError
-from protocol.nat_behavior import PortAllocation, TransportBehavior
-from protocol.nat_summary import maps_independently
-from protocol.signal_messages import MAX_HOST_ENDPOINTS, MAX_SIGNAL_RTT_MS, NextPort, PunchEnd
+from protocol.peers.signal_messages import MAX_HOST_ENDPOINTS, MAX_SIGNAL_RTT_MS, NextPort, PunchEnd
+from protocol.statements.nat_behavior import PortAllocation, TransportBehavior
+from protocol.statements.nat_summary import maps_independently
 from protocol.uri import HostPort
 
 _ANY_IPV4 = "0.0.0.0"

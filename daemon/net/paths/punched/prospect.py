@@ -2,8 +2,8 @@
 
 from daemon.net.nat.behavior.openness import Openness, summarized_openness
 from protocol.errors import TransportError
-from protocol.nat_behavior import WEB_PORTS, PortAllocation
-from protocol.nat_summary import NatSummary, lets_only_web_out, maps_independently
+from protocol.statements.nat_behavior import WEB_PORTS, PortAllocation
+from protocol.statements.nat_summary import NatSummary, lets_only_web_out, maps_independently
 
 _UNFIXED = (PortAllocation.SEQUENTIAL, PortAllocation.RANDOM)
 

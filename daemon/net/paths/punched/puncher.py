@@ -10,11 +10,11 @@ from daemon.net.paths.punched.path import PunchedPath
 from daemon.net.paths.punched.plan import MANY_PORTS, PunchPlan, make_plan
 from daemon.net.paths.punched.port import PunchPort
 from protocol.identity import PeerId
-from protocol.nat_behavior import TransportBehavior
-from protocol.nat_summary import NatSummary
-from protocol.signal_messages import PunchEnd
+from protocol.peers.signal_messages import PunchEnd
+from protocol.statements.nat_behavior import TransportBehavior
+from protocol.statements.nat_summary import NatSummary
 from protocol.uri import HostPort
-from transport.connection_table import descriptor_budget
+from transport.sockets.connection_table import descriptor_budget
 
 _BUDGET_SHARE = 4
 """A heavy attempt takes at most one in so many of the file descriptors that are to spare."""

@@ -37,8 +37,7 @@ from daemon.net.session.handshake import GIVE_UP_S
 from daemon.net.signaling import SignalInbox
 from protocol.errors import RemoteProtocolError, TransportError
 from protocol.identity import short
-from protocol.nat_summary import describe
-from protocol.signal_messages import (
+from protocol.peers.signal_messages import (
     ATTEMPT_BYTES,
     MAX_REASON_LENGTH,
     NextPort,
@@ -48,6 +47,7 @@ from protocol.signal_messages import (
     PunchOffer,
     check_punch_end,
 )
+from protocol.statements.nat_summary import describe
 
 HEAD_START_S = 0.3
 """Of plain dialling, which needs nobody's help."""

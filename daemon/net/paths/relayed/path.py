@@ -24,9 +24,9 @@ from daemon.net.paths.standby import close_when_needless, is_spare
 from daemon.net.paths.when import LASTING_S, YIELD_S, yields
 from daemon.net.session.handshake import Channel
 from protocol.errors import P2PDError
-from protocol.hello import Role
 from protocol.identity import PeerId
-from protocol.relay_messages import Code
+from protocol.peers.hello import Role
+from protocol.servers.relay_messages import Code
 from protocol.uri import HostPort, ServerUri
 from relay.client.client import RelayClient, RelayState
 from relay.client.events import LinkRefusedError

@@ -13,7 +13,7 @@ from random import Random
 from daemon.net.paths.path import PathWish
 from protocol.errors import ConfigError
 from protocol.identity import Identity, PeerId
-from protocol.peer_record import MAX_RELAY_URIS, MAX_RELAYS
+from protocol.statements.peer_record import MAX_RELAY_URIS, MAX_RELAYS
 from protocol.uri import HostPort, ServerUri
 from relay.client.client import IncomingCall, RelayClient, RelayState
 from relay.client.link import RelayLink

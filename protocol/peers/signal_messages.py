@@ -1,7 +1,7 @@
 """What two peers tell each other through a rendezvous so that a path between them comes about.
 
 Each kind of path adds its messages to the union :data:`SignalBody`; how they are signed, sealed and
-opened is the same for all (protocol/peer_signal.py).
+opened is the same for all (protocol/peers/peer_signal.py).
 """
 
 import enum

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from transport.address import is_loopback, network_of, plain_ip, source_of
-from transport.socket_options import SocketLimits
+from transport.sockets.socket_options import SocketLimits
 
 SWEEP_INTERVAL_S = 0.1
 _LEAST_SWEPT = 100

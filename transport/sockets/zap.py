@@ -17,8 +17,8 @@ from transport.address import plain_ip
 from transport.border import Border
 from transport.curve import KEY_BYTES, key_to_z85
 from transport.error_group import leave_tasks
-from transport.handshake_rate import HandshakeRates
-from transport.socket_reader import SocketReader
+from transport.sockets.handshake_rate import HandshakeRates
+from transport.sockets.socket_reader import SocketReader
 
 Admit = Callable[[bytes, str], Awaitable[bool]]
 """``admit(curve_public_key, remote_ip)``; the key is 32 raw bytes."""

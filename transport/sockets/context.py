@@ -2,7 +2,7 @@
 
 import zmq
 
-from transport.connection_table import descriptor_budget
+from transport.sockets.connection_table import descriptor_budget
 
 _LIBZMQ_DEFAULT = 1023
 

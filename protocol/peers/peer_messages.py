@@ -4,9 +4,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from protocol.agreement_messages import MAX_ROSTER, Certificate, Digest, Digests, Round, Vote
 from protocol.codec import Message
 from protocol.merkle import MAX_CHUNKS
+from protocol.peers.agreement_messages import MAX_ROSTER, Certificate, Digest, Digests, Round, Vote
 
 MAX_REQUEST_CHUNKS = 16
 MAX_VOUCHES = 256
@@ -91,7 +91,7 @@ class ChunkMissing(Message, tag="chunk_missing"):
 
 
 class Agreement(Message, tag="agreement"):
-    """A signed AgreementMessage (protocol/agreement_messages.py)."""
+    """A signed AgreementMessage (protocol/peers/agreement_messages.py)."""
 
     envelope: bytes
 

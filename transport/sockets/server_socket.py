@@ -22,12 +22,12 @@ import zmq
 from protocol.errors import ConfigError, TransportError
 from protocol.uri import HostPort
 from transport.address import EVERY_ADDRESS, plain_ip, resolve
-from transport.async_socket import AsyncSocket
 from transport.backoff import Backoff
 from transport.curve import key_from_z85
-from transport.listening_socket import open_listening_socket
-from transport.socket_monitor import SocketEvent
-from transport.socket_options import CurveServerRole, SocketLimits
+from transport.sockets.async_socket import AsyncSocket
+from transport.sockets.listening_socket import open_listening_socket
+from transport.sockets.socket_monitor import SocketEvent
+from transport.sockets.socket_options import CurveServerRole, SocketLimits
 
 FIRST_RETRY_S = 1.0
 MOST_RETRY_S = 30.0

@@ -19,7 +19,7 @@ from protocol.codec import Message, decode, encode
 from protocol.envelope import Domain, open_envelope, seal_envelope
 from protocol.errors import RemoteProtocolError, VerificationError
 from protocol.identity import Identity, PeerId, peer_id_of, public_key_of
-from protocol.swarm import UNLIMITED, Swarm, Token, is_banned
+from protocol.statements.swarm import UNLIMITED, Swarm, Token, is_banned
 
 MAX_PROOF_BYTES = 1024
 MAX_MET = 4096

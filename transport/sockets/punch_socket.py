@@ -18,10 +18,10 @@ import zmq
 
 from protocol.errors import TransportError
 from protocol.uri import HostPort
-from transport.async_socket import AsyncSocket
-from transport.client_socket import LINK_EVENTS, LinkEvent
-from transport.socket_monitor import SocketEvent
-from transport.socket_options import CurveRole, SocketLimits
+from transport.sockets.async_socket import AsyncSocket
+from transport.sockets.client_socket import LINK_EVENTS, LinkEvent
+from transport.sockets.socket_monitor import SocketEvent
+from transport.sockets.socket_options import CurveRole, SocketLimits
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from transport.socket_reader import SocketReader
+from transport.sockets.socket_reader import SocketReader
 
 
 class SocketEvent(enum.IntEnum):

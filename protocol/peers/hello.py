@@ -8,7 +8,7 @@ Invariants:
 - It counts only once it repeats the nonce that its reader drew for this very path: then the signer
   is there now, and neither a recorded hello nor a late one of a process that died is believed.
 - The peer record inside is signed by the same peer. Whether the peer may take part
-  (protocol/admission.py) is for the caller to check with the proof in the record.
+  (protocol/statements/admission.py) is for the caller to check with the proof in the record.
 """
 
 import enum
@@ -18,8 +18,8 @@ from protocol.codec import Message, decode, encode
 from protocol.envelope import Domain, open_envelope, seal_envelope
 from protocol.errors import VerificationError
 from protocol.identity import Identity, PeerId
-from protocol.peer_record import MAX_RECORD_BYTES, VerifiedRecord, open_record
-from protocol.session_frames import StreamAck
+from protocol.peers.session_frames import StreamAck
+from protocol.statements.peer_record import MAX_RECORD_BYTES, VerifiedRecord, open_record
 
 MAX_HELLO_BYTES = MAX_RECORD_BYTES + 4096
 NONCE_BYTES = 16

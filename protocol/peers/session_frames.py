@@ -80,7 +80,7 @@ class StreamAck(Message):
 
 
 class Hello(Message, tag="hello"):
-    """A signed envelope of domain ``hello`` (protocol/hello.py)."""
+    """A signed envelope of domain ``hello`` (protocol/peers/hello.py)."""
 
     envelope: bytes
 

@@ -13,9 +13,9 @@ import zmq
 
 from protocol.errors import TransportError
 from protocol.uri import HostPort
-from transport.async_socket import AsyncSocket
-from transport.socket_monitor import SocketEvent
-from transport.socket_options import CurveRole, SocketLimits
+from transport.sockets.async_socket import AsyncSocket
+from transport.sockets.socket_monitor import SocketEvent
+from transport.sockets.socket_options import CurveRole, SocketLimits
 
 _ROUTE = b"server"
 """A DEALER has one connection; its table of connections wants a name for it."""

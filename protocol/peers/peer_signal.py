@@ -14,9 +14,9 @@ from protocol.codec import Message, decode, encode
 from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
 from protocol.errors import VerificationError
 from protocol.identity import Identity
-from protocol.peer_record import MAX_RECORD_BYTES, VerifiedRecord, open_record
-from protocol.sealed_signal import MAX_SIGNAL_BYTES, open_signal, seal_signal
-from protocol.signal_messages import SignalBody
+from protocol.peers.sealed_signal import MAX_SIGNAL_BYTES, open_signal, seal_signal
+from protocol.peers.signal_messages import SignalBody
+from protocol.statements.peer_record import MAX_RECORD_BYTES, VerifiedRecord, open_record
 
 SIGNAL_LIFETIME_MS = 30_000
 

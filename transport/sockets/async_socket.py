@@ -8,10 +8,10 @@ import zmq
 
 from protocol.errors import TransportError
 from transport.border import Border
-from transport.connection_table import SWEEP_INTERVAL_S, ConnectionTable
-from transport.socket_monitor import SocketEvent, SocketMonitor
-from transport.socket_options import CurveRole, SocketLimits, apply_curve, apply_limits
-from transport.socket_reader import SocketReader
+from transport.sockets.connection_table import SWEEP_INTERVAL_S, ConnectionTable
+from transport.sockets.socket_monitor import SocketEvent, SocketMonitor
+from transport.sockets.socket_options import CurveRole, SocketLimits, apply_curve, apply_limits
+from transport.sockets.socket_reader import SocketReader
 
 _log = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
 """What two peers of a swarm say to each other to measure what is between them.
 
 Control messages over a session, told from all others by their first byte. A measured transfer's
-bytes travel as chunks (protocol/chunk_frame.py) of a blob that nobody keeps: in place of a Merkle
-root they carry the measurement's id, which is random.
+bytes travel as chunks (protocol/peers/chunk_frame.py) of a blob that nobody keeps: in place of a
+Merkle root they carry the measurement's id, which is random.
 """
 
 import enum

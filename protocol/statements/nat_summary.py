@@ -1,12 +1,12 @@
 """What a peer's record says of its NAT: enough for others to see which kinds of path make sense.
 
-A claim, as all of protocol/nat_behavior.py is. Over IPv6 nothing is translated; what is in the way
-there are filters, and those show when a path is tried.
+A claim, as all of protocol/statements/nat_behavior.py is. Over IPv6 nothing is translated; what is
+in the way there are filters, and those show when a path is tried.
 """
 
 from protocol.codec import Message
 from protocol.errors import RemoteProtocolError
-from protocol.nat_behavior import (
+from protocol.statements.nat_behavior import (
     WEB_PORTS,
     Dependence,
     NatBehavior,

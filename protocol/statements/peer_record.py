@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from protocol.admission import MAX_PROOF_BYTES, NO_PROOF
 from protocol.codec import Message, decode, encode
 from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
 from protocol.errors import ConfigError, VerificationError
 from protocol.identity import KEY_BYTES, Identity, PeerId
-from protocol.nat_summary import NatSummary, check_nat_summary
+from protocol.statements.admission import MAX_PROOF_BYTES, NO_PROOF
+from protocol.statements.nat_summary import NatSummary, check_nat_summary
 from protocol.uri import HostPort, ServerUri
 
 MAX_RECORD_BYTES = 8 * 1024
@@ -37,8 +37,9 @@ class PeerRecord(Message):
     nat: NatSummary = NatSummary()
     """What its network does to connections, as far as it found out."""
     proof: bytes = NO_PROOF
-    """The peer's admission proof (protocol/admission.py); empty where it needs none. It travels in
-    the record, so that whoever reads one can tell whether its peer is in before doing anything."""
+    """The peer's admission proof (protocol/statements/admission.py); empty where it needs none. It
+    travels in the record, so that whoever reads one can tell whether its peer is in before doing
+    anything."""
     instance: bytes = NO_INSTANCE
     """Drawn by each process anew: two processes with one identity differ in it."""
 
