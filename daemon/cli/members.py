@@ -86,6 +86,7 @@ def _document(one: "Member") -> dict[str, object]:
 
 def _table(members: "list[Member]") -> str:
     from daemon.cli.output import UNKNOWN, ago, table
+    from protocol.identity import short
 
     now_ms = time.time() * 1000
 
@@ -97,13 +98,13 @@ def _table(members: "list[Member]") -> str:
             return "banned"
         if one.is_founder:
             return "founder"
-        return "in, named in the statement" if one.is_named else "in, by its invite"
+        return "in, by name" if one.is_named else "in, by its invite"
 
     return table(
         ("PEER", "INVITE", "STANDING", "FIRST MET", "LAST SEEN"),
         [
             (
-                one.peer_id,
+                short(one.peer_id),
                 ", ".join(str(number) if number else "an old one" for number in one.invites)
                 or UNKNOWN,
                 standing(one),

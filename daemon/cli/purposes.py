@@ -6,6 +6,8 @@ that they are from.
 
 from dataclasses import dataclass
 
+from daemon.cli.output import wrapped
+
 Settings = dict[str, int | float | str]
 
 
@@ -79,23 +81,19 @@ def explain(name: str, chosen: Settings) -> str:
     picked = purpose.settings | {key: chosen[key] for key in purpose.settings if key in chosen}
     own = [key for key in purpose.settings if key in chosen and key not in ("local_unit",)]
     lines = [f"settings for {purpose.summary}:"]
-    lines.append(
-        "  "
-        + ", ".join(
-            [
-                str(picked["exchange"]),
-                f"compression {picked['compression']}",
-                str(picked["aggregation"]),
-                f"{picked['local_amount']:g} {picked['local_unit']} a round",
-                *(
-                    f"{field.replace('_', ' ')} {picked[field]:g}"
-                    for field in ("outer_learning_rate", "outer_momentum")
-                    if field in picked
-                ),
-            ]
-        )
-    )
-    lines.append(f"  measured: {purpose.why}; {purpose.page}")
+    words = [
+        str(picked["exchange"]),
+        f"compression {picked['compression']}",
+        str(picked["aggregation"]),
+        f"{picked['local_amount']:g} {picked['local_unit']} a round",
+        *(
+            f"{field.replace('_', ' ')} {picked[field]:g}"
+            for field in ("outer_learning_rate", "outer_momentum")
+            if field in picked
+        ),
+    ]
+    lines.append(wrapped(", ".join(words), "  "))
+    lines.append(wrapped(f"measured: {purpose.why}; {purpose.page}", "  ", "    "))
     if own:
         lines.append("  the figures do not hold for what your own flags changed")
     return "\n".join(lines)

@@ -141,6 +141,10 @@ def check_ice_end(end: IceEnd) -> None:
         _check_endpoint(candidate.endpoint)
 
 
+class NoOtherMachineError(RemoteProtocolError):
+    """An endpoint that no other machine can have: that of a peer on the same one, mostly."""
+
+
 def check_punch_end(end: PunchEnd) -> None:
     """Raises :class:`RemoteProtocolError` unless ``end`` is within its bounds and its endpoints are
     such as another machine could have."""
@@ -169,4 +173,4 @@ def _check_endpoint(text: str) -> None:
         or address.is_link_local
         or address == ipaddress.IPv4Address("255.255.255.255")
     ):
-        raise RemoteProtocolError(f"endpoint to punch to: {address} is no other machine")
+        raise NoOtherMachineError(f"endpoint to punch to: {address} is no other machine")

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from daemon.cli.output import COLUMNS
 from daemon.host.state_dir import Membership, StateDir
 from daemon.host.state_paths import ADMITTED_FILE
 from daemon.swarm.admitted import AdmittedFile
@@ -215,7 +216,8 @@ def test_members_shows_who_came_by_which_invite_and_who_is_banned(founding: Foun
     assert members[founding.founder.peer_id]["founder"]
     shown = founding.p2pd("members").stdout
     assert len(shown.splitlines()) == 4
-    assert "banned" in shown
+    assert max(map(len, shown.splitlines())) <= COLUMNS
+    assert f"{banned.peer_id[:8]}  1       banned" in shown
 
 
 def test_invites_that_hold_never_give_way_to_a_new_one(founding: Founding) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from daemon.cli.output import COLUMNS
 from daemon.cli.purposes import PURPOSES, explain
 from ml.rules.round_rules import parse_rules
 from protocol.statements.invite import Invite
@@ -29,6 +30,11 @@ def test_figures_stand_on_the_page_that_is_named(name: str) -> None:
     figures = re.findall(r"\d+\.\d+", purpose.why)
     assert figures
     assert not [figure for figure in figures if figure not in page]
+
+
+@pytest.mark.parametrize("name", PURPOSES)
+def test_explanation_fits_a_terminal(name: str) -> None:
+    assert max(map(len, explain(name, {"compression": "int8"}).splitlines())) <= COLUMNS
 
 
 def test_explanation_names_what_was_picked_and_that_own_flags_were_not_measured() -> None:

@@ -43,6 +43,7 @@ def test_wait_returns_when_the_peer_is_as_far(p2pd: CommandLine, start_peer: Sta
     start_peer()
     assert p2pd("wait").returncode == 0
     assert p2pd("wait", "--until", "round", "3").returncode == 0
+    assert p2pd("wait", "--until", "round 3").returncode == 0
     late = p2pd("wait", "--until", "complete", "--timeout", "0.3")
     assert late.returncode == 1
     assert "not within 0.3 s: it trains round 4" in late.stdout

@@ -43,7 +43,7 @@ def add_commands(commands: "Commands") -> None:
         nargs="+",
         default=["ready"],
         metavar=("WHAT", "N"),
-        help="ready (default), complete, or round N",
+        help="ready (default), complete, or round N; one word in quotes does as well",
     )
     parser.add_argument(
         "--timeout",
@@ -58,15 +58,16 @@ def _wait(options: argparse.Namespace) -> int:
     from daemon.cli.exit_codes import ExitCode, UsageError
     from daemon.cli.watch.doing import doing
 
+    until = " ".join(options.until).split()
     try:
-        wanted_round = parse_until(options.until)
+        wanted_round = parse_until(until)
     except ConfigError as error:
         raise UsageError(str(error)) from error
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
     client = _client_of_one_that_starts(options.state_dir, deadline)
     while True:
         status = client.status()
-        if is_there(status, options.until[0], wanted_round):
+        if is_there(status, until[0], wanted_round):
             return ExitCode.HEALTHY
         if status.phase == "complete":
             print(f"the swarm is complete with round {status.round}: there comes no later one")

@@ -19,6 +19,8 @@ from typing import Protocol
 
 from daemon.net.path_kind import PathKind
 from daemon.net.session.handshake import Channel
+from protocol.errors import P2PDError
+from protocol.peers.signal_messages import NoOtherMachineError
 from protocol.statements.peer_record import VerifiedRecord
 
 MAX_SEEN = 8
@@ -96,6 +98,15 @@ class PathWish:
         self.failures[kind] = reason or "it was not said why"
         self._failure_counts[kind] += 1
         self.notify()
+
+    def is_news(self, kind: PathKind, error: P2PDError) -> bool:
+        """Whether the log should tell that ``error`` left no path of ``kind``: not again, not
+        beside a direct path, and not of a peer on this very machine."""
+        return not (
+            self.failures.get(kind) == str(error)
+            or self.has(PathKind.DIRECT)
+            or isinstance(error, NoOtherMachineError)
+        )
 
     def failure_count(self, kind: PathKind) -> int:
         """How often :meth:`note_failure` was told of ``kind``, be it the same each time."""

@@ -21,14 +21,17 @@ from daemon.net.paths.punched.puncher import Puncher
 from daemon.net.paths.punched.seeker import PunchedSeeker
 from daemon.net.session.handshake import Channel
 from daemon.net.signaling import SignalInbox, Signaling
+from protocol.errors import TransportError
 from protocol.identity import PeerId
 from protocol.peers.hello import Role
 from protocol.peers.signal_messages import (
     NextPort,
+    NoOtherMachineError,
     PunchAnswer,
     PunchDeclined,
     PunchEnd,
     PunchOffer,
+    check_punch_end,
 )
 from protocol.statements.nat_behavior import Dependence, TransportBehavior
 from protocol.statements.nat_summary import NatSummary, TransportSummary
@@ -292,3 +295,17 @@ async def test_attempt_with_one_port_needs_no_slot(has_heavy_slot: bool) -> None
         await scene.say(PunchOffer(bytes(16), end(NextPort.FIXED), has_heavy_slot))
         assert isinstance(await scene.hear(), PunchAnswer)
         await eventually(lambda: len(scene.puncher.made) == 1)
+
+
+def test_log_tells_of_no_punched_path_where_nobody_needs_one() -> None:
+    wish = PathWish(HIGH.record())
+    with pytest.raises(NoOtherMachineError) as same_machine:
+        check_punch_end(end(NextPort.FIXED, "127.0.0.1:5000"))
+    nobody_there = TransportError("the peer did not say hello")
+    assert not wish.is_news(PathKind.PUNCHED, same_machine.value)
+    assert wish.is_news(PathKind.PUNCHED, nobody_there)
+    wish.note_failure(PathKind.PUNCHED, str(nobody_there))
+    assert not wish.is_news(PathKind.PUNCHED, nobody_there)
+    assert wish.is_news(PathKind.ICE, nobody_there)
+    wish.paths |= {DirectPath()}
+    assert not wish.is_news(PathKind.ICE, nobody_there)

@@ -202,7 +202,7 @@ class IceSeeker:
                 await self._propose(group)
             self._made_in = network
         except (TransportError, RemoteProtocolError) as error:
-            is_news = self._wish.failures.get(PathKind.ICE) != str(error)
+            is_news = self._wish.is_news(PathKind.ICE, error)
             level = logging.INFO if is_news else logging.DEBUG
             _log.log(level, "no ice path to %s: %s", short(self._peer_id), error)
             if not is_spare(self._wish, PathKind.ICE):

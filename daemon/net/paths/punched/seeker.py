@@ -204,7 +204,7 @@ class PunchedSeeker:
             self._due_at = error.until
             return
         except (TransportError, RemoteProtocolError) as error:
-            is_news = self._wish.failures.get(PathKind.PUNCHED) != str(error)
+            is_news = self._wish.is_news(PathKind.PUNCHED, error)
             level = logging.INFO if is_news else logging.DEBUG
             _log.log(level, "no punched path to %s: %s", short(self._peer_id), error)
             if not self._has_path():
