@@ -118,8 +118,7 @@ async def serve(
             options.listen,
             CurveServerRole(directory.keys, ZAP_DOMAIN),
             _socket_limits(options),
-            on_frame=parts.receive,
-            on_gone=parts.connection_lost,
+            parts,
             also_listen=options.also_listen,
         )
         before = ""
@@ -156,20 +155,22 @@ async def serve(
 
 
 class _Parts:
-    """Hands each frame to the part that it is meant for."""
+    """Hands each frame to the part that it is meant for (a :class:`ServerOwner`)."""
 
     def __init__(self) -> None:
         self.rendezvous: RendezvousService | None = None
         self.relay: RelayService | None = None
 
-    def receive(self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame) -> None:
+    def frame_received(
+        self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
+    ) -> None:
         """A frame came."""
         view = frame.buffer
         is_for_relay = len(view) > 0 and view[0] <= max(FrameKind)
         if self.relay is not None and (is_for_relay or self.rendezvous is None):
-            self.relay.receive(route, curve_key, remote_ip, frame)
+            self.relay.frame_received(route, curve_key, remote_ip, frame)
         elif self.rendezvous is not None:
-            self.rendezvous.receive(route, curve_key, remote_ip, frame.bytes)
+            self.rendezvous.frame_received(route, curve_key, remote_ip, frame)
 
     def connection_lost(self, route: bytes) -> None:
         """A connection ended."""

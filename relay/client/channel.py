@@ -50,8 +50,7 @@ class RelayChannel:
             address,
             CurveClientRole(curve, relay_key),
             _SOCKET_LIMITS,
-            on_frame=self._on_frame,
-            on_event=self._on_socket_event,
+            self,
             reconnect=None,
         )
 
@@ -89,12 +88,14 @@ class RelayChannel:
             self._connection.flush(time.monotonic())
             self._follow_up(self._connection)
 
-    def _on_frame(self, frame: zmq.Frame) -> None:
+    def frame_received(self, frame: zmq.Frame) -> None:
+        """See :class:`ConnectionOwner`."""
         if self._connection is not None:
             self._connection.receive(frame.buffer, time.monotonic())
             self._follow_up(self._connection)
 
-    def _on_socket_event(self, event: LinkEvent) -> None:
+    def link_changed(self, event: LinkEvent) -> None:
+        """See :class:`ConnectionOwner`."""
         if event is not LinkEvent.CONNECTED:
             self._end(event.trouble)
         elif self._connection is None and not self._over.done():

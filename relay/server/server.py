@@ -74,7 +74,9 @@ class RelayService:
                 self._timer.cancel()
             self._forwarder.stop(time.monotonic())
 
-    def receive(self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame) -> None:
+    def frame_received(
+        self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
+    ) -> None:
         """A frame came."""
         try:
             self._forwarder.receive(

@@ -87,8 +87,7 @@ class RendezvousLink:
             address,
             CurveClientRole(keys, server_key),
             SOCKET_LIMITS,
-            on_message=self._on_message,
-            on_event=self._on_event,
+            self,
             reconnect=None,
         )
         self._border = Border(_log)
@@ -173,9 +172,10 @@ class RendezvousLink:
         finally:
             self._pending.pop(number, None)
 
-    def _on_message(self, frame: bytes) -> None:
+    def frame_received(self, frame: zmq.Frame) -> None:
+        """See :class:`ConnectionOwner`."""
         try:
-            message: FromServer = decode(frame, FromServer, max_bytes=MAX_FRAME_BYTES)
+            message: FromServer = decode(frame.bytes, FromServer, max_bytes=MAX_FRAME_BYTES)
         except RemoteProtocolError as error:
             self._border.failed(error, f"rendezvous {self.address}")
             return
@@ -193,7 +193,8 @@ class RendezvousLink:
             round_trip_s = self._clock.monotonic() - pending.sent_at
             pending.future.set_result(Answer(reply, round_trip_s, self._clock.since_boot_ms()))
 
-    def _on_event(self, event: LinkEvent) -> None:
+    def link_changed(self, event: LinkEvent) -> None:
+        """See :class:`ConnectionOwner`."""
         if event is LinkEvent.CONNECTED:
             self._settled.set()
         else:

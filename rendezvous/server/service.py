@@ -9,6 +9,8 @@ import logging
 from collections import Counter, deque
 from collections.abc import Iterable
 
+import zmq
+
 from protocol.identity import key_to_text, short
 from protocol.servers.rendezvous_messages import MAX_FRAME_BYTES
 from rendezvous.server.directory import (
@@ -91,12 +93,14 @@ class RendezvousService:
         counts["internal_error"] = self._socket.statistics.errors.total()
         return counts
 
-    def receive(self, route: bytes, curve_key: bytes, remote_ip: str, frame: bytes) -> None:
+    def frame_received(
+        self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
+    ) -> None:
         """A frame came."""
         sender = Sender(route, curve_key, remote_ip)
         self._act(
             self._registry.receive(
-                sender, frame, now=self._clock.monotonic(), now_ms=self._clock.own_ms()
+                sender, frame.bytes, now=self._clock.monotonic(), now_ms=self._clock.own_ms()
             )
         )
 

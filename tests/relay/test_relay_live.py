@@ -264,11 +264,15 @@ async def test_what_passes_the_relay_is_ciphertext(tmp_path: Path) -> None:
     keys = CurveKeys.generate()
     stop = asyncio.Event()
 
-    def record_and_forward(
-        route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
-    ) -> None:
-        seen.append(frame.bytes)
-        service.receive(route, curve_key, remote_ip, frame)
+    class Tap:
+        def frame_received(
+            self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
+        ) -> None:
+            seen.append(frame.bytes)
+            service.frame_received(route, curve_key, remote_ip, frame)
+
+        def connection_lost(self, route: bytes) -> None:
+            service.connection_lost(route)
 
     with zmq.Context() as context:
         async with ZapAuthenticator(context) as zap:
@@ -278,7 +282,7 @@ async def test_what_passes_the_relay_is_ciphertext(tmp_path: Path) -> None:
                 HostPort("127.0.0.1", 0),
                 CurveServerRole(keys, "relay"),
                 socket_limits(RelayLimits()),
-                on_frame=record_and_forward,
+                Tap(),
             )
             service = RelayService(router, RelayLimits())
             async with router, asyncio.TaskGroup() as tasks:

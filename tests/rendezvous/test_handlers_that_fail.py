@@ -54,18 +54,22 @@ async def fragile(part: str, state_dir: Path) -> AsyncIterator[tuple[FragileSock
         async with ZapAuthenticator(context) as zap:
             zap.add_domain("test", admit)
 
-            def receive(route: bytes, key: bytes, ip: str, frame: zmq.Frame) -> None:
-                if part == "relay":
-                    relay.receive(route, key, ip, frame)
-                else:
-                    rendezvous.receive(route, key, ip, frame.bytes)
+            class Owner:
+                def frame_received(
+                    self, route: bytes, key: bytes, ip: str, frame: zmq.Frame
+                ) -> None:
+                    service = relay if part == "relay" else rendezvous
+                    service.frame_received(route, key, ip, frame)
+
+                def connection_lost(self, route: bytes) -> None:
+                    """Not looked at."""
 
             socket = FragileSocket(
                 context,
                 LOOPBACK,
                 CurveServerRole(keys, "test"),
                 SOCKET_LIMITS,
-                on_frame=receive,
+                Owner(),
             )
             relay = RelayService(socket, RelayLimits())
             rendezvous = RendezvousService(

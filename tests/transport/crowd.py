@@ -13,7 +13,7 @@ from functools import partial
 import zmq
 
 from protocol.uri import HostPort
-from tests.transport.loopback import eventually
+from tests.transport.loopback import Served, eventually
 from transport.curve import CurveKeys
 from transport.sockets.server_socket import ServerSocket
 from transport.sockets.socket_options import CurveServerRole, SocketLimits
@@ -59,7 +59,7 @@ async def main() -> None:
                 HostPort("::", 0),
                 CurveServerRole(SERVER, "crowd"),
                 limits,
-                lambda *message: None,
+                Served(),
             )
             async with server:
                 port = server.address.port

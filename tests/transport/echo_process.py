@@ -7,6 +7,7 @@ import sys
 import zmq
 
 from protocol.uri import HostPort
+from tests.transport.loopback import Served
 from transport.curve import CurveKeys
 from transport.sockets.server_socket import ServerSocket
 from transport.sockets.socket_options import CurveServerRole, SocketLimits
@@ -19,6 +20,13 @@ async def admit(curve_key: bytes, remote_ip: str) -> bool:
 
 async def serve(secret: bytes, max_connections: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+
+    class Echoing(Served):
+        def frame_received(
+            self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
+        ) -> None:
+            print(server.send(route, frame.bytes))
+
     with zmq.Context() as context:
         limits = SocketLimits(
             max_message_bytes=1024, handshake_s=2.0, max_connections=max_connections
@@ -28,7 +36,7 @@ async def serve(secret: bytes, max_connections: int | None) -> None:
             HostPort("127.0.0.1", 0),
             CurveServerRole(CurveKeys.from_secret(secret), "echo"),
             limits,
-            lambda route, curve_key, remote_ip, frame: print(server.send(route, frame)),
+            Echoing(),
         )
         async with ZapAuthenticator(context) as zap:
             zap.add_domain("echo", admit)

@@ -42,6 +42,36 @@ async def admit_known(curve_key: bytes, remote_ip: str) -> bool:
 
 
 @dataclass
+class Heard:
+    """A client socket's owner: what came to it."""
+
+    frames: list[bytes] = field(default_factory=list)
+    events: list[LinkEvent] = field(default_factory=list)
+
+    def frame_received(self, frame: zmq.Frame) -> None:
+        self.frames.append(frame.bytes)
+
+    def link_changed(self, event: LinkEvent) -> None:
+        self.events.append(event)
+
+
+@dataclass
+class Served:
+    """A server socket's owner: what came to it."""
+
+    messages: list[tuple[bytes, bytes, str, bytes]] = field(default_factory=list)
+    gone: list[bytes] = field(default_factory=list)
+
+    def frame_received(
+        self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
+    ) -> None:
+        self.messages.append((route, curve_key, remote_ip, frame.bytes))
+
+    def connection_lost(self, route: bytes) -> None:
+        self.gone.append(route)
+
+
+@dataclass
 class Client:
     """A client socket, and what came to it."""
 
@@ -89,20 +119,18 @@ class Echo:
     async def client(
         self, keys: CurveKeys = ADMITTED, source: HostPort | None = None
     ) -> AsyncIterator[Client]:
-        frames: list[bytes] = []
-        events: list[LinkEvent] = []
+        heard = Heard()
         client = ClientSocket(
             self.context,
             self.address,
             CurveClientRole(keys, SERVER.public),
             LIMITS,
-            on_message=frames.append,
-            on_event=events.append,
+            heard,
             source=source,
             reconnect=Reconnect(0.05, 0.1),
         )
         async with client:
-            yield Client(client, frames, events)
+            yield Client(client, heard.frames, heard.events)
 
     async def still_serves(self) -> None:
         """An admitted client gets its answer."""
@@ -130,20 +158,19 @@ def serve_echo(context: Context) -> EchoMaker:
         admit: Callable[[bytes, str], Awaitable[bool]] = admit_known,
         domain: str = DOMAIN,
     ) -> AsyncIterator[Echo]:
-        messages: list[tuple[bytes, bytes, str, bytes]] = []
-        gone: list[bytes] = []
+        class Answering(Served):
+            def frame_received(
+                self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
+            ) -> None:
+                super().frame_received(route, curve_key, remote_ip, frame)
+                server.send(route, frame.bytes)
 
-        def answer(route: bytes, curve_key: bytes, remote_ip: str, frame: bytes) -> None:
-            messages.append((route, curve_key, remote_ip, frame))
-            server.send(route, frame)
-
-        server = ServerSocket(
-            context, listen, CurveServerRole(SERVER, domain), limits, answer, on_gone=gone.append
-        )
+        served = Answering()
+        server = ServerSocket(context, listen, CurveServerRole(SERVER, domain), limits, served)
         async with ZapAuthenticator(context) as zap:
             zap.add_domain(DOMAIN, admit)
             async with server:
-                yield Echo(context, server, zap, messages, gone)
+                yield Echo(context, server, zap, served.messages, served.gone)
 
     return serve
 

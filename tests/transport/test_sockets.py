@@ -17,6 +17,8 @@ from tests.transport.loopback import (
     Context,
     Echo,
     EchoMaker,
+    Heard,
+    Served,
     eventually,
 )
 from transport.sockets.client_socket import ClientSocket, LinkEvent, Reconnect
@@ -79,17 +81,16 @@ async def test_addresses_of_both_families_and_names_work(
         assert echo.server.address.port > 0
         # A name is the caller's to look up; see transport.address.
         host = echo.server.address.host if dial == "localhost" else dial
-        events: list[LinkEvent] = []
+        heard = Heard()
         client = ClientSocket(
             context,
             HostPort(host, echo.server.address.port),
             CurveClientRole(ADMITTED, SERVER.public),
             LIMITS,
-            on_message=lambda frame: None,
-            on_event=events.append,
+            heard,
         )
         async with client:
-            await eventually(lambda: LinkEvent.CONNECTED in events)
+            await eventually(lambda: LinkEvent.CONNECTED in heard.events)
             assert client.send(b"x")
             await eventually(lambda: len(echo.messages) == 1)
         assert remote_ip in (None, echo.messages[0][2])
@@ -102,7 +103,7 @@ async def test_address_in_use_is_a_configuration_error(serve_echo: EchoMaker) ->
             echo.server.address,
             CurveServerRole(SERVER, DOMAIN),
             LIMITS,
-            lambda *message: None,
+            Served(),
         )
         with pytest.raises(ConfigError, match=r"cannot listen on .*in use.*; choose another"):
             async with second:
@@ -116,7 +117,7 @@ async def test_name_that_does_not_exist_cannot_be_listened_on(context: Context) 
         HostPort("no-such-host.invalid", 0),
         CurveServerRole(SERVER, DOMAIN),
         LIMITS,
-        lambda *message: None,
+        Served(),
     )
     with pytest.raises(ConfigError, match="cannot look up"):
         async with server:
@@ -179,15 +180,14 @@ async def test_client_connects_when_the_server_comes_and_again_when_it_returns(
     context: Context,
 ) -> None:
     address = HostPort("127.0.0.1", free_port())
-    frames: list[bytes] = []
-    events: list[LinkEvent] = []
+    heard = Heard()
+    events = heard.events
     client = ClientSocket(
         context,
         address,
         CurveClientRole(ADMITTED, SERVER.public),
         LIMITS,
-        on_message=frames.append,
-        on_event=events.append,
+        heard,
         reconnect=Reconnect(0.02, 0.05),
     )
 
@@ -206,7 +206,7 @@ async def test_client_connects_when_the_server_comes_and_again_when_it_returns(
                 address,
                 CurveServerRole(SERVER, DOMAIN),
                 LIMITS,
-                lambda route, curve_key, remote_ip, frame: None,
+                Served(),
             )
             async with server:
                 await eventually(connected)
@@ -216,15 +216,15 @@ async def test_client_connects_when_the_server_comes_and_again_when_it_returns(
 async def test_client_that_shall_not_reconnect_ends_with_its_connection(
     serve_echo: EchoMaker, context: Context
 ) -> None:
-    events: list[LinkEvent] = []
+    heard = Heard()
+    events = heard.events
     async with serve_echo() as echo:
         client = ClientSocket(
             context,
             echo.address,
             CurveClientRole(ADMITTED, SERVER.public),
             LIMITS,
-            on_message=lambda frame: None,
-            on_event=events.append,
+            heard,
             reconnect=None,
         )
         async with client:
@@ -239,8 +239,8 @@ async def test_client_that_shall_not_reconnect_ends_with_its_connection(
 
 
 async def test_curve_server_role_does_not_depend_on_who_binds(context: Context) -> None:
-    frames: list[bytes] = []
-    events: list[LinkEvent] = []
+    heard = Heard()
+    frames, events = heard.frames, heard.events
 
     async def admit(curve_key: bytes, remote_ip: str) -> bool:
         return curve_key == ADMITTED.public
@@ -256,8 +256,7 @@ async def test_curve_server_role_does_not_depend_on_who_binds(context: Context) 
             HostPort("127.0.0.1", port),
             CurveServerRole(SERVER, DOMAIN),
             LIMITS,
-            on_message=frames.append,
-            on_event=events.append,
+            heard,
         )
         async with connecting:
             await eventually(lambda: events == [LinkEvent.CONNECTED])
@@ -283,8 +282,8 @@ async def test_full_queue_is_told_and_not_waited_for(serve_echo: EchoMaker) -> N
 
 
 async def test_client_cuts_a_server_that_sends_several_frames(context: Context) -> None:
-    received: list[bytes] = []
-    events: list[LinkEvent] = []
+    heard = Heard()
+    received, events = heard.frames, heard.events
 
     async def admit(curve_key: bytes, remote_ip: str) -> bool:
         return True
@@ -301,8 +300,7 @@ async def test_client_cuts_a_server_that_sends_several_frames(context: Context) 
                 HostPort("127.0.0.1", port),
                 CurveClientRole(ADMITTED, SERVER.public),
                 LIMITS,
-                on_message=received.append,
-                on_event=events.append,
+                heard,
                 reconnect=None,
             ),
             received,

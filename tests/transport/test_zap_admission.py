@@ -6,7 +6,17 @@ import pytest
 import zmq
 
 from protocol.uri import HostPort
-from tests.transport.loopback import ADMITTED, DOMAIN, SERVER, STRANGER, Echo, EchoMaker, eventually
+from tests.transport.loopback import (
+    ADMITTED,
+    DOMAIN,
+    SERVER,
+    STRANGER,
+    Echo,
+    EchoMaker,
+    Heard,
+    Served,
+    eventually,
+)
 from transport.sockets.client_socket import ClientSocket, LinkEvent, Reconnect
 from transport.sockets.server_socket import ServerSocket
 from transport.sockets.socket_options import CurveClientRole, CurveServerRole, SocketLimits
@@ -70,15 +80,14 @@ async def test_socket_of_an_unknown_domain_refuses_everyone(serve_echo: EchoMake
 async def test_without_a_zap_handler_everyone_is_refused(
     context: "zmq.Context[zmq.Socket[bytes]]",
 ) -> None:
-    received: list[bytes] = []
-    events: list[LinkEvent] = []
+    served, heard = Served(), Heard()
     limits = SocketLimits(max_message_bytes=1024, handshake_s=0.3)
     server = ServerSocket(
         context,
         HostPort("127.0.0.1", 0),
         CurveServerRole(SERVER, DOMAIN),
         limits,
-        lambda *message: received.append(message[3]),
+        served,
     )
     async with server:
         client = ClientSocket(
@@ -86,25 +95,24 @@ async def test_without_a_zap_handler_everyone_is_refused(
             server.address,
             CurveClientRole(ADMITTED, SERVER.public),
             limits,
-            on_message=lambda frame: None,
-            on_event=events.append,
+            heard,
             reconnect=Reconnect(0.01, 0.02),
         )
         async with client:
-            await eventually(lambda: events.count(LinkEvent.HANDSHAKE_FAILED) >= 2)
-    assert LinkEvent.CONNECTED not in events
-    assert received == []
+            await eventually(lambda: heard.events.count(LinkEvent.HANDSHAKE_FAILED) >= 2)
+    assert LinkEvent.CONNECTED not in heard.events
+    assert served.messages == []
 
 
 async def test_client_that_expects_another_server_key_does_not_connect(echo: Echo) -> None:
-    events: list[LinkEvent] = []
+    heard = Heard()
+    events = heard.events
     client = ClientSocket(
         echo.context,
         echo.address,
         CurveClientRole(ADMITTED, STRANGER.public),
         SocketLimits(max_message_bytes=1024),
-        on_message=lambda frame: None,
-        on_event=events.append,
+        heard,
         reconnect=None,
     )
     async with client:

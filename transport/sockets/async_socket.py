@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import zmq
 
@@ -14,6 +15,19 @@ from transport.sockets.socket_options import CurveRole, SocketLimits, apply_curv
 from transport.sockets.socket_reader import SocketReader
 
 _log = logging.getLogger(__name__)
+
+
+class SocketOwner(Protocol):
+    """The server's or client's socket around an :class:`AsyncSocket`."""
+
+    def take_frames(self, frames: Sequence[zmq.Frame]) -> None:
+        """A message."""
+
+    def take_event(self, event: SocketEvent, value: int, endpoint: str) -> None:
+        """What the monitor reports; see :class:`SocketMonitor`."""
+
+    def route_gone(self, route: bytes) -> None:
+        """A connection over which messages came has ended, and the monitor said nothing of it."""
 
 
 class AsyncSocket:
@@ -28,19 +42,11 @@ class AsyncSocket:
         kind: int,
         role: CurveRole,
         limits: SocketLimits,
-        *,
-        on_frames: Callable[[Sequence[zmq.Frame]], None],
-        on_event: Callable[[SocketEvent, int, str], None],
-        on_gone: Callable[[bytes], None] | None = None,
+        owner: SocketOwner,
     ) -> None:
-        """``on_frames`` gets each message; ``on_event`` what the monitor reports beside it;
-        ``on_gone`` the routes for which it reports no end.
-
-        Raises :class:`TransportError` when the process has no descriptor or socket left."""
+        """Raises :class:`TransportError` when the process has no descriptor or socket left."""
         self._loop = asyncio.get_running_loop()
-        self._on_frames = on_frames
-        self._on_event = on_event
-        self._on_gone = on_gone
+        self._owner = owner
         self.connections = ConnectionTable(limits)
         self.border = Border(_log)
         try:
@@ -98,7 +104,7 @@ class AsyncSocket:
     def _receive_one(self) -> None:
         frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
         try:
-            self._on_frames(frames)
+            self._owner.take_frames(frames)
         except Exception as error:
             # One message must not end the service of all others, whatever it found to break.
             self.border.failed(error, _source_of(frames[-1]))
@@ -106,13 +112,12 @@ class AsyncSocket:
     def _handle_event(self, event: SocketEvent, value: int, endpoint: str) -> None:
         if event in (SocketEvent.ACCEPTED, SocketEvent.CONNECTED):
             self.connections.opened(value)
-        self._on_event(event, value, endpoint)
+        self._owner.take_event(event, value, endpoint)
 
     def _sweep(self) -> None:
         self._timer = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
         for route in self.connections.sweep(self._loop.time()):
-            if self._on_gone is not None:
-                self._on_gone(route)
+            self._owner.route_gone(route)
 
 
 def _source_of(frame: zmq.Frame) -> str:

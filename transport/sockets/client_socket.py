@@ -5,9 +5,10 @@ whoever uses the socket has to know what to send again. It does not try again af
 """
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 import zmq
 
@@ -67,6 +68,16 @@ class Reconnect:
     most_s: float = 5.0
 
 
+class ConnectionOwner(Protocol):
+    """Who uses a :class:`ClientSocket`. Called from the event loop; returns at once."""
+
+    def frame_received(self, frame: zmq.Frame) -> None:
+        """A message came. The frame is libzmq's own, and may be passed on without a copy."""
+
+    def link_changed(self, event: LinkEvent) -> None:
+        """The connection was made or lost, or could not be made."""
+
+
 class ClientSocket:
     """A connected DEALER. An async context manager.
 
@@ -80,38 +91,25 @@ class ClientSocket:
         address: HostPort,
         role: CurveRole,
         limits: SocketLimits,
+        owner: ConnectionOwner,
         *,
-        on_message: Callable[[bytes], None] | None = None,
-        on_frame: Callable[[zmq.Frame], None] | None = None,
-        on_event: Callable[[LinkEvent], None],
         source: HostPort | None = None,
         reconnect: Reconnect | None = Reconnect(),
     ) -> None:
-        """Messages go to ``on_frame`` as libzmq's own frames if it is given, else to
-        ``on_message``. ``reconnect`` None: one connection, once; after its end the socket is of no
-        more use."""
+        """``reconnect`` None: one connection, once; after its end the socket is of no more use."""
         self._context = context
         self._endpoint = (
             address.zmq_endpoint if source is None else f"{source.zmq_endpoint};{address}"
         )
         self._role = role
         self._limits = limits
-        self._on_message = on_message
-        self._on_frame = on_frame
-        self._on_link_event = on_event
+        self._owner = owner
         self._reconnect = reconnect
         self._is_ready = False
 
     async def __aenter__(self) -> "ClientSocket":
         """Raises :class:`TransportError` when libzmq rejects the address."""
-        self._inner = AsyncSocket(
-            self._context,
-            zmq.DEALER,
-            self._role,
-            self._limits,
-            on_frames=self._receive,
-            on_event=self._handle_event,
-        )
+        self._inner = AsyncSocket(self._context, zmq.DEALER, self._role, self._limits, self)
         socket = self._inner.socket
         if self._reconnect is None:
             socket.setsockopt(zmq.RECONNECT_IVL, -1)
@@ -147,18 +145,18 @@ class ClientSocket:
             return False
         return True
 
-    def _receive(self, frames: Sequence[zmq.Frame]) -> None:
+    def take_frames(self, frames: Sequence[zmq.Frame]) -> None:
+        """See :class:`SocketOwner`."""
         descriptor = int(frames[-1].get(zmq.SRCFD))
         if self._inner.is_open(descriptor):
             self._inner.connections.delivered(descriptor, _ROUTE)
         if len(frames) != 1:
             self._inner.connections.disconnect(_ROUTE, "multipart")
-        elif self._on_frame is not None:
-            self._on_frame(frames[0])
-        elif self._on_message is not None:
-            self._on_message(frames[0].bytes)
+        else:
+            self._owner.frame_received(frames[0])
 
-    def _handle_event(self, event: SocketEvent, value: int, _endpoint: str) -> None:
+    def take_event(self, event: SocketEvent, value: int, _endpoint: str) -> None:
+        """See :class:`SocketOwner`."""
         if event is SocketEvent.READY:
             self._is_ready = True
         elif event is SocketEvent.DISCONNECTED:
@@ -166,4 +164,7 @@ class ClientSocket:
             self._inner.connections.closed(value)
         link_event = LINK_EVENTS.get(event)
         if link_event is not None:
-            self._on_link_event(link_event)
+            self._owner.link_changed(link_event)
+
+    def route_gone(self, route: bytes) -> None:
+        """See :class:`SocketOwner`. There is one route, and its owner hears of its end."""

@@ -10,9 +10,10 @@ More than one pair may come through. Messages then go over all of them, so whoev
 has to bear reordering, and drops all but one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 import zmq
 
@@ -37,11 +38,20 @@ class CandidatePair:
         return f"{self.local.zmq_endpoint};{self.remote}"
 
 
+class PunchOwner(Protocol):
+    """Who uses a :class:`PunchSocket`. Called from the event loop; returns at once."""
+
+    def frame_received(self, frame: zmq.Frame) -> None:
+        """A message came, over one of the pairs."""
+
+    def pair_changed(self, event: LinkEvent, pair: CandidatePair) -> None:
+        """What became of a pair."""
+
+
 class PunchSocket:
     """A DEALER without any connection at first. An async context manager.
 
-    Messages go to ``on_message``; ``on_event`` is told what becomes of each pair. A pair that is
-    refused or cut is tried again after ``retry_s`` until it is dropped.
+    A pair that is refused or cut is tried again after ``retry_s`` until it is dropped.
     """
 
     def __init__(
@@ -49,29 +59,20 @@ class PunchSocket:
         context: "zmq.Context[zmq.Socket[bytes]]",
         role: CurveRole,
         limits: SocketLimits,
+        owner: PunchOwner,
         *,
-        on_message: Callable[[bytes], None],
-        on_event: Callable[[LinkEvent, CandidatePair], None],
         retry_s: float,
     ) -> None:
         self._context = context
         self._role = role
         self._limits = limits
-        self._on_message = on_message
-        self._on_link_event = on_event
+        self._owner = owner
         self._retry_s = retry_s
         self._pairs: dict[str, CandidatePair] = {}
         self._answered: set[str] = set()
 
     async def __aenter__(self) -> "PunchSocket":
-        self._inner = AsyncSocket(
-            self._context,
-            zmq.DEALER,
-            self._role,
-            self._limits,
-            on_frames=self._receive,
-            on_event=self._handle_event,
-        )
+        self._inner = AsyncSocket(self._context, zmq.DEALER, self._role, self._limits, self)
         # With the default, libzmq adds as much again by chance: two sides that are refused at the
         # same time are not to miss each other for ever.
         self._inner.socket.setsockopt(zmq.RECONNECT_IVL, max(1, round(self._retry_s * 1000)))
@@ -124,17 +125,19 @@ class PunchSocket:
             return False
         return True
 
-    def _receive(self, frames: Sequence[zmq.Frame]) -> None:
+    def take_frames(self, frames: Sequence[zmq.Frame]) -> None:
+        """See :class:`SocketOwner`."""
         descriptor = int(frames[-1].get(zmq.SRCFD))
         route = descriptor.to_bytes(4, "big")
         if self._inner.is_open(descriptor):
             self._inner.connections.delivered(descriptor, route)
         if len(frames) == 1:
-            self._on_message(frames[0].bytes)
+            self._owner.frame_received(frames[0])
         else:
             self._inner.connections.disconnect(route, "multipart")
 
-    def _handle_event(self, event: SocketEvent, value: int, endpoint: str) -> None:
+    def take_event(self, event: SocketEvent, value: int, endpoint: str) -> None:
+        """See :class:`SocketOwner`."""
         if event is SocketEvent.CONNECTED:
             self._answered.add(endpoint)
         elif event is SocketEvent.DISCONNECTED:
@@ -143,4 +146,7 @@ class PunchSocket:
         link_event = LINK_EVENTS.get(event)
         pair = self._pairs.get(endpoint)
         if link_event is not None and pair is not None:
-            self._on_link_event(link_event, pair)
+            self._owner.pair_changed(link_event, pair)
+
+    def route_gone(self, route: bytes) -> None:
+        """See :class:`SocketOwner`. Sessions find out by themselves which pair is silent."""

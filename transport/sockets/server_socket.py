@@ -1,6 +1,6 @@
 """The socket that others connect to: a ZeroMQ ROUTER with CURVE on an asyncio event loop.
 
-Invariants: nothing reaches ``on_message`` from a connection that ZAP did not admit; a sender is
+Invariants: nothing reaches the owner from a connection that ZAP did not admit; a sender is
 known by its CURVE key (``User-Id``), never by its routing id, which it chooses itself; a route is
 good for answering on the same connection and is told to nobody (who knew which ids libzmq gives out
 next could make it abort); sending never waits.
@@ -12,9 +12,10 @@ import errno
 import logging
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import zmq
@@ -34,10 +35,17 @@ MOST_RETRY_S = 30.0
 
 _log = logging.getLogger(__name__)
 
-OnMessage = Callable[[bytes, bytes, str, bytes], None]
-"""``on_message(route, curve_key, remote_ip, frame)``."""
-OnFrame = Callable[[bytes, bytes, str, zmq.Frame], None]
-"""The same with libzmq's own frame, for those who pass it on without a copy."""
+
+class ServerOwner(Protocol):
+    """Who serves those that connect. Called from the event loop; returns at once."""
+
+    def frame_received(
+        self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
+    ) -> None:
+        """A message came. The frame is libzmq's own, and may be passed on without a copy."""
+
+    def connection_lost(self, route: bytes) -> None:
+        """A connection over which messages came has ended."""
 
 
 @dataclass(slots=True)
@@ -76,23 +84,18 @@ class ServerSocket:
         listen: HostPort,
         role: CurveServerRole,
         limits: SocketLimits,
-        on_message: OnMessage | None = None,
+        owner: ServerOwner,
         *,
-        on_frame: OnFrame | None = None,
-        on_gone: Callable[[bytes], None] | None = None,
         also_listen: Sequence[HostPort] = (),
         shares_port: bool = False,
     ) -> None:
-        """Messages go to ``on_frame`` if it is given, else to ``on_message``. ``on_gone(route)``: a
-        connection over which messages came has ended. ``also_listen``: further addresses of the
-        same socket. ``shares_port``: sockets of ours may connect from the ports listened on."""
+        """``also_listen``: further addresses of the same socket. ``shares_port``: sockets of ours
+        may connect from the ports listened on."""
         self._context = context
         self._listen = (listen, *also_listen)
         self._role = role
         self._limits = limits
-        self._on_message = on_message
-        self._on_frame = on_frame
-        self._on_gone = on_gone
+        self._owner = owner
         self._shares_port = shares_port
         self.statistics = ServerStatistics()
         self.address = listen
@@ -101,15 +104,7 @@ class ServerSocket:
         """Raises :class:`ListenError` when an address cannot be listened on, and
         :class:`ConfigError` when its name is not known."""
         listen = [await _resolved(address) for address in self._listen]
-        self._inner = AsyncSocket(
-            self._context,
-            zmq.ROUTER,
-            self._role,
-            self._limits,
-            on_frames=self._receive,
-            on_event=self._handle_event,
-            on_gone=self._report_gone,
-        )
+        self._inner = AsyncSocket(self._context, zmq.ROUTER, self._role, self._limits, self)
         self.statistics.cut_off = self._inner.connections.cut_off
         self.statistics.errors = self._inner.border.errors
         # Sending to nobody is an error to be counted, not a silent loss.
@@ -179,7 +174,8 @@ class ServerSocket:
         bound = urlsplit(self._inner.socket.getsockopt_string(zmq.LAST_ENDPOINT))
         return bound.port or address.port
 
-    def _receive(self, frames: Sequence[zmq.Frame]) -> None:
+    def take_frames(self, frames: Sequence[zmq.Frame]) -> None:
+        """See :class:`SocketOwner`."""
         route = frames[0].bytes
         last = frames[-1]
         try:
@@ -192,28 +188,27 @@ class ServerSocket:
             descriptor, address, self._ports
         )
         if connected:
-            self._report_gone(self._inner.connections.delivered(descriptor, route))
+            replaced = self._inner.connections.delivered(descriptor, route)
+            if replaced is not None:
+                self.route_gone(replaced)
         if len(frames) == 2:
             self.statistics.received += 1
             self.statistics.received_bytes += len(last)
-            self._deliver(route, key_from_z85(user_id), address, last)
+            self._owner.frame_received(route, key_from_z85(user_id), address, last)
         else:
             # Nobody of ours sends such; the next one might be as long as memory lasts.
             self.statistics.dropped["multipart"] += 1
             self.disconnect(route, "multipart")
         if not connected:
-            self._report_gone(route)
+            self.route_gone(route)
 
-    def _deliver(self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame) -> None:
-        if self._on_frame is not None:
-            self._on_frame(route, curve_key, remote_ip, frame)
-        elif self._on_message is not None:
-            self._on_message(route, curve_key, remote_ip, frame.bytes)
-
-    def _handle_event(self, event: SocketEvent, value: int, _endpoint: str) -> None:
+    def take_event(self, event: SocketEvent, value: int, _endpoint: str) -> None:
+        """See :class:`SocketOwner`."""
         match event:
             case SocketEvent.DISCONNECTED:
-                self._report_gone(self._inner.connections.closed(value))
+                route = self._inner.connections.closed(value)
+                if route is not None:
+                    self.route_gone(route)
             case (
                 SocketEvent.HANDSHAKE_BROKEN
                 | SocketEvent.HANDSHAKE_VIOLATED
@@ -221,9 +216,9 @@ class ServerSocket:
             ):
                 self.statistics.handshakes_failed[event.name.lower()] += 1
 
-    def _report_gone(self, route: bytes | None) -> None:
-        if route is not None and self._on_gone is not None:
-            self._on_gone(route)
+    def route_gone(self, route: bytes) -> None:
+        """See :class:`SocketOwner`."""
+        self._owner.connection_lost(route)
 
 
 async def check_listening(listen: HostPort) -> None:

@@ -331,9 +331,15 @@ async def tapped_relay(seen: list[bytes]) -> AsyncIterator[ServerUri]:
     keys = CurveKeys.generate()
     stop = asyncio.Event()
 
-    def receive(route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame) -> None:
-        seen.append(frame.bytes)
-        service.receive(route, curve_key, remote_ip, frame)
+    class Tap:
+        def frame_received(
+            self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
+        ) -> None:
+            seen.append(frame.bytes)
+            service.frame_received(route, curve_key, remote_ip, frame)
+
+        def connection_lost(self, route: bytes) -> None:
+            service.connection_lost(route)
 
     async def admit(curve_key: bytes, remote_ip: str) -> bool:
         return True
@@ -346,8 +352,7 @@ async def tapped_relay(seen: list[bytes]) -> AsyncIterator[ServerUri]:
                 ANY_PORT,
                 CurveServerRole(keys, "tapped"),
                 socket_limits(RelayLimits()),
-                on_frame=receive,
-                on_gone=lambda route: service.connection_lost(route),
+                Tap(),
             )
             service = RelayService(socket, RelayLimits())
             async with socket, asyncio.TaskGroup() as tasks:

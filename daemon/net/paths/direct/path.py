@@ -59,8 +59,7 @@ class DirectListener:
             listen,
             CurveServerRole(keys, ZAP_DOMAIN),
             LIMITS,
-            self._receive,
-            on_gone=self._gone,
+            self,
             shares_port=True,
         )
 
@@ -90,7 +89,10 @@ class DirectListener:
         """Where it listens."""
         return self._socket.address
 
-    def _receive(self, route: bytes, curve_key: bytes, remote_ip: str, frame: bytes) -> None:
+    def frame_received(
+        self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
+    ) -> None:
+        """See :class:`ServerOwner`."""
         path = self._paths.get(route)
         if path is None:
             if self._per_key.get(curve_key, 0) >= MAX_PATHS_PER_KEY:
@@ -101,9 +103,10 @@ class DirectListener:
             self._per_key[curve_key] = self._per_key.get(curve_key, 0) + 1
             self._owner.path_opened(path)
         if not path.is_closed:
-            self._owner.path_received(path, frame)
+            self._owner.path_received(path, frame.bytes)
 
-    def _gone(self, route: bytes) -> None:
+    def connection_lost(self, route: bytes) -> None:
+        """See :class:`ServerOwner`."""
         # libzmq tells of the end beside the messages, and may do so before the last ones are read.
         # They are there already, and this turn of the loop reads them.
         asyncio.get_running_loop().call_soon(self._forget, route)
@@ -198,8 +201,7 @@ class DialledPath:
             address,
             CurveClientRole(keys, curve_key),
             LIMITS,
-            on_message=self._receive,
-            on_event=self._take_event,
+            self,
             reconnect=None,
         )
 
@@ -234,11 +236,13 @@ class DialledPath:
             if self._is_open:
                 self._owner.path_lost(self, reason)
 
-    def _receive(self, frame: bytes) -> None:
+    def frame_received(self, frame: zmq.Frame) -> None:
+        """See :class:`ConnectionOwner`."""
         if self._is_open and not self._ended.is_set():
-            self._owner.path_received(self, frame)
+            self._owner.path_received(self, frame.bytes)
 
-    def _take_event(self, event: LinkEvent) -> None:
+    def link_changed(self, event: LinkEvent) -> None:
+        """See :class:`ConnectionOwner`."""
         if self._ended.is_set():
             return
         if event is LinkEvent.CONNECTED:

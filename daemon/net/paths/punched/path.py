@@ -86,14 +86,7 @@ class PunchedPath:
             expected=to.peer_id,
             remote_curve_key=self._remote_key,
         )
-        self._socket = PunchSocket(
-            context,
-            role,
-            LIMITS,
-            on_message=self._receive,
-            on_event=self._take_event,
-            retry_s=plan.retry_s,
-        )
+        self._socket = PunchSocket(context, role, LIMITS, self, retry_s=plan.retry_s)
 
     @property
     def remote_address(self) -> str:
@@ -172,11 +165,13 @@ class PunchedPath:
             if pair not in kept:
                 self._socket.drop(pair)
 
-    def _receive(self, frame: bytes) -> None:
+    def frame_received(self, frame: zmq.Frame) -> None:
+        """See :class:`PunchOwner`."""
         if self._is_open and not self._ended.is_set():
-            self._owner.path_received(self, frame)
+            self._owner.path_received(self, frame.bytes)
 
-    def _take_event(self, event: LinkEvent, pair: CandidatePair) -> None:
+    def pair_changed(self, event: LinkEvent, pair: CandidatePair) -> None:
+        """See :class:`PunchOwner`."""
         if self._ended.is_set():
             return
         match event:
