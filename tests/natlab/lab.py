@@ -157,6 +157,7 @@ class NatLab:
         reset_unsolicited: bool = False,
         udp_timeout_s: int | None = None,
         tcp_timeout_s: int | None = None,
+        tcp_bytes_s: int | None = None,
         delay_ms: float = 0,
         lan: str | None = None,
         carrier: Router | None = None,
@@ -175,7 +176,7 @@ class NatLab:
             raise ValueError(f"an IPv6 site translates nothing, so it cannot be {kind.value}")
         if carrier is not None and behaviour.mapping is Mapping.NONE:
             raise ValueError(f"a site behind a carrier translates, so it cannot be {kind.value}")
-        options = NatOptions(hairpin, reset_unsolicited, udp_timeout_s, tcp_timeout_s)
+        options = NatOptions(hairpin, reset_unsolicited, udp_timeout_s, tcp_timeout_s, tcp_bytes_s)
         owns_carrier = kind is NatKind.DOUBLE and carrier is None
         if owns_carrier:
             carrier = self._add_carrier(f"{name}-carrier", options)

@@ -76,6 +76,10 @@ class NatOptions:
     """TCP connections are forgotten after so long without a packet, and what comes of them later is
     dropped; None: after the kernel's five days."""
 
+    tcp_bytes_s: int | None = None
+    """Each TCP connection that passes the router carries so many bytes a second each way; what is
+    above that is dropped. UDP is left alone. None: the router treats both alike."""
+
 
 _HOME = NatBehaviour(Mapping.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT)
 

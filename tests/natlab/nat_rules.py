@@ -31,6 +31,10 @@ _INDEPENDENT_PORTS = 2048
 _SEQUENTIAL_PORTS = 8192
 _FIRST_PORT, _LAST_PORT = 20000, 59999
 
+# So much of a TCP connection, and a second's worth more, passes a router that slows TCP down before
+# it is held to the rate: a superpacket, since what is larger than all that never passes.
+TCP_BURST_BYTES = 64 * 1024
+
 # Packets stop here while a router restarts: earlier than conntrack, so that none is remembered.
 HALT = """
 table inet halt {
@@ -203,6 +207,7 @@ class RouterRules:
 
     def _filter(self, family: str) -> list[str]:
         return [
+            *self._tcp_rates(family),
             "chain refuse {",
             *(
                 ["  tcp flags & (syn | ack) == syn reject with tcp reset"]
@@ -215,6 +220,7 @@ class RouterRules:
             "  type filter hook forward priority filter; policy drop;",
             # Not translated, so it would carry a private address out.
             '  oifname "wan*" ct state invalid drop',
+            *self._slow_down_tcp(family),
             "  ct state established,related accept",
             *self._filter_inbound(family),
             '  iifname "wan*" goto refuse',
@@ -236,6 +242,21 @@ class RouterRules:
             "  accept",
             "}",
         ]
+
+    def _tcp_rates(self, family: str) -> list[str]:
+        """The rates of all TCP connections, each direction by itself."""
+        if self.options.tcp_bytes_s is None:
+            return []
+        address = "ipv4_addr" if family == "ip" else "ipv6_addr"
+        flow = f"{address} . inet_service . {address} . inet_service"
+        return [f"set tcp_rates {{ type {flow}; flags dynamic; size {_MAP_SIZE}; timeout 60s; }}"]
+
+    def _slow_down_tcp(self, family: str) -> list[str]:
+        if self.options.tcp_bytes_s is None:
+            return []
+        flow = f"{family} saddr . tcp sport . {family} daddr . tcp dport"
+        limit = f"limit rate over {self.options.tcp_bytes_s} bytes/second"
+        return [f"  update @tcp_rates {{ {flow} {limit} burst {TCP_BURST_BYTES} bytes }} drop"]
 
     def _filter_inbound(self, family: str) -> list[str]:
         """Rules accepting new flows from outside."""

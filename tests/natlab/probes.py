@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -112,6 +113,24 @@ def received_before_fence(
     while (datagram := client.recv(100)) != _FENCE:
         received.append(datagram)
     return received
+
+
+def transfer(sender: socket.socket, receiver: socket.socket, payload: bytes) -> bytes:
+    """What the receiver gets of the payload, sent at the same time."""
+
+    def send() -> None:
+        sender.sendall(payload)
+        sender.shutdown(socket.SHUT_WR)
+
+    for end in (sender, receiver):
+        end.settimeout(60)
+    thread = threading.Thread(target=send)
+    thread.start()
+    received = bytearray()
+    while chunk := receiver.recv(1 << 20):
+        received += chunk
+    thread.join()
+    return bytes(received)
 
 
 def waiting(made: socket.socket) -> bool:

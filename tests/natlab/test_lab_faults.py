@@ -19,6 +19,7 @@ from tests.natlab.probes import (
     observe_udp,
     observers,
     received_before_fence,
+    transfer,
     udp_socket,
     waiting,
 )
@@ -48,24 +49,6 @@ def server(lab: NatLab) -> PublicHost:
 @pytest.fixture
 def home(lab: NatLab) -> Site:
     return lab.add_site("home", NatKind.PORT_RESTRICTED)
-
-
-def transfer(sender: socket.socket, receiver: socket.socket, payload: bytes) -> bytes:
-    """What the receiver gets of the payload, sent at the same time."""
-
-    def send() -> None:
-        sender.sendall(payload)
-        sender.shutdown(socket.SHUT_WR)
-
-    for end in (sender, receiver):
-        end.settimeout(60)
-    thread = threading.Thread(target=send)
-    thread.start()
-    received = bytearray()
-    while chunk := receiver.recv(1 << 20):
-        received += chunk
-    thread.join()
-    return bytes(received)
 
 
 @pytest.mark.parametrize("outwards", [True, False], ids=["outwards", "inwards"])

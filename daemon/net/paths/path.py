@@ -72,6 +72,7 @@ class PathWish:
         """Monotonic seconds by IP address: when the peer was last seen to use it."""
         self._failure_counts: Counter[PathKind] = Counter()
         self._asked_for: Counter[PathKind] = Counter()
+        self._besides: frozenset[PathKind] = frozenset()
         self._changed = asyncio.Event()
 
     def has(self, kind: PathKind) -> bool:
@@ -123,9 +124,15 @@ class PathWish:
             self._asked_for[kind] -= 1
             self.notify()
 
+    def want_besides(self, kinds: frozenset[PathKind]) -> None:
+        """From now on want paths of these kinds, also where there are better ones: to use them."""
+        if kinds != self._besides:
+            self._besides = kinds
+            self.notify()
+
     def asks_for(self, kind: PathKind) -> bool:
         """Whether somebody wants a path of that kind, however good the others are."""
-        return self._asked_for[kind] > 0
+        return kind in self._besides or self._asked_for[kind] > 0
 
     def notify(self) -> None:
         """Something of it was changed: wake up whoever waits for that."""

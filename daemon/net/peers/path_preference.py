@@ -6,13 +6,13 @@ from collections.abc import Collection
 
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import Path
-from daemon.net.peers.path_score import score
+from daemon.net.peers.path_score import Preferred, score
 from daemon.net.peers.rate_trial import RateTrial
 from protocol.identity import PeerId
 
 
 class PathPreference:
-    """Of one peer's paths, for what this side sends."""
+    """Which of one peer's paths to use for what this side sends."""
 
     def __init__(self, own_id: PeerId, peer_id: PeerId) -> None:
         self.pinned: PathKind | None = None
@@ -22,15 +22,19 @@ class PathPreference:
         self._trial = RateTrial()
 
     @property
-    def relay_beats(self) -> PathKind | None:
-        """The kind that the relay is preferred to, since it was found to be faster or is being
-        tried."""
-        return self._trial.relay_beats
+    def preferred(self) -> Preferred | None:
+        """The worse kind that is used instead of a better one, since it was found to be faster or
+        is being tried."""
+        return self._trial.preferred
 
     @property
-    def needs_relay(self) -> bool:
-        """Whether a path over a relay is wanted beside a better one, to be tried or used."""
-        return self._trial.needs_relay
+    def wanted(self) -> frozenset[PathKind]:
+        """The kinds of which a path is wanted besides a better one, to be tried or used."""
+        return self._trial.wanted
+
+    def is_faster(self, kind: PathKind) -> bool:
+        """Whether ``kind`` is used instead of a better one."""
+        return self.preferred is not None and self.preferred.kind is kind
 
     def score(self, path: Path) -> float:
         """Higher is better; see :func:`daemon.net.peers.path_score.score`."""
@@ -38,7 +42,7 @@ class PathPreference:
             path,
             own_id=self._own_id,
             peer_id=self._peer_id,
-            relay_beats=self.relay_beats,
+            preferred=self.preferred,
             pinned=self.pinned,
         )
 
@@ -55,6 +59,6 @@ class PathPreference:
         now."""
         if self.pinned is not None:
             return False
-        before = self.relay_beats
+        before = self.preferred
         self._trial.note(kind, sent_bytes, is_busy=is_busy, available=available, now=now)
-        return self.relay_beats is not before
+        return self.preferred != before

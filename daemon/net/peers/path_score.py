@@ -1,5 +1,7 @@
 """How much a path is preferred to others to the same peer, as both ends see it."""
 
+from dataclasses import dataclass
+
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import Path
 from protocol.identity import PeerId
@@ -7,10 +9,17 @@ from protocol.peers.hello import Role
 
 BEST_FIRST = (PathKind.DIRECT, PathKind.PUNCHED, PathKind.ICE, PathKind.RELAY)
 
-
 ABOVE_KIND = 0.75
 """Above the paths of a kind, whoever opened them, and below those of the next better one."""
 ABOVE_ALL = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Preferred:
+    """``kind`` is used although there is a path of the better kind ``beaten``."""
+
+    kind: PathKind
+    beaten: PathKind
 
 
 def score(
@@ -18,11 +27,11 @@ def score(
     *,
     own_id: PeerId,
     peer_id: PeerId,
-    relay_beats: PathKind | None = None,
+    preferred: Preferred | None = None,
     pinned: PathKind | None = None,
 ) -> float:
-    """Higher is better; ``relay_beats``: the kind that the relay is preferred to; ``pinned``: the
-    kind to be used now, whatever is better.
+    """Higher is better. ``preferred``: a kind found to be faster than a better one, or tried.
+    ``pinned``: the kind to be used now, whatever is better.
 
     Of two paths of one kind both ends prefer the one that the lower id opened: so when each dials
     the other, both drop the same one.
@@ -30,8 +39,8 @@ def score(
     lower_opened = (path.channel.role is Role.INITIATOR) == (own_id < peer_id)
     if path.kind is pinned:
         return ABOVE_ALL + (0.5 if lower_opened else 0.0)
-    if relay_beats is not None and path.kind is PathKind.RELAY:
-        return _rank(relay_beats) + ABOVE_KIND + (0.1 if lower_opened else 0.0)
+    if preferred is not None and path.kind is preferred.kind:
+        return _rank(preferred.beaten) + ABOVE_KIND + (0.1 if lower_opened else 0.0)
     return _rank(path.kind) + (0.5 if lower_opened else 0.0)
 
 

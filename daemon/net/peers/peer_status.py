@@ -49,11 +49,12 @@ def path_reason(
     active: PathKind | None,
     *,
     pinned: PathKind | None = None,
-    relay_is_faster: bool = False,
+    is_faster: bool = False,
 ) -> str:
     """Why the peer is reached over ``active`` (None: not at all) and not over something better.
 
-    ``pinned`` and ``relay_is_faster`` say why a path that there is may not be the one used.
+    ``pinned`` (a kind is measured) and ``is_faster`` (the kind in use was found to be) say why a
+    path that there is may not be the one used.
     """
     better = BEST_FIRST if active is None else BEST_FIRST[: BEST_FIRST.index(active)]
     if not better:
@@ -66,8 +67,8 @@ def path_reason(
             return wish.failures.get(kind, NONE_YET)
         if pinned is active:
             return "stands by while another is measured"
-        if relay_is_faster and active is PathKind.RELAY:
-            return "stands by, the relay was found to be faster"
+        if is_faster and active is not None:
+            return f"stands by, {active.value} was found to be faster"
         return "stands by, nothing was heard over it for a moment"
 
     return "; ".join(f"{kind.value}: {why_not(kind)}" for kind in better)

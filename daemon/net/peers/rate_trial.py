@@ -1,12 +1,20 @@
-"""Whether the relay carries more than a better kind of path does, found out by trying.
+"""Whether a worse kind of path carries more than the one in use. The answer is found by trying.
 
-Congestion control over UDP gives up most of the line where some packets are lost (0.4 MB/s at 40 ms
-and 1 %), while the TCP connections to a relay keep it (19 MB/s). Between two hosts TCP does as well
-as over a relay, unless the route between just these two is bad, full or throttled. What is faster
-shows only when there is much to send: then, if a path is slow, the relay is tried for a moment, and
-kept if it is clearly better. A relay is everybody's, and a trial costs what is sent again: so a
-path over TCP has to carry next to nothing before, and the relay much more. Sans-IO. Each side
-decides for what it sends.
+Some networks slow down TCP and leave UDP alone: there an ice path is faster than a direct or a
+punched one. Congestion control over UDP gives up most of the line where some packets are lost
+(0.4 MB/s at 40 ms and 1 %): there the TCP connections to a relay are faster (19 MB/s). Between two
+hosts TCP does as well as over a relay, unless the route between just these two is bad, full or
+throttled.
+
+The difference shows only when there is much to send. So this is what happens then:
+
+- A path that carries less than its kind's :class:`Limit` is compared with all kinds that are worse,
+  the best of these first. Ice is tried before the relay, since a relay is shared by everybody.
+- A kind is tried for a moment. It is kept if it carries clearly more than the slow path did.
+- What is in flight at a switch is sent again, so a trial costs something. A path over TCP has to
+  carry next to nothing before it is compared, and the other one much more.
+
+Sans-IO. Each side decides for what it sends.
 """
 
 import enum
@@ -14,14 +22,16 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from daemon.net.path_kind import PathKind
-from daemon.net.peers.path_score import BEST_FIRST
+from daemon.net.peers.path_score import BEST_FIRST, Preferred
 
 SPAN_S = 2.0
 """A rate is what was sent in so long a time with more waiting all the while."""
 SETTLE_S = 1.0
 """Right after a switch what was in flight on the other path is sent again."""
 ASK_S = 15.0
-"""A relay path that is not there by then will not be."""
+"""A path that is not there by then will not be."""
+FIRST_CHOICE_S = 4.0
+"""So long a worse kind is not tried while a better one of those asked for may still come."""
 KEEP_S = 600.0
 FIRST_INTERVAL_S = 60.0
 LONGEST_INTERVAL_S = 1800.0
@@ -34,7 +44,7 @@ class Limit:
     slow_bytes_s: float
     """A faster one is left alone."""
     gain: float
-    """So many times as much the relay has to carry."""
+    """The other kind has to carry so many times as much."""
 
 
 _TCP = Limit(slow_bytes_s=0.2e6, gain=3.0)
@@ -43,28 +53,34 @@ LIMITS = {
     PathKind.PUNCHED: _TCP,
     PathKind.ICE: Limit(slow_bytes_s=4e6, gain=1.25),
 }
+CHALLENGERS = (PathKind.ICE, PathKind.RELAY)
+"""The kinds that a better one is compared with, the best first."""
 
 
 class Stage(enum.Enum):
-    """WATCHING → (ASKING →) TRYING → KEEPING → WATCHING; from each back to WATCHING."""
+    """WATCHING → ASKING → TRYING → KEEPING → WATCHING; TRYING → ASKING while another kind is left
+    to try; from each back to WATCHING."""
 
     WATCHING = enum.auto()
     ASKING = enum.auto()
-    """The path is slow, and there is no path over a relay to compare it with."""
+    """The path is slow, and no path that it is to be compared with is there yet."""
     TRYING = enum.auto()
     KEEPING = enum.auto()
 
 
 class RateTrial:
-    """Of one peer's paths. ``now`` is monotonic seconds."""
+    """The trial among one peer's paths. ``now`` is monotonic seconds."""
 
     def __init__(self) -> None:
         self.stage = Stage.WATCHING
         self._slow_kind = PathKind.ICE
-        """What the relay is compared with."""
+        """The kind that others are compared with."""
         self._rate_to_beat = 0.0
-        self._until = 0.0
-        """The end of asking, or of keeping."""
+        self._untried: tuple[PathKind, ...] = ()
+        self._tried: PathKind | None = None
+        """The kind that is tried or kept."""
+        self._asked_at = 0.0
+        self._keep_until = 0.0
         self._next_trial_at = 0.0
         self._interval_s = FIRST_INTERVAL_S
         self._kind: PathKind | None = None
@@ -74,14 +90,22 @@ class RateTrial:
         self._switch_bytes = 0
 
     @property
-    def needs_relay(self) -> bool:
-        """Whether there has to be a path over a relay, whatever others there are."""
-        return self.stage is not Stage.WATCHING
+    def wanted(self) -> frozenset[PathKind]:
+        """The kinds of which there has to be a path, whatever others there are."""
+        match self.stage:
+            case Stage.WATCHING:
+                return frozenset()
+            case Stage.KEEPING:
+                return frozenset(CHALLENGERS) & {self._tried}
+            case _:
+                return frozenset(CHALLENGERS) & {*self._untried, self._tried}
 
     @property
-    def relay_beats(self) -> PathKind | None:
-        """The kind to which the relay is preferred now, as it is to those that are worse."""
-        return self._slow_kind if self.stage in (Stage.TRYING, Stage.KEEPING) else None
+    def preferred(self) -> Preferred | None:
+        """The worse kind that is used now instead of a better one, if any."""
+        if self._tried is None:
+            return None
+        return Preferred(self._tried, self._slow_kind)
 
     def note(
         self,
@@ -94,27 +118,27 @@ class RateTrial:
     ) -> None:
         """To be told every second or so: the path in use and how much was sent over it in all,
         whether more waits than it takes, and the kinds of path that there are."""
-        has_relay = PathKind.RELAY in available
         better = BEST_FIRST[: BEST_FIRST.index(self._slow_kind)]
-        if any(one in available for one in better) or (self.relay_beats and not has_relay):
+        is_lost = self._tried is not None and self._tried not in available
+        if any(one in available for one in better) or is_lost:
             self._stop(now)
         drained_rate = self._drained_rate(kind, sent_bytes, is_busy=is_busy, now=now)
         rate = self._rate(kind, sent_bytes, is_busy=is_busy, now=now)
         match self.stage:
             case Stage.WATCHING if rate is not None and kind in LIMITS:
                 self._judge_path(kind, rate, now)
-            case Stage.ASKING if not is_busy or now >= self._until:
+            case Stage.ASKING if not is_busy or now >= self._asked_at + ASK_S:
                 self._stop(now)
             case Stage.TRYING if drained_rate is not None:
-                self._judge_relay(drained_rate, now)
+                self._judge_tried(drained_rate, now)
             case Stage.TRYING if not is_busy:
                 self._stop(now)
-            case Stage.TRYING if rate is not None and kind is PathKind.RELAY:
-                self._judge_relay(rate, now)
-            case Stage.KEEPING if rate is not None and now >= self._until:
-                self.stage = Stage.WATCHING  # The path may be better by now.
-        if self.stage is Stage.ASKING and has_relay:
-            self.stage = Stage.TRYING
+            case Stage.TRYING if rate is not None and kind is self._tried:
+                self._judge_tried(rate, now)
+            case Stage.KEEPING if rate is not None and now >= self._keep_until:
+                self._watch()  # The path may be better by now.
+        if self.stage is Stage.ASKING:
+            self._choose(available, now)
 
     def _rate(
         self, kind: PathKind | None, sent_bytes: int, *, is_busy: bool, now: float
@@ -137,30 +161,55 @@ class RateTrial:
     def _drained_rate(
         self, kind: PathKind | None, sent_bytes: int, *, is_busy: bool, now: float
     ) -> float | None:
-        """The relay's, when all that waited was gone before its trial was over."""
-        if is_busy or kind is not PathKind.RELAY:
+        """The rate of the kind that is tried, when all that waited was gone before its trial was
+        over."""
+        if is_busy or kind is None or kind is not self._tried:
             return None
-        if self._kind is not PathKind.RELAY:
-            return None  # It was drained before anything was seen of the relay.
+        if self._kind is not kind:
+            return None  # All was gone before anything was seen of it.
         return (sent_bytes - self._switch_bytes) / max(SETTLE_S, now - self._switched_at)
 
     def _judge_path(self, kind: PathKind, rate: float, now: float) -> None:
         if rate < LIMITS[kind].slow_bytes_s and now >= self._next_trial_at:
             self._slow_kind, self._rate_to_beat = kind, rate
-            self.stage = Stage.ASKING
-            self._until = now + ASK_S
+            worse = BEST_FIRST[BEST_FIRST.index(kind) + 1 :]
+            self._untried = tuple(one for one in CHALLENGERS if one in worse)
+            self._ask(now)
 
-    def _judge_relay(self, rate: float, now: float) -> None:
-        if rate <= LIMITS[self._slow_kind].gain * self._rate_to_beat:
+    def _ask(self, now: float) -> None:
+        self.stage = Stage.ASKING
+        self._tried = None
+        self._asked_at = now
+
+    def _choose(self, available: Collection[PathKind], now: float) -> None:
+        """Begin to try the best kind that is there, unless a better one may still come."""
+        is_settled = now >= self._asked_at + FIRST_CHOICE_S
+        for kind in self._untried:
+            if kind in available:
+                self._untried = tuple(one for one in self._untried if one is not kind)
+                self._tried = kind
+                self.stage = Stage.TRYING
+                return
+            if not is_settled:
+                return
+
+    def _judge_tried(self, rate: float, now: float) -> None:
+        if rate > LIMITS[self._slow_kind].gain * self._rate_to_beat:
+            self.stage = Stage.KEEPING
+            self._keep_until = now + KEEP_S
+            self._interval_s = FIRST_INTERVAL_S
+            self._next_trial_at = now
+        elif self._untried:
+            self._ask(now)
+        else:
             self._stop(now)
-            return
-        self.stage = Stage.KEEPING
-        self._until = now + KEEP_S
-        self._interval_s = FIRST_INTERVAL_S
-        self._next_trial_at = now
 
     def _stop(self, now: float) -> None:
         if self.stage in (Stage.ASKING, Stage.TRYING):
             self._next_trial_at = now + self._interval_s
             self._interval_s = min(LONGEST_INTERVAL_S, 2 * self._interval_s)
+        self._watch()
+
+    def _watch(self) -> None:
         self.stage = Stage.WATCHING
+        self._tried = None

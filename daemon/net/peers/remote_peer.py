@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import PathWish, host_of
@@ -52,8 +52,6 @@ class RemotePeer:
         self._limits = limits
         self._queue_bytes = limits.bulk_queue_bytes
         self._preference = PathPreference(own_id, record.peer_id)
-        self._relay_wish = ExitStack()
-        """Entered while a relay is tried, or used instead of a better path."""
         self._clock = clock
         self._observer = observer
         self._ends: dict[int, PathEnd] = {}
@@ -122,7 +120,7 @@ class RemotePeer:
                 self.wish,
                 None if end is None else kind,
                 pinned=self._preference.pinned,
-                relay_is_faster=self._preference.relay_beats is not None,
+                is_faster=self._preference.is_faster(kind),
             ),
             is_live=self.is_live,
             rtt_ms=None if rtt_s is None else rtt_s * 1000,
@@ -355,10 +353,7 @@ class RemotePeer:
         )
         if changed:
             self._score_paths(now)
-        if not self._preference.needs_relay:
-            self._relay_wish.close()
-        elif not self.wish.asks_for(PathKind.RELAY):
-            self._relay_wish.enter_context(self.wish.asking_for(PathKind.RELAY))
+        self.wish.want_besides(self._preference.wanted)
 
     def _close_spare_paths(self, kind: PathKind) -> None:
         """Of each kind keep the best; of the others each side closes those that it opened."""

@@ -84,9 +84,11 @@ _THEORY = """\
   the other side's port is fixed, one side opens hundreds of connections and the other tries
   ports until it hits one of them. At the rates below that takes up to half a minute, and now and
   then a second attempt; the relay carries meanwhile.
-- **ice**: connectivity checks over UDP. Whatever they can reach in these tables, one of the two
-  above reaches too. It is the path where a network lets no TCP pass between peers, but UDP
-  (`tests/net/paths/test_paths_through_nats.py`).
+- **ice**: connectivity checks over UDP. In these tables one of the two kinds above
+  reaches all that they can reach. Two other networks need them
+  (`tests/net/paths/test_paths_through_nats.py`): one that lets UDP pass between peers but no TCP,
+  and one that slows TCP down. There p2pd tries ice, then the relay, once it has much to send and
+  the path carries next to nothing, and keeps what is clearly faster.
 - **relay**: everything else. Of two NATs with mapping by address and port, one of them random,
   neither knows where to send to. A network that lets nothing out but TCP to ports 80 and 443
   reaches others only where they listen on 443; behind NATs that choose the public port, nobody can.

@@ -80,6 +80,24 @@ def test_ice_is_the_path_where_the_network_lets_no_tcp_pass_between_peers(
         assert "punched: " in link["reason"]
 
 
+def test_ice_carries_what_is_large_where_the_network_slows_tcp_down(lab: PathLab) -> None:
+    """Over TCP alone, to the other peer or to the relay, it would take minutes."""
+    server = lab.lab.add_public_host("server")
+    lab.serve("rendezvous", server, 5555)
+    lab.serve("relay", server, 5600)
+    one, other = [
+        lab.node(lab.lab.add_site(name, NatKind.PORT_RESTRICTED, tcp_bytes_s=50_000).host, number)
+        for number, name in enumerate(("left", "right"))
+    ]
+    assert one.ask("wait", 1, "punched", 20)["found"]
+    one.ask("bulk", 1, 20)
+    assert one.ask("wait", 1, "ice", 60)["found"]
+    reason = one.ask("status")["links"][0]["reason"]
+    assert "punched: stands by, ice was found to be faster" in reason
+    assert other.ask("whole", 20, 60)["found"]
+    assert [text.split()[0] for _, text in other.ask("status")["log"]] == ["up"]
+
+
 LOSS = 0.05
 ROUND_MESSAGES = 16
 """Of 1 MiB, each way: about what a round of a small model moves."""
