@@ -7,11 +7,8 @@ it does.
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 from pathlib import Path
 
-import uvloop
 import zmq
 
 from daemon.control.api import ControlApi, ExportResult
@@ -22,9 +19,8 @@ from daemon.control.status import Status
 from daemon.host import state_paths
 from daemon.host.log_line import LogLine
 from daemon.host.log_ring import LogRing
-from daemon.host.logs import set_up_logging
+from daemon.host.logs import set_log_level
 from daemon.host.state_dir import StateDir
-from daemon.host.stop_deadline import StopDeadline
 from daemon.host.systemd import SystemdNotifier, feed_watchdog
 from daemon.net.connectivity import Connectivity
 from daemon.net.discovery import Discovery
@@ -44,8 +40,7 @@ from daemon.swarm.open_task import open_task
 from daemon.swarm.same_task import check_opened, check_options
 from daemon.swarm.statement_watch import StatementWatch
 from daemon.swarm.statements import Statements
-from daemon.web.page_server import PageServer, PeerView
-from daemon.web.round_hook import RoundHook
+from daemon.web.page_server import PageServer
 from daemon.worker.pulse import stuck_after_s
 from daemon.worker.worker import TaskWorker, WorkerProcesses
 from p2pd.messages import Progress
@@ -54,9 +49,7 @@ from protocol.identity import PeerId
 from protocol.statements.sequence import SequenceCounter
 from protocol.uri import by_server
 from rendezvous import RendezvousClient
-from transport.allocator import keep_freed_memory
 from transport.clock import Clock
-from transport.error_group import first_error
 from transport.sockets.context import make_context
 from transport.sockets.server_socket import until_listenable
 from transport.sockets.zap import ZapAuthenticator
@@ -157,6 +150,15 @@ class Peer:
         if not isinstance(self._stage, TakingPart):
             raise WorkerError("the peer is still starting: try again in a moment")
         return self._stage
+
+    def adjust(self, options: JoinOptions) -> None:
+        """Go by ``options`` as far as what differs can change while it runs."""
+        set_log_level(options.log_level)
+        later = [name for name in options.differing(self._options) if name != "log_level"]
+        _log.info(
+            "settings read again%s",
+            f"; after a restart these count: {', '.join(later)}" if later else "",
+        )
 
     # Life
 
@@ -342,56 +344,3 @@ class Peer:
     def _wake(self) -> None:
         if isinstance(self._stage, TakingPart):
             self._stage.rounds.training.wake()
-
-
-def run_peer(options: JoinOptions, view: PeerView) -> int:
-    """Run one peer as a process, until it ends; the exit code.
-
-    Builds the real clock, log, loop and state directory. Raises :class:`ConfigError` for what the
-    operator can change.
-    """
-    set_up_logging(options.log_level, os.environ)
-    log_ring = LogRing()
-    logging.getLogger().addHandler(log_ring)
-    keep_freed_memory()
-    with StopDeadline() as deadline, StateDir(options.state_dir) as state_dir:
-        try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_run(options, state_dir, log_ring, view, deadline))
-        except BaseExceptionGroup as group:
-            raise first_error(group) from group
-    return 0
-
-
-async def _run(
-    options: JoinOptions,
-    state_dir: StateDir,
-    log_ring: LogRing,
-    view: PeerView,
-    deadline: StopDeadline,
-) -> None:
-    peer = Peer(
-        options,
-        state_dir,
-        notifier=SystemdNotifier(os.environ),
-        clock=Clock(),
-        log_ring=log_ring,
-    )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, peer.request_stop)
-    # nohup(1) ignores it, for those who want the peer to outlive the terminal.
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        loop.add_signal_handler(signal.SIGHUP, peer.request_stop)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(deadline.start_when(peer.stopping))
-        watching = [tasks.create_task(view.run(peer))]
-        hook = RoundHook(options.on_round) if options.on_round else None
-        if hook is not None:
-            watching.append(tasks.create_task(hook.run(peer)))
-        await peer.run()
-        for task in watching:
-            task.cancel()
-        await asyncio.wait(watching)
-        if hook is not None:
-            await hook.say_farewell(peer)

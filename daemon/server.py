@@ -83,9 +83,9 @@ class ServerOptions:
         return " and ".join(name for name, limits in parts if limits is not None)
 
 
-def run(options: ServerOptions) -> int:
+def run(options: ServerOptions, reread: Callable[[], None]) -> int:
     """See :func:`run_server`."""
-    return run_server(lambda on_ready, stop: serve(options, on_ready, stop))
+    return run_server(lambda on_ready, stop: serve(options, on_ready, stop), reread)
 
 
 async def serve(

@@ -71,7 +71,7 @@ def complete(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
     """What the last of ``words``, which follow the program's name, can become; the rest files."""
     *before, last = words or [""]
     for word in before:
-        subparser = _subparsers(parser).get(word)
+        subparser = subparsers(parser).get(word)
         if subparser is not None:
             parser = subparser
     option = next(
@@ -82,7 +82,7 @@ def complete(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
     elif last.startswith("-"):
         candidates = [text for one in parser._actions for text in one.option_strings]
     else:
-        candidates = list(_subparsers(parser)) or [
+        candidates = list(subparsers(parser)) or [
             str(choice)
             for one in parser._actions
             if not one.option_strings
@@ -91,7 +91,7 @@ def complete(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
     return sorted(word for word in candidates if word.startswith(last))
 
 
-def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     """By name; argparse has no public way to ask for them."""
     found: dict[str, argparse.ArgumentParser] = {}
     for action in parser._actions:

@@ -56,6 +56,7 @@ MODULES = {
     "members": ("members", "ban"),
     "task": ("task",),
     "service": ("service",),
+    "settings.command": ("config",),
     "trouble.doctor": ("doctor",),
     "trouble.bugreport": ("bugreport",),
     "completion": ("completion",),
@@ -74,8 +75,10 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"p2pd {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    # What completes needs to know all.
-    alone = [] if command == "completion" else [m for m in MODULES if command in MODULES[m]]
+    # What completes, and what shows settings, needs to know all.
+    alone = (
+        [] if command in ("completion", "config") else [m for m in MODULES if command in MODULES[m]]
+    )
     for module in alone or MODULES:
         importlib.import_module(f"daemon.cli.{module}").add_commands(commands)
     # For completion; and what to do when what was printed is lost, where that matters.

@@ -3,16 +3,13 @@
 import argparse
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.cli import arguments
+from daemon.cli.settings.names import make_configurable
 
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
-    from daemon.host.state_dir import Membership, StateDir
-    from daemon.swarm.join_options import JoinOptions
-    from protocol.statements.invite import Invite
 
 MAX_TURN_FILE_BYTES = 16 * 1024
 MAX_ROUNDS = 1_000_000_000
@@ -28,7 +25,8 @@ Whoever has the link can join, and other users of this machine can see the comma
 link in a file, or as - on standard input, where that matters.
 
 What is said here is kept in the state directory (not --rounds and --log-level). Without LINK, a
-peer that has joined before goes on as before, under the same id.
+peer that has joined before goes on as before, under the same id. A file and the environment can say
+the same; they are read at each start, and count more than what is kept: 'p2pd config --help'.
 """
 
 EXAMPLES = """\
@@ -39,6 +37,7 @@ EXAMPLES = """\
   p2pd join                                    go on where this peer left off
   p2pd join link.txt --shard 1/4 --state-dir ~/peer-2     a second peer on this machine
   p2pd join link.txt --tensorboard runs/ada         for: tensorboard --logdir runs
+  p2pd join --config home                      as ~/.config/p2pd/home.toml says
   p2pd join link.txt --observe                 connect, but do not train
   p2pd join link.txt --listen 0.0.0.0:6000 --advertise 203.0.113.5:6000
 """
@@ -189,6 +188,7 @@ def add_commands(commands: "Commands") -> None:
         help="stop running it",
     )
     arguments.add_log_level(parser)
+    make_configurable(parser, "join")
 
 
 def _shard(text: str) -> str:
@@ -232,164 +232,13 @@ def _turn(text: str) -> str:
 
 
 def _join(options: argparse.Namespace) -> int:
-    chosen = join_options(options)
+    from daemon.cli.settings.peer import PeerSettings
+
+    settings = PeerSettings(options, os.environ)
 
     # Only now: what is wrong with the options is said at once.
     from daemon.cli.watch.join_view import JoinView
-    from daemon.peer import run_peer
+    from daemon.peer_process import run_peer
 
-    return run_peer(chosen, JoinView(live=sys.stdout is not None and sys.stdout.isatty()))
-
-
-def join_options(options: argparse.Namespace) -> "JoinOptions":
-    """What to run: the command line, completed by what the state directory remembers.
-
-    Remembers it there in turn. Raises :class:`ConfigError`.
-    """
-    from daemon.cli.read_invite import read_invite
-    from daemon.host.state_dir import StateDir
-    from daemon.host.state_paths import swarm_directory
-    from ml.task.source import read_task_source
-
-    invite = None if options.link is None else read_invite(options.link)
-    if options.state_dir is not None:
-        path: Path = options.state_dir
-    elif invite is not None:
-        path = swarm_directory(os.environ, invite.swarm_id)
-    else:
-        path = _only_membership()
-    with StateDir(path) as state_dir:
-        membership = _merge(options, invite, state_dir)
-        if membership.task_file and not membership.observe:
-            read_task_source(Path(membership.task_file))
-        state_dir.write_membership(membership)
-    return _chosen(path, membership, options)
-
-
-def _chosen(path: Path, membership: "Membership", options: argparse.Namespace) -> "JoinOptions":
-    """What ``membership`` says, validated. Raises :class:`ConfigError`."""
-    from daemon.net.paths.ice.turn_server import TurnServer
-    from daemon.swarm.join_options import JoinOptions, Shard
-    from protocol.statements.invite import Invite
-    from protocol.uri import HostPort
-
-    return JoinOptions(
-        state_dir=path,
-        invite=Invite.parse(membership.link),
-        task_file=Path(membership.task_file) if membership.task_file else None,
-        shard=Shard.parse(membership.shard),
-        listen=HostPort.parse(membership.listen, any_port=True),
-        advertise=tuple(HostPort.parse(address) for address in membership.advertise),
-        stun=tuple(HostPort.parse(address) for address in membership.stun),
-        turn=TurnServer.parse(membership.turn) if membership.turn else None,
-        map_port=membership.map_port,
-        observe=membership.observe,
-        data_dir=Path(membership.data_dir) if membership.data_dir else None,
-        rounds=options.rounds,
-        name=membership.name,
-        threads=membership.threads,
-        kept_checkpoints=membership.kept_checkpoints,
-        event_dir=Path(membership.event_dir) if membership.event_dir else None,
-        web=HostPort.parse(membership.web, any_port=True) if membership.web else None,
-        on_round=membership.on_round,
-        log_level=options.log_level,
-    )
-
-
-def _merge(
-    options: argparse.Namespace, invite: "Invite | None", state_dir: "StateDir"
-) -> "Membership":
-    import msgspec
-
-    from daemon.host.state_dir import Membership
-    from protocol.errors import ConfigError
-
-    before = _read_before(options, state_dir)
-    if invite is None:
-        if before is None:
-            raise ConfigError(
-                f"no peer has joined with state directory {state_dir.path} yet: give an invite link"
-            )
-        membership = before
-    elif _swarm_of(state_dir, before) not in (None, invite.swarm_id):
-        raise ConfigError(
-            f"state directory {state_dir.path} belongs to another swarm: give this one a"
-            " --state-dir of its own"
-        )
-    elif before is None:
-        membership = Membership(link=str(invite))
-    else:
-        membership = msgspec.structs.replace(before, link=str(invite))
-    given = {
-        "task_file": options.task and str(options.task),
-        "shard": options.shard,
-        "listen": options.listen,
-        "advertise": options.advertise and tuple(options.advertise),
-        "stun": options.stun and tuple(options.stun),
-        "turn": options.turn,
-        "map_port": options.map_port,
-        "observe": options.observe,
-        "data_dir": options.data_dir and str(options.data_dir),
-        "name": options.name,
-        "threads": options.threads,
-        "kept_checkpoints": options.kept_checkpoints,
-        "web": options.web,
-        "on_round": options.on_round,
-        "event_dir": None if options.event_dir is None else str(options.event_dir),
-    }
-    return msgspec.structs.replace(
-        membership, **{field: value for field, value in given.items() if value is not None}
-    )
-
-
-def _read_before(options: argparse.Namespace, state_dir: "StateDir") -> "Membership | None":
-    """How this peer joined, if what is stored of that passes."""
-    from protocol.errors import ConfigError
-
-    before = state_dir.read_membership()
-    if before is not None:
-        try:
-            _chosen(state_dir.path, before, options)
-        except ConfigError as error:
-            state_dir.put_membership_aside(error)
-            return None
-    return before
-
-
-def _swarm_of(state_dir: "StateDir", before: "Membership | None") -> bytes | None:
-    """The id of the swarm that the state directory belongs to; None: of none. Before a statement is
-    there, it is not known whether there is the swarm that ``before`` names."""
-    import time
-
-    from protocol.errors import RemoteProtocolError
-    from protocol.statements.invite import Invite
-    from protocol.statements.swarm import open_statement
-
-    stored = state_dir.read_statement()
-    if stored is None:
-        return None
-    try:
-        return open_statement(stored, swarm_id=None, now_ms=int(time.time() * 1000)).swarm_id
-    except RemoteProtocolError:
-        return None if before is None else Invite.parse(before.link).swarm_id
-
-
-def _only_membership() -> Path:
-    from daemon.cli.exit_codes import UsageError
-    from daemon.host.state_paths import MEMBERSHIP_FILE, known_directories, service_directory
-    from protocol.errors import ConfigError
-
-    service = service_directory(os.environ)
-    if service is not None:
-        return service
-    found = [
-        path for path in known_directories(os.environ) if os.path.exists(path / MEMBERSHIP_FILE)
-    ]
-    if not found:
-        raise ConfigError("no swarm was joined from here yet: give an invite link, p2pd join LINK")
-    if len(found) > 1:
-        choices = ", ".join(map(str, found))
-        raise UsageError(
-            f"{len(found)} swarms were joined from here; say which with --state-dir: {choices}"
-        )
-    return found[0]
+    view = JoinView(live=sys.stdout is not None and sys.stdout.isatty())
+    return run_peer(settings.options, view, settings.again)

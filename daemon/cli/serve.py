@@ -1,13 +1,16 @@
 """``serve``, ``rendezvous`` and ``relay``: run what a swarm needs of a public host."""
 
 import argparse
+import functools
 import os
 from typing import TYPE_CHECKING
 
 from daemon.cli import arguments
+from daemon.cli.settings.names import make_configurable
 
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
+    from daemon.cli.settings.layers import Settled
 
 SERVE = """\
 Run rendezvous, STUN and relay in one process, in the foreground: all that swarms need of a host
@@ -121,15 +124,20 @@ def _add_rest(parser: argparse.ArgumentParser, kept: str, role: str) -> None:
     )
     arguments.add_log_level(parser)
     parser.set_defaults(role=role)
+    make_configurable(parser, role)
 
 
 def _run(options: argparse.Namespace) -> int:
+    from daemon.cli.settings.layers import settle
     from daemon.host.logs import set_up_logging
     from daemon.host.state_paths import server_directory
     from daemon.server import WEB_PORT, WEB_STUN_PORT, ServerOptions, StunOptions, run
     from protocol.uri import HostPort
     from rendezvous.server.limits import RegistryLimits
 
+    settled = settle(options, os.environ)
+    reread = functools.partial(_read_again, options, settled)
+    options = settled.options
     set_up_logging(options.log_level, os.environ)
     role = options.role
     has_relay, has_rendezvous = role != "rendezvous", role != "relay"
@@ -150,5 +158,28 @@ def _run(options: argparse.Namespace) -> int:
             else StunOptions(),
             store=options.store if has_rendezvous else "",
             metrics=options.metrics,
-        )
+        ),
+        reread,
+    )
+
+
+def _read_again(parsed: argparse.Namespace, before: "Settled") -> None:
+    """What SIGHUP asks for: the log level counts at once."""
+    import logging
+
+    from daemon.cli.settings.layers import settle
+    from daemon.host.logs import set_log_level
+    from protocol.errors import ConfigError
+
+    log = logging.getLogger("p2pd.server")
+    try:
+        now = settle(parsed, os.environ)
+    except ConfigError as error:
+        log.warning("settings stay as they are: %s", error)
+        return
+    set_log_level(now.options.log_level)
+    later = [name for name in before.differing(now) if name != "log-level"]
+    log.info(
+        "settings read again%s",
+        f"; after a restart these count: {', '.join(later)}" if later else "",
     )

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.cli import arguments
+from daemon.cli.settings.names import LINK, is_secret
 
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
+    from daemon.host.service import ServiceSettings
 
 DESCRIPTION = """\
 Make a systemd service of a peer: write its files, say what each is for, and start it, now and at
-each boot. What stands after -- are options of 'p2pd join'; write whole paths there.
+each boot. What stands after -- are options of 'p2pd join'. They become the service's settings,
+NAME.toml, which you may edit. 'p2pd config check --config FILE' reads it, and
+'systemctl reload' lets the peer take over what can change while it runs.
 
 Without --user this needs root. The service then runs under a user of its own, sees neither /home
 nor /root, and keeps its state in /var/lib/p2pd/NAME. With --user it runs as you.
@@ -26,7 +30,6 @@ EXAMPLES = """\
 """
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
-_PLAIN = re.compile(r"[A-Za-z0-9_./:@,=+\[\]-]+")
 
 
 def add_commands(commands: "Commands") -> None:
@@ -77,18 +80,17 @@ def _install(options: argparse.Namespace) -> int:
         raise UsageError(f"{options.name!r} is no name for a service: a-z, 0-9 and - make one")
     if options.user and options.root:
         raise UsageError("--root writes a system service; leave out --user")
-    _check_join(options.link, options.join)
-    link = str(read_invite(options.link))
+    settings = _settings(str(read_invite(options.link)), options.join)
     if options.user:
         home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-        files = service.user_service(options.name, link, options.join, Path(home))
+        files = service.user_service(options.name, settings, Path(home))
         unit, systemctl = service.user_unit(options.name), "systemctl --user"
         state_dir = f"~/.local/state/p2pd/{options.name}"
     else:
         root = options.root or Path("/")
         if root == Path("/") and os.geteuid() != 0:
             raise NotPermittedError("a system service needs root: use sudo, or --user")
-        files = service.system_service(options.name, link, options.join, root)
+        files = service.system_service(options.name, settings, root)
         unit, systemctl = service.system_unit(options.name), "systemctl"
         state_dir = f"/var/lib/p2pd/{options.name}"
     service.write(files)
@@ -105,18 +107,17 @@ def _install(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_join(link: str, join: list[str]) -> None:
+def _settings(link: str, join: list[str]) -> "ServiceSettings":
     """What ``p2pd join`` would refuse is refused now, and not by a service that ends again."""
-    from daemon.cli.exit_codes import UsageError
     from daemon.cli.join import add_commands as add_join
+    from daemon.cli.settings.layers import as_file, as_variables, settle
+    from daemon.host.service import ServiceSettings
 
-    for word in join:
-        if not _PLAIN.fullmatch(word):
-            raise UsageError(f"{word!r}: a service's options may hold no spaces and no quotes")
-        path = word.partition("=")[2] if word.startswith("--") else word
-        if path and not os.path.isabs(path) and os.path.exists(path):
-            raise UsageError(f"{path}: write the whole path, {os.path.abspath(path)}")
     parser = argparse.ArgumentParser(prog="p2pd")
     add_join(parser.add_subparsers())
     # Ends the command with 2 and argparse's own words where they are wrong.
-    parser.parse_args(["join", link, *join])
+    settled = settle(parser.parse_args(["join", link, "--no-config", *join]), {})
+    said = {name: value for name, value in settled.layers[-1].values.items() if name != LINK}
+    secret = {name: value for name, value in said.items() if is_secret(name, value)}
+    plain = {name: value for name, value in said.items() if name not in secret}
+    return ServiceSettings(link, as_file(plain), as_variables(secret))

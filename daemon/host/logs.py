@@ -50,7 +50,13 @@ def set_up_logging(level: str, environ: Mapping[str, str]) -> None:
     formatter.default_time_format = "%H:%M:%S"
     formatter.default_msec_format = "%s.%03d"
     handler.setFormatter(formatter)
-    logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.basicConfig(handlers=[handler])
+    set_log_level(level)
+
+
+def set_log_level(level: str) -> None:
+    """Log from ``level`` (``debug`` to ``error``) on."""
+    logging.getLogger().setLevel(level.upper())
     # These tell of every connection and request; their troubles come as warnings.
     for chatty in ("aiohttp", "aioice", "asyncio"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))

@@ -34,7 +34,9 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
-ExecStart={program} join {link} --state-dir %S/p2pd/{name} {arguments}
+ExecStart={program} join {link} --state-dir %S/p2pd/{name} --config {settings}
+ExecReload=/bin/kill -HUP $MAINPID
+EnvironmentFile=-{secrets}
 WorkingDirectory=%h
 Restart=on-failure
 RestartSec=5
@@ -70,8 +72,19 @@ def program() -> Path:
     return path
 
 
-def system_service(name: str, link: str, arguments: Sequence[str], root: Path) -> list[ServiceFile]:
-    """The files of a system service below ``root``. ``arguments``: of ``p2pd join``.
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """What a peer's service is to run with."""
+
+    link: str
+    text: str
+    """The lines of its settings file."""
+    secrets: str
+    """Lines of variables that nobody else may read; empty: none."""
+
+
+def system_service(name: str, settings: ServiceSettings, root: Path) -> list[ServiceFile]:
+    """The files of a system service below ``root``.
 
     Raises :class:`ConfigError` where the service could not see its program.
     """
@@ -81,34 +94,46 @@ def system_service(name: str, link: str, arguments: Sequence[str], root: Path) -
             f"p2pd is installed in {command.parent.parent}, which a system service does not see."
             " Install it into /opt/p2pd, or take --user"
         )
-    configuration = root / "etc" / "p2pd"
+    unit = _template().read_text("utf-8").replace(_INSTALLED, str(command))
     return [
-        ServiceFile(configuration / f"{name}.link", f"{link}\n", 0o600, "the invite link"),
-        ServiceFile(
-            configuration / f"{name}.env",
-            f'P2PD_JOIN_ARGS="{" ".join(arguments)}"\n',
-            0o600,
-            "options of 'p2pd join'",
-        ),
+        *_settings_files(name, settings, root / "etc" / "p2pd"),
         ServiceFile(
             root / "etc" / "systemd" / "system" / TEMPLATE,
-            _template().read_text("utf-8").replace(_INSTALLED, str(command)),
+            unit,
             0o644,
             "the unit, one for all peers of this machine",
         ),
     ]
 
 
-def user_service(name: str, link: str, arguments: Sequence[str], config: Path) -> list[ServiceFile]:
+def user_service(name: str, settings: ServiceSettings, config: Path) -> list[ServiceFile]:
     """The files of a user's service. ``config``: ``$XDG_CONFIG_HOME`` or what stands for it."""
-    link_file = config / "p2pd" / f"{name}.link"
+    directory = config / "p2pd"
     unit = _USER_UNIT.format(
-        name=name, link=link_file, program=program(), arguments=" ".join(arguments)
+        name=name,
+        link=directory / f"{name}.link",
+        settings=directory / f"{name}.toml",
+        secrets=directory / f"{name}.env",
+        program=program(),
     )
     return [
-        ServiceFile(link_file, f"{link}\n", 0o600, "the invite link"),
+        *_settings_files(name, settings, directory),
         ServiceFile(config / "systemd" / "user" / user_unit(name), unit, 0o644, "the unit"),
     ]
+
+
+def _settings_files(name: str, settings: ServiceSettings, directory: Path) -> list[ServiceFile]:
+    files = [
+        ServiceFile(directory / f"{name}.link", f"{settings.link}\n", 0o600, "the invite link"),
+        ServiceFile(directory / f"{name}.toml", settings.text, 0o644, "settings of the peer"),
+    ]
+    if settings.secrets:
+        files.append(
+            ServiceFile(
+                directory / f"{name}.env", settings.secrets, 0o600, "settings that are secret"
+            )
+        )
+    return files
 
 
 def system_unit(name: str) -> str:

@@ -1,7 +1,7 @@
-"""What ``p2pd join`` was asked to do, validated: the input of :func:`daemon.peer.run_peer`."""
+"""What ``p2pd join`` was asked to do, validated: the input of ``daemon/peer_process.py``."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from daemon.net.paths.ice.turn_server import TurnServer
@@ -87,3 +87,9 @@ class JoinOptions:
     on_round: str = ""
     """A shell command to run after each round; empty: none."""
     log_level: str = "info"
+
+    def differing(self, other: "JoinOptions") -> list[str]:
+        """The fields in which ``other`` has another value."""
+        return [
+            one.name for one in fields(self) if getattr(self, one.name) != getattr(other, one.name)
+        ]

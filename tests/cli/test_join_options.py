@@ -1,13 +1,14 @@
 """What ``p2pd join`` runs: the command line, completed by what the state directory remembers."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
 
 from daemon.cli.entry import build_parser
 from daemon.cli.join import KEPT_CHECKPOINTS as CLI_KEPT_CHECKPOINTS
-from daemon.cli.join import join_options
+from daemon.cli.settings.peer import PeerSettings
 from daemon.host.state_dir import StateDir
 from daemon.net.paths.ice.turn_server import TurnServer
 from daemon.swarm.join_options import JoinOptions, Shard
@@ -25,13 +26,17 @@ OTHER_SWARM = str(Invite(b"o" * 32, b"t" * 32, (ServerUri.parse(URI),)))
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("XDG_STATE_HOME", "STATE_DIRECTORY"):
+    for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "STATE_DIRECTORY", "P2PD_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
+def settings(*words: str | Path) -> PeerSettings:
+    return PeerSettings(build_parser().parse_args(["join", *map(str, words)]), os.environ)
+
+
 def join(*words: str | Path) -> JoinOptions:
-    return join_options(build_parser().parse_args(["join", *map(str, words)]))
+    return settings(*words).options
 
 
 def test_link_is_all_that_is_needed(home: Path) -> None:

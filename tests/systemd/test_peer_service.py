@@ -90,12 +90,14 @@ def test_it_is_ready_when_it_can_train_and_ends_in_good_order(tmp_path: Path, li
         assert status.phase != "starting"
         assert status.sample_count > 0
         assert manager.recv(4096) == b"WATCHDOG=1"
+        process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
         assert next_but_signs_of_life(manager) == "STOPPING=1"
         assert process.wait(WAIT_S) == 0
         assert process.stderr is not None
         log = process.stderr.read()
     assert "Traceback" not in log
+    assert "settings read again" in log
     assert all(line.startswith("<") for line in log.splitlines())
     assert link.read_text().strip() not in log
 

@@ -4,6 +4,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -35,14 +36,27 @@ def test_files_of_a_system_service_lie_below_the_root_and_the_link_is_nobody_els
     root = tmp_path / "image"
     done = p2pd(
         "service", "install", "--root", root, "ward-7", LINK, "--",
-        "--shard", "0/4", "--listen", "0.0.0.0:6000",
+        "--shard", "0/4", "--advertise", "192.0.2.7:6000", "--name", "ward 7", "--no-port-mapping",
+        "--task", "task.py", "--turn", "ada:secret@192.0.2.1:3478",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "systemctl enable --now p2pd@ward-7.service" in done.stdout
     link = root / "etc" / "p2pd" / "ward-7.link"
     assert link.read_text() == f"{LINK}\n"
     assert stat.S_IMODE(link.stat().st_mode) == 0o600
-    assert "--shard 0/4 --listen 0.0.0.0:6000" in (link.parent / "ward-7.env").read_text()
+    settings = link.parent / "ward-7.toml"
+    assert tomllib.loads(settings.read_text()) == {
+        "shard": "0/4",
+        "advertise": ["192.0.2.7:6000"],
+        "name": "ward 7",
+        "port-mapping": False,
+        "task": str(p2pd.home / "task.py"),
+    }
+    secrets = link.parent / "ward-7.env"
+    assert secrets.read_text() == 'P2PD_TURN="ada:secret@192.0.2.1:3478"\n'
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
+    checked = p2pd("config", "check", "--config", settings)
+    assert (checked.returncode, checked.stdout) == (0, f"{settings}: 5 settings, all good\n")
     unit = (root / "etc" / "systemd" / "system" / "p2pd@.service").read_text()
     assert f"ExecStart={Path(sys.prefix) / 'bin' / 'p2pd'} join" in unit
     assert LINK not in done.stdout + unit
@@ -73,14 +87,12 @@ def test_systemd_finds_nothing_to_say_about_a_users_unit(p2pd: CommandLine, tmp_
         (("Ward 7", LINK), "no name for a service"),
         (("ward", "p2pd:nonsense"), "damaged or incomplete"),
         (("ward", LINK, "--", "--shard", "4"), "--shard"),
-        (("ward", LINK, "--", "--task", "task.py"), "write the whole path"),
-        (("ward", LINK, "--", "--name", "a b"), "no spaces"),
+        (("ward", LINK, "--", "--shrad", "0/4"), "--shrad"),
     ],
 )
 def test_what_join_would_refuse_is_refused_and_nothing_is_written(
     p2pd: CommandLine, tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
-    (p2pd.home / "task.py").write_text("")
     root = tmp_path / "image"
     root.mkdir()
     done = p2pd("service", "install", "--root", root, *arguments)

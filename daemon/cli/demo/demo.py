@@ -182,7 +182,7 @@ class Demo:
             rendezvous = await self._start(
                 stack,
                 "rendezvous",
-                *CLI, "rendezvous", "--listen", "127.0.0.1:0",
+                *CLI, "rendezvous", "--no-config", "--listen", "127.0.0.1:0",
                 "--state-dir", str(self._directory / "rendezvous"),
             )  # fmt: skip
             solo = await self._start_solo(stack)
@@ -240,7 +240,7 @@ class Demo:
         return await self._start(
             stack,
             name,
-            *CLI, "join", str(link), "--name", name, "--shard", self._shards[index],
+            *CLI, "join", str(link), "--no-config", "--name", name, "--shard", self._shards[index],
             "--listen", "127.0.0.1:0", "--threads", str(self._threads),
             "--state-dir", str(self._directory / name), *self._data_arguments,
         )  # fmt: skip
