@@ -38,8 +38,6 @@ def open_task(opening: Opening) -> Steps[tuple[trainer.Opened, TaskOpened]]:
     """Load task, data and checkpoint."""
     opened: trainer.Opened = yield opening.for_trainer()
     states: StatesOpened = yield opening.for_averager(opened, has_initial=True)
-    if states.round:
-        yield from judge(states.round, states.state.root)
     manifest = manifest_from(opened)
     return opened, TaskOpened(
         file_sha256=bytes.fromhex(opened.task_sha256),
@@ -54,12 +52,6 @@ def open_task(opening: Opening) -> Steps[tuple[trainer.Opened, TaskOpened]]:
         suggestion=suggestion_from(opened),
         sandbox=states.sandbox,
     )
-
-
-def judge(round_number: int, root: bytes) -> Steps[None]:
-    """Have a checkpoint that was found evaluated, for the journal."""
-    judged: trainer.Evaluated = yield trainer.Evaluate(round_number, root.hex(), anew=True)
-    yield NoteState(round_number, root, judged.loss, judged.metric, is_new=False)
 
 
 def train_round(round_number: int, parts: int) -> Steps[Trained]:
@@ -95,7 +87,7 @@ def advance(request: AveragerRequest) -> Steps[StateReady]:
     anew = isinstance(request, LoadState)
     root = adopted.state.root
     judged: trainer.Evaluated = yield trainer.Evaluate(adopted.round, root.hex(), anew=anew)
-    noted: Noted = yield NoteState(adopted.round, root, judged.loss, judged.metric, is_new=True)
+    noted: Noted = yield NoteState(adopted.round, judged.loss, judged.metric)
     return StateReady(
         round=adopted.round,
         state=adopted.state,

@@ -52,8 +52,8 @@ def add_commands(commands: "Commands") -> None:
         summary="write the current averaged model to a file",
         description="Write the current averaged model as safetensors, whole or not at all. A"
         " peer that does not run is read from its disk. The file"
-        " loads with safetensors.torch.load_file; round, loss, accuracy and the like are in its"
-        " metadata.",
+        " loads with safetensors.torch.load_file; its metadata name the round and the state. All"
+        " peers export the same bytes for the same round.",
         examples="  p2pd export model.safetensors\n"
         "  p2pd export best.safetensors --best\n"
         "  p2pd export best.safetensors --round 17     (after p2pd join --keep-checkpoints 100)",

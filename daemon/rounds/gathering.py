@@ -30,6 +30,9 @@ SETTLE_S = 0.5
 """The candidates have to be the same for so long: peers that arrive together start together."""
 PROPOSAL_TIMEOUT_S = 3.0
 """After so long without all accepts a proposal is given up."""
+REPEAT_S = 0.5
+"""A proposal is said again so often while it lives: peers come to know at different moments that
+its sender is ready, and before that they take nothing of it."""
 ACCEPT_LIFETIME_S = 5.0
 """For so long an accept binds its signer to one proposal; longer than the proposal lives."""
 TURN_S = 6.0
@@ -73,6 +76,8 @@ class Gathering:
         self._left_out: dict[PeerId, tuple[int, float]] = {}
         """Who did not accept: how often, and until when it is left out."""
         self._proposed_until: float | None = None
+        self._proposal: Start | None = None
+        self._repeats_at = now
         self._accepted: tuple[PeerId, bytes, float] | None = None
         self._starts: dict[PeerId, Outcome] = {}
         self._accepts: dict[PeerId, tuple[bytes, bytes]] = {}
@@ -124,6 +129,8 @@ class Gathering:
         if self.certificate is not None:
             return None
         moments = [self._proposed_until, self._accepted[2] if self._accepted else None]
+        if self._proposed_until is not None:
+            moments.append(self._repeats_at)
         if self._proposed_until is None and self._accepted is None:
             moments.append(self._turn_of(self._me))
         return min((moment for moment in moments if moment is not None), default=None)
@@ -137,6 +144,8 @@ class Gathering:
         if self._accepted is not None and now >= self._accepted[2]:
             self._note_failure(self._accepted[0], now)
             self._accepted = None
+        if self._proposed_until is not None and now >= self._repeats_at:
+            self._say_proposal(now)
         turn = self._turn_of(self._me)
         if self._proposed_until is not None or turn is None or now < turn:
             return
@@ -144,7 +153,16 @@ class Gathering:
             self._proposed_until = now + PROPOSAL_TIMEOUT_S
             keys = sorted(map(public_key_of, self._named(now)))
             outcome = Outcome(updates=(), newcomers=tuple(keys[:MAX_ROSTER]))
-            self._outbox.append(Start(round=self._round, base=self._base, outcome=outcome))
+            self._proposal = Start(round=self._round, base=self._base, outcome=outcome)
+            self._say_proposal(now)
+
+    def _say_proposal(self, now: float) -> None:
+        """Say it, and once this peer has accepted it itself, that too."""
+        assert self._proposal is not None
+        self._outbox.append(self._proposal)
+        if self._accepted is not None and self._accepted[0] == self._me:
+            self._outbox.append(self._accept(self._proposal.outcome))
+        self._repeats_at = now + REPEAT_S
 
     def _named(self, now: float) -> frozenset[PeerId]:
         """The candidates but for those who are left out, if enough remain."""
@@ -201,14 +219,15 @@ class Gathering:
             return
         self._starts[signer] = outcome
         self._accepted = (signer, outcome.digest, now + ACCEPT_LIFETIME_S)
-        self._outbox.append(
-            Accept(
-                round=self._round,
-                base=self._base,
-                ballot=0,
-                outcome_digest=outcome.digest,
-                roster_size=len(outcome.newcomers),
-            )
+        self._outbox.append(self._accept(outcome))
+
+    def _accept(self, outcome: Outcome) -> Accept:
+        return Accept(
+            round=self._round,
+            base=self._base,
+            ballot=0,
+            outcome_digest=outcome.digest,
+            roster_size=len(outcome.newcomers),
         )
 
     def _conclude(self) -> None:

@@ -132,7 +132,7 @@ class Inbox:
             case ChunkMissing():
                 to.parts.blobs.receive_missing(peer, message)
             case Standing():
-                self._take_standing(peer, message, to.parts)
+                self._take_standing(peer, message, to)
             case Agreement(envelope):
                 to.at_hand.receive(peer, envelope)
             case PromiseRequest():
@@ -150,11 +150,16 @@ class Inbox:
                 pass
 
     @staticmethod
-    def _take_standing(peer: PeerId, standing: Standing, parts: Parts) -> None:
+    def _take_standing(peer: PeerId, standing: Standing, to: Receivers) -> None:
+        parts = to.parts
         if standing.round == 0 and standing.base != parts.initial_root:
             return  # it made other bits of round 0 and has to take the founder's
+        is_first = parts.standings.get(peer) is None
         try:
             if parts.standings.update(peer, standing):
                 parts.changes.notify()
+            if is_first:
+                # When the session opened, it perhaps did not train yet and took no standing.
+                parts.speaker.send(peer, to.training.standing())
         except RemoteProtocolError as error:
             parts.refusals.add(peer, "standing", error)

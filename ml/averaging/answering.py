@@ -53,9 +53,7 @@ def carry_out(averager: Averager, request: AveragerRequest) -> AveragerReply:
         case LoadState():
             return averager.load_state(request.round, Path(request.path), request.root)
         case NoteState():
-            averager.note_state(
-                request.round, request.root, request.loss, request.metric, is_new=request.is_new
-            )
+            averager.journal.end_round(request.round, request.loss, request.metric)
             return Noted(averager.journal.problem)
         case NoteTraffic():
             averager.journal.note_traffic(request.round, request.bytes_sent, request.bytes_received)

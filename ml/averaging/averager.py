@@ -226,15 +226,6 @@ class Averager:
 
     # For people
 
-    def note_state(
-        self, round_number: int, root: bytes, loss: float, metric: float, *, is_new: bool
-    ) -> None:
-        """How good the state of a round was found."""
-        if is_new:
-            self.journal.end_round(round_number, root, loss, metric)
-        else:
-            self.journal.begin_from(root, loss, metric)
-
     def export(self, path: Path, round_number: int | None = None) -> Exported:
         """Write a round's model for others to use. Raises :class:`ConfigError`."""
         if round_number in (None, self._state.round):
@@ -244,8 +235,7 @@ class Averager:
             return self._export(path, state)
 
     def _export(self, path: Path, state: State) -> Exported:
-        metadata = {**self._metadata, **self.journal.about(state.blob.root)}
-        return Exported(state.round, export_state(state, self._tied, path, metadata))
+        return Exported(state.round, export_state(state, self._tied, path, self._metadata))
 
     def _note_contributions(self, round_number: int, contributions: Sequence[Contribution]) -> None:
         samples = sum(one.sample_count for one in contributions)

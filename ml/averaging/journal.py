@@ -1,11 +1,8 @@
-"""What the last rounds were like: for event files, and for the metadata of exported models."""
+"""What the last rounds were like, for event files."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 from ml.averaging.event_file import EventFile
-
-REMEMBERED_STATES = 1024
 
 
 class RoundJournal:
@@ -18,7 +15,6 @@ class RoundJournal:
         self._training: tuple[int, Mapping[str, float]] = (0, {})
         self._contributions: tuple[int, Mapping[str, int]] = (0, {})
         self._ended: tuple[int, float] | None = None
-        self._about: OrderedDict[bytes, Mapping[str, str]] = OrderedDict()
 
     @property
     def problem(self) -> str:
@@ -41,11 +37,7 @@ class RoundJournal:
             counts["samples"] = samples
         self._contributions = (round_number, counts)
 
-    def begin_from(self, root: bytes, loss: float, metric: float) -> None:
-        """The state is one that an earlier process came to."""
-        self._remember(root, loss, metric)
-
-    def end_round(self, round_number: int, root: bytes, loss: float, metric: float) -> None:
+    def end_round(self, round_number: int, loss: float, metric: float) -> None:
         """The state of a round is there, and as good as that on the test set."""
         now = self._clock()
         values = {"test/loss": loss, "test/accuracy": metric}
@@ -58,7 +50,6 @@ class RoundJournal:
         if self._ended is not None and self._ended[0] == round_number - 1:
             values["round/seconds"] = now - self._ended[1]
         self._ended = (round_number, now)
-        self._remember(root, loss, metric)
         self._write(round_number, values)
 
     def note_traffic(self, round_number: int, bytes_sent: int, bytes_received: int) -> None:
@@ -71,21 +62,10 @@ class RoundJournal:
             },
         )
 
-    def about(self, root: bytes) -> Mapping[str, str]:
-        """What is known of a state, by name, in words; nothing of those of earlier processes."""
-        return self._about.get(root, {})
-
     def close(self) -> None:
         """Close the event file."""
         if self._events is not None:
             self._events.close()
-
-    def _remember(self, root: bytes, loss: float, metric: float) -> None:
-        # Only what follows from the state itself: peers that hold it export equal files, also those
-        # that did not take part in the round.
-        self._about[root] = {"loss": f"{loss:.4f}", "accuracy": f"{metric:.4f}"}
-        while len(self._about) > REMEMBERED_STATES:
-            self._about.popitem(last=False)
 
     def _write(self, round_number: int, values: Mapping[str, float]) -> None:
         if self._events is not None:

@@ -170,14 +170,11 @@ class LoadState(Message, tag="load_state"):
 
 
 class NoteState(Message, tag="note_state"):
-    """How good the trainer found the state that the averager holds: for the journal."""
+    """How good the trainer found the state that a round ended in: for the journal."""
 
     round: int
-    root: bytes
     loss: float
     metric: float
-    is_new: bool
-    """Whether this ends a round, and not only tells of a checkpoint that was found."""
 
     def reply_kind(self) -> "type[Noted]":
         """What answers it."""

@@ -365,8 +365,6 @@ def test_export_is_what_torch_loads(make_opening: MakeOpening, tmp_path: Path) -
         "format": "pt",
         "round": "1",
         "state": state.state.root.hex(),
-        "loss": f"{state.loss:.4f}",
-        "accuracy": f"{state.accuracy:.4f}",
         "task": learner.opened.file_sha256.hex(),
         "swarm": "the swarm",
     }
@@ -383,7 +381,6 @@ def test_earlier_round_that_is_kept_can_be_exported(
         metadata = file.metadata()
         weights = file.get_tensor("0.weight")
     assert (metadata["round"], metadata["state"]) == ("3", states[2].state.root.hex())
-    assert metadata["accuracy"] == f"{states[2].accuracy:.4f}"
     assert torch.equal(weights, safetensors.torch.load_file(states[2].state.path)["model/0.weight"])
     with pytest.raises(ConfigError, match="no checkpoint of round 1; there are those of 2, 3, 4"):
         learner.export(path, 1)

@@ -6,7 +6,14 @@ import msgspec
 import pytest
 
 from daemon.rounds.agreement.certificates import certificate_signers, check_start, next_roster
-from daemon.rounds.gathering import FULL_PATIENCE_S, PATIENCE_S, SETTLE_S, TURN_S, Gathering
+from daemon.rounds.gathering import (
+    FULL_PATIENCE_S,
+    PATIENCE_S,
+    REPEAT_S,
+    SETTLE_S,
+    TURN_S,
+    Gathering,
+)
 from protocol.codec import encode
 from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
 from protocol.errors import VerificationError
@@ -207,6 +214,19 @@ def test_start_before_its_senders_turn_binds_nobody() -> None:
     core.set_candidates(frozenset(peers.ids), 0.0)
     core.receive(start(peers, last, peers.ids), 0.0)
     assert core.messages_to_send() == []
+
+
+def test_peer_that_comes_to_know_late_that_the_proposer_is_ready_accepts_its_next_word() -> None:
+    peers = Peers(2, min_peers=2)
+    first, second = peers.ids
+    peers.cores[first].set_candidates(frozenset(peers.ids), 0.0)
+    peers.run(SETTLE_S)
+    peers.run(SETTLE_S + REPEAT_S)
+    assert peers.rosters() == [None, None]
+    peers.cores[second].set_candidates(frozenset(peers.ids), SETTLE_S + REPEAT_S + 0.1)
+    assert peers.cores[first].get_timer() == SETTLE_S + 2 * REPEAT_S
+    peers.run(SETTLE_S + 2 * REPEAT_S)
+    assert peers.rosters() == [frozenset(peers.ids)] * 2
 
 
 @pytest.mark.parametrize("bad", [0, 2])

@@ -138,3 +138,19 @@ def test_state_of_a_peer_that_claims_another_one_than_most_is_not_believed(tmp_p
         assert new.round == ROUNDS
 
     simulate(tmp_path, scenario, rounds=ROUNDS)
+
+
+def test_first_standing_of_a_peer_is_answered_since_it_could_take_none_before(
+    tmp_path: Path,
+) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        one, two = await at_rest(swarm, 2)
+        for peer, other in ((one, two), (two, one)):
+            peer.rounds.parts.standings.remove(other.id)
+        # What it does once it trains; the other does nothing, as the session is an old one.
+        two.inbox.peer_up(one.id)
+        await asyncio.sleep(0.5)
+        assert one.rounds.parts.standings.get(two.id) is not None
+        assert two.rounds.parts.standings.get(one.id) is not None
+
+    simulate(tmp_path, scenario, rounds=ROUNDS, min_peers=2)
