@@ -1,9 +1,11 @@
 """One of three peers is killed or stopped in the middle of a round: what holds for the others."""
 
+import contextlib
 import signal
 from pathlib import Path
 from random import Random
 
+import psutil
 import pytest
 
 from daemon.rounds.phase import Phase
@@ -26,10 +28,18 @@ MOMENTS = [(_random.randrange(3), _random.randrange(1, STEPS - 1)) for _ in rang
 """Which peer, and at which step of its training."""
 
 
-@pytest.mark.parametrize(("who", "step"), MOMENTS)
+@pytest.mark.parametrize(
+    ("who", "step", "also"),
+    [
+        (*MOMENTS[0], ()),
+        (*MOMENTS[1], ("trainer",)),
+        (*MOMENTS[0], ("averager",)),
+    ],
+)
 def test_others_go_on_when_a_peer_is_killed_and_it_comes_back_by_itself(
-    slow_swarm: SlowSwarm, tmp_path: Path, who: int, step: int
+    slow_swarm: SlowSwarm, tmp_path: Path, who: int, step: int, also: tuple[str, ...]
 ) -> None:
+    """The daemon is killed, together with those of the other two processes in ``also``."""
     victim = slow_swarm.peers[who]
     survivors = [peer for peer in slow_swarm.peers if peer is not victim]
     program = victim.running
@@ -38,7 +48,12 @@ def test_others_go_on_when_a_peer_is_killed_and_it_comes_back_by_itself(
         members = set(program.members())
         assert members > {status.pid, status.worker_pid, status.averager_pid}
         assert len(members) == 4, "the three processes, and the guard of the trainer's group"
+        pids = {"trainer": status.worker_pid, "averager": status.averager_pid}
+        more = [psutil.Process(pids[name]) for name in also]
         program.signal(signal.SIGKILL)
+        for process in more:
+            with contextlib.suppress(psutil.NoSuchProcess):  # ended with its daemon already
+                process.kill()
 
     others_finish_in_time(slow_swarm, survivors, moment, PATHLESS_S)
     assert program.members() == [], "the others did not end with their daemon"
