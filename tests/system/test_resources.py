@@ -18,6 +18,7 @@ ROUNDS = 2
 LARGE_S = 240.0
 MAX_PEER_BYTES = 570_000_000
 MAX_DAEMON_BYTES = 75_000_000
+MAX_AVERAGER_BYTES = 90_000_000
 
 
 @pytest.mark.slow
@@ -53,8 +54,11 @@ def test_peer_that_learns_digits_takes_no_more_memory_than_promised(empty_swarm:
     for peer in peers:
         peer.wait_round(3, LARGE_S)
     for peer in peers:
+        averager = peer.status().averager_pid
+        assert averager is not None
         taken = {pid: pss_bytes(pid) for pid in peer.running.members()}
         print(f"{peer.name}: {taken}")
         assert len(taken) > 1  # the training is a process of its own
         assert taken[peer.running.pid] <= MAX_DAEMON_BYTES
+        assert taken[averager] <= MAX_AVERAGER_BYTES
         assert sum(taken.values()) <= MAX_PEER_BYTES
