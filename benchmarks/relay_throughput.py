@@ -31,7 +31,7 @@ from daemon.server import ServerOptions, serve
 from protocol.errors import TransportError
 from protocol.identity import Identity, PeerId
 from protocol.uri import HostPort, ServerUri
-from relay.client.client import IncomingCall, RelayClient
+from relay.client.client import IncomingCall, RelayClient, RelayState
 from relay.client.link import RelayLink
 from relay.server.limits import RelayLimits
 from transport.curve import CurveKeys, key_to_z85
@@ -193,6 +193,67 @@ def relay_forwarder(pipe: Connection, run: Run) -> None:
     pipe.send(cpu_seconds() - began_s)
 
 
+@dataclass
+class Sending:
+    """The sender's link: whether there is room, and the answer."""
+
+    writable: asyncio.Event
+    done: asyncio.Event
+
+    def frame_received(self, frame: bytes) -> None:
+        """It is the answer."""
+        self.done.set()
+
+    def link_writable(self) -> None:
+        """There is room."""
+        self.writable.set()
+
+    def link_closed(self, reason: str) -> None:
+        """The run's timeout tells."""
+
+
+class Counting:
+    """The receiver's link: how much came, and since when."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.received = 0
+        self.began_at = 0.0
+        self.done = asyncio.Event()
+
+    def frame_received(self, frame: bytes) -> None:
+        """Count."""
+        self.began_at = self.began_at or time.perf_counter()
+        self.received += len(frame)
+        if self.received >= self.size:
+            self.done.set()
+
+    def link_writable(self) -> None:
+        """It sends one frame."""
+
+    def link_closed(self, reason: str) -> None:
+        """The run's timeout tells."""
+
+
+class OneLink:
+    """A client's user that takes at most one link, from whomever it allowed."""
+
+    def __init__(self, linked: "asyncio.Future[RelayLink] | None") -> None:
+        self.linked = linked
+
+    async def who_calls(self, call: IncomingCall) -> PeerId | None:
+        """Nobody else."""
+        return None
+
+    def link_opened(self, link: RelayLink, relay: HostPort) -> None:
+        """It is the one."""
+        assert self.linked is not None
+        self.linked.set_result(link)
+
+    def state_changed(self, state: RelayState) -> None:
+        """Opening a link is tried until it works."""
+
+
 def relay_sender(pipe: Connection, run: Run) -> None:
     """Send frames whenever the link takes them."""
 
@@ -200,8 +261,7 @@ def relay_sender(pipe: Connection, run: Run) -> None:
         writable, done = asyncio.Event(), asyncio.Event()
         async with client(run.keys.sender, run.keys.sender_secret, pipe.recv()) as relay:
             link = await open_link(relay, run.keys)
-            link.on_writable, link.on_frame = writable.set, lambda frame: done.set()
-            link.start()
+            link.start(Sending(writable, done))
             began_s = cpu_seconds()
             frame = bytes(run.frame_bytes)
             for _ in range(run.size // run.frame_bytes):
@@ -221,26 +281,16 @@ def relay_receiver(pipe: Connection, run: Run) -> None:
 
     async def receive() -> None:
         linked: asyncio.Future[RelayLink] = asyncio.get_running_loop().create_future()
-        done = asyncio.Event()
-        received = 0
-        began_at = 0.0
-
-        def count(frame: bytes) -> None:
-            nonlocal received, began_at
-            began_at = began_at or time.perf_counter()
-            received += len(frame)
-            if received >= run.size:
-                done.set()
-
+        counting = Counting(run.size)
         uri = pipe.recv()
         async with client(run.keys.receiver, run.keys.receiver_secret, uri, linked) as relay:
             relay.allow(SWARM, {run.keys.sender.public: sender})
             link = await linked
             began_s = cpu_seconds()
-            link.on_frame = count
-            link.start()
-            await done.wait()
-            pipe.send((run.size / (time.perf_counter() - began_at), cpu_seconds() - began_s))
+            link.start(counting)
+            await counting.done.wait()
+            elapsed_s = time.perf_counter() - counting.began_at
+            pipe.send((run.size / elapsed_s, cpu_seconds() - began_s))
             link.send(b"done")
             await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
 
@@ -254,15 +304,7 @@ def client(
     linked: "asyncio.Future[RelayLink] | None" = None,
 ) -> RelayClient:
     """A client that takes at most one link."""
-
-    async def refuse(call: IncomingCall) -> PeerId | None:
-        return None
-
-    def take(link: RelayLink) -> None:
-        assert linked is not None
-        linked.set_result(link)
-
-    return RelayClient(ServerUri.parse(uri), Identity(secret), keys, on_call=refuse, on_link=take)
+    return RelayClient(ServerUri.parse(uri), Identity(secret), keys, OneLink(linked))
 
 
 async def open_link(relay: RelayClient, keys: Keys) -> RelayLink:

@@ -193,24 +193,18 @@ class Peer:
             )
             connectivity = Connectivity(
                 self._clients,
+                discovery,
                 advertise=self._options.advertise,
                 stun_servers=self._options.stun,
                 turn_server=self._options.turn,
                 map_port=self._options.map_port,
-                announce=discovery.announce_now,
             )
-
-            def learned() -> None:
-                connectivity.outposts_changed()
-                discovery.announce()
-
             for uris in by_server(self._options.invite.rendezvous):
                 client = RendezvousClient(
                     uris[0],
                     self._curve,
+                    connectivity,
                     also_at=tuple(uri.address for uri in uris[1:]),
-                    on_notice=discovery.take_notice,
-                    on_granted=learned,
                     clock=self._clock,
                 )
                 self._clients.append(await stack.enter_async_context(client))

@@ -2,8 +2,9 @@
 record.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
+from daemon.net.discovery import Discovery
 from daemon.net.nat.whereabouts import Whereabouts
 from daemon.net.network import PeerNetwork
 from daemon.net.path_kind import PathKind
@@ -11,6 +12,7 @@ from daemon.net.paths.ice.seeker import IcePaths
 from daemon.net.paths.ice.turn_server import TurnServer
 from daemon.net.paths.maker import MakePaths
 from daemon.net.paths.punched.maker import PunchedPaths
+from protocol.servers.rendezvous_messages import Notice
 from protocol.uri import HostPort
 from rendezvous import RendezvousClient
 from rendezvous.client.persistent_connection import LinkState
@@ -20,29 +22,32 @@ _WITHOUT_RELAY = (PathKind.DIRECT, PathKind.PUNCHED, PathKind.ICE)
 
 
 class Connectivity:
-    """One peer's: made before its network, which takes :attr:`make_paths`; run beside it."""
+    """One peer's: made before its network, which takes :attr:`make_paths`; run beside it.
+
+    It is told what the rendezvous servers say, and passes it on to ``discovery``.
+    """
 
     def __init__(
         self,
         clients: Sequence[RendezvousClient],
+        discovery: Discovery,
         *,
         advertise: Sequence[HostPort],
         stun_servers: Sequence[HostPort],
         map_port: bool,
         turn_server: TurnServer | None = None,
-        announce: Callable[[], None],
         kinds: Collection[PathKind] | None = None,
     ) -> None:
         """``clients``: the rendezvous; may still grow. ``advertise``: addresses that the operator
         named, which are then the only ones. ``stun_servers``: beside those of the rendezvous.
         ``turn_server``: of the operator's, for ice.
-        ``map_port``: the router may be asked to pass the port on. ``announce`` is called when the
-        own record has changed. ``kinds``: of those below only these are looked for; None: all."""
+        ``map_port``: the router may be asked to pass the port on.
+        ``kinds``: of those below only these are looked for; None: all."""
         self._clients = clients
         self._stun_servers = stun_servers
         self._advertise = advertise
         self._map_port = map_port
-        self._announce = announce
+        self._discovery = discovery
         self._kinds = kinds
         self._turn_server = turn_server
         self._network: PeerNetwork | None = None
@@ -82,9 +87,20 @@ class Connectivity:
         is_connected = any(client.state == LinkState.CONNECTED.value for client in self._clients)
         return bool(self._stun_servers) or is_connected
 
-    def outposts_changed(self) -> None:
-        """A rendezvous granted a lease, and with it may have said something new."""
+    # What a rendezvous says unasked (RendezvousUser)
+
+    def notice_received(self, notice: Notice) -> None:
+        """See :class:`RendezvousUser`."""
+        self._discovery.notice_received(notice)
+
+    def granted(self) -> None:
+        """See :class:`RendezvousUser`. It may have said where it has STUN servers."""
         self.whereabouts.outposts_changed()
+        self._discovery.granted()
+
+    def state_changed(self, state: str) -> None:
+        """See :class:`RendezvousUser`."""
+        self._discovery.state_changed(state)
 
     def _tell(self) -> None:
         network = self._network
@@ -93,7 +109,7 @@ class Connectivity:
         network.describe_nat(self.whereabouts.nat)
         if not self._advertise and network.listen_address.host in EVERY_ADDRESS:
             network.advertise(self.whereabouts.addresses)
-        self._announce()
+        self._discovery.announce_now()
 
     def _moved(self, connections_lost: bool) -> None:
         if connections_lost:

@@ -107,8 +107,18 @@ class Discovery:
                 raise without[0]
             await asyncio.sleep(FETCH_RETRY_S)
 
-    def take_notice(self, notice: Notice) -> None:
-        """A rendezvous says that somebody came or left, or passes a signal on."""
+    # What a rendezvous says unasked (RendezvousUser)
+
+    def granted(self) -> None:
+        """See :class:`RendezvousUser`. The time is known now, so that no record of a wrong time is
+        sent."""
+        self.announce()
+
+    def state_changed(self, state: str) -> None:
+        """See :class:`RendezvousUser`. Each look-up begins with those that are connected."""
+
+    def notice_received(self, notice: Notice) -> None:
+        """See :class:`RendezvousUser`."""
         network = self._network
         if network is None:
             return
@@ -155,8 +165,7 @@ class Discovery:
                     await self._changed.wait()
 
     def announce(self) -> None:
-        """Give the servers this peer's record, if it is another one than before: now, when a server
-        has just said what time it is, so that no record of a wrong time is sent."""
+        """Give the servers this peer's record, if it is another one than before."""
         network = self._network
         if network is not None and network.stood_down.is_set():
             self._withdraw()

@@ -28,7 +28,7 @@ from daemon.net.paths.direct.path import DirectListener
 from daemon.net.paths.direct.seeker import DirectDialer
 from daemon.net.paths.maker import MakePaths, PathMaker, PathParts
 from daemon.net.paths.path import PathOwner, PathSeeker, PathWish
-from daemon.net.paths.relayed.path import RelayPaths
+from daemon.net.paths.relayed.maker import RelayPaths
 from daemon.net.paths.targets import Targets
 from daemon.net.peers.book import FindRecord, PeerBook
 from daemon.net.peers.memory_share import share_memory
@@ -152,7 +152,7 @@ class PeerNetwork:
         self.meter = Meter(self._book.get, clock=clock, refusals=refusals)
         """Measures what is between this peer and others."""
         self._listener = DirectListener(
-            context, zap, listen, curve, admit=self._book.admit_key, owner=self._reception
+            context, zap, listen, curve, peers=self._book, owner=self._reception
         )
         self._signaling = Signaling(
             self._own_record,
@@ -171,6 +171,7 @@ class PeerNetwork:
             context=context,
             zap=zap,
             owner=self._reception,
+            peers=self._book,
             signaling=self._signaling,
             clock=clock,
             random=random or Random(),
@@ -182,7 +183,7 @@ class PeerNetwork:
             own_record=self._own_record,
         )
         self._parts = parts
-        self._relays = RelayPaths(parts, swarm.statement.relays, who_calls=self._book.who_has)
+        self._relays = RelayPaths(parts, swarm.statement.relays)
         self._makers: list[PathMaker] = [self._relays, *(make(parts) for make in make_paths)]
         self._own_record.set_relays(self._relays.uris)
 

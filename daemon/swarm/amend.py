@@ -122,7 +122,6 @@ async def _change_statement(founded: Founded, change: Change, clock: Clock) -> S
                 # Not the peer's own keys: it may be connected with them at this moment.
                 CurveKeys.generate(),
                 also_at=tuple(uri.address for uri in server[1:]),
-                on_notice=lambda notice: None,
                 clock=clock,
             )
             await stack.enter_async_context(client)

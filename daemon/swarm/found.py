@@ -32,6 +32,7 @@ from protocol.statements.swarm import (
 )
 from protocol.uri import HostPort, ServerUri
 from rendezvous import RendezvousClient
+from rendezvous.client.user import Visitor
 from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.error_group import first_error
@@ -167,19 +168,11 @@ async def _create(
 @asynccontextmanager
 async def _reach(uri: ServerUri, curve: CurveKeys, clock: Clock) -> AsyncIterator[RendezvousClient]:
     """A connection, before anything that takes long is done in vain."""
-    changed = asyncio.Event()
-    async with RendezvousClient(
-        uri,
-        curve,
-        on_notice=lambda notice: None,
-        on_state_change=lambda state: changed.set(),
-        clock=clock,
-    ) as client:
+    visitor = Visitor()
+    async with RendezvousClient(uri, curve, visitor, clock=clock) as client:
         try:
             async with asyncio.timeout(REACH_S):
-                while client.state == "connecting":
-                    changed.clear()
-                    await changed.wait()
+                await visitor.arrived()
         except TimeoutError:
             pass  # the state says as much
         if client.state != "connected":

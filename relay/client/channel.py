@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 import zmq
 
@@ -23,6 +23,16 @@ _SOCKET_LIMITS = SocketLimits(
 )
 
 
+class ChannelOwner(Protocol):
+    """Who has a channel."""
+
+    def connected(self, channel: "RelayChannel") -> ClientConnection:
+        """The relay has proven that it holds its key: the connection to speak with it."""
+
+    def take_event(self, event: Event) -> None:
+        """What the connection tells."""
+
+
 class RelayChannel:
     """A connection that is made once, and once ended stays so."""
 
@@ -31,14 +41,10 @@ class RelayChannel:
         context: "zmq.Context[zmq.Socket[bytes]]",
         address: HostPort,
         relay_key: bytes,
-        *,
         curve: CurveKeys,
-        make_connection: Callable[["RelayChannel"], ClientConnection],
-        on_event: Callable[[Event], None],
+        owner: ChannelOwner,
     ) -> None:
-        """``make_connection`` is called when the relay has proven that it holds ``relay_key``."""
-        self._make_connection = make_connection
-        self._on_event = on_event
+        self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._connection: ClientConnection | None = None
         self._over: asyncio.Future[Ended] = self._loop.create_future()
@@ -99,7 +105,7 @@ class RelayChannel:
         if event is not LinkEvent.CONNECTED:
             self._end(event.trouble)
         elif self._connection is None and not self._over.done():
-            self._connection = self._make_connection(self)
+            self._connection = self._owner.connected(self)
             self._arm(self._connection)
 
     def _on_timer(self) -> None:
@@ -110,7 +116,7 @@ class RelayChannel:
 
     def _follow_up(self, connection: ClientConnection) -> None:
         while (event := connection.next_event()) is not None:
-            self._on_event(event)
+            self._owner.take_event(event)
             if isinstance(event, Ended) and not self._over.done():
                 self._over.set_result(event)
         if connection.get_timer() < self._timer_at and not self._over.done():

@@ -4,10 +4,11 @@ import asyncio
 import enum
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from types import TracebackType
+from typing import Protocol
 
 import zmq
 
@@ -67,28 +68,31 @@ class RelayStatus:
     link_count: int
 
 
-OnCall = Callable[[IncomingCall], Awaitable[PeerId | None]]
-"""Who is calling, as the called peer knows from elsewhere; None refuses. The link is only opened if
-the caller then proves to be that peer."""
+class RelayUser(Protocol):
+    """Who takes the links that others open. Called from the event loop."""
+
+    async def who_calls(self, call: IncomingCall) -> PeerId | None:
+        """Who is calling, as the called peer knows from elsewhere; None refuses. The link is only
+        opened if the caller then proves to be that peer."""
+
+    def link_opened(self, link: RelayLink, relay: HostPort) -> None:
+        """A link that another peer opened over the relay at this address came about: to be started
+        with :meth:`RelayLink.start`, or closed."""
+
+    def state_changed(self, state: RelayState) -> None:
+        """The client's state has changed, or the reason for it."""
 
 
 class RelayClient:
-    """Speaks to one relay. An async context manager; an absent relay is a state, never an error.
-
-    ``on_call`` decides about links that others open; ``on_link`` gets those that came about, sets
-    their callbacks and calls :meth:`RelayLink.start`; ``on_state_change`` gets the state when that
-    has changed, or the reason for it. All within the event loop; only ``on_call`` may wait.
-    """
+    """Speaks to one relay. An async context manager; an absent relay is a state, never an error."""
 
     def __init__(
         self,
         uri: ServerUri,
         identity: Identity,
         curve: CurveKeys,
+        user: RelayUser,
         *,
-        on_call: OnCall,
-        on_link: Callable[[RelayLink], None],
-        on_state_change: Callable[[RelayState], None] | None = None,
         also_at: Sequence[HostPort] = (),
         window_bytes: int = WINDOW_BYTES,
         random: Random | None = None,
@@ -98,9 +102,7 @@ class RelayClient:
         self._addresses = (uri.address, *also_at)
         self._identity = identity
         self._curve = curve
-        self._on_call = on_call
-        self._on_link = on_link
-        self._on_state_change = on_state_change
+        self._user = user
         self._window_bytes = window_bytes
         self._random = random or Random()
         self._records: dict[bytes, bytes] = {}
@@ -157,7 +159,7 @@ class RelayClient:
 
     def allow(self, swarm: bytes, peers: Mapping[bytes, PeerId], *, ask: bool = True) -> None:
         """Let ``peers`` (identities by CURVE key) open links without asking; it replaces what was
-        said before about ``swarm``. ``ask``: ask about others with ``on_call``, or forbid them."""
+        said before about ``swarm``. ``ask``: ask the user about others, or forbid them."""
         self._consents[swarm] = (dict(peers), ask)
         if self._connection is not None:
             self._connection.allow(swarm, peers, ask=ask)
@@ -206,26 +208,18 @@ class RelayClient:
             await asyncio.sleep(self._wait_s(ended))
 
     async def _serve(self, address: HostPort) -> Ended:
-        channel = RelayChannel(
-            self._context,
-            address,
-            self.uri.key,
-            curve=self._curve,
-            make_connection=self._make_connection,
-            on_event=self._on_event,
-        )
+        channel = RelayChannel(self._context, address, self.uri.key, self._curve, self)
         try:
             return await channel.run()
         finally:
             self._connection = None
 
-    def _make_connection(self, channel: RelayChannel) -> ClientConnection:
+    # What the channel tells (ChannelOwner)
+
+    def connected(self, channel: RelayChannel) -> ClientConnection:
+        """See :class:`ChannelOwner`."""
         self._connection = connection = ClientConnection(
-            self._identity,
-            self._window_bytes,
-            transmit=channel.send,
-            on_work=channel.flush_soon,
-            now=time.monotonic(),
+            self._identity, self._window_bytes, channel, now=time.monotonic()
         )
         for record in self._records.values():
             connection.introduce(record)
@@ -233,7 +227,8 @@ class RelayClient:
             connection.allow(swarm, peers, ask=ask)
         return connection
 
-    def _on_event(self, event: Event) -> None:
+    def take_event(self, event: Event) -> None:
+        """See :class:`ChannelOwner`."""
         match event:
             case Ready():
                 self._backoff.reset()
@@ -251,7 +246,7 @@ class RelayClient:
 
     def _deliver(self, request: int | None, link: RelayLink) -> None:
         if request is None:
-            self._on_link(link)
+            self._user.link_opened(link, self.uri.address)
             return
         opening = self._opening.get(request)
         if opening is None or opening.done():
@@ -269,7 +264,7 @@ class RelayClient:
         peer_id = None
         try:
             async with asyncio.timeout(CONSENT_TIMEOUT_S):
-                peer_id = await self._on_call(IncomingCall(asked.swarm, asked.curve_key))
+                peer_id = await self._user.who_calls(IncomingCall(asked.swarm, asked.curve_key))
         except (TimeoutError, P2PDError) as error:
             _log.warning("call over relay %s refused: %s", self.uri.address, error or "timeout")
         connection.answer(asked.link, peer_id, time.monotonic())
@@ -286,5 +281,4 @@ class RelayClient:
         elif reason == self._reason:
             return
         self._state, self._reason = state, reason
-        if self._on_state_change is not None:
-            self._on_state_change(state)
+        self._user.state_changed(state)

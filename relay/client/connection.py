@@ -1,14 +1,15 @@
 """One connection to a relay, seen from the peer: links over it, from hello to goodbye. Sans-IO.
 
-The caller brings frames and the time in, sends what ``transmit`` is given, takes the events out
-with :meth:`ClientConnection.next_event`, and calls :meth:`ClientConnection.flush` soon after
-``on_work``.
+The caller brings frames and the time in, sends what :meth:`FrameCarrier.send` is given, takes the
+events out with :meth:`ClientConnection.next_event`, and calls :meth:`ClientConnection.flush` soon
+after :meth:`FrameCarrier.flush_soon`.
 """
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from protocol.errors import P2PDError, RemoteProtocolError, TransportError
 from protocol.identity import Identity, PeerId, public_key_of
@@ -70,6 +71,16 @@ class _Sealing:
     deadline: float
 
 
+class FrameCarrier(Protocol):
+    """What moves the frames of a connection."""
+
+    def send(self, frame: bytes) -> bool:
+        """Send a frame, without waiting. False: the socket's queue is full."""
+
+    def flush_soon(self) -> None:
+        """There is something for :meth:`ClientConnection.flush` to do."""
+
+
 class ClientConnection:
     """The links of one connection. ``now`` is monotonic seconds everywhere."""
 
@@ -77,16 +88,12 @@ class ClientConnection:
         self,
         identity: Identity,
         window_bytes: int,
+        carrier: FrameCarrier,
         *,
-        transmit: Callable[[bytes], bool],
-        on_work: Callable[[], None],
         now: float,
     ) -> None:
-        """``transmit`` sends a frame, or says False: the socket's queue is full. ``on_work``: there
-        is something for :meth:`flush` to do."""
         self._identity = identity
-        self._transmit = transmit
-        self._on_work = on_work
+        self._carrier = carrier
         self._window = window_bytes
         self._allowed: dict[bytes, Mapping[bytes, PeerId]] = {}
         self._control: deque[bytes] = deque()
@@ -206,7 +213,7 @@ class ClientConnection:
         """Send what waits."""
         self._retry_at = None
         while self._control:
-            if not self._transmit(self._control[0]):
+            if not self._carrier.send(self._control[0]):
                 self._retry_at = now + CONGESTION_RETRY_S
                 return
             self._control.popleft()
@@ -329,16 +336,14 @@ class ClientConnection:
         link = RelayLink(
             number,
             SealedLink(self._identity, role, wish.peer_id),
+            self,
             swarm=wish.swarm,
             curve_key=curve_key,
             window_bytes=self._window,
-            transmit=self._transmit,
-            on_pending=self._flush_soon,
-            on_closed_here=self._closed_here,
         )
         self._links[number] = link
         self._sealing[number] = _Sealing(request, now + SEALING_TIMEOUT_S)
-        self._flush_soon(link)
+        self.flush_soon(link)
 
     def _fail(self, number: int, error: P2PDError) -> None:
         link = self._links.pop(number)
@@ -349,14 +354,22 @@ class ClientConnection:
         self._say(Close(number, str(error)[:MAX_REASON_LENGTH]))
         link.end(str(error))
 
-    def _closed_here(self, link: RelayLink) -> None:
+    # What links ask for (LinkCarrier)
+
+    def transmit(self, frame: bytes) -> bool:
+        """See :class:`LinkCarrier`."""
+        return self._carrier.send(frame)
+
+    def closed_here(self, link: RelayLink) -> None:
+        """See :class:`LinkCarrier`."""
         self._sealing.pop(link.number, None)
         if self._links.pop(link.number, None) is not None:
             self._say(Close(link.number, (link.close_reason or "")[:MAX_REASON_LENGTH]))
 
-    def _flush_soon(self, link: RelayLink) -> None:
+    def flush_soon(self, link: RelayLink) -> None:
+        """See :class:`LinkCarrier`."""
         self._pending[link.number] = link
-        self._on_work()
+        self._carrier.flush_soon()
 
     def _say(self, message: FromClient) -> None:
         if self._ended:
@@ -365,4 +378,4 @@ class ClientConnection:
         if len(self._control) > MAX_CONTROL_QUEUE:
             self.end(Code.STALLED, "the relay takes nothing any more")
         else:
-            self._on_work()
+            self._carrier.flush_soon()

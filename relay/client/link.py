@@ -6,7 +6,7 @@ was sent by the peer that it names, in that order, with nothing missing in betwe
 """
 
 from collections import deque
-from collections.abc import Callable
+from typing import Protocol
 
 from protocol.identity import PeerId
 from protocol.servers.relay_messages import (
@@ -28,32 +28,49 @@ window, so that more does come."""
 _GRANTS_PER_WINDOW = 8
 
 
+class LinkOwner(Protocol):
+    """Who has a link. Called from within the connection; returns at once."""
+
+    def frame_received(self, frame: bytes) -> None:
+        """The peer sent this."""
+
+    def link_writable(self) -> None:
+        """After :meth:`RelayLink.send` said False: there is room again."""
+
+    def link_closed(self, reason: str) -> None:
+        """The link is over, and why; not called when its owner closes it."""
+
+
+class LinkCarrier(Protocol):
+    """The connection that a link belongs to."""
+
+    def transmit(self, frame: bytes) -> bool:
+        """Send a frame to the relay. False: not now."""
+
+    def flush_soon(self, link: "RelayLink") -> None:
+        """:meth:`RelayLink.flush` is to be called soon, for this and what else waits by then."""
+
+    def closed_here(self, link: "RelayLink") -> None:
+        """Its owner closed the link."""
+
+
 class RelayLink:
-    """A link to ``peer_id``. Whoever gets it sets the three callbacks, then calls :meth:`start`."""
+    """A link to ``peer_id``. Whoever gets it calls :meth:`start`."""
 
     def __init__(
         self,
         number: int,
         sealed: SealedLink,
+        carrier: LinkCarrier,
         *,
         swarm: bytes,
         curve_key: bytes,
         window_bytes: int,
-        transmit: Callable[[bytes], bool],
-        on_pending: Callable[["RelayLink"], None],
-        on_closed_here: Callable[["RelayLink"], None],
     ) -> None:
-        """``transmit`` sends a frame to the relay, or says False: not now. ``on_pending``:
-        :meth:`flush` is to be called soon, for this and what else waits by then."""
         self.number = number
         self.peer_id: PeerId = sealed.peer_id
         self.swarm = swarm
         self.curve_key = curve_key
-        self.on_frame: Callable[[bytes], None] = lambda frame: None
-        self.on_writable: Callable[[], None] = lambda: None
-        """After :meth:`send` said False: there is room again."""
-        self.on_close: Callable[[str], None] = lambda reason: None
-        """The link is over, and why; not called when its owner closes it."""
         self.close_reason: str | None = None
         """Why the link is over; None while it is not."""
         self.bytes_sent = 0
@@ -61,9 +78,9 @@ class RelayLink:
         self.bytes_received = 0
         self._sealed = sealed
         self._window = window_bytes
-        self._transmit = transmit
-        self._on_pending = on_pending
-        self._on_closed_here = on_closed_here
+        self._carrier = carrier
+        self._owner: LinkOwner | None = None
+        """None until :meth:`start`."""
         self._allowed = 0
         """Up to how many bytes may be sent, by the last credit that came."""
         self._sent = 0
@@ -73,7 +90,6 @@ class RelayLink:
         self._consumed = 0
         self._credit_is_due = False
         self._refused_a_frame = False
-        self._started = False
         self._received: deque[bytes] = deque()
 
     @property
@@ -91,18 +107,18 @@ class RelayLink:
         """See :attr:`SealedLink.channel_binding`."""
         return self._sealed.channel_binding
 
-    def start(self) -> None:
-        """Give out the frames that came meanwhile, and from now on each as it comes.
+    def start(self, owner: LinkOwner) -> None:
+        """Give ``owner`` the frames that came meanwhile, and from now on each as it comes.
 
         Before this the peer gets no more credit than its first window.
         """
-        self._started = True
-        self._give_out()
-        self._on_pending(self)
+        self._owner = owner
+        self._give_out(owner)
+        self._carrier.flush_soon(self)
 
     def send(self, frame: bytes) -> bool:
         """Take ``frame`` (at most 64 KiB) to be sent. False: not taken; the link is over, or it is
-        full and ``on_writable`` will tell when to go on."""
+        full and the owner will be told when to go on."""
         if not self.is_open:
             return False
         if self._sealed.pending_bytes >= MAX_PENDING_BYTES:
@@ -113,7 +129,7 @@ class RelayLink:
         if self._sealed.pending_bytes > MAX_DATA_BYTES - MAX_SEALED_BYTES:
             self.flush()  # Another one might not fit into the same data frame.
         else:
-            self._on_pending(self)
+            self._carrier.flush_soon(self)
         return True
 
     def close(self, reason: str) -> None:
@@ -122,7 +138,7 @@ class RelayLink:
             self.close_reason = reason
             self._sealed.close()
             self.flush()
-            self._on_closed_here(self)
+            self._carrier.closed_here(self)
 
     # The rest is for the connection that the link belongs to.
 
@@ -130,16 +146,17 @@ class RelayLink:
         """The link is over, and not because its owner closed it."""
         if self.close_reason is None:
             self.close_reason = reason
-            self.on_close(reason)
+            if self._owner is not None:
+                self._owner.link_closed(reason)
 
     def receive_data(self, sealed_bytes: memoryview) -> None:
         """The relay forwarded this. Raises what :meth:`SealedLink.receive_data` raises."""
         self._consumed += data_cost(len(sealed_bytes))
         # For a handshake's next flight, the alert that says what is wrong, and for credit.
-        self._on_pending(self)
+        self._carrier.flush_soon(self)
         self._received.extend(self._sealed.receive_data(sealed_bytes))
-        if self._started:
-            self._give_out()
+        if self._owner is not None:
+            self._give_out(self._owner)
         if self._sealed.state is SealState.CLOSED:
             self.end("the other peer closed the link")
 
@@ -147,14 +164,14 @@ class RelayLink:
         """The relay lets so many bytes be sent, counted from the link's beginning."""
         if allowed > self._allowed:
             self._allowed = allowed
-            self._on_pending(self)
+            self._carrier.flush_soon(self)
 
     def keep_alive(self) -> None:
         """Say what was consumed, however little: to the relay, what is not said to be consumed lies
         there still, and who leaves it there for long is cut off."""
-        if self._started and self._consumed + self._window > self._granted:
+        if self._owner is not None and self._consumed + self._window > self._granted:
             self._credit_is_due = True
-            self._on_pending(self)
+            self._carrier.flush_soon(self)
 
     def flush(self) -> bool:
         """Send what waits and may be sent. False: the socket takes nothing now, try again soon."""
@@ -162,7 +179,7 @@ class RelayLink:
             return False
         while True:
             if self._untransmitted is not None:
-                if not self._transmit(self._untransmitted):
+                if not self._carrier.transmit(self._untransmitted):
                     return False
                 self._untransmitted = None
             size = min(self._sealed.pending_bytes, MAX_DATA_BYTES)
@@ -175,21 +192,22 @@ class RelayLink:
         has_room = self._sealed.pending_bytes <= _WRITABLE_BYTES
         if self._refused_a_frame and has_room and self.close_reason is None:
             self._refused_a_frame = False
-            self.on_writable()
+            if self._owner is not None:
+                self._owner.link_writable()
         return True
 
-    def _give_out(self) -> None:
+    def _give_out(self, owner: LinkOwner) -> None:
         while self._received and self.close_reason is None:
             frame = self._received.popleft()
             self.bytes_received += len(frame)
-            self.on_frame(frame)
+            owner.frame_received(frame)
 
     def _send_credit(self) -> bool:
         granted = self._consumed + self._window
         is_due = granted - self._granted >= self._window // _GRANTS_PER_WINDOW
-        if not self._started or not (is_due or self._credit_is_due):
+        if self._owner is None or not (is_due or self._credit_is_due):
             return True
-        if not self._transmit(CREDIT_FRAME.pack(FrameKind.CREDIT, self.number, granted)):
+        if not self._carrier.transmit(CREDIT_FRAME.pack(FrameKind.CREDIT, self.number, granted)):
             return False
         self._granted = granted
         self._credit_is_due = False

@@ -7,7 +7,7 @@ they are, for their reader to verify.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from types import TracebackType
@@ -44,6 +44,7 @@ from rendezvous.client.connection import Answer, RendezvousLink, Timeouts
 from rendezvous.client.lease_keeper import LeaseKeeper, LeaseState
 from rendezvous.client.persistent_connection import LinkState, PersistentLink
 from rendezvous.client.server_clock import ServerClock
+from rendezvous.client.user import RendezvousUser, Visitor
 from transport.address import plain_ip
 from transport.clock import Clock
 from transport.curve import CurveKeys
@@ -67,34 +68,26 @@ class _Lease:
 
 
 class RendezvousClient:
-    """Speaks to one rendezvous. An async context manager.
-
-    ``on_notice`` gets each notice, ``on_state_change`` the new :attr:`state`, both within the event
-    loop; neither may block.
-    """
+    """Speaks to one rendezvous. An async context manager."""
 
     def __init__(
         self,
         uri: ServerUri,
         curve: CurveKeys,
+        user: RendezvousUser | None = None,
         *,
         also_at: Sequence[HostPort] = (),
-        on_notice: Callable[[Notice], None],
-        on_state_change: Callable[[str], None] | None = None,
-        on_granted: Callable[[], None] | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
-        """``also_at``: further addresses of the same server, for networks that swallow the URI's.
-        ``on_granted`` is told when the server granted a lease, and once it said what time it is:
-        what it says of itself and of this peer may be new. ``clock`` is told that time."""
+        """``user``: who is told what the server says unasked; None: who only asks.
+        ``also_at``: further addresses of the same server, for networks that swallow the URI's.
+        ``clock`` is told what time the server says that it is."""
         self._uri = uri
         self._also_at = tuple(also_at)
         self._curve = curve
-        self._on_notice = on_notice
-        self._on_state_change = on_state_change
-        self._on_granted = on_granted
+        self._user = user or Visitor()
         self._clock = clock or Clock()
         self._random = random or Random()
         self._timeouts = timeouts or Timeouts()
@@ -113,10 +106,8 @@ class RendezvousClient:
             self._context,
             self._uri,
             self._curve,
+            self,
             also_at=self._also_at,
-            while_connected=self._keep_leases,
-            on_state=self._report_state,
-            on_notice=self._on_notice,
             clock=self._clock,
             random=self._random,
             timeouts=self._timeouts,
@@ -274,8 +265,14 @@ class RendezvousClient:
             raise TransportError(f"{to} is not connected to the rendezvous now")
         _expect(Done, reply)
 
-    async def _keep_leases(self, link: RendezvousLink) -> None:
-        """Announce over a new link and renew, until it is lost."""
+    # What the connection tells (LinkUser)
+
+    def notice_received(self, notice: Notice) -> None:
+        """See :class:`NoticeReader`."""
+        self._user.notice_received(notice)
+
+    async def use_link(self, link: RendezvousLink) -> None:
+        """See :class:`LinkUser`. Announces over a new link and renews, until it is lost."""
         if link.time is not None and isinstance(link.time.reply, ServerTime):
             self._learn(link.time.reply, link.time)
         for lease in self._leases.values():
@@ -324,7 +321,7 @@ class RendezvousClient:
                 lease.keeper.refused(now, code=code, text=text, retry_after_s=retry_after_s)
             case _:
                 link.give_up("it answered what was not asked")
-        self._report_state()
+        self.link_state_changed()
 
     def _learn(self, reply: Granted | ServerTime, answer: Answer) -> None:
         self._server_clock.measured(
@@ -337,8 +334,7 @@ class RendezvousClient:
             self._clock.server_said(self._uri.key, best.server_ms, since_boot_ms=best.since_boot_ms)
         if isinstance(reply, Granted):
             self._see(reply)
-        if self._on_granted is not None:
-            self._on_granted()
+        self._user.granted()
 
     def _see(self, reply: Granted | Description) -> None:
         try:
@@ -351,14 +347,14 @@ class RendezvousClient:
             if 0 < port <= LAST_PORT
         )
 
-    def _report_state(self) -> None:
+    def link_state_changed(self) -> None:
+        """See :class:`LinkUser`. A refusal changes the state too."""
         state = self.state
         if state == self._reported_state:
             return
         self._reported_state = state
         _log.info("rendezvous %s: %s", self._uri.address, state)
-        if self._on_state_change is not None:
-            self._on_state_change(state)
+        self._user.state_changed(state)
 
 
 def _expect(kind: type[R], reply: Reply) -> R:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -18,7 +17,6 @@ from protocol.servers.rendezvous_messages import (
     FromServer,
     Joined,
     Left,
-    Notice,
     Refused,
     Reply,
     Request,
@@ -26,6 +24,7 @@ from protocol.servers.rendezvous_messages import (
 )
 from protocol.text import excerpt
 from protocol.uri import HostPort
+from rendezvous.client.user import NoticeReader
 from transport.border import Border
 from transport.clock import Clock
 from transport.curve import CurveKeys
@@ -73,14 +72,14 @@ class RendezvousLink:
         address: HostPort,
         server_key: bytes,
         keys: CurveKeys,
+        reader: NoticeReader,
         *,
-        on_notice: Callable[[Notice], None],
         clock: Clock,
         timeouts: Timeouts,
     ) -> None:
         self.address = address
         self._timeouts = timeouts
-        self._on_notice = on_notice
+        self._reader = reader
         self._clock = clock
         self._socket = ClientSocket(
             context,
@@ -181,7 +180,7 @@ class RendezvousLink:
             return
         match message:
             case Joined() | Left() | Signal():
-                self._on_notice(message)
+                self._reader.notice_received(message)
             case _:
                 self._answer(message)
 

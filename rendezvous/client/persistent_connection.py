@@ -3,15 +3,17 @@
 import asyncio
 import contextlib
 import enum
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from random import Random
+from typing import Protocol
 
 import zmq
 
 from protocol.errors import TransportError
-from protocol.servers.rendezvous_messages import Notice, Refused, Reply, Request
+from protocol.servers.rendezvous_messages import Refused, Reply, Request
 from protocol.uri import HostPort, ServerUri
 from rendezvous.client.connection import RendezvousLink, Timeouts
+from rendezvous.client.user import NoticeReader
 from transport.backoff import Backoff, bounded_wait_s
 from transport.clock import Clock
 from transport.curve import CurveKeys
@@ -33,22 +35,27 @@ class LinkState(enum.Enum):
     """The last attempt failed; the next will come."""
 
 
-class PersistentLink:
-    """Keeps one :class:`RendezvousLink` standing while :meth:`run` runs.
+class LinkUser(NoticeReader, Protocol):
+    """Who has a :class:`PersistentLink`."""
 
-    ``while_connected(link)`` runs for as long as a link stands and is cancelled when it is lost.
-    """
+    async def use_link(self, link: RendezvousLink) -> None:
+        """Runs for as long as a link stands, and is cancelled when it is lost."""
+
+    def link_state_changed(self) -> None:
+        """:attr:`PersistentLink.state` is another one now."""
+
+
+class PersistentLink:
+    """Keeps one :class:`RendezvousLink` standing while :meth:`run` runs."""
 
     def __init__(
         self,
         context: "zmq.Context[zmq.Socket[bytes]]",
         uri: ServerUri,
         curve: CurveKeys,
+        user: LinkUser,
         *,
         also_at: Sequence[HostPort],
-        while_connected: Callable[[RendezvousLink], Coroutine[None, None, None]],
-        on_state: Callable[[], None],
-        on_notice: Callable[[Notice], None],
         clock: Clock,
         random: Random,
         timeouts: Timeouts,
@@ -58,9 +65,7 @@ class PersistentLink:
         self._addresses = (uri.address, *also_at)
         self._attempts = 0
         self._curve = curve
-        self._while_connected = while_connected
-        self._on_state = on_state
-        self._on_notice = on_notice
+        self._user = user
         self._clock = clock
         self._timeouts = timeouts
         self._backoff = Backoff(RECONNECT_FIRST_S, RECONNECT_MOST_S, random)
@@ -120,7 +125,7 @@ class PersistentLink:
             address,
             self._uri.key,
             self._curve,
-            on_notice=self._on_notice,
+            self._user,
             clock=self._clock,
             timeouts=self._timeouts,
         )
@@ -134,7 +139,7 @@ class PersistentLink:
         self._set_state(LinkState.CONNECTED)
         try:
             async with asyncio.TaskGroup() as tasks:
-                using = tasks.create_task(self._while_connected(link))
+                using = tasks.create_task(self._user.use_link(link))
                 reason = await link.lost()
                 using.cancel()
         finally:
@@ -154,4 +159,4 @@ class PersistentLink:
     def _set_state(self, state: LinkState) -> None:
         if state is not self.state:
             self.state = state
-            self._on_state()
+            self._user.link_state_changed()

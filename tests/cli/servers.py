@@ -39,9 +39,7 @@ def left_with(uri: str, swarm_id: bytes) -> Swarm:
 
     async def fetch() -> bytes:
         server = ServerUri.parse(uri)
-        async with RendezvousClient(
-            server, CurveKeys.generate(), on_notice=lambda notice: None
-        ) as client:
+        async with RendezvousClient(server, CurveKeys.generate()) as client:
             return await client.fetch_statement(swarm_id)
 
     now_ms = int(time.time() * 1000)

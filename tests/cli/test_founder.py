@@ -95,9 +95,7 @@ class Founding:
 async def publish(uri: str, swarm: Swarm) -> None:
     """Leave the statement with the rendezvous."""
     keys = CurveKeys.generate()
-    async with RendezvousClient(
-        ServerUri.parse(uri), keys, on_notice=lambda notice: None
-    ) as client:
+    async with RendezvousClient(ServerUri.parse(uri), keys) as client:
         await client.publish_statement(swarm.raw)
 
 

@@ -41,6 +41,12 @@ class Everybody:
 
     def heard(self, record: VerifiedRecord) -> None: ...
 
+    async def admit_key(self, curve_key: bytes, remote_ip: str) -> bool:
+        return True
+
+    async def who_has(self, curve_key: bytes) -> PeerId | None:
+        return None
+
 
 def own_record_of(keys: Keys, clock: Clock, *addresses: str) -> OwnRecord:
     """Of a peer that can be dialled at ``addresses``."""
@@ -91,6 +97,7 @@ def parts_of(
         context=context,
         zap=ZapAuthenticator(context),
         owner=owner or NoOwner(),
+        peers=Everybody(),
         signaling=signaling or signaling_of(keys),
         clock=clock,
         random=Random(keys.number),

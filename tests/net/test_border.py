@@ -117,9 +117,9 @@ async def test_no_notice_of_a_rendezvous_raises_anything() -> None:
         finding = asyncio.ensure_future(discovery.run(node.network))
         await asyncio.sleep(0)
         for notice in notices():
-            discovery.take_notice(notice)
+            discovery.notice_received(notice)
         assert node.refusals.total() == len(notices())
-        discovery.take_notice(Joined(Keys(1).record("127.0.0.1:1").raw))
+        discovery.notice_received(Joined(Keys(1).record("127.0.0.1:1").raw))
         assert [link.peer_id for link in node.network.links()] == [Keys(1).peer_id]
         finding.cancel()
 
@@ -151,9 +151,9 @@ async def test_handlers_of_notices_may_fail() -> None:
     discovery = Discovery(Keys(0).peer_id, SWARM.swarm_id, [], clock=Clock(), refusals=refusals)
     finding = asyncio.ensure_future(discovery.run(ExplodingNetwork()))
     await asyncio.sleep(0)
-    discovery.take_notice(Joined(Keys(1).record().raw))
-    discovery.take_notice(Left(SWARM.swarm_id, Keys(1).identity.public_key))
-    discovery.take_notice(Signal(SWARM.swarm_id, b"sealed"))
+    discovery.notice_received(Joined(Keys(1).record().raw))
+    discovery.notice_received(Left(SWARM.swarm_id, Keys(1).identity.public_key))
+    discovery.notice_received(Signal(SWARM.swarm_id, b"sealed"))
     assert refusals.by_code() == {"record": 1, "notice": 2}
     finding.cancel()
 

@@ -77,7 +77,7 @@ async def watching(state_dir: Path, current: Swarm, published: Swarm) -> AsyncIt
     async with (
         AsyncExitStack() as stack,
         serving(state_dir) as uri,
-        RendezvousClient(uri, CurveKeys.generate(), on_notice=lambda notice: None) as client,
+        RendezvousClient(uri, CurveKeys.generate()) as client,
         asyncio.TaskGroup() as tasks,
     ):
         peer_dir = stack.enter_context(StateDir(state_dir / "peer"))
@@ -112,9 +112,7 @@ async def discovering(*uris: ServerUri) -> AsyncIterator[Discovery]:
     clock = Clock()
     async with AsyncExitStack() as stack:
         clients = [
-            await stack.enter_async_context(
-                RendezvousClient(uri, CurveKeys.generate(), on_notice=lambda notice: None)
-            )
+            await stack.enter_async_context(RendezvousClient(uri, CurveKeys.generate()))
             for uri in uris
         ]
         yield Discovery(
@@ -130,9 +128,7 @@ async def test_newcomer_asks_all_rendezvous_when_one_has_forgotten_the_swarm(
     tmp_path: Path,
 ) -> None:
     async with serving(tmp_path / "forgot") as forgot, serving(tmp_path / "knows") as knows:
-        async with RendezvousClient(
-            knows, CurveKeys.generate(), on_notice=lambda notice: None
-        ) as founder:
+        async with RendezvousClient(knows, CurveKeys.generate()) as founder:
             await founder.publish_statement(OLD.raw)
         async with discovering(forgot, knows) as discovery:
             assert await discovery.fetch_statement() == OLD.raw

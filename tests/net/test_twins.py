@@ -66,7 +66,7 @@ async def daemon(keys: Keys, uri: ServerUri) -> AsyncIterator[Node]:
         discovery = Discovery(
             keys.peer_id, SWARM.swarm_id, clients, clock=Clock(), refusals=node.refusals
         )
-        client = RendezvousClient(uri, keys.curve, on_notice=discovery.take_notice)
+        client = RendezvousClient(uri, keys.curve, discovery)
         clients.append(await stack.enter_async_context(client))
         finding = asyncio.ensure_future(discovery.run(node.network))
         try:

@@ -122,10 +122,16 @@ class LinkEnd:
     room: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.link.on_frame = self.frames.append
-        self.link.on_close = self.closed.append
-        self.link.on_writable = self.room.set
-        self.link.start()
+        self.link.start(self)
+
+    def frame_received(self, frame: bytes) -> None:
+        self.frames.append(frame)
+
+    def link_writable(self) -> None:
+        self.room.set()
+
+    def link_closed(self, reason: str) -> None:
+        self.closed.append(reason)
 
     async def send_all(self, frames: list[bytes]) -> None:
         for frame in frames:
@@ -133,6 +139,24 @@ class LinkEnd:
                 assert self.link.is_open
                 self.room.clear()
                 await self.room.wait()
+
+
+@dataclass
+class Told:
+    """A client's user: whom it talks to, and what it was told."""
+
+    knows: dict[bytes, PeerId] = field(default_factory=dict)
+    incoming: list[LinkEnd] = field(default_factory=list)
+    states: list[RelayState] = field(default_factory=list)
+
+    async def who_calls(self, call: IncomingCall) -> PeerId | None:
+        return self.knows.get(call.curve_key)
+
+    def link_opened(self, link: RelayLink, relay: HostPort) -> None:
+        self.incoming.append(LinkEnd(link))
+
+    def state_changed(self, state: RelayState) -> None:
+        self.states.append(state)
 
 
 @dataclass
@@ -168,20 +192,9 @@ async def connected(
     """A client of the relay, not necessarily taken in yet."""
     identity = identity or Identity.generate()
     curve = curve or CurveKeys.generate()
-    incoming: list[LinkEnd] = []
-    knows: dict[bytes, PeerId] = {}
-    states: list[RelayState] = []
-
-    async def decide(call: IncomingCall) -> PeerId | None:
-        return knows.get(call.curve_key)
-
-    def take(link: RelayLink) -> None:
-        incoming.append(LinkEnd(link))
-
-    async with RelayClient(
-        uri, identity, curve, on_call=decide, on_link=take, on_state_change=states.append
-    ) as client:
-        yield LivePeer(client, identity, curve, incoming, knows, states)
+    told = Told()
+    async with RelayClient(uri, identity, curve, told) as client:
+        yield LivePeer(client, identity, curve, told.incoming, told.knows, told.states)
 
 
 class RawSocket:

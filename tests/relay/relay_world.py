@@ -266,8 +266,7 @@ class ClientPeer:
         self.connection = ClientConnection(
             self.identity,
             WINDOW,
-            transmit=self._transmit,
-            on_work=self._note_work,
+            self,
             now=self.world.now,
         )
 
@@ -317,12 +316,14 @@ class ClientPeer:
                 peer_id = self.knows.get(event.curve_key)
                 self.connection.answer(event.link, peer_id, self.world.now)
 
-    def _transmit(self, frame: bytes) -> bool:
+    # What moves the connection's frames (FrameCarrier)
+
+    def send(self, frame: bytes) -> bool:
         if self.congested:
             return False
         if self.route in self.world.wire.inboxes:
             self.world.deliver(self.route, self.curve.public, "192.0.2.1", frame)
         return True
 
-    def _note_work(self) -> None:
+    def flush_soon(self) -> None:
         self._busy = True

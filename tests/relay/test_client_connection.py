@@ -41,12 +41,15 @@ class Listener:
         self.frames: list[bytes] = []
         self.closed: list[str] = []
         self.writable = 0
-        link.on_frame = self.frames.append
-        link.on_close = self.closed.append
-        link.on_writable = self._count
-        link.start()
+        link.start(self)
 
-    def _count(self) -> None:
+    def frame_received(self, frame: bytes) -> None:
+        self.frames.append(frame)
+
+    def link_closed(self, reason: str) -> None:
+        self.closed.append(reason)
+
+    def link_writable(self) -> None:
         self.writable += 1
 
 
@@ -429,18 +432,24 @@ def test_forgotten_request_leaves_no_link_behind() -> None:
 # A relay that breaks the protocol
 
 
-def raw_client() -> tuple[ClientConnection, list[bytes]]:
-    """A client whose relay is the test."""
-    sent: list[bytes] = []
+class Keeper:
+    """Keeps what a connection sends."""
 
-    def transmit(frame: bytes) -> bool:
-        sent.append(frame)
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, frame: bytes) -> bool:
+        self.sent.append(frame)
         return True
 
-    connection = ClientConnection(
-        Identity.generate(), WINDOW, transmit=transmit, on_work=lambda: None, now=0.0
-    )
-    return connection, sent
+    def flush_soon(self) -> None:
+        """The test flushes."""
+
+
+def raw_client() -> tuple[ClientConnection, list[bytes]]:
+    """A client whose relay is the test."""
+    keeper = Keeper()
+    return ClientConnection(Identity.generate(), WINDOW, keeper, now=0.0), keeper.sent
 
 
 CURVE_KEY = bytes(range(32))
@@ -518,7 +527,7 @@ def test_link_that_carries_next_to_nothing_is_not_taken_for_stalled() -> None:
     alice, bob = world.client(), world.client()
     ours, theirs = alice.link_to(bob)
     for link in (ours, theirs):
-        link.start()
+        Listener(link)
     for _ in range(60):
         world.pass_time(1.0)
         assert ours.send(b"ping")

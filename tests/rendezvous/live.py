@@ -120,6 +120,23 @@ class ServerProcess:
 
 
 @dataclass
+class Told:
+    """A client's user: what it was told."""
+
+    notices: list[Notice] = field(default_factory=list)
+    states: list[str] = field(default_factory=list)
+
+    def notice_received(self, notice: Notice) -> None:
+        self.notices.append(notice)
+
+    def state_changed(self, state: str) -> None:
+        self.states.append(state)
+
+    def granted(self) -> None:
+        """The client knows."""
+
+
+@dataclass
 class LivePeer:
     """Keys, a client, and what came to it."""
 
@@ -161,13 +178,10 @@ async def joined(
     uri: ServerUri, *, announce: bool = True, timeouts: Timeouts | None = None
 ) -> AsyncIterator[LivePeer]:
     """A peer whose client runs."""
-    notices: list[Notice] = []
-    states: list[str] = []
+    told = Told()
     curve, identity = CurveKeys.generate(), Identity.generate()
-    async with RendezvousClient(
-        uri, curve, on_notice=notices.append, on_state_change=states.append, timeouts=timeouts
-    ) as client:
-        peer = LivePeer(client, identity, curve, notices, states)
+    async with RendezvousClient(uri, curve, told, timeouts=timeouts) as client:
+        peer = LivePeer(client, identity, curve, told.notices, told.states)
         if announce:
             client.set_record(peer.record())
             await peer.announced()

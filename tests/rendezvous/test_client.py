@@ -173,9 +173,7 @@ class TestState:
     async def test_clock_offset_and_round_trip_are_measured(self, tmp_path: Path) -> None:
         async with serving(tmp_path) as uri, joined(uri) as peer:
             curve = CurveKeys.generate()
-            async with RendezvousClient(
-                uri, curve, on_notice=lambda notice: None, clock=TenMinutesSlow()
-            ) as client:
+            async with RendezvousClient(uri, curve, clock=TenMinutesSlow()) as client:
                 client.set_record(replace(peer, curve=curve).record(swarm=b"c" * 32))
                 await eventually(lambda: client.clock_offset_ms is not None)
                 assert client.clock_offset_ms is not None

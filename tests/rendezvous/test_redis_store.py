@@ -192,10 +192,8 @@ async def test_peer_that_loses_one_rendezvous_goes_on_with_the_next_within_secon
     first = asyncio.create_task(serve_first())
     async with (
         serving(tmp_path / "two", store=redis.url) as second,
-        RendezvousClient(
-            await first_uri, CurveKeys.generate(), on_notice=lambda notice: None
-        ) as one,
-        RendezvousClient(second, CurveKeys.generate(), on_notice=lambda notice: None) as other,
+        RendezvousClient(await first_uri, CurveKeys.generate()) as one,
+        RendezvousClient(second, CurveKeys.generate()) as other,
     ):
         await one.publish_statement(swarm.raw)
         discovery = Discovery(

@@ -212,7 +212,7 @@ async def hostile_peer(name: str, link: str, statement: bytes) -> AsyncIterator[
             clock=clock,
             refusals=network_refusals,
         )
-        client = RendezvousClient(invite.rendezvous[0], curve, on_notice=discovery.take_notice)
+        client = RendezvousClient(invite.rendezvous[0], curve, discovery)
         clients.append(await stack.enter_async_context(client))
         await stack.enter_async_context(network)
         # No task group: one that a failed assertion passes through wraps it.

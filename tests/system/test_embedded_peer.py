@@ -28,9 +28,7 @@ async def test_peer_that_stopped_in_good_order_leaves_nothing_that_ends_its_proc
     tmp_path: Path,
 ) -> None:
     async with serving(tmp_path / "rendezvous") as uri:
-        async with RendezvousClient(
-            uri, CurveKeys.generate(), on_notice=lambda notice: None
-        ) as founder:
+        async with RendezvousClient(uri, CurveKeys.generate()) as founder:
             await founder.publish_statement(SWARM.raw)
         options = JoinOptions(
             state_dir=tmp_path / "peer",

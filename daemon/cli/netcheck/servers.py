@@ -10,9 +10,11 @@ from protocol.errors import P2PDError, TransportError
 from protocol.identity import Identity, PeerId
 from protocol.uri import HostPort, ServerUri
 from relay.client.client import IncomingCall, RelayClient, RelayState
+from relay.client.link import RelayLink
 from rendezvous import RendezvousClient
 from rendezvous.client.connection import Timeouts
 from rendezvous.client.persistent_connection import LinkState
+from rendezvous.client.user import Visitor
 from transport.curve import CurveKeys
 
 REACH_S = 5.0
@@ -32,20 +34,17 @@ class RendezvousFinding:
 async def ask_rendezvous(uris: Sequence[ServerUri]) -> RendezvousFinding:
     """``uris``: of one server. Takes :data:`REACH_S` if it cannot be reached."""
     uri = uris[0]
-    changed = asyncio.Event()
+    visitor = Visitor()
     async with RendezvousClient(
         uri,
         CurveKeys.generate(),
+        visitor,
         also_at=tuple(other.address for other in uris[1:]),
-        on_notice=lambda notice: None,
-        on_state_change=lambda state: changed.set(),
         timeouts=Timeouts(connect_s=REACH_S, reply_s=REACH_S, request_s=REACH_S),
     ) as client:
-        while client.state == LinkState.CONNECTING.value:  # For REACH_S at most.
-            changed.clear()
-            await changed.wait()
+        state = await visitor.arrived()  # Within REACH_S.
         try:
-            if client.state == LinkState.UNREACHABLE.value:
+            if state == LinkState.UNREACHABLE.value:
                 raise TransportError(client.trouble)
             description = await client.describe()
             round_trip_s = float("inf")
@@ -66,21 +65,17 @@ async def ask_rendezvous(uris: Sequence[ServerUri]) -> RendezvousFinding:
 async def ask_relay(uris: Sequence[ServerUri]) -> ServerReport:
     """``uris``: of one relay. Takes :data:`REACH_S` if it cannot be reached."""
     uri = uris[0]
-    changed = asyncio.Event()
+    visitor = _RelayVisitor()
     async with RelayClient(
         uri,
         Identity.generate(),
         CurveKeys.generate(),
-        on_call=_refuse,
-        on_link=lambda link: link.close("this is no peer"),
-        on_state_change=lambda state: changed.set(),
+        visitor,
         also_at=tuple(other.address for other in uris[1:]),
     ) as client:
         try:
             async with asyncio.timeout(REACH_S):
-                while client.state is RelayState.CONNECTING:
-                    changed.clear()
-                    await changed.wait()
+                await visitor.changed.wait()
                 while (  # noqa: ASYNC110 — it tells nobody.
                     client.state is RelayState.READY and client.status().round_trip_s is None
                 ):
@@ -94,5 +89,17 @@ async def ask_relay(uris: Sequence[ServerUri]) -> ServerReport:
     return ServerReport(uri=str(uri), reachable=True, round_trip_ms=1000 * status.round_trip_s)
 
 
-async def _refuse(call: IncomingCall) -> PeerId | None:
-    return None
+class _RelayVisitor:
+    """Takes no links; sees whether the relay answers (a :class:`RelayUser`)."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()
+
+    async def who_calls(self, call: IncomingCall) -> PeerId | None:
+        return None
+
+    def link_opened(self, link: RelayLink, relay: HostPort) -> None:
+        link.close("this is no peer")
+
+    def state_changed(self, state: RelayState) -> None:
+        self.changed.set()

@@ -14,7 +14,7 @@ import zmq
 
 from daemon.net.own_record import OwnRecord
 from daemon.net.paths.budget import PathBudget
-from daemon.net.paths.path import PathOwner, PathSeeker, PathWish
+from daemon.net.paths.path import KnownPeers, PathOwner, PathSeeker, PathWish
 from daemon.net.paths.targets import Targets
 from daemon.net.refusals import Refusals
 from daemon.net.signaling import Signaling
@@ -34,6 +34,7 @@ class PathParts:
     context: "zmq.Context[zmq.Socket[bytes]]"
     zap: ZapAuthenticator
     owner: PathOwner
+    peers: KnownPeers
     signaling: Signaling
     clock: Clock
     random: Random

@@ -20,6 +20,7 @@ from typing import Protocol
 from daemon.net.path_kind import PathKind
 from daemon.net.session.handshake import Channel
 from protocol.errors import P2PDError
+from protocol.identity import PeerId
 from protocol.peers.signal_messages import NoOtherMachineError
 from protocol.statements.peer_record import VerifiedRecord
 
@@ -158,6 +159,16 @@ class PathSeeker(Protocol):
 
     async def run(self) -> None:
         """Seek a path whenever the wish has none of this kind; until cancelled."""
+
+
+class KnownPeers(Protocol):
+    """Which CURVE keys are whose."""
+
+    async def admit_key(self, curve_key: bytes, remote_ip: str) -> bool:
+        """Whether a key that connects is that of a peer of the swarm; see :class:`PeerBook`."""
+
+    async def who_has(self, curve_key: bytes) -> PeerId | None:
+        """The peer with this key, looked up like a key that connects."""
 
 
 class PathOwner(Protocol):

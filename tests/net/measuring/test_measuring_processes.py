@@ -31,7 +31,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 async def found_swarm(serve: str, link: Path) -> None:
     uri = ServerUri.parse(serve)
     swarm = make_swarm(relays=(uri,))
-    async with RendezvousClient(uri, CurveKeys.generate(), on_notice=lambda notice: None) as client:
+    async with RendezvousClient(uri, CurveKeys.generate()) as client:
         await client.publish_statement(swarm.raw)
     link.write_text(str(Invite(swarm.swarm_id, b"", (uri,))))
 

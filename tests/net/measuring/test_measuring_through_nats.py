@@ -122,7 +122,7 @@ def test_netcheck_names_each_nat_as_it_was_built(internet: Internet) -> None:
 
 
 async def _publish(uri: ServerUri, raw: bytes) -> None:
-    async with RendezvousClient(uri, CurveKeys.generate(), on_notice=lambda notice: None) as client:
+    async with RendezvousClient(uri, CurveKeys.generate()) as client:
         await client.publish_statement(raw)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from daemon.net.measuring.results import SpeedResult
 from daemon.net.path_kind import PathKind
-from daemon.net.paths.relayed.path import NO_RELAY
+from daemon.net.paths.relayed.seeker import NO_RELAY
 from protocol.errors import TransportError
 from protocol.identity import PeerId
 from protocol.merkle import CHUNK_BYTES

@@ -41,6 +41,7 @@ from daemon.net.path_kind import PathKind
 from daemon.net.paths.ice.turn_server import TurnServer
 from daemon.net.peers.peer_status import NONE_YET, LinkStatus
 from daemon.net.refusals import Refusals
+from protocol.servers.rendezvous_messages import Notice
 from protocol.statements.admission import NO_PROOF, AdmissionBook
 from protocol.uri import HostPort, ServerUri, by_server
 from rendezvous import RendezvousClient
@@ -90,10 +91,19 @@ class LabNode:
         self._reason = ""
         self._reason_since = 0.0
 
-    def registered(self) -> None:
-        """A rendezvous knows the peer."""
+    # What a rendezvous says (RendezvousUser)
+
+    def granted(self) -> None:
+        """It knows the peer."""
         if self.registered_at is None:
             self.registered_at = time.monotonic()
+        self._connectivity.granted()
+
+    def notice_received(self, notice: Notice) -> None:
+        self._connectivity.notice_received(notice)
+
+    def state_changed(self, state: str) -> None:
+        self._connectivity.state_changed(state)
 
     async def until(self, condition: Callable[[], bool], seconds: str) -> dict[str, Any]:
         """Wait until it holds; what the command is answered."""
@@ -197,11 +207,11 @@ async def joining(number: int, options: JoinOptions) -> AsyncIterator[LabNode]:
         )
         connectivity = Connectivity(
             clients,
+            discovery,
             advertise=(),
             stun_servers=(),
             map_port=options.map_port,
             turn_server=TurnServer.parse(options.turn) if options.turn else None,
-            announce=discovery.announce_now,
             kinds=options.kinds,
         )
         network = PeerNetwork(
@@ -225,17 +235,12 @@ async def joining(number: int, options: JoinOptions) -> AsyncIterator[LabNode]:
         network.find_record = discovery.find_record
         node = LabNode(keys, network, connectivity, refusals)
 
-        def granted() -> None:
-            node.registered()
-            connectivity.outposts_changed()
-
         for uris in by_server(map(ServerUri.parse, options.rendezvous)):
             client = RendezvousClient(
                 uris[0],
                 keys.curve,
+                node,
                 also_at=tuple(uri.address for uri in uris[1:]),
-                on_notice=discovery.take_notice,
-                on_granted=granted,
             )
             clients.append(await stack.enter_async_context(client))
         await stack.enter_async_context(network)

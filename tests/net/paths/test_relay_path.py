@@ -13,7 +13,7 @@ import zmq
 from daemon.control.describe import describe_peers, describe_relay
 from daemon.control.trouble import of_connections
 from daemon.net.path_kind import PathKind
-from daemon.net.paths.relayed.path import NO_RELAY
+from daemon.net.paths.relayed.seeker import NO_RELAY
 from daemon.net.peers.peer_status import NONE_YET
 from protocol.servers.relay_messages import FrameKind
 from protocol.uri import HostPort, ServerUri

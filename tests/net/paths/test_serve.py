@@ -59,7 +59,7 @@ async def test_rendezvous_and_relay_answer_on_one_port_with_one_key(tmp_path: Pa
         low, high = in_order_of_id(2)
         swarm = make_swarm(relays=(uri,))
         async with (
-            RendezvousClient(uri, CurveKeys.generate(), on_notice=lambda notice: None) as client,
+            RendezvousClient(uri, CurveKeys.generate()) as client,
             running(low, swarm=swarm, listen=EVERYWHERE) as first,
             running(high, swarm=swarm, listen=EVERYWHERE) as second,
         ):
@@ -83,7 +83,6 @@ async def test_founder_is_told_of_the_relay_and_of_other_ports_which_work_alone(
             nowhere,
             CurveKeys.generate(),
             also_at=(HostPort("127.0.0.1", other),),
-            on_notice=lambda notice: None,
         ) as client:
             description = await client.describe()
     assert description.relays
@@ -160,9 +159,7 @@ async def until(condition: Callable[[], bool], within_s: float = 30.0) -> None:
 async def test_observers_connect_without_torch_and_without_a_worker(tmp_path: Path) -> None:
     async with serving(tmp_path / "serve") as uri:
         swarm = make_swarm(relays=(uri,))
-        async with RendezvousClient(
-            uri, CurveKeys.generate(), on_notice=lambda notice: None
-        ) as client:
+        async with RendezvousClient(uri, CurveKeys.generate()) as client:
             await client.publish_statement(swarm.raw)
         link = tmp_path / "link"
         link.write_text(str(Invite(swarm.swarm_id, b"", (uri,))))

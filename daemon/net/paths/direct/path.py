@@ -14,7 +14,7 @@ from types import TracebackType
 import zmq
 
 from daemon.net.path_kind import PathKind
-from daemon.net.paths.path import PathOwner
+from daemon.net.paths.path import KnownPeers, PathOwner
 from daemon.net.session.handshake import Channel
 from protocol.identity import PeerId
 from protocol.peers.hello import Role
@@ -24,7 +24,7 @@ from transport.curve import CurveKeys
 from transport.sockets.client_socket import ClientSocket, LinkEvent
 from transport.sockets.server_socket import ServerSocket
 from transport.sockets.socket_options import CurveClientRole, CurveServerRole, SocketLimits
-from transport.sockets.zap import Admit, ZapAuthenticator
+from transport.sockets.zap import ZapAuthenticator
 
 LIMITS = SocketLimits(max_message_bytes=MAX_FRAME_BYTES, queue_messages=128, handshake_s=5.0)
 """A session has at most 4 MiB in flight, 64 frames; the queues are for little ones beside."""
@@ -44,13 +44,13 @@ class DirectListener:
         listen: HostPort,
         keys: CurveKeys,
         *,
-        admit: Admit,
+        peers: KnownPeers,
         owner: PathOwner,
     ) -> None:
-        """``admit`` decides about keys; see :class:`ZapAuthenticator`."""
+        """``peers`` decide about keys."""
         self._zap = zap
         self._keys = keys
-        self._admit = admit
+        self._peers = peers
         self._owner = owner
         self._paths: dict[bytes, AcceptedPath] = {}
         self._per_key: dict[bytes, int] = {}
@@ -65,7 +65,7 @@ class DirectListener:
 
     async def __aenter__(self) -> "DirectListener":
         """Raises :class:`ConfigError` when the address cannot be listened on."""
-        self._zap.add_domain(ZAP_DOMAIN, self._admit)
+        self._zap.add_domain(ZAP_DOMAIN, self._peers.admit_key)
         try:
             await self._socket.__aenter__()
         except BaseException:

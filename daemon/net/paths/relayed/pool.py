@@ -7,17 +7,17 @@ one fails.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from random import Random
+from collections.abc import Iterable, Sequence
 
+from daemon.net.paths.maker import PathParts
 from daemon.net.paths.path import PathWish
+from daemon.net.paths.relayed.path import RelayPath
 from protocol.errors import ConfigError
-from protocol.identity import Identity, PeerId
+from protocol.identity import PeerId
 from protocol.statements.peer_record import MAX_RELAY_URIS, MAX_RELAYS
 from protocol.uri import HostPort, ServerUri
 from relay.client.client import IncomingCall, RelayClient, RelayState
 from relay.client.link import RelayLink
-from transport.curve import CurveKeys
 from transport.error_group import first_error
 
 _log = logging.getLogger("p2pd.relays")
@@ -41,24 +41,8 @@ def relays_of(uris: Iterable[str]) -> dict[bytes, tuple[ServerUri, ...]]:
 class RelayPool:
     """An async context manager; the relays may be replaced within it."""
 
-    def __init__(
-        self,
-        identity: Identity,
-        curve: CurveKeys,
-        swarm_id: bytes,
-        *,
-        who_calls: Callable[[bytes], Awaitable[PeerId | None]],
-        on_link: Callable[[RelayLink, HostPort], None],
-        random: Random,
-    ) -> None:
-        """``who_calls``: whose a CURVE key is, of those whom this peer talks to. ``on_link`` is
-        given the links that others open, and the relay's address."""
-        self._identity = identity
-        self._curve = curve
-        self._swarm_id = swarm_id
-        self._who_calls = who_calls
-        self._on_link = on_link
-        self._random = random
+    def __init__(self, parts: PathParts) -> None:
+        self._parts = parts
         self._clients: dict[bytes, RelayClient] = {}
         self._ends: dict[bytes, asyncio.Event] = {}
         self._uris: dict[bytes, tuple[ServerUri, ...]] = {}
@@ -120,23 +104,31 @@ class RelayPool:
     async def _serve(self, key: bytes, uris: Sequence[ServerUri], end: asyncio.Event) -> None:
         client = RelayClient(
             uris[0],
-            self._identity,
-            self._curve,
-            on_call=self._answer,
-            on_link=lambda link: self._on_link(link, uris[0].address),
-            on_state_change=self._state_changed,
+            self._parts.identity,
+            self._parts.curve,
+            self,
             also_at=tuple(uri.address for uri in uris[1:]),
-            random=self._random,
+            random=self._parts.random,
         )
         async with client:
             if not end.is_set():
                 self._clients[key] = client
             await end.wait()
 
-    async def _answer(self, call: IncomingCall) -> PeerId | None:
-        return await self._who_calls(call.curve_key) if call.swarm == self._swarm_id else None
+    # What the relays tell (RelayUser)
 
-    def _state_changed(self, state: RelayState) -> None:
+    async def who_calls(self, call: IncomingCall) -> PeerId | None:
+        """See :class:`RelayUser`."""
+        if call.swarm != self._parts.swarm_id:
+            return None
+        return await self._parts.peers.who_has(call.curve_key)
+
+    def link_opened(self, link: RelayLink, relay: HostPort) -> None:
+        """See :class:`RelayUser`."""
+        RelayPath(link, relay, self._parts.owner).open()
+
+    def state_changed(self, state: RelayState) -> None:
+        """See :class:`RelayUser`."""
         self._wake_up()
 
     def _wake_up(self) -> None:
