@@ -26,7 +26,9 @@ from daemon.net.connectivity import Connectivity
 from daemon.net.discovery import Discovery
 from daemon.net.measuring.results import PingResult, SpeedResult
 from daemon.net.network import PeerNetwork
+from daemon.net.own_record import OwnRecord
 from daemon.net.path_kind import PathKind
+from daemon.net.reach import Sockets
 from daemon.net.refusals import Refusals
 from daemon.net.sequence_file import SequenceFile
 from daemon.net.traffic import TrafficMeter
@@ -46,6 +48,7 @@ from daemon.worker.worker import TaskWorker, WorkerProcesses
 from p2pd.messages import Progress
 from protocol.errors import TransportError, WorkerError
 from protocol.identity import PeerId
+from protocol.statements.peer_record import PeerRecord
 from protocol.statements.sequence import SequenceCounter
 from protocol.uri import by_server
 from rendezvous import RendezvousClient
@@ -304,26 +307,25 @@ class Peer:
         zap: ZapAuthenticator,
         connectivity: Connectivity,
     ) -> PeerNetwork:
-        return PeerNetwork(
-            swarm=place.swarm,
-            identity=self._identity,
-            curve=self._curve,
-            listen=self._options.listen,
-            advertise=tuple(str(address) for address in self._options.advertise),
-            admission=place.admission,
-            own_proof=place.proof,
+        says = PeerRecord(
+            curve_key=self._curve.public,
+            addresses=(),
             name=self._options.name,
             trains=not self._options.observe,
-            clock=self._clock,
-            refusals=self._refusals,
-            context=context,
-            zap=zap,
-            signal_carriers=self._clients,
-            make_paths=connectivity.make_paths,
-            sequence=SequenceCounter(
-                now_ms=self._clock.now_ms(),
-                memory=SequenceFile(self._state_dir.path / state_paths.SEQUENCE_FILE),
+            proof=place.proof,
+        )
+        sequence = SequenceCounter(
+            now_ms=self._clock.now_ms(),
+            memory=SequenceFile(self._state_dir.path / state_paths.SEQUENCE_FILE),
+        )
+        return PeerNetwork(
+            OwnRecord(
+                self._identity, place.swarm.swarm_id, says, sequence=sequence, clock=self._clock
             ),
+            place.admission,
+            Sockets(context, zap, self._curve, self._options.listen),
+            connectivity,
+            refusals=self._refusals,
         )
 
     # What the parts tell

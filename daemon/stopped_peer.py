@@ -5,7 +5,7 @@ from pathlib import Path
 
 from daemon.control.api import ExportResult
 from daemon.host.state_dir import StateDir
-from daemon.net.traffic import Traffic, TrafficMeter
+from daemon.net.traffic import TrafficCounter, TrafficMeter
 from daemon.swarm.join_options import JoinOptions, Shard
 from daemon.swarm.open_task import open_task
 from daemon.worker.worker import TaskWorker, WorkerProcesses
@@ -47,7 +47,7 @@ async def _export(path: Path, destination: Path, round_number: int | None) -> Ex
                 processes,
                 open_task(options, swarm, path),
                 on_change=lambda: None,
-                traffic=TrafficMeter(Traffic),
+                traffic=TrafficMeter(TrafficCounter()),
             )
             await worker.open()
             exported = await worker.export(destination, round_number)

@@ -107,8 +107,9 @@ ROOMS = {
         *("peer", "server", "cli"),
     ),
     "daemon.net": (
-        *("path_kind", "refusals", "traffic", "session", "nat", "own_record", "border"),
-        *("signaling", "discovery", "paths", "peers", "measuring", "network", "connectivity"),
+        *("path_kind", "refusals", "traffic", "own_record", "session", "nat", "border"),
+        *("signaling", "discovery", "paths", "reach", "peers", "measuring", "network"),
+        *("connectivity",),
     ),
     "daemon.rounds": ("lineage", "blobs", "parts", "updates", "kinds", "training", "rounds"),
     "ml": ("state", "task", "update", "aggregate", "rules", "averaging", "training"),

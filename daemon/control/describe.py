@@ -55,7 +55,7 @@ def describe(
     training = None if rounds is None else rounds.training
     state = None if training is None else training.last_state
     opened = None if loading is None else loading.worker.opened
-    traffic = Traffic() if network is None else network.traffic()
+    traffic = Traffic() if network is None else network.traffic.total
     links = () if network is None else network.links()
     watching = None if connected is None else connected.watching
     peers = describe_peers(links, watching, rounds=rounds, refusals=about.refusals)

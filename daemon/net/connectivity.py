@@ -10,7 +10,7 @@ from daemon.net.network import PeerNetwork
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.ice.seeker import IcePaths
 from daemon.net.paths.ice.turn_server import TurnServer
-from daemon.net.paths.maker import MakePaths
+from daemon.net.paths.maker import PathMaker, PathParts
 from daemon.net.paths.punched.maker import PunchedPaths
 from protocol.servers.rendezvous_messages import Notice
 from protocol.uri import HostPort
@@ -22,7 +22,7 @@ _WITHOUT_RELAY = (PathKind.DIRECT, PathKind.PUNCHED, PathKind.ICE)
 
 
 class Connectivity:
-    """One peer's: made before its network, which takes :attr:`make_paths`; run beside it.
+    """One peer's: made before its network, whose reach it is; run beside it.
 
     It is told what the rendezvous servers say, and passes it on to ``discovery``.
     """
@@ -55,16 +55,27 @@ class Connectivity:
             clients, stun_servers, on_change=self._tell, on_move=self._moved
         )
 
+    # How this peer is reached (Reach)
+
     @property
-    def make_paths(self) -> tuple[MakePaths, ...]:
-        """The kinds of paths that depend on where this peer is."""
-        makers: dict[PathKind, MakePaths] = {
-            PathKind.PUNCHED: lambda parts: PunchedPaths(parts, self.whereabouts),
-            PathKind.ICE: lambda parts: IcePaths(parts, self.whereabouts, self._turn_server),
+    def advertised(self) -> tuple[str, ...]:
+        """See :class:`Reach`."""
+        return tuple(str(address) for address in self._advertise)
+
+    @property
+    def signal_carriers(self) -> Sequence[RendezvousClient]:
+        """See :class:`Reach`."""
+        return self._clients
+
+    def make_paths(self, parts: PathParts) -> list[PathMaker]:
+        """See :class:`Reach`: the kinds of paths that depend on where this peer is."""
+        makers: dict[PathKind, PathMaker] = {
+            PathKind.PUNCHED: PunchedPaths(parts, self.whereabouts),
+            PathKind.ICE: IcePaths(parts, self.whereabouts, self._turn_server),
         }
-        return tuple(
-            make for kind, make in makers.items() if self._kinds is None or kind in self._kinds
-        )
+        return [
+            maker for kind, maker in makers.items() if self._kinds is None or kind in self._kinds
+        ]
 
     async def run(self, network: PeerNetwork) -> None:
         """Find out where this peer is, and say so, until cancelled."""

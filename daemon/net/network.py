@@ -12,8 +12,6 @@ Invariants:
 
 import asyncio
 import logging
-import secrets
-from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from random import Random
 from types import TracebackType
@@ -26,40 +24,37 @@ from daemon.net.own_record import OwnRecord
 from daemon.net.paths.budget import PathBudget
 from daemon.net.paths.direct.path import DirectListener
 from daemon.net.paths.direct.seeker import DirectDialer
-from daemon.net.paths.maker import MakePaths, PathMaker, PathParts
+from daemon.net.paths.maker import PathMaker, PathParts
 from daemon.net.paths.path import PathOwner, PathSeeker, PathWish
 from daemon.net.paths.relayed.maker import RelayPaths
 from daemon.net.paths.targets import Targets
 from daemon.net.peers.book import FindRecord, PeerBook
 from daemon.net.peers.memory_share import share_memory
+from daemon.net.peers.observer import MessageReader, NoReader
 from daemon.net.peers.peer_status import LinkStatus
 from daemon.net.peers.reception import Reception
 from daemon.net.peers.remote_peer import RemotePeer
+from daemon.net.reach import Reach, Sockets
 from daemon.net.refusals import Refusals
 from daemon.net.session import SessionLimits
 from daemon.net.session.handshake import Greeter
-from daemon.net.signaling import SignalCarrier, Signaling
-from daemon.net.traffic import Traffic
+from daemon.net.signaling import Signaling
+from daemon.net.traffic import TrafficCounter
 from daemon.net.twin import TwinWatch
 from daemon.net.twin_guard import TwinGuard
-from protocol.errors import RemoteProtocolError, TransportError
-from protocol.identity import Identity, PeerId, peer_id_of
-from protocol.peers.hello import VerifiedHello
+from protocol.errors import TransportError
+from protocol.identity import PeerId, peer_id_of
 from protocol.peers.session_frames import CloseCode, Stream
 from protocol.peers.signal_messages import TwinNotice
 from protocol.servers.rendezvous_messages import Signal
 from protocol.statements.admission import AdmissionBook, DeniedError
 from protocol.statements.nat_summary import NatSummary
-from protocol.statements.peer_record import MAX_INSTANCE_BYTES, PeerRecord, VerifiedRecord
-from protocol.statements.sequence import SequenceCounter
+from protocol.statements.peer_record import PeerRecord, VerifiedRecord
 from protocol.statements.swarm import Swarm
 from protocol.uri import HostPort
 from relay.client.client import RelayStatus
 from transport.address import plain_ip
-from transport.clock import Clock
-from transport.curve import CurveKeys
 from transport.sockets.connection_table import descriptor_budget
-from transport.sockets.zap import ZapAuthenticator
 
 _log = logging.getLogger("p2pd.network")
 
@@ -67,131 +62,85 @@ _log = logging.getLogger("p2pd.network")
 class PeerNetwork:
     """Sessions with the peers of one swarm. An async context manager.
 
-    The callbacks are set before entering. They are called from the event loop and return at once;
-    in them everything here may be called.
+    What comes from them goes to :attr:`reader`, which is set before entering.
     """
 
     def __init__(
         self,
-        *,
-        swarm: Swarm,
-        identity: Identity,
-        curve: CurveKeys,
-        listen: HostPort,
-        advertise: tuple[str, ...],
+        own_record: OwnRecord,
         admission: AdmissionBook,
-        own_proof: bytes,
-        name: str,
-        trains: bool,
-        clock: Clock,
+        sockets: Sockets,
+        reach: Reach,
+        *,
         refusals: Refusals,
-        context: "zmq.Context[zmq.Socket[bytes]]",
-        zap: ZapAuthenticator,
         random: Random | None = None,
-        signal_carriers: Sequence[SignalCarrier] = (),
-        make_paths: Sequence[MakePaths] = (),
-        sequence: SequenceCounter | None = None,
     ) -> None:
-        """``advertise``: addresses for this peer's record, ``HOST:PORT``; port 0 stands for the
-        one that is listened on. Empty: the address that is listened on.
-
-        ``signal_carriers``: through whom signals go, and may still grow; ``make_paths``: the kinds
-        of paths beside those that are dialled and those over the swarm's relays. ``sequence``: for
-        all that this peer signs here; None: one that begins at the time."""
-        self.on_message: Callable[[PeerId, bytes], None] = lambda peer_id, message: None
-        self.on_bulk: Callable[[PeerId, bytes], None] = lambda peer_id, message: None
-        self.on_peer_up: Callable[[PeerId], None] = lambda peer_id: None
-        self.on_peer_down: Callable[[PeerId, str], None] = lambda peer_id, reason: None
-        self.on_bulk_room: Callable[[PeerId], None] = lambda peer_id: None
-        self._swarm = swarm
-        self._identity = identity
-        self._advertise = advertise
+        self.reader: MessageReader = NoReader()
+        self._reach = reach
         self._admission = admission
         self._refusals = refusals
-        self._clock = clock
-        sequence = sequence or SequenceCounter(now_ms=clock.now_ms())
-        instance = secrets.token_bytes(MAX_INSTANCE_BYTES)
-        watch = TwinWatch(instance, started_sequence=sequence.take())
-        self._own_record = OwnRecord(
-            identity,
-            swarm.swarm_id,
-            curve_key=curve.public,
-            name=name,
-            trains=trains,
-            proof=own_proof,
-            instance=instance,
-            sequence=sequence,
-            clock=clock,
-        )
+        self._clock = clock = own_record.clock
+        self._own_record = own_record
+        watch = TwinWatch(own_record.payload.instance, started_sequence=own_record.sequence.take())
         self._book = PeerBook(
-            identity.peer_id,
-            swarm.swarm_id,
+            own_record.identity.peer_id,
+            own_record.swarm_id,
             clock,
             admission,
             refusals,
-            make_link=self._make_link,
-            make_seekers=self._make_seekers,
+            self,
         )
-        self.twins = TwinGuard(watch, self._own_record, self._book, clock)
+        self.twins = TwinGuard(watch, own_record, self._book, clock)
         """Other processes with this peer's identity."""
-        self._reception = Reception(
-            Greeter(
-                identity=identity,
-                swarm_id=swarm.swarm_id,
-                own_record=self._own_record.signed,
-                take_sequence=sequence.take,
-                now_ms=clock.now_ms,
-                admit=self._admit,
-                session_of=self._book.get,
-                met=self._met,
-            ),
-            self._book,
-            clock,
-            refusals,
-        )
-        self.meter = Meter(self._book.get, clock=clock, refusals=refusals)
+        self._reception = Reception(Greeter(own_record, self._book), self._book, clock, refusals)
+        self.meter = Meter(self._book, clock=clock, refusals=refusals)
         """Measures what is between this peer and others."""
         self._listener = DirectListener(
-            context, zap, listen, curve, peers=self._book, owner=self._reception
+            sockets.context,
+            sockets.zap,
+            sockets.listen,
+            sockets.curve,
+            peers=self._book,
+            owner=self._reception,
         )
         self._signaling = Signaling(
-            self._own_record,
-            curve,
+            own_record,
+            sockets.curve,
             admission=admission,
             peers=self._book,
             twins=self.twins,
-            carriers=signal_carriers,
+            carriers=reach.signal_carriers,
             clock=clock,
             refusals=refusals,
         )
         parts = PathParts(
-            identity=identity,
-            curve=curve,
-            swarm_id=swarm.swarm_id,
-            context=context,
-            zap=zap,
+            identity=own_record.identity,
+            curve=sockets.curve,
+            swarm_id=own_record.swarm_id,
+            context=sockets.context,
+            zap=sockets.zap,
             owner=self._reception,
             peers=self._book,
             signaling=self._signaling,
             clock=clock,
             random=random or Random(),
             budget=PathBudget(
-                descriptors=descriptor_budget(), sockets=int(context.get(zmq.MAX_SOCKETS))
+                descriptors=descriptor_budget(), sockets=int(sockets.context.get(zmq.MAX_SOCKETS))
             ),
             targets=Targets(clock),
             refusals=refusals,
-            own_record=self._own_record,
+            own_record=own_record,
         )
         self._parts = parts
-        self._relays = RelayPaths(parts, swarm.statement.relays)
-        self._makers: list[PathMaker] = [self._relays, *(make(parts) for make in make_paths)]
-        self._own_record.set_relays(self._relays.uris)
+        self._relays = RelayPaths(parts, admission.swarm.statement.relays)
+        self._makers: list[PathMaker] = [self._relays, *reach.make_paths(parts)]
+        own_record.set_relays(self._relays.uris)
 
     async def __aenter__(self) -> "PeerNetwork":
         """Raises :class:`ConfigError` when the address cannot be listened on or is none."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._listener)
-            self._own_record.set_addresses(self._advertise, self.listen_address)
+            self._own_record.set_addresses(self._reach.advertised, self.listen_address)
             for maker in self._makers:
                 await stack.enter_async_context(maker)
             await stack.enter_async_context(self._book)
@@ -270,7 +219,6 @@ class PeerNetwork:
     def replace_statement(self, swarm: Swarm) -> None:
         """Go by a newer swarm statement: be on its relays, and have nothing to do any more with
         those whom it bans, or whose invite was revoked before they were met."""
-        self._swarm = swarm
         self._admission.replace_statement(swarm)
         self._relays.replace_relays(swarm.statement.relays)
         self._own_record.set_relays(self._relays.uris)
@@ -328,7 +276,7 @@ class PeerNetwork:
         return link is not None and link.send(Stream.BULK, message)
 
     def bulk_room(self, peer_id: PeerId) -> int:
-        """How many bytes of bulk may be queued now; ``on_bulk_room`` tells when it is enough for a
+        """How many bytes of bulk may be queued now; the reader is told when it is enough for a
         largest message again after it was not."""
         link = self._book.get(peer_id)
         return 0 if link is None else link.room_bytes(Stream.BULK)
@@ -341,9 +289,10 @@ class PeerNetwork:
         """Every known peer and how it is reached, without those who left in good order."""
         return [link.status() for link in self._book if not self._book.has_left(link.peer_id)]
 
-    def traffic(self) -> Traffic:
+    @property
+    def traffic(self) -> TrafficCounter:
         """What went to and came from other peers so far, those who are gone included."""
-        return self._reception.traffic.total
+        return self._reception.traffic
 
     def relays(self) -> list[RelayStatus]:
         """The swarm's relays that this peer is on, or tries to be."""
@@ -356,46 +305,34 @@ class PeerNetwork:
         with border(self._refusals, peer_id, "message"):
             if stream is Stream.CONTROL:
                 if not self.meter.take_control(peer_id, message):
-                    self.on_message(peer_id, message)
+                    self.reader.receive(peer_id, message)
             elif not self.meter.take_bulk(peer_id, message):
-                self.on_bulk(peer_id, message)
+                self.reader.receive_bulk(peer_id, message)
 
     def bulk_room_found(self, peer_id: PeerId) -> None:
         """See :class:`PeerObserver`."""
-        self.on_bulk_room(peer_id)
+        self.reader.bulk_room_found(peer_id)
         self.meter.bulk_room_found(peer_id)  # After those for whom the room is.
 
     def peer_up(self, peer_id: PeerId) -> None:
         """See :class:`PeerObserver`."""
         share_memory(self._book)
-        self.on_peer_up(peer_id)
+        self.reader.peer_up(peer_id)
 
     def peer_down(self, peer_id: PeerId, reason: str) -> None:
         """See :class:`PeerObserver`."""
         share_memory(self._book)
         self.meter.peer_down(peer_id)
-        self.on_peer_down(peer_id, reason)
+        self.reader.peer_down(peer_id, reason)
         self._book.drop_if_unwanted(peer_id)
 
-    # Inside
+    # What each peer gets (LinkMaker)
 
-    def _make_link(self, record: VerifiedRecord) -> RemotePeer:
-        return RemotePeer(self._identity.peer_id, record, SessionLimits(), self._clock, self)
+    def make_link(self, record: VerifiedRecord) -> RemotePeer:
+        """See :class:`LinkMaker`."""
+        me = self._own_record.identity.peer_id
+        return RemotePeer(me, record, SessionLimits(), self._clock, self)
 
-    def _make_seekers(self, wish: PathWish) -> tuple[PathSeeker, ...]:
-        """What looks for paths to a peer: one for each kind, all at the same time."""
+    def make_seekers(self, wish: PathWish) -> tuple[PathSeeker, ...]:
+        """See :class:`LinkMaker`."""
         return (DirectDialer(self._parts, wish), *(maker.seeker(wish) for maker in self._makers))
-
-    def _admit(self, hello: VerifiedHello) -> RemotePeer:
-        """The link of a peer that may take part. Raises :class:`RemoteProtocolError` otherwise."""
-        now_ms = self._clock.expiry_ms()
-        self._admission.check(hello.peer_id, hello.record.record.proof, now_ms=now_ms)
-        self._book.welcome(hello.record)
-        link = self._book.get(hello.peer_id)
-        if link is None or link.is_held_off:
-            raise RemoteProtocolError("it broke the protocol a moment ago")
-        return link
-
-    def _met(self, hello: VerifiedHello) -> None:
-        """The peer is there now and shows its invite itself."""
-        self._admission.meet(hello.peer_id, hello.record.record.proof, now_ms=self._clock.now_ms())

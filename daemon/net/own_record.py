@@ -1,10 +1,17 @@
 """The record that this peer shows of itself: where it can be dialled, and with which key."""
 
+import secrets
+
 from msgspec.structs import replace
 
 from protocol.identity import Identity
 from protocol.statements.nat_summary import NatSummary
-from protocol.statements.peer_record import RECORD_LIFETIME_MS, PeerRecord, seal_record
+from protocol.statements.peer_record import (
+    MAX_INSTANCE_BYTES,
+    RECORD_LIFETIME_MS,
+    PeerRecord,
+    seal_record,
+)
 from protocol.statements.sequence import SequenceCounter
 from protocol.uri import HostPort, ServerUri
 from transport.address import EVERY_ADDRESS, is_ip, is_unrouted
@@ -20,28 +27,19 @@ class OwnRecord:
         self,
         identity: Identity,
         swarm_id: bytes,
+        says: PeerRecord,
         *,
-        curve_key: bytes,
-        name: str,
-        trains: bool,
-        proof: bytes,
-        instance: bytes,
         sequence: SequenceCounter,
         clock: Clock,
     ) -> None:
+        """``says``: at first, without an instance: each process draws its own
+        (daemon/net/twin.py)."""
         self.identity = identity
         self.swarm_id = swarm_id
         self.sequence = sequence
-        """Of what this peer says of itself; signals count on in it."""
-        self._clock = clock
-        self.payload = PeerRecord(
-            curve_key=curve_key,
-            addresses=(),
-            name=name,
-            trains=trains,
-            proof=proof,
-            instance=instance,
-        )
+        """Of all that this peer says of itself; signals and hellos count on in it."""
+        self.clock = clock
+        self.payload = replace(says, instance=secrets.token_bytes(MAX_INSTANCE_BYTES))
         """What it says."""
         self._signed = b""
         self._signed_until = 0.0
@@ -80,8 +78,8 @@ class OwnRecord:
 
     def signed(self) -> bytes:
         """The record in its envelope, good for hours."""
-        now = self._clock.monotonic()
-        offset_ms = self._clock.offset_ms
+        now = self.clock.monotonic()
+        offset_ms = self.clock.offset_ms
         # A record that was sealed before the time was known is of no use, or lasts too long.
         is_mistimed = abs(offset_ms - self._signed_at_offset_ms) > STEP_MS
         if now >= self._signed_until or is_mistimed:
@@ -92,7 +90,7 @@ class OwnRecord:
                 self.payload,
                 swarm=self.swarm_id,
                 sequence=self.sequence.take(),
-                now_ms=self._clock.now_ms(),
+                now_ms=self.clock.now_ms(),
             )
         return self._signed
 

@@ -12,7 +12,7 @@ Invariants:
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
@@ -70,9 +70,10 @@ class SignalCarrier(Protocol):
 class SignalInbox(Generic[M]):
     """What one peer sends of certain kinds, while the ``with`` block runs."""
 
-    def __init__(self, kinds: tuple[type[M], ...], closed: Callable[[], None]) -> None:
+    def __init__(self, signaling: "Signaling", peer_id: PeerId, kinds: tuple[type[M], ...]) -> None:
+        self.peer_id = peer_id
         self.kinds = kinds
-        self._closed = closed
+        self._signaling = signaling
         self._messages: deque[M] = deque(maxlen=INBOX_MESSAGES)
         self._arrived = asyncio.Event()
 
@@ -85,7 +86,7 @@ class SignalInbox(Generic[M]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._closed()
+        self._signaling.close_inbox(self)
 
     async def next(self) -> M:
         """The next message; of more than :data:`INBOX_MESSAGES` the oldest are gone."""
@@ -179,20 +180,20 @@ class Signaling:
 
         Enter it at once. What came a moment before, with nobody to take it, is in it already.
         """
-        inboxes = self._inboxes.setdefault(peer_id, [])
-
-        def close() -> None:
-            inboxes.remove(inbox)
-            if not inboxes and self._inboxes.get(peer_id) is inboxes:
-                del self._inboxes[peer_id]
-
-        inbox: SignalInbox[M] = SignalInbox(kinds, close)
-        inboxes.append(inbox)
+        inbox: SignalInbox[M] = SignalInbox(self, peer_id, kinds)
+        self._inboxes.setdefault(peer_id, []).append(inbox)
         now = self._clock.monotonic()
         for kept in list(self._kept):
             if now >= kept.until or (kept.peer_id == peer_id and inbox.offer(kept.body)):
                 self._kept.remove(kept)
         return inbox
+
+    def close_inbox(self, inbox: SignalInbox[M]) -> None:
+        """Signals arrive there no more."""
+        inboxes = self._inboxes[inbox.peer_id]
+        inboxes.remove(inbox)
+        if not inboxes:
+            del self._inboxes[inbox.peer_id]
 
     async def send(self, to: VerifiedRecord, body: SignalBody) -> None:
         """Send ``body``: through each rendezvous in turn until one has passed it on.

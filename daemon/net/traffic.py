@@ -1,6 +1,5 @@
 """How many bytes went to and came from other peers."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 
@@ -27,11 +26,11 @@ class TrafficCounter:
 class TrafficMeter:
     """What came on top between one look and the next; counts from its making on."""
 
-    def __init__(self, total: Callable[[], Traffic]) -> None:
-        self._total = total
-        self._before = total()
+    def __init__(self, counter: TrafficCounter) -> None:
+        self._counter = counter
+        self._before = counter.total
 
     def take(self) -> Traffic:
         """Since the last call."""
-        before, self._before = self._before, self._total()
+        before, self._before = self._before, self._counter.total
         return Traffic(self._before.sent - before.sent, self._before.received - before.received)

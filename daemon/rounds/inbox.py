@@ -72,11 +72,7 @@ class Inbox:
 
     def take_over(self, network: PeerNetwork) -> None:
         """Take what comes over the network from now on, in place of any other inbox."""
-        network.on_message = self.receive
-        network.on_bulk = self.receive_chunk
-        network.on_bulk_room = self.bulk_room_found
-        network.on_peer_up = self.peer_up
-        network.on_peer_down = lambda peer, reason: self.peer_down(peer)
+        network.reader = self
 
     def receive(self, peer: PeerId, data: bytes) -> None:
         """A control message of ``peer``'s."""
@@ -92,7 +88,7 @@ class Inbox:
         elif self._watching is not None and isinstance(message, Standing):
             self._watching.take(peer, message)
 
-    def receive_chunk(self, peer: PeerId, frame: bytes) -> None:
+    def receive_bulk(self, peer: PeerId, frame: bytes) -> None:
         """A bulk message of ``peer``'s: a chunk of model bytes."""
         if self._receivers is not None:
             self._receivers.parts.blobs.receive_chunk(peer, frame)
@@ -110,8 +106,8 @@ class Inbox:
             self._receivers.parts.speaker.send(peer, training.standing())
             training.wake()
 
-    def peer_down(self, peer: PeerId) -> None:
-        """``peer``'s session ended."""
+    def peer_down(self, peer: PeerId, reason: str) -> None:
+        """``peer``'s session ended, and why."""
         if self._watching is not None:
             self._watching.standings.remove(peer)
         if self._receivers is not None:

@@ -108,6 +108,11 @@ class AdmissionBook:
         self._swarm = swarm
         self._forget_late_comers()
 
+    @property
+    def swarm(self) -> Swarm:
+        """The statement that it goes by."""
+        return self._swarm
+
     def acquaintances(self) -> list[Acquaintance]:
         """All who are remembered; one that showed several tokens is there once for each."""
         return [one for by_token in self._met.values() for one in by_token.values()]

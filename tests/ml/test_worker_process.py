@@ -20,7 +20,7 @@ import pytest_asyncio
 import torch
 import uvloop
 
-from daemon.net.traffic import Traffic, TrafficMeter
+from daemon.net.traffic import TrafficCounter, TrafficMeter
 from daemon.worker.process import WorkerDiedError
 from daemon.worker.program import NEEDED_VARIABLES
 from daemon.worker.worker import TaskWorker, WorkerProcesses
@@ -252,7 +252,7 @@ async def test_worker_that_dies_while_it_loads_the_task_is_started_again(
             process,
             make_opening(task=str(task)),
             on_change=lambda: None,
-            traffic=TrafficMeter(Traffic),
+            traffic=TrafficMeter(TrafficCounter()),
         )
         assert (await worker.open()).round == 0
         assert worker.is_ready
@@ -263,7 +263,9 @@ async def test_traffic_of_the_last_round_is_in_the_event_file_when_the_worker_en
 ) -> None:
     opening = replace(make_opening(), event_dir=str(tmp_path / "events"))
     async with WorkerProcesses() as process:
-        worker = TaskWorker(process, opening, on_change=lambda: None, traffic=TrafficMeter(Traffic))
+        worker = TaskWorker(
+            process, opening, on_change=lambda: None, traffic=TrafficMeter(TrafficCounter())
+        )
         await worker.open()
         await worker.apply(1, own(await worker.train(1)))
     assert read_scalars(tmp_path / "events")["round/bytes_sent"] == {1: 0}
@@ -473,7 +475,7 @@ async def test_averager_that_dies_while_the_trainer_trains_gets_what_that_comes_
                 one.worker,
                 make_opening(f"{index}", **settings),
                 on_change=lambda: None,
-                traffic=TrafficMeter(Traffic),
+                traffic=TrafficMeter(TrafficCounter()),
             )
             await worker.open()
             alive = asyncio.create_task(worker.keep_alive(lambda opened: None))

@@ -12,10 +12,10 @@ from daemon.net.paths.targets import Targets
 from daemon.net.refusals import Refusals
 from daemon.net.signaling import SignalCarrier, Signaling
 from protocol.identity import PeerId
-from protocol.statements.admission import NO_PROOF, AdmissionBook
+from protocol.statements.admission import AdmissionBook
 from protocol.statements.peer_record import VerifiedRecord
-from protocol.statements.sequence import SequenceCounter
 from protocol.uri import HostPort
+from tests.net import swarm_peers
 from tests.net.swarm_peers import SWARM, Keys
 from transport.clock import Clock
 from transport.sockets.zap import ZapAuthenticator
@@ -50,17 +50,7 @@ class Everybody:
 
 def own_record_of(keys: Keys, clock: Clock, *addresses: str) -> OwnRecord:
     """Of a peer that can be dialled at ``addresses``."""
-    own_record = OwnRecord(
-        keys.identity,
-        SWARM.swarm_id,
-        curve_key=keys.curve.public,
-        name=f"peer {keys.number}",
-        trains=True,
-        proof=NO_PROOF,
-        instance=b"",
-        sequence=SequenceCounter(now_ms=clock.now_ms()),
-        clock=clock,
-    )
+    own_record = swarm_peers.own_record_of(keys, clock)
     own_record.set_addresses(addresses, HostPort("0.0.0.0", 1))
     return own_record
 

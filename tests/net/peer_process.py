@@ -33,8 +33,8 @@ class Talker:
 
     def __init__(self, node: Node) -> None:
         self._network = node.network
-        self._network.on_bulk = self._take
-        self._network.on_bulk_room = self._feed
+        node.on_bulk = self._take
+        node.on_bulk_room = self._feed
         self._to_send: dict[PeerId, tuple[int, int]] = {}
         self._received: dict[PeerId, int] = {}
         self._payload = bytes(range(256)) * (MIB // 256)

@@ -9,9 +9,11 @@ import zmq
 from daemon.net.paths.direct.path import DialledPath
 from daemon.net.paths.path import Path
 from daemon.net.session.handshake import Greeter, PathHandshake
-from protocol.peers.hello import ResumePoint
+from protocol.identity import PeerId
+from protocol.peers.hello import ResumePoint, VerifiedHello
 from protocol.peers.session_frames import Close, Hello, StreamAck, decode_frame, is_data_frame
-from tests.net.swarm_peers import SWARM, Keys, Node, eventually
+from protocol.uri import HostPort
+from tests.net.swarm_peers import Keys, Node, eventually, own_record_of
 from transport.clock import Clock
 
 _CREDIT = StreamAck(next_sequence=0, credit_bytes=1 << 30, received=())
@@ -26,21 +28,24 @@ class Rogue:
         self.is_confirmed = False
         self.frames: list[bytes] = []
         self.closed_with: Close | None = None
-        record = keys.record("127.0.0.1:1", sequence=2)
-        self._greeter = Greeter(
-            identity=keys.identity,
-            swarm_id=SWARM.swarm_id,
-            own_record=lambda: record.raw,
-            take_sequence=lambda: 1,
-            now_ms=Clock().now_ms,
-            admit=lambda hello: None,
-            session_of=lambda peer_id: self,
-            met=lambda hello: None,
-        )
+        own_record = own_record_of(keys, Clock())
+        own_record.set_addresses(("127.0.0.1:1",), HostPort("0.0.0.0", 1))
+        self._greeter = Greeter(own_record, self)
         self._path: Path | None = None
 
     def resume_point(self, remote_epoch: bytes) -> ResumePoint:
         return ResumePoint(epoch=remote_epoch, control=_CREDIT, bulk=_CREDIT)
+
+    # Who decides about others (Doorkeeper)
+
+    def admit(self, hello: VerifiedHello) -> None:
+        """Everybody."""
+
+    def met(self, hello: VerifiedHello) -> None:
+        """Not looked at."""
+
+    def session_of(self, peer_id: PeerId) -> "Rogue":
+        return self
 
     def send(self, frame: bytes) -> None:
         assert self._path is not None

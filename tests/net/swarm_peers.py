@@ -10,6 +10,9 @@ from random import Random
 import zmq
 
 from daemon.net.network import PeerNetwork
+from daemon.net.own_record import OwnRecord
+from daemon.net.paths.maker import PathMaker, PathParts
+from daemon.net.reach import Sockets
 from daemon.net.refusals import Refusals
 from daemon.net.signaling import SignalCarrier
 from protocol.identity import Identity, PeerId
@@ -21,6 +24,7 @@ from protocol.statements.peer_record import (
     open_record,
     seal_record,
 )
+from protocol.statements.sequence import SequenceCounter
 from protocol.statements.swarm import (
     UNLIMITED,
     RoundSettings,
@@ -130,6 +134,37 @@ def in_order_of_id(count: int, *, first: int = 0) -> list[Keys]:
     return sorted((Keys(first + number) for number in range(count)), key=lambda key: key.peer_id)
 
 
+@dataclass
+class Around:
+    """A network's reach: nothing but what the test says."""
+
+    advertised: tuple[str, ...] = ()
+    signal_carriers: Sequence[SignalCarrier] = ()
+
+    def make_paths(self, parts: PathParts) -> Sequence[PathMaker]:
+        return ()
+
+
+def own_record_of(
+    keys: Keys,
+    clock: Clock,
+    *,
+    swarm: Swarm = SWARM,
+    proof: bytes = NO_PROOF,
+    trains: bool = True,
+) -> OwnRecord:
+    """What the peer of ``keys`` says of itself at first."""
+    says = PeerRecord(
+        curve_key=keys.curve.public,
+        addresses=(),
+        name=f"peer {keys.number}",
+        trains=trains,
+        proof=proof,
+    )
+    sequence = SequenceCounter(now_ms=clock.now_ms())
+    return OwnRecord(keys.identity, swarm.swarm_id, says, sequence=sequence, clock=clock)
+
+
 class Node:
     """A peer's network and all that it told."""
 
@@ -147,10 +182,28 @@ class Node:
         self.messages: list[tuple[PeerId, bytes]] = []
         self.bulk: list[tuple[PeerId, bytes]] = []
         self.log: list[str] = []
-        network.on_message = lambda peer_id, message: self.messages.append((peer_id, message))
-        network.on_bulk = lambda peer_id, message: self.bulk.append((peer_id, message))
-        network.on_peer_up = lambda peer_id: self.log.append(f"up {peer_id}")
-        network.on_peer_down = lambda peer_id, reason: self.log.append(f"down {peer_id}: {reason}")
+        self.on_bulk_room: Callable[[PeerId], object] = lambda peer_id: None
+        self.on_bulk: Callable[[PeerId, bytes], object] = lambda peer, message: self.bulk.append(
+            (peer, message)
+        )
+        network.reader = self
+
+    # What the network tells (MessageReader)
+
+    def receive(self, peer_id: PeerId, message: bytes) -> None:
+        self.messages.append((peer_id, message))
+
+    def receive_bulk(self, peer_id: PeerId, message: bytes) -> None:
+        self.on_bulk(peer_id, message)
+
+    def bulk_room_found(self, peer_id: PeerId) -> None:
+        self.on_bulk_room(peer_id)
+
+    def peer_up(self, peer_id: PeerId) -> None:
+        self.log.append(f"up {peer_id}")
+
+    def peer_down(self, peer_id: PeerId, reason: str) -> None:
+        self.log.append(f"down {peer_id}: {reason}")
 
     @property
     def peer_id(self) -> PeerId:
@@ -183,21 +236,12 @@ async def running(
     with zmq.Context() as context:
         async with ZapAuthenticator(context) as zap:
             network = PeerNetwork(
-                swarm=swarm,
-                identity=keys.identity,
-                curve=keys.curve,
-                listen=listen,
-                advertise=advertise,
-                admission=AdmissionBook(swarm),
-                own_proof=proof,
-                name=f"peer {keys.number}",
-                trains=True,
-                clock=clock,
+                own_record_of(keys, clock, swarm=swarm, proof=proof),
+                AdmissionBook(swarm),
+                Sockets(context, zap, keys.curve, listen),
+                Around(advertise, signal_carriers),
                 refusals=refusals,
-                context=context,
-                zap=zap,
                 random=Random(keys.number),
-                signal_carriers=signal_carriers,
             )
             node = Node(keys, network, refusals, context)
             async with network:

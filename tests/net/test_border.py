@@ -18,9 +18,8 @@ from daemon.net.paths.ice.connection import IceConnection
 from daemon.net.paths.path import PathSeeker, PathWish
 from daemon.net.peers import book as peer_book
 from daemon.net.peers.book import PeerBook
-from daemon.net.peers.remote_peer import RemotePeer
+from daemon.net.peers.observer import NoReader
 from daemon.net.refusals import MAX_REASON, Refusals
-from daemon.net.session import SessionLimits
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from protocol.peers.session_frames import Stream, encode_data
@@ -29,7 +28,7 @@ from protocol.statements.admission import AdmissionBook
 from protocol.statements.peer_record import VerifiedRecord
 from tests.net.rogue import rogue_at
 from tests.net.swarm_peers import SWARM, Keys, eventually, in_order_of_id, introduce, running
-from tests.net.test_peer_book import Nobody
+from tests.net.test_peer_book import Links
 from transport.clock import Clock
 
 MESSAGE = encode_data(Stream.CONTROL, 0, first=True, last=True, payload=b"a message")
@@ -37,6 +36,19 @@ MESSAGE = encode_data(Stream.CONTROL, 0, first=True, last=True, payload=b"a mess
 
 def explode(*_: object) -> None:
     raise ZeroDivisionError("never expected")
+
+
+class Exploding(NoReader):
+    """Raises whatever comes."""
+
+    def receive(self, peer_id: PeerId, message: bytes) -> None:
+        explode()
+
+    def receive_bulk(self, peer_id: PeerId, message: bytes) -> None:
+        explode()
+
+    def peer_down(self, peer_id: PeerId, reason: str) -> None:
+        explode()
 
 
 def test_refusal_names_the_place_of_what_nobody_raised_on_purpose() -> None:
@@ -70,12 +82,11 @@ async def test_handler_that_fails_costs_the_message_and_not_the_session(stream: 
     async with running(low) as first, running(high) as second:
         introduce(first, second)
         await eventually(lambda: first.sees(second) and second.sees(first))
-        taken, second.network.on_message = second.network.on_message, explode
-        kept, second.network.on_bulk = second.network.on_bulk, explode
+        second.network.reader = Exploding()
         send = first.network.send if stream is Stream.CONTROL else first.network.send_bulk
         assert send(second.peer_id, b"one")
         await eventually(lambda: second.refusals.by_code() == {"message": 1})
-        second.network.on_message, second.network.on_bulk = taken, kept
+        second.network.reader = second
         assert send(second.peer_id, b"two")
         arrived = second.messages if stream is Stream.CONTROL else second.bulk
         await eventually(lambda: arrived == [(first.peer_id, b"two")])
@@ -89,10 +100,10 @@ async def test_whatever_a_frame_makes_the_session_raise_costs_its_sender_the_con
             (link,) = node.network.links()
             assert link.is_live
             # The session raises nothing unexpected, as far as anybody knows: what hears of it does.
-            node.network.on_peer_down = explode
+            node.network.reader = Exploding()
             rogue.send(b"\xc1 no message of any kind")
             await eventually(lambda: rogue.closed_with is not None)
-            node.network.on_peer_down = lambda peer_id, reason: None
+            node.network.reader = node
         introduce(node, honest)
         await eventually(lambda: node.sees(honest))
 
@@ -175,11 +186,9 @@ async def test_seeker_that_a_peers_words_end_ends_nothing_else() -> None:
     clock, runs = Clock(), list[None]()
     refusals = Refusals(clock)
 
-    def make_seekers(wish: PathWish) -> tuple[PathSeeker, ...]:
-        return (ExplodingSeeker(runs),)
-
-    def make_link(record: VerifiedRecord) -> RemotePeer:
-        return RemotePeer(Keys(0).peer_id, record, SessionLimits(), clock, Nobody())
+    class Exploders(Links):
+        def make_seekers(self, wish: PathWish) -> tuple[PathSeeker, ...]:
+            return (ExplodingSeeker(runs),)
 
     async with PeerBook(
         Keys(0).peer_id,
@@ -187,8 +196,7 @@ async def test_seeker_that_a_peers_words_end_ends_nothing_else() -> None:
         clock,
         AdmissionBook(SWARM),
         refusals,
-        make_link=make_link,
-        make_seekers=make_seekers,
+        Exploders(Keys(0).peer_id, clock),
     ) as book:
         for number in (1, 2):
             book.add(Keys(number).record())

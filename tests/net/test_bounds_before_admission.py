@@ -55,14 +55,13 @@ class Book:
             self.clock,
             AdmissionBook(make_swarm(is_open=is_open)),
             Refusals(self.clock),
-            make_link=self._make_link,
-            make_seekers=self._make_seekers,
+            self,
         )
 
-    def _make_link(self, record: VerifiedRecord) -> RemotePeer:
+    def make_link(self, record: VerifiedRecord) -> RemotePeer:
         return RemotePeer(OWN.peer_id, record, SessionLimits(), self.clock, Nobody())
 
-    def _make_seekers(self, wish: PathWish) -> tuple[PathSeeker, ...]:
+    def make_seekers(self, wish: PathWish) -> tuple[PathSeeker, ...]:
         self.sought.append(wish.record.peer_id)
         return ()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from daemon.net.own_record import OwnRecord
 from daemon.net.session.handshake import (
     GIVE_UP_S,
     MAX_HELLOS,
@@ -20,6 +21,7 @@ from daemon.net.session.handshake import (
 from protocol.codec import Message, decode, encode
 from protocol.envelope import Domain, seal_envelope
 from protocol.errors import P2PDError, RemoteProtocolError, TransportError, VerificationError
+from protocol.identity import PeerId
 from protocol.peers.hello import (
     HelloPayload,
     ResumePoint,
@@ -28,6 +30,8 @@ from protocol.peers.hello import (
 )
 from protocol.peers.session_frames import CloseCode, Hello, StreamAck, decode_frame
 from protocol.statements.admission import AdmissionBook
+from protocol.statements.peer_record import PeerRecord
+from protocol.statements.sequence import SequenceCounter
 from protocol.statements.swarm import Swarm
 from tests.net.swarm_peers import SWARM, Keys, make_swarm
 from transport.clock import Clock
@@ -47,6 +51,37 @@ class View:
         return ResumePoint(epoch=remote_epoch, control=ZERO, bulk=ZERO)
 
 
+class Shown(OwnRecord):
+    """Shows a record that the test chose."""
+
+    def __init__(self, keys: Keys, swarm: Swarm, raw: bytes) -> None:
+        says = PeerRecord(curve_key=b"", addresses=(), name="", trains=True)
+        clock = Clock()
+        sequence = SequenceCounter(now_ms=clock.now_ms())
+        super().__init__(keys.identity, swarm.swarm_id, says, sequence=sequence, clock=clock)
+        self._raw = raw
+
+    def signed(self) -> bytes:
+        return self._raw
+
+
+@dataclass
+class Door:
+    """Lets members in."""
+
+    book: AdmissionBook
+    view: View
+
+    def admit(self, hello: VerifiedHello) -> None:
+        self.book.check(hello.peer_id, hello.record.record.proof, now_ms=Clock().now_ms())
+
+    def met(self, hello: VerifiedHello) -> None:
+        self.admit(hello)
+
+    def session_of(self, peer_id: PeerId) -> View:
+        return self.view
+
+
 def greeter(
     keys: Keys,
     *,
@@ -55,22 +90,8 @@ def greeter(
     curve_key: bytes | None = None,
 ) -> Greeter:
     record = (record_of or keys).record("127.0.0.1:1", curve_key=curve_key, swarm=swarm)
-    book = AdmissionBook(swarm)
-    view = View(b"epoch-%02d" % keys.number)
-
-    def admit(hello: VerifiedHello) -> None:
-        book.check(hello.peer_id, hello.record.record.proof, now_ms=Clock().now_ms())
-
-    return Greeter(
-        identity=keys.identity,
-        swarm_id=swarm.swarm_id,
-        own_record=lambda: record.raw,
-        take_sequence=lambda: 1,
-        now_ms=Clock().now_ms,
-        admit=admit,
-        session_of=lambda peer_id: view,
-        met=admit,
-    )
+    own_record = Shown(keys, swarm, record.raw)
+    return Greeter(own_record, Door(AdmissionBook(swarm), View(b"epoch-%02d" % keys.number)))
 
 
 CALLING = Channel(

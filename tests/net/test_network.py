@@ -383,7 +383,7 @@ async def test_peer_that_left_in_good_order_is_not_listed_and_not_dialled_until_
             (link,) = first.network.links()
             assert link.peer_id == high.peer_id
             assert link.bytes_sent < 1_000_000  # As of a peer that was never here.
-            assert first.network.traffic().sent > 1_000_000  # But it is still counted.
+            assert first.network.traffic.total.sent > 1_000_000  # But it is still counted.
 
 
 async def test_removed_peer_is_forgotten_once_it_is_gone() -> None:
@@ -430,7 +430,7 @@ async def test_bulk_beyond_the_queue_is_refused_and_room_is_told_when_it_is_back
     low, high = in_order_of_id(2)
     told: list[str] = []
     async with running(low) as first, running(high) as second:
-        first.network.on_bulk_room = told.append
+        first.on_bulk_room = told.append
         introduce(first, second)
         await eventually(lambda: first.sees(second))
         sent = 0

@@ -22,7 +22,7 @@ class Transfer:
         self._left = iter(range(count))
         self._next: bytes | None = None
         self.count = count
-        source.network.on_bulk_room = self._feed
+        source.on_bulk_room = self._feed
         self._feed(target.peer_id)
 
     @property

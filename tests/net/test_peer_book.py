@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from daemon.net.paths.path import PathWish
+from daemon.net.paths.path import PathSeeker, PathWish
 from daemon.net.peers.book import PeerBook
 from daemon.net.peers.observer import PeerObserver
 from daemon.net.peers.remote_peer import RemotePeer
@@ -31,6 +31,20 @@ class Nobody(PeerObserver):
     def bulk_room_found(self, peer_id: PeerId) -> None: ...
 
 
+class Links:
+    """What a book gives each peer: a session, and nothing that looks for paths."""
+
+    def __init__(self, own_id: PeerId, clock: Clock) -> None:
+        self._own_id = own_id
+        self._clock = clock
+
+    def make_link(self, record: VerifiedRecord) -> RemotePeer:
+        return RemotePeer(self._own_id, record, SessionLimits(), self._clock, Nobody())
+
+    def make_seekers(self, wish: PathWish) -> tuple[PathSeeker, ...]:
+        return ()
+
+
 class LateFinder:
     """Seeks for ever; when it is told to end, it hears of one more peer."""
 
@@ -53,12 +67,10 @@ async def test_peer_that_is_found_while_this_one_ends_is_not_sought() -> None:
     clock = Clock()
     seekers: list[LateFinder] = []
 
-    def make_seekers(wish: PathWish) -> tuple[LateFinder, ...]:
-        seekers.append(LateFinder(book))
-        return (seekers[-1],)
-
-    def make_link(record: VerifiedRecord) -> RemotePeer:
-        return RemotePeer(OWN.peer_id, record, SessionLimits(), clock, Nobody())
+    class LateFinders(Links):
+        def make_seekers(self, wish: PathWish) -> tuple[PathSeeker, ...]:
+            seekers.append(LateFinder(book))
+            return (seekers[-1],)
 
     book = PeerBook(
         OWN.peer_id,
@@ -66,8 +78,7 @@ async def test_peer_that_is_found_while_this_one_ends_is_not_sought() -> None:
         clock,
         AdmissionBook(SWARM),
         Refusals(clock),
-        make_link=make_link,
-        make_seekers=make_seekers,
+        LateFinders(OWN.peer_id, clock),
     )
     async with asyncio.timeout(10):
         async with book:

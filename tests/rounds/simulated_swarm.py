@@ -365,7 +365,7 @@ class SimulatedPeer:
 
     def take(self, source: PeerId, data: bytes, bulk: bool) -> None:
         if bulk:
-            self.inbox.receive_chunk(source, data)
+            self.inbox.receive_bulk(source, data)
         else:
             self.inbox.receive(source, data)
 
@@ -434,7 +434,7 @@ class SimulatedSwarm:
         self._tasks[peer.id].cancel()
         del self.peers[peer.id]
         for other in others:
-            self.peers[other].inbox.peer_down(peer.id)
+            self.peers[other].inbox.peer_down(peer.id, "gone")
 
     def stop(self, peer: SimulatedPeer) -> None:
         """SIGSTOP: nothing is closed, nothing is answered. What it would do by itself goes on in

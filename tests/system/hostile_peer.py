@@ -14,6 +14,9 @@ import zmq
 
 from daemon.net.discovery import Discovery
 from daemon.net.network import PeerNetwork
+from daemon.net.own_record import OwnRecord
+from daemon.net.peers.observer import NoReader
+from daemon.net.reach import Sockets
 from daemon.net.refusals import Refusals
 from protocol.codec import decode, encode
 from protocol.envelope import Domain, seal_envelope
@@ -30,9 +33,12 @@ from protocol.peers.peer_messages import (
 )
 from protocol.statements.admission import AdmissionBook, prove_admission
 from protocol.statements.invite import Invite
+from protocol.statements.peer_record import PeerRecord
+from protocol.statements.sequence import SequenceCounter
 from protocol.statements.swarm import Swarm, open_statement
 from protocol.uri import HostPort
 from rendezvous import RendezvousClient
+from tests.net.swarm_peers import Around
 from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.sockets.zap import ZapAuthenticator
@@ -51,7 +57,7 @@ class Here:
 
 
 @dataclass
-class HostilePeer:
+class HostilePeer(NoReader):
     """Made by :func:`hostile_peer`."""
 
     name: str
@@ -189,22 +195,18 @@ async def hostile_peer(name: str, link: str, statement: bytes) -> AsyncIterator[
     async with contextlib.AsyncExitStack() as stack:
         context = stack.enter_context(zmq.Context())
         zap = await stack.enter_async_context(ZapAuthenticator(context))
-        network = peer.network = PeerNetwork(
-            swarm=swarm,
-            identity=peer.identity,
-            curve=curve,
-            listen=HostPort("127.0.0.1", 0),
-            advertise=(),
-            admission=AdmissionBook(swarm),
-            own_proof=peer.proof,
-            name=name,
-            trains=True,
-            clock=clock,
-            refusals=network_refusals,
-            context=context,
-            zap=zap,
+        says = PeerRecord(
+            curve_key=curve.public, addresses=(), name=name, trains=True, proof=peer.proof
         )
-        network.on_message = peer.receive
+        sequence = SequenceCounter(now_ms=clock.now_ms())
+        network = peer.network = PeerNetwork(
+            OwnRecord(peer.identity, swarm.swarm_id, says, sequence=sequence, clock=clock),
+            AdmissionBook(swarm),
+            Sockets(context, zap, curve, HostPort("127.0.0.1", 0)),
+            Around(),
+            refusals=network_refusals,
+        )
+        network.reader = peer
         discovery = Discovery(
             peer.peer_id,
             invite.swarm_id,

@@ -9,7 +9,6 @@ sends everything over it.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
 from contextlib import ExitStack
 
 from daemon.net.measuring.echoes import Echoes
@@ -17,6 +16,7 @@ from daemon.net.measuring.results import PingResult, SpeedResult
 from daemon.net.measuring.transfer_sink import TransferSink
 from daemon.net.measuring.transfer_source import SourceState, TransferSource
 from daemon.net.path_kind import PathKind
+from daemon.net.peers.book import PeerBook
 from daemon.net.peers.path_score import BEST_FIRST
 from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import Refusals
@@ -49,14 +49,12 @@ LOOK_S = 1.0
 
 _log = logging.getLogger("p2pd.measuring")
 
-FindLink = Callable[[PeerId], RemotePeer | None]
-
 
 class Meter:
     """Measures for this peer, and answers others. Everything is called from the event loop."""
 
-    def __init__(self, find_link: FindLink, *, clock: Clock, refusals: Refusals) -> None:
-        self._find_link = find_link
+    def __init__(self, links: PeerBook, *, clock: Clock, refusals: Refusals) -> None:
+        self._links = links
         self._clock = clock
         self._refusals = refusals
         self._echoes = Echoes()
@@ -178,7 +176,7 @@ class Meter:
     # Inside
 
     def _live_link(self, peer_id: PeerId) -> RemotePeer:
-        link = self._find_link(peer_id)
+        link = self._links.get(peer_id)
         if link is None:
             raise TransportError("no such peer is known here")
         if not link.is_live:
@@ -283,7 +281,7 @@ class Meter:
             self._send(peer, report)
 
     def _send(self, peer: PeerId, message: MeasureMessage | None) -> None:
-        link = self._find_link(peer)
+        link = self._links.get(peer)
         if message is not None and link is not None:
             # A full queue is as a lost packet: whoever waits for this waits in vain, for a while.
             link.send(Stream.CONTROL, encode_measure(message))
@@ -295,7 +293,7 @@ class Meter:
 
     def _keep_path(self, peer: PeerId) -> None:
         """Keep the path that a transfer from ``peer`` goes over, until it ends."""
-        path, link = self._sink.wanted_path(peer), self._find_link(peer)
+        path, link = self._sink.wanted_path(peer), self._links.get(peer)
         if path is not None and link is not None:
             before = self._kept_paths.pop(peer, None)
             self._kept_paths[peer] = kept = ExitStack()

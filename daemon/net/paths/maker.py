@@ -4,7 +4,6 @@ What a maker needs of the network is in :class:`PathParts`; what it needs beside
 STUN servers) it is given when it is made.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from types import TracebackType
@@ -61,6 +60,3 @@ class PathMaker(Protocol):
 
     def seeker(self, wish: PathWish) -> PathSeeker:
         """What looks for paths of this kind to one peer."""
-
-
-MakePaths = Callable[[PathParts], PathMaker]

@@ -165,7 +165,7 @@ class KnownPeers(Protocol):
     """Which CURVE keys are whose."""
 
     async def admit_key(self, curve_key: bytes, remote_ip: str) -> bool:
-        """Whether a key that connects is that of a peer of the swarm; see :class:`PeerBook`."""
+        """Whether a key that connects from there is that of a peer of the swarm."""
 
     async def who_has(self, curve_key: bytes) -> PeerId | None:
         """The peer with this key, looked up like a key that connects."""

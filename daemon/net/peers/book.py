@@ -15,13 +15,16 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol
 
 from daemon.net.border import border
 from daemon.net.paths.path import PathSeeker, PathWish
 from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import Refusals
 from daemon.net.session.handshake import BusyError
+from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId, short
+from protocol.peers.hello import VerifiedHello
 from protocol.peers.session_frames import CloseCode
 from protocol.statements.admission import AdmissionBook, DeniedError
 from protocol.statements.peer_record import NO_INSTANCE, VerifiedRecord
@@ -60,6 +63,16 @@ def _are_of_two(one: bytes, other: bytes) -> bool:
     return NO_INSTANCE not in (one, other) and one != other
 
 
+class LinkMaker(Protocol):
+    """What the book gives each peer."""
+
+    def make_link(self, record: VerifiedRecord) -> RemotePeer:
+        """A session with it."""
+
+    def make_seekers(self, wish: PathWish) -> tuple[PathSeeker, ...]:
+        """What looks for paths to it: one for each kind, all at the same time."""
+
+
 class PeerBook:
     """An async context manager: within it, paths are looked for."""
 
@@ -70,17 +83,14 @@ class PeerBook:
         clock: Clock,
         admission: AdmissionBook,
         refusals: Refusals,
-        *,
-        make_link: Callable[[VerifiedRecord], RemotePeer],
-        make_seekers: Callable[[PathWish], tuple[PathSeeker, ...]],
+        maker: LinkMaker,
     ) -> None:
         """``admission`` decides who may be in the book."""
         self.find_record: FindRecord = find_nothing
         self._own_id = own_id
         self._swarm_id = swarm_id
         self._clock = clock
-        self._make_link = make_link
-        self._make_seekers = make_seekers
+        self._maker = maker
         self._admission = admission
         self._refusals = refusals
         self._links: dict[PeerId, RemotePeer] = {}
@@ -169,7 +179,7 @@ class PeerBook:
         link = self._links.get(peer_id)
         if link is None:
             self._make_room(is_here=is_here)
-            link = self._links[peer_id] = self._make_link(record)
+            link = self._links[peer_id] = self._maker.make_link(record)
         elif record.sequence > link.record.sequence:
             link.record = record
         elif _are_of_two(record.record.instance, link.record.record.instance):
@@ -183,8 +193,28 @@ class PeerBook:
         if peer_id not in self._seeking:
             self._seeking[peer_id] = [
                 self._tasks.create_task(self._seek(peer_id, seeker))
-                for seeker in self._make_seekers(link.wish)
+                for seeker in self._maker.make_seekers(link.wish)
             ]
+
+    # Who may say hello (Doorkeeper)
+
+    def admit(self, hello: VerifiedHello) -> RemotePeer:
+        """See :class:`Doorkeeper`: the link of a peer that may take part."""
+        now_ms = self._clock.expiry_ms()
+        self._admission.check(hello.peer_id, hello.record.record.proof, now_ms=now_ms)
+        self.welcome(hello.record)
+        link = self._links.get(hello.peer_id)
+        if link is None or link.is_held_off:
+            raise RemoteProtocolError("it broke the protocol a moment ago")
+        return link
+
+    def met(self, hello: VerifiedHello) -> None:
+        """See :class:`Doorkeeper`. The peer is there now and shows its invite itself."""
+        self._admission.meet(hello.peer_id, hello.record.record.proof, now_ms=self._clock.now_ms())
+
+    def session_of(self, peer_id: PeerId) -> RemotePeer | None:
+        """See :class:`Doorkeeper`."""
+        return self._links.get(peer_id)
 
     def left(self, peer_id: PeerId) -> None:
         """The peer has said that it goes: forget all but its record, and do not look for it until
@@ -194,7 +224,7 @@ class PeerBook:
             self._departed[peer_id] = link.record.sequence
             self._stop_seeking(peer_id)
             link.close()
-            self._links[peer_id] = self._make_link(link.record)
+            self._links[peer_id] = self._maker.make_link(link.record)
             self._links[peer_id].was_met = link.was_met
 
     def has_left(self, peer_id: PeerId) -> bool:

@@ -1,7 +1,7 @@
 """This peer's end of one path: the hellos on it, and the timer that they need."""
 
 import asyncio
-from collections.abc import Callable
+from typing import Protocol
 
 from daemon.net.paths.path import Path
 from daemon.net.session.handshake import Greeter, PathHandshake
@@ -11,6 +11,16 @@ from protocol.identity import PeerId
 from protocol.peers.hello import VerifiedHello
 from protocol.peers.session_frames import CloseCode, close_frame
 from transport.clock import Clock
+
+
+class EndOwner(Protocol):
+    """Who has the ends of paths."""
+
+    def end_failed(self, end: "PathEnd", error: P2PDError) -> None:
+        """The other side said no hello in time, or broke the protocol."""
+
+    def end_over(self, end: "PathEnd") -> None:
+        """The path is over, whoever ended it."""
 
 
 class PathEnd:
@@ -25,11 +35,9 @@ class PathEnd:
         *,
         nonce: bytes,
         traffic: TrafficCounter,
-        on_failure: Callable[["PathEnd", P2PDError], None],
-        on_end: Callable[["PathEnd"], None],
+        owner: EndOwner,
     ) -> None:
-        """``traffic`` counts what goes over this and all other paths. ``on_failure`` is told when
-        the other side said no hello in time, ``on_end`` when the path is over, whoever ended it."""
+        """``traffic`` counts what goes over this and all other paths."""
         self.number = number
         self.path = path
         self.peer_id: PeerId | None = None
@@ -38,8 +46,7 @@ class PathEnd:
         self.bytes_received = 0
         self._clock = clock
         self._traffic = traffic
-        self._on_failure = on_failure
-        self._on_end = on_end
+        self._owner = owner
         self._handshake = PathHandshake(greeter, path.channel, nonce=nonce, now=clock.monotonic())
         self._timer: asyncio.TimerHandle | None = None
         self._is_over = False
@@ -88,7 +95,7 @@ class PathEnd:
         if not self._is_over:
             self._is_over = True
             self._stop_timer()
-            self._on_end(self)
+            self._owner.end_over(self)
 
     def _run_handshake(self) -> None:
         self._stop_timer()
@@ -96,7 +103,7 @@ class PathEnd:
         try:
             self._handshake.handle_timer(now)
         except P2PDError as error:
-            self._on_failure(self, error)
+            self._owner.end_failed(self, error)
             return
         while (frame := self._handshake.next_frame()) is not None:
             self.send(frame)  # If it is not taken, it is said again.

@@ -71,8 +71,7 @@ class Reception:
             self._clock,
             nonce=secrets.token_bytes(NONCE_BYTES),
             traffic=self.traffic,
-            on_failure=self._fail,
-            on_end=self._forget,
+            owner=self,
         )
         end.start()
 
@@ -85,14 +84,14 @@ class Reception:
         try:
             self._take_in(end, frame)
         except Exception as error:
-            self._fail(end, refused(error))
+            self.end_failed(end, refused(error))
             return
         link = self._links.get(end.peer_id)
         if link is not None:
             try:
                 link.flush()
             except Exception as error:
-                self._fail(end, refused(error))
+                self.end_failed(end, refused(error))
 
     def path_writable(self, path: Path) -> None:
         """See :class:`PathOwner`."""
@@ -145,8 +144,8 @@ class Reception:
         if hello is not None and link is not None:
             link.attach(end, hello)
 
-    def _fail(self, end: PathEnd, error: P2PDError) -> None:
-        """What came over the path, or failed to, is a reason to close it."""
+    def end_failed(self, end: PathEnd, error: P2PDError) -> None:
+        """See :class:`EndOwner`. What came over the path, or failed to, is a reason to close it."""
         peer_id = end.peer_id or end.path.channel.expected
         code = close_code(error)
         link = self._links.get(peer_id)
@@ -186,5 +185,6 @@ class Reception:
         if link is not None:
             link.detach(end, reason)
 
-    def _forget(self, end: PathEnd) -> None:
+    def end_over(self, end: PathEnd) -> None:
+        """See :class:`EndOwner`."""
         self._ends.pop(end.path, None)

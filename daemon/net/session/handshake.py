@@ -14,10 +14,10 @@ sides are confirmed. Where both sides may speak first, both do; the exchange is 
 
 import enum
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from daemon.net.own_record import OwnRecord
 from daemon.net.session.session import StaleEpochError
 from protocol.errors import (
     P2PDError,
@@ -26,7 +26,7 @@ from protocol.errors import (
     VerificationError,
     VersionError,
 )
-from protocol.identity import Identity, PeerId
+from protocol.identity import PeerId
 from protocol.peers.hello import (
     NO_EPOCH,
     NO_NONCE,
@@ -69,22 +69,27 @@ class BusyError(TransportError):
     """There is no room for another peer; later there may be."""
 
 
+class Doorkeeper(Protocol):
+    """Who decides whom this peer talks to."""
+
+    def admit(self, hello: VerifiedHello) -> object:
+        """Raises :class:`RemoteProtocolError` or :class:`BusyError` unless the signer may take
+        part; afterwards :meth:`session_of` knows it."""
+
+    def met(self, hello: VerifiedHello) -> None:
+        """The signer of this one is there now. Raises as :meth:`admit`."""
+
+    def session_of(self, peer_id: PeerId) -> SessionView | None:
+        """The session with a peer that was admitted, and is not forgotten."""
+
+
 @dataclass(frozen=True, slots=True)
 class Greeter:
-    """What this peer says of itself on every path, and what it asks of others."""
+    """What this peer says of itself on every path, and who decides about others."""
 
-    identity: Identity
-    swarm_id: bytes
-    own_record: Callable[[], bytes]
-    """The signed peer record, with the admission proof in it."""
-    take_sequence: Callable[[], int]
-    now_ms: Callable[[], int]
-    admit: Callable[[VerifiedHello], object]
-    """Raises :class:`RemoteProtocolError` or :class:`BusyError` unless the peer may take part;
-    afterwards ``session_of`` knows it."""
-    session_of: Callable[[PeerId], "SessionView | None"]
-    met: Callable[[VerifiedHello], None]
-    """The signer of this one is there now. Raises as ``admit``."""
+    own_record: OwnRecord
+    """With the admission proof in it."""
+    door: Doorkeeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +134,12 @@ class PathHandshake:
             raise RemoteProtocolError(f"more than {MAX_HELLOS} hellos on one path")
         hello = open_hello(
             envelope,
-            swarm=self._greeter.swarm_id,
-            reader=self._greeter.identity.peer_id,
+            swarm=self._greeter.own_record.swarm_id,
+            reader=self._greeter.own_record.identity.peer_id,
             expected=self._peer,
             channel_binding=self._channel.binding,
             role=self._channel.role,
-            now_ms=self._greeter.now_ms(),
+            now_ms=self._greeter.own_record.clock.now_ms(),
         )
         self._check(hello)
         self._peer = hello.peer_id
@@ -142,7 +147,7 @@ class PathHandshake:
         self._remote_epoch = hello.payload.epoch
         confirms = hello.payload.echo == self._nonce and self.state is not HandshakeState.CONFIRMED
         if confirms:
-            self._greeter.met(hello)
+            self._greeter.door.met(hello)
             self.state = HandshakeState.CONFIRMED
         if not hello.payload.confirmed:
             self._say_hello(hello.peer_id, now)
@@ -175,16 +180,16 @@ class PathHandshake:
             )
         if self._remote_nonce not in (NO_NONCE, hello.payload.nonce):
             raise RemoteProtocolError(f"{hello.peer_id} began anew on an old path")
-        self._greeter.admit(hello)
+        self._greeter.door.admit(hello)
 
     def _say_hello(self, peer_id: PeerId, now: float) -> None:
         self._repeat_at = now + REPEAT_S
-        greeter = self._greeter
-        session = greeter.session_of(peer_id)
+        own = self._greeter.own_record
+        session = self._greeter.door.session_of(peer_id)
         if session is None:
             return  # The peer was forgotten meanwhile; the path will be given up.
         envelope = seal_hello(
-            greeter.identity,
+            own.identity,
             HelloPayload(
                 channel_binding=self._channel.binding,
                 role=self._channel.role,
@@ -193,10 +198,10 @@ class PathHandshake:
                 echo=self._remote_nonce,
                 confirmed=self.state is HandshakeState.CONFIRMED,
                 resume=session.resume_point(self._remote_epoch),
-                record=greeter.own_record(),
+                record=own.signed(),
             ),
-            swarm=greeter.swarm_id,
-            sequence=greeter.take_sequence(),
+            swarm=own.swarm_id,
+            sequence=own.sequence.take(),
             audience=peer_id,
         )
         self._outgoing.append(encode_frame(Hello(envelope)))

@@ -121,7 +121,7 @@ async def test_training_traffic_goes_on_beside_a_transfer() -> None:
             while chunks and first.network.bulk_room(peer_id) >= CHUNK_BYTES:
                 first.network.send_bulk(peer_id, chunks.pop())
 
-        first.network.on_bulk_room = serve
+        first.on_bulk_room = serve
         await eventually(lambda: len(second.bulk) == 3)
         assert not measuring.done()
         assert (await measuring).bytes == 4 * SIZE

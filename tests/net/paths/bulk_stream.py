@@ -16,8 +16,8 @@ class BulkStream:
         self._sink = sink
         self._count = count
         self._sent = 0
-        source.network.on_bulk_room = self._feed
-        sink.network.on_bulk = self._take
+        source.on_bulk_room = self._feed
+        sink.on_bulk = self._take
         self._feed(sink.peer_id)
 
     @property

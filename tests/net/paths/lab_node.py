@@ -40,13 +40,14 @@ from daemon.net.network import PeerNetwork
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.ice.turn_server import TurnServer
 from daemon.net.peers.peer_status import NONE_YET, LinkStatus
+from daemon.net.reach import Sockets
 from daemon.net.refusals import Refusals
 from protocol.servers.rendezvous_messages import Notice
-from protocol.statements.admission import NO_PROOF, AdmissionBook
+from protocol.statements.admission import AdmissionBook
 from protocol.uri import HostPort, ServerUri, by_server
 from rendezvous import RendezvousClient
 from tests.net.paths.lab_traffic import LabTraffic
-from tests.net.swarm_peers import Keys, make_swarm
+from tests.net.swarm_peers import Keys, make_swarm, own_record_of
 from transport.clock import Clock
 from transport.sockets.zap import ZapAuthenticator
 
@@ -215,22 +216,12 @@ async def joining(number: int, options: JoinOptions) -> AsyncIterator[LabNode]:
             kinds=options.kinds,
         )
         network = PeerNetwork(
-            swarm=swarm,
-            identity=keys.identity,
-            curve=keys.curve,
-            listen=HostPort.parse(options.listen, any_port=True),
-            advertise=(),
-            admission=AdmissionBook(swarm),
-            own_proof=NO_PROOF,
-            name=f"peer {number}",
-            trains=False,
-            clock=clock,
+            own_record_of(keys, clock, swarm=swarm, trains=False),
+            AdmissionBook(swarm),
+            Sockets(context, zap, keys.curve, HostPort.parse(options.listen, any_port=True)),
+            connectivity,
             refusals=refusals,
-            context=context,
-            zap=zap,
             random=Random(number),
-            signal_carriers=clients,
-            make_paths=connectivity.make_paths,
         )
         network.find_record = discovery.find_record
         node = LabNode(keys, network, connectivity, refusals)

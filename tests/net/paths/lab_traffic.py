@@ -39,11 +39,7 @@ class LabTraffic:
     _to_send: dict[PeerId, _ToSend] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.network.on_message = self._take
-        self.network.on_bulk = self._take_bulk
-        self.network.on_bulk_room = self._feed
-        self.network.on_peer_up = self._greet
-        self.network.on_peer_down = lambda peer_id, reason: self._note(f"down {peer_id}: {reason}")
+        self.network.reader = self
 
     @property
     def longest_gap_s(self) -> float:
@@ -53,22 +49,27 @@ class LabTraffic:
     def send_bulk(self, peer_id: PeerId, count: int, payload_bytes: int = MIB) -> None:
         """So many numbered messages."""
         self._to_send[peer_id] = _ToSend(count, payload_bytes)
-        self._feed(peer_id)
+        self.bulk_room_found(peer_id)
 
     def end_bulk(self, peer_id: PeerId) -> int:
         """Send no more of them; how many were sent."""
         bulk = self._to_send.pop(peer_id)
         return bulk.sent
 
-    def _greet(self, peer_id: PeerId) -> None:
+    # What the network tells (MessageReader)
+
+    def peer_up(self, peer_id: PeerId) -> None:
         self._note(f"up {peer_id}")
         self.network.send(peer_id, GREETING)
 
-    def _take(self, peer_id: PeerId, message: bytes) -> None:
+    def peer_down(self, peer_id: PeerId, reason: str) -> None:
+        self._note(f"down {peer_id}: {reason}")
+
+    def receive(self, peer_id: PeerId, message: bytes) -> None:
         self.first_message_at.setdefault(peer_id, time.monotonic())
         self.messages.append(message.decode())
 
-    def _feed(self, peer_id: PeerId) -> None:
+    def bulk_room_found(self, peer_id: PeerId) -> None:
         bulk = self._to_send.get(peer_id)
         if bulk is None:
             return
@@ -81,7 +82,7 @@ class LabTraffic:
             assert self.network.send_bulk(peer_id, head + payload)
             bulk.sent += 1
 
-    def _take_bulk(self, peer_id: PeerId, message: bytes) -> None:
+    def receive_bulk(self, peer_id: PeerId, message: bytes) -> None:
         number, payload_bytes = _HEAD.unpack_from(message)
         if number != len(self.bulk_at):
             self.wrong.append(f"message {len(self.bulk_at)} expected, got {number}")

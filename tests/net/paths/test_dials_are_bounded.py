@@ -28,7 +28,7 @@ from daemon.net.session import SessionLimits
 from protocol.statements.admission import AdmissionBook
 from tests.net.path_parts import parts_of
 from tests.net.swarm_peers import SWARM, Keys
-from tests.net.test_peer_book import Nobody
+from tests.net.test_peer_book import Links
 from transport.sockets.connection_table import descriptor_budget
 from transport.sockets.context import make_context
 
@@ -44,17 +44,19 @@ async def main():
             descriptors=descriptor_budget(), sockets=context.get(zmq.MAX_SOCKETS)
         )
         parts = parts_of(me, context, "127.0.0.1:1", budget=budget)
-        failures, dialled = [], set()
+        failures = []
+
+        class Dialling(Links):
+            def make_seekers(self, wish):
+                return (DirectDialer(parts, wish),)
+
         book = PeerBook(
             me.peer_id,
             SWARM.swarm_id,
             clock,
             AdmissionBook(SWARM),
             Refusals(clock),
-            make_link=lambda record: RemotePeer(
-                me.peer_id, record, SessionLimits(), clock, Nobody()
-            ),
-            make_seekers=lambda wish: (DirectDialer(parts, wish),),
+            Dialling(me.peer_id, clock),
         )
         async with book:
             for number in range(1, peers + 1):
