@@ -13,9 +13,14 @@ MAX_CHUNKS = 1 << 14
 """16 GiB a blob; the leaf list is then 512 KiB and still fits one message."""
 
 
+def begin_leaf() -> "hashlib._Hash":
+    """The hash of a chunk, to be updated with its bytes."""
+    return hashlib.sha256(b"\x00")
+
+
 def leaf_hash(chunk: bytes | memoryview) -> bytes:
     """The hash of one chunk of at most :data:`CHUNK_BYTES`."""
-    digest = hashlib.sha256(b"\x00")
+    digest = begin_leaf()
     digest.update(chunk)
     return digest.digest()
 

@@ -104,6 +104,7 @@ class Averager:
 
     def close(self) -> None:
         """Close all files."""
+        self._checkpoints.close()
         self._state.close()
         self._update_writer.close()
         self._reduced.close()

@@ -1,7 +1,8 @@
-"""What this peer contributed, on disk: served to others, and never made twice for one base.
+"""What this peer contributed, in files: served to others, and never made twice for one base.
 
 A peer that trained a round again after a crash could come to other bits, and two different updates
-of one peer for one round look like a lie. So what was written whole is used again.
+of one peer for one round look like a lie. So what was written whole is used again. It is not
+synced: a power cut takes longer than the round that it is good for.
 """
 
 import logging

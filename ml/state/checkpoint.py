@@ -1,9 +1,10 @@
 """Checkpoints: the last states, as files that are whole or not there.
 
 Invariants: a checkpoint's file name has its round and its Merkle root, and it is used only if its
-bytes have that root; it comes to its name by a rename of a synced file; a bad one is put aside and
-the one before it used. Where the disk takes no more, the new state lives in memory, the old files
-stay, and the reason is told.
+bytes have that root; it comes to its name whole; a bad one is put aside and the one before it used.
+It is synced beside the next round, and older ones are deleted only then: a process that is killed
+leaves the newest, a power cut perhaps the one before it. Where the disk takes no more, the new
+state lives in memory, the old files stay, and the reason is told.
 """
 
 import logging
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ml.state.blob import KEPT_CHECKPOINTS, Blob
+from ml.state.late_sync import LateSync
 from ml.state.manifest import Manifest
 from ml.state.state import State, fill_from_file, state_layout
 from ml.state.tensor_file import TensorFile, TensorLayout
@@ -51,6 +53,7 @@ class CheckpointStore:
         self._keeps_momentum = keeps_momentum
         self._kept = max(kept, KEPT_CHECKPOINTS)
         self._on_block = on_block
+        self._sync = LateSync()
         self.problem = ""
         """Why the last state is in memory only; empty when it is on disk."""
 
@@ -61,10 +64,11 @@ class CheckpointStore:
     def save(self, round_number: int, fill: Fill, *, root: bytes | None = None) -> State:
         """Write a round's state, with ``root`` as its digest if that is known beforehand.
 
-        When it is there, deletes the oldest that are too many, and those of the same or of later
-        rounds (they belonged to a fork that was left). Raises :class:`VerificationError`
-        when the root turns out to be another.
+        When it is there, deletes those of the same or of later rounds (they belonged to a fork
+        that was left), and once it is synced the oldest that are too many. Raises
+        :class:`VerificationError` when the root turns out to be another.
         """
+        self._sync.wait()
         layout = self.layout(round_number)
 
         def name_of(found: bytes) -> str:
@@ -80,8 +84,17 @@ class CheckpointStore:
             logger.error("%s", self.problem)
         else:
             self.problem = ""
-            self._delete_others(round_number, written.blob.root)
+            self._leave_fork(round_number, written.blob.root)
+            self._sync.add(
+                self._directory,
+                [written.file.descriptor],
+                lambda problem: self._synced(round_number, problem),
+            )
         return self._state(round_number, written.blob, written.file)
+
+    def close(self) -> None:
+        """Return once the last state is on disk for good."""
+        self._sync.close()
 
     def save_copy(self, round_number: int, source: Path, root: bytes) -> State:
         """Take over a state's file that came from elsewhere.
@@ -97,6 +110,7 @@ class CheckpointStore:
 
         Raises :class:`ConfigError` when a whole one is of another model.
         """
+        self._sync.wait()
         for round_number, root, path in self._checkpoints():
             state = self._open(round_number, root, path)
             if state is not None:
@@ -105,6 +119,7 @@ class CheckpointStore:
 
     def find(self, round_number: int) -> State:
         """The state of a round that is kept. Raises :class:`ConfigError` for any other."""
+        self._sync.wait()
         for number, root, path in self._checkpoints():
             if number == round_number:
                 state = self._open(number, root, path)
@@ -145,14 +160,20 @@ class CheckpointStore:
                 found.append((int(match[1]), bytes.fromhex(match[2]), path))
         return sorted(found, reverse=True)
 
-    def _delete_others(self, round_number: int, root: bytes) -> None:
-        before = 0
+    def _leave_fork(self, round_number: int, root: bytes) -> None:
         for other_round, other_root, path in self._checkpoints():
-            if (other_round, other_root) == (round_number, root):
-                continue
-            before += other_round < round_number
-            if other_round >= round_number or before >= self._kept:
+            if other_round >= round_number and (other_round, other_root) != (round_number, root):
                 path.unlink()
+
+    def _synced(self, round_number: int, problem: str) -> None:
+        """In the syncing thread: a round's state is on disk, or why not."""
+        if problem:
+            self.problem = f"the checkpoint of round {round_number} may be lost: {problem}"
+            logger.error("%s", self.problem)
+            return
+        older = [path for number, _, path in self._checkpoints() if number < round_number]
+        for path in older[self._kept - 1 :]:
+            path.unlink()
 
     def _quarantine(self, path: Path) -> None:
         logger.error("checkpoint %s is damaged; put aside, the one before it is used", path.name)

@@ -9,7 +9,9 @@ tensor, block by block (pread and pwrite), so no model has to fit into memory tw
 
 import json
 import os
+from collections import deque
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -17,11 +19,15 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ml.state.chunk_hashes import ChunkHashes
 from ml.state.header_report import explain_difference
 from protocol.errors import VerificationError
 
 ALIGNMENT_BYTES = 8
 _LENGTH_BYTES = 8
+WORTH_A_THREAD_BYTES = 4 << 20
+MAX_BEHIND = 4
+"""Blocks that are made and not yet in the file: 4 MiB of float32."""
 
 AnyArray = NDArray[np.generic]
 
@@ -167,32 +173,63 @@ class TensorFile:
 
 
 class TensorWriter:
-    """Puts the tensors of one layout into a file, in any order, each element once."""
+    """Puts the tensors of one layout into a file, in any order, each element once.
+
+    Writing and hashing are done in a thread of its own while the caller makes the next block, a few
+    blocks behind at most. A context manager; leaving it ends that thread.
+    """
 
     def __init__(self, descriptor: int, layout: TensorLayout) -> None:
         self.descriptor = descriptor
         self.layout = layout
         self._missing_bytes = layout.size_bytes - len(layout.header)
+        self._hashes = ChunkHashes()
+        self._behind: deque[Future[None]] = deque()
+        self._thread: ThreadPoolExecutor | None = None
+        if layout.size_bytes >= WORTH_A_THREAD_BYTES:
+            self._thread = ThreadPoolExecutor(1, "tensors")
         os.posix_fallocate(descriptor, 0, layout.size_bytes)
-        _write_all(descriptor, memoryview(layout.header), 0)
+        self._put(memoryview(layout.header), 0)
 
     def write(self, name: str, start: int, values: AnyArray) -> None:
-        """Put flat ``values`` at element ``start`` of a tensor. Raises :class:`OSError`."""
+        """Put flat ``values`` at element ``start`` of a tensor; nobody may change them afterwards.
+
+        Raises :class:`OSError`, also for a block that was written before.
+        """
         tensor = self.layout.tensors[name]
         dtype = numpy_dtype(tensor.dtype)
         if values.dtype != dtype or start + values.size > tensor.element_count:
             raise ValueError(f"{values.size} {values.dtype} at {start} do not fit tensor {name}")
         data = np.ascontiguousarray(values.reshape(-1)).view(np.uint8).data
-        _write_all(self.descriptor, data, self.layout.offsets[name] + start * dtype.itemsize)
+        offset = self.layout.offsets[name] + start * dtype.itemsize
         self._missing_bytes -= len(data)
+        if self._thread is None:
+            self._put(data, offset)
+            return
+        if len(self._behind) >= MAX_BEHIND:
+            self._behind.popleft().result()
+        self._behind.append(self._thread.submit(self._put, data, offset))
 
-    def check_complete(self) -> None:
-        """Raises :class:`ValueError` unless everything was written."""
+    def finish(self) -> tuple[bytes, ...]:
+        """The Merkle leaves of the file, once all of it is written.
+
+        Raises :class:`OSError`, and :class:`ValueError` unless everything was written.
+        """
+        while self._behind:
+            self._behind.popleft().result()
         if self._missing_bytes:
             raise ValueError(f"{self._missing_bytes} bytes of the tensors were not written")
+        return self._hashes.leaves(self.descriptor, self.layout.size_bytes)
 
+    def __enter__(self) -> "TensorWriter":
+        return self
 
-def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    while len(data):
-        count = os.pwrite(descriptor, data, offset)
-        data, offset = data[count:], offset + count
+    def __exit__(self, *unused: object) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+
+    def _put(self, data: memoryview, offset: int) -> None:
+        self._hashes.add(data, offset)
+        while len(data):
+            count = os.pwrite(self.descriptor, data, offset)
+            data, offset = data[count:], offset + count

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ml.state.blob import Blob
+from ml.state.late_sync import sync_directory
 from ml.state.tensor_file import TensorFile, TensorLayout, TensorWriter
 from protocol.merkle import CHUNK_BYTES, leaf_hash, merkle_root
 
@@ -27,10 +28,11 @@ def write_tensors(
 ) -> Written:
     """Write a file atomically, or hold it in memory where the disk fails (full, read-only, gone).
 
-    ``name_of`` makes the file's name from its Merkle root, and may raise to have it dropped.
+    ``name_of`` makes the file's name from its Merkle root, and may raise to have it dropped. The
+    file outlives the process; it is the caller's to have it synced (ml/state/late_sync.py).
     """
     try:
-        blob, file = write_to_disk(directory, name_of, layout, fill)
+        blob, file = write_to_disk(directory, name_of, layout, fill, synced=False)
         return Written(blob, file, "")
     except OSError as error:
         blob, file = write_to_memory(layout, fill)
@@ -43,9 +45,15 @@ def write_tensors(
 
 
 def write_to_disk(
-    directory: Path, name_of: Callable[[bytes], str], layout: TensorLayout, fill: Fill
+    directory: Path,
+    name_of: Callable[[bytes], str],
+    layout: TensorLayout,
+    fill: Fill,
+    *,
+    synced: bool = True,
 ) -> tuple[Blob, TensorFile]:
-    """At the file's name there is a whole file or none, also after a power cut.
+    """At the file's name there is a whole file or none; also after a power cut, if it is
+    ``synced``.
 
     Raises :class:`OSError`.
     """
@@ -53,11 +61,13 @@ def write_to_disk(
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         leaves = _fill(descriptor, layout, fill)
-        os.fsync(descriptor)
+        if synced:
+            os.fsync(descriptor)
         root = merkle_root(leaves)
         path = directory / name_of(root)
         os.rename(temporary, path)
-        sync_directory(directory)
+        if synced:
+            sync_directory(directory)
     except BaseException:
         os.close(descriptor)
         temporary.unlink(missing_ok=True)
@@ -89,17 +99,7 @@ def hash_chunks(descriptor: int) -> tuple[bytes, ...]:
     return tuple(leaves)
 
 
-def sync_directory(directory: Path) -> None:
-    """Make the names in ``directory`` durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _fill(descriptor: int, layout: TensorLayout, fill: Fill) -> tuple[bytes, ...]:
-    writer = TensorWriter(descriptor, layout)
-    fill(writer)
-    writer.check_complete()
-    return hash_chunks(descriptor)
+    with TensorWriter(descriptor, layout) as writer:
+        fill(writer)
+        return writer.finish()

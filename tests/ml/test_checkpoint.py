@@ -58,6 +58,7 @@ def test_empty_directory_has_no_checkpoint(tmp_path: Path) -> None:
 def test_newest_checkpoint_is_found_and_the_last_two_are_kept(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     saved = [store.save(round_number, filled_with(round_number)) for round_number in range(5)]
+    store.close()
     state = latest(tmp_path)
     assert (state.round, numbers_in(state), state.blob) == (4, {4.0}, saved[-1].blob)
     assert len(checkpoint_paths(tmp_path)) == 2
@@ -82,6 +83,7 @@ def test_history_is_left_with_a_line_that_was_left(tmp_path: Path) -> None:
     for round_number in range(7):
         store.save(round_number, filled_with(round_number)).close()
     store.save(5, filled_with(50)).close()
+    store.close()
     assert [path.name[6:14] for path in checkpoint_paths(tmp_path)] == [
         f"{number:08d}" for number in (3, 4, 5)
     ]
@@ -136,6 +138,7 @@ def test_open_state_survives_the_deletion_of_its_file(tmp_path: Path) -> None:
     first = store.save(1, filled_with(1))
     for round_number in (2, 3):
         store.save(round_number, filled_with(round_number))
+    store.close()
     assert not Path(first.blob.path).exists()
     assert numbers_in(first) == {1.0}
 
