@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from p2pd.shared_tensors import SharedLayout, SharedTensors
+from p2pd.shared_tensors import Place, SharedLayout, SharedTensors
 
 DTYPE_NAMES = {
     torch.float64: "F64",
@@ -49,8 +49,12 @@ class ModelTensors:
         """
         tensors = tensors_of(self.model)
         with torch.no_grad(), memory.reading(round_number, root):
-            for name in self.layout.places:
-                tensors[name].copy_(self.read_one(memory, name).reshape(tensors[name].shape))
+            for name, place in self.layout.places.items():
+                tensor = tensors[name]
+                if _lies_as(tensor, place):
+                    memory.read(place.offset, _memory_of(tensor))
+                else:
+                    tensor.copy_(self.read_one(memory, name).reshape(tensor.shape))
 
     def read_one(self, memory: SharedTensors, name: str) -> torch.Tensor:
         """One tensor, flat, as it lies in ``memory``; a new one that the caller owns."""
@@ -124,6 +128,12 @@ def tied_names(model: nn.Module) -> dict[str, str]:
 
 
 _DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+
+
+def _lies_as(tensor: torch.Tensor, place: Place) -> bool:
+    """Whether the tensor's own memory is, byte for byte, as the shared one."""
+    is_plain = tensor.device.type == "cpu" and tensor.is_contiguous()
+    return is_plain and DTYPE_NAMES[tensor.dtype] == place.dtype
 
 
 def _memory_of(tensor: torch.Tensor) -> memoryview:
