@@ -167,13 +167,16 @@ class CheckpointStore:
 
     def _synced(self, round_number: int, problem: str) -> None:
         """In the syncing thread: a round's state is on disk, or why not."""
+        try:
+            if not problem:
+                older = [path for number, _, path in self._checkpoints() if number < round_number]
+                for path in older[self._kept - 1 :]:
+                    path.unlink()
+        except OSError as error:
+            problem = error.strerror or str(error)
         if problem:
             self.problem = f"the checkpoint of round {round_number} may be lost: {problem}"
             logger.error("%s", self.problem)
-            return
-        older = [path for number, _, path in self._checkpoints() if number < round_number]
-        for path in older[self._kept - 1 :]:
-            path.unlink()
 
     def _quarantine(self, path: Path) -> None:
         logger.error("checkpoint %s is damaged; put aside, the one before it is used", path.name)

@@ -18,7 +18,7 @@ from protocol.codec import Message, decode, encode
 from protocol.envelope import Domain, open_envelope, seal_envelope
 from protocol.errors import VerificationError
 from protocol.identity import Identity, PeerId
-from protocol.peers.session_frames import StreamAck
+from protocol.peers.session_frames import SMALL_FRAME_BYTES, StreamAck
 from protocol.statements.peer_record import MAX_RECORD_BYTES, VerifiedRecord, open_record
 
 MAX_HELLO_BYTES = MAX_RECORD_BYTES + 4096
@@ -66,6 +66,8 @@ class HelloPayload(Message):
     resume: ResumePoint
     record: bytes
     """The signer's peer record, in its envelope; its admission proof is in there."""
+    max_frame_bytes: int = SMALL_FRAME_BYTES
+    """The largest frame that the signer takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,10 @@ def open_hello(
         raise VerificationError(f"hello of {message.signer} in the reader's own role {role}")
     if len(payload.nonce) != NONCE_BYTES or len(payload.epoch) != EPOCH_BYTES:
         raise VerificationError(f"hello of {message.signer} without nonce or epoch")
+    if payload.max_frame_bytes < SMALL_FRAME_BYTES:
+        raise VerificationError(
+            f"hello of {message.signer}, which takes frames of {payload.max_frame_bytes} bytes only"
+        )
     record = open_record(payload.record, swarm=swarm, now_ms=now_ms)
     if record.peer_id != message.signer:
         raise VerificationError(f"hello of {message.signer} with the record of {record.peer_id}")

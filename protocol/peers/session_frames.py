@@ -1,4 +1,7 @@
-"""The frames that two peers exchange on a path, each at most 64 KiB so that every path carries it.
+"""The frames that two peers exchange on a path, each at most 257 KiB; every path carries such.
+
+How large a data frame is, its sender chooses by the path's measured rate, up to what the other side
+has said in its hello that it takes.
 
 Data frames have a binary header, since all model bytes pass through it; everything else is a tagged
 MessagePack message. The first byte tells them apart: a message begins with an array mark (0x90 and
@@ -20,9 +23,12 @@ import msgspec
 from protocol.codec import MAX_MESSAGE_BYTES, Message, decode, encode
 from protocol.errors import RemoteProtocolError
 
-MAX_FRAME_BYTES = 64 * 1024
+MAX_FRAME_BYTES = 257 * 1024
+"""A quarter of a chunk, and what is said about it."""
+SMALL_FRAME_BYTES = 64 * 1024
+"""Every peer takes such, whatever it is told; slow paths get no larger ones."""
 MAX_CONTROL_BYTES = MAX_MESSAGE_BYTES
-MAX_BULK_BYTES = MAX_MESSAGE_BYTES + MAX_FRAME_BYTES
+MAX_BULK_BYTES = MAX_MESSAGE_BYTES + SMALL_FRAME_BYTES
 """A chunk of 1 MiB and what is said about it."""
 FRAME_COST_BYTES = 256
 MAX_ACK_RANGES = 16

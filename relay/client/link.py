@@ -117,7 +117,7 @@ class RelayLink:
         self._carrier.flush_soon(self)
 
     def send(self, frame: bytes) -> bool:
-        """Take ``frame`` (at most 64 KiB) to be sent. False: not taken; the link is over, or it is
+        """Take ``frame`` (at most 257 KiB) to be sent. False: not taken; the link is over, or it is
         full and the owner will be told when to go on."""
         if not self.is_open:
             return False

@@ -40,7 +40,7 @@ from protocol.errors import (
 )
 from protocol.identity import Identity, PeerId
 
-MAX_FRAME_BYTES = 64 * 1024
+MAX_FRAME_BYTES = 257 * 1024
 """Longest frame that a link carries."""
 MAX_RECORDS_SENT = 1 << 24
 """RFC 8446 section 5.5: AES-GCM is good for 2^24.5 records under one key, and Python offers no key
@@ -128,7 +128,7 @@ class SealedLink:
         return self._outgoing.read(max_bytes)
 
     def send(self, frame: bytes) -> None:
-        """Seal ``frame`` (at most 64 KiB). It then waits in :meth:`data_to_send`.
+        """Seal ``frame`` (at most 257 KiB). It then waits in :meth:`data_to_send`.
 
         Raises :class:`TransportError` when the link is not open, or used up.
         """

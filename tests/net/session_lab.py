@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from daemon.net.session import Event, MessageReceived, PathFailed, Session, SessionLimits
-from protocol.peers.session_frames import Stream
+from protocol.peers.session_frames import MAX_FRAME_BYTES, Stream
 
 
 @dataclass
@@ -30,6 +30,8 @@ class Wire:
     busy_until: dict[int, float] = field(default_factory=lambda: {0: 0.0, 1: 0.0})
     carried: int = 0
     carried_bytes: int = 0
+    largest: int = 0
+    """Of the frames that were carried, in bytes."""
 
 
 class Side:
@@ -63,15 +65,30 @@ class Lab:
         self.sides = (fresh, self.sides[1]) if index == 0 else (self.sides[0], fresh)
         return fresh
 
-    def attach(self, wire: Wire | None = None, *, score: float = 1.0, lag_s: float = 0.0) -> int:
-        """A new path, its hellos exchanged; side 1 notices ``lag_s`` later than side 0."""
+    def attach(
+        self,
+        wire: Wire | None = None,
+        *,
+        score: float = 1.0,
+        lag_s: float = 0.0,
+        takes: int = MAX_FRAME_BYTES,
+    ) -> int:
+        """A new path, its hellos exchanged; side 1 notices ``lag_s`` later than side 0.
+
+        ``takes``: the largest frame that side 1 says to take.
+        """
         path_id = next(self._numbers)
         self.wires[path_id] = wire or Wire()
         first, second = (side.session for side in self.sides)
         to_first = second.resume_point(first.own_epoch)
         to_second = first.resume_point(second.own_epoch)
         first.attach_path(
-            path_id, remote_epoch=second.own_epoch, resume=to_first, score=score, now=self.now
+            path_id,
+            remote_epoch=second.own_epoch,
+            resume=to_first,
+            score=score,
+            now=self.now,
+            max_frame_bytes=takes,
         )
 
         def attach_second() -> None:
@@ -144,6 +161,7 @@ class Lab:
             return
         wire.carried += 1
         wire.carried_bytes += len(data)
+        wire.largest = max(wire.largest, len(data))
         leaves_at = self.now
         if wire.bytes_per_s:
             leaves_at = max(self.now, wire.busy_until[index]) + len(data) / wire.bytes_per_s

@@ -28,7 +28,13 @@ from protocol.peers.hello import (
     Role,
     VerifiedHello,
 )
-from protocol.peers.session_frames import CloseCode, Hello, StreamAck, decode_frame
+from protocol.peers.session_frames import (
+    SMALL_FRAME_BYTES,
+    CloseCode,
+    Hello,
+    StreamAck,
+    decode_frame,
+)
 from protocol.statements.admission import AdmissionBook
 from protocol.statements.peer_record import PeerRecord
 from protocol.statements.sequence import SequenceCounter
@@ -351,9 +357,16 @@ def test_golden_payload() -> None:
         confirmed=False,
         resume=ResumePoint(epoch=b"epoch-02", control=ZERO, bulk=ZERO),
         record=b"a signed record",
+        max_frame_bytes=200_000,
     )
     assert encode(payload).hex() == golden["payload"]
     assert decode(bytes.fromhex(golden["payload"]), HelloPayload) == payload
+
+
+def test_hello_without_a_frame_size_is_of_a_peer_that_takes_small_frames() -> None:
+    golden = json.loads((Path(__file__).parent.parent / "data" / "hello.json").read_text("ascii"))
+    payload = decode(bytes.fromhex(golden["without-frame-size"]), HelloPayload)
+    assert payload.max_frame_bytes == SMALL_FRAME_BYTES
 
 
 def test_envelope_of_another_domain_is_no_hello() -> None:

@@ -7,7 +7,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon.net.session import ActivePathChanged, SessionState
-from protocol.peers.session_frames import MAX_BULK_BYTES, MAX_CONTROL_BYTES, Stream
+from protocol.peers.session_frames import (
+    MAX_BULK_BYTES,
+    MAX_CONTROL_BYTES,
+    MAX_FRAME_BYTES,
+    SMALL_FRAME_BYTES,
+    Stream,
+)
 from tests.net.session_lab import Lab, Wire
 
 KIB = 1024
@@ -270,3 +276,18 @@ def test_long_fast_path_is_filled() -> None:
         lab.run(0.01)
     received = sum(len(item) for item in lab.sides[1].messages[Stream.BULK])
     assert received > 0.8 * 4 * 50_000_000
+
+
+def test_frames_grow_with_the_rate_of_the_path_up_to_what_the_other_side_takes() -> None:
+    def largest(bytes_per_s: float, takes: int) -> int:
+        lab = Lab()
+        path = lab.attach(Wire(delay_s=0.002, bytes_per_s=bytes_per_s), takes=takes)
+        for number in range(40):
+            lab.send(0, Stream.BULK, message(Stream.BULK, number, 1_000_000))
+            lab.run(0.3)
+        return lab.wires[path].largest
+
+    assert largest(1e6, MAX_FRAME_BYTES) == SMALL_FRAME_BYTES
+    assert SMALL_FRAME_BYTES < largest(8e6, MAX_FRAME_BYTES) < MAX_FRAME_BYTES
+    assert largest(1e9, MAX_FRAME_BYTES) == MAX_FRAME_BYTES
+    assert largest(1e9, SMALL_FRAME_BYTES) == SMALL_FRAME_BYTES

@@ -82,7 +82,7 @@ def test_largest_data_frame_fits_a_path_and_a_larger_frame_is_refused() -> None:
     data = encode_data(Stream.BULK, 1, first=True, last=False, payload=bytes(MAX_PAYLOAD_BYTES))
     assert len(data) == MAX_FRAME_BYTES == MAX_PAYLOAD_BYTES + DATA_HEADER_BYTES
     assert isinstance(decode_frame(data), Data)
-    with pytest.raises(RemoteProtocolError, match="at most 65536"):
+    with pytest.raises(RemoteProtocolError, match=f"at most {MAX_FRAME_BYTES}"):
         decode_frame(data + b"x")
 
 

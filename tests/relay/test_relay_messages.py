@@ -133,5 +133,5 @@ def test_consent_to_too_many_keys_is_refused() -> None:
 
 def test_sealed_session_frame_fits_into_one_data_frame() -> None:
     assert sealed_link.MAX_FRAME_BYTES == SESSION_FRAME_BYTES
-    records = 5
+    records = 18
     assert SESSION_FRAME_BYTES + 4 + records * 22 <= MAX_DATA_BYTES

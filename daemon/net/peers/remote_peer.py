@@ -149,6 +149,7 @@ class RemotePeer:
             remote_epoch=hello.payload.epoch,
             resume=hello.payload.resume,
             score=self._preference.score(end.path),
+            max_frame_bytes=hello.payload.max_frame_bytes,
             now=self._clock.monotonic(),
         )
         self._ends[end.number] = end

@@ -18,10 +18,10 @@ reorder them, or fall silent without an end. So the session does what TCP does, 
 all of them: it numbers, acknowledges, keeps and repeats. In return a path may be replaced at any
 moment, and nobody above notices.
 
-**Frames** (``protocol/peers/session_frames.py``) are at most 64 KiB, so that every path carries
-them. ``Data`` carries a piece of a message; ``Ack`` says what has arrived, and how much more may be
-sent; ``Ping`` and ``Pong`` measure a path and keep it alive; ``Hello`` and ``Close`` belong to the
-path (``handshake.py``) and never reach the session.
+**Frames** (``protocol/peers/session_frames.py``) are at most 64 KiB, or what the path carries
+in 20 ms where that is more, up to 257 KiB. ``Data`` carries a piece of a message; ``Ack`` says what
+has arrived, and how much more may be sent; ``Ping`` and ``Pong`` measure a path and keep it alive;
+``Hello`` and ``Close`` belong to the path (``handshake.py``) and never reach the session.
 
 **Two streams**, control and bulk, are numbered apart. Control goes first. A chunk of a model never
 delays an agreement message by more than what already is inside the path; ``in_flight_limit.py``

@@ -37,7 +37,7 @@ from protocol.peers.hello import (
     open_hello,
     seal_hello,
 )
-from protocol.peers.session_frames import CloseCode, Hello, encode_frame
+from protocol.peers.session_frames import MAX_FRAME_BYTES, CloseCode, Hello, encode_frame
 from protocol.statements.admission import DeniedError
 
 REPEAT_S = 1.0
@@ -199,6 +199,7 @@ class PathHandshake:
                 confirmed=self.state is HandshakeState.CONFIRMED,
                 resume=session.resume_point(self._remote_epoch),
                 record=own.signed(),
+                max_frame_bytes=MAX_FRAME_BYTES,
             ),
             swarm=own.swarm_id,
             sequence=own.sequence.take(),

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from protocol.errors import RemoteProtocolError
 from protocol.peers.session_frames import (
     FRAME_COST_BYTES,
-    MAX_PAYLOAD_BYTES,
     Stream,
     StreamAck,
     encode_data,
@@ -97,12 +96,15 @@ class SendStream:
         self._held_bytes += len(message)
         return True
 
-    def next_frame(self, path_id: int, now: float) -> bytes | None:
-        """The next data frame to send over ``path_id``: what was lost first, then what is new."""
+    def next_frame(self, path_id: int, now: float, most_bytes: int) -> bytes | None:
+        """The next data frame to send over ``path_id``: what was lost first, then what is new.
+
+        ``most_bytes``: of a message in a new one.
+        """
         if self._lost:
             fragment = self._lost.pop(next(iter(self._lost)))
         else:
-            cut = self._cut_fragment()
+            cut = self._cut_fragment(most_bytes)
             if cut is None:
                 return None
             fragment = cut
@@ -180,12 +182,12 @@ class SendStream:
                 f"frames before {last} acknowledged, {self._next_sequence} were sent"
             )
 
-    def _cut_fragment(self) -> _Fragment | None:
+    def _cut_fragment(self, most_bytes: int) -> _Fragment | None:
         if not self._queue:
             return None
         message = self._queue[0]
         start = self._cut_bytes
-        end = min(start + MAX_PAYLOAD_BYTES, len(message))
+        end = min(start + most_bytes, len(message))
         cost_bytes = end - start + FRAME_COST_BYTES
         if self._sent_bytes + cost_bytes > self._credit_bytes:
             return None

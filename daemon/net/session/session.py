@@ -27,6 +27,7 @@ from daemon.net.session.streams import SessionLimits, Streams
 from protocol.errors import RemoteProtocolError, TransportError
 from protocol.peers.hello import NO_EPOCH, ResumePoint
 from protocol.peers.session_frames import (
+    MAX_FRAME_BYTES,
     MAX_STREAM_MESSAGE_BYTES,
     Ack,
     Data,
@@ -109,9 +110,18 @@ class Session:
         return streams.resume_point(remote_epoch)
 
     def attach_path(
-        self, path_id: int, *, remote_epoch: bytes, resume: ResumePoint, score: float, now: float
+        self,
+        path_id: int,
+        *,
+        remote_epoch: bytes,
+        resume: ResumePoint,
+        score: float,
+        now: float,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
     ) -> None:
         """Use a path whose hellos are exchanged; of several, the usable one of highest score.
+
+        ``max_frame_bytes``: what the remote process takes.
 
         Raises :class:`StaleEpochError` when the remote process has been replaced by another since,
         :class:`TransportError` when this side has; :class:`RemoteProtocolError` when the resume
@@ -128,6 +138,7 @@ class Session:
             if self._remote_epoch != NO_EPOCH:
                 self._start_over()
             self._remote_epoch = remote_epoch
+        self._streams.max_frame_bytes = min(MAX_FRAME_BYTES, max_frame_bytes)
         self._paths.add(path_id, score=score, now=now)
         self._pathless_since = None
         self._heard(now)

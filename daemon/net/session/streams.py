@@ -7,7 +7,15 @@ from daemon.net.session.in_flight_limit import InFlightLimit
 from daemon.net.session.receive_stream import ReceiveStream
 from daemon.net.session.send_stream import SendStream
 from protocol.peers.hello import ResumePoint
-from protocol.peers.session_frames import MAX_BULK_BYTES, Ack, Data, Stream, StreamAck
+from protocol.peers.session_frames import (
+    DATA_HEADER_BYTES,
+    MAX_BULK_BYTES,
+    SMALL_FRAME_BYTES,
+    Ack,
+    Data,
+    Stream,
+    StreamAck,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,8 @@ class Streams:
         }
         self._in_flight = InFlightLimit()
         self.acks = AckTimer()
+        self.max_frame_bytes = SMALL_FRAME_BYTES
+        """The largest that the other side takes."""
         self._bulk_was_full = False
 
     # Sending
@@ -58,10 +68,11 @@ class Streams:
 
     def next_frame(self, path_id: int, now: float) -> tuple[Stream, bytes] | None:
         """The next data frame to send over ``path_id``."""
+        frame_bytes = min(self.max_frame_bytes, self._in_flight.frame_bytes)
         for stream, send in self._send.items():
             if stream is Stream.BULK and send.in_flight_bytes >= self._in_flight.limit_bytes:
                 return None
-            data = send.next_frame(path_id, now)
+            data = send.next_frame(path_id, now, frame_bytes - DATA_HEADER_BYTES)
             if data is not None:
                 return stream, data
         return None
@@ -105,7 +116,8 @@ class Streams:
 
     def receive(self, frame: Data, now: float) -> None:
         """Take in a frame. Raises :class:`RemoteProtocolError`."""
-        self.acks.frame_arrived(self._receive[frame.stream].receive(frame), now)
+        arrival = self._receive[frame.stream].receive(frame)
+        self.acks.frame_arrived(arrival, len(frame.payload), now)
 
     def take(self, now: float) -> tuple[Stream, bytes] | None:
         """The next whole message."""

@@ -26,8 +26,14 @@ from transport.sockets.server_socket import ServerSocket
 from transport.sockets.socket_options import CurveClientRole, CurveServerRole, SocketLimits
 from transport.sockets.zap import ZapAuthenticator
 
-LIMITS = SocketLimits(max_message_bytes=MAX_FRAME_BYTES, queue_messages=128, handshake_s=5.0)
-"""A session has at most 4 MiB in flight, 64 frames; the queues are for little ones beside."""
+LIMITS = SocketLimits(
+    max_message_bytes=MAX_FRAME_BYTES,
+    queue_messages=128,
+    receive_queue_messages=32,
+    handshake_s=5.0,
+)
+"""A session has at most 4 MiB in flight, 64 small frames; the queues are for little ones beside.
+What is received waits in fewer, so that no more than 8 MiB of it do; TCP holds up the rest."""
 ZAP_DOMAIN = "peers"
 MAX_PATHS_PER_KEY = 8
 CLOSE_GRACE_S = 1.0

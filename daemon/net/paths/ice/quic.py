@@ -38,7 +38,7 @@ from protocol.identity import Identity, PeerId
 from protocol.peers.hello import Role
 from protocol.peers.session_frames import MAX_FRAME_BYTES
 
-MAX_PENDING_BYTES = 256 * 1024
+MAX_PENDING_BYTES = 512 * 1024
 _WRITABLE_BYTES = MAX_PENDING_BYTES // 2
 IDLE_S = 15.0
 _ALPN = "p2pd-frames/1"
