@@ -230,7 +230,7 @@ class Peer:
             statements = Statements(place, network)
             watching = Watching(network, self._clock)
             connected = self._stage = Connected(place, network, connectivity, statements, watching)
-            # Until training starts, and where it never does, newer statements are gone by.
+            # Before training starts (in observers, always) newer statements take effect here.
             Inbox(statements, self._refusals, watching=watching).connect(network)
             watch = StatementWatch(place.swarm.swarm_id, self._clients, statements)
             async with asyncio.TaskGroup() as work:
@@ -334,7 +334,7 @@ class Peer:
         self._progress = progress
 
     def _makes_progress(self) -> bool:
-        """For the watchdog: whether the worker gets on with what it was asked for, if anything."""
+        """Whether the worker makes progress with its request, or has none: for the watchdog."""
         return not (isinstance(self._stage, Loading) and self._stage.worker.processes.stuck_pulse)
 
     def _wake(self) -> None:

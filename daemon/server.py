@@ -43,7 +43,7 @@ _log = logging.getLogger("p2pd.server")
 
 @dataclass(frozen=True, slots=True)
 class StunOptions:
-    """Where the STUN server beside a rendezvous listens."""
+    """The addresses of the STUN server next to a rendezvous."""
 
     port: int | None = None
     """It has this port and the next; None: those after the one that the rendezvous listens on."""
@@ -61,9 +61,9 @@ class ServerOptions:
     """Port 0 takes a free one."""
     state_dir: Path
     rendezvous: RegistryLimits | None = None
-    """None: no rendezvous, and no STUN beside it."""
+    """The limits of the rendezvous; None: no rendezvous, and no STUN server."""
     relay: RelayLimits | None = None
-    """None: no relay."""
+    """The limits of the relay; None: no relay."""
     advertise: HostPort | None = None
     """The address for the URI where it is not the one listened on (a name, or a router's address in
     front)."""
@@ -71,10 +71,10 @@ class ServerOptions:
     """Further addresses of the same server, as port 443 for sites that let nothing else out."""
     stun: StunOptions = StunOptions()
     store: str = ""
-    """Where several rendezvous share one directory, ``redis://HOST:PORT``; empty: a snapshot in
-    ``state_dir``."""
+    """The store in which several rendezvous share one directory, ``redis://HOST:PORT``; empty: a
+    snapshot in ``state_dir``."""
     metrics: HostPort | None = None
-    """Where ``/metrics`` is answered; None: nowhere."""
+    """The address that answers ``/metrics``; None: none does."""
 
     @property
     def role(self) -> str:

@@ -65,7 +65,7 @@ class Learner:
         self._control = TrainingControl()
         self._on_step: Callable[[trainer.Progress], None] = lambda progress: None
         self._training = threading.Lock()
-        """Whoever has it may ask the trainer."""
+        """Held by the thread that may ask the trainer."""
         self._averager: Averager | None = None
         self._trainer = TaskTrainer(Memories(self._descriptors), device, self)
         try:
@@ -132,7 +132,7 @@ class Learner:
         return self._take(advance(LoadState(round_number, path, root)))
 
     def note_traffic(self, round_number: int, bytes_sent: int, bytes_received: int) -> None:
-        """For the event file."""
+        """Note a round's traffic for the event file."""
         self._opened().journal.note_traffic(round_number, bytes_sent, bytes_received)
 
     def export(self, path: Path, round_number: int | None = None) -> Exported:
@@ -140,7 +140,7 @@ class Learner:
         return self._opened().export(path, round_number)
 
     def losses(self, round_number: int) -> Sequence[float]:
-        """What the parameters in the base memory come to: this is the averager's bench."""
+        """The losses of the parameters in the base memory: this is the averager's bench."""
         return self._trainer.try_out(trainer.TryOut(round_number)).losses
 
     def report_work(self) -> None:

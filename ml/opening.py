@@ -15,20 +15,20 @@ from protocol.statements.swarm import RoundSettings
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Which task, by which rules, kept where."""
+    """The task to open, its rules, and the directories to use."""
 
     choice: TaskChoice
     settings: RoundSettings
     state_dir: str
     """Directory for ``checkpoints/`` and ``spool/``; the averager makes both."""
     threads: int
-    """Torch's intra-op threads; 0: as torch likes."""
+    """Torch's intra-op threads; 0: torch decides."""
     swarm_id: str = ""
-    """For the metadata of exported models."""
+    """The swarm, for the metadata of exported models."""
     kept_checkpoints: int = KEPT_CHECKPOINTS
     """How many of the last rounds' states stay on disk."""
     event_dir: str = ""
-    """Where TensorBoard finds what each round was like; empty: nowhere."""
+    """The directory of event files for TensorBoard; empty: none are written."""
 
     def for_trainer(self) -> Open:
         """What the trainer is asked."""
@@ -68,13 +68,13 @@ class TaskOpened:
     initial_root: bytes
     """Merkle root of round 0's state as this machine makes it."""
     round: int
-    """Which round's state is held now: 0, or that of the checkpoint."""
+    """The round of the state that is held now: 0, or the checkpoint's."""
     state: Blob
     max_update_bytes: int
     """No valid update of this model in the swarm's encoding is larger."""
     max_state_bytes: int
     suggestion: RoundSettings = field(default_factory=RoundSettings)
-    """The settings that the task suggests to whoever founds a swarm with it."""
+    """The settings that the task suggests to founders."""
     sandbox: str = ""
     """What keeps the averager in, in words."""
 

@@ -8,7 +8,7 @@ class TrainingAbandonedError(Exception):
 
 
 class TrainingControl:
-    """Of one training; any thread may end it."""
+    """Controls one training; any thread may end it."""
 
     def __init__(self) -> None:
         self._finish = threading.Event()

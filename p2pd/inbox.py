@@ -17,7 +17,7 @@ Request = TypeVar("Request")
 
 
 class Owner(Protocol[Request]):
-    """Whose inbox it is. All of it is called in the reading thread."""
+    """The owner of an inbox. All methods are called in the reading thread."""
 
     def decode(self, body: bytes) -> Request:
         """The request in ``body``. Raises :class:`ValueError`."""

@@ -26,7 +26,7 @@ class Open:
     seed: int
     """The swarm's: decides initial weights, shards and the order of samples."""
     threads: int = 0
-    """Torch's intra-op threads; 0: as torch likes."""
+    """Torch's intra-op threads; 0: torch decides."""
 
     def reply_kind(self) -> "type[Opened]":
         """What answers it."""
@@ -68,7 +68,7 @@ class TryOut:
     kept for that. In gossip with aggregation ``trial`` only."""
 
     round: int
-    """Of the state that this round began from; the samples follow from it."""
+    """The round of the state that this round began from; the samples follow from it."""
 
     def reply_kind(self) -> "type[Tried]":
         """What answers it."""
@@ -114,11 +114,11 @@ class Opened:
     sample_count: int
     """Training samples that this peer has."""
     task: str = ""
-    """What the task is called."""
+    """The task's name."""
     task_sha256: str = ""
     """SHA-256 of a task file in hex; empty where there is none."""
     suggestion: dict[str, Any] = field(default_factory=dict)
-    """Round settings that the task suggests to whoever founds a swarm with it."""
+    """Round settings that the task suggests to founders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Nothing to tell."""
+    """The request was carried out, and there is nothing to tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ _FROM_TRAINER = (Opened, Trained, Evaluated, Tried, Done, Failed, Progress, Work
 
 
 class MalformedMessageError(ValueError):
-    """What came is no message."""
+    """The bytes are no message."""
 
 
 def encode(message: Request | FromTrainer) -> bytes:
@@ -199,13 +199,13 @@ def encode(message: Request | FromTrainer) -> bytes:
 
 
 def decode_request(data: bytes) -> Request:
-    """What a trainer was asked. Raises :class:`MalformedMessageError`."""
+    """Decode a request to a trainer. Raises :class:`MalformedMessageError`."""
     request: Request = _decode(data, _REQUESTS)
     return request
 
 
 def decode_from_trainer(data: bytes) -> FromTrainer:
-    """What a trainer said. Raises :class:`MalformedMessageError`."""
+    """Decode what a trainer said. Raises :class:`MalformedMessageError`."""
     message: FromTrainer = _decode(data, _FROM_TRAINER)
     return message
 

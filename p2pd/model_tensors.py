@@ -21,7 +21,7 @@ DTYPE_NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""What a model's tensors may be, by the names that safetensors has for them."""
+"""The types that a model's tensors may have, by the names in safetensors."""
 
 BLOCK_ELEMENTS = 1 << 22
 """How much of a tensor is copied at once: 16 MiB of float32."""

@@ -26,10 +26,10 @@ HEAD = struct.Struct("<8sQQ32s8x")
 ALIGNMENT_BYTES = 64
 ROOT_BYTES = 32
 NO_ROOT = bytes(ROOT_BYTES)
-"""Of tensors that are no state, such as those that are only tried."""
+"""The root of tensors that are no state, such as those that are only tried."""
 
 MEMORIES = ("base", "local", "origin")
-"""In the order in which their descriptors are handed over."""
+"""The memories, in the order in which their descriptors are handed over."""
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 _SIZES = {"F32": 4, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -40,16 +40,16 @@ class StaleMemoryError(Exception):
 
 
 class Place(NamedTuple):
-    """Where a tensor lies."""
+    """The place of a tensor."""
 
     dtype: str
-    """As it lies there: float32 for every float."""
+    """The type in this memory: float32 for every float."""
     offset: int
     size_bytes: int
 
 
 class SharedLayout:
-    """Where each tensor of a model lies."""
+    """The place of each tensor of a model."""
 
     def __init__(self, tensors: Sequence[tuple[str, str, Sequence[int]]]) -> None:
         """``tensors``: name, dtype and shape of each, in the manifest's order."""

@@ -49,7 +49,7 @@ class Memories:
 
 
 class Trainer(Protocol):
-    """What carries the requests out. Any error that it raises is told to the daemon."""
+    """Carries the requests out. Any error that it raises is told to the daemon."""
 
     def open(self, request: Open) -> Opened:
         """Load model and data."""
@@ -74,7 +74,7 @@ class Trainer(Protocol):
 
 
 class Reports(Protocol):
-    """Who is told that work gets on; by any thread."""
+    """Is told that work makes progress; by any thread."""
 
     def report_work(self) -> None:
         """A piece of work was done that is no training step."""
@@ -182,7 +182,7 @@ class TrainerEnd:
 
 
 class _Reports:
-    """At most one of a kind in :data:`REPORT_INTERVAL_S`."""
+    """Passes on at most one report of a kind in :data:`REPORT_INTERVAL_S`."""
 
     def __init__(self) -> None:
         self._next_s: dict[str, float] = {}

@@ -25,7 +25,7 @@ _SIGNATURE_PREFIX = b"p2pd signed envelope\x00"
 
 
 class Domain(enum.StrEnum):
-    """What kind of statement an envelope holds."""
+    """The kind of statement that an envelope holds."""
 
     SWARM = "swarm"
     TOKEN_USE = "token-use"
@@ -106,9 +106,9 @@ def seal_envelope(
 
 
 def claimed_signer(raw: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> PeerId | None:
-    """Who ``raw`` says that it was signed by, unchecked; None if it is no envelope.
+    """The signer that ``raw`` names, unchecked; None if it is no envelope.
 
-    Only to decide whose turn it is to be verified: checking a signature takes a hundred times as
+    Use it only to decide what to verify next: checking a signature takes a hundred times as
     long.
     """
     try:

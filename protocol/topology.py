@@ -27,7 +27,7 @@ class Topology:
 
     @classmethod
     def parse(cls, text: str) -> "Topology":
-        """From its spelling in settings. Raises :class:`ConfigError`."""
+        """Read its spelling in settings. Raises :class:`ConfigError`."""
         kind, _, amount = text.partition(":")
         if text in ("full", "ring"):
             return cls(text)
@@ -59,7 +59,7 @@ class Topology:
 
 
 def metropolis_weights(graph: Graph[Member], member: Member) -> dict[Member, float]:
-    """What each of ``member``'s partners weighs in its average; the rest of 1 is its own.
+    """The weight of each of ``member``'s partners in its average; the rest of 1 is its own.
 
     1 / (1 + max of both degrees): the weights of all together are doubly stochastic on any
     symmetric graph, so that the average of everyone is kept (Xiao and Boyd 2004, section 4.2).

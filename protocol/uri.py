@@ -30,7 +30,7 @@ class HostPort:
 
     @classmethod
     def parse(cls, text: str, *, any_port: bool = False) -> "HostPort":
-        """From ``HOST:PORT`` or ``[IPV6]:PORT``; ``any_port`` allows port 0, "pick one".
+        """Read ``HOST:PORT`` or ``[IPV6]:PORT``; ``any_port`` allows port 0, "pick one".
 
         Raises :class:`ConfigError`.
         """
@@ -57,20 +57,21 @@ class HostPort:
 
     @property
     def zmq_endpoint(self) -> str:
-        """As ZeroMQ writes it."""
+        """The address in ZeroMQ's spelling."""
         return f"tcp://{self}"
 
 
 @dataclass(frozen=True, slots=True)
 class ServerUri:
-    """Where a rendezvous or relay is and the CURVE key (32 bytes) that proves it is that one."""
+    """The address of a rendezvous or relay, and the CURVE key (32 bytes) that proves its
+    identity."""
 
     key: bytes
     address: HostPort
 
     @classmethod
     def parse(cls, text: str) -> "ServerUri":
-        """From ``p2p://KEY@HOST:PORT``. Raises :class:`ConfigError`."""
+        """Read ``p2p://KEY@HOST:PORT``. Raises :class:`ConfigError`."""
         form = "write it as the server printed it, p2p://KEY@HOST:PORT"
         if not text.startswith(SCHEME):
             raise ConfigError(f"{excerpt(text)!r} is no server URI: {form}")

@@ -10,7 +10,7 @@ from protocol.uri import HostPort
 
 RESOLVE_TIMEOUT_S = 5.0
 EVERY_ADDRESS = ("0.0.0.0", "::")
-"""To listen there is to listen on all of this machine's."""
+"""The addresses that stand for all of this machine's."""
 
 _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 _LONGEST_WITH_ZONE = 64

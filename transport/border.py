@@ -1,4 +1,4 @@
-"""Where bytes of strangers come in: whatever they make a handler raise ends here.
+"""The border for bytes of strangers: whatever they make a handler raise ends here.
 
 The rule of every border: an exception while a foreign message is handled costs the message its
 effect, is counted, and is told in one short line. The process goes on. The line is short and rare
@@ -53,6 +53,6 @@ class Border:
 
 
 def place_of(error: BaseException) -> str:
-    """Where in the code it was raised, as ``file.py:line``."""
+    """The place in the code where it was raised, as ``file.py:line``."""
     last = traceback.extract_tb(error.__traceback__, limit=-1)
     return f"{last[0].filename.rpartition('/')[2]}:{last[0].lineno}" if last else "?"

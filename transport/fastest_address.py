@@ -1,4 +1,4 @@
-"""Which of several addresses of one server to connect to: the first that answers.
+"""Connects to the first of several addresses of one server that answers.
 
 As in RFC 8305 ("happy eyeballs"): a network that swallows one port, or has no IPv6 in truth, costs
 a moment and not a connection timeout.

@@ -44,7 +44,7 @@ class Rate:
     burst: float
     per_s: float
     patience: int
-    """So many refusals in a row are answered; whoever goes on is flooding."""
+    """So many refusals in a row are answered; a sender that goes on is flooding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,14 @@ class Allowed:
 
 @dataclass(frozen=True, slots=True)
 class RetryAfter:
-    """Too fast; it would be allowed in so many seconds."""
+    """The sender is too fast; it is allowed again in so many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Flooding:
-    """Too fast, and told so often enough."""
+    """The sender is too fast, and was told so often enough."""
 
 
 Verdict = Allowed | RetryAfter | Flooding

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def help_format(prog: str) -> argparse.RawDescriptionHelpFormatter:
-    """Descriptions and examples as they are written, long option names beside their help."""
+    """Descriptions and examples as they are written, long option names next to their help."""
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=28)
 
 

@@ -92,7 +92,7 @@ def complete(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
 
 
 def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """By name; argparse has no public way to ask for them."""
+    """The subcommands by name; argparse has no public way to ask for them."""
     found: dict[str, argparse.ArgumentParser] = {}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

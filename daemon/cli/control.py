@@ -137,7 +137,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _export_somehow(options: argparse.Namespace) -> "Exported":
-    """From the peer that runs, or else from the disk of one that does not."""
+    """Export from the peer that runs, or from the disk of one that does not."""
     from daemon.control.client import NotRunningError
 
     try:

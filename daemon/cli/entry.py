@@ -61,7 +61,7 @@ MODULES = {
     "trouble.bugreport": ("bugreport",),
     "completion": ("completion",),
 }
-"""Which commands each module of this room adds, in the order of the help."""
+"""The commands that each module of this room adds, in the order of the help."""
 
 
 def build_parser(command: str = "") -> argparse.ArgumentParser:

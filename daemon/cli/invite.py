@@ -177,7 +177,8 @@ def _table(invites: "list[InviteStatus]") -> str:
 
 
 def warn_if_nobody_was_met(founded: "Founded") -> None:
-    """After an invite has ended: whom nobody has met here, the statement cannot name."""
+    """Warn after an invite has ended: the statement cannot name peers that this machine never
+    met."""
     founder = founded.founder.peer_id
     if all(one.peer == founder for one in founded.acquaintances()):
         print(NOBODY_MET, file=sys.stderr)

@@ -89,7 +89,7 @@ def add_commands(commands: "Commands") -> None:
         type=arguments.config(_address),
         action="append",
         metavar="HOST:PORT",
-        help="another STUN server, beside those of the rendezvous; may be repeated",
+        help="another STUN server, besides those of the rendezvous; may be repeated",
     )
     parser.add_argument(
         "--turn",
@@ -129,7 +129,10 @@ def add_commands(commands: "Commands") -> None:
         help="leave when round N is complete (default: stay until told to stop)",
     )
     parser.add_argument(
-        "--name", type=arguments.display_name, metavar="NAME", help="what others see beside your id"
+        "--name",
+        type=arguments.display_name,
+        metavar="NAME",
+        help="what others see next to your id",
     )
     parser.add_argument(
         "--threads",

@@ -10,7 +10,7 @@ COLUMNS = 80
 
 
 def byte_count(count: int) -> str:
-    """For example ``12.3 MB``."""
+    """A count of bytes in words, such as ``12.3 MB``."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 999.5:
@@ -20,7 +20,7 @@ def byte_count(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """For example ``3 min 20 s``."""
+    """A duration in words, such as ``3 min 20 s``."""
     whole = int(seconds)
     days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
     if days:
@@ -33,12 +33,12 @@ def duration(seconds: float) -> str:
 
 
 def ago(seconds: float | None) -> str:
-    """For example ``12 s ago``; ``-`` for never."""
+    """How long ago, such as ``12 s ago``; ``-`` for never."""
     return UNKNOWN if seconds is None else f"{duration(seconds)} ago"
 
 
 def percent(fraction: float | None) -> str:
-    """For example ``96.4 %``."""
+    """A fraction as percent, such as ``96.4 %``."""
     return UNKNOWN if fraction is None else f"{100 * fraction:.1f} %"
 
 

@@ -33,7 +33,7 @@ reply came over another path than a relay, 1 when none did in time.
 SPEED_DESCRIPTION = """\
 Send data to another peer, over the connection that training uses, and show how fast it arrived. The
 other peer counts what comes and keeps nothing; the figure is of what it has confirmed. Training
-goes on meanwhile, so it is what is left beside it.
+goes on meanwhile, so the figure is what training leaves over.
 
 With --path a path of that kind is measured, and looked for if there is none at the moment;
 meanwhile all that this peer sends to the other goes over it. A slow path is measured for a minute

@@ -17,10 +17,10 @@ class Purpose:
 
     summary: str
     settings: Settings
-    """By the fields of :class:`protocol.statements.swarm.RoundSettings`."""
+    """The settings, by the fields of :class:`protocol.statements.swarm.RoundSettings`."""
     why: str
     page: str
-    """Where the figures in ``why`` are from."""
+    """The page that has the figures in ``why``."""
 
 
 _TWO_EPOCHS: Settings = {"local_unit": "epochs", "local_amount": 2.0}

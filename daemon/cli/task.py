@@ -42,7 +42,7 @@ def add_commands(commands: "Commands") -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    """In a process of its own: this one never loads torch."""
+    """Check the task in a process of its own: this one never loads torch."""
     from daemon.host.python_child import child_command, require_torch
 
     require_torch()

@@ -1,4 +1,4 @@
-"""Which of the peers on this machine a command is about."""
+"""Finds out which of the peers on this machine a command is about."""
 
 import os
 from pathlib import Path

@@ -239,7 +239,8 @@ class ControlApi:
         return _document(measuring.result())
 
     async def _export(self, request: web.Request) -> web.StreamResponse:
-        """Export beside the socket and send it. Its name is gone before the first byte is sent.
+        """Export into the directory of the socket and send it. Its name is gone before the first
+        byte is sent.
 
         The client writes the file that the user named: with the user's rights, and also where a
         hardened service could not write.

@@ -59,7 +59,7 @@ class _ControlConnection(http.client.HTTPConnection):
         self._socket_path = socket_path
         self._timeout_s = timeout_s
         self.daemon_pid: int | None = None
-        """Of the process that listens, once connected."""
+        """The process id of the listening daemon, once connected."""
 
     def connect(self) -> None:
         self.sock = connect_control(self._socket_path, self._timeout_s)

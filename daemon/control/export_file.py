@@ -1,4 +1,4 @@
-"""Where an export goes: an ordinary file whole or not at all, anything else as it is.
+"""The target of an export: an ordinary file is written whole or not at all, anything else as it is.
 
 Invariant: what is there under the name stays what it is. A regular file keeps its mode and gets new
 content in one step; a link stays a link, and the file that it leads to is written; a device or a
@@ -80,7 +80,8 @@ def _whole_file(path: Path) -> Iterator[int]:
 
 
 def _mode_for(path: Path) -> int:
-    """As it was; a new one's follows the umask, since a model is an ordinary file."""
+    """The mode that the file had. A new one's follows the umask, since a model is an ordinary
+    file."""
     try:
         return stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:

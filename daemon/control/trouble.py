@@ -99,7 +99,8 @@ def of_training(rounds: Rounds) -> list[HealthItem]:
 
 
 def of_clocks(rendezvous: Sequence[RendezvousStatus], offset_ms: float) -> list[HealthItem]:
-    """Whose clock is wrong. ``offset_ms``: the time that this peer goes by, minus its machine's."""
+    """Say whose clock is wrong. ``offset_ms``: the time that this peer goes by, minus its
+    machine's."""
     found = [health.clock_wrong(offset_ms / 1000)] if abs(offset_ms) > health.CLOCK_WRONG_MS else []
     for server in rendezvous:
         if server.clock_offset_ms is not None:

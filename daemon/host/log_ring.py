@@ -12,7 +12,7 @@ from daemon.host.logs import LogFormatter
 
 MAX_LINES = 2000
 MAX_CHARACTERS = 2000
-"""Of one line with its traceback."""
+"""The longest line, with its traceback."""
 
 
 class LogRing(logging.Handler):

@@ -14,7 +14,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Ask the kernel, then become what is to be run."""
+    """Ask the kernel, then become the program to run."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM)) != 0:
         raise OSError(ctypes.get_errno(), "prctl")

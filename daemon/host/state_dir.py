@@ -169,7 +169,7 @@ class StateDir:
 
     @property
     def control_socket(self) -> Path:
-        """Where the control API listens."""
+        """The socket on which the control API listens."""
         return self.path / state_paths.CONTROL_SOCKET
 
     def identity(self) -> Identity:

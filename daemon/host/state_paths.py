@@ -1,4 +1,4 @@
-"""Where peers keep their state: names and places only, nothing is opened here.
+"""The places where peers keep their state. Names only: nothing is opened here.
 
 Light on purpose: ``p2pd status`` needs it and must start at once.
 """
@@ -20,7 +20,7 @@ ADMITTED_FILE = "admitted"
 SEQUENCE_FILE = "sequence"
 
 SYSTEM_ROOT = Path("/var/lib/p2pd")
-"""Where the systemd units keep theirs."""
+"""The place of peers that systemd units start."""
 
 _NAME_LENGTH = 16
 
@@ -51,7 +51,7 @@ def service_directory(environ: Mapping[str, str]) -> Path | None:
 
 
 def swarm_directory(environ: Mapping[str, str], swarm_id: bytes) -> Path:
-    """Where a peer of the swarm keeps its state unless told otherwise."""
+    """The default place of a peer's state in that swarm."""
     service = service_directory(environ)
     if service is not None:
         return service

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Mapping
 
 SIGNS_OF_LIFE = 10
-"""In the time that systemd waits for one."""
+"""Signs of life in the time that systemd waits for one."""
 
 _log = logging.getLogger(__name__)
 

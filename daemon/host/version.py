@@ -1,3 +1,3 @@
-"""Which p2pd this is; the package's metadata is made from it."""
+"""The version of p2pd; the package's metadata is made from it."""
 
 VERSION = "0.1.0"

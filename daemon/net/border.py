@@ -1,4 +1,4 @@
-"""Where foreign bytes end: the one rule for each place at which they come in.
+"""The border for foreign bytes: one rule for each place at which they come in.
 
 Whatever a decoder or a handler raises there, expected or not, costs the sender its connection or
 the message its effect. It is counted, told in one short line, and the process goes on.
@@ -21,12 +21,13 @@ from protocol.identity import PeerId
 from transport.border import place_of
 
 UNKNOWN_PEER = PeerId("unknown")
-"""Whom a refusal is booked to where nobody has signed yet."""
+"""The name under which a refusal is counted while nobody has signed."""
 
 
 @contextmanager
 def border(refusals: Refusals, peer: PeerId, code: str) -> Iterator[None]:
-    """What is raised in the block is a refusal of ``peer``'s under ``code``, and nothing else."""
+    """Count whatever the block raises as a refusal of ``peer`` under ``code``; nothing else
+    happens."""
     try:
         yield
     except Exception as error:

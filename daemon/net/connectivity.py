@@ -39,10 +39,10 @@ class Connectivity:
         kinds: Collection[PathKind] | None = None,
     ) -> None:
         """``clients``: the rendezvous; may still grow. ``advertise``: addresses that the operator
-        named, which are then the only ones. ``stun_servers``: beside those of the rendezvous.
-        ``turn_server``: of the operator's, for ice.
-        ``map_port``: the router may be asked to pass the port on.
-        ``kinds``: of those below only these are looked for; None: all."""
+        named, which are then the only ones. ``stun_servers``: those besides the ones of the
+        rendezvous. ``turn_server``: of the operator's, for ice. ``map_port``: the router may be
+        asked to pass the port on. ``kinds``: of those below only these are looked for; None:
+        all."""
         self._clients = clients
         self._stun_servers = stun_servers
         self._advertise = advertise

@@ -19,7 +19,7 @@ from transport.rate_limit import Allowed, Rate, RateLimiter
 
 LOOKUP_INTERVAL_S = 30.0
 FIRST_LOOKUPS_S = 2.0
-"""Until anybody is found the rendezvous is asked more often."""
+"""How often the rendezvous is asked until anybody is found."""
 FETCH_RETRY_S = 5.0
 MAX_KNOWN = 256
 _KNOWN_RATE = Rate(burst=5.0, per_s=0.2, patience=0)
@@ -55,7 +55,7 @@ class Neighbourhood(Protocol):
 
 
 class Discovery:
-    """One peer's dealings with the rendezvous servers of its swarm.
+    """This peer's dealings with the rendezvous servers of its swarm.
 
     A rendezvous is trusted with nothing: what it says is verified here, at a bounded rate, and
     whatever is wrong with one record costs only that record.
@@ -81,7 +81,7 @@ class Discovery:
         self._is_alone = True
         self._changed = asyncio.Event()
         self._known: dict[PeerId, None] = {}
-        """Whose records were verified and taken, the latest last."""
+        """Peers whose records were verified and taken, the latest last."""
         self._known_rate = RateLimiter(_KNOWN_RATE, capacity=MAX_KNOWN)
         self._strangers_rate = RateLimiter(_STRANGERS_RATE)
 

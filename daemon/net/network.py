@@ -163,12 +163,12 @@ class PeerNetwork:
 
     @property
     def listen_address(self) -> HostPort:
-        """Where others can dial this peer, with the real port."""
+        """The address at which others can dial this peer, with the real port."""
         return self._listener.address
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where this peer says that it can be dialled."""
+        """The addresses that this peer gives to others for dialling."""
         return self._own_record.payload.addresses
 
     @property
@@ -198,7 +198,7 @@ class PeerNetwork:
 
     @property
     def find_record(self) -> FindRecord:
-        """Asks others for the record with a CURVE key that is not known here."""
+        """Asks others for the record of a CURVE key that is not known here."""
         return self._book.find_record
 
     @find_record.setter
@@ -257,7 +257,7 @@ class PeerNetwork:
 
     @property
     def path_owner(self) -> PathOwner:
-        """Who takes paths of whatever kind, from either side, to any peer of the swarm."""
+        """Takes paths of any kind, from either side, to any peer of the swarm."""
         return self._reception
 
     # Messages
@@ -291,7 +291,7 @@ class PeerNetwork:
 
     @property
     def traffic(self) -> TrafficCounter:
-        """What went to and came from other peers so far, those who are gone included."""
+        """The bytes to and from other peers so far; peers that are gone count too."""
         return self._reception.traffic
 
     def relays(self) -> list[RelayStatus]:

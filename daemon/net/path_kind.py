@@ -1,4 +1,4 @@
-"""Over what another peer is reached: one name for it in code, log, status and commands."""
+"""The kinds of path to another peer: one name for each in code, log, status and commands."""
 
 import enum
 

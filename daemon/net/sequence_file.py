@@ -1,4 +1,4 @@
-"""Where a peer remembers how far it has counted its signed statements."""
+"""The file in which a peer remembers how far it has counted its signed statements."""
 
 import logging
 from pathlib import Path
@@ -8,7 +8,7 @@ from transport.atomic_file import write_atomically
 
 MAX_BYTES = 32
 MAX_NUMBER = 2**63
-"""What a wire message holds."""
+"""The largest number that a wire message holds."""
 
 _WITHOUT = "statements are counted from the time"
 

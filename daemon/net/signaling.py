@@ -43,7 +43,8 @@ KEPT_S = 3.0
 """A peer that is heard of by its signal needs a moment until somebody listens for it."""
 
 _STRANGERS_RATE = Rate(burst=100.0, per_s=30.0, patience=0)
-"""From all who are not known, together. Opening one takes about half a millisecond."""
+"""The rate for signals of all unknown senders together. Opening one takes about half a
+millisecond."""
 _PEER_RATE = Rate(burst=20.0, per_s=2.0, patience=0)
 _MAX_SENDERS = 1024
 
@@ -57,7 +58,7 @@ class SignalCarrier(Protocol):
 
     @property
     def round_trip_s(self) -> float | None:
-        """To the rendezvous and back, as last measured."""
+        """The round trip to the rendezvous, as last measured."""
 
     @property
     def state(self) -> str:
@@ -169,14 +170,14 @@ class Signaling:
 
     @property
     def round_trip_s(self) -> float | None:
-        """From here to the nearest rendezvous and back."""
+        """The round trip to the nearest rendezvous."""
         known = [carrier.round_trip_s for carrier in self._carriers]
         return min(
             (round_trip_s for round_trip_s in known if round_trip_s is not None), default=None
         )
 
     def inbox(self, peer_id: PeerId, *kinds: type[M]) -> SignalInbox[M]:
-        """Where signals of ``kinds`` from ``peer_id`` arrive from now on.
+        """An inbox in which signals of ``kinds`` from ``peer_id`` arrive from now on.
 
         Enter it at once. What came a moment before, with nobody to take it, is in it already.
         """

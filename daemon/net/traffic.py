@@ -19,18 +19,18 @@ class TrafficCounter:
 
     @property
     def total(self) -> Traffic:
-        """So far."""
+        """The traffic so far."""
         return Traffic(self.sent, self.received)
 
 
 class TrafficMeter:
-    """What came on top between one look and the next; counts from its making on."""
+    """The traffic between one look and the next; the first count starts when this is made."""
 
     def __init__(self, counter: TrafficCounter) -> None:
         self._counter = counter
         self._before = counter.total
 
     def take(self) -> Traffic:
-        """Since the last call."""
+        """The traffic since the last call."""
         before, self._before = self._before, self._counter.total
         return Traffic(self._before.sent - before.sent, self._before.received - before.received)

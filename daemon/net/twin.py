@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from protocol.statements.peer_record import VerifiedRecord
 
 REMEMBERED_S = 600.0
-"""So long after the last sign of life it is told that there is another one."""
+"""How long after its last sign of life another daemon is still reported."""
 
 
 class Twin(enum.Enum):

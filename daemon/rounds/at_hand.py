@@ -60,7 +60,7 @@ class AtHand:
                 self.gathering.receive(message, parts.clock.monotonic())
                 parts.changes.notify()
             elif content.round > position.round:
-                # Who is further ahead is caught up with by state, not by message.
+                # Peers that are further ahead are caught up with by state, not by message.
                 if content.round <= position.round + 2 and self._is_known(message.signer):
                     kind = type(content).__name__
                     self._early.add(peer, message.signer, kind, content.round, envelope)

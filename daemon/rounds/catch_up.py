@@ -55,13 +55,13 @@ class BetterState:
     certificate: Certificate | None
     holders: frozenset[PeerId]
     claim: Claim | None = None
-    """None: round 0's, for which the founder vouches."""
+    """The claim to it; None for round 0's state, for which the founder vouches."""
     path: Path | None = None
-    """Where its bytes are, once they are here and checked."""
+    """The file with its bytes, once they are here and checked."""
 
     @property
     def position(self) -> Position:
-        """Which state it is."""
+        """The round of the state, and its digest."""
         return Position(self.offer.round, self.offer.root)
 
 
@@ -196,7 +196,7 @@ class CatchUp:
         return self._succession.find_rivals(self._lineage, self._heard())
 
     def _heard(self) -> Mapping[PeerId, Standing]:
-        """Where the live stand, but for those who claimed what was not so."""
+        """The standings of live peers, without those that made false claims."""
         liars = self._liars.at(self._parts.clock.monotonic())
         return {
             peer: standing for peer, standing in self._standings.live().items() if peer not in liars

@@ -20,7 +20,7 @@ class Changes:
         self._next = asyncio.Event()
 
     def notify(self) -> None:
-        """Something changed."""
+        """Wake up those who wait for a change."""
         self._next.set()
         self._next = asyncio.Event()
 

@@ -29,16 +29,16 @@ from protocol.peers.agreement_messages import (
 SETTLE_S = 0.5
 """The candidates have to be the same for so long: peers that arrive together start together."""
 PROPOSAL_TIMEOUT_S = 3.0
-"""After so long without all accepts a proposal is given up."""
+"""A proposal that lacks accepts for so long is given up."""
 REPEAT_S = 0.5
 """A proposal is said again so often while it lives: peers come to know at different moments that
 its sender is ready, and before that they take nothing of it."""
 ACCEPT_LIFETIME_S = 5.0
-"""For so long an accept binds its signer to one proposal; longer than the proposal lives."""
+"""How long an accept binds its signer to one proposal; longer than the proposal lives."""
 TURN_S = 6.0
-"""So long after one peer's turn to propose begins that of the next."""
+"""The time from one peer's turn to propose to the next peer's."""
 LEFT_OUT_S = 10.0
-"""For so long a peer that did not accept is left out; twice as long each time."""
+"""How long a peer that did not accept is left out; twice as long each time."""
 FULL_PATIENCE_S = 5.0
 """How long a restarted swarm waits for all of its last roster: one of them may have completed a
 round that the others were killed in."""
@@ -175,7 +175,7 @@ class Gathering:
         return named if enough else self._candidates
 
     def _turn_of(self, peer: PeerId) -> float | None:
-        """From when on ``peer`` may propose, while nobody before it has done so in time."""
+        """The moment from which ``peer`` may propose, if nobody before it has done so in time."""
         may_start_at = self._may_start_at()
         if may_start_at is None or peer not in self._candidates:
             return None
@@ -196,7 +196,8 @@ class Gathering:
                     self._left_out[peer] = (times, now + LEFT_OUT_S * 2 ** min(times, 10))
 
     def _may_start_at(self) -> float | None:
-        """From when on the present candidates may start; None: not before more have come."""
+        """The moment from which the present candidates may start; None: not before more have
+        come."""
         settled_at = self._candidates_since + SETTLE_S
         if self._round == 0:
             return settled_at if len(self._candidates) >= self._min_peers else None

@@ -34,7 +34,7 @@ class RoundsSetup:
     """What the worker said of the task, and the state that it holds."""
     state_dir: Path
     own_rounds: int
-    """After how many rounds this peer ends; 0: when the swarm does."""
+    """The number of rounds after which this peer ends; 0: when the swarm does."""
     refusals: Refusals
     clock: Clock
 

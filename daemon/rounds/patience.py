@@ -1,4 +1,4 @@
-"""Whom a round is worth waiting for as well as its roster.
+"""Decides which peers outside the roster a round waits for.
 
 A peer that comes to a swarm whose rounds are short for its line is let in by being waited for. One
 that was waited for in vain is passed over for ever more rounds, so that it costs the others less
@@ -23,7 +23,8 @@ class _Pause:
     rounds: int
 
     def covers(self, round_number: int) -> bool:
-        """Not the rounds before: those are to come when a shorter line's state was taken."""
+        """Whether it holds for that round. It does not for the rounds before: those are still to
+        come when the state of a shorter line was taken."""
         return self.waited_in <= round_number <= self.waited_in + self.rounds
 
 

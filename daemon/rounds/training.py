@@ -1,8 +1,8 @@
 """Keeps this peer in step with its swarm: gathers peers, runs rounds, catches up, rests when told
 or when rounds fail here.
 
-One activity runs at a time, and beside it a watch for peers that are ahead or on another line. When
-the watch finds a state that is to be taken, the activity ends and the state is taken.
+One activity runs at a time, together with a watch for peers that are ahead or on another line. When
+the watch finds a state to take, the activity ends and this peer takes the state.
 """
 
 import asyncio
@@ -81,7 +81,7 @@ class Training:
         self.wake()
 
     def wake(self) -> None:
-        """Something changed: a session, a standing, the worker."""
+        """Look again: a session, a standing or the worker has changed."""
         self._parts.changes.notify()
 
     @property
@@ -92,7 +92,7 @@ class Training:
 
     @property
     def awaited(self) -> frozenset[PeerId]:
-        """Whose updates the round at hand waits for, once this peer's is there."""
+        """The peers whose updates the present round waits for, once this peer's is there."""
         round_ = self._at_hand.round
         if round_ is None or round_.phase not in (Phase.EXCHANGING, Phase.WAITING):
             return frozenset()
@@ -100,7 +100,7 @@ class Training:
 
     @property
     def closes_in_s(self) -> float | None:
-        """After so long the round at hand waits for nobody any more; None: not known."""
+        """Seconds until the present round waits for nobody any more; None: not known."""
         return None if self._at_hand.round is None else self._at_hand.round.closes_in_s
 
     def standing(self) -> Standing:
@@ -120,18 +120,19 @@ class Training:
 
     @property
     def shortage(self) -> str:
-        """For people: which peers or updates the round at hand lacks to end; empty: none."""
+        """Text for people: the peers or updates that the present round needs to end; empty:
+        none."""
         return "" if self._at_hand.round is None else self._at_hand.round.shortage
 
     @property
     def sits_out(self) -> str:
-        """For people: why this peer does not vote at the moment; empty: it does."""
+        """Text for people: why this peer does not vote at the moment; empty: it does."""
         round_ = self._at_hand.round
         return round_.sits_out if isinstance(round_, AgreedRound) else ""
 
     @property
     def waits_for(self) -> str:
-        """For people: what an unfinished gathering, or the round at hand, lacks."""
+        """Text for people: what an unfinished gathering, or the present round, needs."""
         gathering = self._at_hand.gathering
         return self.shortage if gathering is None else gathering.needed()
 
@@ -147,7 +148,7 @@ class Training:
 
     @property
     def _rest_s(self) -> float:
-        """For how long no round is tried, since the last ones failed."""
+        """Seconds for which no round is tried, since the last ones failed."""
         return self.failures.left_s(self._parts.clock.monotonic())
 
     @property
@@ -264,7 +265,8 @@ class Training:
 
     @property
     def _goes_on_alone(self) -> bool:
-        """In gossip nothing has to be agreed on once the swarm is under way."""
+        """Whether it goes on alone: in gossip nothing has to be agreed on once the swarm is under
+        way."""
         return self._parts.settings.exchange == "gossip" and self.lineage.position.round > 0
 
     async def _run_round(self) -> None:

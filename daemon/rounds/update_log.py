@@ -1,4 +1,4 @@
-"""Which peers' updates were received and when, for the status."""
+"""When each peer's update was received, for the status."""
 
 from collections import Counter
 

@@ -35,7 +35,7 @@ from protocol.peers.peer_messages import (
 )
 
 MAX_EARLY_BYTES = 16 << 20
-"""Of offers for later rounds than this peer's present one."""
+"""The most bytes of offers for rounds later than this peer's present one."""
 MAX_ASKED_DIGESTS = 1024
 MAX_REMEMBERED_BASES = 1024
 """A peer that was suspended for so many rounds may wake up with the update of one of them."""
@@ -139,7 +139,8 @@ class RoundUpdates:
         return {update.signer: update.ref for update in self._usable() if update.header.reduced}
 
     def refused(self, *, reduced: bool = False) -> frozenset[PeerId]:
-        """Whose contribution, or reduced part, was refused: no other one of theirs can count."""
+        """The peers whose contribution, or reduced part, was refused: no other one of theirs can
+        count."""
         bad = {
             update.slot for update in self._updates.values() if update.state is UpdateState.REFUSED
         }

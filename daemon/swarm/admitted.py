@@ -34,12 +34,12 @@ class AdmittedFile:
         self._path = path
         self._known: dict[tuple[bytes, PeerId], Acquaintance] = {}
         self._record_count = MAX_RECORDS
-        """At this number the next one is stored with all others."""
+        """When the file has so many records, it is written anew with the next one."""
         self.trouble = ""
         """Why the last ones are not stored; empty: they are."""
 
     def read(self) -> list[Acquaintance]:
-        """Who is remembered; for whoever only looks. What does not pass is left out."""
+        """The peers that are remembered, without those that do not pass; for readers only."""
         return list(_latest(_read(self._path)[0]).values())
 
     def open(self) -> list[Acquaintance]:

@@ -1,7 +1,7 @@
 """Founding a swarm: what it trains, by which rules and with whom, signed and left for others.
 
 The founder's key stays in the state directory. The token's secret half is in the link and, so that
-the founder can join with it, in the membership beside that key.
+the founder can join with it, in the membership next to that key.
 """
 
 import asyncio
@@ -54,17 +54,17 @@ class CreateOptions:
     name: str
     rendezvous: tuple[ServerUri, ...]
     state_dir: Path | None
-    """None: the default place for the swarm."""
+    """The state directory; None: the default place for the swarm."""
     data_dir: Path | None
     seed: int | None
-    """None: a random one."""
+    """The seed; None: a random one."""
     open: bool
     invite_uses: int
     invite_days: int
     settings: Mapping[str, int | float | str]
     """Fields of :class:`RoundSettings` to set otherwise than the task suggests."""
     relays: tuple[ServerUri, ...] = ()
-    """Beside those that come with a rendezvous."""
+    """Relays besides those that come with a rendezvous."""
     take_relays: bool = True
     """Whether those that come with a rendezvous are the swarm's."""
 

@@ -20,7 +20,8 @@ from protocol.uri import ServerUri
 from transport.clock import Clock
 
 MAX_TOKENS = 64
-"""Of a statement. One that is over gives way to a new one; one that holds never does."""
+"""The most tokens of a statement. One that is over gives way to a new one; one that holds never
+does."""
 MAX_MEMBERS = 512
 """Named in a statement: the longest acquaintances. Others stay in by what peers remember."""
 HOLDS = "holds"

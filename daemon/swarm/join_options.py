@@ -23,7 +23,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """From ``I/N``. Raises :class:`ConfigError`."""
+        """Read ``I/N``. Raises :class:`ConfigError`."""
         match = _SHARD.fullmatch(text)
         if match is None:
             raise ConfigError(f"shard {text!r}: write it as I/N, for example 0/3, 1/3, 2/3")
@@ -42,7 +42,7 @@ class Shard:
 
 ALL_DATA = Shard(0, 1)
 ANY_ADDRESS = HostPort("::", 0)
-"""Of both IP versions."""
+"""All addresses of both IP versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +62,13 @@ class JoinOptions:
     stun: tuple[HostPort, ...] = ()
     """STUN servers to ask as well as those of the rendezvous."""
     turn: TurnServer | None = None
-    """For ice paths, where the operator has one."""
+    """A TURN server for ice paths, where the operator has one."""
     map_port: bool = True
-    """Ask the router to let others reach the port that is listened on."""
+    """Whether to ask the router to let others reach the listening port."""
     observe: bool = False
     """Take part in the swarm's connections without training."""
     data_dir: Path | None = None
-    """None: the task's default place."""
+    """The directory of the data; None: the task's default place."""
     rounds: int = 0
     """Leave, with exit code 0, once this round is complete; 0: stay until told to stop.
 
@@ -83,7 +83,8 @@ class JoinOptions:
     threads: int = 0
     """The worker's CPU threads; 0: as torch likes."""
     web: HostPort | None = None
-    """Where the page is served from the start on; None: nowhere before somebody asks for it."""
+    """The address of the page from the start on; None: there is no page until somebody asks for
+    it."""
     on_round: str = ""
     """A shell command to run after each round; empty: none."""
     log_level: str = "info"

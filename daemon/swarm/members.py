@@ -28,7 +28,7 @@ class Member:
     """Whether the statement names it: it needs no invite."""
     is_banned: bool
     first_met_ms: int | None
-    """By this machine's peer; None: never."""
+    """When this machine's peer first met it; None: never."""
     last_seen_ms: int | None
 
 

@@ -1,8 +1,9 @@
 """A peer's place in its swarm: the statement that it goes by, and by what it and others are let in.
 
-Invariants: whatever a rendezvous or another peer says, a statement is gone by only when the founder
-signed it, it has a higher version, and it leaves the training as it is. It counts from that moment
-on, whether or not the disk takes it; :meth:`SwarmPlace.keep_saved` tries again until it does.
+Invariants: whatever a rendezvous or another peer says, a statement takes effect only when the
+founder signed it, it has a higher version, and it leaves the training as it is. It counts from that
+moment on, whether or not the disk takes it; :meth:`SwarmPlace.keep_saved` tries again until it
+does.
 """
 
 import asyncio
@@ -117,7 +118,7 @@ class SwarmPlace:
     async def keep_saved(
         self, live_peers: Callable[[], Iterable[PeerId]], *, interval_s: float = SAVE_AGAIN_S
     ) -> None:
-        """Until cancelled: try again what could not be stored, and note who is here."""
+        """Try again to store what could not be stored, and note who is here; until cancelled."""
         while True:
             await asyncio.sleep(interval_s)
             if self._unsaved:

@@ -8,7 +8,7 @@ from protocol.statements.swarm import NUMERICS_VERSION, UNLIMITED, SwarmStatemen
 
 
 def check_options(statement: SwarmStatement, options: JoinOptions) -> None:
-    """Before anything is loaded or connected to. Raises :class:`ConfigError`."""
+    """Check the options before anything is loaded or connected. Raises :class:`ConfigError`."""
     task, rounds = statement.task, statement.settings.rounds
     if rounds != UNLIMITED and options.rounds > rounds:
         raise ConfigError(
@@ -40,7 +40,7 @@ def check_options(statement: SwarmStatement, options: JoinOptions) -> None:
 
 
 def check_opened(statement: SwarmStatement, opened: TaskOpened) -> None:
-    """After the worker has loaded the task. Raises :class:`ConfigError`."""
+    """Check the task after the worker has loaded it. Raises :class:`ConfigError`."""
     task = statement.task
     if opened.manifest_digest != task.manifest_digest:
         raise ConfigError(

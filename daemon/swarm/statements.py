@@ -41,7 +41,7 @@ class Statements:
     def take(self, peer: PeerId | None, raw: bytes) -> None:
         """``peer`` (None: a rendezvous) has a statement, not verified yet.
 
-        The highest version is gone by and passed on; a bad one is counted against ``peer``.
+        The highest version takes effect and is passed on; a bad one is counted against ``peer``.
         """
         if not self._place.take_statement(peer, raw):
             return

@@ -1,4 +1,4 @@
-"""Which addresses are this machine's own, that no other machine reaches."""
+"""Addresses that only this machine itself reaches."""
 
 import ipaddress
 
@@ -17,7 +17,7 @@ def check_loopback(listen: HostPort) -> HostPort:
 
 
 def host_name(host: str) -> str:
-    """Of a ``Host`` header, without the port and an IPv6 address's brackets."""
+    """The name in a ``Host`` header, without the port and an IPv6 address's brackets."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]

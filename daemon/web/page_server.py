@@ -41,7 +41,7 @@ MAX_REQUEST_BYTES = 4 * 1024
 IDLE_CONNECTION_S = 30.0
 STOP_S = 1.0
 FRESH_S = 0.25
-"""For so long one status serves all who ask."""
+"""How long one status serves all who ask."""
 MAX_ROUND_DIGITS = 15
 
 STATIC = {
@@ -75,7 +75,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Shown(Protocol):
-    """What is shown of a peer."""
+    """The peer that the page shows."""
 
     def status(self) -> Status:
         """How it is doing, now; must not wait."""
@@ -85,7 +85,7 @@ class Shown(Protocol):
 
 
 class PeerView(Protocol):
-    """What shows a peer to whoever started it."""
+    """Shows a peer to the person who started it."""
 
     async def run(self, shown: Shown) -> None:
         """Show it until cancelled."""

@@ -1,4 +1,5 @@
-"""What the page asks for again and again: the status and the history in one document."""
+"""The document that the page asks for again and again: the status and the history in one
+document."""
 
 import msgspec
 

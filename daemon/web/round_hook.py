@@ -22,7 +22,7 @@ from daemon.web.page_server import Shown
 LOOK_S = 1.0
 LONGEST_S = 60.0
 FAREWELL_S = 10.0
-"""For the rounds that are left when the peer ends."""
+"""The time for the rounds that are left when the peer ends."""
 
 _log = logging.getLogger("p2pd.hook")
 

@@ -95,7 +95,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Of the process that runs, or ran last."""
+        """The process id of the present process, or of the last one."""
         return self._alive_or_dead().pid
 
     async def restart(self) -> None:
@@ -142,7 +142,7 @@ class Child:
         return reply
 
     def say(self, request: object) -> None:
-        """Ask for something whose answer does not matter; to a dead process it does not either."""
+        """Ask for something whose answer does not matter. A dead process need not get it."""
         life = self._alive_or_dead()
         if not life.death.done():
             number = self._next_request

@@ -13,7 +13,7 @@ class SharedMemory:
 
     def __init__(self) -> None:
         self.descriptors: list[int] = []
-        """In the order of :data:`p2pd.shared_tensors.MEMORIES`."""
+        """The descriptors, in the order of :data:`p2pd.shared_tensors.MEMORIES`."""
 
     def __enter__(self) -> "SharedMemory":
         for name in MEMORIES:

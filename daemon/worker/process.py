@@ -136,7 +136,7 @@ class Life:
                 answer.set_exception(WorkerDiedError(reason))
 
     async def _receive(self) -> None:
-        """Until the channel is closed, or what comes is no message."""
+        """Take messages until the channel is closed, or brings something else."""
         while True:
             try:
                 length, number = HEAD.unpack(await self._reader.readexactly(HEAD.size))
@@ -210,7 +210,7 @@ class _Started(NamedTuple):
 
 
 def _spawn(program: Program, descriptors: Sequence[int]) -> _Started:
-    """From this thread, since the kernel ends the process when this thread ends."""
+    """Start it from this thread: the kernel ends the process when the thread ends."""
     with contextlib.ExitStack() as stack:
         ours, theirs = socket.socketpair()
         stack.enter_context(theirs)
@@ -244,7 +244,7 @@ def _environment_of(program: Program) -> dict[str, str]:
 
 
 async def _wait_exit(pid: int) -> None:
-    """Until the child is a zombie."""
+    """Wait until the child is a zombie."""
     descriptor = os.pidfd_open(pid)
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()

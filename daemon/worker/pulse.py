@@ -2,8 +2,8 @@
 
 A sign of life is an answer, or a message that the worker's work sends by itself: after a training
 step, a batch of an evaluation, a block of a model (p2pd/trainer.py, ml/averaging/__main__.py). No
-thread sends any beside the work, so they end when the work hangs. Who was asked for nothing owes
-none.
+thread sends any apart from the work, so they end when the work hangs. Who was asked for nothing
+owes none.
 
 Who acts when, after how much silence:
 
@@ -43,7 +43,7 @@ def stuck_after_s(watchdog_s: float | None) -> float:
 
 
 class WorkerPulse:
-    """Of one worker after the other."""
+    """Signs of life of the current worker process, and of the one after it."""
 
     def __init__(self, *, stuck_after_s: float, kill_after_s: float) -> None:
         self.stuck_after_s = stuck_after_s
@@ -72,7 +72,7 @@ class WorkerPulse:
 
     @property
     def allowed_s(self) -> float:
-        """After how much silence it is killed, by what it is doing now."""
+        """The silence after which it is killed, by what it does now."""
         return max(self.kill_after_s, LOADING_KILL_AFTER_S) if self._loads else self.kill_after_s
 
     def asked(self, request: int, *, loads: bool) -> None:
@@ -94,7 +94,7 @@ class WorkerPulse:
             self.kills_in_vain = 0
 
     def passed(self, seconds: float) -> None:
-        """So much time has gone by."""
+        """Count so much time as passed."""
         if self._owed:
             self.silent_s += seconds
 

@@ -110,11 +110,11 @@ class WorkerProcesses:
 
     @property
     def stuck_pulse(self) -> WorkerPulse | None:
-        """Of the one that does not get on with what it was asked for, if any."""
+        """The pulse of the process that is stuck in a request, if any."""
         return next((child.pulse for child in self.both if child.pulse.is_stuck), None)
 
     def of(self, request: object) -> Child:
-        """Which of the two ``request`` is for."""
+        """The process that ``request`` is for."""
         return self.averager if isinstance(request, AveragerRequest) else self.trainer
 
     async def take(self, steps: Steps[T]) -> T:
@@ -257,7 +257,7 @@ class TaskWorker:
         return await self._ask(Export(str(path), round_number))
 
     async def _advance(self, request: Apply | ApplyParts | Mix) -> StateReady:
-        """Ask for a round's end."""
+        """Ask for the end of a round."""
         ready = await self._adopt(request)
         if self._opening.event_dir:
             # An averager that dies meanwhile leaves a number out of its event file, and no more.
@@ -274,7 +274,7 @@ class TaskWorker:
         return await _take(steps, self._ask)
 
     async def _ask(self, request: Request[T]) -> T:
-        """Ask one of the two, again if it died of it."""
+        """Ask one of the two; ask again if it died while answering."""
         child = self.processes.of(request)
         up = self._up[child]
         for attempt in range(1, MAX_ATTEMPTS + 1):

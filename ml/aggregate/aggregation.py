@@ -22,10 +22,10 @@ from ml.update.encoding import Floats
 from protocol.errors import ConfigError, WorkerError
 
 Combine = Callable[[Floats], Floats]
-"""From one block of all updates, shape (peers, elements), to the aggregated block."""
+"""Makes the aggregated block from one block of all updates, shape (peers, elements)."""
 
 MAX_TIMES_MEDIAN = 10
-"""So many times the median of the sample counts is the most that one counts. Whoever has more data
+"""The most that one sample count counts: so many times their median. A peer with more data
 than all others together is still heard out less than they are, once they are many; and a peer that
 claims any number of samples gains no more than that."""
 MAD_TO_DEVIATION = 1.4826
@@ -59,7 +59,7 @@ class Aggregation(Protocol):
 
 
 def parse_aggregation(text: str, max_sample_weight: int) -> Aggregation:
-    """From its spelling in settings: mean, trimmed_mean:FRACTION, median, krum:F, centered_clip.
+    """Read its spelling in settings: mean, trimmed_mean:FRACTION, median, krum:F, centered_clip.
 
     Without trial, which is gossip's alone (ml/aggregate/mixing.py). Raises :class:`ConfigError`.
     """
@@ -110,7 +110,7 @@ class TrimmedMean:
     fraction: float
 
     def plan(self, sample_counts: Sequence[int], stacks: Stacks) -> Plan:
-        """At least one at each end is left out, where three or more are there."""
+        """Leave out at least one at each end, where there are three or more."""
         peers = len(sample_counts)
         cut = min(math.ceil(self.fraction * peers - 1e-9), (peers - 1) // 2)
 
@@ -137,7 +137,7 @@ class Krum:
 
     @property
     def needed_updates(self) -> int:
-        """With fewer of them nothing is promised."""
+        """The rule promises nothing with fewer updates."""
         return needed_by_krum(self.attackers)
 
     def plan(self, sample_counts: Sequence[int], stacks: Stacks) -> Plan:

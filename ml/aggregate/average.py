@@ -12,7 +12,8 @@ from ml.update.encoding import Floats
 
 
 class Average:
-    """Of updates in the order of their peers' ids, all of the same part of the model."""
+    """The average of updates in the order of their peers' ids, all of the same part of the
+    model."""
 
     def __init__(self, updates: Sequence[UpdateFile], plan_of: Callable[[Stacks], Plan]) -> None:
         """``plan_of`` makes the rule's plan; it may go through all updates to make it.

@@ -36,7 +36,7 @@ REACH = 3.0
 MEMORY = 0.05
 """What the newest trial weighs in the trust in a neighbour: about twenty rounds count."""
 HARM = 2.0
-"""From this many standard errors on, a trial's bad result counts at once."""
+"""A trial's result that is bad by so many standard errors counts at once."""
 MAX_SCORE = 3.0
 PRIOR = 0.1
 """The trust in a neighbour before its first trial: it takes more than bad luck to leave it out."""
@@ -55,13 +55,13 @@ class Trials(Protocol):
 
     @property
     def trust(self) -> dict[str, float]:
-        """In neighbours, by peer id; the rule writes into it, for the next rounds."""
+        """Trust in neighbours, by peer id; the rule writes into it, for the next rounds."""
 
     def moved(self) -> float:
         """How far this round's training has moved this peer's parameters (Euclidean)."""
 
     def losses(self, row: int, share: float) -> NDArray[np.float64]:
-        """Of this peer's model moved by ``share`` of the way to row ``row``.
+        """The losses of this peer's model, moved by ``share`` of the way to row ``row``.
 
         One for each of some groups of samples that are not trained on, the same in every call.
         """
@@ -78,7 +78,7 @@ class Mixing(Protocol):
 
 
 def parse_mixing(text: str) -> Mixing:
-    """From the spelling of the aggregation in settings. Raises :class:`ConfigError`."""
+    """Read the spelling of the aggregation in settings. Raises :class:`ConfigError`."""
     if text == TRIAL:
         return TrialMixing()
     rule = parse_aggregation(text, max_sample_weight=1)
@@ -174,7 +174,7 @@ class UnweightedMixing:
     rule: Aggregation
 
     def plan(self, partners: Sequence[Partner], stacks: Stacks, trials: Trials) -> Plan:
-        """As the rule does."""
+        """Plan as the rule does."""
         return self.rule.plan([1] * (1 + len(partners)), stacks)
 
 

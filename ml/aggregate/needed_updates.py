@@ -6,11 +6,13 @@ computes.
 
 
 def needed_updates(aggregation: str) -> int:
-    """By the rule's spelling in settings, which ml/rules/round_rules.py has found good."""
+    """The updates that a rule needs. ``aggregation`` is its spelling in settings, checked before by
+    ml/rules/round_rules.py."""
     kind, _, amount = aggregation.partition(":")
     return needed_by_krum(int(amount)) if kind == "krum" and amount.isdecimal() else 1
 
 
 def needed_by_krum(attackers: int) -> int:
-    """With fewer nothing is promised against so many (Blanchard et al., NeurIPS 2017)."""
+    """The updates that Krum needs: with fewer it promises nothing against so many attackers
+    (Blanchard et al., NeurIPS 2017)."""
     return 2 * attackers + 3

@@ -15,11 +15,11 @@ from ml.update.parts import Segment
 
 
 class Piece(NamedTuple):
-    """Some of the model, and the aggregated update of it: as an update's file has it."""
+    """A part of the model and its aggregated update, as it is in an update's file."""
 
     segments: Sequence[Segment]
     read: ReadBlock | None
-    """None: there is no update of it; it stays as it is, its momentum too."""
+    """Reads the update; None: there is none, and the part and its momentum stay as they are."""
 
 
 def fill_next_state(

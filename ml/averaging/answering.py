@@ -1,4 +1,4 @@
-"""Which of an averager's methods answers which message."""
+"""Maps each message to the averager's method that answers it."""
 
 from pathlib import Path
 

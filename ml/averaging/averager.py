@@ -259,7 +259,8 @@ class Averager:
     def _average(
         self, contributions: Sequence[Contribution], codec: UpdateCodec
     ) -> Iterator[Average | None]:
-        """Of what peers contributed, in the order of their ids; None where nobody did."""
+        """The average of what peers contributed, in the order of their ids; None where nobody
+        did."""
         ordered = sorted(contributions, key=lambda one: one.peer_id)
         if len({one.peer_id for one in ordered}) < len(ordered):
             raise VerificationError("two contributions of one peer")

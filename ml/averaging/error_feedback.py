@@ -1,6 +1,6 @@
 """Error feedback: what an encoding lost is added to the next update (arXiv 1901.09847).
 
-The left-over is a file beside the checkpoints, named by the round whose update it comes from. It
+The left-over is a file next to the checkpoints, named by the round whose update it comes from. It
 counts only once that update has been committed; what was never applied was not sent. It is synced
 beside the round: a power cut may cost it, and nothing else.
 """
@@ -96,7 +96,8 @@ class ErrorFeedback:
 
 class _LeftOver(NamedTuple):
     path: Path
-    """Nothing is there where the disk was full: the file is then in memory only."""
+    """The file of the left-over. On a full disk it is in memory only, and nothing is at this
+    path."""
     file: TensorFile
 
     def moved_to(self, path: Path) -> "_LeftOver":

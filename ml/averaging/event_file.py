@@ -26,7 +26,7 @@ class EventFile:
     """One process's events in a directory, which those of its earlier lives may lie in too."""
 
     def __init__(self, directory: Path) -> None:
-        """Nothing is written yet. Raises :class:`ConfigError` without the package tensorboard."""
+        """Writes nothing yet. Raises :class:`ConfigError` without the package tensorboard."""
         try:
             # Only who asks for event files pays for loading this.
             from tensorboard.compat.proto.event_pb2 import Event

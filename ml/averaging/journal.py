@@ -1,4 +1,4 @@
-"""What the last rounds were like, for event files."""
+"""Keeps what the last rounds were like, for event files."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,7 +6,8 @@ from ml.averaging.event_file import EventFile
 
 
 class RoundJournal:
-    """Told piece by piece by one thread; only :meth:`note_training` may come from another."""
+    """Collects it piece by piece. One thread calls it; only :meth:`note_training` may come from
+    another."""
 
     def __init__(self, events: EventFile | None, clock: Callable[[], float]) -> None:
         """``clock`` gives monotonic seconds."""
@@ -53,7 +54,7 @@ class RoundJournal:
         self._write(round_number, values)
 
     def note_traffic(self, round_number: int, bytes_sent: int, bytes_received: int) -> None:
-        """What went over the network in a round that has ended."""
+        """Note what went over the network in a round that has ended."""
         self._write(
             round_number,
             {

@@ -26,7 +26,7 @@ class OpenStates(Message, tag="open_states"):
     kept_checkpoints: int = KEPT_CHECKPOINTS
     """How many of the last rounds' states stay on disk."""
     event_dir: str = ""
-    """Where TensorBoard finds what each round was like; empty: nowhere."""
+    """The directory of event files for TensorBoard; empty: none are written."""
     has_initial: bool = True
     """Whether the local memory holds round 0's tensors. Where it does not, and there is no
     checkpoint, this fails as :data:`NO_STATE`."""
@@ -137,7 +137,7 @@ class ApplyParts(Message, tag="apply_parts"):
 
 
 class Neighbour(Message):
-    """A partner's parameters, and what they weigh beside this peer's."""
+    """A partner's parameters, and their weight next to this peer's."""
 
     peer_id: str
     path: str
@@ -263,7 +263,7 @@ class UpdateWritten(Message, tag="update_written"):
     """This peer's update is written."""
 
     base_root: bytes
-    """Of the state that it begins from."""
+    """The root of the state that it begins from."""
     updates: tuple[Blob, ...] = ()
     """One for each part; none: no such update was found."""
     sample_count: int = 0
@@ -277,7 +277,7 @@ class Reduced(Message, tag="reduced"):
 
     update: Blob
     sample_count: int
-    """Of all contributions together."""
+    """The samples of all contributions together."""
 
 
 class Adopted(Message, tag="adopted"):
@@ -324,7 +324,7 @@ class TrialWanted(Message, tag="trial_wanted"):
     """The base memory holds parameters to try; :class:`TrialLosses` is waited for."""
 
     round: int
-    """Of the state that this round began from."""
+    """The round of the state that this round began from."""
 
 
 AveragerReply = (

@@ -38,7 +38,7 @@ class WorkDone(NamedTuple):
 
 
 class UpdateKey(NamedTuple):
-    """Which update: its files' names follow from this."""
+    """Names an update: its files' names follow from this."""
 
     round: int
     base_root: bytes

@@ -25,7 +25,7 @@ _X32_BIT = 0x40000000
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 """Instructions of classic BPF: load a word, jump if equal, jump if at least, return."""
 _NUMBER_OFFSET, _ARCH_OFFSET = 0, 4
-"""In struct seccomp_data."""
+"""Offsets in struct seccomp_data."""
 
 _ARCHITECTURES = {"x86_64": (0xC000003E, 317), "aarch64": (0xC00000B7, 277)}
 """The kernel's name for it (AUDIT_ARCH), and the number of seccomp(2)."""

@@ -33,7 +33,7 @@ class SharedModel:
         self._layout = SharedLayout([])
 
     def lay_out(self, manifest: Manifest) -> None:
-        """Which model it is; before anything is read or written."""
+        """Set the model; before anything is read or written."""
         self._layout = SharedLayout([(one.name, one.dtype, one.shape) for one in manifest.tensors])
 
     def publish(self, state: State) -> None:

@@ -21,10 +21,10 @@ from protocol.errors import WorkerError
 
 
 class Bench(Protocol):
-    """Where parameters are tried."""
+    """Tries parameters."""
 
     def losses(self, round_number: int) -> Sequence[float]:
-        """Of the parameters in the base memory, in the round after ``round_number``.
+        """The losses of the parameters in the base memory, in the round after ``round_number``.
 
         Raises :class:`WorkerError` when they cannot be tried.
         """
@@ -62,7 +62,8 @@ class UpdateTrials:
         return math.sqrt(squares)
 
     def losses(self, row: int, share: float) -> NDArray[np.float64]:
-        """Of this peer's model moved by ``share`` of the way to that of ``updates[row]``.
+        """The losses of this peer's model, moved by ``share`` of the way to that of
+        ``updates[row]``.
 
         Raises :class:`VerificationError` for an update that is not sound.
         """
@@ -74,7 +75,7 @@ class UpdateTrials:
         return self._try(Average(both, lambda stacks: Plan(combine, combine)).read)
 
     def base_losses(self) -> NDArray[np.float64]:
-        """Of the model from which this round's training began."""
+        """The losses of the model from which this round's training began."""
         return self._try(self._base.read)
 
     def _try(self, read: ReadBlock) -> NDArray[np.float64]:

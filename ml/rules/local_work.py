@@ -16,7 +16,7 @@ class LocalWork:
 
     @classmethod
     def parse(cls, unit: str, amount: float) -> "LocalWork":
-        """From settings. Raises :class:`ConfigError`."""
+        """Read it from settings. Raises :class:`ConfigError`."""
         if not 0 < amount < math.inf:
             raise ConfigError(f"local amount {amount}: it must be greater than 0")
         match unit:

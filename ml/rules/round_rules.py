@@ -21,15 +21,15 @@ class RoundRules:
 
     work: LocalWork
     aggregation: Aggregation | None
-    """Of pseudo-gradients; None in gossip, where parameters travel."""
+    """The rule for pseudo-gradients; None in gossip, where parameters travel."""
     mixing: Mixing | None
-    """Of parameters, in gossip; None elsewhere."""
+    """The rule for parameters in gossip; None elsewhere."""
     encoding: Encoding
     outer: OuterOptimizer
     overlap: bool
     """Whether the next round's training begins before this round's average is there."""
     rounds: int
-    """After how many there is no next one; 0: never."""
+    """The number of rounds after which there is no next one; 0: never."""
 
 
 def parse_rules(settings: RoundSettings) -> RoundRules:

@@ -3,7 +3,7 @@
 from protocol.codec import Message
 
 KEPT_CHECKPOINTS = 2
-"""At least so many states stay on disk: the present one, and one should that be damaged."""
+"""The states that stay on disk: the present one, and another in case that is damaged."""
 
 
 class Blob(Message):

@@ -73,11 +73,11 @@ class FileTensor:
 
 @dataclass(frozen=True, slots=True)
 class TensorLayout:
-    """Where everything is in a file. Made by :func:`layout_of`."""
+    """The places of all tensors in a file. Made by :func:`layout_of`."""
 
     tensors: Mapping[str, FileTensor]
     offsets: Mapping[str, int]
-    """Of each tensor's first byte in the file."""
+    """The offset of each tensor's first byte in the file."""
     header: bytes = field(repr=False)
     """Everything before the first tensor: length, JSON, padding."""
     size_bytes: int

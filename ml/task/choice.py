@@ -1,4 +1,4 @@
-"""Which task, on which data: what decides it, as it is told. Imports no torch."""
+"""The choice of a task and of its data, as a message. Imports no torch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from protocol.codec import Message
 
 
 class TaskChoice(Message):
-    """Which task, on which data."""
+    """A task, and the data to train it on."""
 
     task: str
     """A built-in task's name, or the absolute path of a task file."""

@@ -38,8 +38,8 @@ def load_test_samples(task: Task, choice: TaskChoice, device: torch.device) -> S
 
 
 def _directory(choice: TaskChoice) -> Path:
-    """Where the task looks for its data. Raises :class:`ConfigError` for a directory that was named
-    in error: the task would not notice that it is not there."""
+    """The directory in which the task looks for its data. Raises :class:`ConfigError` for a
+    directory that was named in error: the task would not notice that it is not there."""
     needs_none = choice.builtin and choice.task in NEED_NO_DATA
     if needs_none and choice.data_dir and not Path(choice.data_dir).is_dir():
         raise ConfigError(

@@ -72,7 +72,7 @@ def _checked(module: ModuleType, name: str, file_sha256: bytes = b"") -> Task:
 
 
 def data_directory(chosen: str) -> Path:
-    """Where data sets are: ``chosen``, else $P2PD_DATA_DIR, else a cache directory.
+    """The directory of data sets: ``chosen``, else $P2PD_DATA_DIR, else a cache directory.
 
     Raises :class:`ConfigError` for a user without a home.
     """

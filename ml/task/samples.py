@@ -13,7 +13,7 @@ Batch = tuple[Any, Any, int]
 """Inputs, targets, number of samples."""
 
 MAX_TOLD_PARTS = 4
-"""Of one item, in words."""
+"""The most parts of one item that are named in words."""
 
 
 class SampleError(Exception):
@@ -85,7 +85,7 @@ class Samples:
 
 
 def _why_no_batch(indices: list[int], items: list[Any]) -> str:
-    """Which item is unlike most of the others, in words."""
+    """Says in words which item is unlike most of the others."""
     forms = [_form_of(item) for item in items]
     usual, _ = Counter(forms).most_common(1)[0]
     for index, form in zip(indices, forms, strict=True):

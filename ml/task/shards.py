@@ -1,4 +1,4 @@
-"""Which samples of a training set belong to shard I of N, the same on every machine.
+"""The samples of a training set that belong to shard I of N, the same on every machine.
 
 The shards of one (seed, N, partition) are disjoint and together complete, so peers need not talk to
 split a data set; it does no harm if some of the N shards have no peer.
@@ -34,7 +34,7 @@ class Partition:
 
     @classmethod
     def parse(cls, text: str) -> "Partition":
-        """From its spelling in settings. Raises :class:`ConfigError`."""
+        """Read its spelling in settings. Raises :class:`ConfigError`."""
         kind, _, amount_text = text.partition(":")
         try:
             amount = float(amount_text or "0")

@@ -59,7 +59,7 @@ class Task:
     suggestion: RoundSettings
     """The defaults, with what the task's ``ROUND`` says instead."""
     file_sha256: bytes = b""
-    """Of a task file; empty for a built-in task."""
+    """The digest of a task file; empty for a built-in task."""
 
     def make_model(self, seed: int) -> nn.Module:
         """The model with the initial weights that follow from ``seed``; seeds torch."""
@@ -86,7 +86,7 @@ class Task:
         batch_size: int,
         order: NDArray[np.int64] | None = None,
     ) -> Iterator[Batch]:
-        """As :meth:`Samples.batches` has them, of the dataset that ``function`` returned."""
+        """Batches as in :meth:`Samples.batches`, of the dataset that ``function`` returned."""
         try:
             yield from samples.batches(batch_size, order)
         except SampleError as error:

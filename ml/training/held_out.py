@@ -13,7 +13,7 @@ from protocol.errors import ConfigError
 
 GROUPS = 8
 TRIED_SAMPLES = 64
-"""In a round; each round others of those that are kept."""
+"""Samples tried in a round; each round tries others of those that are kept."""
 MIN_SAMPLES = 5 * GROUPS
 
 
@@ -46,7 +46,7 @@ class HeldOut:
         self._on_batch = on_batch
 
     def losses(self, model: nn.Module, round_number: int) -> list[float]:
-        """Of ``model`` on each of :data:`GROUPS` groups of samples.
+        """The losses of ``model`` on each of :data:`GROUPS` groups of samples.
 
         ``round_number``: of the state that the round began from; it decides the samples.
         """

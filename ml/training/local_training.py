@@ -52,7 +52,8 @@ class LocalTraining:
         self._memories = memories
         self._head_start: HeadStart | None = None
         self._began_from: dict[str, torch.Tensor] = {}
-        """Where the training that is under way began, by tensor; empty: at its round's base."""
+        """The tensors from which the present training began; empty: it began at its round's
+        base."""
 
     @property
     def began_elsewhere(self) -> bool:
@@ -104,7 +105,7 @@ class LocalTraining:
         )
 
     def abandon(self) -> None:
-        """Forget what has begun: the next training is from its base."""
+        """Forget what has begun: the next training starts from its base."""
         if self._head_start is not None:
             self._head_start.abandon()
             self._head_start = None

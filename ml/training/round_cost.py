@@ -19,7 +19,7 @@ TRIED_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class RoundCost:
-    """With the settings that the task suggests, and all of its data."""
+    """What a round costs with the settings that the task suggests, on all of its data."""
 
     train_samples: int
     test_samples: int
@@ -29,7 +29,7 @@ class RoundCost:
     steps_a_round: int
     """0: as many as fit into the round's seconds."""
     training_s: float
-    """Of one round's local work at that speed."""
+    """The time of one round's local work at that speed."""
     update_bytes: int
     """What a peer sends each of the others in a round."""
     encoding: str

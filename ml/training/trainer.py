@@ -52,7 +52,7 @@ class _Open:
 
     task: Task
     tensors: ModelTensors
-    """Of the model that is evaluated."""
+    """The tensors of the model that is evaluated."""
     training: LocalTraining
     test_samples: Samples
     held_out: HeldOut

@@ -39,17 +39,17 @@ WriteBlock = Callable[[str, int, AnyArray], None]
 
 
 class _Place(NamedTuple):
-    """Where a segment is in the file."""
+    """A segment's place in the file."""
 
     tensor: str
     first: int
-    """Of the tensor's elements, its first one."""
+    """The index of its first element in the tensor."""
     start: int
-    """Which of its own tensor's elements is the segment's first one."""
+    """The index of the segment's first element in its own tensor."""
 
 
 def parse_encoding(text: str) -> Encoding:
-    """From its spelling in settings: none, fp16, int8, topk or topk:KEPT.
+    """Read its spelling in settings: none, fp16, int8, topk or topk:KEPT.
 
     Raises :class:`ConfigError`.
     """

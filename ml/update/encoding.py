@@ -33,7 +33,8 @@ class Encoding(Protocol):
 
     @property
     def residual_decay(self) -> float | None:
-        """By what error feedback multiplies the left-over of before; None: nothing is left over."""
+        """The factor by which error feedback multiplies the earlier left-over; None: nothing is
+        left over."""
 
     def wire_count(self, count: int) -> int:
         """How many wire elements the first ``count`` numbers of a tensor take.

@@ -40,7 +40,7 @@ class TopKEncoding:
 
     @classmethod
     def parse(cls, amount: str) -> "TopKEncoding":
-        """From the number in ``topk:NUMBER``; empty: the default. Raises :class:`ConfigError`."""
+        """Read the number in ``topk:NUMBER``; empty: the default. Raises :class:`ConfigError`."""
         kept = int(amount) if amount.isdecimal() and len(amount) < 6 else 0
         if not amount:
             kept = DEFAULT_KEPT
@@ -141,7 +141,7 @@ def _encode_rows(values: Floats, chunk: _Chunk) -> Bytes:
 
 
 def _decode_rows(wire: AnyArray, chunk: _Chunk, values: Floats) -> None:
-    """Into ``values``, which are zero. Raises :class:`VerificationError`."""
+    """Decode into ``values``, which are zero. Raises :class:`VerificationError`."""
     levels = checked(np.ascontiguousarray(wire[:, :_LEVEL_BYTES]).view("<f4"))
     bits = np.unpackbits(wire[:, _LEVEL_BYTES:].view(np.uint8), axis=1, bitorder="little")
     low_end = chunk.kept * chunk.low_bits

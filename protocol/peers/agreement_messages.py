@@ -22,7 +22,8 @@ from protocol.identity import KEY_BYTES
 
 MAX_ROSTER = 1024
 MAX_BALLOT = 1_000_000
-"""At two seconds a ballot, which no liar can go below, it is not reached within weeks."""
+"""The last ballot. A ballot lasts two seconds at least, even with liars: reaching it takes
+weeks."""
 MAX_ROUND = 1 << 48
 DIGEST_BYTES = 32
 MAX_VOTE_BYTES = 512

@@ -29,7 +29,7 @@ NO_EPOCH = b""
 
 
 class Role(enum.StrEnum):
-    """Which end of a path a peer is."""
+    """The end of a path that a peer is."""
 
     INITIATOR = "initiator"
     RESPONDER = "responder"
@@ -41,7 +41,7 @@ class Role(enum.StrEnum):
 
 
 class ResumePoint(Message):
-    """Where the other side has to go on, in the session with its ``epoch``."""
+    """The point from which the other side goes on, in the session with its ``epoch``."""
 
     epoch: bytes
     """The reader's session epoch that this is about; empty while it is not known."""
@@ -54,9 +54,10 @@ class HelloPayload(Message):
 
     channel_binding: bytes
     role: Role
-    """Of the signer."""
+    """The signer's role."""
     epoch: bytes
-    """Of the signer's session with the reader: drawn anew when the signer's process starts."""
+    """The epoch of the signer's session with the reader: drawn anew when the signer's process
+    starts."""
     nonce: bytes
     """Drawn by the signer for this path."""
     echo: bytes

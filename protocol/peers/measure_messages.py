@@ -48,7 +48,7 @@ class Echo(Message, tag="echo"):
 
 
 class EchoReply(Message, tag="echo_reply"):
-    """What an :class:`Echo` said."""
+    """The payload of an :class:`Echo`."""
 
     number: Number
     padding: Padding
@@ -73,7 +73,7 @@ class TransferRefused(Message, tag="transfer_refused"):
 
     measurement: MeasurementId
     reason: Annotated[str, msgspec.Meta(max_length=MAX_REASON_LENGTH)]
-    """To show to people."""
+    """The reason, to show to people."""
 
 
 class TransferEnd(Message, tag="transfer_end"):

@@ -10,7 +10,8 @@ from protocol.peers.agreement_messages import MAX_ROSTER, Certificate, Digest, D
 
 MAX_REQUEST_CHUNKS = 16
 MAX_VOUCHES = 256
-"""In one offer of a state: enough for any count, and the offer still fits a frame."""
+"""The most vouches in one offer of a state: enough for any count, and the offer still fits a
+frame."""
 
 Leaves = Annotated[tuple[Digest, ...], Meta(max_length=MAX_CHUNKS)]
 SizeBytes = Annotated[int, Meta(ge=0, le=1 << 48)]
@@ -28,7 +29,7 @@ class Vouch(Message):
 
 
 class Standing(Message, tag="standing"):
-    """Where the sender stands; sent every second and whenever it changes."""
+    """The sender's standing; sent every second and whenever it changes."""
 
     round: Round
     """The last complete round, whose state it holds."""
@@ -55,10 +56,11 @@ class UpdateHeader(Message):
     sample_count: int
     loss: float
     part: int = 0
-    """Which part of the model it is about, of ``parts``; an update in mesh or gossip has one."""
+    """The part of the model that it is about, of ``parts``; an update in mesh or gossip has one."""
     parts: int = 1
     reduced: bool = False
-    """True: not one peer's contribution but the owner's average of all that it got for its part."""
+    """Whether this is the owner's average of all that it got for its part, not one peer's
+    contribution."""
 
 
 class UpdateOffer(Message, tag="update_offer"):
@@ -118,7 +120,7 @@ class CertificateReply(Message, tag="certificate"):
 
 
 class StateRequest(Message, tag="state_request"):
-    """Which state do you hold? The asker holds ``base`` of ``round``."""
+    """Asks which state the reader holds. The asker holds ``base`` of ``round``."""
 
     round: Round
     base: Digest

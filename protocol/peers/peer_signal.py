@@ -35,7 +35,7 @@ class VerifiedSignal:
 
     message: VerifiedMessage
     record: VerifiedRecord
-    """Of its sender."""
+    """The sender's record."""
     body: SignalBody
 
 

@@ -70,7 +70,7 @@ class Data:
 
     @property
     def cost_bytes(self) -> int:
-        """What it takes of the credit."""
+        """The credit that it uses."""
         return len(self.payload) + FRAME_COST_BYTES
 
 

@@ -26,7 +26,7 @@ _ICE_FOUNDATION = re.compile(r"[a-zA-Z0-9+/]{1,32}")
 
 
 class NextPort(enum.StrEnum):
-    """Which public port a NAT gives to the next connection from the same local port."""
+    """The public port that a NAT gives to the next connection from the same local port."""
 
     FIXED = "fixed"
     """Always the same one: endpoint-independent mapping, or no NAT at all."""
@@ -47,7 +47,7 @@ class PunchEnd(Message):
     port_step: int
     """When sequential, else 0."""
     signal_rtt_ms: int
-    """From this peer to the rendezvous and back."""
+    """The round trip from this peer to the rendezvous."""
 
 
 class PunchOffer(Message, tag="punch-offer"):
@@ -69,11 +69,11 @@ class PunchAnswer(Message, tag="punch-answer"):
 
 
 class PunchDeclined(Message, tag="punch-declined"):
-    """Not now."""
+    """The peer will not punch now."""
 
     attempt: bytes
     reason: str
-    """To show to people."""
+    """The reason, to show to people."""
     offers_later: bool = False
     """Nothing is wrong: the sender itself makes an offer when it can."""
 
@@ -120,7 +120,7 @@ class IceAnswer(Message, tag="ice-answer"):
 
 
 class TwinNotice(Message, tag="twin"):
-    """From one process to another one that has the same identity: I live, too."""
+    """One process tells another one with the same identity that it lives, too."""
 
 
 SignalBody = TwinNotice | PunchOffer | PunchAnswer | PunchDeclined | IceOffer | IceAnswer

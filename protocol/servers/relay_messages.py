@@ -31,7 +31,7 @@ MAX_DATA_BYTES = 4 * MAX_SEALED_BYTES
 ends then use a sixth less CPU time for the same bytes. On slow lines sessions have no more under
 way than half of this, so that nothing waits long for a frame to be whole."""
 FRAME_COST_BYTES = 256
-"""Charged for each data frame beside its bytes: small frames cost memory too."""
+"""Charged for each data frame on top of its bytes: small frames cost memory too."""
 MIN_WINDOW_BYTES = 512 * 1024
 MAX_RECORDS = 16
 MAX_CONSENTED_KEYS = 1024
@@ -73,7 +73,7 @@ class Code(enum.StrEnum):
     STALLED = "stalled"
     """The receiver takes nothing from the relay."""
     IDLE = "idle"
-    """Nothing was said for long."""
+    """The peer was silent for too long."""
     CLOSED = "closed"
     """An end closed it."""
     REPLACED = "replaced"
@@ -83,7 +83,7 @@ class Code(enum.StrEnum):
     VERSION = "version"
     """The two sides speak different versions; the older one needs an upgrade."""
     MALFORMED = "malformed"
-    """What was sent is no message of this protocol, or not allowed at this point."""
+    """The bytes are no message of this protocol, or not allowed at this point."""
 
 
 class Hello(Message, tag="hello"):
@@ -138,7 +138,8 @@ class Close(Message, tag="close"):
 
     link: LinkNumber
     reason: str
-    """For the other end's log; not trusted, at most :data:`MAX_REASON_LENGTH` characters."""
+    """The reason, for the other end's log; not trusted, at most :data:`MAX_REASON_LENGTH`
+    characters."""
 
 
 class Ping(Message, tag="ping"):
@@ -250,7 +251,7 @@ def decode_from_relay(frame: bytes) -> FromRelay:
 
 
 def data_cost(sealed_bytes: int) -> int:
-    """What a data frame with so many sealed bytes takes from the credit."""
+    """The credit that a data frame with so many sealed bytes uses."""
     return sealed_bytes + FRAME_COST_BYTES
 
 

@@ -82,7 +82,7 @@ class AskTime(Message, tag="time"):
 
 
 class Describe(Message, tag="describe"):
-    """Ask what the server is beside a rendezvous."""
+    """Ask what else the server is, besides a rendezvous."""
 
     request: int
 
@@ -112,11 +112,11 @@ class Granted(Message, tag="granted"):
     observed_address: str
     """The address that the request came from, without port; empty when the host cannot tell."""
     stun_ports: tuple[int, ...]
-    """Where the same host answers STUN, over UDP and TCP."""
+    """The ports at which the same host answers STUN, over UDP and TCP."""
 
 
 class ServerTime(Message, tag="server-time"):
-    """What time it is at the server."""
+    """The server's time."""
 
     request: int
     server_time_ms: int
@@ -139,18 +139,18 @@ class Statement(Message, tag="statement"):
 
 
 class Description(Message, tag="description"):
-    """What there is at the server's host, under the server's own key: for whoever founds a swarm,
+    """The services at the server's host, under the server's own key: for a founder,
     or looks at a network without joining one."""
 
     request: int
     relays: bool
     """Whether it is a relay too."""
     other_ports: tuple[int, ...]
-    """On which it listens beside the one in its URI."""
+    """The ports on which it listens besides the one in its URI."""
     observed_address: str
     """As in :class:`Granted`."""
     stun_ports: tuple[int, ...]
-    """As there."""
+    """As in :class:`Granted`, too."""
 
 
 class Done(Message, tag="done"):
@@ -160,7 +160,7 @@ class Done(Message, tag="done"):
 
 
 class Refused(Message, tag="refused"):
-    """Not done, and why."""
+    """The request was refused, and why."""
 
     request: int
     code: str
@@ -187,7 +187,7 @@ class Left(Message, tag="left"):
 
 
 class Signal(Message, tag="signaled"):
-    """Notice: another peer of the swarm sent this sealed signal. Who, is proven inside."""
+    """Notice: another peer of the swarm sent this sealed signal. The signal itself proves who."""
 
     swarm: bytes
     sealed: bytes

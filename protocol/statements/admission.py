@@ -64,12 +64,12 @@ class Acquaintance:
 
     @property
     def span_ms(self) -> int:
-        """From the first meeting to the last."""
+        """The time from the first meeting to the last."""
         return self.last_seen_ms - self.first_met_ms
 
 
 class Memory(Protocol):
-    """Where acquaintances outlive this process."""
+    """Keeps acquaintances beyond this process."""
 
     def add(self, one: Acquaintance) -> None:
         """Keep a new one, or a known one with a later ``last_seen_ms``. Never raises."""
@@ -79,7 +79,7 @@ class Memory(Protocol):
 
 
 class NoMemory:
-    """Forgets all."""
+    """Keeps nothing."""
 
     def add(self, one: Acquaintance) -> None:
         """See :class:`Memory`."""
@@ -200,7 +200,8 @@ class AdmissionBook:
         self._memory.forget(one)
 
     def _forget_late_comers(self) -> None:
-        """Whoever was met between a revocation and its arrival here came too late."""
+        """Forget the peers that were met between a revocation and its arrival here: they came too
+        late."""
         revoked = {
             token.public_key: token.revoked_ms
             for token in self._swarm.statement.tokens

@@ -34,7 +34,7 @@ class _Link(Message):
 
 
 class Invite(msgspec.Struct, frozen=True):
-    """What an invite link says."""
+    """The content of an invite link."""
 
     swarm_id: bytes
     token_secret: bytes
@@ -43,7 +43,7 @@ class Invite(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> "Invite":
-        """From the text of a link. Raises :class:`ConfigError`."""
+        """Read the text of a link. Raises :class:`ConfigError`."""
         text = "".join(text.split())
         if not text.startswith(PREFIX) or len(text) > MAX_LINK_LENGTH:
             raise ConfigError("not an invite link: it starts with 'p2pd:' and is pasted whole")

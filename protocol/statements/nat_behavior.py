@@ -9,7 +9,7 @@ import enum
 import msgspec
 
 WEB_PORTS = (80, 443)
-"""Over TCP, what networks let out that let nothing else out."""
+"""The TCP ports that networks let out which let nothing else out."""
 
 
 class Dependence(enum.StrEnum):
@@ -37,7 +37,7 @@ class PortAllocation(enum.StrEnum):
 
 
 class TransportBehavior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was found out over UDP, or over TCP."""
+    """The findings over UDP, or over TCP."""
 
     reachable: bool = False
     """Whether any server answered. If none did over UDP but one did over TCP, UDP is blocked."""
@@ -51,13 +51,13 @@ class TransportBehavior(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """Never found out for TCP: servers do not connect back."""
     port_allocation: PortAllocation = PortAllocation.UNKNOWN
     port_delta: int | None = None
-    """From one new mapping's public port to the next one's, when sequential."""
+    """The step from one new mapping's public port to the next one's, when sequential."""
     only_web: bool = False
     """Servers on WEB_PORTS answered and those on other ports did not."""
 
 
 class FamilyBehavior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was found out over IPv4, or over IPv6."""
+    """The findings over IPv4, or over IPv6."""
 
     udp: TransportBehavior = TransportBehavior()
     tcp: TransportBehavior = TransportBehavior()
@@ -71,7 +71,7 @@ class FamilyBehavior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NatBehavior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a peer found out about its way to the Internet."""
+    """A peer's findings about its way to the Internet."""
 
     ipv4: FamilyBehavior = FamilyBehavior()
     ipv6: FamilyBehavior = FamilyBehavior()

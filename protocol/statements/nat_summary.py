@@ -18,7 +18,7 @@ MAX_HOST_LENGTH = 45
 
 
 class TransportSummary(Message):
-    """Over UDP or TCP, IPv4."""
+    """What the NAT does over UDP or TCP, for IPv4."""
 
     reachable: bool = False
     """Whether any STUN server answered."""
@@ -30,7 +30,7 @@ class TransportSummary(Message):
 
 
 class NatSummary(Message):
-    """One peer's NAT, IPv4."""
+    """A peer's NAT, for IPv4."""
 
     public_host: str = ""
     """The public address that STUN servers see; empty while unknown."""
@@ -40,7 +40,7 @@ class NatSummary(Message):
 
 
 def summarize(behavior: NatBehavior) -> NatSummary:
-    """What ``behavior`` comes to for others."""
+    """A summary of ``behavior`` for others."""
     ipv4 = behavior.ipv4
     return NatSummary(
         public_host=ipv4.tcp.public_host or ipv4.udp.public_host,
@@ -62,7 +62,7 @@ def lets_only_web_out(summary: NatSummary) -> bool:
 
 
 def describe(summary: NatSummary) -> str:
-    """For people, in few words, in the terms of RFC 4787."""
+    """The NAT in few words, in the terms of RFC 4787, for people."""
     if not summary.tcp.reachable and not summary.udp.reachable:
         return "not known"
     if lets_only_web_out(summary):
@@ -77,7 +77,7 @@ def describe(summary: NatSummary) -> str:
 
 
 def maps_independently(mapping: Dependence) -> bool:
-    """Whether one local port has one public port, whoever it talks to, as far as is known."""
+    """Whether one local port has one public port for all remote endpoints, as far as is known."""
     return mapping in (Dependence.ENDPOINT_INDEPENDENT, Dependence.NOT_PORT_DEPENDENT)
 
 

@@ -29,7 +29,7 @@ class PeerRecord(Message):
     addresses: tuple[str, ...]
     """``HOST:PORT`` under which the peer may be dialled, best first; may be empty."""
     name: str
-    """What its owner calls it; shown escaped, never trusted."""
+    """The owner's name for it; shown escaped, never trusted."""
     trains: bool
     """False for an observer, which takes part in connections but never in rounds."""
     relays: tuple[str, ...] = ()

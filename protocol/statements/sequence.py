@@ -11,11 +11,11 @@ class StaleError(RemoteProtocolError):
 
 
 RESERVED = 1000
-"""So many numbers are set aside at once, so that the memory is not written for each."""
+"""The numbers that are set aside at a time, so that the memory is not written for each."""
 
 
 class SequenceMemory(Protocol):
-    """Where it outlives this process which numbers may have been given out."""
+    """Remembers beyond this process which numbers may have been given out."""
 
     def load(self) -> int:
         """All numbers that were given out are below this one; 0: none was, or nobody knows."""
@@ -25,7 +25,7 @@ class SequenceMemory(Protocol):
 
 
 class NoSequenceMemory:
-    """For what is over with this process."""
+    """For counters that end with this process."""
 
     def load(self) -> int:
         """See :class:`SequenceMemory`."""

@@ -22,7 +22,7 @@ UNLIMITED = 0
 
 
 class TaskReference(Message):
-    """Which task the swarm trains; its code never travels, each peer has its own copy."""
+    """The task that the swarm trains; its code never travels, each peer has its own copy."""
 
     name: str
     """A built-in task's name, or the file name of a task file (to show)."""
@@ -32,7 +32,7 @@ class TaskReference(Message):
     manifest_digest: bytes
     """SHA-256 of the model manifest: tensor names, shapes, dtypes, kinds (ml/state/manifest.py)."""
     seed: int
-    """From which every peer makes the initial weights."""
+    """The seed from which every peer makes the initial weights."""
     initial_state_digest: bytes
     """Merkle root of round 0's state as the founder's machine made it."""
 
@@ -58,7 +58,7 @@ class RoundSettings(Message):
     outer_learning_rate: float = 1.0
     outer_momentum: float = 0.0
     rounds: int = UNLIMITED
-    """After how many rounds the training is complete; 0: never."""
+    """The number of rounds after which the training is complete; 0: never."""
     min_peers: int = 2
     """How many peers the first round waits for."""
     grace_s: float = 20.0
@@ -71,14 +71,14 @@ class RoundSettings(Message):
 
 
 class Token(Message):
-    """One invite: whoever holds its secret half may sign peer ids into the swarm."""
+    """One invite: the holder of its secret half may sign peer ids into the swarm."""
 
     public_key: bytes
     expires_ms: int
     uses: int
     """How many peers it admits; 0: any number."""
     number: int = 0
-    """By which the founder names it; never given to another one."""
+    """The number by which the founder names it; never given to another invite."""
     revoked_ms: int = 0
     """When the founder revoked it, Unix milliseconds; 0: never."""
 

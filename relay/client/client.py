@@ -27,7 +27,7 @@ from transport.fastest_address import fastest_address
 
 WINDOW_BYTES = 4 << 20
 OPEN_TIMEOUT_S = 15.0
-"""To open a link: the other peer may have to look up who calls."""
+"""The time to open a link: the other peer may have to look up the caller."""
 CONSENT_TIMEOUT_S = 8.0
 """Below the relay's own timeout, so that a refusal arrives as one."""
 FIRST_WAIT_S = 0.5
@@ -58,7 +58,7 @@ class IncomingCall:
 
 @dataclass(frozen=True, slots=True)
 class RelayStatus:
-    """What ``netcheck`` and ``status`` show of a relay."""
+    """A relay as ``netcheck`` and ``status`` show it."""
 
     uri: ServerUri
     state: RelayState

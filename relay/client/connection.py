@@ -50,7 +50,7 @@ SILENCE_S = 6.0
 SUSPENDED_S = 3.0
 """A timer that is so late says that this process stood still, not that the relay went silent."""
 SEALING_TIMEOUT_S = 10.0
-"""From a link's opening to the proof of who is at its other end."""
+"""The time from a link's opening to the proof of who is at its other end."""
 CONGESTION_RETRY_S = 0.01
 MAX_CONTROL_QUEUE = 1024
 MAX_LINKS = 256

@@ -23,7 +23,7 @@ from relay.client.seal import SealedLink, SealRole, SealState
 MAX_PENDING_BYTES = 256 * 1024
 _WRITABLE_BYTES = MAX_PENDING_BYTES // 2
 _LEAST_CREDIT_BYTES = 64 * 1024
-"""With less, wait for more rather than cut what waits into crumbs. Below 7/8 of the smallest
+"""With less credit, wait for more: small frames waste it. Below 7/8 of the smallest
 window, so that more does come."""
 _GRANTS_PER_WINDOW = 8
 
@@ -74,7 +74,7 @@ class RelayLink:
         self.close_reason: str | None = None
         """Why the link is over; None while it is not."""
         self.bytes_sent = 0
-        """In frames, before they are sealed."""
+        """Bytes of frames, before they are sealed."""
         self.bytes_received = 0
         self._sealed = sealed
         self._window = window_bytes

@@ -53,7 +53,7 @@ _RECORD_BYTES = 16 * 1024
 
 
 class SealRole(enum.Enum):
-    """Who opened the link is the TLS client."""
+    """The side that opened the link is the TLS client."""
 
     CLIENT = "client"
     SERVER = "server"
@@ -89,7 +89,7 @@ class SealedLink:
         self._peer_certificate = b""
         self._preface = bytearray()
         self._missing: int | None = None
-        """Of the frame being received, how many bytes; None while its length has not come."""
+        """Missing bytes of the frame being received; None while its length has not come."""
         self._parts: list[bytes] = []
         self._records_left = max_records
         self._incoming = ssl.MemoryBIO()

@@ -1,4 +1,4 @@
-"""What a peer has used of the relay, kept beyond its connection.
+"""Counts a peer's use of the relay, beyond its connection.
 
 A peer that reconnects must not get a fresh allowance by it, so accounts live in a book by CURVE
 key. The book is bounded: it forgets the account that was idle longest.
@@ -8,11 +8,11 @@ from relay.server.limits import RelayLimits
 from transport.rate_limit import TokenBucket
 
 MIN_BURST_BYTES = 256 * 1024
-"""So that even a slow rate lets a whole frame pass."""
+"""The least burst: even a slow rate lets a whole frame pass."""
 
 
 class Account:
-    """One peer's rates and quota."""
+    """A peer's rates and quota."""
 
     __slots__ = ("_limits", "_period_ends", "_used_bytes", "_was_told", "bytes", "controls")
 
@@ -58,7 +58,7 @@ def byte_bucket(rate_bytes_s: float, limits: RelayLimits, now: float) -> TokenBu
 
 
 class AccountBook:
-    """The accounts by CURVE key; at most ``capacity`` beside those in use."""
+    """The accounts by CURVE key; at most ``capacity`` besides those in use."""
 
     def __init__(self, limits: RelayLimits, capacity: int = 16_384) -> None:
         self._limits = limits

@@ -29,7 +29,7 @@ from relay.server.links import ConnectedPeer, ConsentRule, LinkState, RelayedLin
 from relay.server.peer_table import PeerTable
 
 RETRY_S = 5.0
-"""After which time a link that met a limit may be asked for again."""
+"""The pause before a link that met a limit may be asked for again."""
 
 
 class Switchboard:
@@ -53,7 +53,8 @@ class Switchboard:
         self.closed: Counter[str] = Counter()
 
     def set_consent(self, peer: ConnectedPeer, message: Consent) -> None:
-        """Whom ``peer`` talks to. Raises :class:`RemoteProtocolError` when it names too many."""
+        """The peers that ``peer`` talks to. Raises :class:`RemoteProtocolError` when it names too
+        many."""
         peer.consents.pop(message.swarm, None)
         named = sum(len(consent.keys) for consent in peer.consents.values()) + len(message.keys)
         if named > MAX_CONSENTED_KEYS or len(peer.consents) >= MAX_RECORDS:

@@ -31,7 +31,7 @@ class CreditGate:
         self._total = byte_bucket(limits.total_rate_bytes_s, limits, now)
         self._line: deque[Direction] = deque()
         self._total_is_short = False
-        """The whole relay's rate is used up: whoever comes now waits behind the others."""
+        """The whole relay's rate is used up: the next sender waits behind the others."""
         self._next_tick: float | None = None
         self.unread = 0
         """Bytes that lie in the relay for all peers together."""
@@ -72,7 +72,8 @@ class CreditGate:
         return True
 
     def release(self, direction: Direction) -> None:
-        """Nothing lies in the relay for this receiver any more: it said so, or is gone."""
+        """Note that nothing lies in the relay for this receiver any more: it said so, or is
+        gone."""
         self._free(direction.receiver, direction.unread)
         direction.granted = direction.sent + direction.window
 

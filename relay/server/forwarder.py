@@ -54,7 +54,7 @@ SWEEP_INTERVAL_S = 1.0
 SUSPENDED_S = 3.0
 """A timer that is so late says that this process stood still, not that all peers went silent."""
 MAX_CONTROL_BYTES = 256 * 1024
-"""So much beside data may wait for a peer that does not read."""
+"""The most bytes of other messages than data that wait for a peer that does not read."""
 RETRY_S = 30.0
 """When a peer that was turned away may come again."""
 
@@ -344,7 +344,7 @@ class Forwarder(Generic[Frame]):
         self._switchboard.peer_gone(peer, now)
 
     def _bury(self, now: float) -> None:
-        """Forget the peers that something could not be sent to. Not at once where that was seen:
+        """Forget the peers to which something could not be sent. Not at once where that was seen:
         it sends to others, who may be gone too."""
         while self._unreachable:
             peer = self._unreachable.popleft()

@@ -1,4 +1,4 @@
-"""What a relay's operator lets its peers take."""
+"""The limits that a relay's operator sets for its peers."""
 
 import math
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ class RelayLimits:
 
     max_peers: int = 4096
     max_peers_per_network: int = 256
-    """Of one IPv4 /24 or IPv6 /48: keys cost nothing, addresses do."""
+    """The most peers of one IPv4 /24 or IPv6 /48: keys cost nothing, addresses do."""
     max_links_per_peer: int = 64
     max_asks_per_peer: int = 16
     """How many links may wait for one peer's answer."""
     link_quota_bytes: float = UNLIMITED
     """A link that has carried so much is closed."""
     peer_quota_bytes: float = UNLIMITED
-    """What a peer may send in ``quota_period_s``."""
+    """The bytes that a peer may send in ``quota_period_s``."""
     quota_period_s: float = 24 * 3600.0
 
     control_rate_s: float = 50.0

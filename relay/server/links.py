@@ -23,12 +23,13 @@ class LinkState(enum.Enum):
     """Waiting for the answer of the peer that was called."""
     OPEN = "open"
     CLOSING = "closing"
-    """Over, but an end has yet to confirm that it has taken what was on the way to it."""
+    """The link is over, but an end has yet to confirm that it has taken what was on the way to
+    it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConsentRule:
-    """Whom a peer talks to in one swarm."""
+    """The peers that a peer talks to in one swarm."""
 
     keys: frozenset[bytes]
     ask: bool
@@ -103,7 +104,7 @@ class RelayedLink:
     active_at: float = field(init=False)
     carried_bytes: int = 0
     directions: dict[bytes, Direction] = field(default_factory=dict)
-    """By the sender's CURVE key."""
+    """The two directions by the sender's CURVE key."""
 
     def __post_init__(self) -> None:
         self.active_at = self.since

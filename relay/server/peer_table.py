@@ -1,4 +1,4 @@
-"""Who is connected to the relay, by which keys a peer can be called, and how many may come."""
+"""The peers on the relay: who is connected, by which key each can be called, how many may come."""
 
 from collections import Counter
 

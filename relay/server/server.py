@@ -152,7 +152,7 @@ class RelayService:
 
 
 def socket_limits(limits: RelayLimits) -> SocketLimits:
-    """What the relay's socket needs, and no more."""
+    """The smallest socket options that the relay can work with."""
     queue_bytes = limits.max_peer_unread_bytes
     return SocketLimits(
         max_message_bytes=MAX_FRAME_BYTES,

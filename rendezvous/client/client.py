@@ -98,7 +98,7 @@ class RendezvousClient:
         self.observed_address: str | None = None
         """The IP address that the server sees this peer at; None while unknown."""
         self.stun_servers: tuple[HostPort, ...] = ()
-        """Where the server's host answers STUN, as it said last."""
+        """The endpoints at which the server's host answers STUN, as it said last."""
 
     async def __aenter__(self) -> "RendezvousClient":
         self._context = zmq.Context()
@@ -218,7 +218,7 @@ class RendezvousClient:
         _expect(Done, await self._link.ask(PublishStatement(request=0, statement=raw)))
 
     async def describe(self) -> Description:
-        """What the server is beside a rendezvous; errors as :meth:`publish_statement`."""
+        """What else the server is, besides a rendezvous; errors as :meth:`publish_statement`."""
         description = _expect(Description, await self._link.ask(Describe(request=0)))
         self._see(description)
         return description

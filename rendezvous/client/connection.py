@@ -44,7 +44,7 @@ class Timeouts:
     connect_s: float = 5.0
     reply_s: float = 5.0
     request_s: float = 10.0
-    """For a whole request: waiting for a connection, the reply, and being told to try again."""
+    """The time for a whole request: connecting, the reply, and being told to try again."""
 
 
 @dataclass(frozen=True, slots=True)

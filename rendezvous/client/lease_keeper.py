@@ -1,4 +1,4 @@
-"""What a client has to send, and when, so that its lease stands. Sans-IO.
+"""Decides what a client has to send, and when, so that its lease stands. Sans-IO.
 
 ANNOUNCE ──sent──▶ WAITING ──granted──▶ RENEW ──sent──▶ WAITING
    ▲                  │
@@ -15,7 +15,7 @@ REFUSED_MOST_S = 120.0
 
 
 class LeaseState(enum.Enum):
-    """Where a lease is."""
+    """The state of a lease."""
 
     ANNOUNCE = "announce"
     """The record has to be sent, when it is time."""
@@ -40,7 +40,7 @@ class LeaseKeeper:
 
     @property
     def due_at(self) -> float:
-        """When something is to be sent."""
+        """When to send something."""
         return self._due_at
 
     def sent(self) -> None:

@@ -1,4 +1,4 @@
-"""What time it is at the server, from the times in its replies."""
+"""The server's time, from the times in its replies."""
 
 from collections import deque
 from dataclasses import dataclass

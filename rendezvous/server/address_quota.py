@@ -1,11 +1,11 @@
-"""How much one network may have: whoever owns a /24 (IPv4) or /48 (IPv6) is many at no cost."""
+"""Bounds what one network may have: the owner of a /24 (IPv4) or /48 (IPv6) is many at no cost."""
 
 from collections import Counter
 
 from transport.address import is_loopback, network_of
 
 EXEMPT = ""
-"""The prefix of loopback: whoever is on this machine is not limited by address."""
+"""The prefix of loopback: clients on this machine are not limited by address."""
 
 
 def prefix_of(ip: str) -> str:

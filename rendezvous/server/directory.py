@@ -76,9 +76,9 @@ class Directory:
     """The sum of all changes."""
 
     statements: dict[bytes, bytes] = field(default_factory=dict)
-    """By swarm id, the one that was used least recently first."""
+    """Statements by swarm id, the least recently used first."""
     records: dict[tuple[bytes, bytes], StoredRecord] = field(default_factory=dict)
-    """By swarm id and public identity key."""
+    """Records by swarm id and public identity key."""
 
     def apply(self, change: Change) -> None:
         """Take ``change`` in."""

@@ -7,7 +7,7 @@ from rendezvous.server.directory import Change
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who a frame came from, as the transport vouches for it."""
+    """The sender of a frame, as the transport vouches for it."""
 
     route: bytes
     curve_key: bytes

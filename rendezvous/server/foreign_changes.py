@@ -31,12 +31,12 @@ LEFT = "left"
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What the peers of a swarm are to be told."""
+    """A notice to the peers of a swarm."""
 
     swarm: bytes
     frame: bytes
     about: Lease | None = None
-    """Who need not be told."""
+    """The peer that need not be told."""
 
 
 class ForeignChanges:

@@ -1,4 +1,5 @@
-"""Who is there: leases, found by swarm and peer, by swarm and CURVE key, by route, and by age.
+"""The leases of those who are there, found by swarm and peer, by swarm and CURVE key, by route, and
+by age.
 
 Knows nothing of messages, quotas or signatures; :mod:`rendezvous.server.registry` decides with
 them.
@@ -14,7 +15,7 @@ from rendezvous.server.sample_list import SampleList
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """One peer's place in one swarm, until it runs out or is renewed."""
+    """A peer's place in one swarm, until it runs out or is renewed."""
 
     swarm: bytes
     peer: bytes
@@ -47,7 +48,7 @@ class LeaseTable:
         """The one that runs out next is first: all last equally long."""
         self._by_route: dict[bytes, set[Lease]] = {}
         self.total_bytes = 0
-        """Of all records."""
+        """The bytes of all records."""
 
     def __len__(self) -> int:
         return len(self._by_age)

@@ -1,4 +1,4 @@
-"""What the registry grants, and the bounds of what it holds."""
+"""The bounds of what the registry grants and holds."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class RegistryLimits:
     max_leases: int = 100_000
     max_leases_per_swarm: int = 20_000
     max_leases_per_prefix: int = 256
-    """From one /24 or /48."""
+    """The most leases from one /24 or /48."""
     max_record_bytes: int = 128 << 20
     """All records together."""
     max_statements: int = 10_000
@@ -28,6 +28,6 @@ class RegistryLimits:
     """All statements together."""
     max_statements_per_prefix: int = 64
     key_rate: Rate = _KEY_RATE
-    """For each CURVE key."""
+    """The rate for each CURVE key."""
     prefix_rate: Rate = _PREFIX_RATE
-    """For each /24 or /48."""
+    """The rate for each /24 or /48."""

@@ -82,7 +82,7 @@ class RedisStore:
                 " unix:///path/to/socket"
             )
         self.name = f"{parts.scheme}://{parts.hostname or parts.path}"
-        """Without its password."""
+        """The store's name, without its password."""
         self._redis = _connect(url.replace("valkey", "redis", 1))
         self._start_s = start_s
         self._me = secrets.token_bytes(16)

@@ -6,8 +6,8 @@ from protocol.text import excerpt
 
 
 class RefusalError(RemoteProtocolError):
-    """Not done; ``code`` is one of those that :class:`protocol.servers.rendezvous_messages.Refused`
-    has."""
+    """A request was refused; ``code`` is one of those that
+    :class:`protocol.servers.rendezvous_messages.Refused` has."""
 
     def __init__(self, code: str, text: str, *, retry_after_s: float = 0.0) -> None:
         super().__init__(text)
@@ -16,7 +16,7 @@ class RefusalError(RemoteProtocolError):
         self.retry_after_s = retry_after_s
 
     def reply(self, request: int) -> Refused:
-        """What the sender of the request with this number is told."""
+        """The answer to the request with this number."""
         return Refused(request, self.code, self.text, self.retry_after_s)
 
 

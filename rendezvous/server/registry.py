@@ -79,7 +79,7 @@ class Registry:
         is_shared: bool = False,
     ) -> None:
         """``is_shared``: others have the same directory, and hear of renewals too. ``stun_ports``:
-        what peers are told of the STUN server beside this rendezvous; ``relays``
+        what peers are told of the STUN server next to this rendezvous; ``relays``
         and ``other_ports``: see :class:`Description`."""
         self._limits = limits
         self._stun_ports = stun_ports
@@ -100,7 +100,7 @@ class Registry:
         )
         self._rates = RequestRates(limits.key_rate, limits.prefix_rate)
         self.refused: Counter[str] = Counter()
-        """By code, and ``flood`` for what was not even answered."""
+        """Refused requests by code, and ``flood`` for those that got no answer."""
 
     def restore(self, directory: Directory, *, now: float, now_ms: int) -> list[Effect]:
         """Go on from what a store kept: leases run anew, as if all had just been announced.
@@ -132,7 +132,7 @@ class Registry:
         return len(self._statements)
 
     def receive(self, sender: Sender, frame: bytes, *, now: float, now_ms: int) -> list[Effect]:
-        """What follows from ``frame``."""
+        """Take in ``frame``; returns what has to be done."""
         request_number = 0
         prefix = prefix_of(sender.ip)
         try:
@@ -152,7 +152,8 @@ class Registry:
             return [self._refusal(sender, request_number, refusal_of(error))]
 
     def take_foreign(self, change: Change, *, now: float, now_ms: int) -> list[Effect]:
-        """What follows from a change that another rendezvous of the same store made."""
+        """Take in a change that another rendezvous of the same store made; returns what has to be
+        done."""
         news = self._foreign.take(change, now=now, now_ms=now_ms)
         return [] if news is None else self._notices(news.swarm, news.frame, unless=news.about)
 

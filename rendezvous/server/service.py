@@ -29,7 +29,7 @@ from transport.sockets.server_socket import ServerSocket
 from transport.sockets.socket_options import SocketLimits
 
 SILENT_S = 30.0
-"""Whoever connects has something to ask: a connection that said nothing for so long is cut."""
+"""A client that connects has something to ask: a connection that was silent for so long is cut."""
 SOCKET_LIMITS = SocketLimits(
     max_message_bytes=MAX_FRAME_BYTES,
     queue_messages=64,

@@ -14,7 +14,7 @@ _HEADER_BYTES = len(_MAGIC) + _DIGEST_BYTES
 
 
 class SnapshotError(ValueError):
-    """Not a snapshot, or not as it was written."""
+    """The file is no snapshot, or not as it was written."""
 
 
 class _Snapshot(Message):

@@ -1,4 +1,4 @@
-"""Where a rendezvous keeps its directory so that a restart does not lose it.
+"""Keeps the directory of a rendezvous, so that a restart does not lose it.
 
 A store is told each change and writes behind: the registry never waits for it. Whoever must know
 that a change is safe remembers its number and waits until that number is reported. A store that
@@ -38,7 +38,7 @@ def nobody_else(change: Change) -> None:
 
 
 class Store(Protocol):
-    """What the server needs of a store."""
+    """A store as the server needs it."""
 
     is_shared: bool
     """Whether others write to it, who want to hear of renewals too."""

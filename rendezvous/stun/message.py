@@ -52,11 +52,12 @@ _UNDERSTOOD_TYPES = frozenset(
         0x0020,  # XOR-MAPPED-ADDRESS
     }
 )
-"""Attributes that must be understood by whoever answers, and are."""
+"""The attributes that a server must understand, and does."""
 
 
 class Change(enum.IntFlag):
-    """From where the answer shall come instead of where the request went (CHANGE-REQUEST)."""
+    """The endpoint from which the answer shall come instead of where the request went
+    (CHANGE-REQUEST)."""
 
     NONE = 0
     PORT = 2
@@ -70,7 +71,7 @@ class BindingRequest:
     transaction_id: bytes
     change: Change
     response_port: int | None
-    """To which port of the sender's address the answer shall go instead."""
+    """The port of the sender's address to which the answer shall go instead."""
     padding_bytes: int | None
     """How much PADDING it came with."""
     has_fingerprint: bool
@@ -84,9 +85,9 @@ class BindingSuccess:
 
     transaction_id: bytes
     mapped: HostPort
-    """Where the request came from, as the server saw it."""
+    """The endpoint of the sender, as the server saw it."""
     origin: HostPort | None
-    """Where the server says that it sent this from."""
+    """The endpoint from which the server says that it sent this."""
     other: HostPort | None
     """The server's other address and other port, if it has a second address."""
 

@@ -50,7 +50,7 @@ class ServerEndpoints:
     ports: tuple[int, int]
 
     def moved(self, local: HostPort, change: Change) -> HostPort | None:
-        """Where an answer to a request that came in at ``local`` leaves; None if it cannot."""
+        """The endpoint from which an answer to a request at ``local`` leaves; None if it cannot."""
         host, port = local.host, local.port
         if change & Change.IP:
             if len(self.hosts) < 2:

@@ -1,4 +1,4 @@
-"""The STUN server beside the rendezvous: Binding over UDP and TCP, on two ports or four endpoints.
+"""The STUN server next to the rendezvous: Binding over UDP and TCP, on two ports or four endpoints.
 
 With one address it tells clients their public endpoint and whether their NAT looks at ports; with
 two it offers the whole of RFC 5780. It keeps nothing about anyone but a bounded table of rates.
@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StunLimits:
-    """What clients may cost."""
+    """The bounds on what clients may cost."""
 
     source_per_s: float = 30
     source_burst: float = 200
-    """For one address. A whole discovery takes some forty packets, and many homes can share one
-    carrier's address."""
+    """The burst for one address. A whole discovery takes some forty packets, and many homes can
+    share one carrier's address."""
     total_per_s: float = 10_000
     max_sources: int = 16_384
     max_connections: int = 512
@@ -88,7 +88,7 @@ class StunServer:
 
     @property
     def addresses(self) -> tuple[HostPort, ...]:
-        """Where it listens, over UDP and TCP alike, the primary endpoint first."""
+        """The endpoints on which it listens, over UDP and TCP alike, the primary endpoint first."""
         endpoints = self._endpoints
         return tuple(HostPort(host, port) for host in endpoints.hosts for port in endpoints.ports)
 

@@ -1,4 +1,4 @@
-"""STUN beside the rendezvous, on the same addresses: where its peers look for it."""
+"""STUN next to the rendezvous, on the same addresses: its peers look for it there."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -53,7 +53,7 @@ async def _open_also(stack: AsyncExitStack, host: str, port: int) -> tuple[int, 
 
 
 def _each_family(host: str) -> list[str]:
-    """To a dual-stack socket's address belongs one server for each family."""
+    """The addresses to listen on: a dual-stack address needs one server for each family."""
     return ["0.0.0.0", "::"] if host == "::" else [host]
 
 

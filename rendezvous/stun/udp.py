@@ -34,7 +34,7 @@ class ReceivedPacket:
 
     @property
     def source(self) -> HostPort:
-        """Who sent it."""
+        """The sender."""
         return HostPort(self.sender[0], self.sender[1])
 
     def sender_at(self, port: int) -> SocketAddress:

@@ -69,7 +69,7 @@ class Reconnect:
 
 
 class ConnectionOwner(Protocol):
-    """Who uses a :class:`ClientSocket`. Called from the event loop; returns at once."""
+    """The user of a :class:`ClientSocket`. Called from the event loop; returns at once."""
 
     def frame_received(self, frame: zmq.Frame) -> None:
         """A message came. The frame is libzmq's own, and may be passed on without a copy."""

@@ -31,7 +31,7 @@ _SWEEPS_A_ROUND = 10
 """All connections are looked at within so many sweeps. Each takes about 5 µs."""
 
 _KERNEL_BUFFER_BYTES = 8 << 20
-"""What may wait in the kernel on either side, beyond libzmq's queues."""
+"""Bytes that may wait in the kernel on either side, beyond libzmq's queues."""
 
 _RESERVED_DESCRIPTORS = 256
 NETWORK_SHARE = 4
@@ -60,7 +60,7 @@ class _Connection:
     sent: int = 0
     acknowledged_before: int = 0
     queued: int = 0
-    """What was sent and not acknowledged when it was last looked at, in bytes."""
+    """Bytes that were sent and not acknowledged when it was last looked at."""
     seen_at: float | None = None
     """When it was first looked at."""
     cut: bool = False
@@ -174,7 +174,7 @@ class ConnectionTable:
         return before
 
     def sent(self, route: bytes, size_bytes: int) -> None:
-        """So much was queued for ``route``."""
+        """Note that so much was queued for ``route``."""
         descriptor = self._descriptor_of.get(route)
         if descriptor is not None:
             self._open[descriptor].sent += size_bytes
@@ -264,7 +264,7 @@ class ConnectionTable:
 
 
 def _ends_of(descriptor: int) -> _Ends | None:
-    """None: it is no TCP connection (any more)."""
+    """The two ends of a TCP connection; None if it is none (any more)."""
     with contextlib.suppress(OSError), _borrowed(descriptor) as tcp:
         if tcp.family in (socket.AF_INET, socket.AF_INET6):
             return _Ends(tcp.getpeername()[:2], tcp.getsockname()[1])

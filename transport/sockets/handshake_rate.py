@@ -1,4 +1,4 @@
-"""How many CURVE handshakes a network may have: whoever owns one has addresses without end.
+"""Bounds the CURVE handshakes of a network: the owner of one has addresses without end.
 
 libzmq's ROUTER names connections by counting up from a random number, and ends the process when a
 connection chose, as its own name, the one that comes next. Who makes connections at thousands a
@@ -9,10 +9,10 @@ from transport.address import is_loopback, network_of, source_of
 from transport.rate_limit import Allowed, Rate, RateLimiter
 
 SOURCE_RATE = Rate(burst=64.0, per_s=2.0, patience=0)
-"""For an IPv4 address or an IPv6 /64."""
+"""The rate for an IPv4 address or an IPv6 /64."""
 NETWORK_RATE = Rate(burst=512.0, per_s=5.0, patience=0)
-"""For an IPv4 /24 or an IPv6 /48. Many peers may stand behind one carrier's addresses, and all come
-back at once after a server's restart."""
+"""The rate for an IPv4 /24 or an IPv6 /48. Many peers may stand behind one carrier's addresses, and
+all come back at once after a server's restart."""
 MAX_NETWORKS = 16_384
 
 

@@ -34,12 +34,12 @@ class CandidatePair:
 
     @property
     def zmq_endpoint(self) -> str:
-        """As ZeroMQ writes it."""
+        """The pair in ZeroMQ's spelling."""
         return f"{self.local.zmq_endpoint};{self.remote}"
 
 
 class PunchOwner(Protocol):
-    """Who uses a :class:`PunchSocket`. Called from the event loop; returns at once."""
+    """The user of a :class:`PunchSocket`. Called from the event loop; returns at once."""
 
     def frame_received(self, frame: zmq.Frame) -> None:
         """A message came, over one of the pairs."""

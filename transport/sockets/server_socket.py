@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class ServerOwner(Protocol):
-    """Who serves those that connect. Called from the event loop; returns at once."""
+    """Serves those that connect. Called from the event loop; returns at once."""
 
     def frame_received(
         self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
@@ -57,7 +57,8 @@ class ServerStatistics:
     sent: int = 0
     sent_bytes: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    """By reason: received ``multipart``, ``anonymous``; to send ``peer_gone``, ``queue_full``."""
+    """Dropped messages by reason: received ``multipart``, ``anonymous``; to send ``peer_gone``,
+    ``queue_full``."""
     cut_off: Counter[str] = field(default_factory=Counter)
     """Connections ended by us, by reason; see :class:`ConnectionTable`."""
     handshakes_failed: Counter[str] = field(default_factory=Counter)

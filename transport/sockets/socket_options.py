@@ -20,7 +20,7 @@ libzmq's limit counts it."""
 
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
-    """What the other side may cost us."""
+    """The bounds on what the other side may cost."""
 
     max_message_bytes: int
     """A longer frame closes the connection."""
@@ -33,9 +33,9 @@ class SocketLimits:
     heartbeat_s: float = 10.0
     """ZMTP ping interval; three without an answer close the connection."""
     max_connections: int | None = None
-    """None: what the process's limit of file descriptors allows."""
+    """The most connections; None: as many as the process's limit of file descriptors allows."""
     max_connections_per_address: int = 256
-    """From one IPv4 address or IPv6 /64; loopback is exempt."""
+    """The most connections from one IPv4 address or IPv6 /64; loopback is exempt."""
     silent_s: float | None = None
     """A connection over which no message came for so long since it was made is cut."""
     max_queued_bytes: int | None = None
@@ -44,7 +44,7 @@ class SocketLimits:
 
 @dataclass(frozen=True, slots=True)
 class CurveClientRole:
-    """Talk only to whoever holds ``server_key``'s secret half. Binding or connecting alike."""
+    """Talk only to the holder of ``server_key``'s secret half. Binding or connecting alike."""
 
     keys: CurveKeys
     server_key: bytes

@@ -1,4 +1,4 @@
-"""Who may connect: the ZAP handler (ZeroMQ RFC 27) of one ZeroMQ context.
+"""Decides who may connect: the ZAP handler (ZeroMQ RFC 27) of one ZeroMQ context.
 
 Invariants: a connection is let in only by CURVE, and only when the ``admit`` of exactly its domain
 said yes to its key; its ``User-Id`` is then that key, in Z85. There is no wildcard domain. An

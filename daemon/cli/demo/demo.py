@@ -37,7 +37,7 @@ CLI = python_arguments("daemon.cli")
 POLL_S = 0.25
 START_S = 60.0
 STALL_S = 600.0
-"""Without any change for so long, the demo is given up."""
+"""The demo is given up when nothing changes for so long."""
 SOLO_NICENESS = 10
 TERMINATED = 128 + signal.SIGTERM
 
@@ -173,7 +173,7 @@ class Demo:
 
     @contextlib.asynccontextmanager
     async def _processes(self) -> AsyncIterator[tuple[list[Child], Child]]:
-        """The peers, training, and beside them the same peers alone."""
+        """The peers, training together, and then the same peers alone."""
         async with contextlib.AsyncExitStack() as stack:
             # First, since it is what can be wrong with what was asked for.
             self._view.step("loading the task")
@@ -297,7 +297,7 @@ class Demo:
             try:
                 status = await asyncio.to_thread(client.status)
             except (NotRunningError, ControlError):
-                pass  # not yet; whether it ever comes is watched beside this
+                pass  # not yet; another task watches whether it ever comes
             else:
                 self._view.update(name, status)
                 if status.phase == Phase.COMPLETE and status.round >= self._options.rounds:

@@ -32,7 +32,7 @@ class PeerResult:
 
 
 class DemoView:
-    """Told of every change; shows it in the way that the console can."""
+    """Shows every change in the way that the console can."""
 
     def __init__(self, console: Console, names: Sequence[str]) -> None:
         self._console = console

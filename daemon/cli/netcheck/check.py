@@ -31,7 +31,7 @@ class NetcheckOptions:
 
     rendezvous: tuple[ServerUri, ...] = ()
     relays: tuple[ServerUri, ...] = ()
-    """Beside those that come with a rendezvous."""
+    """Relays besides those that come with a rendezvous."""
     stun_servers: tuple[HostPort, ...] = ()
     """The same."""
     map_port: bool = True

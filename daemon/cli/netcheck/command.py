@@ -53,7 +53,7 @@ def add_commands(commands: "Commands") -> None:
         type=arguments.config(arguments.public_address),
         action="append",
         metavar="HOST:PORT",
-        help="another STUN server, beside those of the rendezvous; may be repeated",
+        help="another STUN server, besides those of the rendezvous; may be repeated",
     )
     parser.add_argument(
         "--port-mapping",

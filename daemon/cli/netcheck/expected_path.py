@@ -1,4 +1,4 @@
-"""Which path two peers can expect by what their networks do. Pure.
+"""The path that two peers can expect by what their networks do. Pure.
 
 Asked of what decides the same when peers connect: who can be dialled
 (daemon/net/nat/behavior/openness.py), whether punching has a prospect and which plans there are
@@ -24,12 +24,12 @@ from protocol.uri import HostPort
 
 _LOCAL_PORT = 40_000
 _PUBLIC_HOSTS = ("192.0.2.1", "198.51.100.1")
-"""Of the two, where it does not matter which (RFC 5737)."""
+"""Public addresses for the two peers, where it does not matter which (RFC 5737)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a peer is."""
+    """The network that a peer is in."""
 
     ipv4: FamilyBehavior
     is_mapped: bool = False
@@ -44,7 +44,7 @@ class Expectation:
 
     kind: PathKind
     how: str
-    """For people."""
+    """How to get that path, as text for people."""
 
 
 def expect(own: Place, other: Place) -> Expectation:

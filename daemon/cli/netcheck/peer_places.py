@@ -99,4 +99,4 @@ WITH_IPV6 = PeerPlace(
     "that has IPv6 too, whatever its router does with IPv4",
     Place(FamilyBehavior(), ipv6=("2001:db8::1",)),
 )
-"""Of interest to who has IPv6."""
+"""Places of interest to those who have IPv6."""

@@ -54,7 +54,7 @@ class NetReport(msgspec.Struct, frozen=True, kw_only=True):
     """Mapping and filtering by transport and IP version, hairpinning, in RFC 4787's terms."""
     nat_in_words: str
     port_mapping: MappingReport | None
-    """None: it was not tried."""
+    """What became of the request to the router; None: it was not tried."""
     rendezvous: tuple[ServerReport, ...]
     relays: tuple[ServerReport, ...]
     stun_servers: tuple[str, ...]

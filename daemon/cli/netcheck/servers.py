@@ -28,7 +28,7 @@ class RendezvousFinding:
     report: ServerReport
     stun_servers: tuple[HostPort, ...] = ()
     relays: tuple[ServerUri, ...] = ()
-    """Under all its addresses, if it is a relay too."""
+    """The server's URIs as a relay, one for each address, if it is a relay too."""
 
 
 async def ask_rendezvous(uris: Sequence[ServerUri]) -> RendezvousFinding:

@@ -33,7 +33,7 @@ class StunFinding:
     failures: str
     """The names that lead nowhere, and why, in words."""
     silence: Silence | None
-    """None: some server answered."""
+    """Why nobody answered; None: some server did."""
 
     @property
     def why_silent(self) -> str:
@@ -62,7 +62,7 @@ async def ask_stun(
     *,
     leads_out: Callable[[HostPort, NetworkState], bool] = is_elsewhere,
 ) -> StunFinding:
-    """Ask those that lead out of this machine. Never raises for what the network does."""
+    """Ask the servers that lie outside of this machine. Never raises for what the network does."""
     resolved = await resolve_servers(servers)
     asked = [endpoint for endpoint in resolved.endpoints if leads_out(endpoint, state)]
     behavior = await discover_behavior(asked)

@@ -70,7 +70,7 @@ def _print(lines: "list[LogLine]", *, as_json: bool) -> None:
 
 
 def plain(line: "LogLine") -> str:
-    """As the peer itself prints it."""
+    """The line as the peer itself prints it."""
     clock = time.strftime("%H:%M:%S", time.localtime(line.time))
     milliseconds = int(line.time * 1000) % 1000
     return f"{clock}.{milliseconds:03d} {line.level.upper():7} {line.logger}: {line.text}"

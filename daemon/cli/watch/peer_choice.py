@@ -1,4 +1,4 @@
-"""Which of the other peers a command is about."""
+"""Finds out which of the other peers a command is about."""
 
 from typing import TYPE_CHECKING
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from daemon.control.status import PeerStatus, RelayStatus, Status
 
 NAME_CHARACTERS = 14
-"""Of a name, as far as the table has room for it."""
+"""The longest name that the table has room for."""
 
 
 def add_commands(commands: "Commands") -> None:

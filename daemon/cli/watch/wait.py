@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.2
 START_S = 30.0
-"""For so long a peer that is about to start is waited for."""
+"""How long to wait for a peer that is about to start."""
 MAX_ROUND = 1_000_000_000
 MAX_TIMEOUT_S = 365 * 86400.0
 READY_PHASES = frozenset(
@@ -80,7 +80,7 @@ def _wait(options: argparse.Namespace) -> int:
 
 
 def _client_of_one_that_starts(state_dir: "Path | None", deadline: float | None) -> "ControlClient":
-    """For scripts that start a peer in the background, and wait for it at once."""
+    """A client for scripts that start a peer in the background, and wait for it at once."""
     from daemon.cli.which_peer import find_running
     from daemon.control.client import ControlClient, NotRunningError
 

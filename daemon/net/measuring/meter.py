@@ -1,9 +1,9 @@
 """Measures what is between this peer and others, and lets others do the same.
 
-Runs beside everything else that peers say to each other, whether they train or not: its messages go
-through the sessions like all others, within their credits, and training's bulk goes before its own.
-While a transfer goes on, both sides keep a path of the kind that is measured, and the sending side
-sends everything over it.
+Runs next to everything else that peers say to each other, whether they train or not: its messages
+go through the sessions like all others, within their credits, and training's bulk goes before its
+own. While a transfer goes on, both sides keep a path of the kind that is measured, and the sending
+side sends everything over it.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ from transport.clock import Clock
 PING_S = 5.0
 ANSWER_S = 10.0
 PATH_S = 20.0
-"""To find a path of the kind that is to be measured, if there is none: what looks for ice takes up
+"""The time to find a path of the kind to be measured, if there is none: what looks for ice takes up
 to 13 s."""
 LOOK_S = 1.0
 """How often a transfer that waits looks whether its path is still there."""

@@ -15,12 +15,12 @@ class PingResult(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     """The kind of path over which this peer sends when the reply comes."""
     address: str
-    """Of the other end of it."""
+    """The address of its other end."""
     reason: str
     """Why this path is used and not a better one."""
     rtt_ms: float
     size_bytes: int
-    """Sent, and sent back, beside a few bytes around it."""
+    """The payload, sent there and back; a few bytes of framing come on top."""
 
 
 class SpeedResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +35,6 @@ class SpeedResult(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     """That the other peer says have arrived."""
     seconds: float
-    """From the first byte sent until the other peer had confirmed the last."""
+    """The time from the first byte sent until the other peer had confirmed the last."""
     requested_bytes: int
     """More than ``bytes`` when the time was up before."""

@@ -51,7 +51,7 @@ class TransferSink:
     def __init__(self) -> None:
         self._transfers: dict[PeerId, _Transfer] = {}
         self._ended: dict[bytes, None] = {}
-        """What still comes of these is on its way since before they ended."""
+        """Bytes that still come of these were sent before they ended."""
         self._budgets: dict[PeerId, TokenBucket] = {}
 
     def offered(
@@ -114,7 +114,7 @@ class TransferSink:
                 del self._ended[next(iter(self._ended))]
 
     def wanted_path(self, peer: PeerId) -> MeasuredPath | None:
-        """Over which kind of path a transfer from ``peer`` goes; None if there is none."""
+        """The kind of path that a transfer from ``peer`` uses; None without a transfer."""
         transfer = self._transfers.get(peer)
         return None if transfer is None else transfer.path
 
@@ -124,7 +124,7 @@ class TransferSink:
         return min(heard) + IDLE_S if heard else None
 
     def expire(self, now: float) -> None:
-        """Forget transfers of which nothing came for long."""
+        """Forget transfers that brought nothing for a long time."""
         for peer, transfer in list(self._transfers.items()):
             if now >= transfer.heard_at + IDLE_S:
                 self.forget(peer)

@@ -27,7 +27,7 @@ Answer = TransferAccepted | TransferRefused | TransferReport
 
 LONGEST_SENDING_S = 60.0
 REPORT_S = 60.0
-"""What is queued when the time is up has still to go over a path that may be slow."""
+"""The time for what is still queued at the end: the path may be slow."""
 
 
 class SourceState(enum.Enum):

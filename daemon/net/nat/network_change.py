@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 SETTLE_S = 0.5
 """A change comes as a volley of messages, which is over by then."""
 POLL_S = 5.0
-"""Where the kernel tells nothing by itself."""
+"""How often to look where the kernel tells nothing by itself."""
 
 _RTMGRP_LINK = 0x1
 _RTMGRP_IPV4_IFADDR = 0x10

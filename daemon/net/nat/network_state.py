@@ -1,4 +1,4 @@
-"""Which addresses this machine has and through which gateways it goes out."""
+"""This machine's addresses, and the gateways through which it goes out."""
 
 import ipaddress
 import socket

@@ -1,4 +1,4 @@
-"""Under which addresses a peer says that it can be dialled, where it listens on all of them. Pure.
+"""The addresses that a peer gives to others for dialling, where it listens on all of them. Pure.
 
 They are those of the machine's interfaces, those that its router gives it, and the one from which a
 rendezvous sees the peer come: on one machine that is the loopback address, behind a router that was

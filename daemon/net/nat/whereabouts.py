@@ -33,7 +33,7 @@ class Outpost(Protocol):
 
     @property
     def stun_servers(self) -> Sequence[HostPort]:
-        """Where its host answers STUN."""
+        """The endpoints at which its host answers STUN."""
 
     @property
     def observed_address(self) -> str | None:
@@ -75,7 +75,7 @@ class Whereabouts:
         self._kept: KeptMapping | None = None
         self._said: tuple[tuple[str, ...], NatSummary] | None = None
         self.stun_servers: tuple[HostPort, ...] = ()
-        """IPv4 endpoints, those beside the rendezvous first."""
+        """IPv4 endpoints; those on the hosts of the rendezvous come first."""
 
     async def run(self, listen: HostPort, *, map_port: bool) -> None:
         """Find out, and keep it true; until cancelled.
@@ -125,23 +125,23 @@ class Whereabouts:
 
     @property
     def tcp_behavior(self) -> TransportBehavior:
-        """Of that, what it does with TCP over IPv4."""
+        """What the NAT does with TCP over IPv4."""
         return self.behavior.ipv4.tcp
 
     @property
     def nat(self) -> NatSummary:
-        """Of that, what others are told."""
+        """The part of it that this peer tells others."""
         return summarize(self.behavior)
 
     @property
     def nat_in_words(self) -> str:
-        """For people."""
+        """What the NAT does, as text for people."""
         return describe(self.nat)
 
     @property
     def unresolved_servers(self) -> str:
-        """For people: the STUN servers whose names lead nowhere, and why; empty while there is one
-        that can be asked, or that was heard."""
+        """Text for people: the STUN servers whose names lead nowhere, and why; empty while there is
+        one that can be asked, or that was heard."""
         if self.behavior.reachable or self._resolved.endpoints:
             return ""
         return self._resolved.failures_in_words

@@ -24,8 +24,8 @@ MOST_PUNCHES, LEAST_PUNCHES = 16, 1
 ICE_ATTEMPTS = 4
 """Each holds a UDP socket for each of the machine's addresses, and takes time to compute."""
 LOOK_UPS = 2
-"""Of host names in others' records. A look-up keeps a thread busy until it is answered, and the
-event loop has four of them for everybody."""
+"""Look-ups of host names in others' records at a time. A look-up keeps a thread busy until it is
+answered, and the event loop has four of them for everybody."""
 
 
 class PathBudget:

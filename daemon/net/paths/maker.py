@@ -1,6 +1,6 @@
 """How a kind of path is added to the network: one maker for the kind, a seeker of it for each peer.
 
-What a maker needs of the network is in :class:`PathParts`; what it needs beside (a relay's address,
+What a maker needs of the network is in :class:`PathParts`; what else it needs (a relay's address,
 STUN servers) it is given when it is made.
 """
 
@@ -25,7 +25,7 @@ from transport.sockets.zap import ZapAuthenticator
 
 @dataclass(frozen=True, slots=True)
 class PathParts:
-    """What the network gives to whoever makes paths."""
+    """What the network gives to a maker of paths."""
 
     identity: Identity
     curve: CurveKeys

@@ -1,4 +1,4 @@
-"""What a path is, whatever kind: frames between two peers, and who is told about it.
+"""A path of any kind: frames between two peers, and who is told about it.
 
 Whoever makes paths of some kind (direct, punched, ice, relay) hands each one to the
 :class:`PathOwner` once frames can pass, and tells it of every frame and of the path's end. The
@@ -33,15 +33,15 @@ class Path(Protocol):
 
     @property
     def kind(self) -> PathKind:
-        """Which kind it is."""
+        """The kind of this path."""
 
     @property
     def remote_address(self) -> str:
-        """Where the other end is, to show to people."""
+        """The address of the other end, to show to people."""
 
     @property
     def channel(self) -> Channel:
-        """What the hellos are bound to, and who is expected at the other end."""
+        """What the hellos are bound to, and the peer that is expected at the other end."""
 
     def send(self, frame: bytes) -> bool:
         """Take a frame of at most MAX_FRAME_BYTES, without ever waiting.
@@ -126,7 +126,7 @@ class PathWish:
             self.notify()
 
     def want_besides(self, kinds: frozenset[PathKind]) -> None:
-        """From now on want paths of these kinds, also where there are better ones: to use them."""
+        """From now on want paths of these kinds even if there are better ones, to use them."""
         if kinds != self._besides:
             self._besides = kinds
             self.notify()
@@ -136,7 +136,7 @@ class PathWish:
         return kind in self._besides or self._asked_for[kind] > 0
 
     def notify(self) -> None:
-        """Something of it was changed: wake up whoever waits for that."""
+        """Something was changed: wake up all who wait for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -172,7 +172,7 @@ class KnownPeers(Protocol):
 
 
 class PathOwner(Protocol):
-    """Who paths are made for. All calls come from the event loop and return at once."""
+    """The user of paths. All calls come from the event loop and return at once."""
 
     def path_opened(self, path: Path) -> None:
         """Frames can pass from now on."""

@@ -12,7 +12,7 @@ from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import PathWish
 
 CALM_S = 15.0
-"""So long a better path has to stand before the other is closed."""
+"""How long a better path has to stand before the other is closed."""
 BETTER = (PathKind.DIRECT, PathKind.PUNCHED)
 
 

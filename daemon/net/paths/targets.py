@@ -22,7 +22,7 @@ from transport.rate_limit import Rate, RateLimiter, RetryAfter
 SYNS_PER_S = 50.0
 AGAIN_S = 30.0
 TRIES = 3.0
-"""So many attempts in vain may follow each other sooner: the moment may have been missed."""
+"""So many failed attempts may follow each other sooner: the moment may have been missed."""
 MAX_TARGETS = 4096
 _NEVER = 1 << 62
 
@@ -38,7 +38,7 @@ class Targets:
         """How many are left, and when that was so."""
 
     def wait_s(self, hosts: Iterable[str]) -> float:
-        """In how many seconds all these IP addresses may be tried; 0: now."""
+        """The seconds until all these IP addresses may be tried; 0: now."""
         now = self._clock.monotonic()
         left = min((self._left(host, now) for host in hosts), default=TRIES)
         return max(0.0, (1.0 - left) * AGAIN_S)

@@ -36,7 +36,7 @@ MAX_PEERS = 64
 FIND_RECORD_S = 2.8
 """Below the 3 s that ZAP waits, so that the answer is a plain no."""
 UNKNOWN_KEY_S = 5.0
-"""For so long a key that nobody knew is not asked about again."""
+"""How long a key that nobody knew is not asked about again."""
 MAX_UNKNOWN_KEYS = 256
 MAX_SEARCHES_PER_S = 10
 """A stranger that comes with a new key each time must not make this peer flood the rendezvous."""
@@ -46,7 +46,7 @@ MAX_NETWORKS = 1024
 SEEK_AGAIN_S = 30.0
 """A seeker that something unexpected has ended begins anew after this time."""
 TRIED_S = 30.0
-"""For so long a peer that never answered keeps its place. Several attempts fit in."""
+"""How long a peer that never answered keeps its place. Several attempts fit in."""
 
 FindRecord = Callable[[bytes], Awaitable[VerifiedRecord | None]]
 
@@ -293,7 +293,7 @@ class PeerBook:
         return True
 
     def _make_room(self, *, is_here: bool) -> None:
-        """Forget somebody for one more peer, which ``is_here`` or was only heard of."""
+        """Forget somebody to make room for a peer that ``is_here``, or that was only heard of."""
         if len(self._links) < MAX_PEERS:
             return
         now = self._clock.monotonic()
@@ -311,7 +311,7 @@ class PeerBook:
         self._forget(link)
 
     async def _seek(self, peer_id: PeerId, seeker: PathSeeker) -> None:
-        """Until cancelled. What a peer says of itself, or answers, ends no seeker for good."""
+        """Run ``seeker`` until cancelled. Nothing that a peer says or answers ends it for good."""
         while True:
             with border(self._refusals, peer_id, "path"):
                 await seeker.run()

@@ -6,9 +6,9 @@ from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.session.receive_stream import INITIAL_CREDIT_BYTES
 
 WINDOW_BUDGET_BYTES = 8 << 20
-"""For what arrives, all sessions together."""
+"""The memory for what arrives, all sessions together."""
 QUEUE_BUDGET_BYTES = 12 << 20
-"""For what is sent."""
+"""The memory for what is sent, all sessions together."""
 MAX_SHARE_BYTES = 4 << 20
 """No session gets more, however few there are; none gets less than INITIAL_CREDIT_BYTES."""
 

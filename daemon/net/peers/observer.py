@@ -46,7 +46,7 @@ class NoReader:
 
 
 class PeerObserver(Protocol):
-    """Who is told what happens on a link."""
+    """Is told what happens on a link."""
 
     def message_received(self, peer_id: PeerId, stream: Stream, message: bytes) -> None:
         """A whole message came."""

@@ -41,7 +41,7 @@ class PathEnd:
         self.number = number
         self.path = path
         self.peer_id: PeerId | None = None
-        """Who is confirmed to be at the other end."""
+        """The peer that is confirmed to be at the other end."""
         self.bytes_sent = 0
         self.bytes_received = 0
         self._clock = clock

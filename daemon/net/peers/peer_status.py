@@ -21,7 +21,7 @@ class LinkStatus:
     kind: PathKind
     """CONNECTING before anything was found out, FAILED when nothing that was tried works."""
     address: str
-    """Of the other end; without a path, those that its record names."""
+    """The address of the other end; without a path, the addresses in its record."""
     reason: str
     """Why this path is used and not a better one."""
     is_live: bool
@@ -31,7 +31,7 @@ class LinkStatus:
 
 
 def shown_address(remote: str | None, recorded: Sequence[str]) -> str:
-    """Of the other end: ``remote`` if there is a path to it, else all that its record has.
+    """The other end's address: ``remote`` if there is a path to it, else all that its record has.
 
     Of a connection that was accepted ZeroMQ tells no port, and it would be one that the system made
     up: the address under which that host listens says more, where the record has it.

@@ -31,7 +31,7 @@ SETTLE_S = 1.0
 ASK_S = 15.0
 """A path that is not there by then will not be."""
 FIRST_CHOICE_S = 4.0
-"""So long a worse kind is not tried while a better one of those asked for may still come."""
+"""How long a worse kind waits for a better one that was asked for and may still come."""
 KEEP_S = 600.0
 FIRST_INTERVAL_S = 60.0
 LONGEST_INTERVAL_S = 1800.0
@@ -39,7 +39,7 @@ LONGEST_INTERVAL_S = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """For a kind of path."""
+    """When a kind of path is too slow, and what beats it."""
 
     slow_bytes_s: float
     """A faster one is left alone."""
@@ -116,7 +116,7 @@ class RateTrial:
         available: Collection[PathKind],
         now: float,
     ) -> None:
-        """To be told every second or so: the path in use and how much was sent over it in all,
+        """Call it every second or so, with the path in use and how much was sent over it in all,
         whether more waits than it takes, and the kinds of path that there are."""
         better = BEST_FIRST[: BEST_FIRST.index(self._slow_kind)]
         is_lost = self._tried is not None and self._tried not in available

@@ -1,4 +1,4 @@
-"""Where all paths arrive: hellos are exchanged here, and what is believed goes on to its link.
+"""All paths arrive here. Hellos are exchanged; what is believed goes on to its link.
 
 Invariants: what comes over a path before its hello is confirmed goes nowhere; paths that come from
 outside and say no hello have a small budget of their own, so that they displace neither sessions

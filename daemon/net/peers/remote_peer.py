@@ -132,7 +132,7 @@ class RemotePeer:
 
     @property
     def own_epoch(self) -> bytes:
-        """Of this side of the session."""
+        """This side's epoch of the session."""
         return self._session.own_epoch
 
     def resume_point(self, remote_epoch: bytes) -> ResumePoint:
@@ -200,7 +200,7 @@ class RemotePeer:
 
     @property
     def active_kind(self) -> PathKind | None:
-        """Of the path over which frames go now."""
+        """The kind of the path over which frames go now."""
         active = self._session.active_path
         end = None if active is None else self._ends.get(active)
         return None if end is None else end.path.kind
@@ -357,7 +357,7 @@ class RemotePeer:
         self.wish.want_besides(self._preference.wanted)
 
     def _close_spare_paths(self, kind: PathKind) -> None:
-        """Of each kind keep the best; of the others each side closes those that it opened."""
+        """Keep the best path of each kind. Each side closes those of the others that it opened."""
         alike = [end for end in self._ends.values() if end.path.kind is kind]
         now = self._clock.monotonic()
         best = max(

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 HEARTBEAT_S = 1.0
 PATH_SILENT_S = 3.0
-"""After so much silence frames go over another path, if there is one."""
+"""A path that was silent for so long is not used while there is another."""
 PATH_FAILED_S = 10.0
-"""After so much silence the path is given up."""
+"""A path that was silent for so long is given up."""
 _MAX_PINGS = 16
 
 

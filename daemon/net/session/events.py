@@ -52,7 +52,7 @@ class SessionReset:
 
 @dataclass(frozen=True, slots=True)
 class SessionExpired:
-    """Without a path for too long: everything that was kept for a resume is gone."""
+    """There was no path for too long: everything that was kept for a resume is gone."""
 
 
 Event = (

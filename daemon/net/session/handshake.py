@@ -47,7 +47,7 @@ MAX_HELLOS = 16
 
 
 class HandshakeState(enum.Enum):
-    """Where a handshake is."""
+    """The state of a handshake."""
 
     GREETING = "greeting"
     CONFIRMED = "confirmed"
@@ -59,7 +59,7 @@ class SessionView(Protocol):
 
     @property
     def own_epoch(self) -> bytes:
-        """Of this side."""
+        """This side's epoch."""
 
     def resume_point(self, remote_epoch: bytes) -> ResumePoint:
         """What the remote process of that epoch is told about where to go on."""
@@ -97,11 +97,11 @@ class Channel:
     """What is known of a path before any hello."""
 
     role: Role
-    """Of this peer."""
+    """This peer's role."""
     binding: bytes
     """What only the two ends of this path share."""
     expected: PeerId | None
-    """Whom the path was made to; None: whoever comes."""
+    """The peer to which the path was made; None: any peer may come."""
     remote_curve_key: bytes | None
     """The key that the path proves the other end to have, if it is of a kind that does."""
 

@@ -19,12 +19,12 @@ from protocol.peers.session_frames import (
 )
 
 INITIAL_CREDIT_BYTES = 1280 * 1024
-"""What every sender may count on at the start, whatever the window is: a largest message. A hello
+"""The credit that every sender has at the start, whatever the window is: a largest message. A hello
 promises it before it is known how the other side goes on."""
 
 
 class Arrival(enum.Enum):
-    """What a frame was."""
+    """What a frame turned out to be."""
 
     IN_ORDER = "in order"
     AHEAD = "ahead"

@@ -46,7 +46,7 @@ class Acknowledged:
     cost_bytes: int
     """Newly arrived, as credit counts it."""
     delay_s: float | None
-    """From sending to hearing that it arrived, of a fragment that was sent only once."""
+    """The time from sending to hearing of the arrival, for a fragment that was sent only once."""
 
 
 class SendStream:
@@ -67,7 +67,7 @@ class SendStream:
         self._acknowledged = 0
         """Every fragment before this one has arrived."""
         self._in_flight: dict[int, _Fragment] = {}
-        """In the order in which they were last sent."""
+        """Fragments in flight, in the order in which they were last sent."""
         self._in_flight_bytes = 0
         self._lost: dict[int, _Fragment] = {}
         self._sent_bytes = 0
@@ -154,7 +154,7 @@ class SendStream:
         return Acknowledged(sum(fragment.cost_bytes for fragment in arrived), delay_s)
 
     def path_lost(self, path_id: int) -> None:
-        """What was last sent over this path and is not known to have arrived is lost with it."""
+        """Count as lost what was last sent over this path and is not known to have arrived."""
         gone = [item for item in self._in_flight.values() if item.path_id == path_id]
         if gone:
             self._lose(gone)

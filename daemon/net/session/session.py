@@ -43,7 +43,7 @@ PATHLESS_S = 2.0
 """A peer is down after so long without any path, not even a silent one: its process has ended, or
 what was between them. Where there is another way, it is mostly found sooner."""
 SUSPENDED_S = 3.0
-"""Nothing was called for so long although a timer is always set: this process did not run."""
+"""If nothing was called for so long although a timer is always set, this process did not run."""
 KEPT_S = 120.0
 """How long a session without a usable path is kept for a resume."""
 BLOCKED_RETRY_S = 0.01
@@ -62,7 +62,8 @@ class OutgoingFrame:
     path_id: int
     data: bytes
     stream: Stream | None
-    """Of a data frame; None for all others, which are not missed if the path does not take them."""
+    """The stream of a data frame; None for all others, which nobody misses if the path refuses
+    them."""
 
 
 class Session:

@@ -1,4 +1,4 @@
-"""Where a session can stand, and what takes it from there to where.
+"""The states of a session, and what takes it from one to the next.
 
 The table is what the code goes by; the drawing in docs/sessions.md is made from it
 (:func:`as_mermaid`), and a test compares the two.
@@ -8,7 +8,7 @@ import enum
 
 
 class SessionState(enum.Enum):
-    """Where a session is."""
+    """The state of a session."""
 
     NEW = "new"
     """No path so far; the remote side's epoch is not known."""

@@ -142,8 +142,8 @@ class RoundAgreement:
 
     @property
     def listed(self) -> frozenset[PeerId]:
-        """Whose updates those hold who have promised; what one peer alone lists is no reason to
-        wait where several may lie."""
+        """The signers of updates that the promising peers hold; what one peer alone lists is no
+        reason to wait where several may lie."""
         enough = min(2, len(self._electorate.living)) if len(self.roster) > 3 else 1
         return self._box.listed_by(enough)
 

@@ -22,7 +22,7 @@ from protocol.peers.agreement_messages import (
 )
 
 KEPT_BALLOTS = 2
-"""Of each signer and kind; who is slow may still be in the last one."""
+"""Ballots kept of each signer and kind; a slow peer may still be in the last one."""
 
 Said = Promise | Proposal | Prepare | Accept
 S = TypeVar("S", Promise, Proposal, Prepare, Accept)
@@ -152,7 +152,7 @@ class BallotBox:
         )
 
     def listed_by(self, enough: int) -> frozenset[PeerId]:
-        """Whose updates so many hold."""
+        """The signers of updates that at least so many peers hold."""
         holders: dict[bytes, set[PeerId]] = {}
         for signer, one in self._each(Promise):
             if isinstance(one.content, Promise):

@@ -33,7 +33,7 @@ class BallotClock:
         return self._quorum_since is None
 
     def quorum_came(self, now: float) -> None:
-        """From now on the ballot's time counts."""
+        """A quorum is here: the ballot's time counts from now on."""
         if self._quorum_since is None:
             self._quorum_since = now
 

@@ -76,7 +76,7 @@ class EvidenceFile:
         return True
 
     def offenders(self, round_number: int) -> frozenset[PeerId]:
-        """Whose votes do not count in that round."""
+        """The peers whose votes do not count in that round."""
         return frozenset(
             peer
             for peer, kept in self._kept.items()

@@ -1,4 +1,4 @@
-"""Which outcome follows from a quorum of promises. Pure, and the same for everyone who looks."""
+"""The outcome that follows from a quorum of promises. Pure, and the same for everyone who looks."""
 
 import hashlib
 from collections import Counter

@@ -25,7 +25,7 @@ def full_quorum_of(roster_size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Quorums:
-    """Of one roster."""
+    """The quorums of one roster."""
 
     roster: frozenset[PeerId]
 

@@ -24,7 +24,7 @@ from protocol.peers.agreement_messages import (
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 4.0
-"""Before what could not be stored is tried again: at first, and at most; doubling in between."""
+"""The longest pause before a vote that could not be stored is tried again."""
 
 
 class Voice(Protocol):

@@ -1,4 +1,4 @@
-"""Where a peer can stand in a round's agreement, and what takes it from there to where.
+"""The states of a peer in a round's agreement, and what takes it from one to the next.
 
 The table is what the code goes by; the drawing in docs/agreement.md is made from it
 (:func:`as_mermaid`), and a test compares the two.
@@ -8,7 +8,7 @@ import enum
 
 
 class AgreementState(enum.Enum):
-    """Where this peer stands in the instance."""
+    """This peer's state in the instance."""
 
     OPEN = "open"
     """Collecting updates; no promise given yet."""

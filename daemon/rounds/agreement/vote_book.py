@@ -46,7 +46,7 @@ class VotesUnknownError(OSError):
 
 
 class VoteBook(Protocol):
-    """Where votes are kept."""
+    """Keeps votes."""
 
     def find(self, round_number: int, base: bytes) -> OwnVotes | None:
         """What was said in that round. Raises :class:`OSError` when nobody can know."""

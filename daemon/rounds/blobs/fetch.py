@@ -33,11 +33,11 @@ class _Asked:
 @dataclass(slots=True)
 class _Want:
     waiting: list[int]
-    """Indexes to be asked for, the next one last."""
+    """Indexes of the chunks to ask for, the next one last."""
     sources: dict[PeerId, float] = field(default_factory=dict)
     """Each source and when it last delivered (or was first asked)."""
     in_flight: dict[int, list[_Asked]] = field(default_factory=dict)
-    """Of whom each chunk was asked: of one, or when that was late, of two."""
+    """The peers that were asked for each chunk: one, or two when the first was late."""
 
     def owe(self) -> set[PeerId]:
         """Who was asked for something that has not come."""

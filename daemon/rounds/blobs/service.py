@@ -91,7 +91,7 @@ class BlobService:
         max_bytes: int,
         sources: Iterable[PeerId],
     ) -> Path:
-        """As :meth:`fetch`, but given up when no source is left that delivers.
+        """Like :meth:`fetch`, but given up when no source is left that delivers.
 
         Raises :class:`TransportError` then.
         """

@@ -80,7 +80,7 @@ class BlobStore:
         self._blobs[blob.root] = _Stored(path, file, blob.size_bytes, blob.leaves, owned=False)
 
     def add_state(self, blob: Blob) -> None:
-        """As :meth:`add_local`, for a round's state: it takes the place of the oldest of
+        """Like :meth:`add_local`, for a round's state: it takes the place of the oldest of
         :data:`KEPT_STATES`, which would otherwise keep its file open and its disk space taken."""
         self.add_local(blob)
         self._states = [*(root for root in self._states if root != blob.root), blob.root]

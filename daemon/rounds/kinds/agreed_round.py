@@ -39,7 +39,7 @@ from protocol.text import counted
 ASK_AGAIN_S = 2.0
 """How often missing members of a decided set are asked for."""
 FETCH_DECIDED_S = 600.0
-"""After so long without a decided set's members the round is given up; catching up takes over."""
+"""A round that lacks decided updates for so long is given up; catching up takes over."""
 NEAR_ROUNDS = 2
 """How far behind on the same line a peer may be to be waited for; it then has every chance to get
 here within the grace period, where short rounds would for ever end before it does."""
@@ -57,9 +57,10 @@ class AgreedRound(abc.ABC):
         self.decided = False
         """Whether the set is agreed on; what remains is to average it."""
         self.shortage = ""
-        """For people: which peers or updates the round lacks to be closed; empty: none."""
+        """Text for people: the peers or updates that the round needs before it can close; empty:
+        none."""
         self.awaited: frozenset[PeerId] = frozenset()
-        """Whose updates are waited for."""
+        """The peers whose updates this round waits for."""
         self.averaged = 0
         """How many updates the new state is made of."""
         self._needed = needed_updates(parts.settings.aggregation)
@@ -85,7 +86,7 @@ class AgreedRound(abc.ABC):
     @property
     @abc.abstractmethod
     def _accepts(self) -> Accepts:
-        """Which updates have a place in this round."""
+        """The updates that have a place in this round."""
 
     @property
     @abc.abstractmethod
@@ -157,7 +158,7 @@ class AgreedRound(abc.ABC):
 
     @property
     def closes_in_s(self) -> float | None:
-        """After so long nobody is waited for any more; None once it is closed."""
+        """Seconds until the round waits for nobody any more; None once it is closed."""
         if self._agreement.state is not AgreementState.OPEN:
             return None
         return self._deadlines.closes_in_s(self._parts.clock.monotonic())
@@ -296,7 +297,7 @@ class AgreedRound(abc.ABC):
             lacks_peers=possible < self._needed,
         )
         if self._deadlines.should_close(now) and self._agreement.state is AgreementState.OPEN:
-            # Who comes once it is closed has not been waited for.
+            # A peer that comes after the closing was not waited for.
             self._note_absent(awaited - held.keys())
         self._agreement.set_newcomers(
             frozenset(
@@ -318,7 +319,8 @@ class AgreedRound(abc.ABC):
 
     @property
     def _elsewhere(self) -> frozenset[PeerId]:
-        """Whose updates those hold who have closed the round, and may hand on."""
+        """The signers of updates that peers hold which have closed the round; they may hand them
+        on."""
         return frozenset() if self._needed == 1 else self._agreement.listed - self._refused
 
     def _note_shortage(self, possible: int, held: frozenset[PeerId], now: float) -> None:
@@ -341,7 +343,7 @@ class AgreedRound(abc.ABC):
             self._enter(Phase.EXCHANGING)
 
     def _pump(self, now: float) -> Certificate | None:
-        """Send what is to be sent, and act on what the agreement asks for or found."""
+        """Send what is due, and act on what the agreement asks for or found."""
         speaker = self._parts.speaker
         for envelope in self._agreement.envelopes_to_send():
             speaker.broadcast(Agreement(envelope=envelope))

@@ -71,7 +71,8 @@ class AllReduceRound(AgreedRound):
         super()._observe(now)
 
     def _collect(self, now: float) -> frozenset[PeerId]:
-        """Note what is here of this peer's part; who is waited for and has sent nothing."""
+        """Note what is here of this peer's part. Returns the awaited peers that have sent
+        nothing."""
         awaited = self._expected() - self._updates.refused()
         held = frozenset(self._contributed)
         self._collecting.update(expected=awaited, held=held, now=now)
@@ -97,7 +98,7 @@ class AllReduceRound(AgreedRound):
         while not self._collecting.should_close(now):
             await self._wait_for_change(self._collecting.get_timer(now))
             absent = self._collect(now := parts.clock.monotonic())
-        # Who did contribute has made nothing good by it: a part of its own may still be too much.
+        # Contributing clears no absence: only a reduced part that arrives does.
         self._note_absent(absent)
         contributions = self._updates.contributions(self._contributed.values())
         reduced = await parts.worker.reduce(self.number, self._own_part, count, contributions)

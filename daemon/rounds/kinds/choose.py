@@ -1,4 +1,5 @@
-"""Which kind of exchange a round uses: what the swarm statement says, or what suits it best.
+"""The kind of exchange that a round uses: the one in the swarm statement, or the one that suits
+best.
 
 ``auto`` follows from the statement, the roster and the size of an encoded update, which all peers
 of a round know alike, so they choose alike without talking about it.

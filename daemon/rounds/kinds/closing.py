@@ -87,7 +87,7 @@ class Closing:
         return next((moment for moment in moments if moment > now), None)
 
     def closes_in_s(self, now: float) -> float:
-        """After so long the time is up, as things are; 0 when it is."""
+        """Seconds until the time is up, as things are now; 0 when it is."""
         return max(0.0, self._closes_at() - now)
 
     def _closes_at(self) -> float:

@@ -39,7 +39,7 @@ class GossipRound:
         self.phase = Phase.TRAINING
         self.decided = False
         self.shortage = ""
-        """None ever: its rules do with whatever partners there are."""
+        """Always empty: gossip averages with whatever partners are present."""
         self.averaged = 1
         """How many peers' parameters the new state is made of."""
         self._closes_at: float | None = None
@@ -86,12 +86,12 @@ class GossipRound:
 
     @property
     def awaited(self) -> frozenset[PeerId]:
-        """Whose parameters are waited for."""
+        """The peers whose parameters this round waits for."""
         return self._partners() - self._updates.held().keys()
 
     @property
     def closes_in_s(self) -> float | None:
-        """After so long nobody is waited for any more; None while it trains, or averages."""
+        """Seconds until the round waits for nobody any more; None while it trains or averages."""
         if self._closes_at is None:
             return None
         return max(0.0, self._closes_at - self._parts.clock.monotonic())
@@ -101,7 +101,7 @@ class GossipRound:
         self._parts.history.enter(phase, self.number)
 
     async def _offer(self) -> None:
-        """Offer what there is to who is a partner, now and whenever something changes."""
+        """Offer what there is to the partners, now and whenever something changes."""
         while True:
             self._offers.send(self._partners())
             await self._parts.changes.wait()

@@ -58,14 +58,14 @@ class OwnOffers:
         self._updates.add_own(own.me, header, offer, Path(blob.path))
 
     def pass_on(self, offer: UpdateOffer, signer: PeerId) -> None:
-        """Offer another peer's update, too, to all but its signer."""
+        """Also offer another peer's update, to all but its signer."""
         if offer.header not in self._passed_on:
             self._passed_on.add(offer.header)
             self._offered.add((signer, offer.header))
             self._offers.append((offer, None))
 
     def send(self, peers: frozenset[PeerId]) -> None:
-        """Offer to those of ``peers`` who have not been offered it."""
+        """Make the offers to those of ``peers`` that have not had them yet."""
         for offer, audience in self._offers:
             targets = peers if audience is None else peers & {audience}
             for peer in targets:

@@ -6,11 +6,11 @@ A peer that has just started, or was cut off, may meet a liar first; the others 
 from daemon.rounds.agreement.quorums import liars_of
 
 FEW_S = 15.0
-"""So long it must stay the best that there is; less than restarted peers wait for each other."""
+"""How long it must stay the best there is; less than restarted peers wait for each other."""
 
 
 class Few:
-    """Since when few say what this peer would go by.
+    """Since when what this peer would follow is said by few.
 
     >>> few = Few()
     >>> [few.must_wait(1, roster_size=4, now=now) for now in (0.0, 14.0, 15.0)]

@@ -15,7 +15,7 @@ MAX_REMEMBERED = 1024
 
 
 class Liars:
-    """Whose claims about states are not listened to."""
+    """The peers whose claims about states are ignored."""
 
     def __init__(self) -> None:
         self._until: OrderedDict[PeerId, tuple[float, float]] = OrderedDict()

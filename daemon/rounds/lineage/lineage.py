@@ -1,4 +1,4 @@
-"""Where this peer's state comes from, kept in memory and in two files of its state directory.
+"""The states that this peer's state came from, in memory and in two files of its state directory.
 
 When to give it up for another one, daemon/rounds/lineage/succession.py says.
 """
@@ -73,7 +73,7 @@ class Lineage:
 
     @property
     def contributors(self) -> int:
-        """Of the present state's round; 0 before any."""
+        """How many contributed to the present state's round; 0 before any."""
         return 0 if self.certificate is None else contributors_of(self.certificate)
 
     @property

@@ -36,7 +36,7 @@ class StateOffers:
         """Who was asked and has answered, well or not."""
 
     def clear(self) -> None:
-        """Forget all, and that anybody was asked."""
+        """Forget all offers, and which peers were asked."""
         self._asked.clear()
         self._offers.clear()
         self.answered.clear()
@@ -48,7 +48,7 @@ class StateOffers:
         self._offers.pop(peer, None)
 
     def take(self, peer: PeerId, offer: StateOffer) -> bool:
-        """Note an offer; False when ``peer`` says in it what it did not say of itself."""
+        """Note an offer; False when it contradicts what ``peer`` said of itself."""
         if peer not in self._asked:
             return True  # nobody asked, or it comes too late
         self._asked.discard(peer)

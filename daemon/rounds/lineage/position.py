@@ -1,4 +1,4 @@
-"""Where a peer stands: a round and its state."""
+"""A peer's position: a round and its state."""
 
 from dataclasses import dataclass
 

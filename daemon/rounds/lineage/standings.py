@@ -1,4 +1,4 @@
-"""Where every peer stands, as it last said and signed, and who of them can be counted on now."""
+"""The last signed standing of every peer, and which of them can be counted on now."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,8 @@ from protocol.identity import PeerId
 from protocol.peers.peer_messages import MAX_VOUCHES, Standing, Vouch
 
 KEPT_VOUCHES = 4
-"""Of each peer: it may have gone on by a round or two while others ask who vouches for the one
-before."""
+"""Positions kept of each peer: it may have gone on by a round or two while others ask who vouches
+for the one before."""
 
 
 class Standings:

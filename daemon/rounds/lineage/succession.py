@@ -64,7 +64,7 @@ class Succession(Protocol):
 
 
 class AgreedSuccession:
-    """Where every round ends with a certificate."""
+    """The succession where every round ends with a certificate."""
 
     def find_rivals(self, lineage: Lineage, standings: Mapping[PeerId, Standing]) -> Rivals | None:
         """Peers whose state this peer's does not descend from, ahead or with more contributors."""
@@ -87,7 +87,8 @@ class AgreedSuccession:
         )
 
     def has_followed(self, lineage: Lineage, before: Position, target: Position) -> bool:
-        """By its rounds alone it could get ever further along a line of its own."""
+        """Whether this peer has followed. By its rounds alone it could get ever further along a
+        line of its own."""
         return lineage.knows(target.round, target.base)
 
     def should_take(self, lineage: Lineage, claim: Claim, rivals: Rivals) -> bool:
@@ -108,7 +109,7 @@ class AgreedSuccession:
 
 
 class GossipSuccession:
-    """Where every peer has a state of its own."""
+    """The succession where every peer has a state of its own."""
 
     def find_rivals(self, lineage: Lineage, standings: Mapping[PeerId, Standing]) -> Rivals | None:
         """Peers well ahead, when they are half of all or more."""

@@ -48,7 +48,7 @@ PEER_METRICS = (
 
 
 def peer_metrics(status: Status) -> str:
-    """What ``/metrics`` of a peer answers."""
+    """The answer to ``/metrics`` of a peer."""
     kinds = Counter(peer.path for peer in status.peers)
     slowest: dict[str, float] = {}
     for peer in status.peers:

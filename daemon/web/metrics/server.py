@@ -46,7 +46,7 @@ class ServerNumbers:
     relay: RelayService | None
 
     def metrics(self) -> str:
-        """What ``/metrics`` answers now."""
+        """The answer to ``/metrics`` now."""
         samples: list[tuple[Metric, list[Sample] | tuple[Sample, ...]]] = [
             (BUILD_INFO, [((VERSION,), 1)])
         ]
@@ -70,7 +70,7 @@ class ServerNumbers:
 
 
 def _by_outcome(troubles: Counter[str]) -> list[Sample]:
-    """By what the log calls them; all are words of the program, so there are few."""
+    """Samples by the names in the log; all are words of the program, so there are few."""
     return [
         ((why.replace(" ", "_").replace("-", "_"),), count)
         for why, count in sorted(troubles.items())

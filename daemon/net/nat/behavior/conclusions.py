@@ -16,7 +16,7 @@ PORT_COUNT = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class MappingObservation:
-    """Under which public endpoint one local endpoint was seen by one server."""
+    """The public endpoint under which one server saw one local endpoint."""
 
     server: HostPort
     mapped: HostPort
@@ -100,5 +100,5 @@ def conclude_allocation(
 
 
 def _port_distance(one: int, two: int) -> int:
-    """From ``one`` to ``two`` the shorter way around."""
+    """The distance from ``one`` to ``two``, the shorter way around."""
     return (two - one + PORT_COUNT // 2) % PORT_COUNT - PORT_COUNT // 2

@@ -21,7 +21,7 @@ CHECK_INTERVAL_S = 20.0
 mapping alive too, so that only a change of the NAT's changes it."""
 REPEAT_INTERVAL_S = 1800.0
 SILENT_REPEAT_INTERVAL_S = 120.0
-"""Where no server answered: over TCP, nothing else would show that they do again."""
+"""When to ask again where no server answered. Over TCP nothing else shows that they are back."""
 
 Discover = Callable[[Sequence[HostPort]], Awaitable[NatBehavior]]
 
@@ -57,7 +57,7 @@ class NatMonitor:
         self._discover = discover
         self._wanted = asyncio.Event()
         self.behavior: NatBehavior | None = None
-        """As last discovered; None until the first discovery ended."""
+        """The result of the last discovery; None until the first one has ended."""
         self.asked: tuple[HostPort, ...] = ()
         """The servers that were asked for it."""
 

@@ -7,7 +7,7 @@ from protocol.statements.nat_summary import NatSummary, maps_independently
 
 
 class Openness(enum.Enum):
-    """To whoever this machine has not sent anything to."""
+    """How open a network is to those to whom this machine has sent nothing."""
 
     OPEN = enum.auto()
     MAYBE = enum.auto()

@@ -8,7 +8,7 @@ from rendezvous.stun.message import Change
 
 
 class Transport(enum.Enum):
-    """Over what a probe goes."""
+    """The transport that a probe uses."""
 
     UDP = "udp"
     TCP = "tcp"

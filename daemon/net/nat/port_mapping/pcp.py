@@ -28,7 +28,7 @@ class PcpMapResponse:
     """0 is success; other numbers as in RFC 6887 section 7.4."""
     lifetime_s: int
     external: HostPort
-    """Where the mapping is; without meaning unless the result is success."""
+    """The public endpoint of the mapping; it means nothing unless the result is success."""
 
 
 def encode_map_request(

@@ -32,8 +32,8 @@ class PortMapping:
     transport: Transport
     internal_port: int
     external: HostPort
-    """As the router says. If a STUN server sees another address, the router itself is behind a
-    NAT, and the mapping is of no use from outside of that."""
+    """The public endpoint, as the router says. If a STUN server sees another address, the router
+    itself is behind a NAT, and the mapping is of no use from outside of that."""
     lifetime_s: int
     """0: until the router restarts."""
 

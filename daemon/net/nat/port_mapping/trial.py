@@ -36,8 +36,8 @@ async def try_mapping(
 
 
 def _request() -> MappingRequest:
-    """For a port that nobody listens on; should it not be taken back, it leads nowhere and ends by
-    itself."""
+    """A request for a port that nobody listens on. If it is not taken back, it leads nowhere and
+    ends by itself."""
     with socket.socket() as probe:
         probe.bind(("0.0.0.0", 0))
         port = probe.getsockname()[1]

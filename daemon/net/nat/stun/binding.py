@@ -15,7 +15,7 @@ class BindingRefusedError(TransportError):
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Which public endpoint a local one has towards a server."""
+    """The public endpoint that a server sees for a local one."""
 
     server: HostPort
     local: HostPort

@@ -18,7 +18,7 @@ class ResolvedServers:
     found: Mapping[HostPort, tuple[HostPort, ...]]
     """The IP endpoints of each, in the order in which they were named."""
     failures: Mapping[HostPort, str]
-    """Of the servers whose names lead to none: why, in words."""
+    """Why a server has no endpoint, in words; only for those whose names lead to none."""
 
     @property
     def endpoints(self) -> tuple[HostPort, ...]:
@@ -27,7 +27,7 @@ class ResolvedServers:
 
     @property
     def failures_in_words(self) -> str:
-        """For people; empty: there are none."""
+        """The failures as text for people; empty without any."""
         return "; ".join(f"{server}: {reason}" for server, reason in self.failures.items())
 
     def updated(self, newer: "ResolvedServers", servers: Iterable[HostPort]) -> "ResolvedServers":

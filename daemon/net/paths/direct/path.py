@@ -92,7 +92,7 @@ class DirectListener:
 
     @property
     def address(self) -> HostPort:
-        """Where it listens."""
+        """The address on which it listens."""
         return self._socket.address
 
     def frame_received(
@@ -113,8 +113,8 @@ class DirectListener:
 
     def connection_lost(self, route: bytes) -> None:
         """See :class:`ServerOwner`."""
-        # libzmq tells of the end beside the messages, and may do so before the last ones are read.
-        # They are there already, and this turn of the loop reads them.
+        # libzmq reports the end apart from the messages, and may do so before the last ones are
+        # read. They are there already, and this turn of the loop reads them.
         asyncio.get_running_loop().call_soon(self._forget, route)
 
     def _forget(self, route: bytes) -> None:

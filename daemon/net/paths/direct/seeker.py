@@ -18,13 +18,13 @@ from protocol.uri import HostPort
 from transport.address import is_ip, is_machine, is_unrouted, resolve
 
 SYNS = 3.0
-"""Of one dial: the kernel repeats an unanswered request after 1 and 3 s."""
+"""Connection requests of one dial: the kernel repeats an unanswered one after 1 and 3 s."""
 STAGGER_S = 0.25
 ATTEMPT_S = 5.0
 MAX_AT_ONCE = 6
 """Addresses of one peer."""
 LEAST_S = 1.5
-"""For so long an address is tried before it makes room for the next one."""
+"""How long an address is tried before it makes room for the next one."""
 SHORTEST_WAIT_S = 0.1
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0

@@ -1,4 +1,4 @@
-"""A UDP flow between two peers, found by ICE (RFC 8445): aioice with what a path needs beside.
+"""A UDP flow between two peers, found by ICE (RFC 8445): aioice, and what else a path needs.
 
 Differences to a plain aioice connection: gathering does not wait long for a STUN server that does
 not answer; datagrams go to a callback as they come and are sent without waiting, instead of through

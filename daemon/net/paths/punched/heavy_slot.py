@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 class HeavySlot:
-    """One of a process. Whoever wants it waits in line while another one has it.
+    """The slot of this process. Those who want it wait in line while another one has it.
 
     Nobody waits for the slot of another process while it has its own: a pair's peers need both, and
     else they could wait for each other in a circle. No I/O.
@@ -25,14 +25,16 @@ class HeavySlot:
         return self._holder is who
 
     def take(self, who: object) -> bool:
-        """Whether ``who`` has it from now on. Who is asked by another peer that has its own slot
-        already need not stand in line: that one should not keep it for nothing."""
+        """Take it if it is free; whether ``who`` has it now. A peer that answers an offer takes the
+        slot at once or declines: the proposer already holds its own, and should not keep it in
+        vain."""
         if self._holder is None:
             self._holder = who
         return self._holder is who
 
     def release(self, who: object) -> None:
-        """Give it back, if ``who`` has it. All in line are told, who came first before others."""
+        """Give it back, if ``who`` has it. All in line are told, in the order in which they
+        came."""
         if self._holder is not who:
             return
         self._holder = None

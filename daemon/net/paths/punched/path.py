@@ -31,9 +31,9 @@ from transport.sockets.socket_options import CurveClientRole, CurveRole, CurveSe
 from transport.sockets.zap import ZapAuthenticator
 
 SETTLE_S = 2.0
-"""Until then the side that decides has dropped what it does not want."""
+"""By then the side that decides has dropped what it does not want."""
 MAX_BROKEN_HANDSHAKES = 3
-"""Of one pair. A connection that only one side believes in breaks once; a stranger's, always."""
+"""For one pair. A connection that only one side believes in breaks once; a stranger's, always."""
 
 
 class PunchedPath:

@@ -1,4 +1,4 @@
-"""Which candidate pairs to try, and when, so that two NATs let a TCP connection through. Pure.
+"""The candidate pairs to try, and when, so that two NATs let a TCP connection through. Pure.
 
 Both peers make their plan from the same two ends (protocol/peers/signal_messages.py), begin at the
 same moment, and meet where both plans have the same pair, seen from its two sides:
@@ -30,13 +30,13 @@ from transport.sockets.punch_socket import CandidatePair
 
 LASTS_S = 3.0
 GUESSING_LASTS_S = 30.0
-"""At the rates below, one in thirty attempts finds nothing."""
+"""How long guessing lasts. At the rates below, one in thirty attempts finds nothing."""
 PREDICTED_PORTS = 20
 MANY_PORTS = 256
 GUESSES = 2500
 """They miss all of 256 ports once in 20,000 times."""
 RETRY_S = 0.1
-"""After a refusal; more where many pairs lead to one machine."""
+"""The pause after a refusal; longer where many pairs lead to one machine."""
 RANDOM_RETRY_S = 8.0
 """A refused connection through such a NAT gets another port anyway; 256 are not to become a
 flood."""
@@ -47,13 +47,13 @@ SYNS_OF_A_PAIR = 2.0
 SYNS_OF_A_LASTING_PAIR = 5.0
 """Those that are kept open for half a minute: after 1, 3, 7 and 15 s."""
 GUESSES_OPEN = 48
-"""At once: with so many each is open for a second, time enough for any round trip."""
+"""Guesses open at a time: each is then open for a second, enough for any round trip."""
 FIRST_PORT, LAST_PORT = 1024, 65535
 EPHEMERAL_PORTS = range(32768, 61000)
 
 
 class NoPlanError(TransportError):
-    """Nothing that is known can work."""
+    """No known way can work."""
 
     def __init__(self, reason: str, reason_there: str) -> None:
         """``reason_there``: the same, as the other side would say it."""
@@ -66,7 +66,7 @@ class PunchPlan:
     """What one side does from the agreed moment on."""
 
     pairs: Iterator[CandidatePair]
-    """In the order in which they are begun."""
+    """The pairs, in the order in which they are begun."""
     hosts: frozenset[str]
     """The IP addresses that they lead to."""
     once: frozenset[CandidatePair]

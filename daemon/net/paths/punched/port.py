@@ -98,7 +98,7 @@ class PunchPort:
 
 
 def next_port(known: TransportBehavior, ports: Sequence[int]) -> tuple[NextPort, int]:
-    """Which public port the next connection gets, and the step to it when sequential.
+    """The public port that the next connection gets, and the step to it when sequential.
 
     ``ports``: those that the last connections from the same local port got, none to two.
     """

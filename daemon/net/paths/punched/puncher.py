@@ -55,7 +55,7 @@ class Puncher:
 
     @property
     def own_id(self) -> PeerId:
-        """Of this peer."""
+        """This peer's id."""
         return self._parts.identity.peer_id
 
     @property

@@ -50,10 +50,10 @@ from protocol.peers.signal_messages import (
 from protocol.statements.nat_summary import describe
 
 HEAD_START_S = 0.3
-"""Of plain dialling, which needs nobody's help."""
+"""The head start of plain dialling, which needs nobody's help."""
 DIAL_HEAD_START_S = 3.0
-"""Of plain dialling before a heavy attempt, where one side can be dialled as far as is known. The
-dialler with the higher id begins a second late, and tries several addresses."""
+"""The head start of plain dialling before a heavy attempt, where one side can be dialled as far as
+is known. The dialler with the higher id begins a second late, and tries several addresses."""
 HEAVY_PAUSE_S = 10.0
 """Between attempts that try hundreds of ports: a peer that proposes one after the other is not to
 make this one flood whatever address it names."""

@@ -84,7 +84,7 @@ class RelayPool:
 
     @property
     def uris(self) -> tuple[ServerUri, ...]:
-        """Of the relays that this peer is on, or tries to be."""
+        """The URIs of the relays that this peer is on, or tries to be on."""
         return tuple(uri for uris in self._uris.values() for uri in uris)
 
     def clients(self, keys: Iterable[bytes] = ()) -> list[RelayClient]:
