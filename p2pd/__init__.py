@@ -1,4 +1,4 @@
-"""What a training script imports: the trainer's end of a peer.
+"""A trainer's end of a peer: the package that a training script imports.
 
 A peer is three processes: the daemon talks to other peers, the averager holds the swarm's state,
 and the trainer has the model, the data and the devices. This package is how a trainer speaks with

@@ -2,7 +2,7 @@
 
 The daemon asks, the trainer answers each request; :class:`Progress` and :class:`Working` come
 unasked while work gets on. Parameters never pass through here: they lie in shared memory
-(p2pd/shared_tensors.py). docs/processes.md tells who says what when.
+(p2pd/shared_tensors.py). docs/processes.md says who says what when.
 """
 
 import json

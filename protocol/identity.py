@@ -1,4 +1,4 @@
-"""Who a peer is: an Ed25519 key pair, and the peer id that is its public half.
+"""A peer's identity: an Ed25519 key pair. The peer id is its public half.
 
 Invariants: a peer id is the public key itself (base32, lower case, no padding, 52 characters), so
 nothing needs to map one to the other; only the daemon process ever holds an :class:`Identity`.

@@ -1,4 +1,4 @@
-"""Who exchanges with whom: graphs over the members of a round that every peer works out alike.
+"""Graphs that say who exchanges with whom in a round. Every peer works them out alike.
 
 ``full`` (everyone with everyone), ``ring`` (in the order of a hash of the ids, the same in every
 round) and ``regular:K`` (anew in every round: at most K partners each). None but ``regular:1`` ever

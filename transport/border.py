@@ -2,7 +2,7 @@
 
 The rule of every border: an exception while a foreign message is handled costs the message its
 effect, is counted, and is told in one short line. The process goes on. The line is short and rare
-whatever is sent: who could fill a disk with tracebacks could end the process that way.
+whatever is sent: a sender that could fill the disk with tracebacks could end the process.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""What time it is: monotonic seconds for waiting, Unix milliseconds for statements.
+"""Tells the time: monotonic seconds for waiting, Unix milliseconds for statements.
 
 This module is the only one of the network that asks the machine for the time. Tests hand in a
 subclass that they move by hand.

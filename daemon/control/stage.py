@@ -2,8 +2,8 @@
 
     Starting ──▶ Connected ──▶ Loading ──▶ TakingPart
 
-A peer that only observes stays ``Connected``. Whoever asks for what a stage does not have yet asks
-for that stage, and says so.
+A peer that only observes stays ``Connected``. A caller that needs
+something of a later stage asks for that stage, and names it.
 """
 
 from dataclasses import dataclass

@@ -2,8 +2,8 @@
 
 Schema 1. Fields may be added under the same number; one that is renamed, removed or changes its
 meaning raises it. Times are seconds, sizes bytes, unless the name says otherwise; null is "not
-known (yet)". Text that other peers chose (names, reasons) is as they sent it: whoever prints it
-escapes it.
+known (yet)". Text that other peers chose (names, reasons) is as they sent it: escape it
+before you print it.
 """
 
 import msgspec

@@ -1,8 +1,8 @@
 """What SIGHUP means: the terminal is gone, or settings are to be read again.
 
-A terminal that closes sends it to whoever was started there, and takes itself away. Where there is
-still one, or never was one, as in a service, somebody sent it on purpose. nohup(1) has it ignored,
-for those who want a peer to outlive the terminal, and it stays so.
+A terminal that closes sends it to the processes that were started there, and is gone. If there is
+still a terminal, or never was one, as in a service, somebody sent the signal on purpose. nohup(1)
+has it ignored, so that a peer outlives its terminal, and it stays ignored.
 """
 
 import asyncio

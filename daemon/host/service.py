@@ -1,4 +1,4 @@
-"""A peer as a systemd service: which files make it one, and who starts it.
+"""A peer as a systemd service: the files that make it one, and who starts it.
 
 Two kinds. The *system's* is the hardened template ``p2pd@.service`` that p2pd brings, with this
 installation's program in it; it runs under a user of its own. A *user's* runs in that user's own

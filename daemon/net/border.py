@@ -8,8 +8,8 @@ Where a message only loses its effect::
     with border(refusals, peer_id, "signal"):
         handle(decode(raw))
 
-and where its sender loses the connection, :func:`refused` makes of any exception the one that the
-connection is closed with.
+Where the sender loses the connection, :func:`refused` turns any exception into the one that closes
+the connection.
 """
 
 from collections.abc import Iterator

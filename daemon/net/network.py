@@ -4,7 +4,7 @@ Invariants:
 
 - A peer is known by the key that signed its hello, never by where it came from or what it calls
   itself; nothing that it sends before is looked at.
-- Only CURVE keys of known records get in at all; who may take part is checked at each hello.
+- Only CURVE keys of known records get in at all; each hello is checked for admission.
 - Bounded: the number of peers and paths, and the bytes of each session, which share
   a budget for what arrives and one for what is sent (daemon/net/peers/memory_share.py). A
   slow peer fills its own queue, then messages to it are refused; nobody else's are.

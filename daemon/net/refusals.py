@@ -1,4 +1,4 @@
-"""What was refused, from whom and why: counted for the status, named in the log.
+"""Counts refusals for the status, and names them in the log: what, from whom, and why.
 
 The log gets one line per peer and reason in :data:`LOG_INTERVAL_S`, with how many it stands for and
 at most :data:`MAX_REASON` characters of what others say, so that a peer that floods cannot fill the

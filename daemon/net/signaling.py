@@ -5,8 +5,8 @@ Invariants:
 - What reaches an inbox was signed, for this peer and not long ago, by a peer that may take part,
   and comes once: a rendezvous can read, invent or repeat nothing.
 - Bounded: how much is opened a second, from all and from each peer; what waits in an inbox, and for
-  one that is not open yet. Beyond, signals are dropped and counted, as on any lossy way: whoever
-  waits for an answer has to ask again.
+  one that is not open yet. Beyond that, signals are dropped and counted, as on any lossy way. A
+  peer that waits for an answer has to ask again.
 """
 
 import asyncio

@@ -8,9 +8,10 @@ Invariants: nobody is believed but this identity itself, by its signature; a rec
 left behind, which is how each restart looks at first, makes nobody stand down, since it shows no
 sign of life: a signal, or a newer record.
 
-How each hears of the other: both ask the rendezvous for the record of their own identity. Whoever
-finds another instance's there signals to that identity, which the rendezvous passes on to the
-instance that has the lease; that one signs its record anew, which the first one sees.
+This is how each hears of the other. Both ask the rendezvous for the record of their own identity.
+The one that finds another instance's record sends a signal to that identity. The rendezvous passes
+it on to the instance that has the lease; that one signs its record anew, and the first one sees
+it.
 """
 
 import enum

@@ -1,14 +1,15 @@
-"""Takes the swarm's state from other peers: for newcomers, for who fell behind, after a partition.
+"""Takes the swarm's state from other peers: for newcomers, for peers that fell behind, after a
+partition.
 
 Trusts nobody alone:
 
-- Which state is taken follows from who signed that it came to exactly that state, counted among the
-  live (daemon/rounds/lineage/succession.py); what a single peer says of others is not asked for.
-- What no more peers vouch for than may lie has to stay the best for a while: the others may be on
-  their way here (daemon/rounds/lineage/few.py).
+- The state to take follows from how many live peers signed that they came to exactly that state
+  (daemon/rounds/lineage/succession.py); what a single peer says of others does not count.
+- A state that only a few vouch for, so few that all may lie, has to stay the best for a while: the
+  others may be on their way here (daemon/rounds/lineage/few.py).
 - Its bytes are verified against the root chunk by chunk, from whoever has them, before a round is
   given up for it; and the worker checks what is inside before it believes it.
-- Who claims a state and does not offer it is left out for a growing time
+- A peer that claims a state and does not offer it is left out for a growing time
   (daemon/rounds/lineage/liars.py).
 """
 

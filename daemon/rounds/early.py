@@ -1,7 +1,7 @@
 """Agreement messages that came before their time: others are a moment ahead. Bounded.
 
-A peer that is in round r keeps messages of round r + 1, one of each kind of each signer, and of
-peers that it knows only. All others are refused.
+A peer in round r keeps messages of round r + 1: one of each kind of each signer, and only of peers
+that it knows. All others are refused.
 """
 
 from protocol.errors import VerificationError

@@ -1,6 +1,6 @@
 """How long this peer rests after rounds that failed here, so that it does not fail all the time.
 
-What makes a round fail (a full disk, a device, a loss that is no number) mostly makes the next try
+The cause of a failure (a full disk, a device, a loss that is no number) mostly makes the next try
 fail too. So pauses grow with each failure, whatever it is, up to a bound, and end with the first
 round that succeeds. Pure: the caller brings the time.
 """

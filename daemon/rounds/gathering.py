@@ -1,13 +1,14 @@
 """Gets peers that hold the same state, and are in no round, to start one together.
 
-At the beginning of a swarm and after a restart of all of it there is no roster that could agree on
-anything. So one of those that are ready proposes a roster (Start), and when every peer in it has
-accepted, their accepts are the certificate that the first round's roster follows from. A peer that
-is left out, or comes later, joins the running swarm as any newcomer. Sans-IO.
+At the beginning of a swarm, and after a restart of all of it, no roster exists that could agree on
+anything. So one of the ready peers proposes a roster (Start). When every peer in it has accepted,
+the accepts are the certificate from which the first round's roster follows. A peer that is left
+out, or comes later, joins the running swarm as any newcomer does. Sans-IO.
 
-Only peers with a session that say that they are ready here have a say. The lowest id proposes; who
-proposed in vain comes after all others, and each next one's turn comes by time alone. Who was named
-and did not accept is left out for a growing time. So a peer that lies costs some seconds, once.
+Only peers with a session that say that they are ready here have a say. The lowest id proposes. A
+peer that proposed in vain comes after all others, and the next one's turn comes by time alone. A
+peer that was named and did not accept is left out for a growing time. So a peer that lies costs
+some seconds, once.
 """
 
 from collections.abc import Callable

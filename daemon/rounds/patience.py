@@ -1,6 +1,6 @@
 """Decides which peers outside the roster a round waits for.
 
-A peer that comes to a swarm whose rounds are short for its line is let in by being waited for. One
+A newcomer on a slow line could never enter a swarm with short rounds, so rounds wait for it. A peer
 that was waited for in vain is passed over for ever more rounds, so that it costs the others less
 and less. Pure: rounds are counted, there is no time.
 """

@@ -1,4 +1,4 @@
-"""The updates of a round: whose there are, which of them are here, which were refused and why.
+"""The updates of a round: which ones exist, which are here, which were refused and why.
 
 Invariants:
 
@@ -6,8 +6,8 @@ Invariants:
   exclude both, and the second header is kept as evidence in the log.
 - An update is *held* only when its header's signature, its signer's admission, every chunk and,
   by the worker, its content were checked, in this order; nothing is allocated for it before.
-- What is wrong with the envelope, its signer's admission or its round is counted against who passed
-  it on; what is wrong with the content against who signed it.
+- A fault in the envelope, in its signer's admission or in its round is counted against the peer
+  that passed it on; a fault in the content is counted against its signer.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
-"""Which peers this one met and by which invite they came, on disk: an invite that is over puts
-nobody out who is in.
+"""Keeps on disk which peers this one met, and by which invite they came: an invite that is over
+puts out nobody who is in.
 
 A record of fixed size for each meeting, appended and not synced: a crash of the machine costs the
 last seconds' new acquaintances, and they show their invites anew. The last record of a peer and

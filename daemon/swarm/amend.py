@@ -1,7 +1,8 @@
 """How a founder changes a running swarm: by a statement of a higher version.
 
-The new statement is left with the rendezvous, where running peers find it (daemon/statement_watch),
-the founder's own among them. Training, rules and swarm id stay as they are; more rounds may follow.
+The new statement is left with the rendezvous, where running peers find it
+(daemon/swarm/statement_watch.py), the founder's own among them. Training, rules and swarm id stay
+as they are; more rounds may follow.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """A founder's invites: giving one out, revoking one, and what became of each.
 
-An invite that is over (expired, revoked) lets nobody new in. Whom it let in stays: peers that met
-them remember it, and whom the founder's own peer met is named in the statement from then on, so
-that newcomers let them in too.
+An invite that is over (expired, revoked) lets nobody new in. Those whom it let in stay: peers that
+met them remember it, and the statement names those whom the founder's own peer met, so that
+newcomers let them in too.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,5 @@
-"""A peer's place in its swarm: the statement that it goes by, and by what it and others are let in.
+"""A peer's place in its swarm: the statement that it follows, and the rules that let it and others
+in.
 
 Invariants: whatever a rendezvous or another peer says, a statement takes effect only when the
 founder signed it, it has a higher version, and it leaves the training as it is. It counts from that

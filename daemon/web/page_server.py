@@ -4,7 +4,7 @@ Invariants:
 
 - It listens on loopback addresses alone, and answers only requests whose ``Host`` is one: a web
   site that makes its own name lead here (DNS rebinding) gets nothing.
-- The data are for whoever has the token, which is new at each start. It travels in the
+- The data are for those who have the token, which is new at each start. It travels in the
   ``Authorization`` header alone, so that no other site's page can send it; the page takes it from
   the part of its address after ``#``, which browsers send to nobody.
 - It only shows: no request changes anything, and what it shows holds no secret.

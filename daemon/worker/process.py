@@ -1,8 +1,8 @@
 """One process from its start to its end: its channel, its output, its death.
 
 It ends when this process ends, however that happens: its end of the socket pair is then closed, and
-the kernel kills it with its parent. That it has ended is noticed by its own exit (pidfd_open(2)),
-whoever may still hold its streams; then its whole process group is killed.
+the kernel kills it with its parent. Its exit itself is noticed (pidfd_open(2)), even if others
+still hold its streams; then its whole process group is killed.
 """
 
 import asyncio

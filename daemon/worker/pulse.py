@@ -1,4 +1,4 @@
-"""Whether the worker gets on with what it was asked for. No I/O: the caller brings the seconds.
+"""Whether the worker makes progress with its requests. No I/O: the caller brings the seconds.
 
 A sign of life is an answer, or a message that the worker's work sends by itself: after a training
 step, a batch of an evaluation, a block of a model (p2pd/trainer.py, ml/averaging/__main__.py). No

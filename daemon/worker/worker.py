@@ -1,10 +1,10 @@
-"""The averager and the trainer as the rest of the daemon sees them: always there, if perhaps not
-at the moment.
+"""The averager and the trainer as the rest of the daemon sees them: restarted when they die, while
+requests wait.
 
 Each process that dies is started again by itself: the averager goes on from its last checkpoint,
-the trainer from the base memory, and neither ends what the other is doing. What one was asked
-meanwhile waits, and what it was doing is asked again. The peer stays in the swarm all the while,
-and says that it is not ready.
+the trainer from the base memory, and neither ends what the other is doing. Requests wait meanwhile,
+and the one under way is asked again. The peer stays in the swarm all the while, and says that it is
+not ready.
 """
 
 import asyncio

@@ -1,11 +1,11 @@
-"""Gossip: how a peer moves from its own parameters towards those of its neighbours.
+"""Gossip's rules: a peer moves from its own parameters towards those of its neighbours.
 
 Row 0 of every stack is the peer itself. As in ml/aggregate/aggregation.py, float32 and in a fixed
 order.
 
-What looks at distances alone cannot bear attackers who are half of a peer's neighbours: whichever
-distance it takes for the honest spread, they can be at it, nearer, or all in one direction. A trial
-on own samples can: :class:`TrialMixing` (docs/learning-attackers.md).
+A rule that looks at distances alone cannot bear attackers who are half of a peer's neighbours. They
+can be at the distance that it takes for the honest spread, or nearer, or all in one direction. A
+trial on this peer's own samples can bear them: :class:`TrialMixing` (docs/learning-attackers.md).
 """
 
 import math

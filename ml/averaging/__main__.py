@@ -3,8 +3,8 @@
 Two threads: one reads requests, so that it notices at once when the daemon is gone and ends the
 process, whatever the other is doing; the first carries the requests out in their order.
 
-That work gets on is told by the work itself, after each block, and by nothing else: so the
-daemon hears when it hangs (daemon/worker/pulse.py).
+Signs of life come from the work itself, after each block, and from nothing else: so the daemon
+notices when it hangs (daemon/worker/pulse.py).
 """
 
 import contextlib

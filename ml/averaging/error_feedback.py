@@ -1,8 +1,8 @@
-"""Error feedback: what an encoding lost is added to the next update (arXiv 1901.09847).
+"""Error feedback: the next update also carries what the encoding lost (arXiv 1901.09847).
 
 The left-over is a file next to the checkpoints, named by the round whose update it comes from. It
-counts only once that update has been committed; what was never applied was not sent. It is synced
-beside the round: a power cut may cost it, and nothing else.
+counts only once that update has been committed: an update that was never applied was not sent. It
+is synced beside the round: a power cut may cost it, and nothing else.
 """
 
 from pathlib import Path

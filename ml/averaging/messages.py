@@ -3,7 +3,7 @@
 The daemon asks, the averager answers each request by its number (p2pd/channel.py); :class:`Working`
 and :class:`TrialWanted` come unasked. Model bytes never pass through here: they lie in files,
 described by :class:`ml.state.blob.Blob`, or in shared memory. This module imports no NumPy, so the
-daemon may import it. docs/processes.md tells who says what when.
+daemon may import it. docs/processes.md says who says what when.
 """
 
 from ml.state.blob import KEPT_CHECKPOINTS, Blob

@@ -1,10 +1,10 @@
-"""What keeps the averager in: it needs files, memory and its channel, and gets nothing more.
+"""Locks the averager in: it needs files, memory and its channel, and gets nothing more.
 
-Invariants, where the kernel grants them (seccomp(2), Linux on x86_64 and aarch64): no socket is
-made, no program is run, no other process is looked into or signalled, no namespace, mount, module,
-key or io_uring is touched, whatever what strangers sent may bring this process to do; and it gains
-no privilege (PR_SET_NO_NEW_PRIVS). What it has open stays open. Where the kernel refuses, training
-goes on without, and ``p2pd status`` says so.
+Invariants, where the kernel grants them (seccomp(2), Linux on x86_64 and aarch64), even if
+strangers' bytes take this process over: no socket is made, no program is run, no other process is
+looked into or signalled, no namespace, mount, module, key or io_uring is touched; and the process
+gains no privilege (PR_SET_NO_NEW_PRIVS). What it has open stays open. Where the kernel refuses,
+training goes on without, and ``p2pd status`` says so.
 """
 
 import ctypes

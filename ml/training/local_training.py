@@ -2,10 +2,10 @@
 
 With overlap the next round's steps begin while this round's updates are still on their way. They
 go on from this peer's model, since the average is not there yet; the next update is how far
-*they* moved it, and is taken from the next base like any other. Before the round after that, what
-the average has replaced is taken back: training goes on from the base as this peer's last update
-alone would move it. So communication takes no time while it takes less than the training, states
-stay equal bit for bit, and a pseudo-gradient is of a point that lacks the others' last updates (as
+*they* moved it, and is taken from the next base like any other. Before the round after that,
+training goes back to the base as this peer's last update alone would move it. So communication
+takes no time while it is shorter than the training, and states stay equal bit for bit. A
+pseudo-gradient belongs to a point that lacks the others' last updates (as
 in Streaming DiLoCo, arXiv 2501.18512, section 2.2, and with eager updates, arXiv 2502.12996). On
 shards that are alike that costs next to nothing; on skewed ones models drift apart for twice as
 long: digits after 5 rounds of 4 epochs in 3 shards of dirichlet:0.3 were at 83.5 % with it and at

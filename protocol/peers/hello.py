@@ -3,8 +3,8 @@
 Invariants:
 
 - The signature covers the path's channel binding (what only its two ends share, for example both
-  CURVE keys) and the role, so that a hello is of no use on any other channel, nor sent back to
-  whoever said it.
+  CURVE keys) and the role, so that a hello is of no use on any other channel, and none when it is
+  sent back to its signer.
 - It counts only once it repeats the nonce that its reader drew for this very path: then the signer
   is there now, and neither a recorded hello nor a late one of a process that died is believed.
 - The peer record inside is signed by the same peer. Whether the peer may take part

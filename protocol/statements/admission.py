@@ -5,10 +5,10 @@ secret half signs exactly one peer id per use; bans win over everything. Neither
 a relay is trusted with any of this.
 
 A use is counted, and a peer remembered, only when that peer itself has shown its proof on a
-connection of its own (:meth:`AdmissionBook.meet`): whoever holds a token can sign any number of
-peer ids, and ids alone use nothing up and fill nothing. Whom this peer met while the invite held
-stays in when the invite is over, unless the founder bans it; whom it met only after the invite was
-revoked does not.
+connection of its own (:meth:`AdmissionBook.meet`): the holder of a token can sign any number of
+peer ids, and ids alone use nothing up and fill nothing. A peer that was met while the invite held
+stays in when the invite is over, unless the founder bans it. A peer that was met only after the
+invite was revoked does not.
 """
 
 from collections.abc import Iterable

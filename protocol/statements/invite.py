@@ -1,7 +1,7 @@
 """The invite link: all that another person needs to join a swarm.
 
 ``p2pd:`` and base64url of a checksum, the swarm id, the rendezvous and the token's secret half.
-Whoever has the link can join, so it is shown to people and never logged.
+Anybody who has the link can join, so it is shown to people and never logged.
 
 The checksum proves nothing to anybody. People copy links by hand, through chats and from terminals,
 and without it a wrong character would show as whatever it happens to break: a swarm that nobody

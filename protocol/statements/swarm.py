@@ -1,9 +1,9 @@
 """The swarm statement: what a swarm trains, by which rules, and who may take part.
 
 Invariants: the swarm id binds the founder's key, so nobody else can make a statement for it; of two
-statements the higher version wins; what decides about the training never changes under one id
+statements the higher version wins; the settings of the training never change under one id
 (:func:`check_successor`), while rendezvous, relays, bans and tokens may; and the swarm's last round
-may move away, since a swarm that has more to train is still the same.
+may become a later one, since a swarm that has more to train is still the same.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Opening and ending of links: calls, the called peer's consent, and goodbyes. Sans-IO.
 
-Whoever ends a link, both ends are told, and each confirms: when its confirmation comes, it has
-read all that was sent to it before, and nothing of the link lies in the relay for it any more.
-Until then the link counts against its limits, so ending links does not get around them.
+When a link ends, both ends are told and each confirms. An end that has confirmed has read all that
+was sent to it before, and nothing of the link lies in the relay for it any more. Until then the
+link counts against its limits, so ending links does not get around them.
 """
 
 from collections import Counter

@@ -5,13 +5,11 @@ Invariants:
 - A peer is the CURVE key by which its connection was admitted; routing ids, identities that it
   merely claims, and what it writes into a frame decide nothing.
 - A link opens only with the consent of the peer that is called (relay/server/calls.py), and only
-its
-  two ends can put anything on it.
+  its two ends can put anything on it.
 - Data frames are never read, changed, held back or copied: one goes out as the object that came in,
   at once, or is dropped and counted, and then its link ends, since it could not be whole.
 - What may lie in the relay is bounded per link, per peer and in all (relay/server/credit_gate.py).
-A peer
-  whose connection takes nothing more is disconnected, which frees what waits for it.
+  A peer whose connection takes nothing more is disconnected, which frees what waits for it.
 """
 
 from collections import Counter, deque

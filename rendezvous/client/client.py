@@ -1,8 +1,9 @@
-"""A peer's end of the rendezvous: announced for as long as it runs, whatever becomes of the server.
+"""A peer's end of the rendezvous: it stays announced as long as it runs, whatever becomes of the
+server.
 
-It reconnects by itself and announces again; an absent server is a state, never an error. What the
-server says is not believed here either: records and statements are handed on as the bytes that
-they are, for their reader to verify.
+It reconnects by itself and announces again; an absent server is a state, never an error. It does
+not trust the server either: records and statements are handed on as bytes, and their reader
+verifies them.
 """
 
 import asyncio

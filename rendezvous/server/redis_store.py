@@ -1,11 +1,11 @@
 """A store that several rendezvous share: Valkey or Redis.
 
-Each server writes what changes at itself and hears at once what changes at the others. The records
+Each server writes its own changes and hears at once of the others' changes. The records
 lie in one hash, the statements in another, so that a server that starts, or lost the store for a
 while, reads all of it. Between two peers this makes no difference to trust (see foreign_changes).
 
-While the store cannot be reached every server goes on with what it knows: peers are found, and only
-new swarms are not accepted, since their founders are to rely on what was accepted.
+While the store cannot be reached every server goes on with what it knows: peers are found. Only new
+swarms are not accepted, since a founder must be able to rely on an acceptance.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """Keeps the directory of a rendezvous, so that a restart does not lose it.
 
-A store is told each change and writes behind: the registry never waits for it. Whoever must know
-that a change is safe remembers its number and waits until that number is reported. A store that
-several rendezvous share (rendezvous/server/redis_store.py) reports the others' changes as well; the
-one here has a file to itself.
+A store is told each change and writes behind: the registry never waits for it. A caller that must
+know that a change is safe remembers its number and waits until that number is reported. A store
+that several rendezvous share (rendezvous/server/redis_store.py) reports the others' changes as
+well; the one here has a file to itself.
 """
 
 import asyncio

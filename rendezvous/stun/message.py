@@ -1,7 +1,8 @@
 """STUN Binding messages (RFC 8489) with the attributes of behaviour discovery (RFC 5780).
 
-aioice writes and reads the attributes; what it is lenient about is checked here first, so that a
-message is either wholly well-formed or refused. What both the responder and the client speak.
+The responder and the client both speak it. aioice writes and reads the attributes. This module
+first checks what aioice is lenient about, so that a message is either wholly well-formed or
+refused.
 
 Invariants: nothing is looked at before the size, the cookie and every attribute's length hold; a
 Binding request is the only message that is ever answered, so two servers cannot talk to each other

@@ -1,7 +1,7 @@
 """The socket that connects: a ZeroMQ DEALER with CURVE on an asyncio event loop.
 
 libzmq connects, and connects again after a loss, by itself; what was in flight is lost then, and
-whoever uses the socket has to know what to send again. It does not try again after a refusal.
+the user of the socket has to know what to send again. It does not try again after a refusal.
 """
 
 import enum

@@ -1,8 +1,8 @@
 """Bounds the CURVE handshakes of a network: the owner of one has addresses without end.
 
 libzmq's ROUTER names connections by counting up from a random number, and ends the process when a
-connection chose, as its own name, the one that comes next. Who makes connections at thousands a
-second can meet that number by chance; at these rates it takes days from one network.
+connection chose, as its own name, the one that comes next. A client that makes connections at
+thousands a second can meet that number by chance; at these rates it takes days from one network.
 """
 
 from transport.address import is_loopback, network_of, source_of

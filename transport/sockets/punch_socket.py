@@ -6,7 +6,7 @@ simultaneous open (RFC 9293 section 3.5) makes one connection of the two attempt
 do not depend on who connects. libzmq sets SO_REUSEADDR, so the local port may be one that other
 sockets connect from too, but not one that somebody listens on.
 
-More than one pair may come through. Messages then go over all of them, so whoever uses the socket
+More than one pair may come through. Messages then go over all of them, so the user of the socket
 has to bear reordering, and drops all but one.
 """
 

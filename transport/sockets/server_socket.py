@@ -1,9 +1,9 @@
 """The socket that others connect to: a ZeroMQ ROUTER with CURVE on an asyncio event loop.
 
-Invariants: nothing reaches the owner from a connection that ZAP did not admit; a sender is
-known by its CURVE key (``User-Id``), never by its routing id, which it chooses itself; a route is
-good for answering on the same connection and is told to nobody (who knew which ids libzmq gives out
-next could make it abort); sending never waits.
+Invariants: nothing reaches the owner from a connection that ZAP did not admit; a sender is known by
+its CURVE key (``User-Id``), never by its routing id, which it chooses itself; a route is good for
+answering on the same connection and is told to nobody (a stranger that knew the next ids of libzmq
+could make it abort); sending never waits.
 """
 
 import asyncio

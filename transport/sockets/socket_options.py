@@ -1,4 +1,4 @@
-"""The options that every ZeroMQ socket of p2pd has, whichever side it is and whoever connects.
+"""The options that every ZeroMQ socket of p2pd has, on both sides.
 
 Invariants: no socket without CURVE; a message's size and a queue's length are bounded; a socket
 with the CURVE server role refuses everyone when nobody answers for its ZAP domain (libzmq's default

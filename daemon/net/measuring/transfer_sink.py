@@ -6,7 +6,7 @@
                                     └─ nothing for IDLE_S, or the peer is gone ──▶ forgotten
 
 Invariants: at most one transfer from each peer and :data:`MAX_TRANSFERS` in all; each peer's are
-within :data:`BUDGET_BYTES`, which fills again by :data:`BUDGET_BYTES_PER_S`; whoever sends more
+within :data:`BUDGET_BYTES`, which fills again by :data:`BUDGET_BYTES_PER_S`; a sender of more
 than was accepted breaks the protocol.
 """
 

@@ -5,7 +5,7 @@
     OFFERED ──accepted──▶ SENDING ──all sent, or the time is up──▶ SENT ──report──▶ REPORTED
        └───────────────────── refused, or given up: FAILED ◀─────────────┘
 
-The figure is of bytes that the other side says have arrived, over the time until it said so.
+The rate is the bytes that the other side says have arrived, over the time until it said so.
 """
 
 import enum

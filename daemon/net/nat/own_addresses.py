@@ -1,9 +1,8 @@
 """The addresses that a peer gives to others for dialling, where it listens on all of them. Pure.
 
-They are those of the machine's interfaces, those that its router gives it, and the one from which a
-rendezvous sees the peer come: on one machine that is the loopback address, behind a router that was
-told to pass the port on it is the router's. An address that does not work costs those who try it a
-moment.
+They are the addresses of the machine's interfaces, those that its router gives it, and the one from
+which a rendezvous sees the peer come. On one machine that is the loopback address; behind a router
+that passes the port on, it is the router's. An address that does not work costs others a moment.
 """
 
 import ipaddress

@@ -1,9 +1,9 @@
-"""How much may be tried at the same time, all peers together, so that trying never takes what
-stands.
+"""Bounds the attempts at paths to all peers together, so that attempts never take what standing
+paths need.
 
 Each attempt holds ZeroMQ sockets and file descriptors until it is decided. Both have a hard limit
-for the process, and whoever is at it can make nothing any more: no path, no file. So the number of
-attempts follows from the limits, whatever others' records ask for.
+for the process; a process at its limit can open nothing any more, no path and no file. So the
+number of attempts follows from the limits, whatever others' records ask for.
 
 Example::
 

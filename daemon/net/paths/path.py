@@ -1,14 +1,13 @@
 """A path of any kind: frames between two peers, and who is told about it.
 
-Whoever makes paths of some kind (direct, punched, ice, relay) hands each one to the
+A maker of paths of some kind (direct, punched, ice, relay) hands each one to the
 :class:`PathOwner` once frames can pass, and tells it of every frame and of the path's end. The
 owner exchanges the hellos, lets the session use the path, and closes it. A path need not be
 reliable: it may lose, double or reorder frames. It must keep them whole, and encrypt them end to
-end; what its two ends share and nobody else does is its channel binding, which the hellos are bound
-to.
+end. The channel binding is a secret that only its two ends share; the hellos are bound to it.
 
-What makes paths *to* a peer is a :class:`PathSeeker`; one of each kind runs for each peer, all at
-the same time, and acts by the peer's :class:`PathWish`.
+A :class:`PathSeeker` makes paths *to* a peer. One of each kind runs for each peer, all at the same
+time, and acts by the peer's :class:`PathWish`.
 """
 
 import asyncio

@@ -1,8 +1,7 @@
-"""Kinds of path that are for as long as there is nothing better: relay and ice.
+"""Kinds of path that stand in until there is something better: relay and ice.
 
-Better are the two that the kernel carries end to end. Ice does not make a relay path needless: on
-networks with loss the relay's may be the faster one, and ice falls silent unnoticed when a NAT
-forgets it.
+The kernel carries the two better kinds end to end. An ice path does not replace a relay path: on
+networks with loss the relay may be faster, and ice falls silent when a NAT forgets its mapping.
 """
 
 from collections.abc import Callable

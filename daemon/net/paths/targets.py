@@ -1,5 +1,5 @@
-"""Where this peer sends packets that nobody there asked for, and how often: so that no one can make
-it flood a third party.
+"""Bounds the unasked packets of this peer, by target and by rate, so that no one can make it flood
+a third party.
 
 Others name the addresses at which paths to them may be found. A liar names somebody else's. So:
 

@@ -1,8 +1,8 @@
-"""When paths to a peer are looked for: what all kinds have in common.
+"""The rules of all kinds of path for when to look for one.
 
 Of two peers that find each other, the one with the higher id lets the other begin (:func:`yields`),
-so that they mostly do not both do the same at once. Kinds that are better, or cost less, have a
-head start, which each seeker names itself.
+so that they seldom do the same at once. Kinds that are better, or cost less, have a head start;
+each seeker names its own.
 """
 
 from protocol.identity import PeerId

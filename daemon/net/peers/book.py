@@ -2,11 +2,11 @@
 
 Invariants:
 
-- A record whose peer is not admitted leaves no trace here: nobody is dialled, called or remembered
-  for it (:meth:`PeerBook.add` is the one way in).
-- At most :data:`MAX_PEERS`. A record that was only heard of takes the place of another one like it,
-  and of that only after it was tried for a while. A peer that this one has talked to gives way to
-  one that comes by itself, and never to a record.
+- A record of a peer that is not admitted leaves no trace here: nobody is dialled, called or
+  remembered for it (:meth:`PeerBook.add` is the one way in).
+- There are at most :data:`MAX_PEERS`. A record that this peer only heard of replaces only another
+  such record, once that was tried for a while. A peer that this one has talked to gives way to a
+  peer that comes by itself, and never to a record.
 - A stranger that connects costs at most one question to the rendezvous, and all strangers together
   a few each second; those of one address fewer still.
 """

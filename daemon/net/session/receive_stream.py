@@ -1,8 +1,8 @@
 """The receiving half of a stream: order, reassembly, and the credit that bounds both.
 
 Invariant: the bytes held here (out of order, in an unfinished message, or in messages that the
-application has not taken) never exceed the credit granted beyond what it has taken; whoever sends
-more breaks the protocol.
+application has not taken) never exceed the credit granted beyond what it has taken; a remote side
+that sends more breaks the protocol.
 """
 
 import enum

@@ -3,8 +3,8 @@
 How it works stands in ``daemon/net/session/__init__.py``, its states in ``states.py``.
 
 Invariants: nothing here grows without bound whatever the remote side sends; after a
-:class:`RemoteProtocolError` the session is to be thrown away, since what the two sides know of each
-other no longer agrees.
+:class:`RemoteProtocolError` the owner throws the session away, since the two sides no longer agree
+about each other.
 """
 
 from collections import deque

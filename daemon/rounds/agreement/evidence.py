@@ -1,4 +1,4 @@
-"""Who contradicted itself: both messages, kept in a file, and out of quorums for it.
+"""Keeps contradicting messages in a file, and their signers out of quorums.
 
 Two contradicting votes of one signer come from a liar, or from two daemons with one identity (a
 state directory that was copied, a machine that was cloned). Either way its votes prove nothing. It

@@ -1,4 +1,4 @@
-"""How many of a roster it takes, by how many of them live. Pure arithmetic.
+"""How many votes of a roster decide, depending on how many of its peers live. Pure arithmetic.
 
 With n in the roster, f = (n - 1) // 3 may lie. A *full* quorum is (n + f) // 2 + 1 votes: two of
 them share more than f signers, so at least one that does not lie, and the n - f honest ones are

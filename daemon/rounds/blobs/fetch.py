@@ -1,9 +1,9 @@
 """Plans which chunk to ask which peer for. Sans-IO: the caller sends requests and writes chunks.
 
 Each blob may have several sources; each source gets at most :data:`WINDOW_CHUNKS` requests at once
-over all blobs, so a slow one holds up nothing but its own share. Of the last chunks, those that
-are late are asked of a second source too, once that has nothing else to deliver. A source that
-stalls is dropped for that blob, and another asked for what it owed.
+over all blobs, so a slow one holds up nothing but its own share. Late ones
+among the last chunks are asked of a second source too, once that has nothing else to deliver. A
+source that stalls is dropped for that blob, and another is asked for what it owed.
 """
 
 from collections import Counter

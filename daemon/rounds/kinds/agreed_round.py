@@ -1,16 +1,15 @@
 """One round, from local steps to the next base, in a swarm that agrees on each round's updates.
 
 The round runs on two legs. One trains and offers what this peer contributes. The other watches
-whose updates are here, closes the round in time and agrees with the roster on the set. Whatever
-decides the round, this peer's own agreement or a certificate from peers that were quicker, ends
-both.
+whose updates are here, closes the round in time and agrees with the roster on the set. The decision
+ends both: it comes from this peer's own agreement, or as a certificate from peers that were
+quicker.
 
 Where the swarm's rule needs several updates (krum), a round is not closed while fewer can come: it
-waits, and goes on by itself once enough peers are here, newcomers too. Where those who closed it
-come to agree on fewer all the same, nobody's are averaged and the state stays, for all alike
-(daemon/rounds/agreement/).
+waits, and goes on by itself once enough peers are here, newcomers included. If the peers agree on
+fewer all the same, no update is averaged and all keep their state (daemon/rounds/agreement/).
 
-What is exchanged, and how it becomes the next state, the kinds of rounds tell:
+The kinds of rounds say what is exchanged and how it becomes the next state:
 daemon/rounds/kinds/mesh_round.py and daemon/rounds/kinds/allreduce_round.py.
 """
 

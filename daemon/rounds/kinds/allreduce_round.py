@@ -2,9 +2,9 @@
 
 Everyone in the roster owns one part. A peer sends each part of its update to the part's owner, the
 owner averages what it got and sends the result to all, so a peer sends about twice the model,
-however many they are (Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms", 2009). What is
-agreed on is the set of averaged parts: one that a majority did not get is dropped by all, so a
-member that dies costs its part and not the round.
+however many they are (Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms", 2009). Peers
+agree on the set of averaged parts. All drop a part that a majority did not get, so a member that
+dies costs its part and not the round.
 
 Trust: the owner of a part can put anything within the model's bounds into it. Robust aggregation
 needs mesh or gossip.

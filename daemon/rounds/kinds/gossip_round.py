@@ -1,6 +1,6 @@
 """A round without agreement: a peer averages its parameters with those of a few partners.
 
-Who the partners are follows from the members and the round (protocol/topology.py), so nothing is
+The partners follow from the members and the round (protocol/topology.py), so nothing is
 negotiated. Peers hold different parameters and come closer to each other round by round (D-PSGD,
 Lian et al. 2017); there is no common base, so nothing is committed and nobody needs to catch up as
 long as the round numbers stay close. A peer that is too slow, or gone, is left out of its partners'

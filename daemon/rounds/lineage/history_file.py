@@ -1,12 +1,13 @@
 """The states that this peer's came from, on disk.
 
-A peer that was away may come back standing on one of them. Whoever had forgotten them, restarted in
-the meantime, would take it for one of another line, and might give its own newer rounds up for it.
+A peer that was away may come back on one of them. A peer that restarted in the meantime and had
+forgotten them would think that the other is on another line, and might give up its own newer rounds
+for it.
 
 A record of fixed size a round, appended; it takes the place of all records of its round and of
 later ones, which belonged to a line that was left. Each ends with a checksum: a record that does
-not pass is no state, and the file is put aside; those that pass are still believed. A tail that a
-crash cuts off is forgotten: only the last rounds are then, and their certificates tell of those
+not pass is no state, and the file is put aside; those that pass are still believed. A crash can cut
+off the tail: then only the last rounds are forgotten, and their certificates tell of those
 (daemon/rounds/lineage/certificate_file.py).
 """
 

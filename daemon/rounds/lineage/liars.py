@@ -1,7 +1,7 @@
-"""Who claimed a state that it then did not offer, or that was not what it said. Pure.
+"""Peers that claimed a state and then did not offer it, or offered another one. Pure.
 
-Such a peer's claims are left out for a time that doubles with each such thing, so that it costs
-ever less. Its updates and votes count as ever: a claim about a state is all that this is about.
+Claims of such a peer are ignored for a time that doubles with each false claim, so that it costs
+ever less. Its updates and votes count as ever: only claims about states are concerned.
 """
 
 from collections import OrderedDict

@@ -4,7 +4,7 @@ Where rounds are agreed on: a peer that fell behind takes the state of those ahe
 partition two lines of states exist; the line whose last round had more contributors wins, then the
 longer one, then the lower digest, and the others drop their rounds, so that nothing counts twice.
 
-In gossip every state is another one. There a peer takes a state only to catch up with the others'
+In gossip every peer has a state of its own. There a peer takes another's only to catch up with the
 round number.
 """
 

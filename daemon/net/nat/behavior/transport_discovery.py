@@ -1,8 +1,8 @@
 """What a NAT does over one transport, from first probe to conclusion. Sans-IO.
 
-Each question has local ports of its own: whatever a port sends out opens the filter for answers
-and makes its mapping, so that filtering cannot be seen on a port that was used for mapping, nor the
-choice of a port on one that has its mapping.
+Each question has local ports of its own. A packet that a port sends opens the filter for answers
+and makes a mapping. So a port that was used to look at mapping shows no filtering any more, and a
+port that has its mapping does not show how ports are chosen.
 """
 
 import enum

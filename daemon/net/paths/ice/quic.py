@@ -6,11 +6,11 @@ big-endian.
 Invariants:
 
 - The server shows the one certificate of its identity (protocol/certificate.py) and proves in TLS
-  1.3 that it has the key; the client sends nothing to anybody else. Who the client is, the server
-  learns by the hello, which the client sends to this server alone, bound to what was signaled
+  1.3 that it has the key; the client sends nothing to anybody else. The server learns who the
+  client is from the hello, which the client sends to this server alone, bound to what was signaled
   (daemon/net/paths/ice/path.py).
-- Bounded: what waits to be sent, by :data:`MAX_PENDING_BYTES` and one frame; what was received, by
-  one frame, since whole ones are given out at once.
+- At most :data:`MAX_PENDING_BYTES` and one frame wait to be sent. At most one received frame is
+  held, since whole ones are given out at once.
 
 Why QUIC and not a WebRTC data channel (measured side by side, 50 MB over two namespaces on a busy
 machine): 43 to 53 MB/s against 8, a quarter of the CPU time, and 9 MB of memory to import instead

@@ -7,10 +7,10 @@
        │ ◀──────────────────────────── answer ─│
     connectivity checks both ways, then QUIC: the side that offered is its client
 
-If both offer at once, daemon/net/paths/offering.py says whose counts. Plain dialling and punching
-have a head start, since what they find is better. What fails is tried again at growing intervals,
-at once when the network changes; then a path that still stands is made anew too, for it may lead
-through the old network.
+If both offer at once, daemon/net/paths/offering.py says whose offer counts. Plain dialling and
+punching have a head start, since they find better paths. A failed attempt is repeated at growing
+intervals, and at once when the network changes. Then a standing path is made anew too, since it may
+lead through the old network.
 """
 
 import asyncio

@@ -14,7 +14,7 @@ same moment, and meet where both plans have the same pair, seen from its two sid
 The machines' own endpoints are tried too, on a LAN that both share and over IPv6.
 
 What the other side says of its endpoints is believed only as far as daemon/net/paths/targets.py
-says: an attempt must not hurt whoever they really belong to.
+says: an attempt must not hurt the real owner of an address.
 """
 
 from collections.abc import Collection, Iterator, Sequence

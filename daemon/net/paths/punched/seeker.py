@@ -8,14 +8,14 @@ that it proposes.
        │ ◀───────── answer (own end) ──│
     both connect, by the same plan, from the moment when the answer should be read
 
-If both propose at once, daemon/net/paths/offering.py says whose counts. Whatever fails is noted in
-the wish, and tried again at growing intervals, at once when the network or the peer's addresses
-change.
+If both propose at once, daemon/net/paths/offering.py says whose offer counts. A failure is noted in
+the wish. The attempt is repeated at growing intervals, and at once when the network or the peer's
+addresses change.
 
-A heavy attempt, one with many ports, needs the heavy slot of both peers. Who proposes takes its own
-one before, and keeps it until the reply; who is asked and has none to spare declines at once, waits
-in line for it, and proposes in its turn. So a slot is never kept while another one is waited for,
-and being put off is no failure on either side.
+A heavy attempt, one with many ports, needs the heavy slot of both peers. The proposer takes its own
+before it proposes, and keeps it until the reply. A peer that is asked and has none to spare
+declines at once, waits in line, and proposes in its turn. So no peer keeps its slot while it waits
+for another's, and a declined attempt is no failure on either side.
 """
 
 import asyncio
