@@ -49,7 +49,12 @@ class Place(NamedTuple):
 
 
 class SharedLayout:
-    """The place of each tensor of a model."""
+    """The place of each tensor of a model.
+
+    >>> layout = SharedLayout([("weight", "F16", (3, 4)), ("steps", "I64", ())])
+    >>> layout.places["steps"]
+    Place(dtype='I64', offset=128, size_bytes=8)
+    """
 
     def __init__(self, tensors: Sequence[tuple[str, str, Sequence[int]]]) -> None:
         """``tensors``: name, dtype and shape of each, in the manifest's order."""

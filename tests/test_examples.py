@@ -1,4 +1,4 @@
-"""The examples in the documentation of modules do what they say."""
+"""The examples in the documentation of modules do what they say, and each room has one."""
 
 import doctest
 import importlib
@@ -16,9 +16,21 @@ WITH_EXAMPLES = sorted(
 )
 
 
+ROOMS = sorted(
+    place.parent.relative_to(ROOT)
+    for package in PACKAGES
+    for place in (ROOT / package).glob("*/__init__.py")
+)
+
+
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=str)
 def test_example_does_what_it_says(path: Path) -> None:
     parts = path.parent.parts if path.name == "__init__" else path.parts
     tried = doctest.testmod(importlib.import_module(".".join(parts)))
     assert tried.attempted
     assert not tried.failed
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=str)
+def test_room_shows_by_an_example_what_it_does(room: Path) -> None:
+    assert any(room in path.parents for path in WITH_EXAMPLES)

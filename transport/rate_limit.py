@@ -74,7 +74,12 @@ class _Account:
 
 
 class RateLimiter:
-    """Buckets by key; at most ``capacity``, the one that was used least recently is forgotten."""
+    """Buckets by key; at most ``capacity``, the one that was used least recently is forgotten.
+
+    >>> limiter = RateLimiter(Rate(burst=1.0, per_s=0.5, patience=1))
+    >>> [limiter.take("ada", 1.0, now=0.0) for _ in range(3)]
+    [Allowed(), RetryAfter(seconds=2.0), Flooding()]
+    """
 
     def __init__(self, rate: Rate, *, capacity: int = 100_000) -> None:
         self._rate = rate

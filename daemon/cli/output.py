@@ -10,7 +10,11 @@ COLUMNS = 80
 
 
 def byte_count(count: int) -> str:
-    """A count of bytes in words, such as ``12.3 MB``."""
+    """A count of bytes in words, such as ``12.3 MB``.
+
+    >>> byte_count(12_345_678)
+    '12.3 MB'
+    """
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 999.5:
@@ -20,7 +24,11 @@ def byte_count(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A duration in words, such as ``3 min 20 s``."""
+    """A duration in words, such as ``3 min 20 s``.
+
+    >>> duration(200)
+    '3 min 20 s'
+    """
     whole = int(seconds)
     days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
     if days:

@@ -194,7 +194,11 @@ def rendezvous_clock_wrong(uri: str, ahead_s: float) -> HealthItem:
 
 
 def clock_difference(ahead_s: float) -> str:
-    """The difference in words, such as ``2 days ahead of`` or ``45 s behind``."""
+    """The difference in words, such as ``2 days ahead of`` or ``45 s behind``.
+
+    >>> clock_difference(-45)
+    '45 s behind'
+    """
     seconds = abs(ahead_s)
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds > 1.5 * length_s:

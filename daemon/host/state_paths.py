@@ -51,7 +51,11 @@ def service_directory(environ: Mapping[str, str]) -> Path | None:
 
 
 def swarm_directory(environ: Mapping[str, str], swarm_id: bytes) -> Path:
-    """The default place of a peer's state in that swarm."""
+    """The default place of a peer's state in that swarm.
+
+    >>> swarm_directory({"XDG_STATE_HOME": "/var/state"}, bytes(32)).parts[:3]
+    ('/', 'var', 'state')
+    """
     service = service_directory(environ)
     if service is not None:
         return service

@@ -16,7 +16,11 @@ _SHARD = re.compile(r"([0-9]{1,7})/([0-9]{1,7})")
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Part ``index`` (from 0) of the training data cut into ``count``."""
+    """Part ``index`` (from 0) of the training data cut into ``count``.
+
+    >>> Shard.parse("0/3")
+    Shard(index=0, count=3)
+    """
 
     index: int
     count: int

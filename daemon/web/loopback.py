@@ -17,7 +17,11 @@ def check_loopback(listen: HostPort) -> HostPort:
 
 
 def host_name(host: str) -> str:
-    """The name in a ``Host`` header, without the port and an IPv6 address's brackets."""
+    """The name in a ``Host`` header, without the port and an IPv6 address's brackets.
+
+    >>> host_name("[::1]:8000")
+    '::1'
+    """
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]

@@ -43,7 +43,12 @@ def stuck_after_s(watchdog_s: float | None) -> float:
 
 
 class WorkerPulse:
-    """Signs of life of the current worker process, and of the one after it."""
+    """Signs of life of the current worker process, and of the one after it.
+
+    >>> pulse = WorkerPulse(stuck_after_s=180, kill_after_s=300)
+    >>> pulse.is_stuck, pulse.is_overdue
+    (False, False)
+    """
 
     def __init__(self, *, stuck_after_s: float, kill_after_s: float) -> None:
         self.stuck_after_s = stuck_after_s

@@ -62,6 +62,9 @@ def parse_aggregation(text: str, max_sample_weight: int) -> Aggregation:
     """Read its spelling in settings: mean, trimmed_mean:FRACTION, median, krum:F, centered_clip.
 
     Without trial, which is gossip's alone (ml/aggregate/mixing.py). Raises :class:`ConfigError`.
+
+    >>> parse_aggregation("trimmed_mean:0.25", max_sample_weight=1000)
+    TrimmedMean(fraction=0.25)
     """
     kind, _, amount = text.partition(":")
     match kind:

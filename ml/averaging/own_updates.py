@@ -48,7 +48,11 @@ class UpdateKey(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """What the names begin with, after the kind."""
+        """What the names begin with, after the kind.
+
+        >>> UpdateKey(round=7, base_root=bytes(32), part=0, parts=1).stem
+        '00000007-0000000000000000-0of1'
+        """
         return f"{self.round:08d}-{self.base_root.hex()[:16]}-{self.part}of{self.parts}"
 
 

@@ -25,7 +25,11 @@ class LocalWork:
         raise ConfigError(f"local unit {unit!r}: write epochs, steps or seconds")
 
     def max_steps(self, steps_per_epoch: int) -> float:
-        """How many steps at most; infinity where only time counts."""
+        """How many steps at most; infinity where only time counts.
+
+        >>> LocalWork.parse("epochs", 2.0).max_steps(steps_per_epoch=50)
+        100
+        """
         match self.unit:
             case "epochs":
                 return math.ceil(self.amount * steps_per_epoch)

@@ -29,7 +29,11 @@ class TensorSpec(Message):
 
     @property
     def element_count(self) -> int:
-        """How many numbers it holds."""
+        """How many numbers it holds.
+
+        >>> TensorSpec("weight", "F32", (3, 4), "parameter").element_count
+        12
+        """
         return math.prod(self.shape)
 
 

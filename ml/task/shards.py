@@ -27,6 +27,10 @@ class Partition:
     ``iid``; ``dirichlet:ALPHA`` (each class is dealt out in Dirichlet proportions, arXiv
     1909.06335); ``labels:K`` (each shard has about K classes, arXiv 1602.05629);
     ``quantity:ALPHA`` (Dirichlet sizes, every shard with all classes).
+
+    >>> thirds = [shard_indices(9, i, 3, 7, Partition.parse("iid")) for i in range(3)]
+    >>> sorted(int(sample) for third in thirds for sample in third)
+    [0, 1, 2, 3, 4, 5, 6, 7, 8]
     """
 
     kind: Literal["iid", "dirichlet", "labels", "quantity"]

@@ -15,6 +15,9 @@ def manifest_of(model: nn.Module) -> Manifest:
     """The manifest of ``model``.
 
     Raises :class:`ConfigError` for a model without parameters or with tensors that cannot travel.
+
+    >>> manifest_of(nn.Linear(2, 1)).parameter_count
+    3
     """
     try:
         return Manifest(

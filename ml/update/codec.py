@@ -52,6 +52,9 @@ def parse_encoding(text: str) -> Encoding:
     """Read its spelling in settings: none, fp16, int8, topk or topk:KEPT.
 
     Raises :class:`ConfigError`.
+
+    >>> parse_encoding("int8").wire_dtype
+    'U8'
     """
     kind, _, amount = text.partition(":")
     match kind:

@@ -18,15 +18,15 @@ class Float32Encoding:
     residual_decay = None
 
     def wire_count(self, count: int) -> int:
-        """As many."""
+        """One number on the wire for each value."""
         return count
 
     def encode(self, values: Floats) -> AnyArray:
-        """Nothing to do."""
+        """The values themselves."""
         return values
 
     def decode(self, wire: AnyArray, count: int) -> Floats:
-        """Only the check."""
+        """The numbers themselves, checked to be finite."""
         return checked(wire.astype(np.float32, copy=False))
 
 
@@ -38,15 +38,15 @@ class Float16Encoding:
     residual_decay = 1.0
 
     def wire_count(self, count: int) -> int:
-        """As many."""
+        """One number on the wire for each value."""
         return count
 
     def encode(self, values: Floats) -> AnyArray:
-        """Rounded to nearest, even."""
+        """The values rounded to half precision (to nearest, ties to even)."""
         return np.clip(values, -_LARGEST_HALF, _LARGEST_HALF).astype("<f2")
 
     def decode(self, wire: AnyArray, count: int) -> Floats:
-        """Exact."""
+        """The values in float32, exactly as they were sent."""
         return checked(wire.astype(np.float32))
 
 

@@ -56,7 +56,12 @@ class PublishStatement(Message, tag="publish"):
 
 
 class FetchStatement(Message, tag="fetch"):
-    """Ask for the stored statement of a swarm."""
+    """Ask for the stored statement of a swarm.
+
+    >>> from protocol.codec import decode, encode
+    >>> decode(encode(FetchStatement(1, bytes(32))), FetchStatement).request
+    1
+    """
 
     request: int
     swarm: bytes

@@ -34,7 +34,14 @@ class _Link(Message):
 
 
 class Invite(msgspec.Struct, frozen=True):
-    """The content of an invite link."""
+    """The content of an invite link.
+
+    >>> from protocol.uri import HostPort
+    >>> server = ServerUri(bytes(32), HostPort("example.org", 5555))
+    >>> link = str(Invite(bytes(32), bytes(32), (server,)))
+    >>> Invite.parse(link).rendezvous[0].address
+    HostPort(host='example.org', port=5555)
+    """
 
     swarm_id: bytes
     token_secret: bytes

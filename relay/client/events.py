@@ -8,7 +8,12 @@ from relay.client.link import RelayLink
 
 
 class LinkRefusedError(TransportError):
-    """The relay does not open the link."""
+    """The relay does not open the link.
+
+    >>> raise LinkRefusedError("busy", "too many links", 5.0)
+    Traceback (most recent call last):
+    relay.client.events.LinkRefusedError: busy: too many links
+    """
 
     def __init__(self, code: str, text: str, retry_after_s: float) -> None:
         super().__init__(f"{code}: {text}")

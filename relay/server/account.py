@@ -12,7 +12,12 @@ MIN_BURST_BYTES = 256 * 1024
 
 
 class Account:
-    """A peer's rates and quota."""
+    """A peer's rates and quota.
+
+    >>> account = Account(RelayLimits(peer_quota_bytes=1000), now=0.0)
+    >>> account.use(900, now=1.0), account.use(200, now=2.0)
+    (True, False)
+    """
 
     __slots__ = ("_limits", "_period_ends", "_used_bytes", "_was_told", "bytes", "controls")
 

@@ -19,7 +19,13 @@ class Measurement:
 
 class ServerClock:
     """The best of the last measurements: as in NTP (RFC 5905 section 10), that of the shortest
-    round trip, since its error is at most half of it."""
+    round trip, since its error is at most half of it.
+
+    >>> clock = ServerClock()
+    >>> clock.measured(server_ms=1_800_000_000_000, received_ms=500, round_trip_s=0.1)
+    >>> clock.best.server_ms
+    1800000000050
+    """
 
     def __init__(self) -> None:
         self._last: deque[Measurement] = deque(maxlen=_KEPT)

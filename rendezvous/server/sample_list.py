@@ -11,6 +11,13 @@ class SampleList(Generic[T]):
     """Adding and removing cost the same at any size, a sample only what it holds.
 
     Measured: 50 of 100,000 take 14 µs from a kept list and 1.5 ms when the list is made anew.
+
+    >>> peers: SampleList[str] = SampleList()
+    >>> for name in ("ada", "bob", "cyd"):
+    ...     peers.add(name)
+    >>> peers.discard("ada")
+    >>> sorted(peers.sample(50, Random(1)))
+    ['bob', 'cyd']
     """
 
     def __init__(self) -> None:

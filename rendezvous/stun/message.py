@@ -157,6 +157,9 @@ def message_length(header: bytes | bytearray) -> int:
     """How long the message is whose first :data:`HEADER_BYTES` these are: how TCP frames them.
 
     Raises :class:`RemoteProtocolError` when that is no STUN message or a longer one than allowed.
+
+    >>> message_length(bytes.fromhex("0001000c2112a442") + bytes(12))
+    32
     """
     message_type, length, cookie = struct.unpack_from("!HHI", header)
     if message_type & 0xC000 or cookie != stun.COOKIE:

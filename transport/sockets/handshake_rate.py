@@ -17,7 +17,12 @@ MAX_NETWORKS = 16_384
 
 
 class HandshakeRates:
-    """Says whether another handshake may come to its end. Loopback is exempt."""
+    """Says whether another handshake may come to its end. Loopback is exempt.
+
+    >>> rates = HandshakeRates()
+    >>> sum(rates.allow("192.0.2.1", now=0.0) for _ in range(100))
+    64
+    """
 
     def __init__(self) -> None:
         self._sources = RateLimiter(SOURCE_RATE, capacity=MAX_NETWORKS)
