@@ -19,7 +19,7 @@ MNIST in 15 IID shards; 900 iterations of SGD with a learning rate of 0.01, mome
 of 32. After each iteration a peer mixes its parameters with those of its four neighbours, with
 Metropolis weights: 1/5 for each and 1/5 for itself. (The paper's graph has loops that leave 5/9 to
 the peer itself; here attackers weigh nearly twice as much.)
-The rules are those of real peers (`ml/aggregate/mixing.py`, `ml/aggregate/trials.py`); the steps
+The rules are those of real peers (`ml/aggregate/mixing.py`, `ml/averaging/trials.py`); the steps
 are this experiment's own: a real peer starts each round with a new optimizer, so that no momentum
 outlasts a round.
 

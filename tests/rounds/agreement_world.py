@@ -157,7 +157,7 @@ class Swarm:
                 continue
             message = opened(raw)
             if target in self.decided and message.signer not in self.dead | self.decided.keys():
-                # Whoever has decided answers with the certificate, as daemon/round.py does.
+                # A peer that has decided answers with the certificate (daemon/rounds/at_hand.py).
                 self.cores[message.signer].receive_certificate(self.decided[target], self.now)
             else:
                 self.cores[target].receive(message, self.now)
