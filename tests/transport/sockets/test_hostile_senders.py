@@ -1,4 +1,4 @@
-"""What strangers and admitted enemies may send: OPERATIONS' bad inputs 1 to 5 and 10."""
+"""What strangers and admitted enemies may send: frames, connections and names."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from tests.transport.loopback import (
+from tests.transport.sockets.loopback import (
     ADMITTED,
     LIMITS,
     SERVER,
@@ -24,7 +24,7 @@ from tests.transport.loopback import (
 from transport.sockets.socket_options import SocketLimits
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
+ROOT = HERE.parents[2]
 MIB = 1 << 20
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + bytes(32)

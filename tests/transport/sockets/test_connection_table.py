@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.transport.loopback import closed_within
+from tests.transport.sockets.loopback import closed_within
 from transport.sockets.connection_table import ConnectionTable
 from transport.sockets.socket_options import SocketLimits
 

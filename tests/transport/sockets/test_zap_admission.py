@@ -1,4 +1,4 @@
-"""Who is let in, by ZAP: OPERATIONS' bad inputs 6 to 9."""
+"""Who is let in, by ZAP."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ import pytest
 import zmq
 
 from protocol.uri import HostPort
-from tests.transport.loopback import (
+from tests.transport.sockets.loopback import (
     ADMITTED,
     DOMAIN,
     SERVER,

@@ -26,7 +26,7 @@ from protocol.peers.measure_messages import (
 from protocol.peers.peer_messages import PeerMessage
 from protocol.peers.session_frames import MAX_CONTROL_BYTES
 
-GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "measure_messages.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[2] / "data" / "measure_messages.json").read_text())
 
 MEASUREMENT = bytes(range(32))
 MESSAGES: dict[str, MeasureMessage] = {

@@ -7,7 +7,7 @@ import sys
 import zmq
 
 from protocol.uri import HostPort
-from tests.transport.loopback import Served
+from tests.transport.sockets.loopback import Served
 from transport.curve import CurveKeys
 from transport.sockets.server_socket import ServerSocket
 from transport.sockets.socket_options import CurveServerRole, SocketLimits

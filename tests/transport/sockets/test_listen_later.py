@@ -13,7 +13,7 @@ from protocol.errors import ConfigError
 from protocol.uri import HostPort, ServerUri
 from transport.sockets.server_socket import until_listenable
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LATER = HostPort("198.51.100.7", 5600)
 
 

@@ -8,7 +8,7 @@ import zmq
 
 from protocol.errors import ConfigError
 from protocol.uri import HostPort
-from tests.transport.loopback import (
+from tests.transport.sockets.loopback import (
     ADMITTED,
     DOMAIN,
     LIMITS,

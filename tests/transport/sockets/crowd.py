@@ -13,7 +13,7 @@ from functools import partial
 import zmq
 
 from protocol.uri import HostPort
-from tests.transport.loopback import Served, eventually
+from tests.transport.sockets.loopback import Served, eventually
 from transport.curve import CurveKeys
 from transport.sockets.server_socket import ServerSocket
 from transport.sockets.socket_options import CurveServerRole, SocketLimits

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.transport.crowd import CROWD, MOST
+from tests.transport.sockets.crowd import CROWD, MOST
 from transport.sockets.connection_table import NETWORK_SHARE
 from transport.sockets.handshake_rate import NETWORK_RATE, SOURCE_RATE, HandshakeRates
 from transport.sockets.socket_options import SocketLimits
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ROUTING_IDS = 2**32
 DAY_S = 24 * 3600.0
 
@@ -54,7 +54,7 @@ def test_meeting_the_next_routing_id_takes_a_network_days() -> None:
 @pytest.mark.natlab
 def test_crowd_of_one_customer_counts_as_one_address() -> None:
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-m", "tests.transport.crowd"],
+        ["unshare", "-n", sys.executable, "-m", "tests.transport.sockets.crowd"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -1,3 +1,0 @@
-from tests.transport.loopback import context, echo, serve_echo
-
-__all__ = ["context", "echo", "serve_echo"]
