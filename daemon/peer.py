@@ -1,6 +1,6 @@
 """One peer of one swarm: puts the parts together, and answers for the whole.
 
-What is decided here is only what starts when and who is told; each part says in its own module what
+It decides only what starts when and who is told; each part says in its own module what
 it does.
 """
 

@@ -248,5 +248,5 @@ def without_further_port(error: ListenError) -> str:
 
 
 async def _admit_everyone(curve_key: bytes, remote_ip: str) -> bool:
-    """Whoever knows the server's key may ask; the rest is the parts' and the peers' to say."""
+    """Lets in anybody who knows the server's key; the parts and the peers decide the rest."""
     return True

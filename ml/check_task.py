@@ -102,7 +102,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
     try:
-        # What the task prints is none of the document.
+        # The task's own output is no part of the document.
         with contextlib.redirect_stdout(sys.stderr):
             task = load_task(arguments.task, builtin=arguments.task.isidentifier())
             checked = check_task(task, data_directory(arguments.data_dir))

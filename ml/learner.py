@@ -1,6 +1,6 @@
 """Both halves of a peer in one process, without a daemon: for measurements and :mod:`ml.alone`.
 
-What a peer's averager and trainer do, step by step as the daemon has them do it, in plain calls.
+It takes the same steps as a peer's averager and trainer under a daemon, in plain calls.
 
     learner = Learner(opening, device=torch.device("cpu"))
     trained = learner.train(1)

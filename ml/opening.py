@@ -1,4 +1,4 @@
-"""How a peer opens its task: what its two processes are told, and what they come to together."""
+"""Opening a task: what both processes are told, and what they find out together."""
 
 from dataclasses import dataclass, field
 

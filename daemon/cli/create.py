@@ -253,7 +253,7 @@ def _explanation(options: argparse.Namespace, created: "Created") -> str:
     state_dir = f" --state-dir {created.state_dir}" if options.state_dir else ""
     return (
         f"swarm {created.name!r} founded; its key is in {created.state_dir}\n"
-        "the invite link is below; whoever has it can join. Others run:"
+        "the invite link is below; anybody who has it can join. Others run:"
         f"  p2pd join LINK{task}\n"
         f"to take part yourself:  p2pd join LINK{task}{state_dir}"
     )

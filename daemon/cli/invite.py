@@ -20,11 +20,10 @@ _SHOWN = 5
 
 INVITE = """\
 Print another invite link for a swarm that was founded here, for when the first has expired, was
-used up, or should not be passed on. Links that were given out before stay as they are. Peers that
-are in stay in.
+used up, or should not be passed on. Earlier links stay valid. Peers that are in stay in.
 
---list shows the invites by number; --revoke N ends one: nobody new comes in by it, and whoever came
-by it before stays.
+--list shows the invites by number. --revoke N ends one: nobody new comes in by it, and peers that
+came by it before stay.
 """
 
 
@@ -124,7 +123,7 @@ def _invite(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"schema": 1, "link": link}))
         return 0
-    print("the new invite link is below; whoever has it can join:", file=sys.stderr)
+    print("the new invite link is below; anybody who has it can join:", file=sys.stderr)
     print(link)
     return 0
 

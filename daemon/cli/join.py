@@ -21,12 +21,12 @@ MAX_KEPT_CHECKPOINTS = 1_000_000
 DESCRIPTION = """\
 Join a swarm and train with it until told to stop ('p2pd stop', Ctrl-C or SIGTERM).
 
-Whoever has the link can join, and other users of this machine can see the command line: give the
-link in a file, or as - on standard input, where that matters.
+Anybody who has the link can join, and other users of this machine can see the command line. Where
+that matters, give the link in a file, or as - on standard input.
 
-What is said here is kept in the state directory (not --rounds and --log-level). Without LINK, a
-peer that has joined before goes on as before, under the same id. A file and the environment can say
-the same; they are read at each start, and count more than what is kept: 'p2pd config --help'.
+The options are kept in the state directory (not --rounds and --log-level). Without LINK, a peer
+that has joined before goes on as before, under the same id. A file and the environment can set the
+same options; they are read at each start, and override what is kept: 'p2pd config --help'.
 """
 
 EXAMPLES = """\

@@ -19,11 +19,11 @@ met and seen last, and who is banned. The peer need not run.
 
 BAN = """\
 Put a peer out of a swarm that was founded here, and revoke the invite by which it came, so that it
-cannot come back by that under a new key. Others who came by that invite stay. Running peers hear of
-it within a minute and end their connections with it.
+cannot use that invite again under a new key. Others who came by that invite stay. Running peers
+hear of the ban within a minute and end their connections with the peer.
 
-If this machine's peer never met the banned one, nobody here knows by which invite it came: all
-invites that hold are revoked. Whoever was given another link can still come in by that one.
+If this machine's peer never met the banned one, nobody here knows by which invite it came. Then all
+valid invites are revoked. A person who has another link can still come in by that one.
 """
 
 

@@ -1,6 +1,6 @@
 """``create --for PURPOSE``: round settings that go together, with what was measured for them.
 
-What a founder sets by a flag of its own counts more. A test compares the figures with the pages
+A flag that the founder gives overrides them. A test compares the figures with the pages
 that they are from.
 """
 

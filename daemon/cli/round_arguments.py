@@ -1,7 +1,7 @@
 """The arguments by which whoever founds a swarm chooses how it learns.
 
-Here they are only named and explained; what they may be, and which of them go together, the worker
-says (ml/rules/round_rules.py). What is not given is as the task suggests.
+Here they are only named and explained. The worker says which values they may have and which go
+together (ml/rules/round_rules.py). The task suggests the ones that are not given.
 """
 
 import argparse

@@ -35,9 +35,9 @@ at the first start and kept in the state directory, so the URI stays the same.
 """
 
 RELAY = """\
-Run a relay in the foreground: it passes on what peers of any number of swarms send each other when
-their networks let nothing else through. What passes is encrypted from peer to peer; the relay sees
-who talks to whom and how much, and nothing else.
+Run a relay in the foreground. It carries the data of peers, of any number of swarms, whose networks
+let nothing else through. The data are encrypted from peer to peer; the relay sees who talks to whom
+and how much, and nothing else.
 
 Its URI, p2p://KEY@HOST:PORT, is printed when it is ready; 'p2pd create --relay URI' takes it. The
 key is made at the first start and kept in the state directory, so the URI stays the same.

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Try a task: load it, train its model for a few steps, evaluate it on some samples, and print the
 model's manifest, the tensors that peers will exchange, and what a round costs: the size of the
-data, the speed here, the time and the bytes of a round. What is wrong is said by the name of the
-function. The file is run: read it first, if it is somebody else's.
+data, the speed here, the time and the bytes of a round. An error names the function
+that is wrong. The file is run: read it first, if it is somebody else's.
 """
 
 

@@ -252,7 +252,7 @@ class CatchUp:
             self._offers.expect(peer)
             if self._speaker.send(peer, StateRequest(round=mine.round, base=mine.base)):
                 asked.add(peer)
-        with contextlib.suppress(TimeoutError):  # who has not answered by then does not count
+        with contextlib.suppress(TimeoutError):  # peers that have not answered by then do not count
             async with asyncio.timeout(ANSWER_S):
                 while not asked <= self._offers.answered:
                     self._news.clear()
@@ -297,7 +297,7 @@ class CatchUp:
         claim = Claim(
             position,
             certificate,
-            # Who came later than this peer's state does not know of it.
+            # Peers that came after this peer's state do not know of it.
             descends=any(other.descends for other in by_peer.values()),
             supporters=len(supporters),
         )

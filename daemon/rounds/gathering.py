@@ -213,7 +213,7 @@ class Gathering:
             raise VerificationError(f"start with updates from {signer}")
         named = next_roster(outcome)
         if self._me not in named or not named <= self._candidates:
-            return  # who sees other peers ready than this one does proposes another roster
+            return  # a peer that sees other peers ready than this one does proposes another roster
         turn = self._turn_of(signer)
         if signer != self._me and (turn is None or now < turn - SETTLE_S):
             return

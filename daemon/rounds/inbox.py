@@ -1,7 +1,7 @@
 """Takes each message of a peer to the part that it concerns: all eleven kinds, in one place.
 
-What does not decode is refused and counted against who sent it. A peer that only observes takes
-statements and nothing else.
+A message that does not decode is refused, and counted against its sender. A peer that only observes
+takes statements and nothing else.
 """
 
 from dataclasses import dataclass

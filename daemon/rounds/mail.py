@@ -8,7 +8,8 @@ from protocol.identity import PeerId
 class Mail(Protocol):
     """The way to the other peers of one swarm (:class:`daemon.net.network.PeerNetwork`).
 
-    Nothing here waits: what cannot be queued now is refused, and whoever sends decides what to do.
+    Nothing here waits: a message that cannot be queued now is refused, and the sender decides what
+    to do.
     """
 
     def send(self, peer_id: PeerId, message: bytes) -> bool:

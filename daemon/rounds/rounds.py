@@ -1,6 +1,6 @@
 """The door of this room: one peer's training in its swarm, put together from its parts.
 
-What is decided here is only who is made of what; each part says in its own module what it does.
+It decides only what each part is made of; each part says in its own module what it does.
 """
 
 import asyncio

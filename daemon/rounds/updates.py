@@ -196,7 +196,7 @@ class RoundUpdates:
             elif self._is_expected(message.signer):
                 self._keep_early(source, message.signer, offer, header)
         elif not self._is_late(source, header):
-            # Whoever signed it may have meant it for another time.
+            # Its signer may have meant it for another time.
             self._parts.refusals.add(
                 source,
                 "update-round",

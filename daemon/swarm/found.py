@@ -92,7 +92,7 @@ class ExaminedTask:
 
 
 async def examine_task(options: CreateOptions) -> ExaminedTask:
-    """Load the task and its data as a peer would; whom the swarm meets at does not matter.
+    """Load the task and its data as a peer would; the rendezvous does not matter.
 
     Raises :class:`ConfigError` for what the operator can change.
     """

@@ -12,7 +12,8 @@ RunTraining = Callable[[Callable[[], bool], OnStep], LocalResult]
 
 
 class HeadStart:
-    """Runs at once. What it trains is its own until :meth:`join` or :meth:`abandon` returns."""
+    """Runs at once. The model that it trains is its own until :meth:`join` or :meth:`abandon`
+    returns."""
 
     def __init__(self, round_number: int, run: RunTraining) -> None:
         self.round = round_number

@@ -5,7 +5,7 @@ two additions: a promise lists the updates that its signer holds, so that nobody
 set of its own, and a proposal names the promises that it follows from, so that its leader cannot
 choose it. Each message is the payload of a signed envelope of domain ``agreement``.
 
-What is decoded here is whole and bounded: keys and digests have 32 bytes, lists are sorted, without
+A decoded message is whole and bounded: keys and digests have 32 bytes, lists are sorted, without
 doubles and no longer than a roster, ballots and rounds have an upper end. So the largest message
 fits a frame, and nobody behind the decoder has to look again.
 """

@@ -1,7 +1,7 @@
 """What a peer is to run with: what is said now, what file and environment set, and what it was told
 before, in that order.
 
-What was said on the command line is kept in the state directory; file and environment are read anew
+Options of the command line are kept in the state directory; file and environment are read anew
 at each start.
 """
 

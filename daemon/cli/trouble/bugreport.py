@@ -1,6 +1,6 @@
 """``bugreport``: what somebody who helps needs to know, in one file without secrets.
 
-Invariant: no file of the state directory goes in. What is written are documents made here, of
+Invariant: no file of the state directory goes in. The report holds documents made here, of
 fields that hold no secret, and each is searched once more for what looks like one.
 """
 

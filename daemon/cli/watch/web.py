@@ -22,7 +22,7 @@ def add_commands(commands: "Commands") -> None:
         description="Print the address of the page that shows the swarm: who is there and over"
         " which path, how the rounds go, losses and accuracy as curves, and what is wrong with what"
         " to do. The peer serves it on this machine alone, from now on. The address holds a token"
-        " that is new at each start of the peer: whoever has it can look.\n\n"
+        " that is new at each start of the peer: anybody who has it can look.\n\n"
         "From another machine: ssh -L 8080:127.0.0.1:PORT HOST, then the same address with port"
         " 8080.",
         examples="  p2pd web\n  p2pd web --open\n  p2pd join link.txt --web 127.0.0.1:8080",

@@ -1,7 +1,7 @@
 """Pings over a session: what this peer asks, and what it answers others. Sans-IO.
 
 Nobody can make this peer flood: a reply is as long as what it answers, and each peer gets
-:data:`REPLIES_PER_S` of them at most; what is asked beyond that has no answer.
+:data:`REPLIES_PER_S` of them at most; further ones get no answer.
 """
 
 from protocol.errors import TransportError

@@ -1,1 +1,1 @@
-"""Paths to other peers: what each kind has in common, and the kinds."""
+"""Paths to other peers: what all kinds have in common, and the kinds."""

@@ -12,7 +12,7 @@ class PeerUp:
 
 @dataclass(frozen=True, slots=True)
 class PeerDown:
-    """The peer is not live any more. What is queued for it is kept for a while."""
+    """The peer is not live any more. Its queue is kept for a while."""
 
     reason: str
 
@@ -47,7 +47,7 @@ class PathFailed:
 
 @dataclass(frozen=True, slots=True)
 class SessionReset:
-    """The remote process restarted: a new session begins, what was queued for the old is gone."""
+    """The remote process restarted: a new session begins, and the queue of the old one is gone."""
 
 
 @dataclass(frozen=True, slots=True)

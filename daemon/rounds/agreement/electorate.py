@@ -1,4 +1,4 @@
-"""Who of a roster counts at the moment, as one peer sees it, and whether that is enough."""
+"""Which peers of a roster count at the moment, as one peer sees it, and whether they are enough."""
 
 from collections.abc import Iterable, Mapping
 

@@ -8,7 +8,7 @@ from protocol.peers.agreement_messages import Certificate, UpdateRef
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """These updates are needed to go on; whoever listed them has them."""
+    """These updates are needed to go on; the peers that listed them have them."""
 
     updates: tuple[UpdateRef, ...]
     holders: tuple[PeerId, ...]

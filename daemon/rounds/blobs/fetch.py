@@ -40,7 +40,7 @@ class _Want:
     """The peers that were asked for each chunk: one, or two when the first was late."""
 
     def owe(self) -> set[PeerId]:
-        """Who was asked for something that has not come."""
+        """The peers that were asked for something that has not come."""
         return {asked.peer for each in self.in_flight.values() for asked in each}
 
 

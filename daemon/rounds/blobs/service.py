@@ -22,7 +22,7 @@ from protocol.peers.peer_messages import MAX_REQUEST_CHUNKS, ChunkMissing, Chunk
 from transport.clock import Clock
 
 MAX_QUEUED_CHUNKS = 256
-"""Chunks that one peer may have asked for and not got; what goes beyond is refused."""
+"""Chunks that one peer may have asked for and not got; further requests are refused."""
 
 CHECK_SOURCES_S = 2.0
 
@@ -110,7 +110,7 @@ class BlobService:
             self.cancel(root)
 
     def add_local(self, blob: Blob) -> None:
-        """Serve a file of this peer's own; whoever waits for the same bytes has them now."""
+        """Serve a file of this peer's own; callers that wait for the same bytes have them now."""
         self.store.add_local(blob)
         self._fetcher.cancel(blob.root)
         future = self._waiting.pop(blob.root, None)
@@ -123,7 +123,7 @@ class BlobService:
         self._pump()
 
     def cancel(self, root: bytes) -> None:
-        """Stop fetching ``root``; whoever waits for it is cancelled."""
+        """Stop fetching ``root``; callers that wait for it are cancelled."""
         self._fetcher.cancel(root)
         future = self._waiting.pop(root, None)
         if future is not None:

@@ -33,7 +33,7 @@ class StateOffers:
         self._asked: set[PeerId] = set()
         self._offers: dict[PeerId, StateOffer] = {}
         self.answered: set[PeerId] = set()
-        """Who was asked and has answered, well or not."""
+        """The peers that were asked and have answered, well or not."""
 
     def clear(self) -> None:
         """Forget all offers, and which peers were asked."""

@@ -145,7 +145,7 @@ class QuicLink:
                 self._quic.send_stream_data(self._stream(self._quic), b"", end_stream=True)
 
     def close(self, reason: str) -> None:
-        """End it at once; what still waits is lost."""
+        """End it at once; frames that still wait are lost."""
         if self._end_reason is None:
             self._end_reason = reason
             if self._quic is not None:
