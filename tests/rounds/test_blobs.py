@@ -28,15 +28,27 @@ ROOT = merkle_root(LEAVES)
 ENOUGH = 1 << 30
 
 
+def write_chunk(store: BlobStore, root: bytes, index: int, data: bytes) -> bool:
+    chunk = store.begin_chunk(root, index, data)
+    if chunk is None:
+        return store.has_whole(root)
+    try:
+        chunk.write()
+    except VerificationError:
+        store.end_chunk(chunk, is_written=False)
+        raise
+    return store.end_chunk(chunk, is_written=True)
+
+
 class TestStore:
     def test_chunks_in_any_order_make_the_file(self, tmp_path: Path) -> None:
         with BlobStore(tmp_path) as store:
             store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
-            assert not store.write_chunk(ROOT, 2, CHUNKS[2])
-            assert not store.write_chunk(ROOT, 0, CHUNKS[0])
+            assert not write_chunk(store, ROOT, 2, CHUNKS[2])
+            assert not write_chunk(store, ROOT, 0, CHUNKS[0])
             assert not store.has_whole(ROOT)
             assert store.missing(ROOT) == {1}
-            assert store.write_chunk(ROOT, 1, CHUNKS[1])
+            assert write_chunk(store, ROOT, 1, CHUNKS[1])
             assert store.path(ROOT).read_bytes() == DATA
             assert store.read_chunk(ROOT, 2) == b"the rest"
 
@@ -46,16 +58,32 @@ class TestStore:
             store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
             for bad in (flipped, CHUNKS[0][:-1], b"", CHUNKS[1]):
                 with pytest.raises(VerificationError, match="chunk 0"):
-                    store.write_chunk(ROOT, 0, bad)
+                    write_chunk(store, ROOT, 0, bad)
             with pytest.raises(VerificationError, match="chunk 3"):
-                store.write_chunk(ROOT, 3, b"")
+                write_chunk(store, ROOT, 3, b"")
+            assert store.missing(ROOT) == {0, 1, 2}
+
+    def test_blob_that_is_discarded_while_a_chunk_is_written_spoils_no_other_file(
+        self, tmp_path: Path
+    ) -> None:
+        with BlobStore(tmp_path) as store:
+            store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
+            chunk = store.begin_chunk(ROOT, 0, CHUNKS[0])
+            assert chunk is not None
+            store.discard(ROOT)
+            other = tmp_path / "other"
+            with other.open("w+b"):
+                chunk.write()
+                assert not store.end_chunk(chunk, is_written=True)
+            assert other.read_bytes() == b""
+            store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
             assert store.missing(ROOT) == {0, 1, 2}
 
     def test_size_is_what_the_chunks_are_and_not_what_was_claimed(self, tmp_path: Path) -> None:
         with BlobStore(tmp_path) as store:
             store.begin(ROOT, len(DATA) - 3, LEAVES, ENOUGH)
             for index, chunk in enumerate(CHUNKS):
-                store.write_chunk(ROOT, index, chunk)
+                write_chunk(store, ROOT, index, chunk)
             assert store.size_bytes(ROOT) == len(DATA)
             assert store.read_chunk(ROOT, 2) == CHUNKS[2]
 

@@ -7,11 +7,12 @@ The thin shell around :mod:`daemon.rounds.blobs.store` (files) and :mod:`daemon.
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from daemon.net.refusals import Refusals
 from daemon.rounds.blobs.fetch import BlobFetcher
-from daemon.rounds.blobs.store import BlobMissingError, BlobStore
+from daemon.rounds.blobs.store import BlobMissingError, BlobStore, IncomingChunk
 from daemon.rounds.mail import Mail
 from daemon.rounds.speaker import Speaker
 from ml.state.blob import Blob
@@ -25,6 +26,10 @@ MAX_QUEUED_CHUNKS = 256
 """Chunks that one peer may have asked for and not got; further requests are refused."""
 
 CHECK_SOURCES_S = 2.0
+WORTH_A_THREAD_BYTES = 256 * 1024
+"""Smaller chunks are checked sooner than another thread is woken."""
+MAX_IN_THREAD = 8
+"""Chunks that wait to be checked there; for others the loop, and so their senders, wait."""
 
 
 class BlobService:
@@ -47,6 +52,9 @@ class BlobService:
         self._waiting: dict[bytes, asyncio.Future[None]] = {}
         self._to_send: dict[PeerId, deque[tuple[bytes, int]]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        # Hashing and writing leave Python's lock to the loop.
+        self._thread = ThreadPoolExecutor(1, "chunks")
+        self._in_thread = 0
 
     async def fetch(
         self,
@@ -144,19 +152,60 @@ class BlobService:
         if chunk.root not in self._waiting:
             return  # asked for, and no longer needed
         try:
-            complete = self.store.write_chunk(chunk.root, chunk.index, chunk.data)
+            incoming = self.store.begin_chunk(chunk.root, chunk.index, chunk.data)
         except VerificationError as error:
-            self._refusals.add(peer, "chunk", error)
-            self._fetcher.drop_source(chunk.root, peer)
-        except OSError as error:
-            future = self._waiting.pop(chunk.root)
-            self._fetcher.cancel(chunk.root)
-            future.set_exception(TransportError(f"cannot store a chunk: {error}"))
+            self._refuse_chunk(peer, chunk.root, error)
+            return
+        if incoming is None:
+            self._received(peer, chunk.root, chunk.index)
+        elif len(chunk.data) < WORTH_A_THREAD_BYTES or self._in_thread >= MAX_IN_THREAD:
+            try:
+                incoming.write()
+            except (VerificationError, OSError) as error:
+                self._written(peer, incoming, error)
+            else:
+                self._written(peer, incoming, None)
         else:
-            self._fetcher.received(peer, chunk.root, chunk.index, self._clock.monotonic())
-            if complete:
-                self._fetcher.cancel(chunk.root)
-                self._waiting.pop(chunk.root).set_result(None)
+            self._in_thread += 1
+            writing = asyncio.get_running_loop().run_in_executor(self._thread, incoming.write)
+            writing.add_done_callback(
+                lambda done: self._written_in_thread(peer, incoming, done.exception())
+            )
+
+    def _written_in_thread(
+        self, peer: PeerId, incoming: IncomingChunk, error: BaseException | None
+    ) -> None:
+        self._in_thread -= 1
+        self._written(peer, incoming, error)
+
+    def _written(self, peer: PeerId, incoming: IncomingChunk, error: BaseException | None) -> None:
+        is_complete = self.store.end_chunk(incoming, is_written=error is None)
+        root = incoming.root
+        if root not in self._waiting:
+            return  # no longer needed meanwhile; what was written stays
+        match error:
+            case None:
+                if is_complete:
+                    self._fetcher.cancel(root)
+                    self._waiting.pop(root).set_result(None)
+                self._received(peer, root, incoming.index)
+            case VerificationError():
+                self._refuse_chunk(peer, root, error)
+            case OSError():
+                future = self._waiting.pop(root)
+                self._fetcher.cancel(root)
+                future.set_exception(TransportError(f"cannot store a chunk: {error}"))
+                self._pump()
+            case _:
+                raise error
+
+    def _received(self, peer: PeerId, root: bytes, index: int) -> None:
+        self._fetcher.received(peer, root, index, self._clock.monotonic())
+        self._pump()
+
+    def _refuse_chunk(self, peer: PeerId, root: bytes, error: VerificationError) -> None:
+        self._refusals.add(peer, "chunk", error)
+        self._fetcher.drop_source(root, peer)
         self._pump()
 
     def receive_missing(self, peer: PeerId, message: ChunkMissing) -> None:
@@ -202,6 +251,7 @@ class BlobService:
             self._timer.cancel()
         for root in list(self._waiting):
             self.cancel(root)
+        self._thread.shutdown()
 
     def _pump(self) -> None:
         now = self._clock.monotonic()

@@ -1,8 +1,9 @@
 """Model bytes on disk, by Merkle root: served chunk by chunk, received chunk by chunk.
 
 Invariants: a chunk is written only after its hash matched the tree, so a complete blob is what its
-root says; nothing of a blob stays in the daemon's memory (files are read and written with pread and
-pwrite, not mapped, since mapped pages count as the daemon's).
+root says, whichever thread writes it; a blob's file stays open while a chunk of it is written;
+nothing of a blob stays in the daemon's memory (files are read and written with pread and pwrite,
+not mapped, since mapped pages count as the daemon's).
 """
 
 import os
@@ -39,6 +40,35 @@ class _Stored:
     leaves: tuple[bytes, ...]
     missing: set[int] = field(default_factory=set)
     owned: bool = True
+    being_written: int = 0
+    """How many chunks are."""
+    discarded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingChunk:
+    """A chunk that is missing here, between :meth:`BlobStore.begin_chunk` and ``end_chunk``."""
+
+    blob: _Stored
+    root: bytes
+    index: int
+    data: bytes | memoryview
+
+    def write(self) -> None:
+        """Check and write it; in any thread.
+
+        Raises :class:`VerificationError` for a chunk that is not what the tree says, and
+        :class:`OSError` when the disk is full.
+        """
+        if leaf_hash(self.data) != self.blob.leaves[self.index]:
+            raise VerificationError(f"chunk {self.index} is not what the blob's root promised")
+        written = 0
+        while written < len(self.data):
+            written += os.pwrite(
+                self.blob.file,
+                memoryview(self.data)[written:],
+                self.index * CHUNK_BYTES + written,
+            )
 
 
 class BlobStore:
@@ -109,29 +139,38 @@ class BlobStore:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self._blobs[root] = _Stored(path, file, size_bytes, tuple(leaves), set(range(count)))
 
-    def write_chunk(self, root: bytes, index: int, data: bytes | memoryview) -> bool:
-        """Store a chunk; True when the blob is complete now.
+    def begin_chunk(
+        self, root: bytes, index: int, data: bytes | memoryview
+    ) -> IncomingChunk | None:
+        """A chunk that came, to be written and then ended; None if it is here already.
 
-        Raises :class:`BlobMissingError` for a blob that was not begun, :class:`VerificationError`
-        for a chunk that is not what the tree says, :class:`OSError` when the disk is full.
+        Raises :class:`BlobMissingError` for a blob that was not begun, and
+        :class:`VerificationError` for a chunk that cannot be of this blob.
         """
         blob = self._find(root)
         if not 0 <= index < len(blob.leaves):
             raise VerificationError(f"chunk {index} of a blob of {len(blob.leaves)} chunks")
-        if index in blob.missing:
-            is_last = index == len(blob.leaves) - 1
-            if len(data) > CHUNK_BYTES or leaf_hash(data) != blob.leaves[index]:
-                raise VerificationError(f"chunk {index} is not what the blob's root promised")
-            if not is_last and len(data) != CHUNK_BYTES:
-                raise VerificationError(f"chunk {index} of {len(data)} bytes is not the last one")
-            offset = index * CHUNK_BYTES
-            written = 0
-            while written < len(data):
-                written += os.pwrite(blob.file, memoryview(data)[written:], offset + written)
-            if is_last:
+        if index not in blob.missing:
+            return None
+        if len(data) > CHUNK_BYTES:
+            raise VerificationError(f"chunk {index} is not what the blob's root promised")
+        if index < len(blob.leaves) - 1 and len(data) != CHUNK_BYTES:
+            raise VerificationError(f"chunk {index} of {len(data)} bytes is not the last one")
+        blob.being_written += 1
+        return IncomingChunk(blob, root, index, data)
+
+    def end_chunk(self, chunk: IncomingChunk, *, is_written: bool) -> bool:
+        """It was written, or could not be; True when the blob is here and complete now."""
+        blob = chunk.blob
+        blob.being_written -= 1
+        if blob.discarded:
+            self._close(blob)
+            return False
+        if is_written:
+            blob.missing.discard(chunk.index)
+            if chunk.index == len(blob.leaves) - 1:
                 # The tree says what the bytes are; whoever began the blob only claimed a size.
-                blob.size_bytes = offset + len(data)
-            blob.missing.discard(index)
+                blob.size_bytes = chunk.index * CHUNK_BYTES + len(chunk.data)
         return not blob.missing
 
     def read_chunk(self, root: bytes, index: int) -> bytes:
@@ -172,9 +211,16 @@ class BlobStore:
         """Forget a blob; an incoming one's file is deleted, a local one's is its owner's."""
         blob = self._blobs.pop(root, None)
         if blob is not None:
-            os.close(blob.file)
+            blob.discarded = True
             if blob.owned:
                 blob.path.unlink(missing_ok=True)
+            self._close(blob)
+
+    @staticmethod
+    def _close(blob: _Stored) -> None:
+        """Unless a chunk is being written: its number may be another file's then."""
+        if not blob.being_written:
+            os.close(blob.file)
 
     def _find(self, root: bytes) -> _Stored:
         try:
