@@ -17,7 +17,7 @@ is whole and of one piece.
 
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -80,17 +80,20 @@ class SharedTensors:
         self._descriptor = descriptor
 
     @contextmanager
-    def writing(self, layout: SharedLayout, round_number: int, root: bytes) -> Iterator[None]:
+    def writing(
+        self, layout: SharedLayout, round_number: int, root: bytes | Callable[[], bytes]
+    ) -> Iterator[None]:
         """Write the tensors inside; what they are is said once all of them are there.
 
-        Raises :class:`OSError` where the machine has no memory left.
+        ``root``: or who knows it by then. Raises :class:`OSError` where the machine has no memory
+        left.
         """
         generation = self._generation() | 1
         self._write_head(generation, round_number, NO_ROOT)
         if os.fstat(self._descriptor).st_size < layout.size_bytes:
             os.posix_fallocate(self._descriptor, 0, layout.size_bytes)
         yield
-        self._write_head(generation + 1, round_number, root)
+        self._write_head(generation + 1, round_number, root if isinstance(root, bytes) else root())
 
     @contextmanager
     def reading(self, round_number: int, root: bytes) -> Iterator[None]:

@@ -8,7 +8,7 @@ import numpy as np
 from ml.aggregate.outer_optimizer import OuterOptimizer
 from ml.state.manifest import Manifest, TensorSpec
 from ml.state.state import State, blocks_of, momentum_name, tensor_name
-from ml.state.tensor_file import AnyArray, TensorWriter
+from ml.state.tensor_file import AnyArray, TensorSink
 from ml.state.tensor_store import Fill
 from ml.update.codec import ReadBlock
 from ml.update.parts import Segment
@@ -30,7 +30,7 @@ def fill_next_state(
 ) -> Fill:
     """Writes the state after ``base``; the pieces together are the whole model."""
 
-    def fill(writer: TensorWriter) -> None:
+    def fill(writer: TensorSink) -> None:
         for piece in pieces:
             for segment in piece.segments:
                 for start, stop in segment.blocks():
@@ -44,7 +44,7 @@ def fill_next_state(
 def fill_mixed_state(manifest: Manifest, mixed: ReadBlock) -> Fill:
     """Writes a state out of parameters and buffers; it has no momentum."""
 
-    def fill(writer: TensorWriter) -> None:
+    def fill(writer: TensorSink) -> None:
         for spec in manifest.tensors:
             for start, stop in blocks_of(spec):
                 writer.write(tensor_name(spec), start, mixed(spec, start, stop))
@@ -53,7 +53,7 @@ def fill_mixed_state(manifest: Manifest, mixed: ReadBlock) -> Fill:
 
 
 def _write_block(
-    writer: TensorWriter,
+    writer: TensorSink,
     base: State,
     outer: OuterOptimizer,
     spec: TensorSpec,

@@ -33,7 +33,7 @@ from ml.rules.round_rules import parse_rules
 from ml.state.checkpoint import CheckpointStore
 from ml.state.export import export_state
 from ml.state.state import State
-from ml.state.tensor_store import write_to_memory
+from ml.state.tensor_store import Fill, write_to_memory
 from ml.update.codec import UpdateCodec, UpdateFile
 from protocol.errors import VerificationError, WorkerError
 
@@ -153,9 +153,9 @@ class Averager:
         with self._average(contributions, self._whole) as average:
             piece = Piece(self._whole.segments, average.read if average else None)
             fill = fill_next_state(base, self._rules.outer, [piece], self._on_work)
-            state = self._checkpoints.save(round_number, fill)
-        paths = frozenset(one.path for one in contributions)
-        return self._adopt(state, lambda: self._update_writer.settle(state.round, paths))
+            adopted = self._go_on_to(round_number, fill)
+        self._update_writer.settle(round_number, frozenset(one.path for one in contributions))
+        return adopted
 
     def reduce(
         self, round_number: int, part: int, parts: int, contributions: Sequence[Contribution]
@@ -194,8 +194,9 @@ class Averager:
                 else:
                     pieces.append(Piece(codec.segments, None))
             fill = fill_next_state(base, self._rules.outer, pieces, self._on_work)
-            state = self._checkpoints.save(round_number, fill)
-        return self._adopt(state, lambda: self._update_writer.settle_parts(state.round))
+            adopted = self._go_on_to(round_number, fill)
+        self._update_writer.settle_parts(round_number)
+        return adopted
 
     def mix(self, round_number: int, own_path: str, neighbours: Sequence[Neighbour]) -> Adopted:
         """The next state between this peer's and others' parameters, in gossip.
@@ -216,14 +217,15 @@ class Averager:
             updates = _open_all(stack, self._whole, [own_path, *(one.path for one in neighbours)])
             trials = UpdateTrials(self._bench, self._shared, base, updates, self._trust)
             average = Average(updates, lambda stacks: mixing.plan(partners, stacks, trials))
-            fill = fill_mixed_state(self._manifest, average.read)
-            state = self._checkpoints.save(round_number, fill)
-        return self._adopt(state, lambda: None)
+            return self._go_on_to(round_number, fill_mixed_state(self._manifest, average.read))
 
     def load_state(self, round_number: int, path: Path, root: bytes) -> Adopted:
         """Take over a state. Raises :class:`VerificationError` when it is not sound."""
         state = self._checkpoints.save_copy(round_number, path, root)
-        return self._adopt(state, lambda: self._update_writer.settle(state.round, frozenset()))
+        self._shared.publish(state)
+        adopted = self._hold(state)
+        self._update_writer.settle(round_number, frozenset())
+        return adopted
 
     # For people
 
@@ -274,12 +276,20 @@ class Averager:
                 raise WorkerError("in gossip parameters are mixed, not updates aggregated")
             yield Average(updates, lambda stacks: rule.plan(counts, stacks)) if updates else None
 
-    def _adopt(self, state: State, settle: Callable[[], None]) -> Adopted:
-        """Hold ``state`` from now on, and let the trainer have it."""
-        self._shared.publish(state)
+    def _go_on_to(self, round_number: int, fill: Fill) -> Adopted:
+        """Write the next state, let the trainer have it, and hold it from now on."""
+        try:
+            with self._shared.publishing(round_number) as publication:
+                state = self._checkpoints.save(round_number, publication.along(fill))
+                publication.root = state.blob.root
+        except BaseException:
+            self._shared.publish(self._state)
+            raise
+        return self._hold(state)
+
+    def _hold(self, state: State) -> Adopted:
         before, self._state = self._state, state
         before.close()
-        settle()
         return Adopted(state.round, state.blob, self._checkpoints.problem)
 
     def _first_state(self, *, has_initial: bool) -> tuple[State, bytes]:

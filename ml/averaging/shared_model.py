@@ -1,17 +1,19 @@
 """The averager's view of the memories that it shares with the trainer (p2pd/shared_tensors.py)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from ml.state.manifest import Manifest, TensorSpec, file_dtype
-from ml.state.state import State, blocks_of, tensor_name
-from ml.state.tensor_file import AnyArray, TensorWriter, numpy_dtype
+from ml.state.state import MODEL, State, blocks_of, tensor_name
+from ml.state.tensor_file import AnyArray, TensorSink, numpy_dtype
 from ml.state.tensor_store import Fill
 from ml.update.codec import ReadBlock
 from p2pd.shared_tensors import (
     MEMORIES,
     NO_ROOT,
+    Place,
     SharedLayout,
     SharedTensors,
     StaleMemoryError,
@@ -40,6 +42,16 @@ class SharedModel:
         """Put ``state`` into the base memory. Raises :class:`OSError` where memory is full."""
         self._write(state.manifest, state.read, state.round, state.blob.root)
 
+    @contextmanager
+    def publishing(self, round_number: int) -> Iterator["Publication"]:
+        """Put a state there while it is written into its file, with no pass of its own.
+
+        When that fails, the memory holds nothing: :meth:`publish` another state then.
+        """
+        publication = Publication(self._base, self._layout)
+        with self._base.writing(self._layout, round_number, lambda: publication.root):
+            yield publication
+
     def publish_candidate(self, manifest: Manifest, read: ReadBlock, round_number: int) -> None:
         """Put parameters there that are only to be tried, in round ``round_number``."""
         self._write(manifest, read, round_number, NO_ROOT)
@@ -47,7 +59,7 @@ class SharedModel:
     def fill_initial(self, manifest: Manifest) -> Fill:
         """Writes round 0's state out of the local memory."""
 
-        def fill(writer: TensorWriter) -> None:
+        def fill(writer: TensorSink) -> None:
             try:
                 with self._local.reading(0, NO_ROOT):
                     for spec in manifest.tensors:
@@ -87,6 +99,39 @@ class SharedModel:
         offset = self._layout.places[spec.name].offset + start * values.itemsize
         memory.read(offset, values.view(np.uint8).data)
         return values
+
+
+class Publication:
+    """A state on its way into a file and into the base memory."""
+
+    def __init__(self, memory: SharedTensors, layout: SharedLayout) -> None:
+        self.root = NO_ROOT
+        """Of the state; to be set once it is known."""
+        self._memory = memory
+        self._places = {f"{MODEL}{name}": place for name, place in layout.places.items()}
+
+    def along(self, fill: Fill) -> Fill:
+        """``fill``, and with it what is here."""
+        return lambda writer: fill(_Both(writer, self._memory, self._places))
+
+
+class _Both(TensorSink):
+    """Writes a state's tensors into its file, and its model into memory too."""
+
+    def __init__(
+        self, file: TensorSink, memory: SharedTensors, places: Mapping[str, Place]
+    ) -> None:
+        self._file = file
+        self._memory = memory
+        self._places = places
+
+    def write(self, name: str, start: int, values: AnyArray) -> None:
+        """See :class:`TensorSink`."""
+        self._file.write(name, start, values)
+        place = self._places.get(name)
+        if place is not None:
+            data = np.ascontiguousarray(values.reshape(-1)).view(np.uint8).data
+            self._memory.write(place.offset + start * values.itemsize, data)
 
 
 class TrainedModel:

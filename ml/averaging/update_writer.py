@@ -11,7 +11,7 @@ from ml.rules.round_rules import RoundRules
 from ml.state.blob import Blob
 from ml.state.manifest import Manifest, TensorSpec
 from ml.state.state import State
-from ml.state.tensor_file import AnyArray, TensorWriter
+from ml.state.tensor_file import AnyArray, TensorSink
 from ml.state.tensor_store import Fill
 from ml.update.codec import UpdateCodec
 from ml.update.pseudo_gradient import difference, pseudo_gradient, trained_values
@@ -103,7 +103,7 @@ class UpdateWriter:
                 return values
             return feedback.add_to(spec, start, values.astype(np.float32, copy=False))
 
-        def save(residual: TensorWriter | None) -> tuple[Blob, ...]:
+        def save(residual: TensorSink | None) -> tuple[Blob, ...]:
             def fill_of(codec: UpdateCodec) -> Fill:
                 left_over = residual.write if residual else None
                 return lambda writer: codec.fill(writer, movement, left_over)

@@ -8,7 +8,7 @@ import numpy as np
 from ml.state.half_precision import to_bfloat16
 from ml.state.manifest import TensorSpec
 from ml.state.state import State, blocks_of
-from ml.state.tensor_file import AnyArray, FileTensor, TensorWriter, layout_of, numpy_dtype
+from ml.state.tensor_file import AnyArray, FileTensor, TensorSink, layout_of, numpy_dtype
 from ml.state.tensor_store import write_to_disk
 from protocol.errors import ConfigError
 
@@ -37,7 +37,7 @@ def export_state(
         {**metadata, "format": "pt", "round": str(state.round), "state": state.blob.root.hex()},
     )
 
-    def fill(writer: TensorWriter) -> None:
+    def fill(writer: TensorSink) -> None:
         for spec in state.manifest.tensors:
             for start, stop in blocks_of(spec):
                 block = _in_dtype(spec, state.read(spec, start, stop))

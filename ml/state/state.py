@@ -17,12 +17,14 @@ from ml.state.tensor_file import (
     FileTensor,
     TensorFile,
     TensorLayout,
-    TensorWriter,
+    TensorSink,
     layout_of,
 )
 from ml.state.tensor_store import Fill
 from protocol.errors import VerificationError
 
+MODEL = "model/"
+"""What the names of parameters and buffers begin with in a state's file."""
 BLOCK_ELEMENTS = 1 << 18
 """How much of a tensor is worked on at once: 1 MiB of float32."""
 
@@ -54,7 +56,7 @@ class State:
 
 def tensor_name(spec: TensorSpec) -> str:
     """The name of a parameter or buffer in a state's file."""
-    return f"model/{spec.name}"
+    return f"{MODEL}{spec.name}"
 
 
 def momentum_name(spec: TensorSpec) -> str:
@@ -85,7 +87,7 @@ def fill_from_file(file: TensorFile, on_block: Callable[[], None]) -> Fill:
     It raises :class:`VerificationError` naming the first tensor with NaN or infinity.
     """
 
-    def fill(writer: TensorWriter) -> None:
+    def fill(writer: TensorSink) -> None:
         for tensor in file.layout.tensors.values():
             for start in range(0, tensor.element_count, BLOCK_ELEMENTS):
                 stop = min(start + BLOCK_ELEMENTS, tensor.element_count)

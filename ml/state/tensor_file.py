@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -172,7 +173,17 @@ class TensorFile:
         self.close()
 
 
-class TensorWriter:
+class TensorSink(Protocol):
+    """Where tensors are written to."""
+
+    def write(self, name: str, start: int, values: AnyArray) -> None:
+        """Put flat ``values`` at element ``start`` of a tensor; nobody may change them afterwards.
+
+        Raises :class:`OSError`, also for a block that was written before.
+        """
+
+
+class TensorWriter(TensorSink):
     """Puts the tensors of one layout into a file, in any order, each element once.
 
     Writing and hashing are done in a thread of its own while the caller makes the next block, a few
@@ -192,10 +203,7 @@ class TensorWriter:
         self._put(memoryview(layout.header), 0)
 
     def write(self, name: str, start: int, values: AnyArray) -> None:
-        """Put flat ``values`` at element ``start`` of a tensor; nobody may change them afterwards.
-
-        Raises :class:`OSError`, also for a block that was written before.
-        """
+        """See :class:`TensorSink`."""
         tensor = self.layout.tensors[name]
         dtype = numpy_dtype(tensor.dtype)
         if values.dtype != dtype or start + values.size > tensor.element_count:

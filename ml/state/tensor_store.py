@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from ml.state.blob import Blob
 from ml.state.late_sync import sync_directory
-from ml.state.tensor_file import TensorFile, TensorLayout, TensorWriter
+from ml.state.tensor_file import TensorFile, TensorLayout, TensorSink, TensorWriter
 from protocol.merkle import CHUNK_BYTES, leaf_hash, merkle_root
 
-Fill = Callable[[TensorWriter], None]
+Fill = Callable[[TensorSink], None]
 """Writes all tensors; may be called again where the first try met a full disk."""
 
 

@@ -5,7 +5,7 @@ from torch import nn
 
 from ml.state.manifest import Manifest, TensorSpec
 from ml.state.state import State, blocks_of, tensor_name
-from ml.state.tensor_file import AnyArray, TensorWriter
+from ml.state.tensor_file import AnyArray, TensorSink
 from ml.state.tensor_store import Fill
 from p2pd.model_tensors import UnusableModelError, describe, tensors_of
 from protocol.errors import ConfigError
@@ -34,7 +34,7 @@ def fill_from_model(model: nn.Module, manifest: Manifest) -> Fill:
     """Writes round 0's state: the tensors that ``model`` has now."""
     tensors = tensors_of(model)
 
-    def fill(writer: TensorWriter) -> None:
+    def fill(writer: TensorSink) -> None:
         for spec in manifest.tensors:
             for start, stop in blocks_of(spec):
                 writer.write(tensor_name(spec), start, model_block(tensors[spec.name], start, stop))

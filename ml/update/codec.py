@@ -21,7 +21,7 @@ from ml.state.tensor_file import (
     FileTensor,
     TensorFile,
     TensorLayout,
-    TensorWriter,
+    TensorSink,
     layout_of,
 )
 from ml.update.dense import Float16Encoding, Float32Encoding, Int8Encoding
@@ -93,7 +93,7 @@ class UpdateCodec:
         self._places: dict[str, _Place] = {}
         self.layout = self._make_layout(is_whole=parts == 1)
 
-    def fill(self, writer: TensorWriter, read: ReadBlock, left_over: WriteBlock | None) -> None:
+    def fill(self, writer: TensorSink, read: ReadBlock, left_over: WriteBlock | None) -> None:
         """Encode the blocks that ``read`` gives into ``writer``.
 
         ``left_over`` gets what the encoding lost of each block of a parameter.

@@ -9,8 +9,10 @@ from daemon.net.peers.book import MAX_PEERS, MAX_SEARCHES_PER_S, MAX_UNKNOWN_KEY
 from daemon.net.peers.memory_share import MAX_SHARE_BYTES, QUEUE_BUDGET_BYTES, WINDOW_BUDGET_BYTES
 from daemon.net.peers.reception import MAX_GREETING, MAX_PATHS
 from daemon.net.refusals import LOG_INTERVAL_S, MAX_REASON
+from daemon.rounds.blobs.service import MAX_IN_THREAD
 from protocol.codec import MAX_MESSAGE_BYTES
 from protocol.peers.sealed_signal import MAX_SIGNAL_BYTES
+from protocol.peers.session_frames import MAX_FRAME_BYTES as MAX_SESSION_FRAME_BYTES
 from protocol.servers.relay_messages import MAX_CONSENTED_KEYS
 from protocol.servers.rendezvous_messages import MAX_FRAME_BYTES, MAX_LOOKUP
 from protocol.statements.admission import MAX_MET
@@ -152,6 +154,7 @@ def peer() -> list[Row]:
         ("peer", "connections", number(MAX_PATHS_PER_KEY)),
         ("peer", "addresses that are dialled", number(MAX_ADDRESSES)),
         ("peer", "bytes of a control message", size(MAX_MESSAGE_BYTES)),
+        ("peer", "bytes of a frame", size(MAX_SESSION_FRAME_BYTES)),
         ("peer", "bytes that wait each way", size(MAX_SHARE_BYTES)),
         ("peer", "log lines for each kind of refusal", f"one in {LOG_INTERVAL_S:g} s"),
         ("peer", "characters of a refusal", number(MAX_REASON)),
@@ -162,6 +165,7 @@ def peer() -> list[Row]:
         ("all", "addresses whose packets are counted", number(MAX_TARGETS)),
         ("all", "bytes that wait to be read", size(WINDOW_BUDGET_BYTES)),
         ("all", "bytes that wait to be sent", size(QUEUE_BUDGET_BYTES)),
+        ("all", "chunks of 1 MiB that wait to be checked", number(MAX_IN_THREAD)),
         ("all", "peers remembered as let in, on disk", number(MAX_MET)),
     ]
 

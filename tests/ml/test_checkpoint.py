@@ -10,7 +10,7 @@ from torch import nn
 
 from ml.state.checkpoint import CheckpointStore
 from ml.state.state import State, blocks_of, tensor_name
-from ml.state.tensor_file import TensorWriter
+from ml.state.tensor_file import TensorSink
 from ml.state.tensor_store import Fill
 from ml.training.model_tensors import manifest_of
 from protocol.errors import ConfigError, VerificationError
@@ -25,7 +25,7 @@ def open_store(directory: Path) -> CheckpointStore:
 
 
 def filled_with(number: float) -> Fill:
-    def fill(writer: TensorWriter) -> None:
+    def fill(writer: TensorSink) -> None:
         for spec in MANIFEST.tensors:
             for start, stop in blocks_of(spec):
                 writer.write(tensor_name(spec), start, np.full(stop - start, number, np.float32))

@@ -13,6 +13,7 @@ from ml.state.tensor_file import (
     FileTensor,
     TensorFile,
     TensorLayout,
+    TensorSink,
     TensorWriter,
     layout_of,
     numpy_dtype,
@@ -35,7 +36,8 @@ def values_of(tensor: FileTensor) -> np.ndarray[tuple[int], np.dtype[np.generic]
     return random.integers(0, 2, tensor.element_count).astype(numpy_dtype(tensor.dtype))
 
 
-def fill(writer: TensorWriter) -> None:
+def fill(writer: TensorSink) -> None:
+    assert isinstance(writer, TensorWriter)
     for tensor in writer.layout.tensors.values():
         writer.write(tensor.name, 0, values_of(tensor))
 
@@ -113,7 +115,7 @@ def test_equal_tensors_give_equal_bytes_and_the_root_of_the_file(tmp_path: Path)
 def test_blocks_are_read_and_written_in_any_order(tmp_path: Path) -> None:
     layout = layout_of([FileTensor("x", "F32", (10,)), FileTensor("y", "F32", (2,))], {})
 
-    def fill_backwards(writer: TensorWriter) -> None:
+    def fill_backwards(writer: TensorSink) -> None:
         writer.write("y", 0, np.array([8, 9], np.float32))
         writer.write("x", 5, np.arange(5, 10, dtype=np.float32))
         writer.write("x", 0, np.arange(5, dtype=np.float32))
@@ -126,13 +128,13 @@ def test_blocks_are_read_and_written_in_any_order(tmp_path: Path) -> None:
 
 
 def test_writer_refuses_what_does_not_fit(tmp_path: Path) -> None:
-    def too_long(writer: TensorWriter) -> None:
+    def too_long(writer: TensorSink) -> None:
         writer.write("d", 1, np.zeros(5, np.float16))
 
-    def wrong_dtype(writer: TensorWriter) -> None:
+    def wrong_dtype(writer: TensorSink) -> None:
         writer.write("d", 0, np.zeros(5, np.float32))
 
-    def incomplete(writer: TensorWriter) -> None:
+    def incomplete(writer: TensorSink) -> None:
         writer.write("d", 0, np.zeros(5, np.float16))
 
     for wrong in (too_long, wrong_dtype, incomplete):
@@ -145,7 +147,7 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = write(tmp_path)
     before = path.read_bytes()
 
-    def fail(writer: TensorWriter) -> None:
+    def fail(writer: TensorSink) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
