@@ -63,7 +63,7 @@ def main() -> None:
 def start(swarm: RealSwarm, count: int) -> list[RealPeer]:
     """Peers in the middle of a training that takes longer than the measurement."""
     swarm.start_rendezvous()
-    swarm.create("--task", "digits", "--local-epochs", "100000", "--min-peers", str(count))
+    swarm.create("--task", "digits", "--local-epochs", "100000", "--first-peers", str(count))
     threads = str(os.cpu_count() or 1)
     peers = [
         swarm.join(

@@ -7,6 +7,7 @@ it does.
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import zmq
@@ -14,12 +15,12 @@ import zmq
 from daemon.control.api import ControlApi, ExportResult
 from daemon.control.describe import About, describe, describe_history
 from daemon.control.history import History
+from daemon.control.restraint import Restraint
 from daemon.control.stage import Connected, Loading, Starting, TakingPart
 from daemon.control.status import Status
 from daemon.host import state_paths
 from daemon.host.log_line import LogLine
 from daemon.host.log_ring import LogRing
-from daemon.host.logs import set_log_level
 from daemon.host.state_dir import StateDir
 from daemon.host.systemd import SystemdNotifier, feed_watchdog
 from daemon.net.connectivity import Connectivity
@@ -82,12 +83,14 @@ class Peer:
         self._curve = state_dir.curve_keys()
         self._refusals = Refusals(clock)
         self._clients: list[RendezvousClient] = []
+        self._restraint = Restraint(options.limits, clock)
         self._about = About(
             options=options,
             peer_id=self._identity.peer_id,
             state_dir=state_dir,
             rendezvous=self._clients,
             refusals=self._refusals,
+            restraint=self._restraint,
             clock=clock,
             started_at=clock.monotonic(),
         )
@@ -154,10 +157,14 @@ class Peer:
             raise WorkerError("the peer is still starting: try again in a moment")
         return self._stage
 
+    def change_limits(self, settings: Mapping[str, str]) -> None:
+        """These settings hold from now on. Raises :class:`ConfigError`."""
+        self._restraint.change(self._restraint.limits.changed(settings))
+
     def adjust(self, options: JoinOptions) -> None:
         """Go by ``options`` as far as what differs can change while it runs."""
-        set_log_level(options.log_level)
-        later = [name for name in options.differing(self._options) if name != "log_level"]
+        self._restraint.change(options.limits)
+        later = [name for name in options.differing(self._options) if name != "limits"]
         _log.info(
             "settings read again%s",
             f"; after a restart these count: {', '.join(later)}" if later else "",
@@ -240,6 +247,7 @@ class Peer:
                     work.create_task(place.keep_saved(network.live_peers)),
                     work.create_task(connectivity.run(network)),
                     work.create_task(self._pause_when_stood_down(network)),
+                    work.create_task(self._keep_limits()),
                     work.create_task(feed_watchdog(self._notifier, self._makes_progress)),
                 ]
                 try:
@@ -251,6 +259,12 @@ class Peer:
                 finally:
                     for chore in chores:
                         chore.cancel()
+
+    async def _keep_limits(self) -> None:
+        while True:
+            await self._restraint.look_again()
+            if isinstance(self._stage, TakingPart):
+                self._restraint.apply_to(self._stage.rounds)
 
     async def _pause_when_stood_down(self, network: PeerNetwork) -> None:
         """Another daemon has taken over this peer's identity: training alone would be of no use."""
@@ -267,6 +281,7 @@ class Peer:
                 WorkerProcesses(
                     on_progress=self._note_progress,
                     stuck_after_s=stuck_after_s(self._notifier.watchdog_s),
+                    niceness=self._options.niceness,
                 )
             )
             worker = TaskWorker(
@@ -291,6 +306,7 @@ class Peer:
             )
             rounds = await stack.enter_async_context(Rounds(setup, network))
             self._stage = loading.take_part(rounds)
+            self._restraint.apply_to(rounds)
             rounds.inbox.connect(network)
             # What comes when training has ended has nobody to go to: its tasks are ending.
             stack.callback(Inbox(statements, self._refusals).take_over, network)

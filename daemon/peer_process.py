@@ -32,7 +32,7 @@ def run_peer(options: JoinOptions, view: PeerView, reread: Callable[[], JoinOpti
     ``reread``: what the options are now, when SIGHUP asks for that. Builds the real clock, log,
     loop and state directory. Raises :class:`ConfigError` for what the operator can change.
     """
-    set_up_logging(options.log_level, os.environ)
+    set_up_logging(options.limits.log_level, os.environ)
     log_ring = LogRing()
     logging.getLogger().addHandler(log_ring)
     keep_freed_memory()

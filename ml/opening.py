@@ -26,6 +26,8 @@ class Opening:
     swarm_id: str = ""
     """The swarm, for the metadata of exported models."""
     kept_checkpoints: int = KEPT_CHECKPOINTS
+    checkpoint_bytes: int = 0
+    """What they may take of the disk together; 0: no limit."""
     """How many of the last rounds' states stay on disk."""
     event_dir: str = ""
     """The directory of event files for TensorBoard; empty: none are written."""
@@ -50,6 +52,7 @@ class Opening:
             state_dir=self.state_dir,
             metadata={"task": opened.task_sha256 or opened.task, "swarm": self.swarm_id},
             kept_checkpoints=self.kept_checkpoints,
+            checkpoint_bytes=self.checkpoint_bytes,
             event_dir=self.event_dir,
             has_initial=has_initial,
         )

@@ -22,7 +22,7 @@ def measure(case: Case, rounds: int, *settings: str) -> Measured:
         RealSwarm(Path(directory), {"P2PD_BENCH_PARAMETERS": str(case.parameters)}) as swarm,
     ):
         swarm.start_rendezvous()
-        swarm.create("--task", TASK, "--min-peers", str(case.peers), *settings)
+        swarm.create("--task", TASK, "--first-peers", str(case.peers), *settings)
         peers = [
             swarm.join(f"peer-{n}", "--task", TASK, "--shard", f"{n}/{case.peers}")
             for n in range(case.peers)

@@ -45,6 +45,7 @@ def add_commands(commands: "Commands") -> None:
         )
         arguments.add_running_state_dir(parser)
 
+    _add_set(commands)
     parser = arguments.add_command(
         commands,
         "export",
@@ -85,6 +86,52 @@ def add_commands(commands: "Commands") -> None:
     )
     arguments.add_state_dir(parser, "whose (default: the only one here)")
     arguments.add_json(parser)
+
+
+def _add_set(commands: "Commands") -> None:
+    parser = arguments.add_command(
+        commands,
+        "set",
+        _set,
+        summary="change a running peer's limits",
+        description="Change what a running peer may take: upload-rate and download-rate (MB/s, off"
+        " for no limit), hours (18:00-08:00), pause-on-battery (true, false), log-level. It holds"
+        " until the peer is started again or told to read its settings again (SIGHUP); 'p2pd"
+        " config' says how to set it for good.",
+        examples="  p2pd set upload-rate=2 download-rate=10\n"
+        "  p2pd set hours=18:00-08:00\n"
+        "  p2pd set hours= upload-rate=off",
+    )
+    parser.add_argument("settings", nargs="+", type=_setting, metavar="NAME=VALUE")
+    arguments.add_running_state_dir(parser)
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=VALUE, such as upload-rate=2")
+    return name, value
+
+
+def _set(options: argparse.Namespace) -> int:
+    from daemon.cli.exit_codes import UsageError
+    from daemon.cli.settings.names import nearest
+    from daemon.host.limits.limits import CHANGEABLE, NO_LIMITS
+    from protocol.errors import ConfigError
+
+    settings = dict(options.settings)
+    for name in settings:
+        near = nearest(name, CHANGEABLE)
+        if name not in CHANGEABLE and near:
+            raise UsageError(f"{name!r} cannot be set; did you mean {near!r}?")
+    try:
+        NO_LIMITS.changed(settings)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+    client = _client(options)
+    client.change_limits(settings)
+    print(f"limits: {', '.join(client.status().limits) or 'none'}")
+    return 0
 
 
 def _client(options: argparse.Namespace) -> "ControlClient":

@@ -132,7 +132,15 @@ def add_commands(commands: "Commands") -> None:
         "--min-peers",
         type=arguments.whole_number(1, MAX_COUNT),
         metavar="N",
-        help="how many peers the first round waits for (default: 2)",
+        help="how many peers each round waits for; with fewer here the swarm rests, and goes on by"
+        " itself (default: 2 in the first round, and then as many as there are; in gossip the first"
+        " round alone)",
+    )
+    rounds.add_argument(
+        "--first-peers",
+        type=arguments.whole_number(1, MAX_COUNT),
+        metavar="N",
+        help="how many the first round waits for (default: as many as each)",
     )
     rounds.add_argument(
         "--grace",
@@ -201,7 +209,8 @@ def create_options(options: argparse.Namespace) -> "CreateOptions":
         settings = PURPOSES[options.purpose].settings | settings
     for field, value in (
         ("rounds", options.rounds),
-        ("min_peers", options.min_peers),
+        ("min_peers", options.first_peers or options.min_peers),
+        ("min_updates", options.min_peers),
         ("grace_s", options.grace),
     ):
         if value is not None:

@@ -51,7 +51,7 @@ MODULES = {
     "watch.wait": ("wait",),
     "ping": ("ping", "speed"),
     "netcheck.command": ("netcheck",),
-    "control": ("stop", "pause", "resume", "export", "id"),
+    "control": ("stop", "pause", "resume", "set", "export", "id"),
     "invite": ("invite", "extend"),
     "members": ("members", "ban"),
     "task": ("task",),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 MAX_TURN_FILE_BYTES = 16 * 1024
 MAX_ROUNDS = 1_000_000_000
 MAX_THREADS = 4096
+MAX_NICENESS = 19
+MAX_QUOTA_BYTES = 10**15
 KEPT_CHECKPOINTS = 2
 """The constant of that name in ml/state/blob.py, which takes too long to load here."""
 MAX_KEPT_CHECKPOINTS = 1_000_000
@@ -190,8 +192,63 @@ def add_commands(commands: "Commands") -> None:
         const="",
         help="stop running it",
     )
+    _add_limits(parser)
     arguments.add_log_level(parser)
     make_configurable(parser, "join")
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    limits = parser.add_argument_group(
+        "limits", "'p2pd set' changes the first four while the peer runs; 'p2pd status' shows them."
+    )
+    for way, what in (("upload", "sent to"), ("download", "received from")):
+        limits.add_argument(
+            f"--{way}-rate",
+            type=arguments.config(_rate),
+            metavar="MB/S",
+            help=f"most of the model that is {what} other peers in a second (default: off, no"
+            " limit)",
+        )
+    limits.add_argument(
+        "--hours",
+        type=arguments.config(_hours),
+        metavar="HH:MM-HH:MM",
+        help="train in these hours of the day alone, by this machine's time; several with commas"
+        ' between them, "" for always (default)',
+    )
+    limits.add_argument(
+        "--pause-on-battery",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="do not train while this machine runs on its battery (default: train)",
+    )
+    limits.add_argument(
+        "--nice",
+        dest="niceness",
+        type=arguments.whole_number(0, MAX_NICENESS),
+        metavar="N",
+        help="let other programs of this machine go first, 19 the most (default: 0)",
+    )
+    limits.add_argument(
+        "--disk-quota",
+        type=arguments.byte_size(0, MAX_QUOTA_BYTES),
+        metavar="SIZE",
+        help="keep fewer checkpoints than --keep-checkpoints says where they would take more than"
+        " this, such as 20G (default: 0, no limit)",
+    )
+
+
+def _rate(text: str) -> str:
+    from daemon.host.limits.limits import read_rate
+
+    read_rate(text)
+    return text
+
+
+def _hours(text: str) -> str:
+    from daemon.host.limits.hours import Hours
+
+    return str(Hours.parse(text))
 
 
 def _shard(text: str) -> str:

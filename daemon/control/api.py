@@ -12,6 +12,7 @@ POST      /v1/web          serves the page from now on; its address, with the to
 POST      /v1/stop         ends the daemon; answered before it does
 POST      /v1/pause        no new local training until resumed
 POST      /v1/resume
+POST      /v1/set          changes limits, ?NAME=VALUE (daemon/host/limits/limits.py)
 POST      /v1/ping         one reply of ``peer`` to ``size`` bytes (daemon/measuring)
 POST      /v1/speed        how fast ``size`` bytes get to ``peer`` over ``path``
 POST      /v1/export       the current model as safetensors, in the response's body;
@@ -27,7 +28,7 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -90,6 +91,9 @@ class PeerControl(Protocol):
     def resume(self) -> None:
         """Undo :meth:`pause`."""
 
+    def change_limits(self, settings: Mapping[str, str]) -> None:
+        """These settings hold from now on. Raises :class:`ConfigError`."""
+
     async def ping(self, peer_id: str, size_bytes: int) -> PingResult:
         """Wait for one reply of another peer. Raises :class:`TransportError`."""
 
@@ -127,6 +131,7 @@ class ControlApi:
         application.router.add_post("/v1/stop", self._stop)
         application.router.add_post("/v1/pause", self._pause)
         application.router.add_post("/v1/resume", self._resume)
+        application.router.add_post("/v1/set", self._set)
         application.router.add_post("/v1/export", self._export)
         application.router.add_post("/v1/ping", self._ping)
         application.router.add_post("/v1/speed", self._speed)
@@ -215,6 +220,10 @@ class ControlApi:
 
     async def _resume(self, request: web.Request) -> web.Response:
         self._control.resume()
+        return _done()
+
+    async def _set(self, request: web.Request) -> web.Response:
+        self._control.change_limits(dict(request.query))
         return _done()
 
     async def _ping(self, request: web.Request) -> web.Response:

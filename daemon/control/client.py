@@ -4,7 +4,7 @@ import contextlib
 import enum
 import http.client
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -152,6 +152,10 @@ class ControlClient:
             if size != expected:
                 raise ControlError(f"the export broke off after {size} of {expected} bytes")
             return Exported(round=int(response.headers.get("X-P2PD-Round", "0")), size_bytes=size)
+
+    def change_limits(self, settings: Mapping[str, str]) -> None:
+        """These settings hold from now on. Raises :class:`ControlError` that says what is wrong."""
+        self._call("POST", f"/v1/set?{urlencode(settings)}")
 
     def ping(self, peer_id: str, size_bytes: int) -> PingResult:
         """One reply of another peer. Raises :class:`TransportError` when there is none."""

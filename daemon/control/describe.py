@@ -8,6 +8,7 @@ import msgspec
 
 from daemon.control import trouble
 from daemon.control.history import History
+from daemon.control.restraint import Restraint
 from daemon.control.stage import Connected, Loading, Starting, TakingPart
 from daemon.control.status import HealthItem, PeerStatus, RelayStatus, RendezvousStatus, Status
 from daemon.host.state_dir import StateDir
@@ -21,6 +22,7 @@ from daemon.rounds.watching import Watching
 from daemon.swarm.join_options import JoinOptions
 from p2pd.messages import Progress
 from protocol.identity import PeerId, key_to_text
+from protocol.text import counted
 from protocol.uri import by_server
 from relay.client import client as relay_client
 from rendezvous import RendezvousClient
@@ -37,6 +39,7 @@ class About:
     rendezvous: list[RendezvousClient]
     """Grows while the peer starts; in the order of the invite's servers."""
     refusals: Refusals
+    restraint: Restraint
     clock: Clock
     started_at: float
     """On the clock's monotonic scale."""
@@ -78,6 +81,8 @@ def describe(
         task="" if statement is None else statement.task.name,
         shard=str(options.shard),
         phase=phase,
+        paused="" if training is None else training.pause_reason,
+        limits=_limits_of(about),
         round=_round_of(about, stage),
         rounds=0 if statement is None else statement.settings.rounds,
         loss=None if state is None else state.loss,
@@ -140,6 +145,18 @@ def _round_of(about: About, stage: Starting) -> int:
     if about.options.observe and isinstance(stage, Connected):
         return stage.watching.round
     return 0
+
+
+def _limits_of(about: About) -> tuple[str, ...]:
+    options = about.options
+    words = about.restraint.limits.in_words()
+    if options.threads:
+        words.append(counted(options.threads, "thread"))
+    if options.niceness:
+        words.append(f"niceness {options.niceness}")
+    if options.disk_quota_bytes:
+        words.append(f"checkpoints of {options.disk_quota_bytes / 1e9:g} GB")
+    return tuple(words)
 
 
 def _phase_of(about: About, stage: Starting, *, is_stopping: bool) -> Phase:

@@ -93,6 +93,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """``I/N``."""
     phase: str
     """A :class:`daemon.rounds.phase.Phase`."""
+    paused: str = ""
+    """Why it is paused; empty: it is not."""
+    limits: tuple[str, ...] = ()
+    """What its operator lets it take of the machine, in words."""
     round: int
     """The last completed round; 0 before the first. Of a peer that only observes, that of most
     others."""

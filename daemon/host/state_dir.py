@@ -57,6 +57,12 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     event_dir: str = ""
     web: str = ""
     on_round: str = ""
+    upload_rate: str = "off"
+    download_rate: str = "off"
+    hours: str = ""
+    pause_on_battery: bool = False
+    niceness: int = 0
+    disk_quota: int = 0
 
     def __repr__(self) -> str:
         return f"Membership({self.name!r})"  # No link, no password.

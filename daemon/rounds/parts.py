@@ -16,6 +16,7 @@ from daemon.rounds.speaker import Speaker
 from daemon.swarm.membership import SwarmPlace
 from daemon.swarm.statements import Statements
 from daemon.worker.trainer import Trainer
+from ml.aggregate.needed_updates import needed_updates
 from ml.opening import TaskOpened
 from protocol.identity import Identity, PeerId
 from protocol.statements.swarm import RoundSettings
@@ -67,6 +68,20 @@ class Parts:
     def settings(self) -> RoundSettings:
         """How the swarm's rounds run; they never change under one swarm id."""
         return self.place.swarm.statement.settings
+
+    @property
+    def needed_updates(self) -> int:
+        """With fewer no round is averaged: by the rule, or because its founder said so."""
+        settings = self.settings
+        return max(settings.min_updates, needed_updates(settings.aggregation))
+
+    def lacking(self, count: int, what: str) -> str:
+        """That ``count`` are fewer than are needed, for people."""
+        settings = self.settings
+        is_rule = needed_updates(settings.aggregation) >= settings.min_updates
+        who = settings.aggregation if is_rule else "this swarm"
+        are = "is" if count == 1 else "are"
+        return f"{who} needs {self.needed_updates} {what}, {count} {are} here"
 
     @property
     def initial_root(self) -> bytes:

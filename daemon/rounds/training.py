@@ -64,6 +64,7 @@ class Training:
         self._phase = Phase.STARTING
         self._started = False
         self._paused = False
+        self._held = ""
         self._said: Standing | None = None
         self._interrupted = asyncio.Event()
 
@@ -79,6 +80,20 @@ class Training:
         """Train again."""
         self._paused = False
         self.wake()
+
+    def hold(self, reason: str) -> None:
+        """Train no more while there is a ``reason``, for people; stay in the swarm. Empty: none."""
+        if reason != self._held:
+            begins = not self.pause_reason
+            self._held = reason
+            if begins:
+                self._interrupted.set()
+            self.wake()
+
+    @property
+    def pause_reason(self) -> str:
+        """Why this peer is paused, for people; empty: it is not."""
+        return "until 'p2pd resume'" if self._paused else self._held
 
     def wake(self) -> None:
         """Look again: a session, a standing or the worker has changed."""
@@ -144,7 +159,8 @@ class Training:
 
     @property
     def _can_train(self) -> bool:
-        return self._parts.worker.is_ready and not self._paused and not self.lacks_initial_state
+        is_ready = self._parts.worker.is_ready
+        return is_ready and not self.pause_reason and not self.lacks_initial_state
 
     @property
     def _rest_s(self) -> float:
@@ -244,10 +260,10 @@ class Training:
             raise error
 
     async def _activity(self) -> None:
-        if self._paused or self.is_complete:
-            self._enter(Phase.PAUSED if self._paused else Phase.COMPLETE)
+        if self.pause_reason or self.is_complete:
+            self._enter(Phase.COMPLETE if self.is_complete else Phase.PAUSED)
             self._announce_standing()
-            while self._paused or self.is_complete:
+            while self.pause_reason or self.is_complete:
                 await self._parts.changes.wait(BEAT_S)
         elif not self._can_train:
             self._enter(Phase.FETCHING if self._parts.worker.is_ready else Phase.STARTING)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from daemon.host.limits.limits import NO_LIMITS, Limits
 from daemon.net.paths.ice.turn_server import TurnServer
 from ml.state.blob import KEPT_CHECKPOINTS
 from protocol.errors import ConfigError
@@ -91,7 +92,12 @@ class JoinOptions:
     it."""
     on_round: str = ""
     """A shell command to run after each round; empty: none."""
-    log_level: str = "info"
+    niceness: int = 0
+    """How much less averager and trainer get of the processor than others do: 0 to 19."""
+    disk_quota_bytes: int = 0
+    """What checkpoints may take of the disk; 0: no limit but their number."""
+    limits: Limits = NO_LIMITS
+    """What can change while the peer runs."""
 
     def differing(self, other: "JoinOptions") -> list[str]:
         """The fields in which ``other`` has another value."""

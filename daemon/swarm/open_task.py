@@ -28,5 +28,6 @@ def open_task(options: JoinOptions, swarm: Swarm, state_dir: Path) -> Opening:
         threads=options.threads,
         swarm_id=key_to_text(swarm.swarm_id),
         kept_checkpoints=options.kept_checkpoints,
+        checkpoint_bytes=options.disk_quota_bytes,
         event_dir="" if options.event_dir is None else str(options.event_dir),
     )

@@ -22,6 +22,7 @@ from protocol.errors import RemoteProtocolError, WorkerError
 from protocol.text import printable
 
 END_DEADLINE_S = 5.0
+MAX_NICENESS = 19
 """How long a process may take to end when told to; then it is killed."""
 _MAX_LOG_LINE_BYTES = 1 << 16
 
@@ -230,6 +231,10 @@ def _spawn(program: Program, descriptors: Sequence[int]) -> _Started:
             env=_environment_of(program),
             process_group=0,
         )
+        if program.niceness:
+            # Before it has further threads, which take theirs from the first.
+            own = os.getpriority(os.PRIO_PROCESS, 0)
+            os.setpriority(os.PRIO_PROCESS, process.pid, min(own + program.niceness, MAX_NICENESS))
         failed.pop_all()
     return _Started(program, process, ours, writing)
 

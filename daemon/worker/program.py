@@ -32,6 +32,8 @@ class Program:
     """The request that ends it."""
     environment: tuple[str, ...] | None
     """The variables that it gets to see; None: all."""
+    niceness: int = 0
+    """How much less of the processor it gets than this process."""
 
 
 def _decode_from_trainer(body: bytes) -> Message:

@@ -68,6 +68,7 @@ class WorkerProcesses:
         on_progress: Callable[[trainer.Progress], None] | None = None,
         stuck_after_s: float = STUCK_AFTER_S,
         kill_after_s: float = KILL_AFTER_S,
+        niceness: int = 0,
     ) -> None:
         """``on_progress`` is called about once a second while it trains."""
         self._on_progress = on_progress
@@ -76,14 +77,14 @@ class WorkerProcesses:
         self.on_trial: Callable[[TrialWanted], None] = lambda wanted: None
         """Called when the averager wants the base memory's parameters tried."""
         self.trainer = Child(
-            TRAINER,
+            replace(TRAINER, niceness=niceness),
             self._memory,
             self,
             stuck_after_s=stuck_after_s,
             kill_after_s=kill_after_s,
         )
         self.averager = Child(
-            AVERAGER,
+            replace(AVERAGER, niceness=niceness),
             self._memory,
             self,
             stuck_after_s=stuck_after_s,

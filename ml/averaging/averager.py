@@ -78,6 +78,7 @@ class Averager:
             self._manifest,
             keeps_momentum=self._rules.outer.momentum > 0,
             kept=opening.kept_checkpoints,
+            quota_bytes=opening.checkpoint_bytes,
             on_block=on_work,
         )
         self.journal = RoundJournal(

@@ -24,6 +24,7 @@ class OpenStates(Message, tag="open_states"):
     metadata: dict[str, str]
     """What exported models say of where they come from."""
     kept_checkpoints: int = KEPT_CHECKPOINTS
+    checkpoint_bytes: int = 0
     """How many of the last rounds' states stay on disk."""
     event_dir: str = ""
     """The directory of event files for TensorBoard; empty: none are written."""

@@ -95,7 +95,12 @@ def parse_rules(settings: RoundSettings) -> RoundRules:
 
 def _check_limits(settings: RoundSettings) -> None:
     """What ``create``'s own options cannot say, a task's ROUND or a founder's program can."""
-    for field, lowest in (("rounds", 0), ("min_peers", 1), ("max_sample_weight", 1)):
+    for field, lowest in (
+        ("rounds", 0),
+        ("min_peers", 1),
+        ("min_updates", 1),
+        ("max_sample_weight", 1),
+    ):
         count = getattr(settings, field)
         if count < lowest:
             raise ConfigError(f"{field} is {count}: it must be at least {lowest}")

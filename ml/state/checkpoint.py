@@ -38,11 +38,14 @@ class CheckpointStore:
         *,
         keeps_momentum: bool,
         kept: int = KEPT_CHECKPOINTS,
+        quota_bytes: int = 0,
         on_block: Callable[[], None] = lambda: None,
     ) -> None:
         """Makes the directory and deletes what a killed writer left half-written.
 
-        ``kept``: how many of the last states stay there; ``on_block`` is called after each block of
+        ``kept``: how many of the last states stay there; ``quota_bytes``: what they may take, the
+        next one included while it is written (0: no limit; what a restart needs stays);
+        ``on_block`` is called after each block of
         a copy.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -52,6 +55,7 @@ class CheckpointStore:
         self._manifest = manifest
         self._keeps_momentum = keeps_momentum
         self._kept = max(kept, KEPT_CHECKPOINTS)
+        self._quota_bytes = quota_bytes
         self._on_block = on_block
         self._sync = LateSync()
         self.problem = ""
@@ -170,13 +174,20 @@ class CheckpointStore:
         try:
             if not problem:
                 older = [path for number, _, path in self._checkpoints() if number < round_number]
-                for path in older[self._kept - 1 :]:
+                for path in older[self._most_kept(round_number) - 1 :]:
                     path.unlink()
         except OSError as error:
             problem = error.strerror or str(error)
         if problem:
             self.problem = f"the checkpoint of round {round_number} may be lost: {problem}"
             logger.error("%s", self.problem)
+
+    def _most_kept(self, round_number: int) -> int:
+        if not self._quota_bytes:
+            return self._kept
+        # One more is there while the next one is written.
+        within = self._quota_bytes // self.layout(round_number).size_bytes - 1
+        return max(KEPT_CHECKPOINTS, min(self._kept, within))
 
     def _quarantine(self, path: Path) -> None:
         logger.error("checkpoint %s is damaged; put aside, the one before it is used", path.name)

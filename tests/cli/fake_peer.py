@@ -6,12 +6,14 @@
 import asyncio
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from daemon.control.api import ControlApi, ExportResult
 from daemon.control.health import rendezvous_unreachable
 from daemon.control.history import History
 from daemon.control.status import HealthItem, PeerStatus, RelayStatus, RendezvousStatus, Status
+from daemon.host.limits.limits import NO_LIMITS
 from daemon.host.log_line import LogLine
 from daemon.host.state_dir import StateDir
 from daemon.net.measuring.results import PingResult, SpeedResult
@@ -35,6 +37,7 @@ class FakePeer:
         self.stopped = asyncio.Event()
         self.page = PageServer(self)
         self.paused = False
+        self.limits = NO_LIMITS
         self.model = bytes(range(256)) * 8192
         self.pings = 0
         self.measuring = asyncio.Event()
@@ -54,6 +57,7 @@ class FakePeer:
             task="digits",
             shard="0/3",
             phase=Phase.PAUSED if self.paused else Phase.TRAINING,
+            limits=tuple(self.limits.in_words()),
             round=3,
             rounds=5,
             loss=0.125,
@@ -139,6 +143,9 @@ class FakePeer:
 
     def resume(self) -> None:
         self.paused = False
+
+    def change_limits(self, settings: Mapping[str, str]) -> None:
+        self.limits = self.limits.changed(settings)
 
     async def ping(self, peer_id: str, size_bytes: int) -> PingResult:
         """Bob is reached over a relay at first; to everybody else there is no path."""

@@ -50,7 +50,8 @@ def test_link_stands_alone_on_standard_output_and_leads_to_the_swarm(
     assert statement.task.seed == 11
     assert len(statement.task.manifest_digest) == len(statement.task.initial_state_digest) == 32
     settings = statement.settings
-    assert (settings.rounds, settings.min_peers, settings.grace_s) == (7, 3, 1.5)
+    assert (settings.rounds, settings.min_peers, settings.min_updates) == (7, 3, 3)
+    assert settings.grace_s == 1.5
     assert (settings.local_unit, settings.local_amount) == ("steps", 5.0)
     assert (settings.compression, settings.exchange) == ("fp16", "gossip")
     assert (settings.topology, settings.partition) == ("ring", "labels:2")

@@ -9,6 +9,7 @@ import pytest
 from daemon.cli.entry import build_parser
 from daemon.cli.join import KEPT_CHECKPOINTS as CLI_KEPT_CHECKPOINTS
 from daemon.cli.settings.peer import PeerSettings
+from daemon.host.limits.limits import Limits
 from daemon.host.state_dir import StateDir
 from daemon.net.paths.ice.turn_server import TurnServer
 from daemon.swarm.join_options import JoinOptions, Shard
@@ -65,7 +66,7 @@ def test_everything_that_was_said_arrives(tmp_path: Path) -> None:
         rounds=7,
         name="alice",
         threads=3,
-        log_level="debug",
+        limits=Limits(log_level="debug"),
         turn=TurnServer(HostPort("turn.example", 3478), "ada", "se:cr@et"),
         kept_checkpoints=50,
         event_dir=tmp_path / "runs",

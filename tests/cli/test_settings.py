@@ -168,7 +168,7 @@ def test_peer_keeps_what_flags_said_and_reads_the_file_anew(
     path.write_text('threads = 1\nshard = "1/2"\nlog-level = "debug"\n')
     again = first.again()
     assert (again.threads, again.name, str(again.shard)) == (3, "", "1/2")
-    assert set(first.options.differing(again)) == {"name", "shard", "log_level"}
+    assert set(first.options.differing(again)) == {"name", "shard", "limits"}
     later = peer()
     assert (later.options.threads, str(later.options.shard)) == (1, "1/2")
     path.unlink()

@@ -124,6 +124,20 @@ def test_all_checkpoints_damaged_is_as_none(tmp_path: Path) -> None:
     assert open_store(tmp_path).latest() is None
 
 
+@pytest.mark.parametrize(("states", "kept"), [(1, 2), (3, 2), (4.5, 3), (100, 5)])
+def test_checkpoints_keep_within_their_quota_but_for_what_a_restart_needs(
+    tmp_path: Path, states: float, kept: int
+) -> None:
+    size_bytes = open_store(tmp_path).layout(9).size_bytes
+    store = CheckpointStore(
+        tmp_path, MANIFEST, keeps_momentum=False, kept=5, quota_bytes=int(states * size_bytes)
+    )
+    for round_number in range(9):
+        store.save(round_number, filled_with(round_number)).close()
+    store.close()
+    assert len(checkpoint_paths(tmp_path)) == kept
+
+
 def test_state_of_an_unexpected_root_is_not_kept(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.save(1, filled_with(1))

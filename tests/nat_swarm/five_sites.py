@@ -69,7 +69,7 @@ class FiveSites:
         count = str(1 + len(sites))
         swarm.create_at(
             *(server, uri, "--relay", relay_uri),
-            *("--task", "digits", "--min-peers", count, "--seed", "1"),
+            *("--task", "digits", "--first-peers", count, "--seed", "1"),
         )
         five = cls(swarm, server, second, sites, captures, serving, relaying)
         machines: dict[str, Host] = {"public": public}

@@ -14,6 +14,7 @@ from daemon.rounds.blobs.fetch import (
     BlobFetcher,
     FetchRequest,
 )
+from daemon.rounds.blobs.pace import Pace
 from daemon.rounds.blobs.store import KEPT_STATES, BlobMissingError, BlobStore
 from ml.state.blob import Blob
 from protocol.errors import VerificationError
@@ -167,7 +168,7 @@ class TestStore:
 
 class TestFetcher:
     def test_chunks_are_shared_among_sources_within_their_windows(self) -> None:
-        fetcher = BlobFetcher()
+        fetcher = BlobFetcher(Pace(0.0))
         fetcher.want(ROOT, range(100))
         fetcher.add_source(ROOT, ONE, 0.0)
         fetcher.add_source(ROOT, TWO, 0.0)
@@ -181,15 +182,15 @@ class TestFetcher:
         assert fetcher.requests(0.0) == []
 
     def test_each_chunk_that_comes_makes_room_for_the_next(self) -> None:
-        fetcher = BlobFetcher()
+        fetcher = BlobFetcher(Pace(0.0))
         fetcher.want(ROOT, range(100))
         fetcher.add_source(ROOT, ONE, 0.0)
         fetcher.requests(0.0)
-        fetcher.received(ONE, ROOT, 0, 1.0)
+        fetcher.received(ONE, ROOT, 0, CHUNK_BYTES, 1.0)
         assert fetcher.requests(1.0) == [FetchRequest(ONE, ROOT, (WINDOW_CHUNKS,))]
 
     def test_what_a_lost_source_owed_is_asked_of_another(self) -> None:
-        fetcher = BlobFetcher()
+        fetcher = BlobFetcher(Pace(0.0))
         fetcher.want(ROOT, range(3))
         fetcher.add_source(ROOT, ONE, 0.0)
         assert fetcher.requests(0.0) == [FetchRequest(ONE, ROOT, (0, 1, 2))]
@@ -200,19 +201,19 @@ class TestFetcher:
         assert fetcher.requests(1.0) == [FetchRequest(TWO, ROOT, (0, 1, 2))]
 
     def test_source_that_stalls_is_dropped_and_one_that_delivers_is_not(self) -> None:
-        fetcher = BlobFetcher()
+        fetcher = BlobFetcher(Pace(0.0))
         fetcher.want(ROOT, range(20))
         fetcher.add_source(ROOT, ONE, 0.0)
         fetcher.add_source(ROOT, TWO, 0.0)
         fetcher.requests(0.0)
         assert fetcher.get_timer() == STALL_S
-        fetcher.received(TWO, ROOT, 1, STALL_S - 1)
+        fetcher.received(TWO, ROOT, 1, CHUNK_BYTES, STALL_S - 1)
         fetcher.handle_timer(STALL_S)
         requests = fetcher.requests(STALL_S)
         assert {request.peer for request in requests} == {TWO}
 
     def test_late_chunks_are_asked_of_a_quick_source_too_one_by_one(self) -> None:
-        fetcher = BlobFetcher()
+        fetcher = BlobFetcher(Pace(0.0))
         fetcher.want(ROOT, range(4))
         fetcher.add_source(ROOT, ONE, 0.0)
         fetcher.add_source(ROOT, TWO, 0.0)
@@ -220,31 +221,31 @@ class TestFetcher:
             FetchRequest(ONE, ROOT, (0, 2)),
             FetchRequest(TWO, ROOT, (1, 3)),
         ]
-        fetcher.received(TWO, ROOT, 1, 0.1)
+        fetcher.received(TWO, ROOT, 1, CHUNK_BYTES, 0.1)
         late = LATE_S + LATE_FACTOR * 0.1
         assert fetcher.requests(late) == [], "it has something to deliver itself"
-        fetcher.received(TWO, ROOT, 3, 0.1)
+        fetcher.received(TWO, ROOT, 3, CHUNK_BYTES, 0.1)
         assert fetcher.get_timer() == late
         assert fetcher.requests(late - 0.01) == []
         assert fetcher.requests(late) == [FetchRequest(TWO, ROOT, (2,))]
         assert fetcher.requests(late) == []
-        fetcher.received(TWO, ROOT, 2, late + 0.1)
+        fetcher.received(TWO, ROOT, 2, CHUNK_BYTES, late + 0.1)
         assert fetcher.requests(late + 0.1) == [FetchRequest(TWO, ROOT, (0,))]
-        fetcher.received(ONE, ROOT, 0, late + 0.2)
-        fetcher.received(TWO, ROOT, 0, late + 0.3)
+        fetcher.received(ONE, ROOT, 0, CHUNK_BYTES, late + 0.2)
+        fetcher.received(TWO, ROOT, 0, CHUNK_BYTES, late + 0.3)
         assert fetcher.get_timer() is None
 
     def test_source_that_is_no_quicker_is_not_asked_for_what_is_under_way(self) -> None:
-        fetcher = BlobFetcher()
+        fetcher = BlobFetcher(Pace(0.0))
         fetcher.want(ROOT, range(2))
         fetcher.add_source(ROOT, ONE, 0.0)
         fetcher.add_source(ROOT, TWO, 0.0)
         fetcher.requests(0.0)
-        fetcher.received(TWO, ROOT, 1, 4.0)
+        fetcher.received(TWO, ROOT, 1, CHUNK_BYTES, 4.0)
         assert fetcher.requests(8.0) == []
 
     def test_source_that_has_delivered_nothing_yet_is_given_some_credit(self) -> None:
-        fetcher = BlobFetcher()
+        fetcher = BlobFetcher(Pace(0.0))
         fetcher.want(ROOT, range(1))
         fetcher.add_source(ROOT, ONE, 0.0)
         fetcher.requests(0.0)
@@ -254,7 +255,7 @@ class TestFetcher:
         assert fetcher.requests(late) == [FetchRequest(TWO, ROOT, (0,))]
 
     def test_chunk_that_two_were_asked_for_waits_again_when_both_are_gone(self) -> None:
-        fetcher = BlobFetcher()
+        fetcher = BlobFetcher(Pace(0.0))
         fetcher.want(ROOT, range(1))
         for source in (ONE, TWO):
             fetcher.add_source(ROOT, source, 0.0)
@@ -268,7 +269,7 @@ class TestFetcher:
         assert fetcher.requests(late) == [FetchRequest(ONE, ROOT, (0,))]
 
     def test_source_that_was_added_long_ago_gets_its_time_when_it_is_asked(self) -> None:
-        fetcher = BlobFetcher()
+        fetcher = BlobFetcher(Pace(0.0))
         fetcher.want(ROOT, range(1))
         fetcher.add_source(ROOT, ONE, 0.0)
         fetcher.requests(1000.0)
@@ -276,10 +277,32 @@ class TestFetcher:
         assert fetcher.has_source(ROOT)
 
     def test_cancelled_blob_is_asked_for_no_more(self) -> None:
-        fetcher = BlobFetcher()
+        fetcher = BlobFetcher(Pace(0.0))
         fetcher.want(ROOT, range(100))
         fetcher.add_source(ROOT, ONE, 0.0)
         fetcher.cancel(ROOT)
-        fetcher.received(ONE, ROOT, 0, 0.0)
+        fetcher.received(ONE, ROOT, 0, CHUNK_BYTES, 0.0)
         assert fetcher.requests(0.0) == []
         assert fetcher.get_timer() is None
+
+    def test_no_more_is_asked_for_than_the_pace_allows(self) -> None:
+        fetcher = BlobFetcher(Pace(0.0, 2 * CHUNK_BYTES))
+        fetcher.want(ROOT, range(100))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        assert fetcher.requests(0.0) == [FetchRequest(ONE, ROOT, (0, 1, 2))]
+        assert fetcher.requests(0.0) == []
+        assert fetcher.get_timer() == 0.5
+        assert fetcher.requests(0.5) == [FetchRequest(ONE, ROOT, (3,))]
+        fetcher.received(ONE, ROOT, 0, 0, 0.5)
+        assert fetcher.requests(0.5) == [FetchRequest(ONE, ROOT, (4,))], "the first was empty"
+
+    def test_what_is_late_waits_for_the_pace_too(self) -> None:
+        fetcher = BlobFetcher(Pace(0.0, CHUNK_BYTES / 100))
+        fetcher.want(ROOT, range(1))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        fetcher.requests(0.0)
+        fetcher.add_source(ROOT, TWO, 0.0)
+        late = LATE_S + LATE_FACTOR * UNKNOWN_PACE_S
+        assert fetcher.requests(late) == []
+        timer = fetcher.get_timer()
+        assert timer == STALL_S

@@ -41,6 +41,26 @@ def test_round_waits_for_as_many_peers_as_krum_needs_and_goes_on_with_a_newcomer
     simulate(tmp_path, scenario, aggregation="krum:0", longest_round_s=20.0)
 
 
+def test_swarm_rests_while_fewer_peers_are_here_than_its_founder_wants_in_each_round(
+    tmp_path: Path,
+) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        a, b, c = [swarm.add() for _ in range(3)]
+        await swarm.until_round(2, within_s=20)
+        await asyncio.sleep(ROUND_S / 2)
+        swarm.kill(b)
+        swarm.stop(c)
+        await asyncio.sleep(100)
+        assert (a.round, a.training.phase) == (2, Phase.WAITING)
+        assert a.training.waits_for == "this swarm needs 3 peers, 1 is here"
+        d, e = swarm.add(), swarm.add()
+        await swarm.until_round(4, a, d, e, within_s=60)
+        assert_no_fewer(3, a, d, e)
+        assert_same_history(a, d, e)
+
+    simulate(tmp_path, scenario, min_updates=3, rounds=60)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_kills_at_any_moment_leave_those_who_live_waiting_together(
     tmp_path: Path, seed: int

@@ -424,6 +424,25 @@ def test_paused_peer_is_not_waited_for_and_comes_back_in_step(tmp_path: Path) ->
     simulate(tmp_path, scenario)
 
 
+def test_peer_that_its_limits_hold_is_not_waited_for_either(tmp_path: Path) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        a, b, c = [swarm.add() for _ in range(3)]
+        await swarm.until_round(2, within_s=20)
+        c.training.hold("until 18:00: hours")
+        assert await swarm.until_round(5, a, b, within_s=20) < 4 * ROUND_S
+        assert (c.training.phase, c.training.pause_reason) == (Phase.PAUSED, "until 18:00: hours")
+        c.training.pause()
+        c.training.hold("")
+        assert c.training.pause_reason == "until 'p2pd resume'"
+        c.training.resume()
+        assert c.training.pause_reason == ""
+        goal = a.round + 3
+        await swarm.until_round(goal, within_s=30)
+        assert c.id in a.contributors(goal)
+
+    simulate(tmp_path, scenario)
+
+
 def test_peer_whose_worker_dies_once_it_has_contributed_blames_nobody_for_going_on_alone(
     tmp_path: Path,
 ) -> None:

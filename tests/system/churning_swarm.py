@@ -159,7 +159,7 @@ class ChurningSwarm:
         swarm.start_rendezvous()
         swarm.create(
             *("--task", TASK_FILE, "--seed", "1", "--rounds", str(rounds)),
-            *("--min-peers", str(residents + visitors)),
+            *("--first-peers", str(residents + visitors)),
         )
         self.residents = [self._join(f"resident-{number}") for number in range(residents)]
         for number in range(visitors):

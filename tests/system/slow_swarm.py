@@ -34,7 +34,7 @@ class SlowSwarm:
     def found(cls, swarm: RealSwarm) -> "SlowSwarm":
         """Rendezvous, founder and peers."""
         swarm.start_rendezvous()
-        swarm.create("--task", TASK_FILE, "--min-peers", str(len(NAMES)), "--seed", "1")
+        swarm.create("--task", TASK_FILE, "--first-peers", str(len(NAMES)), "--seed", "1")
         found = cls(swarm)
         found.peers = [found.join(name, shard) for shard, name in enumerate(NAMES)]
         return found

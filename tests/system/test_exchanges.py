@@ -22,7 +22,7 @@ def start(swarm: RealSwarm, count: int, task: str, *arguments: str) -> list[Real
     """``count`` peers of a new swarm, each with its own shard."""
     swarm.start_rendezvous()
     file = HERE / task
-    swarm.create("--task", file, "--min-peers", str(count), "--seed", "1", *arguments)
+    swarm.create("--task", file, "--first-peers", str(count), "--seed", "1", *arguments)
     return [
         swarm.join(
             f"peer-{index}",

@@ -55,7 +55,7 @@ def wait_average_of_all(peers: list[RealPeer]) -> None:
 def test_peers_with_clocks_that_are_days_off_train_with_the_others_and_say_so(
     swarm: SwarmOfClocks, tmp_path: Path
 ) -> None:
-    swarm.create("--task", "digits", "--min-peers", str(len(EVERYONE)), "--local-steps", "5")
+    swarm.create("--task", "digits", "--first-peers", str(len(EVERYONE)), "--local-steps", "5")
     peers = [
         swarm.join(name, "--shard", f"{number}/{len(EVERYONE)}")
         for number, name in enumerate(EVERYONE)

@@ -16,6 +16,8 @@ import msgspec
 from daemon.cli.exit_codes import UsageError
 from daemon.cli.read_invite import read_invite
 from daemon.cli.settings.layers import Settled, settle
+from daemon.host.limits.hours import Hours
+from daemon.host.limits.limits import Limits, read_rate
 from daemon.host.state_dir import Membership, StateDir, read_membership
 from daemon.host.state_paths import (
     MEMBERSHIP_FILE,
@@ -110,7 +112,15 @@ def _chosen(path: Path, membership: Membership, options: argparse.Namespace) -> 
         event_dir=Path(membership.event_dir) if membership.event_dir else None,
         web=HostPort.parse(membership.web, any_port=True) if membership.web else None,
         on_round=membership.on_round,
-        log_level=options.log_level,
+        niceness=membership.niceness,
+        disk_quota_bytes=membership.disk_quota,
+        limits=Limits(
+            upload_mb_s=read_rate(membership.upload_rate),
+            download_mb_s=read_rate(membership.download_rate),
+            hours=Hours.parse(membership.hours),
+            pause_on_battery=membership.pause_on_battery,
+            log_level=options.log_level,
+        ),
     )
 
 
@@ -152,6 +162,12 @@ def _given(options: argparse.Namespace) -> dict[str, object]:
         "kept_checkpoints": options.kept_checkpoints,
         "web": options.web,
         "on_round": options.on_round,
+        "upload_rate": options.upload_rate,
+        "download_rate": options.download_rate,
+        "hours": options.hours,
+        "pause_on_battery": options.pause_on_battery,
+        "niceness": options.niceness,
+        "disk_quota": options.disk_quota,
         "event_dir": None if options.event_dir is None else str(options.event_dir),
     }
     return {field: value for field, value in given.items() if value is not None}

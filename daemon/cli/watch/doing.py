@@ -44,7 +44,7 @@ def doing(status: "Status", history: "History") -> str:
         case "complete":
             return f"complete: all {status.rounds} rounds are done; serves the model to others"
         case "paused":
-            return "paused; 'p2pd resume' goes on"
+            return f"paused {printable(status.paused)}".rstrip()
         case "observing":
             return f"observes {counted(len(status.peers), 'peer')}"
         case _:

@@ -110,6 +110,7 @@ def describe(status: "Status", now: str = "") -> str:
             ("swarm", _swarm(status)),
             ("phase", f"{status.phase}; round {status.round}{of_rounds} complete"),
             *((("now", now),) if now else ()),
+            *((("limits", ", ".join(status.limits)),) if status.limits else ()),
             ("model", ", ".join(f"{label} {value}" for label, value in quality)),
             ("rendezvous", _rendezvous(status)),
             *(("relay", _relay(relay)) for relay in status.relays),

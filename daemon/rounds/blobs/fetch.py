@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from daemon.rounds.blobs.pace import Pace
 from protocol.identity import PeerId
+from protocol.merkle import CHUNK_BYTES
 
 WINDOW_CHUNKS = 8
 """Requests in flight a source: 8 MiB, more than bandwidth times delay of most links."""
@@ -56,10 +58,14 @@ class FetchRequest:
 class BlobFetcher:
     """All blobs that a peer is fetching."""
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace) -> None:
+        """``pace``: how fast chunks may be asked for."""
+        self._pace = pace
         self._wants: dict[bytes, _Want] = {}
         self._pace_s: dict[PeerId, float] = {}
         """How long each source's last chunk took, from being asked for."""
+        self._held_until: float | None = None
+        """Until when the pace lets nothing more be asked for; None: it does not matter."""
 
     def want(self, root: bytes, missing: Iterable[int]) -> None:
         """Fetch these chunks of a blob; sources are added with :meth:`add_source`."""
@@ -98,8 +104,9 @@ class BlobFetcher:
         want = self._wants.get(root)
         return want is not None and bool(want.sources)
 
-    def received(self, peer: PeerId, root: bytes, index: int, now: float) -> None:
+    def received(self, peer: PeerId, root: bytes, index: int, size_bytes: int, now: float) -> None:
         """A chunk came and was written."""
+        self._pace.take(size_bytes - CHUNK_BYTES)
         want = self._wants.get(root)
         if want is None:
             return
@@ -114,13 +121,15 @@ class BlobFetcher:
     def requests(self, now: float) -> list[FetchRequest]:
         """What to ask for now."""
         load = self._load()
+        self._held_until = None
         requests: list[FetchRequest] = []
         for root, want in self._wants.items():
             shares: dict[PeerId, list[int]] = {}
             while want.waiting and want.sources:
                 peer = min(want.sources, key=lambda source: (load[source], source))
-                if load[peer] >= WINDOW_CHUNKS:
+                if load[peer] >= WINDOW_CHUNKS or self._is_held(now):
                     break
+                self._pace.take(CHUNK_BYTES)
                 if peer not in want.owe():
                     want.sources[peer] = now
                 index = want.waiting.pop()
@@ -132,13 +141,20 @@ class BlobFetcher:
             for peer in sorted(want.sources):
                 # The one that was asked for last is the last to come.
                 late = [(at, index) for at, index in self._late(want, peer, load) if at <= now]
-                if late:
+                if late and not self._is_held(now):
                     _, index = max(late)
+                    self._pace.take(CHUNK_BYTES)
                     want.in_flight[index].append(_Asked(peer, now))
                     want.sources[peer] = now
                     load[peer] += 1
                     requests.append(FetchRequest(peer, root, (index,)))
         return requests
+
+    def _is_held(self, now: float) -> bool:
+        wait_s = self._pace.wait_s(now)
+        if wait_s:
+            self._held_until = now + wait_s
+        return wait_s > 0
 
     def _load(self) -> Counter[PeerId]:
         return Counter(
@@ -167,12 +183,14 @@ class BlobFetcher:
             for want in self._wants.values()
             for peer in want.owe() & want.sources.keys()
         ]
+        held_until = () if self._held_until is None else (self._held_until,)
         moments += [
-            at
+            max(at, *held_until) if held_until else at
             for want in self._wants.values()
             for peer in want.sources
             for at, _ in self._late(want, peer, load)
         ]
+        moments += held_until
         return min(moments, default=None)
 
     def handle_timer(self, now: float) -> None:

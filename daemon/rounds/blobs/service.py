@@ -12,6 +12,7 @@ from pathlib import Path
 
 from daemon.net.refusals import Refusals
 from daemon.rounds.blobs.fetch import BlobFetcher
+from daemon.rounds.blobs.pace import Pace
 from daemon.rounds.blobs.store import BlobMissingError, BlobStore, IncomingChunk
 from daemon.rounds.mail import Mail
 from daemon.rounds.speaker import Speaker
@@ -48,13 +49,22 @@ class BlobService:
         self._mail = mail
         self._refusals = refusals
         self._clock = clock
-        self._fetcher = BlobFetcher()
+        self._sending = Pace(clock.monotonic())
+        self._receiving = Pace(clock.monotonic())
+        self._fetcher = BlobFetcher(self._receiving)
         self._waiting: dict[bytes, asyncio.Future[None]] = {}
         self._to_send: dict[PeerId, deque[tuple[bytes, int]]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._serving_timer: asyncio.TimerHandle | None = None
         # Hashing and writing leave Python's lock to the loop.
         self._thread = ThreadPoolExecutor(1, "chunks")
         self._in_thread = 0
+
+    def set_rates(self, *, upload_bytes_s: float, download_bytes_s: float, now: float) -> None:
+        """How fast model bytes go to all peers together, and come from them; infinite: as fast as
+        they can."""
+        self._sending.set_rate(upload_bytes_s, now)
+        self._receiving.set_rate(download_bytes_s, now)
 
     async def fetch(
         self,
@@ -157,7 +167,7 @@ class BlobService:
             self._refuse_chunk(peer, chunk.root, error)
             return
         if incoming is None:
-            self._received(peer, chunk.root, chunk.index)
+            self._received(peer, chunk.root, chunk.index, len(chunk.data))
         elif len(chunk.data) < WORTH_A_THREAD_BYTES or self._in_thread >= MAX_IN_THREAD:
             try:
                 incoming.write()
@@ -188,7 +198,7 @@ class BlobService:
                 if is_complete:
                     self._fetcher.cancel(root)
                     self._waiting.pop(root).set_result(None)
-                self._received(peer, root, incoming.index)
+                self._received(peer, root, incoming.index, len(incoming.data))
             case VerificationError():
                 self._refuse_chunk(peer, root, error)
             case OSError():
@@ -199,8 +209,8 @@ class BlobService:
             case _:
                 raise error
 
-    def _received(self, peer: PeerId, root: bytes, index: int) -> None:
-        self._fetcher.received(peer, root, index, self._clock.monotonic())
+    def _received(self, peer: PeerId, root: bytes, index: int, size_bytes: int) -> None:
+        self._fetcher.received(peer, root, index, size_bytes, self._clock.monotonic())
         self._pump()
 
     def _refuse_chunk(self, peer: PeerId, root: bytes, error: VerificationError) -> None:
@@ -226,9 +236,13 @@ class BlobService:
         self.serve(peer)
 
     def serve(self, peer: PeerId) -> None:
-        """Send what ``peer`` asked for, as far as its session has room."""
+        """Send what ``peer`` asked for, as far as its session has room and the pace allows."""
         queue = self._to_send.get(peer)
         while queue and self._mail.bulk_room(peer) >= MAX_CHUNK_FRAME_BYTES:
+            wait_s = self._sending.wait_s(self._clock.monotonic())
+            if wait_s:
+                self._serve_later(wait_s)
+                return
             root, index = queue.popleft()
             try:
                 data = self.store.read_chunk(root, index)
@@ -238,6 +252,9 @@ class BlobService:
             if not self._mail.send_bulk(peer, encode_chunk(root, index, data)):
                 queue.appendleft((root, index))
                 return
+            self._sending.take(len(data))
+            # Where the pace lets few go, each has its turn.
+            self._to_send[peer] = self._to_send.pop(peer)
 
     def drop_peer(self, peer: PeerId) -> None:
         """``peer``'s session is gone, with all that was asked for in it."""
@@ -247,11 +264,22 @@ class BlobService:
 
     def close(self) -> None:
         """Stop the timer and cancel whoever waits."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._serving_timer):
+            if timer is not None:
+                timer.cancel()
         for root in list(self._waiting):
             self.cancel(root)
         self._thread.shutdown()
+
+    def _serve_later(self, wait_s: float) -> None:
+        if self._serving_timer is None:
+            loop = asyncio.get_running_loop()
+            self._serving_timer = loop.call_later(wait_s, self._serve_all)
+
+    def _serve_all(self) -> None:
+        self._serving_timer = None
+        for peer in list(self._to_send):
+            self.serve(peer)
 
     def _pump(self) -> None:
         now = self._clock.monotonic()

@@ -26,7 +26,6 @@ from daemon.rounds.lineage.position import Position
 from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
 from daemon.rounds.updates import Accepts, RoundUpdates
-from ml.aggregate.needed_updates import needed_updates
 from ml.opening import StateReady, Trained
 from protocol.envelope import VerifiedMessage
 from protocol.errors import TransportError
@@ -62,7 +61,7 @@ class AgreedRound(abc.ABC):
         """The peers whose updates this round waits for."""
         self.averaged = 0
         """How many updates the new state is made of."""
-        self._needed = needed_updates(parts.settings.aggregation)
+        self._needed = parts.needed_updates
         self._parts = parts
         self._updates = updates
         self._roster = parts.lineage.roster
@@ -331,11 +330,10 @@ class AgreedRound(abc.ABC):
             return
         if self._parts.me not in held:
             return
-        rule = self._parts.settings.aggregation
         if possible < self._needed:
-            self.shortage = f"{rule} needs {self._needed} peers, {possible} are here"
+            self.shortage = self._parts.lacking(possible, "peers")
         elif len(held) < self._needed and self._deadlines.is_short(now):
-            self.shortage = f"{rule} needs {self._needed} updates, {len(held)} are here"
+            self.shortage = self._parts.lacking(len(held), "updates")
         if self.shortage:
             self._enter(Phase.WAITING)
         elif had_one:

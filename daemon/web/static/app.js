@@ -96,7 +96,7 @@ function drawHead(status) {
     ? `Seen by ${name}, task ${clean(status.task)}, part ${status.shard} of the data`
     : `Seen by ${name}`;
   const facts = [
-    ["phase", status.phase, "phase"],
+    ["phase", status.paused ? `paused ${status.paused}` : status.phase, "phase"],
     ["round", status.rounds ? `${status.round} of ${status.rounds}` : String(status.round)],
     ["accuracy", percent(status.accuracy)],
     ["loss", number(status.loss)],
@@ -107,7 +107,8 @@ function drawHead(status) {
   byId("facts").replaceChildren(...facts.map(([label, value, kind]) =>
     html("div", {}, html("dt", {}, label), html("dd", { class: kind }, value))));
   byId("footer").textContent =
-    `p2pd ${status.version}, running for ${duration(Math.floor(status.uptime_s))}, id ${status.peer_id}`;
+    `p2pd ${status.version}, running for ${duration(Math.floor(status.uptime_s))}, id ${status.peer_id}` +
+    (status.limits.length ? `; limits: ${status.limits.map(clean).join(", ")}` : "");
 }
 
 function drawHealth(status) {
