@@ -22,7 +22,7 @@ test "$$free" -ge $(2) || { \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check lint fix bench fuzz same attack clean
+.PHONY: help setup demo test quick check lint fix bench docs fuzz same attack clean
 
 help: ## Show what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,10 @@ bench: $(STAMP) ## Measure, as CONTRIBUTING.md says (BENCH=status_latency BENCH_
 	@test -n "$(BENCH)" || { echo "Which one? make bench BENCH=status_latency" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks.$(BENCH) $(BENCH_ARGS)
+
+docs: $(STAMP) ## Build the manual as web pages, in build/manual
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python -m mkdocs build --strict
 
 same: $(STAMP) ## Whether seeded swarms end as at the last release (SAME_ARGS="--only gossip")
 	$(BIN)/python -m benchmarks.same $(SAME_ARGS)

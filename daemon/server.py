@@ -16,6 +16,7 @@ from random import Random
 import zmq
 
 from daemon.host.process import run_server
+from daemon.host.state_paths import PAGE_FILE
 from protocol.errors import ConfigError
 from protocol.servers.relay_messages import FrameKind
 from protocol.statements.nat_behavior import WEB_PORTS
@@ -28,6 +29,7 @@ from rendezvous.server.registry import Registry
 from rendezvous.server.service import SOCKET_LIMITS, RendezvousService
 from rendezvous.server.store import SnapshotStore, Store
 from rendezvous.stun.service import serving_stun
+from transport.atomic_file import write_atomically
 from transport.clock import Clock
 from transport.server_directory import open_server_directory
 from transport.sockets.server_socket import ListenError, ServerSocket, until_listenable
@@ -75,6 +77,8 @@ class ServerOptions:
     snapshot in ``state_dir``."""
     metrics: HostPort | None = None
     """The address that answers ``/metrics``; None: none does."""
+    web: HostPort | None = None
+    """The address that serves the page, on this machine alone; None: none does."""
 
     @property
     def role(self) -> str:
@@ -146,8 +150,7 @@ async def serve(
                 raise ConfigError(without_further_port(error)) from error
             raise
         uri = directory.publish(options.advertise or socket.address)
-        if options.metrics is not None:
-            await _serve_metrics(stack, options.metrics, registry, parts)
+        await _serve_numbers(stack, options, uri, registry, parts)
         _log.info("%s on %s%s: %s", options.role, socket.address, before, uri)
         on_ready(uri)
         await parts.run(stop)
@@ -186,16 +189,30 @@ class _Parts:
                     tasks.create_task(part.run(stop))
 
 
-async def _serve_metrics(
-    stack: AsyncExitStack, listen: HostPort, registry: Registry | None, parts: _Parts
+async def _serve_numbers(
+    stack: AsyncExitStack,
+    options: ServerOptions,
+    uri: ServerUri,
+    registry: Registry | None,
+    parts: _Parts,
 ) -> None:
+    """The page and ``/metrics``, where they are asked for."""
+    if options.metrics is None and options.web is None:
+        return
     # Only now: most servers do without, and are to fit the smallest host.
     from daemon.web.metrics.endpoint import serving_metrics
     from daemon.web.metrics.server import ServerNumbers
+    from daemon.web.server_page import ServerPage
 
     numbers = ServerNumbers(registry, parts.rendezvous, parts.relay)
-    address = await stack.enter_async_context(serving_metrics(numbers, listen))
-    _log.info("metrics for Prometheus at http://%s/metrics", address)
+    if options.metrics is not None:
+        address = await stack.enter_async_context(serving_metrics(numbers, options.metrics))
+        _log.info("metrics for Prometheus at http://%s/metrics", address)
+    if options.web is not None:
+        page = await stack.enter_async_context(ServerPage(numbers, options.role, uri))
+        file = options.state_dir / PAGE_FILE
+        write_atomically(file, f"{await page.start(options.web)}\n".encode())
+        stack.callback(file.unlink, missing_ok=True)
 
 
 def _registry(

@@ -11,6 +11,7 @@ from daemon.cli.settings.names import make_configurable
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
     from daemon.cli.settings.layers import Settled
+    from protocol.uri import HostPort
 
 SERVE = """\
 Run rendezvous, STUN and relay in one process, in the foreground: all that swarms need of a host
@@ -122,9 +123,22 @@ def _add_rest(parser: argparse.ArgumentParser, kept: str, role: str) -> None:
         metavar="HOST:PORT",
         help="answer http://HOST:PORT/metrics for Prometheus; it names no peer (default: nowhere)",
     )
+    parser.add_argument(
+        "--web",
+        type=arguments.config(_page_address),
+        metavar="HOST:PORT",
+        help="serve a page there that shows how the server does, on this machine alone; 'p2pd web"
+        " --state-dir DIR' prints its address (default: nowhere)",
+    )
     arguments.add_log_level(parser)
     parser.set_defaults(role=role)
     make_configurable(parser, role)
+
+
+def _page_address(text: str) -> "HostPort":
+    from daemon.web.loopback import check_loopback
+
+    return check_loopback(arguments.listen_address(text))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -158,6 +172,7 @@ def _run(options: argparse.Namespace) -> int:
             else StunOptions(),
             store=options.store if has_rendezvous else "",
             metrics=options.metrics,
+            web=options.web,
         ),
         reread,
     )

@@ -18,6 +18,8 @@ MEMBERSHIP_FILE = "membership.json"
 STATEMENT_FILE = "swarm.statement"
 ADMITTED_FILE = "admitted"
 SEQUENCE_FILE = "sequence"
+PAGE_FILE = "page"
+"""A server's: the address of its page, with the token, while it runs."""
 
 SYSTEM_ROOT = Path("/var/lib/p2pd")
 """The place of peers that systemd units start."""

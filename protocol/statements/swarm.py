@@ -61,9 +61,6 @@ class RoundSettings(Message):
     """The number of rounds after which the training is complete; 0: never."""
     min_peers: int = 2
     """How many peers the first round waits for."""
-    min_updates: int = 1
-    """With fewer updates no round ends but by its longest time, and then the state stays; not in
-    gossip."""
     grace_s: float = 20.0
     """How long stragglers are waited for once a majority's updates are there."""
     longest_round_s: float = 3600.0
@@ -71,6 +68,9 @@ class RoundSettings(Message):
     """A peer's weight in the mean is its sample count, at most this, nor more than ten times the
     median of all."""
     numerics: int = NUMERICS_VERSION
+    min_updates: int = 1
+    """With fewer updates no round ends but by its longest time, and then the state stays; not in
+    gossip."""
 
 
 class Token(Message):

@@ -24,7 +24,7 @@ def add_commands(commands: "Commands") -> None:
         " to do. The peer serves it on this machine alone, from now on. The address holds a token"
         " that is new at each start of the peer: anybody who has it can look.\n\n"
         "From another machine: ssh -L 8080:127.0.0.1:PORT HOST, then the same address with port"
-        " 8080.",
+        " 8080.\n\nOf a server that was started with --web, name its --state-dir.",
         examples="  p2pd web\n  p2pd web --open\n  p2pd join link.txt --web 127.0.0.1:8080",
     )
     parser.add_argument("--open", action="store_true", help="open it in this machine's browser")
@@ -52,7 +52,7 @@ def _client(options: argparse.Namespace) -> "ControlClient":
 
 
 def _web(options: argparse.Namespace) -> int:
-    url = _client(options).open_page()
+    url = _page_of_server(options) or _client(options).open_page()
     if options.json:
         print(json.dumps({"schema": 1, "url": url}))
     else:
@@ -64,6 +64,19 @@ def _web(options: argparse.Namespace) -> int:
             print("no browser found here: open the address above yourself", file=sys.stderr)
             return 1
     return 0
+
+
+def _page_of_server(options: argparse.Namespace) -> str:
+    """The address that a server has left in its state directory; empty: it is none's."""
+    from daemon.host.state_paths import PAGE_FILE
+
+    if options.state_dir is None:
+        return ""
+    try:
+        text: str = (options.state_dir / PAGE_FILE).read_text("ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return text.strip()
 
 
 def _metrics(options: argparse.Namespace) -> int:
