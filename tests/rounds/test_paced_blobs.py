@@ -9,6 +9,7 @@ from random import Random
 import pytest
 import uvloop
 
+from daemon.net.peers.observer import NoReader
 from daemon.rounds.blobs.pace import BURST_S
 from daemon.rounds.blobs.service import BlobService
 from daemon.rounds.blobs.store import BlobStore
@@ -39,21 +40,39 @@ class SteppedClock(Clock):
         return self.now
 
 
+class BlobReader(NoReader):
+    """Hands what comes to blobs, as the inbox does, and counts chunks."""
+
+    def __init__(self, blobs: BlobService, clock: SteppedClock) -> None:
+        self._blobs = blobs
+        self._clock = clock
+        self._began = clock.now
+        self.came_bytes = 0
+
+    def receive(self, peer_id: PeerId, message: bytes) -> None:
+        request = decode(message, PeerMessage)
+        assert isinstance(request, ChunkRequest)
+        self._blobs.receive_request(peer_id, request)
+
+    def receive_bulk(self, peer_id: PeerId, message: bytes) -> None:
+        self.came_bytes += CHUNK_BYTES
+        passed_s = self._clock.now - self._began
+        assert self.came_bytes <= RATE * (passed_s + BURST_S) + CHUNK_BYTES
+        self._blobs.receive_chunk(peer_id, message)
+
+    def bulk_room_found(self, peer_id: PeerId) -> None:
+        self._blobs.serve(peer_id)
+
+
 @contextmanager
-def serving(node: Node, directory: Path, clock: Clock) -> Iterator[BlobService]:
-    """Its blobs, connected to its network as the inbox does it."""
+def serving(
+    node: Node, directory: Path, clock: SteppedClock
+) -> Iterator[tuple[BlobService, BlobReader]]:
+    """Its blobs, and who hands them what comes over its network once the session is there."""
     speaker = Speaker(node.keys.identity, SWARM.swarm_id, node.network, clock)
     with BlobStore(directory) as store:
         blobs = BlobService(store, speaker, node.network, node.refusals, clock)
-
-        def receive(peer: PeerId, data: bytes) -> None:
-            message = decode(data, PeerMessage)
-            assert isinstance(message, ChunkRequest)
-            blobs.receive_request(peer, message)
-
-        node.network.on_message = receive
-        node.network.on_bulk_room = blobs.serve
-        yield blobs
+        yield blobs, BlobReader(blobs, clock)
         blobs.close()
 
 
@@ -70,22 +89,14 @@ def test_no_more_bytes_pass_than_the_limit_has_granted_and_all_arrive(
             leaves_of(data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES))
         )
         blob = Blob(str(tmp_path / "model"), len(data), merkle_root(leaves), leaves)
-        began, came = clock.now, [0]
         async with running(low) as first, running(high) as second:
             with (
-                serving(first, tmp_path / "first", clock) as sender,
-                serving(second, tmp_path / "second", clock) as receiver,
+                serving(first, tmp_path / "first", clock) as (sender, first_reader),
+                serving(second, tmp_path / "second", clock) as (receiver, reader),
             ):
-
-                def receive(peer: PeerId, frame: bytes) -> None:
-                    came[0] += CHUNK_BYTES
-                    granted = RATE * (clock.now - began) + RATE * BURST_S + CHUNK_BYTES
-                    assert came[0] <= granted
-                    receiver.receive_chunk(peer, frame)
-
-                second.network.on_bulk = receive
                 introduce(first, second)
                 await eventually(lambda: first.sees(second) and second.sees(first), WAIT_S)
+                first.network.reader, second.network.reader = first_reader, reader
                 slow = sender if limited == "upload" else receiver
                 rates = {"upload_bytes_s": float("inf"), "download_bytes_s": float("inf")}
                 rates[f"{limited}_bytes_s"] = float(RATE)
@@ -97,8 +108,8 @@ def test_no_more_bytes_pass_than_the_limit_has_granted_and_all_arrive(
                     )
                 )
                 for chunks in range(AT_ONCE, CHUNKS, RATE // CHUNK_BYTES):
-                    await eventually(lambda n=chunks: came[0] >= n * CHUNK_BYTES, WAIT_S)  # type: ignore[misc]  # n is the loop's
-                    assert came[0] == chunks * CHUNK_BYTES
+                    await eventually(lambda n=chunks: reader.came_bytes >= n * CHUNK_BYTES, WAIT_S)  # type: ignore[misc]  # n is the loop's
+                    assert reader.came_bytes == chunks * CHUNK_BYTES
                     assert not fetching.done()
                     clock.now += 1.0
                 async with asyncio.timeout(WAIT_S):

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from daemon.web.page_server import STATIC, PageServer
+from daemon.web.server_page import STATIC as SERVER_STATIC
 from protocol.errors import ConfigError
 from protocol.uri import HostPort
 from tests.web.invented import ROUNDS, InventedPeer
@@ -85,7 +86,8 @@ async def test_there_is_nothing_but_the_pages_files_and_no_way_to_change_anythin
     page: tuple[aiohttp.ClientSession, str],
 ) -> None:
     client, token = page
-    assert {name for name, _ in STATIC.values()} == {path.name for path in STATIC_FILES.iterdir()}
+    served = {name for name, _ in (*STATIC.values(), *SERVER_STATIC.values())}
+    assert served == {path.name for path in STATIC_FILES.iterdir()}
     for path in ("/../api.py", "/%2e%2e/page_server.py", "/static/app.js", "/v1/status"):
         async with client.get(path, headers=bearer(token)) as answer:
             assert answer.status == 404
