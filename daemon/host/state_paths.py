@@ -18,6 +18,7 @@ MEMBERSHIP_FILE = "membership.json"
 STATEMENT_FILE = "swarm.statement"
 ADMITTED_FILE = "admitted"
 SEQUENCE_FILE = "sequence"
+ROUNDS_FILE = "rounds.jsonl"
 PAGE_FILE = "page"
 """A server's: the address of its page, with the token, while it runs."""
 

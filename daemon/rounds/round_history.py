@@ -2,16 +2,22 @@
 
 Kept in memory, for people to look at; nothing is decided by it. Bounded: the last
 :data:`MAX_ROUNDS` rounds, in each at most :data:`MAX_PHASES` phases and :data:`MAX_PEERS` peers.
-Losses of other peers are claims in signed update headers, and are shown as such.
+Losses of other peers are claims in signed update headers, and are shown as such. What is over is
+written to disk too, a line of JSON a round, for the time when the peer does not run.
 """
 
+import logging
 import math
 from collections import deque
+from pathlib import Path
+
+import msgspec
 
 from daemon.rounds.round_record import PhaseSpan, RoundRecord
 from ml.opening import StateReady
 from protocol.identity import PeerId
 from protocol.peers.peer_messages import UpdateHeader
+from transport.atomic_file import write_atomically
 from transport.clock import Clock
 
 MAX_ROUNDS = 512
@@ -20,11 +26,23 @@ MAX_PHASES = 64
 MAX_PEERS = 1024
 
 
+MAX_FILE_BYTES = 4 * 1024 * 1024
+"""Past these the older half of the lines goes."""
+
+_log = logging.getLogger("p2pd.training")
+
+
 class RoundHistory:
     """Told of each step of the training; keeps what is worth a look."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(
+        self, clock: Clock, file: Path | None = None, max_file_bytes: int = MAX_FILE_BYTES
+    ) -> None:
+        """``file``: where rounds that are over are kept; None: nowhere."""
         self._clock = clock
+        self._file = file
+        self._max_file_bytes = max_file_bytes
+        self._is_file_lost = False
         self._done: deque[RoundRecord] = deque(maxlen=MAX_ROUNDS)
         self._current: RoundRecord | None = None
         self._since = 0.0
@@ -63,6 +81,22 @@ class RoundHistory:
         record = self.see_round(state.round, updates)
         record.loss = _finite(state.loss)
         record.accuracy = _finite(state.accuracy)
+        if self._file is not None:
+            self._keep(self._file, record)
+
+    def _keep(self, file: Path, record: RoundRecord) -> None:
+        try:
+            with file.open("ab") as lines:
+                lines.write(msgspec.json.encode(record) + b"\n")
+                is_large = lines.tell() > self._max_file_bytes
+            if is_large:
+                kept = file.read_bytes().splitlines(keepends=True)
+                write_atomically(file, b"".join(kept[len(kept) // 2 :]))
+            self._is_file_lost = False
+        except OSError as error:
+            if not self._is_file_lost:
+                _log.warning("rounds are not kept in %s: %s", file.name, error.strerror)
+            self._is_file_lost = True
 
     def see_round(self, round_number: int, updates: int) -> RoundRecord:
         """A round ended, for others at least; what became of it may be filled in."""
@@ -98,3 +132,25 @@ class RoundHistory:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def read_rounds(file: Path) -> list[RoundRecord]:
+    """The rounds that a peer has kept in ``file``, the oldest first; none where there is none.
+
+    A line that a crash cut off is passed over. Of two lines of one round the later one counts, and
+    what came after the earlier one is of a line that was left.
+    """
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError:
+        return []
+    found: list[RoundRecord] = []
+    for line in lines:
+        try:
+            record = msgspec.json.decode(line, type=RoundRecord)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        while found and found[-1].round >= record.round:
+            found.pop()
+        found.append(record)
+    return found

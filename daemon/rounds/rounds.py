@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
+from daemon.host.state_paths import ROUNDS_FILE
 from daemon.rounds.agreement.evidence import EvidenceFile
 from daemon.rounds.agreement.vote_book import VoteFile
 from daemon.rounds.at_hand import AtHand
@@ -66,7 +67,7 @@ class Rounds:
             evidence=EvidenceFile(setup.identity.peer_id, setup.state_dir / EVIDENCE_FILE),
             blobs=BlobService(self._store, speaker, mail, setup.refusals, clock),
             changes=Changes(),
-            history=RoundHistory(clock),
+            history=RoundHistory(clock, setup.state_dir / ROUNDS_FILE),
             refusals=setup.refusals,
             clock=clock,
         )

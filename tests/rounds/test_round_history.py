@@ -1,9 +1,11 @@
 """What is remembered of rounds for people to look at, and that it stays bounded."""
 
+from pathlib import Path
+
 import pytest
 
 from daemon.rounds import round_history
-from daemon.rounds.round_history import RoundHistory
+from daemon.rounds.round_history import RoundHistory, read_rounds
 from ml.opening import StateReady
 from ml.state.blob import Blob
 from protocol.identity import PeerId
@@ -132,3 +134,38 @@ def test_it_keeps_the_last_of_everything_and_no_more(history: RoundHistory) -> N
     assert len(history.current.phases) == round_history.MAX_PHASES
     assert history.current.phases[-1].phase == "retrying"
     assert len(history.current.losses) == round_history.MAX_PEERS
+
+
+def test_rounds_that_are_over_are_kept_on_disk_and_read_back(
+    clock: HandClock, tmp_path: Path
+) -> None:
+    file = tmp_path / "rounds.jsonl"
+    for numbers in ((1, 2, 3), (3, 4)):  # A restart went back to the state of round 2.
+        history = RoundHistory(clock, file)
+        for number in numbers:
+            history.enter("training", number)
+            clock.now += 1.0
+            history.add_update(BOB, update(number, 0.5))
+            history.end_round(state(number, loss=number / 10), 1)
+    with file.open("ab") as lines:
+        lines.write(b'{"round": 5, "star')
+    rounds = read_rounds(file)
+    assert [(one.round, one.loss) for one in rounds] == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
+    assert rounds[-1].losses == {BOB: 0.5}
+    assert read_rounds(tmp_path / "nothing") == []
+
+
+def test_rounds_on_disk_stay_within_their_bound(clock: HandClock, tmp_path: Path) -> None:
+    history = RoundHistory(clock, tmp_path / "rounds.jsonl", max_file_bytes=2000)
+    for number in range(1, 101):
+        history.enter("training", number)
+        history.end_round(state(number), 1)
+    assert (tmp_path / "rounds.jsonl").stat().st_size <= 2500
+    assert read_rounds(tmp_path / "rounds.jsonl")[-1].round == 100
+
+
+def test_a_disk_that_takes_nothing_costs_no_round(clock: HandClock, tmp_path: Path) -> None:
+    history = RoundHistory(clock, tmp_path / "nowhere" / "rounds.jsonl")
+    history.enter("training", 1)
+    history.end_round(state(1), 1)
+    assert [one.round for one in history.done_after(0)] == [1]

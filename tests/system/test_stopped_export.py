@@ -1,5 +1,6 @@
 """A peer that does not run any more still gives its model."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,13 @@ def test_the_model_of_a_stopped_peer_is_exported_from_its_disk(tmp_path: Path) -
     assert load_file(tmp_path / "model.safetensors").keys() >= {"0.weight", "8.bias"}
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         assert file.metadata()["round"] == "1"
+    history = p2pd("history", *peer, "--json")
+    assert history.returncode == 0, history.stderr
+    (record,) = json.loads(history.stdout)["rounds"]
+    assert (record["round"], record["updates"]) == (1, 1)
+    assert record["accuracy"] > 0
+    assert "best" in p2pd("history", *peer).stdout
+    assert p2pd("history", "--state-dir", tmp_path / "none").returncode == 3
     missing = p2pd("export", tmp_path / "other", *peer, "--round", "7")
     assert missing.returncode == 78
     assert "no checkpoint of round 7" in missing.stderr

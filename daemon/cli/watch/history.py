@@ -9,6 +9,7 @@ from daemon.cli import arguments
 
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
+    from daemon.control.history import History
     from daemon.rounds.round_record import RoundRecord
 
 SHOWN = 20
@@ -23,7 +24,8 @@ def add_commands(commands: "Commands") -> None:
         "history",
         _history,
         summary="how each round came out",
-        description="List the last rounds since the peer started: when each began, how long it took"
+        description="List the last rounds since the peer started, or, of a peer that does not run,"
+        " those that it has kept on disk: when each began, how long it took"
         " and how much of that was training and waiting for others, how many updates were averaged,"
         " and how good the averaged model is on the test set. 'p2pd export --round N' writes the"
         " model of one, if its checkpoint is kept ('p2pd join --keep-checkpoints').",
@@ -44,10 +46,8 @@ def add_commands(commands: "Commands") -> None:
 
 def _history(options: argparse.Namespace) -> int:
     from daemon.cli.output import table
-    from daemon.cli.which_peer import find_running
-    from daemon.control.client import ControlClient
 
-    history = ControlClient(find_running(options.state_dir)).history()
+    history = _read(options)
     if options.json:
         import msgspec
 
@@ -55,12 +55,36 @@ def _history(options: argparse.Namespace) -> int:
         return 0
     rounds = history.rounds[-options.count :]
     if not rounds:
-        print("no round is complete since this peer started")
+        print("no round is complete yet")
         return 0
     best = max(rounds, key=lambda record: -1.0 if record.accuracy is None else record.accuracy)
     rated = best.accuracy is not None
     print(table(HEADER, [_row(record, is_best=rated and record is best) for record in rounds]))
     return 0
+
+
+def _read(options: argparse.Namespace) -> "History":
+    from daemon.cli.which_peer import find_running, only_identity
+    from daemon.control.client import ControlClient, NotRunningError
+
+    try:
+        return ControlClient(find_running(options.state_dir)).history()
+    except NotRunningError:
+        # Only now: what a peer keeps on disk takes longer to load.
+        from daemon.control.history import History
+        from daemon.host.state_dir import read_identity
+        from daemon.host.state_paths import ROUNDS_FILE
+        from daemon.rounds.round_history import read_rounds
+        from protocol.errors import ConfigError
+
+        try:
+            state_dir = options.state_dir or only_identity()
+            peer_id = read_identity(state_dir).peer_id
+        except ConfigError as error:
+            raise NotRunningError(str(error)) from error
+        print("this peer does not run: from its disk", file=sys.stderr)
+        rounds = read_rounds(state_dir / ROUNDS_FILE)
+        return History(peer_id=peer_id, now=time.time(), rounds=rounds)
 
 
 def _row(record: "RoundRecord", *, is_best: bool) -> tuple[str, ...]:
