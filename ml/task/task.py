@@ -190,9 +190,11 @@ class Task:
 
 def check_module(module: ModuleType, name: str, file_sha256: bytes = b"") -> Task:
     """The task that ``module`` defines. Raises :class:`ConfigError` for what it lacks."""
-    for function in _REQUIRED:
-        if not callable(getattr(module, function, None)):
-            raise ConfigError(f"task {name}: it has no function {function}()")
+    missing = [one for one in _REQUIRED if not callable(getattr(module, one, None))]
+    if missing:
+        *most, last = (f"{one}()" for one in missing)
+        names = f"{', '.join(most)} and {last}" if most else last
+        raise ConfigError(f"task {name}: it has no function {names}")
     if not callable(getattr(module, "optimizer", len)):
         raise ConfigError(f"task {name}: optimizer is not a function")
     for function, arguments in _ARGUMENTS.items():

@@ -84,6 +84,12 @@ def test_missing_function_is_named(tmp_path: Path, function: str) -> None:
     assert text == f"task my_task.py: it has no function {function}()"
 
 
+def test_missing_functions_are_named_at_once(tmp_path: Path) -> None:
+    assert error_of(tmp_path, "def model(): ...\n") == (
+        "task my_task.py: it has no function train_dataset(), test_dataset(), loss() and metric()"
+    )
+
+
 @pytest.mark.parametrize(
     ("function", "body", "expected"),
     [
