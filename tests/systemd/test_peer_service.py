@@ -56,7 +56,7 @@ def peer(tmp_path: Path, link: Path) -> Iterator[tuple[subprocess.Popen[str], so
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(WAIT_S)
         process = subprocess.Popen(
-            [*CLI, "join", str(link), "--listen", "127.0.0.1:0", "--threads", "1"],
+            [*CLI, "join", str(link), "--listen", "127.0.0.1:0", "--threads", "1", "--nice", "3"],
             cwd=ROOT,
             env={
                 **os.environ,
@@ -90,6 +90,10 @@ def test_it_is_ready_when_it_can_train_and_ends_in_good_order(tmp_path: Path, li
         assert status.phase != "starting"
         assert status.sample_count > 0
         assert manager.recv(4096) == b"WATCHDOG=1"
+        assert status.worker_pid is not None
+        niceness = os.getpriority(os.PRIO_PROCESS, process.pid)
+        assert os.getpriority(os.PRIO_PROCESS, status.worker_pid) == min(19, niceness + 3)
+        check_hours(ControlClient(tmp_path / "state"))
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
         assert next_but_signs_of_life(manager) == "STOPPING=1"
@@ -122,6 +126,18 @@ def test_worker_that_stops_is_told_and_ends_the_signs_of_life_until_it_goes_on(
         assert manager.recv(4096) == b"WATCHDOG=1"
         wait_until(lambda: "worker-stuck" not in health_codes(client))
         assert client.status().worker_pid == worker_pid
+
+
+def check_hours(client: ControlClient) -> None:
+    """Outside of its hours a running peer is paused, and goes on when it has others."""
+    hour = time.localtime().tm_hour
+    client.change_limits({"hours": f"{(hour + 2) % 24}:00-{(hour + 3) % 24}:00"})
+    wait_until(lambda: client.status().phase == "paused")
+    status = client.status()
+    assert status.paused == f"until {(hour + 2) % 24:02d}:00: hours"
+    assert "niceness 3" in status.limits
+    client.change_limits({"hours": ""})
+    wait_until(lambda: client.status().phase != "paused")
 
 
 def health_codes(client: ControlClient) -> set[str]:
