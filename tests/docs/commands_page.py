@@ -1,12 +1,7 @@
-"""docs/commands.md and docs/configuration.md, made from the command line itself.
-
-python -m tests.docs.commands_page commands > docs/commands.md
-python -m tests.docs.commands_page configuration > docs/configuration.md
-"""
+"""The manual's pages of commands and of settings, made from the command line itself."""
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator
 
 from daemon.cli.completion import subparsers
@@ -17,8 +12,7 @@ from daemon.host.limits.limits import CHANGEABLE
 COMMANDS = """\
 # Commands
 
-Every command and option. Made from the code by `python -m tests.docs.commands_page commands`; a
-test compares. `p2pd COMMAND --help` says the same.
+Every command and option. `p2pd COMMAND --help` says the same.
 
 Exit codes: 0 healthy or done, 1 degraded or failed, 2 usage, 3 daemon not running, 4 no
 permission, 5 peer unknown or unreachable, 78 bad configuration, 124 told to stop and ended by
@@ -28,9 +22,8 @@ force.
 CONFIGURATION = """\
 # Settings
 
-Every setting of a peer (`join`) and of a server (`serve`, `rendezvous`, `relay`). Made from the
-code by `python -m tests.docs.commands_page configuration`; a test compares. [How to](how-to.md)
-says where the file lies.
+Every setting of a peer (`join`) and of a server (`serve`, `rendezvous`, `relay`). [How
+to](how-to.md#settings-in-a-file) says where the file lies.
 
 A setting has one name: `threads = 2` in the file, `P2PD_THREADS=2` in the environment, `--threads
 2` on the command line. Flags count more than the environment, and the environment more than the
@@ -108,7 +101,3 @@ def _cell(text: str | None) -> str:
 def _escaped(text: str) -> str:
     """What Markdown would take for a mark of its own."""
     return re.sub(r"([*_<>])", r"\\\1", text)
-
-
-if __name__ == "__main__":
-    print(commands_page() if sys.argv[1] == "commands" else configuration_page(), end="")

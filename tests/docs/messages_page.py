@@ -1,4 +1,4 @@
-"""docs/wire-messages.md, made from the messages: ``python -m tests.docs.messages_page``."""
+"""The manual's page of all messages on the wire, made from the messages' own types."""
 
 import ast
 import importlib
@@ -37,8 +37,7 @@ FILES = {
 INTRODUCTION = """\
 # Messages on the wire
 
-Every message, field by field. Made from the code by `python -m tests.docs.messages_page`; a test
-compares.
+Every message, field by field.
 
 A message is one MessagePack array: its tag, if it has one, and then its fields in this order.
 Unknown fields, missing ones and other types are refused. `bytes` are MessagePack's bin, `str` its
@@ -145,7 +144,3 @@ def _tag_in(text: str) -> str:
         if isinstance(value, list) and value and isinstance(value[0], str):
             return value[0]
     return ""
-
-
-if __name__ == "__main__":
-    print(messages_page(), end="")

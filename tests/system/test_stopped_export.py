@@ -11,7 +11,7 @@ from tests.cli.conftest import CommandLine
 from tests.cli.servers import rendezvous_process
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_the_model_of_a_stopped_peer_is_exported_from_its_disk(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
