@@ -44,8 +44,10 @@ from daemon.swarm.same_task import check_opened, check_options
 from daemon.swarm.statement_watch import StatementWatch
 from daemon.swarm.statements import Statements
 from daemon.web.page_server import PageServer
+from daemon.worker.program import Message
 from daemon.worker.pulse import stuck_after_s
 from daemon.worker.worker import TaskWorker, WorkerProcesses
+from ml.averaging.messages import Export
 from p2pd.messages import Progress
 from protocol.errors import TransportError, WorkerError
 from protocol.identity import PeerId
@@ -116,7 +118,7 @@ class Peer:
 
     async def export(self, path: Path, round_number: int | None) -> ExportResult:
         """Write a round's averaged model, by default the current one, to ``path``."""
-        exported = await self._require_training().worker.export(path, round_number)
+        exported = await self._require_training().worker.ask(Export(str(path), round_number))
         return ExportResult(round=exported.round, size_bytes=exported.size_bytes)
 
     def logs(self, after: int) -> list[LogLine]:
@@ -229,7 +231,6 @@ class Peer:
             if not self._options.observe:
                 check_options(place.swarm.statement, self._options)
             network = self._make_network(place, context, zap, connectivity)
-            network.find_record = discovery.find_record
             await until_listenable(self._options.listen, self.stopping)
             await stack.enter_async_context(network)
             # However this ends: else others look for this peer until its lease runs out.
@@ -279,7 +280,7 @@ class Peer:
         async with contextlib.AsyncExitStack() as stack:
             processes = await stack.enter_async_context(
                 WorkerProcesses(
-                    on_progress=self._note_progress,
+                    self,
                     stuck_after_s=stuck_after_s(self._notifier.watchdog_s),
                     niceness=self._options.niceness,
                 )
@@ -346,8 +347,10 @@ class Peer:
 
     # What the parts tell
 
-    def _note_progress(self, progress: Progress) -> None:
-        self._progress = progress
+    def said(self, message: Message) -> None:
+        """See :class:`ChildListener`."""
+        if isinstance(message, Progress):
+            self._progress = message
 
     def _makes_progress(self) -> bool:
         """Whether the worker makes progress with its request, or has none: for the watchdog."""

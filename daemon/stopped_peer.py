@@ -9,6 +9,7 @@ from daemon.net.traffic import TrafficCounter, TrafficMeter
 from daemon.swarm.join_options import JoinOptions, Shard
 from daemon.swarm.open_task import open_task
 from daemon.worker.worker import TaskWorker, WorkerProcesses
+from ml.averaging.messages import Export
 from protocol.errors import ConfigError
 from protocol.statements.invite import Invite
 from protocol.statements.swarm import open_statement
@@ -50,5 +51,5 @@ async def _export(path: Path, destination: Path, round_number: int | None) -> Ex
                 traffic=TrafficMeter(TrafficCounter()),
             )
             await worker.open()
-            exported = await worker.export(destination, round_number)
+            exported = await worker.ask(Export(str(destination), round_number))
             return ExportResult(round=exported.round, size_bytes=exported.size_bytes)

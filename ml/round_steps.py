@@ -10,9 +10,12 @@ from typing import Any, TypeVar
 
 from ml.averaging.messages import (
     Adopted,
+    Apply,
+    ApplyParts,
     AveragerRequest,
     FindUpdate,
     LoadState,
+    Mix,
     Noted,
     NoteState,
     StatesOpened,
@@ -81,8 +84,12 @@ def train_round(round_number: int, parts: int) -> Steps[Trained]:
     )
 
 
-def advance(request: AveragerRequest) -> Steps[StateReady]:
-    """``request`` (Apply, ApplyParts, Mix, LoadState) leads to a new state, which is evaluated."""
+Advance = Apply | ApplyParts | Mix | LoadState
+"""What leads to a new state."""
+
+
+def advance(request: Advance) -> Steps[StateReady]:
+    """``request`` leads to a new state, which is evaluated."""
     adopted: Adopted = yield request
     anew = isinstance(request, LoadState)
     root = adopted.state.root

@@ -107,7 +107,7 @@ ROOMS = {
         *("peer", "server", "cli"),
     ),
     "daemon.net": (
-        *("path_kind", "refusals", "traffic", "own_record", "session", "nat", "border"),
+        *("path_kind", "refusals", "traffic", "own_record", "session", "nat"),
         *("signaling", "discovery", "paths", "reach", "peers", "measuring", "network"),
         *("connectivity",),
     ),
@@ -118,7 +118,7 @@ ROOMS = {
         *("topology", "statements", "peers", "servers"),
     ),
     "transport": (
-        *("address", "backoff", "border", "clock", "curve", "error_group", "key_file"),
+        *("address", "backoff", "clock", "border", "curve", "error_group", "key_file"),
         *("rate_limit", "sockets"),
     ),
 }

@@ -1,18 +1,22 @@
 """The border for bytes of strangers: whatever they make a handler raise ends here.
 
-The rule of every border: an exception while a foreign message is handled costs the message its
-effect, is counted, and is told in one short line. The process goes on. The line is short and rare
-whatever is sent: a sender that could fill the disk with tracebacks could end the process.
+The rule of every border: an exception while a foreign message is handled, expected or not, costs
+the message its effect or the sender its connection, is counted, and is told in one short line. The
+process goes on. The line is short and rare whatever is sent: a sender that could fill the disk
+with tracebacks could end the process.
+
+A :class:`Border` counts by the kind of error, where nobody has signed. Where a peer has, its
+refusals are counted instead (``daemon/net/refusals.py``). Where the sender loses the connection,
+:func:`refused` makes of any exception the one that the connection is closed with.
 """
 
 import logging
-import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
 
-from protocol.errors import P2PDError
+from protocol.errors import P2PDError, RemoteProtocolError
 from protocol.text import excerpt
+from transport.clock import Clock
 
 TOLD_EVERY_S = 60.0
 """Each kind of error is told once in so many seconds."""
@@ -22,11 +26,9 @@ MAX_LINE = 200
 class Border:
     """One place where foreign messages come in."""
 
-    def __init__(
-        self, log: logging.Logger, *, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, log: logging.Logger, clock: Clock | None = None) -> None:
         self._log = log
-        self._monotonic = monotonic
+        self._clock = clock or Clock()
         self._told_at: dict[str, float] = {}
         self.errors: Counter[str] = Counter()
         """How many messages failed, by the name of the error's type."""
@@ -35,7 +37,7 @@ class Border:
         """Handling a message of ``source``'s (a few words for the log) raised ``error``."""
         kind = type(error).__name__
         self.errors[kind] += 1
-        now = self._monotonic()
+        now = self._clock.monotonic()
         if now - self._told_at.get(kind, now - TOLD_EVERY_S) < TOLD_EVERY_S:
             return
         self._told_at[kind] = now
@@ -50,6 +52,19 @@ class Border:
             self.errors[kind],
         )
         self._log.debug("the trace of the last one", exc_info=error)
+
+
+def refused(error: Exception) -> P2PDError:
+    """``error``, as the error that tells whose fault it is.
+
+    What nobody raised on purpose is a slip of this program's, and the sender's fault all the same:
+    who keeps to the protocol never meets it. The text says where it was, for whoever mends it.
+    """
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, P2PDError):
+        return error
+    return RemoteProtocolError(f"unexpected {type(error).__name__} at {place_of(error)}: {error}")
 
 
 def place_of(error: BaseException) -> str:

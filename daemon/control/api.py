@@ -38,6 +38,7 @@ import msgspec
 from aiohttp import web
 
 from daemon.control.history import History, encode_history
+from daemon.control.http import bounded_runner
 from daemon.control.status import SCHEMA, Status, encode_status
 from daemon.control.unix_socket import listen_control, peer_uid
 from daemon.host.log_line import LogLine
@@ -47,9 +48,10 @@ from protocol.errors import ConfigError, P2PDError, TransportError
 from protocol.peers.measure_messages import MAX_ECHO_BYTES, MAX_TRANSFER_BYTES, MeasuredPath
 
 MAX_REQUEST_BYTES = 64 * 1024
-MAX_HEADER_BYTES = 8 * 1024
 EXPORT_CHUNK_BYTES = 1 << 20
 IDLE_CONNECTION_S = 5.0
+STOP_S = 60.0
+"""For an export that is being sent."""
 LOOK_S = 0.5
 ROUND_HEADER = "X-P2PD-Round"
 MAX_NUMBER_DIGITS = 15
@@ -135,13 +137,7 @@ class ControlApi:
         application.router.add_post("/v1/export", self._export)
         application.router.add_post("/v1/ping", self._ping)
         application.router.add_post("/v1/speed", self._speed)
-        self._runner = web.AppRunner(
-            application,
-            access_log=None,
-            keepalive_timeout=IDLE_CONNECTION_S,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-        )
+        self._runner = bounded_runner(application, keepalive_s=IDLE_CONNECTION_S, stop_s=STOP_S)
 
     async def __aenter__(self) -> Self:
         """Raises :class:`ConfigError` when the socket cannot be made."""

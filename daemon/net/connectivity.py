@@ -13,6 +13,7 @@ from daemon.net.paths.ice.turn_server import TurnServer
 from daemon.net.paths.maker import PathMaker, PathParts
 from daemon.net.paths.punched.maker import PunchedPaths
 from protocol.servers.rendezvous_messages import Notice
+from protocol.statements.peer_record import VerifiedRecord
 from protocol.uri import HostPort
 from rendezvous import RendezvousClient
 from rendezvous.client.persistent_connection import LinkState
@@ -51,9 +52,7 @@ class Connectivity:
         self._kinds = kinds
         self._turn_server = turn_server
         self._network: PeerNetwork | None = None
-        self.whereabouts = Whereabouts(
-            clients, stun_servers, on_change=self._tell, on_move=self._moved
-        )
+        self.whereabouts = Whereabouts(clients, stun_servers, self)
 
     # How this peer is reached (Reach)
 
@@ -66,6 +65,10 @@ class Connectivity:
     def signal_carriers(self) -> Sequence[RendezvousClient]:
         """See :class:`Reach`."""
         return self._clients
+
+    async def find_record(self, curve_key: bytes) -> VerifiedRecord | None:
+        """See :class:`Reach`."""
+        return await self._discovery.find_record(curve_key)
 
     def make_paths(self, parts: PathParts) -> list[PathMaker]:
         """See :class:`Reach`: the kinds of paths that depend on where this peer is."""
@@ -113,7 +116,10 @@ class Connectivity:
         """See :class:`RendezvousUser`."""
         self._discovery.state_changed(state)
 
-    def _tell(self) -> None:
+    # Where this peer is (WhereaboutsReader)
+
+    def whereabouts_changed(self) -> None:
+        """See :class:`WhereaboutsReader`."""
         network = self._network
         if network is None:
             return
@@ -122,7 +128,8 @@ class Connectivity:
             network.advertise(self.whereabouts.addresses)
         self._discovery.announce_now()
 
-    def _moved(self, connections_lost: bool) -> None:
+    def moved(self, *, connections_lost: bool) -> None:
+        """See :class:`WhereaboutsReader`."""
         if connections_lost:
             for client in self._clients:
                 client.reconnect()

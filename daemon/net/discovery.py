@@ -6,8 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from daemon.net.border import UNKNOWN_PEER, border
-from daemon.net.refusals import Refusals
+from daemon.net.refusals import UNKNOWN_PEER, Refusals
 from protocol.envelope import claimed_signer
 from protocol.errors import ConfigError, P2PDError, TransportError
 from protocol.identity import PeerId, peer_id_of
@@ -122,7 +121,7 @@ class Discovery:
         network = self._network
         if network is None:
             return
-        with border(self._refusals, UNKNOWN_PEER, "notice"):
+        with self._refusals.border(UNKNOWN_PEER, "notice"):
             match notice:
                 case Joined(record):
                     if self._may_be_opened(record):
@@ -207,7 +206,7 @@ class Discovery:
         except P2PDError as error:
             _log.debug("looking this peer up: %s", error)
             return False
-        with border(self._refusals, UNKNOWN_PEER, "record"):
+        with self._refusals.border(UNKNOWN_PEER, "record"):
             if raw is not None:
                 record = open_record(raw, swarm=self._swarm_id, now_ms=self._clock.now_ms())
                 if record.peer_id == self._me:
@@ -230,7 +229,7 @@ class Discovery:
         return isinstance(self._strangers_rate.take("all", 1.0, now), Allowed)
 
     def _take_record(self, raw: bytes) -> VerifiedRecord | None:
-        with border(self._refusals, UNKNOWN_PEER, "record"):
+        with self._refusals.border(UNKNOWN_PEER, "record"):
             record = open_record(raw, swarm=self._swarm_id, now_ms=self._clock.now_ms())
             if record.peer_id == self._me:
                 self._changed.set()  # Perhaps another process's: the next look-up tells.

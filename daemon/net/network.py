@@ -18,7 +18,6 @@ from types import TracebackType
 
 import zmq
 
-from daemon.net.border import UNKNOWN_PEER, border
 from daemon.net.measuring.meter import Meter
 from daemon.net.own_record import OwnRecord
 from daemon.net.paths.budget import PathBudget
@@ -28,14 +27,14 @@ from daemon.net.paths.maker import PathMaker, PathParts
 from daemon.net.paths.path import PathOwner, PathSeeker, PathWish
 from daemon.net.paths.relayed.maker import RelayPaths
 from daemon.net.paths.targets import Targets
-from daemon.net.peers.book import FindRecord, PeerBook
+from daemon.net.peers.book import PeerBook
 from daemon.net.peers.memory_share import share_memory
 from daemon.net.peers.observer import MessageReader, NoReader
 from daemon.net.peers.peer_status import LinkStatus
 from daemon.net.peers.reception import Reception
 from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.reach import Reach, Sockets
-from daemon.net.refusals import Refusals
+from daemon.net.refusals import UNKNOWN_PEER, Refusals
 from daemon.net.session import SessionLimits
 from daemon.net.session.handshake import Greeter
 from daemon.net.signaling import Signaling
@@ -196,15 +195,6 @@ class PeerNetwork:
 
     # Whom to talk to
 
-    @property
-    def find_record(self) -> FindRecord:
-        """Asks others for the record of a CURVE key that is not known here."""
-        return self._book.find_record
-
-    @find_record.setter
-    def find_record(self, find_record: FindRecord) -> None:
-        self._book.find_record = find_record
-
     def add_record(self, record: VerifiedRecord) -> bool:
         """Connect to this peer, and let it connect; of several records the newest counts.
 
@@ -248,7 +238,7 @@ class PeerNetwork:
 
     def take_signal(self, signal: Signal) -> None:
         """A rendezvous passed on what some peer sealed for this one."""
-        with border(self._refusals, UNKNOWN_PEER, "signal"):
+        with self._refusals.border(UNKNOWN_PEER, "signal"):
             self._signaling.receive(
                 signal.sealed,
                 claimed=peer_id_of(signal.sender) if signal.sender else None,
@@ -302,7 +292,7 @@ class PeerNetwork:
 
     def message_received(self, peer_id: PeerId, stream: Stream, message: bytes) -> None:
         """See :class:`PeerObserver`."""
-        with border(self._refusals, peer_id, "message"):
+        with self._refusals.border(peer_id, "message"):
             if stream is Stream.CONTROL:
                 if not self.meter.take_control(peer_id, message):
                     self.reader.receive(peer_id, message)
@@ -327,6 +317,10 @@ class PeerNetwork:
         self._book.drop_if_unwanted(peer_id)
 
     # What each peer gets (LinkMaker)
+
+    async def find_record(self, curve_key: bytes) -> VerifiedRecord | None:
+        """See :class:`LinkMaker`."""
+        return await self._reach.find_record(curve_key)
 
     def make_link(self, record: VerifiedRecord) -> RemotePeer:
         """See :class:`LinkMaker`."""

@@ -8,6 +8,7 @@ import zmq
 
 from daemon.net.paths.maker import PathMaker, PathParts
 from daemon.net.signaling import SignalCarrier
+from protocol.statements.peer_record import VerifiedRecord
 from protocol.uri import HostPort
 from transport.curve import CurveKeys
 from transport.sockets.zap import ZapAuthenticator
@@ -35,6 +36,9 @@ class Reach(Protocol):
     @property
     def signal_carriers(self) -> Sequence[SignalCarrier]:
         """Through whom signals go; may still grow."""
+
+    async def find_record(self, curve_key: bytes) -> VerifiedRecord | None:
+        """The record of a peer that is not known here, if anybody has it."""
 
     def make_paths(self, parts: PathParts) -> Sequence[PathMaker]:
         """The kinds of paths."""

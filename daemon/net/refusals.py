@@ -7,9 +7,15 @@ disk.
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from protocol.identity import PeerId
+from transport.border import refused
 from transport.clock import Clock
+
+UNKNOWN_PEER = PeerId("unknown")
+"""Whom a refusal is booked to where nobody has signed yet."""
 
 LOG_INTERVAL_S = 10.0
 MAX_COUNTED = 10_000
@@ -49,6 +55,19 @@ class Refusals:
                 count - logged_count,
                 ascii(str(reason)[:MAX_REASON])[1:-1][:MAX_REASON],
             )
+
+    @contextmanager
+    def border(self, peer: PeerId, code: str) -> Iterator[None]:
+        """What is raised in the block is a refusal of ``peer``'s under ``code``, and nothing else;
+        see :mod:`transport.border`::
+
+            with refusals.border(peer_id, "signal"):
+                handle(decode(raw))
+        """
+        try:
+            yield
+        except Exception as error:
+            self.add(peer, code, refused(error))
 
     def of(self, peer: PeerId) -> int:
         """How much of ``peer`` was refused."""

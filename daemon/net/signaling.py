@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
-from daemon.net.border import UNKNOWN_PEER, border
 from daemon.net.own_record import OwnRecord
-from daemon.net.refusals import Refusals
+from daemon.net.refusals import UNKNOWN_PEER, Refusals
 from protocol.codec import Message
 from protocol.errors import ConfigError, TransportError, VerificationError
 from protocol.identity import PeerId
@@ -229,7 +228,7 @@ class Signaling:
         if not self._may_be_opened(claimed):
             self._refusals.add(UNKNOWN_PEER, "signal-rate", "too many signals")
             return
-        with border(self._refusals, UNKNOWN_PEER, "signal"):
+        with self._refusals.border(UNKNOWN_PEER, "signal"):
             signal = open_peer_signal(
                 self._identity,
                 self._curve.secret,
@@ -237,7 +236,7 @@ class Signaling:
                 swarm=self._swarm_id,
                 now_ms=self._clock.now_ms(),
             )
-            with border(self._refusals, signal.record.peer_id, "signal"):
+            with self._refusals.border(signal.record.peer_id, "signal"):
                 self._take(signal, claimed, seen_at)
 
     def _may_be_opened(self, claimed: PeerId | None) -> bool:

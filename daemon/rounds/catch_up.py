@@ -27,6 +27,7 @@ from daemon.rounds.lineage.offers import StateOffers
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.lineage.succession import Claim, Rivals, Succession
 from daemon.rounds.parts import Parts
+from ml.averaging.messages import LoadState
 from ml.opening import StateReady
 from protocol.errors import TransportError, VerificationError, WorkerError
 from protocol.identity import PeerId
@@ -77,7 +78,7 @@ class CatchUp:
         self._succession = succession
         self._liars = Liars()
         self._few_holders, self._few_starters = Few(), Few()
-        self._offers = StateOffers(parts.standings, parts.speaker.open_agreement, parts.refusals)
+        self._offers = StateOffers(parts.standings, parts.speaker, parts.refusals)
         self._bad_states: OrderedDict[bytes, None] = OrderedDict()
         self._taken: Position | None = None
         """The state that was taken from others last."""
@@ -177,7 +178,7 @@ class CatchUp:
         try:
             if better.certificate is not None:
                 self._lineage.keep(better.certificate)
-            state = await self._parts.worker.load_state(offer.round, path, offer.root)
+            state = await self._parts.worker.advance(LoadState(offer.round, str(path), offer.root))
         except VerificationError as error:
             self._note_bad_state(better, error)
             return None

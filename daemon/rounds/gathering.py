@@ -11,8 +11,6 @@ peer that was named and did not accept is left out for a growing time. So a peer
 some seconds, once.
 """
 
-from collections.abc import Callable
-
 from daemon.rounds.agreement.certificates import next_roster
 from protocol.codec import decode
 from protocol.envelope import VerifiedMessage
@@ -58,7 +56,6 @@ class Gathering:
         base: bytes,
         last_roster: frozenset[PeerId],
         min_peers: int,
-        open_agreement: Callable[[bytes], VerifiedMessage],
         now: float,
     ) -> None:
         """``last_roster``: who was expected next when the swarm last ran; empty at round 0."""
@@ -67,7 +64,6 @@ class Gathering:
         self._base = base
         self._last_roster = last_roster
         self._min_peers = min_peers
-        self._open = open_agreement
         self._since = now
         self._candidates: frozenset[PeerId] = frozenset()
         self._candidates_since = now

@@ -60,7 +60,7 @@ class Rounds:
             max_update_bytes=opened.max_update_bytes,
             max_state_bytes=opened.max_state_bytes,
             lineage=Lineage.load(setup.state_dir, Position(opened.round, opened.state.root)),
-            standings=Standings(mail, speaker.open_vouch),
+            standings=Standings(mail, speaker),
             patience=Patience(),
             speaker=speaker,
             votes=VoteFile(setup.state_dir / VOTE_FILE),

@@ -314,7 +314,6 @@ class Training:
             base=position.base,
             last_roster=self.lineage.roster,
             min_peers=self._parts.settings.min_peers,
-            open_agreement=self._parts.speaker.open_agreement,
             now=self._parts.clock.monotonic(),
         )
         self._at_hand.begin_gathering(gathering)

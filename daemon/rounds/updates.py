@@ -21,7 +21,7 @@ from pathlib import Path
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.parts import Parts
 from daemon.rounds.update_log import UpdateLog
-from ml.averaging.messages import Contribution
+from ml.averaging.messages import CheckUpdate, Contribution
 from protocol.codec import decode
 from protocol.envelope import VerifiedMessage
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError, WorkerError
@@ -344,7 +344,7 @@ class RoundUpdates:
             if size_bytes != header.size_bytes:
                 raise VerificationError(f"{size_bytes} bytes, {header.size_bytes} were claimed")
             update.state = UpdateState.CHECKING
-            await self._parts.worker.check_update(update.path, header.part, header.parts)
+            await self._parts.worker.ask(CheckUpdate(str(update.path), header.part, header.parts))
         except VerificationError as error:
             # The blob stays until the round ends: another update may have the same bytes.
             update.state = UpdateState.REFUSED

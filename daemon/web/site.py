@@ -24,6 +24,7 @@ from typing import Protocol, Self
 import msgspec
 from aiohttp import web
 
+from daemon.control.http import bounded_runner
 from daemon.control.status import SCHEMA
 from daemon.web.loopback import check_loopback, host_name, is_loopback
 from daemon.web.metrics.exposition import CONTENT_TYPE
@@ -32,10 +33,7 @@ from protocol.uri import HostPort
 
 ANY_PORT = HostPort("127.0.0.1", 0)
 TOKEN_BYTES = 24
-MAX_HEADER_BYTES = 8 * 1024
 MAX_REQUEST_BYTES = 4 * 1024
-IDLE_CONNECTION_S = 30.0
-STOP_S = 1.0
 MAX_ROUND_DIGITS = 15
 
 SHARED = {
@@ -90,14 +88,7 @@ class Site:
             application.router.add_get(path, self._file)
         application.router.add_get("/state", self._state)
         application.router.add_get("/metrics", self._metrics)
-        self._runner = web.AppRunner(
-            application,
-            access_log=None,
-            keepalive_timeout=IDLE_CONNECTION_S,
-            shutdown_timeout=STOP_S,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-        )
+        self._runner = bounded_runner(application)
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()

@@ -1,10 +1,12 @@
 """What rounds need of whatever trains and averages (daemon/worker/worker.py does it)."""
 
-from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from ml.averaging.messages import Contribution, Neighbour, PartResult, Reduced
+from daemon.worker.child import Request
 from ml.opening import StateReady, Trained
+from ml.round_steps import Advance
+
+T = TypeVar("T")
 
 
 class Trainer(Protocol):
@@ -24,26 +26,8 @@ class Trainer(Protocol):
     def finish_training(self) -> None:
         """End the training that runs, or is about to, after the step in hand."""
 
-    async def check_update(self, path: Path, part: int, parts: int) -> None:
-        """Return if the update in ``path``, of one part of the model, is sound."""
+    async def ask(self, request: Request[T]) -> T:
+        """What answers ``request`` (:class:`CheckUpdate`, :class:`Reduce`, :class:`Export`)."""
 
-    async def apply(self, round_number: int, contributions: tuple[Contribution, ...]) -> StateReady:
-        """Average a round's updates: the new state."""
-
-    async def reduce(
-        self, round_number: int, part: int, parts: int, contributions: tuple[Contribution, ...]
-    ) -> Reduced:
-        """Average what peers contributed to one part of the model."""
-
-    async def apply_parts(
-        self, round_number: int, parts: int, results: tuple[PartResult, ...]
-    ) -> StateReady:
-        """The new state from averaged parts; those that are lacking stay as they are."""
-
-    async def mix(
-        self, round_number: int, own_path: Path, neighbours: tuple[Neighbour, ...]
-    ) -> StateReady:
-        """The new state between this peer's parameters and those of neighbours."""
-
-    async def load_state(self, round_number: int, path: Path, root: bytes) -> StateReady:
-        """Take over a state."""
+    async def advance(self, request: Advance) -> StateReady:
+        """The new state that ``request`` leads to."""

@@ -12,12 +12,11 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from daemon.host.python_child import require_torch
 from daemon.net.traffic import TrafficMeter
-from daemon.worker.child import Child, NoStateError, Request
+from daemon.worker.child import Child, ChildListener, NoStateError, Request
 from daemon.worker.memory import SharedMemory
 from daemon.worker.process import WorkerDiedError
 from daemon.worker.program import AVERAGER, TRAINER, Message
@@ -26,24 +25,16 @@ from ml.averaging.messages import (
     Apply,
     ApplyParts,
     AveragerRequest,
-    CheckUpdate,
-    Contribution,
-    Export,
-    Exported,
     LoadState,
     Mix,
-    Neighbour,
     NoteTraffic,
     OpenStates,
-    PartResult,
-    Reduce,
-    Reduced,
     StatesOpened,
     TrialLosses,
     TrialWanted,
 )
 from ml.opening import Opening, StateReady, TaskOpened, Trained
-from ml.round_steps import Steps, advance, open_task, train_round
+from ml.round_steps import Advance, Steps, advance, open_task, train_round
 from p2pd import messages as trainer
 from protocol.errors import ConfigError, P2PDError, WorkerError
 from transport.backoff import Backoff
@@ -64,18 +55,16 @@ class WorkerProcesses:
 
     def __init__(
         self,
-        *,
-        on_progress: Callable[[trainer.Progress], None] | None = None,
+        *listeners: ChildListener,
         stuck_after_s: float = STUCK_AFTER_S,
         kill_after_s: float = KILL_AFTER_S,
         niceness: int = 0,
     ) -> None:
-        """``on_progress`` is called about once a second while it trains."""
-        self._on_progress = on_progress
+        """``listeners`` hear what the two say unasked: :class:`p2pd.messages.Progress` about once a
+        second while it trains."""
+        self.listeners = list(listeners)
         self._stack = contextlib.AsyncExitStack()
         self._memory = SharedMemory()
-        self.on_trial: Callable[[TrialWanted], None] = lambda wanted: None
-        """Called when the averager wants the base memory's parameters tried."""
         self.trainer = Child(
             replace(TRAINER, niceness=niceness),
             self._memory,
@@ -131,11 +120,9 @@ class WorkerProcesses:
         return opened
 
     def said(self, message: Message) -> None:
-        """One of the two said something unasked."""
-        if isinstance(message, trainer.Progress) and self._on_progress is not None:
-            self._on_progress(message)
-        elif isinstance(message, TrialWanted):
-            self.on_trial(message)
+        """See :class:`ChildListener`: one of the two said something unasked."""
+        for listener in self.listeners:
+            listener.said(message)
 
 
 class TaskWorker:
@@ -164,7 +151,7 @@ class TaskWorker:
         self.last_failure = ""
         """Why one is being started again; empty while both run."""
         self.opened: TaskOpened | None = None
-        processes.on_trial = self._begin_trial
+        processes.listeners.append(self)
 
     @property
     def is_ready(self) -> bool:
@@ -220,62 +207,12 @@ class TaskWorker:
             self._finish_early = True
             self.processes.trainer.say(trainer.Finish())
 
-    async def check_update(self, path: Path, part: int = 0, parts: int = 1) -> None:
-        """Return if the update in ``path`` is sound. Raises :class:`VerificationError`."""
-        await self._ask(CheckUpdate(str(path), part, parts))
+    async def ask(self, request: Request[T]) -> T:
+        """What one of the two answers to ``request``; asked again if it died of it.
 
-    async def apply(self, round_number: int, contributions: tuple[Contribution, ...]) -> StateReady:
-        """Average a round's updates: the new state. Raises :class:`WorkerError`."""
-        return await self._advance(Apply(round_number, contributions))
-
-    async def reduce(
-        self, round_number: int, part: int, parts: int, contributions: tuple[Contribution, ...]
-    ) -> Reduced:
-        """Average one part of a round's updates. Raises :class:`WorkerError`."""
-        return await self._ask(Reduce(round_number, part, parts, contributions))
-
-    async def apply_parts(
-        self, round_number: int, parts: int, results: tuple[PartResult, ...]
-    ) -> StateReady:
-        """Apply averaged parts: the new state. Raises :class:`WorkerError`."""
-        return await self._advance(ApplyParts(round_number, parts, results))
-
-    async def mix(
-        self, round_number: int, own_path: Path, neighbours: tuple[Neighbour, ...]
-    ) -> StateReady:
-        """Average this peer's parameters with neighbours': the new state."""
-        return await self._advance(Mix(round_number, str(own_path), neighbours))
-
-    async def load_state(self, round_number: int, path: Path, root: bytes) -> StateReady:
-        """Take over a state. Raises :class:`VerificationError` when it is not sound."""
-        return await self._adopt(LoadState(round_number, str(path), root))
-
-    async def export(self, path: Path, round_number: int | None = None) -> Exported:
-        """Write a round's model, by default the current one, to ``path``.
-
-        Raises :class:`WorkerError`, and :class:`ConfigError` for a round that is not kept.
+        Raises :class:`WorkerError`, :class:`VerificationError` for a file that is not sound, and
+        :class:`ConfigError` for what cannot be had (a round that is not kept).
         """
-        return await self._ask(Export(str(path), round_number))
-
-    async def _advance(self, request: Apply | ApplyParts | Mix) -> StateReady:
-        """Ask for the end of a round."""
-        ready = await self._adopt(request)
-        if self._opening.event_dir:
-            # An averager that dies meanwhile leaves a number out of its event file, and no more.
-            with contextlib.suppress(WorkerDiedError):
-                await self.processes.averager.ask(NoteTraffic(ready.round, *self._traffic.take()))
-        return ready
-
-    async def _adopt(self, request: Apply | ApplyParts | Mix | LoadState) -> StateReady:
-        ready = await self._take(advance(request))
-        self._states = None
-        return ready
-
-    async def _take(self, steps: Steps[T]) -> T:
-        return await _take(steps, self._ask)
-
-    async def _ask(self, request: Request[T]) -> T:
-        """Ask one of the two; ask again if it died while answering."""
         child = self.processes.of(request)
         up = self._up[child]
         for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -287,6 +224,19 @@ class TaskWorker:
                     raise
                 up.clear()
         raise AssertionError("unreachable")
+
+    async def advance(self, request: Advance) -> StateReady:
+        """The new state that ``request`` leads to. Raises as :meth:`ask`."""
+        ready = await self._take(advance(request))
+        self._states = None
+        if self._opening.event_dir and not isinstance(request, LoadState):
+            # An averager that dies meanwhile leaves a number out of its event file, and no more.
+            with contextlib.suppress(WorkerDiedError):
+                await self.processes.averager.ask(NoteTraffic(ready.round, *self._traffic.take()))
+        return ready
+
+    async def _take(self, steps: Steps[T]) -> T:
+        return await _take(steps, self.ask)
 
     async def _ask_once(self, child: Child, request: Request[T]) -> T:
         if not isinstance(request, trainer.Train):
@@ -353,14 +303,16 @@ class TaskWorker:
         assert self._model is not None
         return self._opening.for_averager(self._model, has_initial=has_initial)
 
-    def _begin_trial(self, wanted: TrialWanted) -> None:
-        task = asyncio.ensure_future(self._try_out(wanted))
-        self._trials.add(task)
-        task.add_done_callback(self._trials.discard)
+    def said(self, message: Message) -> None:
+        """See :class:`ChildListener`. The averager may want the base memory's parameters tried."""
+        if isinstance(message, TrialWanted):
+            task = asyncio.ensure_future(self._try_out(message))
+            self._trials.add(task)
+            task.add_done_callback(self._trials.discard)
 
     async def _try_out(self, wanted: TrialWanted) -> None:
         try:
-            tried = await self._ask(trainer.TryOut(wanted.round))
+            tried = await self.ask(trainer.TryOut(wanted.round))
             losses = TrialLosses(tuple(float(loss) for loss in tried.losses))
         except (P2PDError, ValueError, TypeError) as error:
             losses = TrialLosses((), f"the trainer could not try a model: {error}")

@@ -6,7 +6,8 @@ link counts against its limits, so ending links does not get around them.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from random import Random
 
 from protocol.errors import RemoteProtocolError
 from protocol.servers.relay_messages import (
@@ -17,7 +18,6 @@ from protocol.servers.relay_messages import (
     Closed,
     Code,
     Consent,
-    FromRelay,
     Incoming,
     NotOpened,
     Open,
@@ -25,11 +25,14 @@ from protocol.servers.relay_messages import (
 )
 from relay.server.credit_gate import CreditGate
 from relay.server.limits import RelayLimits
-from relay.server.links import ConnectedPeer, ConsentRule, LinkState, RelayedLink
+from relay.server.links import ConnectedPeer, ConsentRule, LinkState, Outgoing, RelayedLink
 from relay.server.peer_table import PeerTable
 
 RETRY_S = 5.0
 """The pause before a link that met a limit may be asked for again."""
+
+LINK_NUMBER_BITS = 63
+"""Random ones, so that no number of an earlier run comes again."""
 
 
 class Switchboard:
@@ -40,14 +43,15 @@ class Switchboard:
         limits: RelayLimits,
         peers: PeerTable,
         gate: CreditGate,
-        send: Callable[[ConnectedPeer, FromRelay], None],
-        new_link_number: Callable[[], int],
+        outgoing: Outgoing,
+        random: Random,
     ) -> None:
+        """``random`` gives the links' numbers."""
         self._limits = limits
         self._peers = peers
         self._gate = gate
-        self._send = send
-        self._new_link_number = new_link_number
+        self._outgoing = outgoing
+        self._random = random
         self.links: dict[int, RelayedLink] = {}
         self.refused: Counter[str] = Counter()
         self.closed: Counter[str] = Counter()
@@ -129,7 +133,7 @@ class Switchboard:
                 self._detach(link, peer)
                 self._refuse(peer, link.request, code, text)
             else:
-                self._send(peer, Closed(link.number, code.value, text))
+                self._outgoing.send(peer, Closed(link.number, code.value, text))
 
     def sweep(self, now: float) -> Iterator[ConnectedPeer]:
         """End what is idle or was not answered; yields the peers that take nothing any more."""
@@ -167,16 +171,18 @@ class Switchboard:
                 text = f"{asks} peers wait for the other peer's answer already"
                 self._refuse(opener, message.request, Code.THROTTLED, text, RETRY_S)
                 return
-        number = self._new_link_number()
+        number = self._random.getrandbits(LINK_NUMBER_BITS)
         link = RelayedLink(number, message.swarm, opener, called, message.request, now)
         self.links[number] = opener.links[number] = called.links[number] = link
-        self._send(called, Incoming(number, message.swarm, opener.curve_key, agreed=agreed is True))
+        self._outgoing.send(
+            called, Incoming(number, message.swarm, opener.curve_key, agreed=agreed is True)
+        )
         if agreed:
             self._connect(link, now)
 
     def _connect(self, link: RelayedLink, now: float) -> None:
         link.open(now)
-        self._send(link.opener, Opened(link.request, link.number, link.called.curve_key))
+        self._outgoing.send(link.opener, Opened(link.request, link.number, link.called.curve_key))
         for direction in link.directions.values():
             self._gate.opened(direction, now)
 
@@ -184,7 +190,7 @@ class Switchboard:
         self, opener: ConnectedPeer, request: int, code: Code, text: str, retry_after_s: float = 0.0
     ) -> None:
         self.refused[code.value] += 1
-        self._send(opener, NotOpened(request, code.value, text, retry_after_s))
+        self._outgoing.send(opener, NotOpened(request, code.value, text, retry_after_s))
 
     def _detach(self, link: RelayedLink, peer: ConnectedPeer) -> None:
         """``peer`` has done with the link: nothing of it lies here for it any more."""

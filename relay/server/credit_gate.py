@@ -6,12 +6,11 @@ each with an equal share of what there is, so that nobody's bulk starves another
 """
 
 from collections import Counter, deque
-from collections.abc import Callable
 
 from protocol.servers.relay_messages import Code
 from relay.server.account import byte_bucket
 from relay.server.limits import RelayLimits
-from relay.server.links import ConnectedPeer, Direction, LinkState
+from relay.server.links import ConnectedPeer, Direction, LinkState, Outgoing
 
 TICK_S = 0.02
 """How often the line is served."""
@@ -22,12 +21,9 @@ MIN_PASS_BYTES = 72 * 1024
 class CreditGate:
     """Keeps the numbers of all directions, and the sums over them."""
 
-    def __init__(
-        self, limits: RelayLimits, now: float, *, on_credit: Callable[[Direction], None]
-    ) -> None:
-        """``on_credit``: the sender of this direction may send up to ``passed`` from now on."""
+    def __init__(self, limits: RelayLimits, outgoing: Outgoing, now: float) -> None:
         self._limits = limits
-        self._on_credit = on_credit
+        self._outgoing = outgoing
         self._total = byte_bucket(limits.total_rate_bytes_s, limits, now)
         self._line: deque[Direction] = deque()
         self._total_is_short = False
@@ -144,7 +140,7 @@ class CreditGate:
         direction.sender.account.bytes.take(amount)
         self._total.take(amount)
         direction.passed += amount
-        self._on_credit(direction)
+        self._outgoing.send_credit(direction)
         if amount == wanted:
             return None
         if memory_is_short:

@@ -13,7 +13,7 @@ Invariants:
 """
 
 from collections import Counter, deque
-from collections.abc import Callable
+from random import Random
 from typing import Generic, Protocol, TypeVar
 
 from protocol.errors import RemoteProtocolError
@@ -47,6 +47,7 @@ from relay.server.credit_gate import CreditGate
 from relay.server.limits import RelayLimits
 from relay.server.links import ConnectedPeer, Direction, LinkState, RelayedLink
 from relay.server.peer_table import PeerTable
+from transport.clock import Clock
 
 SWEEP_INTERVAL_S = 1.0
 SUSPENDED_S = 3.0
@@ -84,18 +85,16 @@ class Forwarder(Generic[Frame]):
         connections: Connections[Frame],
         *,
         now: float,
-        unix_ms: Callable[[], int],
-        new_link_number: Callable[[], int],
+        clock: Clock,
+        random: Random,
     ) -> None:
-        """``new_link_number``: 63 random bits, so that no number of an earlier run comes again."""
+        """``random`` gives the links' numbers."""
         self._limits = limits
         self._connections = connections
-        self._unix_ms = unix_ms
+        self._clock = clock
         self._peers = PeerTable(limits)
-        self._gate = CreditGate(limits, now, on_credit=self._send_credit)
-        self._switchboard = Switchboard(
-            limits, self._peers, self._gate, self._send, new_link_number
-        )
+        self._gate = CreditGate(limits, self, now)
+        self._switchboard = Switchboard(limits, self._peers, self._gate, self, random)
         self._unreachable: deque[ConnectedPeer] = deque()
         self._next_sweep = now + SWEEP_INTERVAL_S
         self.forwarded_frames = 0
@@ -252,7 +251,7 @@ class Forwarder(Generic[Frame]):
                 case _ if not allowed:
                     self.dropped["throttled"] += 1
                 case Ping(number=number):
-                    self._send(peer, Pong(number))
+                    self.send(peer, Pong(number))
                 case Introduce(record=raw):
                     self._introduce(peer, raw)
                 case Consent():
@@ -265,7 +264,7 @@ class Forwarder(Generic[Frame]):
             self._dismiss(peer, Code.MALFORMED, str(error), RETRY_S, now)
 
     def _introduce(self, peer: ConnectedPeer, raw: bytes) -> None:
-        record = open_record(raw, swarm=None, now_ms=self._unix_ms())
+        record = open_record(raw, swarm=None, now_ms=self._clock.own_ms())
         if record.record.curve_key != peer.curve_key:
             raise RemoteProtocolError("a peer record with the CURVE key of another connection")
         if record.swarm not in peer.identities and len(peer.identities) >= MAX_RECORDS:
@@ -310,7 +309,7 @@ class Forwarder(Generic[Frame]):
             return
         window = min(hello.window_bytes, self._limits.window_bytes)
         peer = self._peers.add(curve_key, route, remote_ip, window, now)
-        self._send(peer, Welcome(RELAY_VERSION, window, remote_ip, self._limits.silence_s))
+        self.send(peer, Welcome(RELAY_VERSION, window, remote_ip, self._limits.silence_s))
 
     def _refuse(self, route: bytes, code: Code, text: str) -> None:
         """Send away someone who is no peer yet. It closes the connection, or is cut at its next
@@ -329,7 +328,7 @@ class Forwarder(Generic[Frame]):
         if peer.unread:
             self._lose(peer, code, now)
         else:
-            self._send(peer, Goodbye(code.value, text, retry_after_s))
+            self.send(peer, Goodbye(code.value, text, retry_after_s))
             self._forget(peer, code, now)
 
     def _lose(self, peer: ConnectedPeer, code: Code, now: float) -> None:
@@ -360,13 +359,15 @@ class Forwarder(Generic[Frame]):
             if self._peers.find(peer.curve_key) is peer:
                 self._lose(peer, Code.STALLED, now)
 
-    # Sending
+    # Sending (Outgoing)
 
-    def _send(self, peer: ConnectedPeer, message: FromRelay) -> None:
+    def send(self, peer: ConnectedPeer, message: FromRelay) -> None:
+        """See :class:`Outgoing`."""
         if not self._connections.send(peer.route, encode_control(message)):
             self._unreachable.append(peer)
 
-    def _send_credit(self, direction: Direction) -> None:
+    def send_credit(self, direction: Direction) -> None:
+        """See :class:`Outgoing`."""
         frame = CREDIT_FRAME.pack(FrameKind.CREDIT, direction.link.number, direction.passed)
         if not self._connections.send(direction.sender.route, frame):
             self._unreachable.append(direction.sender)

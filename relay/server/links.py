@@ -12,7 +12,9 @@ sender sends. What was sent and is not yet consumed lies with the relay, in the 
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from protocol.servers.relay_messages import FromRelay
 from relay.server.account import Account
 
 
@@ -131,3 +133,13 @@ class RelayedLink:
         for peer in (self.opener, self.called):
             if self.number in peer.links:
                 yield peer
+
+
+class Outgoing(Protocol):
+    """What goes to peers."""
+
+    def send(self, peer: ConnectedPeer, message: FromRelay) -> None:
+        """A message for ``peer``; one that takes none is let go later."""
+
+    def send_credit(self, direction: Direction) -> None:
+        """The sender of this direction may send up to ``passed`` from now on."""

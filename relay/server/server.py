@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import math
-import secrets
 import time
 from collections import Counter
 from dataclasses import dataclass
+from random import SystemRandom
 
 import zmq
 
@@ -54,8 +54,8 @@ class RelayService:
             limits,
             socket,
             now=time.monotonic(),
-            unix_ms=Clock().own_ms,
-            new_link_number=lambda: secrets.randbits(63),
+            clock=Clock(),
+            random=SystemRandom(),
         )
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None

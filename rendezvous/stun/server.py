@@ -7,9 +7,7 @@ two it offers the whole of RFC 5780. It keeps nothing about anyone but a bounded
 import asyncio
 import logging
 import socket
-import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -23,6 +21,7 @@ from rendezvous.stun.tcp import OpenConnections, StunTcpConnection
 from rendezvous.stun.udp import ReceivedPacket, StunUdpSocket
 from transport.address import EVERY_ADDRESS
 from transport.border import Border
+from transport.clock import Clock
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +66,13 @@ class StunServer:
         alternate_host: str | None = None,
         *,
         limits: StunLimits | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock | None = None,
     ) -> None:
         self._primary = primary
         self._alternate_port = alternate_port
         self._alternate_host = alternate_host
         self._limits = limits or StunLimits()
-        self._clock = clock
+        self._clock = clock or Clock()
         self._connections = OpenConnections(
             total=self._limits.max_connections,
             per_source=self._limits.max_connections_per_source,
@@ -162,7 +161,7 @@ class StunServer:
     def _receive_packet(self, packet: ReceivedPacket) -> None:
         outcome = self._answer(packet.data, packet.source, packet.local, connected=False)
         if isinstance(outcome, DropReason):
-            self._count_drop(outcome)
+            self.count_drop(outcome)
             return
         origin = outcome.origin
         bound_host = self._endpoints.hosts[0]
@@ -173,16 +172,17 @@ class StunServer:
         if sender.send(outcome.data, to, origin.host, packet.interface):
             self._answered += 1
         else:
-            self._count_drop(DropReason.SEND_FAILED)
+            self.count_drop(DropReason.SEND_FAILED)
 
     def _new_connection(self) -> StunTcpConnection:
-        return StunTcpConnection(
-            self._answer_message, self._connections, self._count_drop, idle_s=self._limits.idle_s
-        )
+        return StunTcpConnection(self, self._connections, idle_s=self._limits.idle_s)
 
-    def _answer_message(
+    # What connections ask for (StunAnswerer)
+
+    def answer_message(
         self, message: bytes, source: HostPort, local: HostPort
     ) -> bytes | DropReason:
+        """See :class:`StunAnswerer`."""
         outcome = self._answer(message, source, local, connected=True)
         if isinstance(outcome, DropReason):
             return outcome
@@ -195,13 +195,14 @@ class StunServer:
         assert self._responder is not None
         try:
             return self._responder.answer(
-                data, source=source, local=local, connected=connected, now=self._clock()
+                data, source=source, local=local, connected=connected, now=self._clock.monotonic()
             )
         except Exception as error:
             self._border.failed(error, source.host)
             return DropReason.FAILED
 
-    def _count_drop(self, reason: DropReason) -> None:
+    def count_drop(self, reason: DropReason) -> None:
+        """See :class:`StunAnswerer`."""
         self._dropped[reason] += 1
 
 

@@ -6,8 +6,7 @@ arrives in callbacks, and one timer ends it.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast
 
 from protocol.errors import RemoteProtocolError
 from protocol.uri import HostPort
@@ -16,9 +15,6 @@ from rendezvous.stun.responder import DropReason
 from transport.address import source_of
 
 WRITE_BUFFER_BYTES = 4096
-
-AnswerMessage = Callable[[bytes, HostPort, HostPort], bytes | DropReason]
-"""Message, its source and our own endpoint in; the answer out."""
 
 
 class OpenConnections:
@@ -59,6 +55,18 @@ class OpenConnections:
         return len(self._open)
 
 
+class StunAnswerer(Protocol):
+    """The server that a connection belongs to."""
+
+    def answer_message(
+        self, message: bytes, source: HostPort, local: HostPort
+    ) -> bytes | DropReason:
+        """The answer to one request, or why there is none."""
+
+    def count_drop(self, reason: DropReason) -> None:
+        """The connection is dropped."""
+
+
 class StunTcpConnection(asyncio.Protocol):
     """One client's connection, which may ask again and again; each whole message restarts its time.
 
@@ -67,17 +75,15 @@ class StunTcpConnection(asyncio.Protocol):
 
     def __init__(
         self,
-        answer: AnswerMessage,
+        answerer: StunAnswerer,
         connections: OpenConnections,
-        on_drop: Callable[[DropReason], None],
         *,
         idle_s: float,
     ) -> None:
         self.source = HostPort("", 0)
         self._local = HostPort("", 0)
-        self._answer = answer
+        self._answerer = answerer
         self._connections = connections
-        self._on_drop = on_drop
         self._idle_s = idle_s
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
@@ -131,7 +137,7 @@ class StunTcpConnection(asyncio.Protocol):
         self._connections.remove(self)
 
     def _receive_message(self, message: bytes) -> None:
-        answer = self._answer(message, self.source, self._local)
+        answer = self._answerer.answer_message(message, self.source, self._local)
         if isinstance(answer, DropReason):
             # Over UDP a drop is silence; a stream that went wrong once is not worth reading on.
             self._drop(answer)
@@ -146,5 +152,5 @@ class StunTcpConnection(asyncio.Protocol):
         self._timer = loop.call_later(self._idle_s, self._drop, DropReason.IDLE)
 
     def _drop(self, reason: DropReason) -> None:
-        self._on_drop(reason)
+        self._answerer.count_drop(reason)
         self.abort()

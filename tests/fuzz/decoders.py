@@ -59,6 +59,7 @@ from tests.fuzz.samples import (
     TENSORS,
     TOKEN,
 )
+from transport.clock import Clock
 
 Decoder = Callable[[bytes], object]
 MAX_FRAMES = 64
@@ -191,14 +192,18 @@ class _Unread:
         return 0
 
 
+class _FixedClock(Clock):
+    def own_ms(self) -> int:
+        return NOW_MS
+
+
 def _forwarder(data: bytes) -> None:
-    numbers = iter(range(1, 1_000_000))
     forwarder: Forwarder[bytes] = Forwarder(
         RelayLimits(),
         _Unread(),
         now=0.0,
-        unix_ms=lambda: NOW_MS,
-        new_link_number=lambda: next(numbers),
+        clock=_FixedClock(),
+        random=Random(1),
     )
     now = 1.0
     for index, frame in enumerate(_frames(data)):

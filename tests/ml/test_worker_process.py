@@ -22,7 +22,7 @@ import uvloop
 
 from daemon.net.traffic import TrafficCounter, TrafficMeter
 from daemon.worker.process import WorkerDiedError
-from daemon.worker.program import NEEDED_VARIABLES
+from daemon.worker.program import NEEDED_VARIABLES, Message
 from daemon.worker.worker import TaskWorker, WorkerProcesses
 from ml.averaging.messages import Apply, CheckUpdate, Contribution, Export, LoadState
 from ml.learner import Learner
@@ -54,11 +54,13 @@ async def watched() -> AsyncIterator[Watched]:
     progress = asyncio.Event()
     reports: list[Progress] = []
 
-    def note(report: Progress) -> None:
-        reports.append(report)
-        progress.set()
+    class Noting:
+        def said(self, message: Message) -> None:
+            if isinstance(message, Progress):
+                reports.append(message)
+                progress.set()
 
-    async with WorkerProcesses(on_progress=note) as worker:
+    async with WorkerProcesses(Noting()) as worker:
         yield Watched(worker, progress, reports)
 
 
@@ -267,7 +269,7 @@ async def test_traffic_of_the_last_round_is_in_the_event_file_when_the_worker_en
             process, opening, on_change=lambda: None, traffic=TrafficMeter(TrafficCounter())
         )
         await worker.open()
-        await worker.apply(1, own(await worker.train(1)))
+        await worker.advance(Apply(1, own(await worker.train(1))))
     assert read_scalars(tmp_path / "events")["round/bytes_sent"] == {1: 0}
 
 
@@ -312,13 +314,17 @@ import msgspec
 from daemon.worker.worker import WorkerProcesses
 from ml.opening import Opening
 from ml.round_steps import train_round
+from p2pd.messages import Progress
 
 async def main():
     opening = msgspec.json.decode(sys.argv[1], type=Opening)
-    def tell(report):
-        print(*(child.pid for child in worker.both), flush=True)
 
-    async with WorkerProcesses(on_progress=tell) as worker:
+    class Telling:
+        def said(self, message):
+            if isinstance(message, Progress):
+                print(*(child.pid for child in worker.both), flush=True)
+
+    async with WorkerProcesses(Telling()) as worker:
         await worker.open_once(opening)
         await worker.take(train_round(1, 1))
 
@@ -488,7 +494,7 @@ async def test_averager_that_dies_while_the_trainer_trains_gets_what_that_comes_
             trained = await training
             assert (one.worker.trainer.pid == trainer_pid) == (killed in ("", "averager"))
             roots.add(trained.updates[0].root)
-            state = await worker.apply(1, own(trained))
+            state = await worker.advance(Apply(1, own(trained)))
             roots.add(state.state.root)
             alive.cancel()
             await asyncio.wait([alive])

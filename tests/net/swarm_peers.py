@@ -1,7 +1,7 @@
 """Peers with keys, of one swarm, and their networks on loopback."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -140,6 +140,10 @@ class Around:
 
     advertised: tuple[str, ...] = ()
     signal_carriers: Sequence[SignalCarrier] = ()
+    find: Callable[[bytes], Awaitable[VerifiedRecord | None]] | None = None
+
+    async def find_record(self, curve_key: bytes) -> VerifiedRecord | None:
+        return None if self.find is None else await self.find(curve_key)
 
     def make_paths(self, parts: PathParts) -> Sequence[PathMaker]:
         return ()
@@ -174,7 +178,9 @@ class Node:
         network: PeerNetwork,
         refusals: Refusals,
         context: "zmq.Context[zmq.Socket[bytes]]",
+        around: Around,
     ) -> None:
+        self.around = around
         self.keys = keys
         self.network = network
         self.refusals = refusals
@@ -235,15 +241,16 @@ async def running(
     refusals = Refusals(clock)
     with zmq.Context() as context:
         async with ZapAuthenticator(context) as zap:
+            around = Around(advertise, signal_carriers)
             network = PeerNetwork(
                 own_record_of(keys, clock, swarm=swarm, proof=proof),
                 AdmissionBook(swarm),
                 Sockets(context, zap, keys.curve, listen),
-                Around(advertise, signal_carriers),
+                around,
                 refusals=refusals,
                 random=Random(keys.number),
             )
-            node = Node(keys, network, refusals, context)
+            node = Node(keys, network, refusals, context, around)
             async with network:
                 yield node
 

@@ -12,14 +12,13 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from daemon.net.border import UNKNOWN_PEER, border, refused
 from daemon.net.discovery import Discovery
 from daemon.net.paths.ice.connection import IceConnection
 from daemon.net.paths.path import PathSeeker, PathWish
 from daemon.net.peers import book as peer_book
 from daemon.net.peers.book import PeerBook
 from daemon.net.peers.observer import NoReader
-from daemon.net.refusals import MAX_REASON, Refusals
+from daemon.net.refusals import MAX_REASON, UNKNOWN_PEER, Refusals
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from protocol.peers.session_frames import Stream, encode_data
@@ -29,6 +28,7 @@ from protocol.statements.peer_record import VerifiedRecord
 from tests.net.rogue import rogue_at
 from tests.net.swarm_peers import SWARM, Keys, eventually, in_order_of_id, introduce, running
 from tests.net.test_peer_book import Links
+from transport.border import refused
 from transport.clock import Clock
 
 MESSAGE = encode_data(Stream.CONTROL, 0, first=True, last=True, payload=b"a message")
@@ -62,7 +62,7 @@ def test_refusal_names_the_place_of_what_nobody_raised_on_purpose() -> None:
 
 def test_log_line_is_short_however_long_the_reason(caplog: pytest.LogCaptureFixture) -> None:
     refusals = Refusals(Clock())
-    with caplog.at_level(logging.WARNING), border(refusals, UNKNOWN_PEER, "signal"):
+    with caplog.at_level(logging.WARNING), refusals.border(UNKNOWN_PEER, "signal"):
         raise ValueError("\x00" * 1_000_000)
     assert refusals.by_code() == {"signal": 1}
     (line,) = (record.getMessage() for record in caplog.records)
@@ -71,7 +71,7 @@ def test_log_line_is_short_however_long_the_reason(caplog: pytest.LogCaptureFixt
 
 async def test_cancellation_passes_the_border() -> None:
     refusals = Refusals(Clock())
-    with pytest.raises(asyncio.CancelledError), border(refusals, UNKNOWN_PEER, "signal"):
+    with pytest.raises(asyncio.CancelledError), refusals.border(UNKNOWN_PEER, "signal"):
         raise asyncio.CancelledError
     assert refusals.total() == 0
 

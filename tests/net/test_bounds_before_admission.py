@@ -49,6 +49,7 @@ class Book:
     def __init__(self, *, is_open: bool = True) -> None:
         self.clock = MovedClock()
         self.sought: list[str] = []
+        self.asked: list[bytes] = []
         self.book = PeerBook(
             OWN.peer_id,
             SWARM.swarm_id,
@@ -57,6 +58,10 @@ class Book:
             Refusals(self.clock),
             self,
         )
+
+    async def find_record(self, curve_key: bytes) -> VerifiedRecord | None:
+        self.asked.append(curve_key)
+        return None
 
     def make_link(self, record: VerifiedRecord) -> RemotePeer:
         return RemotePeer(OWN.peer_id, record, SessionLimits(), self.clock, Nobody())
@@ -118,14 +123,9 @@ async def test_peer_that_comes_by_itself_gets_the_place_of_one_that_was_only_hea
 
 async def test_strangers_of_one_address_leave_questions_for_others() -> None:
     made = Book()
-    asked: list[bytes] = []
-
-    async def find(key: bytes) -> VerifiedRecord | None:
-        asked.append(key)
-        return None
+    asked = made.asked
 
     async with made.book as book:
-        book.find_record = find
         for number in range(100):
             assert not await book.admit_key(Keys(number).curve.public, "198.51.100.9")
         assert len(asked) < MAX_SEARCHES_PER_S

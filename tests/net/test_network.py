@@ -164,7 +164,7 @@ async def test_unknown_key_is_refused_and_told_so() -> None:
         asked.append(curve_key)
 
     async with running(low) as first, running(high) as second:
-        second.network.find_record = find
+        second.around.find = find
         first.network.add_record(second.record())
         await eventually(lambda: "does not let this peer's key in" in reason(first, high))
         assert asked == [low.curve.public]
@@ -176,11 +176,11 @@ async def test_unknown_key_is_let_in_once_its_record_is_found() -> None:
     async with running(low) as first, running(high) as second:
         found = first.record()
 
-        async def find(curve_key: bytes) -> object:
+        async def find(curve_key: bytes) -> VerifiedRecord | None:
             await asyncio.sleep(0.1)
             return found if curve_key == low.curve.public else None
 
-        second.network.find_record = find  # type: ignore[assignment]  # object is a record or None
+        second.around.find = find
         first.network.add_record(second.record())
         await eventually(lambda: first.sees(second) and second.sees(first))
 
@@ -192,7 +192,7 @@ async def test_record_search_without_an_answer_refuses_within_3_s() -> None:
         await asyncio.sleep(60)
 
     async with running(low) as first, running(high) as second:
-        second.network.find_record = find
+        second.around.find = find
         first.network.add_record(second.record())
         await eventually(lambda: "does not let this peer's key in" in reason(first, high))
 
@@ -231,7 +231,7 @@ async def test_peer_that_is_not_admitted_does_not_get_in_and_hears_what_that_may
     low, high = in_order_of_id(2)
     closed = make_swarm(is_open=False)
     async with running(low) as first, running(high, swarm=closed) as second:
-        second.network.find_record = lambda key: found(first.record())
+        second.around.find = lambda key: found(first.record())
         first.network.add_record(second.record())
         await eventually(lambda: "its invite may have expired" in reason(first, high))
         assert second.network.links() == []

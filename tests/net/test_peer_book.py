@@ -38,6 +38,9 @@ class Links:
         self._own_id = own_id
         self._clock = clock
 
+    async def find_record(self, curve_key: bytes) -> VerifiedRecord | None:
+        return None
+
     def make_link(self, record: VerifiedRecord) -> RemotePeer:
         return RemotePeer(self._own_id, record, SessionLimits(), self._clock, Nobody())
 

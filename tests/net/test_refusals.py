@@ -5,17 +5,9 @@ from daemon.control.trouble import REJECTS_MATTER_S, of_connections
 from daemon.net.path_kind import PathKind
 from daemon.net.refusals import Refusals
 from protocol.identity import PeerId
-from transport.clock import Clock
+from tests.stopped_clock import StoppedClock
 
 PEER, OTHER = PeerId("a" * 52), PeerId("b" * 52)
-
-
-class StoppedClock(Clock):
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 def test_refusals_are_counted_by_peer_and_reason_and_age() -> None:

@@ -3,6 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import count
+from random import Random
 from typing import TypeVar
 
 from protocol.identity import Identity, PeerId
@@ -29,6 +30,7 @@ from relay.client.events import Asked, Event, LinkOpened
 from relay.client.link import RelayLink
 from relay.server.forwarder import Forwarder
 from relay.server.limits import RelayLimits
+from transport.clock import Clock
 from transport.curve import CurveKeys
 
 SWARM = b"s" * 32
@@ -65,26 +67,40 @@ class Wire:
         self.disconnected[route] = reason
 
 
+class FixedClock(Clock):
+    def own_ms(self) -> int:
+        return UNIX_MS
+
+
+class Counting(Random):
+    """Numbers links in turn, and keeps the numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.numbers: list[int] = []
+
+    def getrandbits(self, k: int, /) -> int:
+        self.numbers.append(len(self.numbers) + 1)
+        return self.numbers[-1]
+
+
 class World:
     """A forwarder, its wire and its clock."""
 
     def __init__(self, limits: RelayLimits | None = None) -> None:
         self.now = 1000.0
         self.wire = Wire()
-        self.link_numbers: list[int] = []
+        random = Counting()
+        self.link_numbers = random.numbers
         self.forwarder: Forwarder[bytes] = Forwarder(
             limits or RelayLimits(),
             self.wire,
             now=self.now,
-            unix_ms=lambda: UNIX_MS,
-            new_link_number=self._new_link_number,
+            clock=FixedClock(),
+            random=random,
         )
         self.clients: list[ClientPeer] = []
         self._routes = count(1)
-
-    def _new_link_number(self) -> int:
-        self.link_numbers.append(len(self.link_numbers) + 1)
-        return self.link_numbers[-1]
 
     def deliver(self, route: bytes, curve_key: bytes, ip: str, frame: bytes) -> None:
         self.forwarder.receive(route, curve_key, ip, frame, memoryview(frame), self.now)

@@ -33,7 +33,6 @@ from protocol.uri import HostPort, ServerUri
 from relay.client.client import RelayState
 from relay.client.events import LinkRefusedError
 from relay.server.limits import RelayLimits
-from relay.server.server import RelayService, socket_limits
 from tests.relay.relay_live import (
     SWARM,
     RawSocket,
@@ -42,10 +41,8 @@ from tests.relay.relay_live import (
     eventually,
     serving,
 )
+from tests.relay.tapped_relay import tapped_relay
 from transport.curve import CurveKeys
-from transport.sockets.server_socket import ServerSocket
-from transport.sockets.socket_options import CurveServerRole
-from transport.sockets.zap import ZapAuthenticator
 
 FRAME = os.urandom(64 * 1024)
 MEBI = 1 << 20
@@ -258,51 +255,24 @@ async def flood(sender: RawSocket, deaf: RawSocket, *, links: int) -> None:
     await sender.expect(Pong)
 
 
-async def test_what_passes_the_relay_is_ciphertext(tmp_path: Path) -> None:
-    """A relay whose operator writes down every frame that comes out of CURVE."""
-    seen: list[bytes] = []
-    keys = CurveKeys.generate()
-    stop = asyncio.Event()
-
-    class Tap:
-        def frame_received(
-            self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
-        ) -> None:
-            seen.append(frame.bytes)
-            service.frame_received(route, curve_key, remote_ip, frame)
-
-        def connection_lost(self, route: bytes) -> None:
-            service.connection_lost(route)
-
-    with zmq.Context() as context:
-        async with ZapAuthenticator(context) as zap:
-            zap.add_domain("relay", admit_everyone)
-            router = ServerSocket(
-                context,
-                HostPort("127.0.0.1", 0),
-                CurveServerRole(keys, "relay"),
-                socket_limits(RelayLimits()),
-                Tap(),
-            )
-            service = RelayService(router, RelayLimits())
-            async with router, asyncio.TaskGroup() as tasks:
-                tasks.create_task(service.run(stop))
-                uri = ServerUri(keys.public, router.address)
-                async with connected(uri) as alice, connected(uri) as bob:
-                    await alice.ready()
-                    await bob.ready()
-                    ours, theirs = await alice.link_to(bob)
-                    secret = b"weights that nobody else may see "
-                    await ours.send_all([secret * 1000] * 50)
-                    await theirs.send_all([secret[::-1] * 1000] * 50)
-                    await eventually(lambda: len(theirs.frames) == len(ours.frames) == 50)
-                    private = [peer.identity.secret for peer in (alice, bob)]
-                    statistics = service.statistics()
-                    ours.link.close("done")
-                    await eventually(
-                        lambda: service.statistics().troubles == {"closed by a peer": 1}
-                    )
-                stop.set()
+async def test_what_passes_the_relay_is_ciphertext() -> None:
+    async with (
+        tapped_relay() as relay,
+        connected(relay.uri) as alice,
+        connected(relay.uri) as bob,
+    ):
+        service, seen = relay.service, relay.seen
+        await alice.ready()
+        await bob.ready()
+        ours, theirs = await alice.link_to(bob)
+        secret = b"weights that nobody else may see "
+        await ours.send_all([secret * 1000] * 50)
+        await theirs.send_all([secret[::-1] * 1000] * 50)
+        await eventually(lambda: len(theirs.frames) == len(ours.frames) == 50)
+        private = [peer.identity.secret for peer in (alice, bob)]
+        statistics = service.statistics()
+        ours.link.close("done")
+        await eventually(lambda: service.statistics().troubles == {"closed by a peer": 1})
     assert (statistics.peers, statistics.links) == (2, 1)
     assert statistics.forwarded_bytes > 100 * 1000 * len(secret)
     assert statistics.forwarded_bytes > 100 * 1000 * len(secret)

@@ -118,13 +118,15 @@ async def test_message_that_makes_a_handler_raise_costs_its_own_effect_and_one_s
 
 
 async def test_stun_packet_that_makes_the_responder_raise_is_dropped_and_counted() -> None:
-    is_broken = True
+    class FragileClock(Clock):
+        is_broken = True
 
-    def clock() -> float:
-        if is_broken:
-            raise KeyError("a slip")
-        return 0.0
+        def monotonic(self) -> float:
+            if self.is_broken:
+                raise KeyError("a slip")
+            return 0.0
 
+    clock = FragileClock()
     async with StunServer(LOOPBACK, 0, clock=clock) as server:
         address = server.addresses[0]
         loop = asyncio.get_running_loop()
@@ -140,7 +142,7 @@ async def test_stun_packet_that_makes_the_responder_raise_is_dropped_and_counted
             assert await reader.read() == b""  # A stream that went wrong is closed.
         writer.close()
         await eventually(lambda: server.counts.dropped.get(DropReason.FAILED) == 4)
-        is_broken = False
+        clock.is_broken = False
         transport.sendto(request)
         await eventually(lambda: server.counts.answered == 1)
         transport.close()

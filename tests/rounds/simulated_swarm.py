@@ -9,6 +9,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from daemon.host.state_dir import StateDir
 from daemon.net.refusals import Refusals
@@ -16,8 +17,20 @@ from daemon.rounds.parts import RoundsSetup
 from daemon.rounds.rounds import Rounds
 from daemon.swarm.membership import SwarmPlace
 from daemon.swarm.statements import Statements, SwarmNetwork
-from ml.averaging.messages import Contribution, Neighbour, PartResult, Reduced
+from daemon.worker.child import Request
+from ml.averaging.messages import (
+    Apply,
+    ApplyParts,
+    CheckUpdate,
+    Contribution,
+    Finished,
+    LoadState,
+    Mix,
+    Reduce,
+    Reduced,
+)
 from ml.opening import StateReady, TaskOpened, Trained
+from ml.round_steps import Advance
 from ml.state.blob import Blob
 from protocol.errors import VerificationError, WorkerError
 from protocol.identity import Identity, PeerId
@@ -91,6 +104,9 @@ def _digest_of(contributions: tuple[Contribution, ...]) -> bytes:
     return digest.digest()
 
 
+T = TypeVar("T")
+
+
 class ToyTrainer:
     """A state that is the hash of all that went into it, filled up to ``state_bytes``."""
 
@@ -160,58 +176,73 @@ class ToyTrainer:
     def finish_training(self) -> None:
         self._finish.set()
 
-    async def check_update(self, path: Path, part: int, parts: int) -> None:
+    async def ask(self, request: Request[T]) -> T:
+        answer: Any
+        match request:
+            case CheckUpdate():
+                self._check_update(Path(request.path))
+                answer = Finished()
+            case Reduce():
+                answer = self._reduce(request)
+            case _:
+                raise AssertionError(f"rounds do not ask for {request}")
+        reply: T = answer
+        return reply
+
+    async def advance(self, request: Advance) -> StateReady:
+        if isinstance(request, LoadState):
+            if not self.can_load:
+                raise WorkerError("no such file")
+            self.state = Path(request.path).read_bytes()
+        else:
+            await asyncio.sleep(0.1)
+            match request:
+                case Apply():
+                    self._apply(request)
+                case ApplyParts():
+                    self._apply_parts(request)
+                case Mix():
+                    self._mix(request)
+        blob = self.state_blob()
+        return StateReady(round=request.round, state=blob, loss=0.5, accuracy=0.5)
+
+    def _check_update(self, path: Path) -> None:
         if self.failing_checks:
             self.failing_checks -= 1
             raise WorkerError("no such file")
         if b"poison" in path.read_bytes():
             raise VerificationError("tensor 'weight' holds NaN")
 
-    async def apply(self, round_number: int, contributions: tuple[Contribution, ...]) -> StateReady:
-        await asyncio.sleep(0.1)
+    def _apply(self, request: Apply) -> None:
+        contributions = request.contributions
         digest = hashlib.sha256(self.state + _digest_of(contributions))
-        self._become(round_number, digest.digest())
-        self.applied.append((round_number, tuple(sorted(one.peer_id for one in contributions))))
-        return self._ready(round_number)
+        self._become(request.round, digest.digest())
+        self.applied.append((request.round, tuple(sorted(one.peer_id for one in contributions))))
 
-    async def reduce(
-        self, round_number: int, part: int, parts: int, contributions: tuple[Contribution, ...]
-    ) -> Reduced:
+    def _reduce(self, request: Reduce) -> Reduced:
+        contributions = request.contributions
         for one in contributions:
-            assert f" {round_number} {part} ".encode() in Path(one.path).read_bytes()
-        self.reduced.append((round_number, tuple(sorted(one.peer_id for one in contributions))))
+            assert f" {request.round} {request.part} ".encode() in Path(one.path).read_bytes()
+        self.reduced.append((request.round, tuple(sorted(one.peer_id for one in contributions))))
         content = b"reduced " + _digest_of(contributions)
-        path = self._directory / f"reduced-{round_number}-{part}"
+        path = self._directory / f"reduced-{request.round}-{request.part}"
         count = sum(one.sample_count for one in contributions)
         return Reduced(update=make_blob(path, content), sample_count=count)
 
-    async def apply_parts(
-        self, round_number: int, parts: int, results: tuple[PartResult, ...]
-    ) -> StateReady:
-        await asyncio.sleep(0.1)
+    def _apply_parts(self, request: ApplyParts) -> None:
         digest = hashlib.sha256(self.state)
-        for one in sorted(results, key=lambda item: item.part):
+        for one in sorted(request.results, key=lambda item: item.part):
             digest.update(Path(one.path).read_bytes() + str(one.part).encode())
-        self._become(round_number, digest.digest())
-        self.parts_applied.append((round_number, parts, tuple(sorted(r.part for r in results))))
-        return self._ready(round_number)
+        self._become(request.round, digest.digest())
+        parts = tuple(sorted(one.part for one in request.results))
+        self.parts_applied.append((request.round, request.parts, parts))
 
-    async def mix(
-        self, round_number: int, own_path: Path, neighbours: tuple[Neighbour, ...]
-    ) -> StateReady:
-        await asyncio.sleep(0.1)
-        digest = hashlib.sha256(own_path.read_bytes())
-        for one in neighbours:
+    def _mix(self, request: Mix) -> None:
+        digest = hashlib.sha256(Path(request.own_path).read_bytes())
+        for one in request.neighbours:
             digest.update(Path(one.path).read_bytes())
-        self._become(round_number, digest.digest())
-        self.applied.append((round_number, tuple(one.peer_id for one in neighbours)))
-        return self._ready(round_number)
-
-    async def load_state(self, round_number: int, path: Path, root: bytes) -> StateReady:
-        if not self.can_load:
-            raise WorkerError("no such file")
-        self.state = path.read_bytes()
-        return self._ready(round_number)
+        self._become(request.round, digest.digest())
+        self.applied.append((request.round, tuple(one.peer_id for one in request.neighbours)))
 
     def _become(self, round_number: int, digest: bytes) -> None:
         state = f"state {round_number} ".encode() + digest
@@ -220,10 +251,6 @@ class ToyTrainer:
             bytes([number]) * CHUNK_BYTES for number in range(self._state_bytes // CHUNK_BYTES)
         )
         self.state = state + b"".join(chunks)
-
-    def _ready(self, round_number: int) -> StateReady:
-        blob = self.state_blob()
-        return StateReady(round=round_number, state=blob, loss=0.5, accuracy=0.5)
 
 
 def make_setup(

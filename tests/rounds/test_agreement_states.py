@@ -1,15 +1,11 @@
 """The states of an agreement: the table, and the drawing that is made from it."""
 
-from pathlib import Path
-
-from daemon.rounds.agreement.states import TRANSITIONS, AgreementState, as_mermaid
-
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "agreement.md"
+from daemon.rounds.agreement.states import TRANSITIONS, AgreementState
+from tests.docs.state_drawing import as_mermaid, drawing_in
 
 
 def test_drawing_in_the_document_is_the_table_in_the_code() -> None:
-    drawn = PAGE.read_text().split("```mermaid\n")[1].split("```")[0].strip()
-    assert drawn == as_mermaid()
+    assert drawing_in("agreement.md") == as_mermaid(AgreementState.OPEN, TRANSITIONS)
 
 
 def test_every_state_can_be_come_to_and_only_ends_have_no_way_out() -> None:

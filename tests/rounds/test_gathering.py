@@ -51,7 +51,6 @@ class Peers:
                 base=BASE,
                 last_roster=roster,
                 min_peers=min_peers,
-                open_agreement=opened,
                 now=0.0,
             )
             for peer in self.ids

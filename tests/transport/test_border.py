@@ -3,6 +3,7 @@ import logging
 import pytest
 
 from protocol.errors import RemoteProtocolError
+from tests.stopped_clock import StoppedClock
 from transport.border import TOLD_EVERY_S, Border
 
 LOG = logging.getLogger("test.border")
@@ -16,8 +17,8 @@ def raised(error: Exception) -> Exception:
 
 
 def test_flood_of_errors_is_counted_and_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    now = 0.0
-    border = Border(LOG, monotonic=lambda: now)
+    clock = StoppedClock()
+    border = Border(LOG, clock)
     for _ in range(1000):
         border.failed(raised(ValueError("x\n" * 5000)), "192.0.2.1")
         border.failed(RemoteProtocolError("no message"), "192.0.2.1")
@@ -25,7 +26,7 @@ def test_flood_of_errors_is_counted_and_told_in_one_line(caplog: pytest.LogCaptu
     assert len(caplog.records) == 2
     assert all(len(record.getMessage()) < 1000 for record in caplog.records)
     assert "test_border.py:" in caplog.messages[0]
-    now += TOLD_EVERY_S
+    clock.now += TOLD_EVERY_S
     border.failed(raised(ValueError("x")), "192.0.2.1")
     assert "(1001 so far)" in caplog.messages[2]
 

@@ -37,6 +37,18 @@ _RECEIVE_BYTES = 65536
 _BURST_MESSAGES = 64
 
 
+class MachineNetwork:
+    """This machine's network, as its kernel tells."""
+
+    def read_state(self) -> NetworkState:
+        """The addresses and gateways there are now."""
+        return read_network_state()
+
+    def open_netlink(self) -> socket.socket:
+        """See :func:`open_route_netlink`."""
+        return open_route_netlink()
+
+
 class NetworkWatcher:
     """Calls ``on_change`` with the new state after each change. A context manager.
 
@@ -50,14 +62,12 @@ class NetworkWatcher:
         *,
         settle_s: float = SETTLE_S,
         poll_s: float = POLL_S,
-        read_state: Callable[[], NetworkState] = read_network_state,
-        open_netlink: Callable[[], socket.socket] | None = None,
+        network: MachineNetwork | None = None,
     ) -> None:
         self._on_change = on_change
         self._settle_s = settle_s
         self._poll_s = poll_s
-        self._read_state = read_state
-        self._open_netlink = open_netlink or open_route_netlink
+        self._network = network or MachineNetwork()
         self._netlink: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._something_went = False
@@ -67,13 +77,13 @@ class NetworkWatcher:
     def __enter__(self) -> "NetworkWatcher":
         loop = asyncio.get_running_loop()
         try:
-            self._netlink = self._open_netlink()
+            self._netlink = self._network.open_netlink()
         except OSError as error:
             log.info("no rtnetlink (%s): looking at the network every %g s", error, self._poll_s)
             self._timer = loop.call_later(self._poll_s, self._poll)
         else:
             loop.add_reader(self._netlink, self._receive)
-        self.state = self._read_state()
+        self.state = self._network.read_state()
         return self
 
     def __exit__(
@@ -114,7 +124,7 @@ class NetworkWatcher:
         self._compare()
 
     def _compare(self) -> None:
-        state = self._read_state()
+        state = self._network.read_state()
         if state == self.state and not self._something_went:
             return
         self._something_went = False

@@ -7,7 +7,7 @@ peer's record, and how paths are punched.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from daemon.net.nat.behavior.monitor import NatMonitor
@@ -40,36 +40,40 @@ class Outpost(Protocol):
         """The IP address at which it sees this peer; None when it cannot tell."""
 
 
+class WhereaboutsReader(Protocol):
+    """Who is told where this peer is."""
+
+    def whereabouts_changed(self) -> None:
+        """:attr:`Whereabouts.addresses` or :attr:`Whereabouts.nat` are others than before."""
+
+    def moved(self, *, connections_lost: bool) -> None:
+        """This machine came into another network; are connections made before lost?"""
+
+
 class Whereabouts:
     """This peer's place in the network.
 
     Run ``run`` as a task; before, only the machine's own addresses are known.
-
-    ``on_change`` is called when :attr:`addresses` or :attr:`nat` are others than before;
-    ``on_move`` when this machine came into another network, with whether connections made before
-    are lost.
     """
 
     def __init__(
         self,
         outposts: Sequence[Outpost],
-        other_stun_servers: Sequence[HostPort] = (),
+        other_stun_servers: Sequence[HostPort],
+        reader: WhereaboutsReader,
         *,
-        on_change: Callable[[], None],
-        on_move: Callable[[bool], None],
         look_up_again_s: float = LOOK_UP_AGAIN_S,
     ) -> None:
         """``outposts`` may still grow."""
         self._outposts = outposts
         self._other_stun_servers = tuple(other_stun_servers)
-        self._on_change = on_change
-        self._on_move = on_move
+        self._reader = reader
         self._state = read_network_state()
         self._look_up_again_s = look_up_again_s
         self._named_servers: tuple[HostPort, ...] = ()
         self._resolved = ResolvedServers({}, {})
         self._servers_changed = asyncio.Event()
-        self._monitor = NatMonitor((), self._take_behavior, on_network_change=self._network_changed)
+        self._monitor = NatMonitor((), self)
         self._listen: HostPort | None = None
         self._mapper: PortMapper | None = None
         self._kept: KeptMapping | None = None
@@ -187,7 +191,8 @@ class Whereabouts:
             self.stun_servers = tuple(one for one in now.endpoints if ":" not in one.host)
             self._monitor.discover_again(now.endpoints)
 
-    def _take_behavior(self, behavior: NatBehavior) -> None:
+    def behavior_found(self, behavior: NatBehavior) -> None:
+        """See :class:`NatReader`."""
         udp, tcp = behavior.ipv4.udp, behavior.ipv4.tcp
         if udp.reachable or tcp.reachable:
             _log.info("own NAT: %s", self.nat_in_words)
@@ -196,10 +201,11 @@ class Whereabouts:
             self._kept.keep(self.stun_servers if is_mapped else ())
         said = self._said
         if said is not None and said[1].public_host not in ("", self.nat.public_host):
-            self._on_move(False)
+            self._reader.moved(connections_lost=False)
         self._tell_if_changed()
 
-    def _network_changed(self, state: NetworkState) -> None:
+    def network_changed(self, state: NetworkState) -> None:
+        """See :class:`NatReader`."""
         before, self._state = self._state, state
         connections_lost = (
             not before.addresses <= state.addresses
@@ -210,10 +216,10 @@ class Whereabouts:
             self._mapper.network_changed()
         self._servers_changed.set()  # What one network's DNS does not know, another one's may.
         self._tell_if_changed()
-        self._on_move(connections_lost)
+        self._reader.moved(connections_lost=connections_lost)
 
     def _tell_if_changed(self) -> None:
         now = self.addresses, self.nat
         if now != self._said:
             self._said = now
-            self._on_change()
+            self._reader.whereabouts_changed()

@@ -14,10 +14,9 @@ Invariants:
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
-from daemon.net.border import border
 from daemon.net.paths.path import PathSeeker, PathWish
 from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import Refusals
@@ -48,14 +47,7 @@ SEEK_AGAIN_S = 30.0
 TRIED_S = 30.0
 """How long a peer that never answered keeps its place. Several attempts fit in."""
 
-FindRecord = Callable[[bytes], Awaitable[VerifiedRecord | None]]
-
 _log = logging.getLogger("p2pd.peers")
-
-
-async def find_nothing(curve_key: bytes) -> VerifiedRecord | None:
-    """Nobody to ask."""
-    return None
 
 
 def _are_of_two(one: bytes, other: bytes) -> bool:
@@ -64,7 +56,10 @@ def _are_of_two(one: bytes, other: bytes) -> bool:
 
 
 class LinkMaker(Protocol):
-    """What the book gives each peer."""
+    """What the book gives each peer, and whom it asks."""
+
+    async def find_record(self, curve_key: bytes) -> VerifiedRecord | None:
+        """The record with a CURVE key that is not in the book, if anybody has it."""
 
     def make_link(self, record: VerifiedRecord) -> RemotePeer:
         """A session with it."""
@@ -86,7 +81,6 @@ class PeerBook:
         maker: LinkMaker,
     ) -> None:
         """``admission`` decides who may be in the book."""
-        self.find_record: FindRecord = find_nothing
         self._own_id = own_id
         self._swarm_id = swarm_id
         self._clock = clock
@@ -262,7 +256,7 @@ class PeerBook:
             return False
         try:
             async with asyncio.timeout(FIND_RECORD_S):
-                record = await self.find_record(curve_key)
+                record = await self._maker.find_record(curve_key)
             if record is not None:
                 self.add(record)
         except TimeoutError:
@@ -313,7 +307,7 @@ class PeerBook:
     async def _seek(self, peer_id: PeerId, seeker: PathSeeker) -> None:
         """Run ``seeker`` until cancelled. Nothing that a peer says or answers ends it for good."""
         while True:
-            with border(self._refusals, peer_id, "path"):
+            with self._refusals.border(peer_id, "path"):
                 await seeker.run()
             await asyncio.sleep(SEEK_AGAIN_S)
 

@@ -10,13 +10,12 @@ told.
 import logging
 import secrets
 
-from daemon.net.border import UNKNOWN_PEER, refused
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import Path
 from daemon.net.peers.book import PeerBook
 from daemon.net.peers.path_end import PathEnd
 from daemon.net.peers.remote_peer import RemotePeer
-from daemon.net.refusals import Refusals
+from daemon.net.refusals import UNKNOWN_PEER, Refusals
 from daemon.net.session.handshake import Greeter, close_code
 from daemon.net.traffic import TrafficCounter
 from protocol.errors import P2PDError, RemoteProtocolError
@@ -29,6 +28,7 @@ from protocol.peers.session_frames import (
     decode_frame,
     is_data_frame,
 )
+from transport.border import refused
 from transport.clock import Clock
 
 MAX_PATHS = 256

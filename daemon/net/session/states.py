@@ -1,7 +1,7 @@
 """The states of a session, and what takes it from one to the next.
 
-The table is what the code goes by; the drawing in docs/sessions.md is made from it
-(:func:`as_mermaid`), and a test compares the two.
+The table is what the code goes by; the drawing in docs/sessions.md is made from it, and a
+test compares the two.
 """
 
 import enum
@@ -41,17 +41,3 @@ TRANSITIONS: dict[tuple[SessionState, Cause], SessionState] = {
     (_S.WAITING, _C.KEPT_LONG_ENOUGH): _S.CLOSED,
 }
 """Whatever is not in here does not happen."""
-
-
-def as_mermaid() -> str:
-    """The table as a Mermaid state diagram.
-
-    >>> print(as_mermaid().splitlines()[2])
-        new --> open: a path is usable, and the best one
-    """
-    lines = ["stateDiagram-v2", f"    [*] --> {SessionState.NEW.value}"]
-    lines += [
-        f"    {start.value} --> {end.value}: {cause.value}"
-        for (start, cause), end in TRANSITIONS.items()
-    ]
-    return "\n".join(lines)

@@ -1,7 +1,7 @@
 """The states of a peer in a round's agreement, and what takes it from one to the next.
 
-The table is what the code goes by; the drawing in docs/agreement.md is made from it
-(:func:`as_mermaid`), and a test compares the two.
+The table is what the code goes by; the drawing in docs/agreement.md is made from it, and a
+test compares the two.
 """
 
 import enum
@@ -50,13 +50,3 @@ TRANSITIONS: dict[tuple[AgreementState, Cause], AgreementState] = {
     **{(state, _C.OUT_OF_BALLOTS): _S.FAILED for state in _CLOSED},
 }
 """Whatever is not in here does not happen."""
-
-
-def as_mermaid() -> str:
-    """The table as a Mermaid state diagram."""
-    lines = ["stateDiagram-v2", f"    [*] --> {AgreementState.OPEN.value}"]
-    lines += [
-        f"    {start.value} --> {end.value}: {cause.value}"
-        for (start, cause), end in TRANSITIONS.items()
-    ]
-    return "\n".join(lines)

@@ -14,7 +14,7 @@ from daemon.rounds.kinds.agreed_round import AgreedRound
 from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
 from daemon.rounds.updates import Accepts, RoundUpdates
-from ml.averaging.messages import PartResult
+from ml.averaging.messages import ApplyParts, PartResult, Reduce
 from ml.opening import StateReady
 from protocol.identity import PeerId
 from protocol.peers.agreement_messages import Outcome, UpdateRef
@@ -101,7 +101,7 @@ class AllReduceRound(AgreedRound):
         # Contributing clears no absence: only a reduced part that arrives does.
         self._note_absent(absent)
         contributions = self._updates.contributions(self._contributed.values())
-        reduced = await parts.worker.reduce(self.number, self._own_part, count, contributions)
+        reduced = await parts.worker.ask(Reduce(self.number, self._own_part, count, contributions))
         self._offers.add(
             reduced.update,
             sample_count=reduced.sample_count,
@@ -117,4 +117,4 @@ class AllReduceRound(AgreedRound):
             PartResult(part=update.header.part, path=str(path))
             for update, path in self._updates.paths(outcome.updates)
         )
-        return await parts.worker.apply_parts(self.number, len(self._owners), results)
+        return await parts.worker.advance(ApplyParts(self.number, len(self._owners), results))

@@ -9,14 +9,13 @@ averages, where its weight falls to the averaging peer itself.
 
 import asyncio
 import logging
-from pathlib import Path
 
 from daemon.rounds.kinds.own_offers import OwnOffers
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
 from daemon.rounds.updates import RoundUpdates, is_whole_model
-from ml.averaging.messages import Neighbour
+from ml.averaging.messages import Mix, Neighbour
 from ml.opening import StateReady
 from protocol.envelope import VerifiedMessage
 from protocol.errors import VerificationError
@@ -73,7 +72,7 @@ class GossipRound:
         self._enter(Phase.APPLYING)
         neighbours = self._neighbours()
         self.averaged = 1 + len(neighbours)
-        state = await parts.worker.mix(self.number, Path(trained.updates[0].path), neighbours)
+        state = await parts.worker.advance(Mix(self.number, trained.updates[0].path, neighbours))
         parts.blobs.store.add_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), None)
         _log.info(

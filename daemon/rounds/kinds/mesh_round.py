@@ -4,6 +4,7 @@ from daemon.rounds.kinds.agreed_round import AgreedRound
 from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
 from daemon.rounds.updates import Accepts, RoundUpdates, is_whole_model
+from ml.averaging.messages import Apply
 from ml.opening import StateReady
 from protocol.identity import PeerId
 from protocol.peers.agreement_messages import Outcome, UpdateRef
@@ -51,4 +52,5 @@ class MeshRound(AgreedRound):
 
     async def _average(self, outcome: Outcome) -> StateReady:
         parts = self._parts
-        return await parts.worker.apply(self.number, self._updates.contributions(outcome.updates))
+        contributions = self._updates.contributions(outcome.updates)
+        return await parts.worker.advance(Apply(self.number, contributions))

@@ -1,14 +1,13 @@
 """The states that others offer, and what proves them. No I/O, no time."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from daemon.net.refusals import Refusals
 from daemon.rounds.agreement.certificates import certificate_signers, check_start
 from daemon.rounds.lineage.position import Position
-from daemon.rounds.lineage.standings import Standings
+from daemon.rounds.lineage.standings import Opener, Standings
 from protocol.codec import encode
-from protocol.envelope import VerifiedMessage
 from protocol.errors import RemoteProtocolError, VerificationError
 from protocol.identity import PeerId
 from protocol.peers.agreement_messages import Certificate
@@ -24,11 +23,11 @@ class StateOffers:
     def __init__(
         self,
         standings: Standings,
-        open_agreement: Callable[[bytes], VerifiedMessage],
+        opener: Opener,
         refusals: Refusals,
     ) -> None:
         self._standings = standings
-        self._open = open_agreement
+        self._opener = opener
         self._refusals = refusals
         self._asked: set[PeerId] = set()
         self._offers: dict[PeerId, StateOffer] = {}
@@ -134,8 +133,8 @@ class StateOffers:
                 f"state of round {offer.round}, certificate of round {certificate.round}"
             )
         if certificate.base == offer.root:
-            return check_start(certificate, self._open)
-        signers = certificate_signers(certificate, self._open)
+            return check_start(certificate, self._opener.open_agreement)
+        signers = certificate_signers(certificate, self._opener.open_agreement)
         if not signers:
             raise VerificationError(f"certificate of round {certificate.round} without a vote")
         return signers

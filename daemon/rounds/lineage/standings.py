@@ -1,6 +1,6 @@
 """The last signed standing of every peer, and which of them can be counted on now."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.mail import Mail
@@ -15,6 +15,16 @@ KEPT_VOUCHES = 4
 for the one before."""
 
 
+class Opener(Protocol):
+    """How what others of this swarm signed is checked."""
+
+    def open_agreement(self, raw: bytes) -> VerifiedMessage:
+        """An agreement message. Raises :class:`RemoteProtocolError`."""
+
+    def open_vouch(self, raw: bytes) -> VerifiedMessage:
+        """A Vouch. Raises :class:`RemoteProtocolError`."""
+
+
 class Standings:
     """The last Standing of each peer of the swarm, together with who is live.
 
@@ -22,14 +32,12 @@ class Standings:
     ask; and a state is taken only if enough of the live have signed that they came to it.
     """
 
-    def __init__(
-        self, mail: Mail, open_vouch: Callable[[bytes], VerifiedMessage] | None = None
-    ) -> None:
+    def __init__(self, mail: Mail, opener: Opener | None = None) -> None:
         """``mail`` knows who has an open session and was heard of within the last seconds;
-        ``open_vouch`` opens an envelope of domain ``state`` of this swarm. None: standings are
-        shown to people, and nothing else depends on them."""
+        ``opener`` opens vouches. None: standings are shown to people, and nothing else depends on
+        them."""
         self._mail = mail
-        self._open_vouch = open_vouch
+        self._opener = opener
         self._standings: dict[PeerId, Standing] = {}
         self._vouches: dict[PeerId, dict[Position, bytes]] = {}
 
@@ -42,7 +50,7 @@ class Standings:
         if known == standing:
             return False
         position = Position(standing.round, standing.base)
-        if self._open_vouch is not None and (
+        if self._opener is not None and (
             known is None or (known.vouch, known.base) != (standing.vouch, standing.base)
         ):
             if self.signer_of(standing.vouch, position) != peer:
@@ -58,9 +66,9 @@ class Standings:
     def signer_of(self, vouch: bytes, position: Position) -> PeerId:
         """Who vouches for ``position``. Raises :class:`RemoteProtocolError` if it is for another
         state, or no vouch."""
-        if self._open_vouch is None:
+        if self._opener is None:
             raise VerificationError("vouches are not looked at here")
-        message = self._open_vouch(vouch)
+        message = self._opener.open_vouch(vouch)
         said = decode(message.payload, Vouch)
         if (said.round, said.base) != (position.round, position.base):
             raise VerificationError(f"vouch for a state of round {said.round} by {message.signer}")

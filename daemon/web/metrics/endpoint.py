@@ -6,12 +6,13 @@ from typing import Protocol
 
 from aiohttp import web
 
+from daemon.control.http import bounded_runner
 from daemon.web.metrics.exposition import CONTENT_TYPE
 from protocol.errors import ConfigError
 from protocol.uri import HostPort
 
-MAX_HEADER_BYTES = 8 * 1024
-STOP_S = 1.0
+KEEPALIVE_S = 75.0
+"""Longer than most intervals between two scrapes."""
 
 
 class Numbers(Protocol):
@@ -30,13 +31,7 @@ async def serving_metrics(numbers: Numbers, listen: HostPort) -> AsyncIterator[H
 
     application = web.Application(client_max_size=1024)
     application.router.add_get("/metrics", answer)
-    runner = web.AppRunner(
-        application,
-        access_log=None,
-        shutdown_timeout=STOP_S,
-        max_line_size=MAX_HEADER_BYTES,
-        max_field_size=MAX_HEADER_BYTES,
-    )
+    runner = bounded_runner(application, keepalive_s=KEEPALIVE_S)
     await runner.setup()
     try:
         try:

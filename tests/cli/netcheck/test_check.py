@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 from daemon.cli.netcheck.check import NetcheckOptions, check_network
 from daemon.cli.netcheck.stun import is_elsewhere
 from daemon.net.nat.network_state import NetworkState
+from daemon.net.nat.port_mapping.mapper import Router
 from daemon.net.nat.port_mapping.request import MappingMethod, MappingRequest, PortMapping
 from daemon.net.nat.port_mapping.trial import try_mapping
 from daemon.server import ServerOptions, serve
@@ -111,7 +112,7 @@ async def test_name_that_leads_nowhere_is_the_trouble_and_not_the_network() -> N
     assert "nohost.invalid:3478" in report.udp_reason
 
 
-class Router:
+class Method:
     """Maps ports, or does not."""
 
     def __init__(self, refusal: str = "") -> None:
@@ -134,21 +135,28 @@ class Router:
         self.mapped.remove(mapping.internal_port)
 
 
-async def test_mapping_that_was_tried_is_taken_back() -> None:
-    silent, willing = Router("no answer"), Router()
+class Scripted(Router):
+    """A router that is asked in these ways."""
 
-    def methods(gateway: str) -> list[MappingMethod]:
+    def __init__(self, methods: Sequence[MappingMethod]) -> None:
+        self._methods = methods
+
+    def methods(self, gateway: str) -> Sequence[MappingMethod]:
         assert gateway == "192.168.1.1"
-        return [silent, willing]
+        return self._methods
 
-    mapping = await try_mapping("192.168.1.1", make_methods=methods)
+
+async def test_mapping_that_was_tried_is_taken_back() -> None:
+    silent, willing = Method("no answer"), Method()
+
+    mapping = await try_mapping("192.168.1.1", router=Scripted([silent, willing]))
     assert mapping.external.host == "203.0.113.1"
     assert willing.mapped == []
 
 
 async def test_router_that_maps_nothing_is_told_with_each_reason() -> None:
-    methods = [Router("PCP: no"), Router("UPnP: no")]
+    router = Scripted([Method("PCP: no"), Method("UPnP: no")])
     with pytest.raises(TransportError, match="PCP: no; UPnP: no"):
-        await try_mapping("192.168.1.1", make_methods=lambda gateway: methods)
+        await try_mapping("192.168.1.1", router=router)
     with pytest.raises(TransportError, match="no IPv4 default gateway"):
-        await try_mapping(None, make_methods=lambda gateway: methods)
+        await try_mapping(None, router=router)

@@ -9,7 +9,7 @@ import pytest
 
 from daemon.net.nat.behavior.discover import discover_behavior
 from daemon.net.nat.behavior.monitor import NatMonitor
-from daemon.net.nat.network_change import NetworkWatcher
+from daemon.net.nat.network_change import MachineNetwork, NetworkWatcher
 from daemon.net.nat.network_state import NetworkState, read_network_state
 from protocol.statements.nat_behavior import Dependence, FamilyBehavior, NatBehavior, PortAllocation
 from protocol.uri import HostPort
@@ -237,7 +237,15 @@ def test_router_that_reboots_or_gets_another_address_is_noticed(internet: Intern
 
     async def watch(server: StunServer) -> list[NatBehavior]:
         behaviors: asyncio.Queue[NatBehavior] = asyncio.Queue()
-        monitor = NatMonitor(server.addresses, behaviors.put_nowait, check_interval_s=0.1)
+
+        class Reader:
+            def behavior_found(self, behavior: NatBehavior) -> None:
+                behaviors.put_nowait(behavior)
+
+            def network_changed(self, state: NetworkState) -> None:
+                """Nothing changes on the machine."""
+
+        monitor = NatMonitor(server.addresses, Reader(), check_interval_s=0.1)
         seen = []
         async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             running = group.create_task(monitor.run())
@@ -277,11 +285,12 @@ def test_machine_that_moves_to_another_network_is_noticed_at_once(internet: Inte
         looks: list[NetworkState] = []
         seen = []
 
-        def look() -> NetworkState:
-            looks.append(read_network_state())
-            return looks[-1]
+        class Looked(MachineNetwork):
+            def read_state(self) -> NetworkState:
+                looks.append(super().read_state())
+                return looks[-1]
 
-        with NetworkWatcher(states.put_nowait, settle_s=0.2, read_state=look) as watcher:
+        with NetworkWatcher(states.put_nowait, settle_s=0.2, network=Looked()) as watcher:
             seen.append(watcher.state)
             for commands in (
                 (f"addr add {new}/24 dev eth0",),

@@ -11,7 +11,7 @@ import pytest
 
 from daemon.net.nat.behavior.probe import Transport
 from daemon.net.nat.port_mapping.gateway import NatPmpMethod, PcpMethod
-from daemon.net.nat.port_mapping.mapper import PortMapper, all_methods, default_gateway
+from daemon.net.nat.port_mapping.mapper import PortMapper
 from daemon.net.nat.port_mapping.request import MappingMethod, MappingRequest, PortMapping
 from daemon.net.nat.port_mapping.upnp import UpnpMethod
 from protocol.uri import HostPort
@@ -120,8 +120,6 @@ def test_mapper_finds_the_router_and_maps_again_after_it_forgot(
         mapper = PortMapper(
             40125,
             changes.put_nowait,
-            find_gateway=default_gateway,
-            make_methods=all_methods,
             renewal_s=0.1,
             first_retry_s=0.1,
         )

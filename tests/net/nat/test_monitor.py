@@ -3,14 +3,14 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
 import pytest
 
 from daemon.net.nat.behavior.monitor import NatMonitor
-from daemon.net.nat.network_change import NetworkWatcher, messages_in, tells_of_loss
+from daemon.net.nat.network_change import MachineNetwork, NetworkWatcher, messages_in, tells_of_loss
 from daemon.net.nat.network_state import (
     NetworkState,
     default_gateway_ipv4,
@@ -63,6 +63,12 @@ class Discoveries:
         self.asked.append(tuple(servers))
         return FOUND
 
+    def behavior_found(self, behavior: NatBehavior) -> None:
+        self.reported.put_nowait(behavior)
+
+    def network_changed(self, state: NetworkState) -> None:
+        """Not looked at."""
+
     async def next(self) -> NatBehavior:
         async with asyncio.timeout(30):
             return await self.reported.get()
@@ -92,7 +98,7 @@ async def test_changed_mapping_is_discovered_again_and_an_unchanged_one_is_not()
     async with scripted_server() as (server, address):
         monitor = NatMonitor(
             [address],
-            discoveries.reported.put_nowait,
+            discoveries,
             check_interval_s=0.01,
             discover=discoveries.discover,
         )
@@ -113,7 +119,7 @@ async def test_mapping_that_never_lasts_is_no_news_but_another_address_is() -> N
         server.moves_each_time = True
         monitor = NatMonitor(
             [address],
-            discoveries.reported.put_nowait,
+            discoveries,
             check_interval_s=0.01,
             discover=discoveries.discover,
         )
@@ -130,7 +136,7 @@ async def test_answer_after_a_silence_is_discovered_again() -> None:
     async with scripted_server() as (server, address):
         monitor = NatMonitor(
             [address],
-            discoveries.reported.put_nowait,
+            discoveries,
             check_interval_s=0.01,
             discover=discoveries.discover,
         )
@@ -148,7 +154,7 @@ async def test_answer_after_a_silence_is_discovered_again() -> None:
 
 async def test_discovery_can_be_asked_for_and_with_other_servers() -> None:
     discoveries = Discoveries()
-    monitor = NatMonitor([], discoveries.reported.put_nowait, discover=discoveries.discover)
+    monitor = NatMonitor([], discoveries, discover=discoveries.discover)
     other = HostPort("127.0.0.9", 9)
     async with running(monitor):
         await discoveries.next()
@@ -163,7 +169,7 @@ async def test_discovery_is_repeated_now_and_then() -> None:
     discoveries = Discoveries()
     monitor = NatMonitor(
         [],
-        discoveries.reported.put_nowait,
+        discoveries,
         repeat_interval_s=0.01,
         discover=discoveries.discover,
     )
@@ -173,14 +179,20 @@ async def test_discovery_is_repeated_now_and_then() -> None:
     assert len(discoveries.asked) >= 3
 
 
-def no_netlink() -> socket.socket:
-    raise OSError("none here")
+class Scripted(MachineNetwork):
+    """In one state after the other, then in the last for ever."""
 
+    def __init__(self, states: list[NetworkState], netlink: socket.socket | None = None) -> None:
+        self._left = states
+        self._netlink = netlink
 
-def states(*sequence: NetworkState) -> Callable[[], NetworkState]:
-    """Reads one state after the other, then the last again and again."""
-    left = list(sequence)
-    return lambda: left.pop(0) if len(left) > 1 else left[0]
+    def read_state(self) -> NetworkState:
+        return self._left.pop(0) if len(self._left) > 1 else self._left[0]
+
+    def open_netlink(self) -> socket.socket:
+        if self._netlink is None:
+            raise OSError("there is none")
+        return self._netlink
 
 
 async def test_without_netlink_the_watcher_polls() -> None:
@@ -189,8 +201,7 @@ async def test_without_netlink_the_watcher_polls() -> None:
     with NetworkWatcher(
         seen.put_nowait,
         poll_s=0.01,
-        read_state=states(here, here, here, there),
-        open_netlink=no_netlink,
+        network=Scripted([here, here, here, there]),
     ) as watcher:
         assert watcher.state == here
         async with asyncio.timeout(10):
@@ -206,9 +217,7 @@ async def test_overflowing_netlink_counts_as_a_change() -> None:
     state = NetworkState(frozenset({"10.0.0.1"}))
     with (
         kernels,
-        NetworkWatcher(
-            seen.put_nowait, settle_s=0, read_state=states(state), open_netlink=lambda: ours
-        ),
+        NetworkWatcher(seen.put_nowait, settle_s=0, network=Scripted([state], ours)),
     ):
         # A new address that is there already changes nothing; one that went does.
         kernels.send(netlink_message(20, bytes((2, 24, 0, 0, 1, 0, 0, 0))))

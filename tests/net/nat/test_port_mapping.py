@@ -13,7 +13,7 @@ from aiohttp import web
 
 from daemon.net.nat.behavior.probe import Transport
 from daemon.net.nat.port_mapping.gateway import NatPmpMethod, PcpMethod
-from daemon.net.nat.port_mapping.mapper import PortMapper
+from daemon.net.nat.port_mapping.mapper import PortMapper, Router
 from daemon.net.nat.port_mapping.request import (
     MappingMethod,
     MappingRefusedError,
@@ -322,14 +322,31 @@ async def running(mapper: PortMapper) -> AsyncIterator[None]:
         task.cancel()
 
 
+class Scripted(Router):
+    """The router that the test says."""
+
+    def __init__(
+        self,
+        methods: Callable[[str], Sequence[MappingMethod]],
+        gateways: Callable[[], str | None],
+    ) -> None:
+        self._methods = methods
+        self._gateways = gateways
+
+    def find_gateway(self) -> str | None:
+        return self._gateways()
+
+    def methods(self, gateway: str) -> Sequence[MappingMethod]:
+        return self._methods(gateway)
+
+
 def mapper_of(
     methods: Sequence[MappingMethod], changes: Changes, gateways: Callable[[], str | None]
 ) -> PortMapper:
     return PortMapper(
         40000,
         changes.tell,
-        find_gateway=gateways,
-        make_methods=lambda gateway: methods,
+        router=Scripted(lambda gateway: methods, gateways),
         renewal_s=0.005,
         first_retry_s=0.005,
     )
@@ -411,8 +428,7 @@ async def test_another_router_is_asked_anew_and_the_old_mapping_is_void() -> Non
     mapper = PortMapper(
         40000,
         changes.tell,
-        find_gateway=lambda: gateways[0],
-        make_methods=make_methods,
+        router=Scripted(make_methods, lambda: gateways[0]),
         renewal_s=3600,
     )
     async with running(mapper):

@@ -223,7 +223,6 @@ async def joining(number: int, options: JoinOptions) -> AsyncIterator[LabNode]:
             refusals=refusals,
             random=Random(number),
         )
-        network.find_record = discovery.find_record
         node = LabNode(keys, network, connectivity, refusals)
 
         for uris in by_server(map(ServerUri.parse, options.rendezvous)):

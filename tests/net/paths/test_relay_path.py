@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import uvloop
-import zmq
 
 from daemon.control.describe import describe_peers, describe_relay
 from daemon.control.trouble import of_connections
@@ -16,9 +15,8 @@ from daemon.net.path_kind import PathKind
 from daemon.net.paths.relayed.seeker import NO_RELAY
 from daemon.net.peers.peer_status import NONE_YET
 from protocol.servers.relay_messages import FrameKind
+from protocol.statements.peer_record import VerifiedRecord
 from protocol.uri import HostPort, ServerUri
-from relay.server.limits import RelayLimits
-from relay.server.server import RelayService, socket_limits
 from tests.net.paths.bulk_stream import BulkStream
 from tests.net.swarm_peers import (
     Node,
@@ -29,10 +27,8 @@ from tests.net.swarm_peers import (
     running,
 )
 from tests.relay.relay_live import RelayProcess, serving
+from tests.relay.tapped_relay import tapped_relay
 from transport.curve import CurveKeys
-from transport.sockets.server_socket import ServerSocket
-from transport.sockets.socket_options import CurveServerRole
-from transport.sockets.zap import ZapAuthenticator
 
 ANY_PORT = HostPort("127.0.0.1", 0)
 EVERYWHERE = HostPort("0.0.0.0", 0)
@@ -107,10 +103,10 @@ async def test_first_message_comes_soon_even_if_only_the_higher_id_knows_the_oth
         # Only found when it calls, by its key: as when its record is still on the way.
         record = second.record()
 
-        async def find_record(curve_key: bytes) -> object:
+        async def find_record(curve_key: bytes) -> VerifiedRecord | None:
             return record if curve_key == second.keys.curve.public else None
 
-        first.network.find_record = find_record  # type: ignore[assignment]  # a test's shorthand
+        first.around.find = find_record
         second.network.add_record(first.record())
         await eventually(lambda: first.sees(second) and second.sees(first), within_s=10)
 
@@ -325,53 +321,16 @@ async def test_relay_that_swallows_one_of_its_ports_is_reached_at_the_other(
             await eventually(lambda: first.sees(second) and second.sees(first))
 
 
-@asynccontextmanager
-async def tapped_relay(seen: list[bytes]) -> AsyncIterator[ServerUri]:
-    """A relay whose operator keeps every frame that it is sent."""
-    keys = CurveKeys.generate()
-    stop = asyncio.Event()
-
-    class Tap:
-        def frame_received(
-            self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
-        ) -> None:
-            seen.append(frame.bytes)
-            service.frame_received(route, curve_key, remote_ip, frame)
-
-        def connection_lost(self, route: bytes) -> None:
-            service.connection_lost(route)
-
-    async def admit(curve_key: bytes, remote_ip: str) -> bool:
-        return True
-
-    with zmq.Context() as context:
-        async with ZapAuthenticator(context) as zap:
-            zap.add_domain("tapped", admit)
-            socket = ServerSocket(
-                context,
-                ANY_PORT,
-                CurveServerRole(keys, "tapped"),
-                socket_limits(RelayLimits()),
-                Tap(),
-            )
-            service = RelayService(socket, RelayLimits())
-            async with socket, asyncio.TaskGroup() as tasks:
-                tasks.create_task(service.run(stop))
-                yield ServerUri(keys.public, socket.address)
-                stop.set()
-
-
 async def test_operator_of_the_relay_sees_nothing_but_ciphertext() -> None:
-    seen: list[bytes] = []
     control, bulk = b"what peers say to each other" * 10, b"model bytes, in the clear " * 40_000
-    async with tapped_relay(seen) as uri, two_peers(uri) as (first, second):
+    async with tapped_relay() as relay, two_peers(relay.uri) as (first, second):
         await eventually(lambda: first.sees(second) and second.sees(first))
         assert first.network.send(second.peer_id, control)
         assert second.network.send_bulk(first.peer_id, bulk)
         await eventually(lambda: len(second.messages) == 1 and len(first.bulk) == 1)
         assert first.bulk == [(second.peer_id, bulk)]
-    captured = b"".join(seen)
+    captured = b"".join(relay.seen)
     assert len(captured) > len(bulk)
-    between_peers = b"".join(frame for frame in seen if frame[0] == FrameKind.DATA)
+    between_peers = b"".join(frame for frame in relay.seen if frame[0] == FrameKind.DATA)
     for words in (b"what peers say", b"in the clear", b"hello", b"peer 0", b"peer 1"):
         assert words not in between_peers, words

@@ -31,14 +31,23 @@ class Rendezvous:
         self.observed_address: str | None = None
 
 
+class Unread:
+    """Does not look at what it is told."""
+
+    def whereabouts_changed(self) -> None: ...
+
+    def moved(self, *, connections_lost: bool) -> None: ...
+
+
 async def test_stun_servers_that_a_rendezvous_names_later_are_used() -> None:
     rendezvous = Rendezvous()
     changes: list[str] = []
-    where = Whereabouts(
-        [rendezvous],
-        on_change=lambda: changes.append(where.nat_in_words),
-        on_move=lambda connections_lost: None,
-    )
+
+    class Noting(Unread):
+        def whereabouts_changed(self) -> None:
+            changes.append(where.nat_in_words)
+
+    where = Whereabouts([rendezvous], (), Noting())
     async with serving_stun(LOOPBACK, None) as ports, asyncio.TaskGroup() as tasks:
         running = tasks.create_task(where.run(HostPort("0.0.0.0", 6000), map_port=False))
         await eventually(lambda: bool(changes))
@@ -60,8 +69,7 @@ async def test_name_that_leads_nowhere_is_logged_once_and_told_while_no_server_a
     where = Whereabouts(
         [rendezvous],
         [HostPort("nohost.invalid", 3478)],
-        on_change=lambda: None,
-        on_move=lambda connections_lost: None,
+        Unread(),
         look_up_again_s=0.05,
     )
     assert of_whereabouts(where) == []
@@ -81,12 +89,7 @@ async def test_name_that_leads_nowhere_is_logged_once_and_told_while_no_server_a
 
 async def test_server_that_does_not_answer_is_told() -> None:
     port = 20_040  # below the ephemeral ports, which other programs are given
-    where = Whereabouts(
-        [],
-        [HostPort("127.0.0.1", port)],
-        on_change=lambda: None,
-        on_move=lambda connections_lost: None,
-    )
+    where = Whereabouts([], [HostPort("127.0.0.1", port)], Unread())
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(where.run(HostPort("0.0.0.0", 6000), map_port=False))
         await eventually(

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from daemon.net.nat.behavior.discover import discover_behavior
 from daemon.net.nat.network_change import NetworkWatcher
@@ -26,6 +27,16 @@ SILENT_REPEAT_INTERVAL_S = 120.0
 Discover = Callable[[Sequence[HostPort]], Awaitable[NatBehavior]]
 
 
+class NatReader(Protocol):
+    """Who is told what the monitor finds."""
+
+    def behavior_found(self, behavior: NatBehavior) -> None:
+        """A discovery ended, perhaps with what was known."""
+
+    def network_changed(self, state: NetworkState) -> None:
+        """Addresses or gateways changed; a discovery follows."""
+
+
 class NatMonitor:
     """Discovers the NAT's behaviour at the start, after each change, and every half an hour.
 
@@ -37,21 +48,15 @@ class NatMonitor:
     def __init__(
         self,
         servers: Sequence[HostPort],
-        on_behavior: Callable[[NatBehavior], None],
+        reader: NatReader,
         *,
-        on_network_change: Callable[[NetworkState], None] | None = None,
         check_interval_s: float = CHECK_INTERVAL_S,
         repeat_interval_s: float = REPEAT_INTERVAL_S,
         discover: Discover = discover_behavior,
     ) -> None:
-        """``servers``: IP endpoints. ``on_behavior`` is called after every discovery, also when it
-        found what was known.
-
-        ``on_network_change`` is called before, as soon as addresses or gateways changed.
-        """
+        """``servers``: IP endpoints."""
         self._servers = tuple(servers)
-        self._on_behavior = on_behavior
-        self._on_network_change = on_network_change
+        self._reader = reader
         self._check_interval_s = check_interval_s
         self._repeat_interval_s = repeat_interval_s
         self._discover = discover
@@ -74,12 +79,11 @@ class NatMonitor:
                 self._wanted.clear()
                 servers = self._servers
                 self.behavior, self.asked = await self._discover(servers), servers
-                self._on_behavior(self.behavior)
+                self._reader.behavior_found(self.behavior)
                 await self._wait_for_change()
 
     def _network_changed(self, state: NetworkState) -> None:
-        if self._on_network_change is not None:
-            self._on_network_change(state)
+        self._reader.network_changed(state)
         self._wanted.set()
 
     async def _wait_for_change(self) -> None:

@@ -25,21 +25,21 @@ FIRST_RETRY_S = 60.0
 LAST_RETRY_S = 1800.0
 REMOVAL_TIMEOUT_S = 2.0
 
-MakeMethods = Callable[[str], Sequence[MappingMethod]]
 
-
-def all_methods(gateway: str) -> Sequence[MappingMethod]:
-    """The ways to ask a router, the cheapest first."""
-    return (
-        PcpMethod(gateway),
-        NatPmpMethod(gateway),
-        UpnpMethod(gateway, choose=random.SystemRandom()),
-    )
-
-
-def default_gateway() -> str | None:
+class Router:
     """The router that is to be asked: that of the IPv4 default route."""
-    return read_network_state().gateway_ipv4
+
+    def find_gateway(self) -> str | None:
+        """Its address now."""
+        return read_network_state().gateway_ipv4
+
+    def methods(self, gateway: str) -> Sequence[MappingMethod]:
+        """The ways to ask it, the cheapest first."""
+        return (
+            PcpMethod(gateway),
+            NatPmpMethod(gateway),
+            UpnpMethod(gateway, choose=random.SystemRandom()),
+        )
 
 
 class PortMapper:
@@ -51,8 +51,7 @@ class PortMapper:
         on_change: Callable[[PortMapping | None], None],
         *,
         transport: Transport = Transport.TCP,
-        find_gateway: Callable[[], str | None] = default_gateway,
-        make_methods: MakeMethods = all_methods,
+        router: Router | None = None,
         lifetime_s: int = LIFETIME_S,
         renewal_s: float = RENEWAL_S,
         first_retry_s: float = FIRST_RETRY_S,
@@ -61,8 +60,7 @@ class PortMapper:
         self._internal_port = internal_port
         self._on_change = on_change
         self._transport = transport
-        self._find_gateway = find_gateway
-        self._make_methods = make_methods
+        self._router = router or Router()
         self._lifetime_s = lifetime_s
         self._renewal_s = renewal_s
         self._first_retry_s = first_retry_s
@@ -107,11 +105,11 @@ class PortMapper:
         return wait_s
 
     async def _map(self) -> None:
-        gateway = self._find_gateway()
+        gateway = self._router.find_gateway()
         if gateway != self._gateway:
             # What the former router mapped is out of reach now; its lease ends by itself.
             self._gateway, self._asked = gateway, None
-            self._methods = list(self._make_methods(gateway)) if gateway else []
+            self._methods = list(self._router.methods(gateway)) if gateway else []
             self._set(None, "")
         failures = []
         for method in self._methods:

@@ -4,7 +4,7 @@ import asyncio
 import socket
 
 from daemon.net.nat.behavior.probe import Transport
-from daemon.net.nat.port_mapping.mapper import MakeMethods, all_methods
+from daemon.net.nat.port_mapping.mapper import Router
 from daemon.net.nat.port_mapping.request import MappingRequest, PortMapping
 from protocol.errors import TransportError
 
@@ -13,7 +13,7 @@ TRIAL_S = 10.0
 
 
 async def try_mapping(
-    gateway: str | None, *, make_methods: MakeMethods = all_methods, timeout_s: float = TRIAL_S
+    gateway: str | None, *, router: Router | None = None, timeout_s: float = TRIAL_S
 ) -> PortMapping:
     """The mapping that the router made, which is gone again. Raises :class:`TransportError`."""
     if gateway is None:
@@ -21,7 +21,7 @@ async def try_mapping(
     failures = []
     try:
         async with asyncio.timeout(timeout_s):
-            for method in make_methods(gateway):
+            for method in (router or Router()).methods(gateway):
                 request = _request()
                 try:
                     mapping = await method.map_port(request)

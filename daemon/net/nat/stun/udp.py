@@ -31,12 +31,10 @@ class UdpBindings:
         udp: socket.socket,
         *,
         on_other: Callable[[bytes, HostPort], None] | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         udp.setblocking(False)
         self._socket = udp
         self._on_other = on_other
-        self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[BindingTransaction, asyncio.Future[BindingResponse]] = {}
 
@@ -63,7 +61,7 @@ class UdpBindings:
 
         Raises :class:`BindingRefusedError`; :class:`TransportError` without an answer in time.
         """
-        now = self._clock()
+        now = time.monotonic()
         transaction = BindingTransaction(
             os.urandom(TRANSACTION_ID_BYTES), server, change, now=now, timeout_s=timeout_s
         )
@@ -77,7 +75,7 @@ class UdpBindings:
                     await asyncio.wait({answer}, timeout=timer - now)
                     if answer.done():
                         return binding_from(answer.result(), server, self._socket)
-                now = self._clock()
+                now = time.monotonic()
         finally:
             del self._waiting[transaction]
         raise TransportError(f"no answer from STUN server {server} over UDP in {timeout_s:g} s")

@@ -14,6 +14,7 @@ from types import TracebackType
 import zmq
 
 from daemon.net.path_kind import PathKind
+from daemon.net.paths.opened import OpenedPath
 from daemon.net.paths.path import KnownPeers, PathOwner
 from daemon.net.session.handshake import Channel
 from protocol.identity import PeerId
@@ -174,7 +175,7 @@ class AcceptedPath:
             self._grace.cancel()
 
 
-class DialledPath:
+class DialledPath(OpenedPath):
     """A path that this peer opens to one address; :meth:`run` is its life."""
 
     kind = PathKind.DIRECT
@@ -190,17 +191,14 @@ class DialledPath:
         owner: PathOwner,
     ) -> None:
         """``curve_key`` is the one that whoever answers has to hold, as ``peer_id`` does."""
-        self.remote_address = str(address)
+        super().__init__(owner)
+        self._address = str(address)
         self.channel = Channel(
             role=Role.INITIATOR,
             binding=keys.public + curve_key,
             expected=peer_id,
             remote_curve_key=curve_key,
         )
-        self.failure = ""
-        """Why it ended."""
-        self._owner = owner
-        self._is_open = False
         self._ended = asyncio.Event()
         self._socket = ClientSocket(
             context,
@@ -210,6 +208,11 @@ class DialledPath:
             self,
             reconnect=None,
         )
+
+    @property
+    def remote_address(self) -> str:
+        """See :class:`Path`."""
+        return self._address
 
     async def run(self) -> None:
         """Connect, and stay until the path ends. Raises :class:`TransportError` for an address
@@ -222,38 +225,21 @@ class DialledPath:
 
     def send(self, frame: bytes) -> bool:
         """See :class:`Path`."""
-        return not self._ended.is_set() and self._socket.send(frame)
+        return not self.has_ended and self._socket.send(frame)
 
-    def close(self, reason: str) -> None:
-        """See :class:`Path`. ZeroMQ still sends what it has for a moment."""
-        if not self._ended.is_set():
-            self.failure = reason
-            self._ended.set()
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether it is over, or never came about."""
-        return self._ended.is_set()
-
-    def give_up(self, reason: str) -> None:
-        """End it, and tell its owner."""
-        if not self._ended.is_set():
-            self.close(reason)
-            if self._is_open:
-                self._owner.path_lost(self, reason)
+    def _let_go(self) -> None:
+        self._ended.set()  # ZeroMQ still sends what it has for a moment.
 
     def frame_received(self, frame: zmq.Frame) -> None:
         """See :class:`ConnectionOwner`."""
-        if self._is_open and not self._ended.is_set():
-            self._owner.path_received(self, frame.bytes)
+        self._pass_on(frame.bytes)
 
     def link_changed(self, event: LinkEvent) -> None:
         """See :class:`ConnectionOwner`."""
-        if self._ended.is_set():
+        if self.has_ended:
             return
         if event is LinkEvent.CONNECTED:
-            self._is_open = True
-            self._owner.path_opened(self)
+            self._come_about()
         else:
             # Not before this turn of the loop has read what came last, as in DirectListener.
             asyncio.get_running_loop().call_soon(self.give_up, _what_it_means(event))

@@ -13,9 +13,8 @@ import aioice
 from aioice.candidate import Candidate
 from aioice.ice import StunProtocol
 
-from daemon.net.border import UNKNOWN_PEER, border
 from daemon.net.paths.ice.turn_server import TurnServer
-from daemon.net.refusals import Refusals
+from daemon.net.refusals import UNKNOWN_PEER, Refusals
 from protocol.errors import TransportError
 from protocol.peers.signal_messages import MAX_CANDIDATES, CandidateType, IceCandidate, IceEnd
 from protocol.uri import HostPort
@@ -136,7 +135,7 @@ def _shield(protocol: StunProtocol, refusals: Refusals) -> None:
     receive = protocol.datagram_received
 
     def receive_shielded(data: bytes | str, addr: tuple[Any, ...]) -> None:
-        with border(refusals, UNKNOWN_PEER, "ice-datagram"):
+        with refusals.border(UNKNOWN_PEER, "ice-datagram"):
             receive(data, addr)
 
     protocol.datagram_received = receive_shielded  # type: ignore[method-assign]  # of this one alone

@@ -9,10 +9,10 @@ was sent to that server says who the client is.
 import asyncio
 import hashlib
 
-from daemon.net.border import refused
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.ice.connection import IceConnection
 from daemon.net.paths.ice.quic import QuicLink
+from daemon.net.paths.opened import OpenedPath
 from daemon.net.paths.path import PathOwner
 from daemon.net.session.handshake import Channel
 from protocol.codec import encode
@@ -20,6 +20,7 @@ from protocol.identity import Identity, PeerId
 from protocol.peers.hello import Role
 from protocol.peers.signal_messages import IceAnswer, IceOffer
 from protocol.uri import HostPort
+from transport.border import refused
 
 CLOSE_GRACE_S = 0.5
 """How long what was sent last has to arrive, and be sent again if it is lost."""
@@ -34,7 +35,7 @@ def binding_of(offer: IceOffer, answer: IceAnswer) -> bytes:
     return digest.digest()
 
 
-class IcePath:
+class IcePath(OpenedPath):
     """A path; :meth:`run` is its life, from the connected flow to the end."""
 
     kind = PathKind.ICE
@@ -51,25 +52,21 @@ class IcePath:
         owner: PathOwner,
     ) -> None:
         """``endpoint`` is where the other side is. The path closes ``connection``."""
-        self.remote_address = str(endpoint)
+        super().__init__(owner)
+        self._endpoint = str(endpoint)
         self.channel = Channel(role=role, binding=binding, expected=peer_id, remote_curve_key=None)
-        self.failure = ""
-        """Why it ended."""
         self._connection = connection
-        self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._link = QuicLink(identity, role, peer_id, self._loop.time())
-        self._is_open = False
-        self._is_closed = False
         self._ended = asyncio.Event()
         self._received: list[bytes] = []
         self._flush_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def has_ended(self) -> bool:
-        """Whether it is over, or never came about."""
-        return self._is_closed
+    def remote_address(self) -> str:
+        """See :class:`Path`."""
+        return self._endpoint
 
     async def run(self) -> None:
         """Shake hands, tell the owner, and carry frames until the path ends."""
@@ -88,27 +85,21 @@ class IcePath:
 
     def send(self, frame: bytes) -> bool:
         """See :class:`Path`."""
-        if self._is_closed or not self._link.send(frame):
+        if self.has_ended or not self._link.send(frame):
             return False
         self._flush_soon()
         return True
 
-    def close(self, reason: str) -> None:
-        """See :class:`Path`."""
-        if not self._is_closed:
-            self._is_closed = True
-            self.failure = reason
-            self._link.finish()
-            self._flush_soon()
-            self._loop.call_later(CLOSE_GRACE_S, self._ended.set)
+    def _let_go(self) -> None:
+        self._link.finish()
+        self._flush_soon()
+        self._loop.call_later(CLOSE_GRACE_S, self._ended.set)
 
     def give_up(self, reason: str) -> None:
-        """End it, and tell its owner."""
-        if not self._is_closed:
-            self.close(reason)
+        """End it at once, and tell its owner."""
+        if not self.has_ended:
+            super().give_up(reason)
             self._ended.set()
-            if self._is_open:
-                self._owner.path_lost(self, reason)
 
     # Inside
 
@@ -129,7 +120,7 @@ class IcePath:
         now = self._loop.time()
         for datagram in self._link.datagrams_to_send(now):
             self._connection.send_datagram(datagram)
-        if not self._is_closed and self._link.takes_frames_again():
+        if not self.has_ended and self._link.takes_frames_again():
             self._owner.path_writable(self)
         self._arm()
 
@@ -139,12 +130,10 @@ class IcePath:
         except Exception as error:
             self.give_up(str(refused(error)))
             return
-        if self._link.is_open and not self._is_open and not self._is_closed:
-            self._is_open = True
-            self._owner.path_opened(self)
+        if self._link.is_open and not self._is_open and not self.has_ended:
+            self._come_about()
         for frame in frames:
-            if not self._is_closed:
-                self._owner.path_received(self, frame)
+            self._pass_on(frame)
         if self._link.is_finished:
             self.give_up("the other side ended it")
 

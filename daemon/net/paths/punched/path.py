@@ -17,6 +17,7 @@ import zmq
 
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.direct.path import LIMITS
+from daemon.net.paths.opened import OpenedPath
 from daemon.net.paths.path import PathOwner
 from daemon.net.paths.punched.plan import PunchPlan
 from daemon.net.paths.targets import Targets
@@ -36,7 +37,7 @@ MAX_BROKEN_HANDSHAKES = 3
 """For one pair. A connection that only one side believes in breaks once; a stranger's, always."""
 
 
-class PunchedPath:
+class PunchedPath(OpenedPath):
     """One attempt, and the path if it comes about; :meth:`run` is the life of both."""
 
     kind = PathKind.PUNCHED
@@ -55,20 +56,17 @@ class PunchedPath:
     ) -> None:
         """``is_server``: whether this peer has the CURVE server's role, and decides. ``targets``
         says how fast the plan may be followed."""
+        super().__init__(owner)
         self._remote_address = ""
-        self.failure = ""
-        """Why it ended, or never came about."""
         self._zap = zap
         self._plan = plan
         self._remote_key = to.record.curve_key
         self._is_server = is_server
-        self._owner = owner
         self._targets = targets
         self._zap_domain = f"punched-{secrets.token_hex(8)}"
         self._ready: dict[CandidatePair, None] = {}
         """Pairs whose CURVE handshake is done."""
         self._broken: Counter[CandidatePair] = Counter()
-        self._is_open = False
         self._is_refused = False
         self._decided = asyncio.Event()
         """Whether there is a path or not."""
@@ -93,11 +91,6 @@ class PunchedPath:
         """The other end as this side sees it: the public endpoint of the peer's NAT."""
         return self._remote_address
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether it is over, or never came about."""
-        return self._ended.is_set()
-
     async def run(self) -> None:
         """Connect by the plan, and stay until the path ends."""
         self._zap.add_domain(self._zap_domain, self._admit)
@@ -113,21 +106,11 @@ class PunchedPath:
 
     def send(self, frame: bytes) -> bool:
         """See :class:`Path`."""
-        return not self._ended.is_set() and self._socket.send(frame)
+        return not self.has_ended and self._socket.send(frame)
 
-    def close(self, reason: str) -> None:
-        """See :class:`Path`. ZeroMQ still sends what it has for a moment."""
-        if not self._ended.is_set():
-            self.failure = reason
-            self._ended.set()
-            self._decided.set()
-
-    def give_up(self, reason: str) -> None:
-        """End it, and tell its owner."""
-        if not self._ended.is_set():
-            self.close(reason)
-            if self._is_open:
-                self._owner.path_lost(self, reason)
+    def _let_go(self) -> None:
+        self._ended.set()  # ZeroMQ still sends what it has for a moment.
+        self._decided.set()
 
     async def _admit(self, curve_key: bytes, _remote_ip: str) -> bool:
         return curve_key == self._remote_key
@@ -167,12 +150,11 @@ class PunchedPath:
 
     def frame_received(self, frame: zmq.Frame) -> None:
         """See :class:`PunchOwner`."""
-        if self._is_open and not self._ended.is_set():
-            self._owner.path_received(self, frame.bytes)
+        self._pass_on(frame.bytes)
 
     def pair_changed(self, event: LinkEvent, pair: CandidatePair) -> None:
         """See :class:`PunchOwner`."""
-        if self._ended.is_set():
+        if self.has_ended:
             return
         match event:
             case LinkEvent.CONNECTED:
@@ -200,8 +182,7 @@ class PunchedPath:
         if self._is_server:
             self._drop_all_but({pair: None})
         if not self._is_open:
-            self._is_open = True
             self._remote_address = str(pair.remote)
             self._targets.answered(pair.remote.host)
             self._decided.set()
-            self._owner.path_opened(self)
+            self._come_about()
