@@ -27,7 +27,7 @@ def plain_ip(address: str) -> str:
 
     Raises :class:`ValueError`.
     """
-    return str(_ip(address))
+    return _plain(_without_zone(address))
 
 
 def is_local(address: str) -> bool:
@@ -39,7 +39,7 @@ def is_local(address: str) -> bool:
 
 def is_loopback(address: str) -> bool:
     """Whether ``address``, an IP address, is this machine itself."""
-    return _ip(address).is_loopback
+    return _is_loopback(_without_zone(address))
 
 
 def network_of(address: str) -> str:
@@ -54,8 +54,23 @@ def source_of(address: str) -> str:
 
 
 def _ip(address: str) -> _Ip:
-    # The zone is cut off before anything is kept: it is as long as whoever wrote it likes.
-    return _parsed(address[:_LONGEST_WITH_ZONE].partition("%")[0])
+    return _parsed(_without_zone(address))
+
+
+def _without_zone(address: str) -> str:
+    # Before anything is kept: a zone is as long as whoever wrote it likes.
+    return address[:_LONGEST_WITH_ZONE].partition("%")[0]
+
+
+# Servers ask these two for each message that comes.
+@lru_cache(maxsize=4096)
+def _plain(address: str) -> str:
+    return str(_parsed(address))
+
+
+@lru_cache(maxsize=4096)
+def _is_loopback(address: str) -> bool:
+    return _parsed(address).is_loopback
 
 
 @lru_cache(maxsize=4096)

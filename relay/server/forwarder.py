@@ -72,8 +72,8 @@ class Connections(Protocol[Frame_contra]):
     def disconnect(self, route: bytes, reason: str) -> None:
         """End a connection, and drop what waits for it."""
 
-    def queued_bytes(self, route: bytes) -> int:
-        """How much of what was sent the other side had not taken a moment ago."""
+    def leaves_more(self, route: bytes, most: int) -> bool:
+        """Whether the other side leaves more than ``most`` bytes of what was sent, now."""
 
 
 class Forwarder(Generic[Frame]):
@@ -352,7 +352,7 @@ class Forwarder(Generic[Frame]):
         for peer in self._peers.all():
             if now - peer.heard_at > self._limits.silence_s:
                 self._lose(peer, Code.IDLE, now)
-            elif self._connections.queued_bytes(peer.route) > peer.unread + MAX_CONTROL_BYTES:
+            elif self._connections.leaves_more(peer.route, peer.unread + MAX_CONTROL_BYTES):
                 # Data has its credits. It asks, and does not read the answers.
                 self._lose(peer, Code.STALLED, now)
         for peer in self._switchboard.sweep(now):

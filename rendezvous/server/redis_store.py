@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -48,6 +48,10 @@ HEAR_S = 1.0
 START_S = 20.0
 MAX_PENDING = 200_000
 MAX_NOTE_BYTES = 128 * 1024
+NOTES_AT_ONCE = 500
+"""So many go in one message of the channel, as long as they have no more than that together."""
+NOTE_OVERHEAD_BYTES = 128
+RENEWED_AT_ONCE = 1000
 AT_ONCE = 200
 
 Shared = RecordStored | RecordRenewed | RecordRemoved | StatementStored
@@ -58,14 +62,19 @@ _log = logging.getLogger(__name__)
 class _Note(Message):
     """A change, as one server tells it to the others."""
 
-    origin: bytes
     kind: str
     swarm: bytes
     key: bytes
     """A peer's public identity key."""
     value: bytes
-    """A stored record or a statement."""
+    """A stored record, a statement, or many renewals."""
     reason: str
+
+
+class _Notes(Message):
+    """What one message of the channel holds, behind the 16 bytes that its sender has drawn."""
+
+    notes: tuple[_Note, ...]
 
 
 class RedisStore:
@@ -178,7 +187,9 @@ class RedisStore:
             async with _told(self.name), self._redis.pipeline(transaction=True) as pipe:
                 for change in batch.values():
                     _write_one(pipe, change)
-                    pipe.publish(CHANNEL, encode(_note_of(self._me, change)))
+                # A hundred thousand peers renew their leases each minute: many go in one message.
+                for some in _some_at_a_time(batch.values()):
+                    pipe.publish(CHANNEL, self._me + encode(_Notes(some)))
                 if batch:
                     await pipe.execute()
         except TransportError as error:
@@ -222,18 +233,20 @@ class RedisStore:
             await asyncio.sleep(backoff.next_s())
 
     def _take(self, data: bytes, on_foreign: OnForeign) -> None:
+        if data.startswith(self._me):
+            return
         try:
-            note = decode(data, _Note, max_bytes=MAX_NOTE_BYTES)
-            change = None if note.origin == self._me else _change_of(note)
+            notes = decode(data[len(self._me) :], _Notes, max_bytes=2 * MAX_NOTE_BYTES).notes
         except RemoteProtocolError as error:
             self._border.failed(error, f"store {self.name}")
-        else:
-            if change is not None:
-                self._pass_on(change, on_foreign)
+            return
+        for note in notes:
+            self._pass_on(note, on_foreign)
 
-    def _pass_on(self, change: Change, on_foreign: OnForeign) -> None:
+    def _pass_on(self, note: _Note | Change, on_foreign: OnForeign) -> None:
         try:
-            on_foreign(change)
+            for change in _changes_in(note) if isinstance(note, _Note) else (note,):
+                on_foreign(change)
         except Exception as error:
             # Others write there too: what they write ends nothing here.
             self._border.failed(error, f"store {self.name}")
@@ -307,29 +320,56 @@ def _write_one(pipe: Any, change: Shared) -> None:
             pass  # Only for those who hear it now.
 
 
-def _note_of(origin: bytes, change: Shared) -> _Note:
+def _some_at_a_time(changes: Iterable[Shared]) -> Iterator[tuple[_Note, ...]]:
+    """The notes of ``changes``, in messages of a bounded size."""
+    renewed: list[bytes] = []
+    notes: list[_Note] = []
+    size = 0
+    for change in changes:
+        if isinstance(change, RecordRenewed):
+            renewed.append(change.swarm + change.peer)
+            continue
+        note = _note_of(change)
+        more = len(note.value) + NOTE_OVERHEAD_BYTES
+        if notes and (len(notes) == NOTES_AT_ONCE or size + more > MAX_NOTE_BYTES):
+            yield tuple(notes)
+            notes, size = [], 0
+        notes.append(note)
+        size += more
+    if notes:
+        yield tuple(notes)
+    for first in range(0, len(renewed), RENEWED_AT_ONCE):
+        some = b"".join(renewed[first : first + RENEWED_AT_ONCE])
+        yield (_Note("renewed", b"", b"", some, ""),)
+
+
+def _note_of(change: RecordStored | RecordRemoved | StatementStored) -> _Note:
     match change:
         case RecordStored(record):
-            return _Note(origin, "record", record.swarm, record.peer, encode(record), "")
-        case RecordRenewed(swarm, peer):
-            return _Note(origin, "renewed", swarm, peer, b"", "")
+            return _Note("record", record.swarm, record.peer, encode(record), "")
         case RecordRemoved(swarm, peer, reason):
-            return _Note(origin, "removed", swarm, peer, b"", reason)
+            return _Note("removed", swarm, peer, b"", reason)
         case StatementStored(swarm, raw):
-            return _Note(origin, "statement", swarm, b"", raw, "")
+            return _Note("statement", swarm, b"", raw, "")
 
 
-def _change_of(note: _Note) -> Change:
+def _changes_in(note: _Note) -> Iterable[Change]:
     match note.kind:
         case "record":
-            return RecordStored(decode(note.value, StoredRecord))
+            return (RecordStored(decode(note.value, StoredRecord)),)
         case "renewed":
-            return RecordRenewed(note.swarm, note.key)
+            return _renewals_in(note.value)
         case "removed":
-            return RecordRemoved(note.swarm, note.key, excerpt(note.reason, 20))
+            return (RecordRemoved(note.swarm, note.key, excerpt(note.reason, 20)),)
         case "statement":
-            return StatementStored(note.swarm, note.value)
+            return (StatementStored(note.swarm, note.value),)
     raise RemoteProtocolError(f"a change of kind {excerpt(note.kind, 20)!r}")
+
+
+def _renewals_in(value: bytes) -> Iterator[RecordRenewed]:
+    """Each is a swarm's id and a peer's key, 32 bytes each; what is left over stands for nobody."""
+    for start in range(0, len(value) - 63, 64):
+        yield RecordRenewed(value[start : start + 32], value[start + 32 : start + 64])
 
 
 def _changes_of(directory: Directory) -> list[Change]:

@@ -188,8 +188,8 @@ class _Unread:
     def disconnect(self, route: bytes, reason: str) -> None:
         pass
 
-    def queued_bytes(self, route: bytes) -> int:
-        return 0
+    def leaves_more(self, route: bytes, most: int) -> bool:
+        return False
 
 
 class _FixedClock(Clock):

@@ -59,8 +59,8 @@ class Wire:
         self.passed.append(frame)
         return True
 
-    def queued_bytes(self, route: bytes) -> int:
-        return self.untaken.get(route, 0)
+    def leaves_more(self, route: bytes, most: int) -> bool:
+        return self.untaken.get(route, 0) > most
 
     def disconnect(self, route: bytes, reason: str) -> None:
         self.inboxes.pop(route, None)

@@ -65,6 +65,21 @@ class _Connection:
     """When it was first looked at."""
     cut: bool = False
 
+    def note_acknowledged(self, acknowledged: int) -> None:
+        """So much has been acknowledged since the connection was made."""
+        # Framing and pings are acknowledged too: when more was than we sent, the queue is empty.
+        self.queued = max(0, self.sent - (acknowledged - self.acknowledged_before))
+        if not self.queued:
+            self.sent = 0
+            self.acknowledged_before = acknowledged
+
+
+class _Counters(NamedTuple):
+    """The kernel's, of one connection."""
+
+    acknowledged: int
+    received: int
+
 
 class _Ends(NamedTuple):
     peer: tuple[str, int]
@@ -185,10 +200,18 @@ class ConnectionTable:
         if descriptor is not None:
             self._cut(descriptor, self._open[descriptor], reason)
 
-    def queued_bytes(self, route: bytes) -> int:
-        """How much the other side had not taken when it was last looked at."""
+    def leaves_more(self, route: bytes, most: int) -> bool:
+        """Whether the other side has left more than ``most`` bytes untaken, now."""
         descriptor = self._descriptor_of.get(route)
-        return 0 if descriptor is None else self._open[descriptor].queued
+        if descriptor is None or self._open[descriptor].queued <= most:
+            return False
+        # What the last sweep saw, it may have taken since.
+        connection = self._open[descriptor]
+        counters = _counters_of(descriptor, connection)
+        if counters is None:
+            return False
+        connection.note_acknowledged(counters.acknowledged)
+        return connection.queued > most
 
     def sweep(self, now: float) -> list[bytes]:
         """Look at the kernel's counters; to be called every :data:`SWEEP_INTERVAL_S`, ``now``
@@ -229,27 +252,17 @@ class ConnectionTable:
         if is_silent and now - connection.seen_at > (self._silent_s or 0.0):
             self._cut(descriptor, connection, "silent")
             return
-        try:
-            with _borrowed(descriptor) as tcp:
-                if tcp.getpeername()[:2] != connection.peer:
-                    return
-                info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-        except OSError:
+        counters = _counters_of(descriptor, connection)
+        if counters is None:
             return
-        acknowledged, received = _TCP_INFO_COUNTERS.unpack_from(info)
         if connection.had_message:
             connection.had_message = False
-            connection.received_before = received
-        elif received - connection.received_before > self._max_unfinished_bytes:
+            connection.received_before = counters.received
+        elif counters.received - connection.received_before > self._max_unfinished_bytes:
             self._cut(descriptor, connection, "unfinished")
             return
-        # Framing and pings are acknowledged too: when more was than we sent, the queue is empty.
-        queued = connection.sent - (acknowledged - connection.acknowledged_before)
-        connection.queued = max(0, queued)
-        if queued <= 0:
-            connection.sent = 0
-            connection.acknowledged_before = acknowledged
-        elif queued > self._max_queued_bytes:
+        connection.note_acknowledged(counters.acknowledged)
+        if connection.queued > self._max_queued_bytes:
             self._cut(descriptor, connection, "slow_reader")
 
     def _cut(self, descriptor: int, connection: _Connection, reason: str) -> None:
@@ -261,6 +274,18 @@ class ConnectionTable:
         with contextlib.suppress(OSError), _borrowed(descriptor) as tcp:
             if tcp.getpeername()[:2] == connection.peer:
                 tcp.shutdown(socket.SHUT_RDWR)
+
+
+def _counters_of(descriptor: int, connection: _Connection) -> _Counters | None:
+    """None: the descriptor is not this connection's any more."""
+    try:
+        with _borrowed(descriptor) as tcp:
+            if tcp.getpeername()[:2] != connection.peer:
+                return None
+            info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    except OSError:
+        return None
+    return _Counters(*_TCP_INFO_COUNTERS.unpack_from(info))
 
 
 def _ends_of(descriptor: int) -> _Ends | None:

@@ -158,9 +158,9 @@ class ServerSocket:
         """
         self._inner.connections.disconnect(route, reason)
 
-    def queued_bytes(self, route: bytes) -> int:
-        """How much of what was sent to ``route`` the other side had not taken a moment ago."""
-        return self._inner.connections.queued_bytes(route)
+    def leaves_more(self, route: bytes, most: int) -> bool:
+        """Whether the other side leaves more than ``most`` bytes of what was sent to ``route``."""
+        return self._inner.connections.leaves_more(route, most)
 
     def _bind(self, address: HostPort) -> int:
         """Returns the port, which is another one than asked for if that was 0."""

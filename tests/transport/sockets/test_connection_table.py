@@ -1,6 +1,7 @@
 """The books of connections, with real TCP connections but no ZeroMQ."""
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -284,6 +285,25 @@ def test_what_the_other_side_does_not_take_is_known_by_its_route(
     table.opened(near.fileno())
     table.delivered(near.fileno(), b"route")
     table.sent(b"route", 40_000)
+    assert not table.leaves_more(b"route", 0), "nobody has looked yet"
     table.sweep(0.0)
-    assert table.queued_bytes(b"route") == 40_000
-    assert table.queued_bytes(b"other") == 0
+    assert table.leaves_more(b"route", 39_999)
+    assert not table.leaves_more(b"route", 40_000)
+    assert not table.leaves_more(b"other", 0)
+
+
+def test_what_the_other_side_took_since_the_last_look_is_not_held_against_it(
+    connect: Callable[[], TcpPair],
+) -> None:
+    table = ConnectionTable(LIMITS)
+    near, far = connect()
+    table.opened(near.fileno())
+    table.delivered(near.fileno(), b"route")
+    table.sent(b"route", 40_000)
+    table.sweep(0.0)
+    near.sendall(bytes(40_000))
+    assert len(far.recv(40_000, socket.MSG_WAITALL)) == 40_000
+    deadline = time.monotonic() + 60.0
+    while table.leaves_more(b"route", 1000):  # until the kernel knows, and without a sweep
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
