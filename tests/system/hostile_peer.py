@@ -80,7 +80,7 @@ class HostilePeer(NoReader):
         """Its admission, which is in order."""
         return prove_admission(self.token_secret, self.swarm.swarm_id, self.peer_id)
 
-    async def find_here(self, count: int, within_s: float = 30.0) -> Here:
+    async def find_here(self, count: int, within_s: float = 90.0) -> Here:
         """Where so many peers stand, once they all say the same."""
         async with asyncio.timeout(within_s):
             while True:

@@ -8,8 +8,8 @@ import pytest
 
 from daemon.rounds.phase import Phase
 from tests.process_table import processes_of
-from tests.system.real_swarm import RealPeer, RealSwarm, assert_equal_exports
-from tests.system.slow_swarm import halted
+from tests.system.real_swarm import RealPeer, RealSwarm, assert_equal_exports, updates_averaged
+from tests.system.slow_swarm import halted, wait_round_of_all
 
 HERE = Path(__file__).parent
 ROUNDS = 4
@@ -49,7 +49,7 @@ def test_allreduce_sends_about_two_models_a_round_however_many_peers_there_are(
         count,
         "wide_task.py",
         *("--exchange", "allreduce", "--compression", compression, "--rounds", str(ROUNDS)),
-        *("--partition", "quantity:2"),
+        *("--partition", "quantity:2", "--grace", str(START_S)),
     )
     samples = []
     for peer in peers:
@@ -72,18 +72,16 @@ def test_member_that_is_killed_costs_its_part_and_not_the_round(
     empty_swarm: RealSwarm, tmp_path: Path
 ) -> None:
     *survivors, victim = peers = start(
-        empty_swarm, 4, "slow_task.py", "--exchange", "allreduce", "--grace", "2"
+        empty_swarm, 4, "slow_task.py", "--exchange", "allreduce", "--grace", str(START_S)
     )
     for peer in peers:
         peer.wait_round(1, START_S)
-    with halted(peers, 3) as moment:
+    with halted(peers, 3) as status:
         victim.running.signal(signal.SIGKILL)
-    number = moment.status.round + 1
-    for peer in survivors:
-        peer.wait_round(number + 2)
-        updates = {one: averaged.updates for one, averaged in peer.averaged().items()}
-        assert updates[number] in (3, 4)
-        assert updates[number + 2] == 3
+    number = status.round + 1
+    wait_round_of_all(survivors, number + 2)
+    assert updates_averaged(survivors, number) <= {3, 4}
+    assert updates_averaged(survivors, number + 2) == {3}
     assert_equal_exports(survivors, tmp_path)
 
 
@@ -131,9 +129,17 @@ def test_krum_waits_for_as_many_peers_as_it_needs_says_so_and_goes_on(
     new = empty_swarm.join(
         "new", *("--task", HERE / "wide_task.py", "--shard", "2/3", "--listen", "127.0.0.1:0")
     )
-    goal = waiting[0].round + 2
-    for peer in (*peers, new):
-        status = peer.wait_round(goal, START_S)
-        assert not [item for item in status.health if item.code == "too-few-updates"]
-        assert {one.updates for one in peer.averaged().values()} == {3}
+    everyone = (*peers, new)
+    goal = max(status.round for status in waiting) + 2
+    for peer in everyone:
+        peer.wait_round(goal, START_S)
+    for peer in everyone:
+        peer.wait_status(
+            "misses nothing any more",
+            lambda status: all(item.code != "too-few-updates" for item in status.health),
+        )
+        # The last update of the one that was killed may be here, and counts beside the newcomer's;
+        # a round in which most lack it averages none. Fewer than krum needs are never averaged.
+        assert {one.updates for one in peer.averaged().values()} <= {0, 3, 4}
         assert "given up" not in peer.logged()
+    assert updates_averaged(everyone, goal) == {3}

@@ -8,20 +8,17 @@ from random import Random
 import psutil
 import pytest
 
-from daemon.rounds.phase import Phase
-from tests.system.real_swarm import RealPeer, assert_equal_exports, assert_nobody_is_blamed
-from tests.system.slow_swarm import (
-    PATHLESS_S,
-    SILENCE_S,
-    Moment,
-    SlowSwarm,
-    halted,
-    wait_round_of_all,
+from tests.system.real_swarm import (
+    END_S,
+    ROUND_S,
+    RealPeer,
+    assert_equal_exports,
+    assert_nobody_is_blamed,
+    updates_averaged,
+    wait_until,
 )
+from tests.system.slow_swarm import SlowSwarm, halted, let_go, wait_round_of_all
 from tests.system.slow_task import STEPS
-
-LATEST_END_S = 10.0
-"""How much later than usual a round may end that a peer dies in."""
 
 _random = Random(3)
 MOMENTS = [(_random.randrange(3), _random.randrange(1, STEPS - 1)) for _ in range(2)]
@@ -43,8 +40,7 @@ def test_others_go_on_when_a_peer_is_killed_and_it_comes_back_by_itself(
     victim = slow_swarm.peers[who]
     survivors = [peer for peer in slow_swarm.peers if peer is not victim]
     program = victim.running
-    with halted([victim], step) as moment:
-        status = moment.status
+    with halted([victim], step) as status:
         members = set(program.members())
         assert members > {status.pid, status.worker_pid, status.averager_pid}
         assert len(members) == 4, "the three processes, and the guard of the trainer's group"
@@ -55,13 +51,13 @@ def test_others_go_on_when_a_peer_is_killed_and_it_comes_back_by_itself(
             with contextlib.suppress(psutil.NoSuchProcess):  # ended with its daemon already
                 process.kill()
 
-    others_finish_in_time(slow_swarm, survivors, moment, PATHLESS_S)
-    assert program.members() == [], "the others did not end with their daemon"
+    go_on_without(survivors, status.round + 1)
+    program.wait_nothing_left(END_S)
     assert_equal_exports(survivors, tmp_path)
 
     victim.join()
     slow_swarm.wait_all_average()
-    assert victim.status().peer_id == moment.status.peer_id
+    assert victim.status().peer_id == status.peer_id
     assert_equal_exports(slow_swarm.peers, tmp_path)
     assert_nobody_is_blamed(slow_swarm.peers)
 
@@ -72,16 +68,15 @@ def test_others_go_on_when_a_peer_is_stopped_and_it_takes_their_weights_when_it_
 ) -> None:
     victim = slow_swarm.peers[who]
     survivors = [peer for peer in slow_swarm.peers if peer is not victim]
-    with halted([victim], step) as moment:
+    with halted([victim], step) as status:
         victim.running.signal(signal.SIGSTOP, to_all=worker_too)
     try:
-        others_finish_in_time(slow_swarm, survivors, moment, SILENCE_S)
+        go_on_without(survivors, status.round + 1)
         assert_equal_exports(survivors, tmp_path)
     finally:
         victim.running.signal(signal.SIGCONT, to_all=True)
 
     slow_swarm.wait_all_average()
-    assert max(victim.taken()) > moment.status.round
     assert_equal_exports(slow_swarm.peers, tmp_path)
     assert_nobody_is_blamed(slow_swarm.peers)
 
@@ -90,35 +85,24 @@ def test_peer_that_is_killed_once_its_update_is_sent_delays_the_round_after_it_n
     slow_swarm: SlowSwarm, tmp_path: Path
 ) -> None:
     victim, *survivors = slow_swarm.peers
-    with halted(survivors, 1) as moment:
-        victim.wait_status(
-            "has trained and waits for the others",
-            lambda status: status.round == moment.status.round and status.phase != Phase.TRAINING,
-        )
+    with halted(slow_swarm.peers, 1) as status:
+        before = [peer.sees(victim).updates for peer in survivors]
+        let_go([victim])
+        for peer, count in zip(survivors, before, strict=True):
+            wait_until(
+                f"{peer.name} holds the update of {victim.name}",
+                lambda peer=peer, count=count: peer.sees(victim).updates > count,  # type: ignore[misc]  # bound at once
+                ROUND_S,
+            )
         victim.running.signal(signal.SIGKILL)
-    number = moment.status.round + 1
-    ended_at = wait_round_of_all(survivors, number)
-    assert {peer.averaged()[number].updates for peer in survivors} == {3}
-    go_on_without_delay(slow_swarm, survivors, number, ended_at, PATHLESS_S)
+    number = status.round + 1
+    go_on_without(survivors, number, updates=3)
     assert_equal_exports(survivors, tmp_path)
     assert_nobody_is_blamed(survivors)
 
 
-def others_finish_in_time(
-    swarm: SlowSwarm, survivors: list[RealPeer], moment: Moment, noticed_s: float
-) -> None:
-    """They end the round when promised, and go on."""
-    number = moment.status.round + 1
-    ended_at = wait_round_of_all(survivors, number)
-    assert ended_at <= moment.began_at + swarm.normal_round_s + LATEST_END_S
-    go_on_without_delay(swarm, survivors, number, ended_at, noticed_s)
-
-
-def go_on_without_delay(
-    swarm: SlowSwarm, survivors: list[RealPeer], number: int, ended_at: float, noticed_s: float
-) -> None:
-    """The next two rounds take no longer, but for what is left of the time in which the loss is
-    noticed."""
-    for later in (number + 1, number + 2):
-        before, ended_at = ended_at, wait_round_of_all(survivors, later)
-        assert ended_at - before < swarm.normal_round_s + noticed_s
+def go_on_without(survivors: list[RealPeer], number: int, *, updates: int = 2) -> None:
+    """They end round ``number`` with so many updates, and the next two with their own."""
+    wait_round_of_all(survivors, number + 2)
+    found = [updates_averaged(survivors, later) for later in range(number, number + 3)]
+    assert found == [{updates}, {2}, {2}]
