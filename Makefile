@@ -10,6 +10,7 @@ TEST_ARGS ?=
 TEST_PROCESSES ?= 3
 BENCH_ARGS ?=
 ATTACKS ?= 10000
+ROUNDS ?= 500
 SEED ?= 1
 FUZZ_ARGS ?=
 SAME_ARGS ?=
@@ -22,7 +23,7 @@ test "$$free" -ge $(2) || { \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check lint fix bench docs fuzz same attack clean
+.PHONY: help setup demo test quick check lint fix bench docs fuzz same attack chaos clean
 
 help: ## Show what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -69,6 +70,9 @@ fuzz: $(STAMP) ## Fuzz every decoder of foreign bytes, guided by coverage (FUZZ_
 attack: $(STAMP) ## Search for what lying members could do to rounds (ATTACKS=100000 SEED=7)
 	P2PD_ATTACKS=$(ATTACKS) P2PD_ATTACK_SEED=$(SEED) $(BIN)/python -m pytest -q \
 	  tests/rounds/test_byzantine_agreement.py tests/rounds/test_byzantine_search.py
+
+chaos: $(STAMP) ## Eight peers and two liars in namespaces, and all that happens to them; root (ROUNDS=50 SEED=7)
+	$(BIN)/python -m tests.chaos.campaign --rounds $(ROUNDS) --seed $(SEED)
 
 clean: ## Remove .venv and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

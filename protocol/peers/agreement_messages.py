@@ -21,6 +21,8 @@ from protocol.codec import Message, encode
 from protocol.identity import KEY_BYTES
 
 MAX_ROSTER = 1024
+MAX_LAST = 512
+"""Of those who lead last at most so many are named."""
 MAX_BALLOT = 1_000_000
 """The last ballot. A ballot lasts two seconds at least, even with liars: reaching it takes
 weeks."""
@@ -36,6 +38,7 @@ Ballot = Annotated[int, Meta(ge=0, le=MAX_BALLOT)]
 RosterSize = Annotated[int, Meta(ge=0, le=MAX_ROSTER)]
 Vote = Annotated[bytes, Meta(max_length=MAX_VOTE_BYTES)]
 Keys = Annotated[tuple[Key, ...], Meta(max_length=MAX_ROSTER)]
+LastKeys = Annotated[tuple[Key, ...], Meta(max_length=MAX_LAST)]
 Digests = Annotated[tuple[Digest, ...], Meta(max_length=MAX_ROSTER)]
 Votes = Annotated[tuple[Vote, ...], Meta(max_length=MAX_ROSTER)]
 
@@ -57,17 +60,20 @@ def _check_sorted(what: str, items: Sequence[Any]) -> None:
 
 
 class Outcome(Message):
-    """What a round decides: which updates are averaged, and who else is expected next round.
+    """What a round decides: which updates are averaged, who else is expected next round, and who
+    leads last then.
 
-    Both are sorted, so that equal outcomes have equal digests.
+    All are sorted, so that equal outcomes have equal digests.
     """
 
     updates: UpdateRefs
     newcomers: Keys
+    last_to_lead: LastKeys = ()
 
     def __post_init__(self) -> None:
         _check_sorted("updates", self.updates)
         _check_sorted("newcomers", self.newcomers)
+        _check_sorted("last to lead", self.last_to_lead)
         if len({ref.signer for ref in self.updates}) < len(self.updates):
             raise ValueError("two updates of one peer in one outcome")
         if len(self.updates) + len(self.newcomers) > MAX_ROSTER:
@@ -90,7 +96,8 @@ class Prepared(Message):
 
 class Promise(Message, tag="promise"):
     """The signer closed the round, takes part in ballots from ``ballot`` on, and holds these
-    updates; and the last outcome that it saw prepared, if any, with the proof."""
+    updates; the last outcome that it saw prepared, if any, with the proof; and who, as it saw, led
+    slowly or in vain."""
 
     round: Round
     base: Digest
@@ -98,10 +105,12 @@ class Promise(Message, tag="promise"):
     held: UpdateRefs
     newcomers: Keys
     prepared: Prepared | None
+    slow_to_lead: LastKeys = ()
 
     def __post_init__(self) -> None:
         _check_sorted("held updates", self.held)
         _check_sorted("newcomers", self.newcomers)
+        _check_sorted("slow to lead", self.slow_to_lead)
 
 
 class Proposal(Message, tag="proposal"):

@@ -43,6 +43,7 @@ from protocol.statements.swarm import (
     TaskReference,
     seal_statement,
 )
+from tests.rounds.lies import Mouth
 from transport.clock import Clock
 
 SILENT_S = 5.0
@@ -353,7 +354,10 @@ class SimulatedPeer:
         self.uplink = Line()
         """What they go out by."""
         self.rewrite: Callable[[bytes, bool], bytes] = lambda data, bulk: data
-        """What becomes of the messages that it sends; with it a test makes a liar."""
+        """What becomes of the messages that it sends; with it a test makes a liar. Nothing: it is
+        not sent."""
+        self.lies: Mouth | None = None
+        """What it says instead, if it lies."""
         self.unread: list[tuple[PeerId, bytes, bool]] = []
         clock = LoopClock()
         self.refusals = Refusals(clock)
@@ -407,6 +411,9 @@ class SimulatedSwarm:
         self.peers: dict[PeerId, SimulatedPeer] = {}
         self.swarm = make_swarm(settings)
         self.bulk_bytes_sent: Counter[PeerId] = Counter()
+        self.lines_down: set[tuple[PeerId, PeerId]] = set()
+        """From whom to whom no chunk gets."""
+        self.messages_sent = 0
         self._directory = directory
         self._numbers = itertools.count(1)
         self._tasks: dict[PeerId, asyncio.Task[None]] = {}
@@ -522,7 +529,16 @@ class SimulatedSwarm:
         # Who is killed at this very moment runs on to its next await, and sends nothing.
         if source not in self.peers or target not in self.connected(source):
             return False
-        data = self.peers[source].rewrite(data, bulk)
+        liar = self.peers[source]
+        data = liar.rewrite(data, bulk)
+        if not data or (bulk and (source, target) in self.lines_down):
+            return True
+        for one in [data] if liar.lies is None else liar.lies.of(data, target, bulk):
+            self._carry(source, target, one, bulk=bulk)
+        return True
+
+    def _carry(self, source: PeerId, target: PeerId, data: bytes, *, bulk: bool) -> None:
+        self.messages_sent += 1
         loop = asyncio.get_running_loop()
         if bulk:
             self.bulk_bytes_sent[source] += len(data)
@@ -530,7 +546,6 @@ class SimulatedSwarm:
             loop.call_later(sent_s, self._come_in, source, target, data)
         else:
             loop.call_later(LATENCY_S, self._deliver, source, target, data, False)
-        return True
 
     def _come_in(self, source: PeerId, target: PeerId, data: bytes) -> None:
         loop = asyncio.get_running_loop()

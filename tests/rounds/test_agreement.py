@@ -73,7 +73,7 @@ def test_update_that_a_minority_holds_is_left_out() -> None:
 def test_leader_killed_after_the_promises_is_replaced_when_its_death_is_noticed() -> None:
     swarm = Swarm(3)
     swarm.hold_all()
-    leader = swarm.cores[swarm.ids[0]]._leader(0)
+    leader = swarm.cores[swarm.ids[0]]._leaders.of(0)
     swarm.close()
     swarm.kill(leader)
     swarm.deliver()
@@ -87,7 +87,7 @@ def test_leader_killed_after_the_promises_is_replaced_when_its_death_is_noticed(
 def test_leader_that_lives_but_says_nothing_loses_its_ballot() -> None:
     swarm = Swarm(4)
     swarm.hold_all()
-    leader = swarm.cores[swarm.ids[0]]._leader(0)
+    leader = swarm.cores[swarm.ids[0]]._leaders.of(0)
     swarm.close()
     swarm.dead.add(leader)
     swarm.deliver()
@@ -112,7 +112,7 @@ def test_peer_that_was_away_when_the_others_promised_is_shown_their_promises() -
     """It takes all three that do not lie, and the leader of the first ballot was the one away."""
     swarm = Swarm(4)
     swarm.hold_all()
-    away = swarm.cores[swarm.ids[0]]._leader(0)
+    away = swarm.cores[swarm.ids[0]]._leaders.of(0)
     liar, *others = [peer for peer in swarm.ids if peer != away]
     swarm.dead = {away, liar}
     for peer in others:
@@ -298,14 +298,14 @@ class TestMessagesThatBreakTheRules:
         self.refused(self.other, promise([], base=b"x" * 32), "agreement on round 7")
 
     def test_proposal_by_one_who_does_not_lead(self) -> None:
-        leader = self.core._leader(0)
+        leader = self.core._leaders.of(0)
         wrong = next(peer for peer in self.swarm.peers.values() if peer.peer_id != leader)
         empty = Outcome(updates=(), newcomers=())
         proposal = Proposal(round=ROUND, base=BASE, ballot=0, outcome=empty, promises=())
         self.refused(wrong, proposal, "does not lead ballot 0")
 
     def test_proposal_that_leaves_an_update_out_costs_its_leader_the_ballot(self) -> None:
-        leader = self.core._leader(0)
+        leader = self.core._leaders.of(0)
         core = next(core for peer, core in self.swarm.cores.items() if peer != leader)
         others = [peer for peer in self.swarm.peers.values() if peer.peer_id != core._me]
         promises = [opened(sealed(peer, promise(sorted(map(ref, others))))) for peer in others]

@@ -32,7 +32,7 @@ class AttackedSwarm(Swarm):
 
     def __init__(self, count: int, seed: int = 0) -> None:
         super().__init__(count, seed)
-        order = self.cores[self.ids[0]]._order
+        order = self.cores[self.ids[0]]._leaders.order
         # Those who lead first can do most.
         bad = order[: liars_of(count)] if seed % 2 else self.ids[: liars_of(count)]
         self.liars = Liars(

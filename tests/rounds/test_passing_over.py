@@ -5,7 +5,7 @@ import pytest
 from daemon.rounds.agreement.agreement import HURRY_S
 from daemon.rounds.agreement.ballot_clock import BALLOT_TIMEOUT_S
 from daemon.rounds.agreement.certificates import is_weak
-from daemon.rounds.agreement.proposing import leaders_of
+from daemon.rounds.agreement.leaders import Leaders
 from protocol.errors import VerificationError
 from protocol.peers.agreement_messages import (
     MAX_BALLOT,
@@ -43,7 +43,7 @@ def test_honest_peers_that_still_train_are_not_passed_over_for_liars(late_s: flo
 def test_what_a_member_makes_others_keep_or_check_is_no_longer_than_the_roster() -> None:
     swarm = Swarm(4)
     core = swarm.cores[swarm.ids[0]]
-    order = leaders_of(frozenset(swarm.ids), ROUND, BASE)
+    order = Leaders(frozenset(swarm.ids), ROUND, BASE).order
     ballot = 1 if order[0] == swarm.ids[0] else 0
     liar = swarm.peers[order[ballot]]
     nothing = Outcome(updates=(), newcomers=())

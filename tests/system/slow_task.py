@@ -6,6 +6,7 @@ user's task file: no import of p2pd.
 """
 # mypy: ignore-errors
 
+import select
 import time
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def metric(outputs, targets):
 def _take_time():
     global step
     step += 1
-    time.sleep(STEP_S)
+    select.select([], [], [], STEP_S)  # Where faketime sets the clock, time.sleep() fails.
     while place is not None and step >= _halt_at():
         (place / "halted").touch()
         time.sleep(STEP_S / 10)

@@ -11,9 +11,9 @@ that two of them share a signer who does not lie, and that the honest ones alone
 
 **What a peer says**, each thing signed, and on disk before it is sent (vote_book.py):
 
-1. *Promise(b, held, newcomers, prepared)*. "I have closed the round. I take part in ballot b, and
-   in none before it. I hold these updates. The last outcome that I saw prepared is this one; here
-   are the votes that prove it."
+1. *Promise(b, held, newcomers, prepared, slow)*. "I have closed the round. I take part in ballot b,
+   and in none before it. I hold these updates. The last outcome that I saw prepared is this one;
+   here are the votes that prove it. These led slowly."
 2. *Proposal(b, outcome, promises)*, from the ballot's leader: "From these promises this follows."
 They are named by digest; a peer that lacks one asks for it. What follows is a function of the
 promises (proposing.py), so everybody checks it, and the leader chooses at most whose promises it
@@ -50,6 +50,12 @@ parted decides twice, and a liar among the few can bring it about; the certifica
 are weak, and daemon/rounds/lineage/succession.py picks the line that goes on. A peer that lives and
 says nothing for a whole ballot is passed over in that count, as long as a majority remains: a
 peer that hangs counts as gone.
+
+**Wasted time.** Who promises late, leads slowly or leads in vain breaks no rule that anybody could
+prove. Each peer notes it by its own clock (pace.py), and remembers it over rounds
+(daemon/rounds/patience.py). For a late promise a leader waits no more for a while. Promises name
+slow leaders; whom half of them name, the outcome names too, so that everybody lets it lead last
+(leaders.py).
 
 **Contradictions.** Two different messages of one kind and ballot from one signer are evidence: it
 lies, or two daemons run with one identity. The first counts; the pair goes to evidence.py, which

@@ -3,9 +3,10 @@
 Sans-IO: signed messages and the time go in; envelopes to send, wants and the outcome come out.
 """
 
+from collections.abc import Mapping
+
 from daemon.rounds.agreement.ballot_box import BallotBox
 from daemon.rounds.agreement.ballot_clock import BallotClock
-from daemon.rounds.agreement.certificates import certificate_signers
 from daemon.rounds.agreement.checking import Checks
 from daemon.rounds.agreement.electorate import Electorate
 from daemon.rounds.agreement.events import (
@@ -16,7 +17,9 @@ from daemon.rounds.agreement.events import (
     Want,
     WantPromises,
 )
-from daemon.rounds.agreement.proposing import leaders_of, set_that_follows
+from daemon.rounds.agreement.leaders import Leaders
+from daemon.rounds.agreement.pace import NOTHING_YET, Pace, Past
+from daemon.rounds.agreement.proposing import set_that_follows
 from daemon.rounds.agreement.speaking import Speech, Voice
 from daemon.rounds.agreement.states import TRANSITIONS, AgreementState, Cause
 from daemon.rounds.agreement.vote_book import OwnVotes, VoteBook
@@ -51,8 +54,10 @@ class RoundAgreement:
         voice: Voice,
         votes: VoteBook,
         needed_updates: int = 1,
+        past: Past = NOTHING_YET,
     ) -> None:
-        """``needed_updates``: how many the swarm's rule needs to do anything."""
+        """``needed_updates``: how many the swarm's rule needs to do anything. ``past``: who took
+        its time in the rounds before."""
         self.round = round_number
         self.base = base
         self.roster = roster
@@ -61,8 +66,9 @@ class RoundAgreement:
         self._voice = voice
         self._needed_updates = needed_updates
         self._electorate = Electorate(me, roster)
-        self._order = leaders_of(roster, round_number, base)
-        self._checks = Checks(round_number, base, self._electorate.quorums, self._order, voice)
+        self._leaders = Leaders(roster, round_number, base, past.last_to_lead)
+        self._pace = Pace(me, past)
+        self._checks = Checks(round_number, base, self._leaders, voice)
         self._box = BallotBox()
         self._held: frozenset[UpdateRef] = frozenset()
         self._newcomers: frozenset[PeerId] = frozenset()
@@ -73,13 +79,13 @@ class RoundAgreement:
             votes,
             self._box,
             self._electorate,
+            self._leaders,
             round_number=round_number,
             base=base,
         )
         self._events: list[AgreementEvent] = []
         self._asked: tuple[object, ...] = ()
         self._shown: frozenset[PeerId] = frozenset()
-        self._was_foul: set[int] = set()
         self._outcomes: dict[bytes, Outcome] = {}
 
     # What goes in
@@ -128,24 +134,15 @@ class RoundAgreement:
         """
         if self.state is AgreementState.DECIDED:
             return
-        if certificate.round != self.round or certificate.base != self.base:
-            raise VerificationError(f"certificate of round {certificate.round}, at {self.round}")
-        if certificate.roster_size != len(self.roster):
-            raise VerificationError(f"certificate of a roster of {certificate.roster_size}")
-        signers = certificate_signers(certificate, self._voice.open_agreement) & self.roster
-        if not signers:
-            raise VerificationError(f"certificate of round {self.round} without a vote")
-        if self._electorate.is_quorum(signers):
+        if self._electorate.is_quorum(self._checks.voters_for(certificate)):
             self._decide(certificate)
 
     # What comes out
 
     @property
     def listed(self) -> frozenset[PeerId]:
-        """The signers of updates that the promising peers hold; what one peer alone lists is no
-        reason to wait where several may lie."""
-        enough = min(2, len(self._electorate.living)) if len(self.roster) > 3 else 1
-        return self._box.listed_by(enough)
+        """The signers of updates that the promising peers hold."""
+        return self._box.listed_by(self._electorate.enough_to_wait)
 
     def envelope(self, digest: bytes) -> bytes | None:
         """The signed promise with this digest, for one that asks."""
@@ -162,6 +159,8 @@ class RoundAgreement:
 
     def next_event(self) -> AgreementEvent | None:
         """The next thing to act on."""
+        if self.state is not AgreementState.DECIDED:
+            self._events.extend(self._pace.take_events())
         return self._events.pop(0) if self._events else None
 
     def get_timer(self) -> float | None:
@@ -170,7 +169,7 @@ class RoundAgreement:
             return self._hurry_at
         if not self._is_under_way:
             return None
-        return self._clock.get_timer(self._speech.retry_at)
+        return self._clock.get_timer(self._speech.retry_at, self._pace.get_timer())
 
     def handle_timer(self, now: float) -> None:
         """Time has passed."""
@@ -181,6 +180,7 @@ class RoundAgreement:
         if not self._is_under_way:
             return
         self._speech.retry(now)
+        self._pace.judge(now, self._here, self._electorate.living - self._pace.late)
         self._clock.tick(now)
         if self._clock.is_over(now):
             self._enter(self._ballot + 1, now)
@@ -202,8 +202,11 @@ class RoundAgreement:
     def _go(self, cause: Cause) -> None:
         self.state = TRANSITIONS[self.state, cause]
 
-    def _leader(self, ballot: int) -> PeerId:
-        return self._order[ballot % len(self._order)]
+    @property
+    def _here(self) -> frozenset[PeerId]:
+        """Who has come to this ballot, or a later one."""
+        ballots = self._box.ballots(Promise)
+        return frozenset(peer for peer, reached in ballots.items() if reached >= self._ballot)
 
     def _wait_no_longer(self) -> None:
         """No quorum came to this ballot: show everybody who is here, then pass over who hangs.
@@ -254,6 +257,7 @@ class RoundAgreement:
 
     def _begin_ballot(self, ballot: int, now: float) -> None:
         self._clock.begin(ballot, now)
+        self._pace.begin_ballot(self._leaders.of(ballot))
         self._speech.begin_ballot(ballot)
         self._asked = ()
         self._shown = frozenset()
@@ -265,13 +269,12 @@ class RoundAgreement:
             self._go(Cause.OUT_OF_BALLOTS)
             return
         self._begin_ballot(ballot, now)
-        self._speech.promise(self._held, self._newcomers, now)
+        self._speech.promise(self._held, self._newcomers, self._pace.slow & self.roster, now)
 
     def _advance(self, now: float) -> None:
         """Do whatever the present knowledge allows."""
-        if self.state in (AgreementState.DECIDED, AgreementState.FAILED) or self._tally():
-            return
-        if self._me not in self.roster:
+        is_over = self.state in (AgreementState.DECIDED, AgreementState.FAILED)
+        if is_over or self._tally() or self._me not in self.roster:
             return
         if self.state is AgreementState.OPEN:
             closed = self._box.ballots(Promise)
@@ -285,12 +288,10 @@ class RoundAgreement:
             self._enter(ballot, now)
             if not self._is_under_way:
                 return
-        if self._clock.waits_for_quorum:
-            ballots = self._box.ballots(Promise)
-            here = [peer for peer, reached in ballots.items() if reached >= self._ballot]
-            if self._electorate.is_vote(here):
-                self._clock.quorum_came(now)
-        leader = self._leader(self._ballot)
+        if self._clock.waits_for_quorum and self._electorate.is_vote(self._here):
+            self._clock.quorum_came(now)
+            self._pace.quorum_came(now)
+        leader = self._leaders.of(self._ballot)
         proposal = self._box.at(Proposal, self._ballot).get(leader)
         if proposal is None and leader == self._me and self._lead(now):
             proposal = self._box.at(Proposal, self._ballot).get(leader)
@@ -300,16 +301,11 @@ class RoundAgreement:
 
     def _ballot_to_be_in(self, now: float) -> int:
         """The later ballot that more than the liars are in, led by one who lives."""
-        living, ballots = self._electorate.living, self._box.ballots(Promise)
+        ballots = self._box.ballots(Promise)
         ballot = max(self._ballot, self._electorate.ballot_to_follow(ballots))
         if self._electorate.may_follow_one(ballots, ballot) and self._clock.may_step_on(now):
             ballot = max(ballot, self._ballot + 1)
-        for _ in self._order:
-            leader = self._leader(ballot)
-            if leader in living and ballot not in self._was_foul:
-                break
-            ballot += 1
-        return ballot
+        return self._leaders.next(ballot, self._electorate.living)
 
     def _lead(self, now: float) -> bool:
         """Propose what follows, once enough have promised; whether that is done."""
@@ -317,13 +313,14 @@ class RoundAgreement:
         living = self._electorate.living
         if self._me not in promises or not self._electorate.is_vote(promises):
             return False
-        if not living <= promises.keys() and self._clock.is_patient(now):
+        awaited = living - self._pace.late
+        if not awaited <= promises.keys() and self._clock.is_patient(now):
             return False
         self._clock.end_patience()
         alive = {peer: one for peer, one in promises.items() if peer in living}
         use = alive if self._electorate.is_vote(alive) else promises
         contents = self._box.at(Promise, self._ballot)
-        outcome = set_that_follows({peer: contents[peer] for peer in use}, self._needed_updates)
+        outcome = self._what_follows({peer: contents[peer] for peer in use})
         if self._lacks(outcome):
             return False
         self._speech.propose(outcome, [one.digest for one in use.values()], now)
@@ -339,17 +336,16 @@ class RoundAgreement:
             self._ask(WantPromises(tuple(sorted(missing)), leader))
             return False
         promises = dict(named.values())
-        if (
-            len(promises) < len(named)
-            or not promises
-            or set_that_follows(promises, self._needed_updates) != proposal.outcome
-        ):
+        is_one_each = 0 < len(promises) == len(named)
+        if not is_one_each or self._what_follows(promises) != proposal.outcome:
             self._events.append(Foul(leader, "proposal that its promises do not lead to"))
-            self._was_foul.add(self._ballot)
+            self._leaders.note_foul(self._ballot)
+            self._pace.see_foul()
             self._advance(now)
             return False
         if not self._electorate.is_quorum(promises):
             return False
+        self._pace.see_proposal()
         self._outcomes[proposal.outcome.digest] = proposal.outcome
         if self._lacks(proposal.outcome):
             if self.state is AgreementState.PROMISED:
@@ -358,6 +354,9 @@ class RoundAgreement:
         self._go(Cause.HOLDS_UPDATES)
         self._speech.prepare(proposal.outcome, now)
         return True
+
+    def _what_follows(self, promises: Mapping[PeerId, Promise]) -> Outcome:
+        return set_that_follows(promises, self._needed_updates)
 
     def _lacks(self, outcome: Outcome) -> bool:
         missing = tuple(ref for ref in outcome.updates if ref not in self._held)
@@ -395,4 +394,5 @@ class RoundAgreement:
 
     def _decide(self, certificate: Certificate) -> None:
         self._go(Cause.CERTIFICATE)
-        self._events.append(Decided(certificate))
+        self._pace.end(self._here)
+        self._events.extend((*self._pace.take_events(), Decided(certificate)))

@@ -37,10 +37,10 @@ class BallotClock:
         if self._quorum_since is None:
             self._quorum_since = now
 
-    def get_timer(self, retry_at: float | None) -> float:
-        """The next moment at which something is over, or at which a vote is stored again."""
+    def get_timer(self, *others: float | None) -> float:
+        """The next moment at which something is over, or one of those ``others``."""
         since = self._waits_since if self._quorum_since is None else self._quorum_since
-        moments = (since + BALLOT_TIMEOUT_S, self._patient_until, self._follows_at, retry_at)
+        moments = (since + BALLOT_TIMEOUT_S, self._patient_until, self._follows_at, *others)
         return min(moment for moment in moments if moment is not None)
 
     def tick(self, now: float) -> None:

@@ -1,6 +1,8 @@
 """What a message of a round must be to be taken in at all. Pure."""
 
 from daemon.rounds.agreement.ballot_box import Said
+from daemon.rounds.agreement.certificates import certificate_signers
+from daemon.rounds.agreement.leaders import Leaders
 from daemon.rounds.agreement.quorums import Quorums
 from daemon.rounds.agreement.speaking import Voice
 from protocol.codec import decode
@@ -10,6 +12,7 @@ from protocol.identity import PeerId
 from protocol.peers.agreement_messages import (
     Accept,
     AgreementMessage,
+    Certificate,
     Prepare,
     Prepared,
     Promise,
@@ -25,14 +28,12 @@ class Checks:
         self,
         round_number: int,
         base: bytes,
-        quorums: Quorums,
-        leaders: tuple[PeerId, ...],
+        leaders: Leaders,
         voice: Voice,
     ) -> None:
-        """``leaders``: who leads which ballot, in turn."""
         self._round = round_number
         self._base = base
-        self._quorums = quorums
+        self._quorums = Quorums(frozenset(leaders.order))
         self._leaders = leaders
         self._voice = voice
 
@@ -54,13 +55,26 @@ class Checks:
             case Promise(prepared=Prepared() as prepared):
                 if prepared.ballot >= said.ballot or not self.is_proven(prepared):
                     raise VerificationError(f"prepared without a proof, says {signer}")
-            case Proposal() if signer != self._leaders[said.ballot % len(self._leaders)]:
+            case Proposal() if signer != self._leaders.of(said.ballot):
                 raise VerificationError(f"{signer} does not lead ballot {said.ballot}")
-            case Proposal() if len(said.promises) > len(self._leaders):
+            case Proposal() if len(said.promises) > len(self._leaders.order):
                 raise VerificationError(f"proposal of {len(said.promises)} promises, by {signer}")
             case Accept() if said.roster_size != len(self._quorums.roster):
                 raise VerificationError(f"accept for a roster of {said.roster_size} from {signer}")
         return said
+
+    def voters_for(self, certificate: Certificate) -> frozenset[PeerId]:
+        """Who of the roster voted for what ``certificate`` says. Raises
+        :class:`RemoteProtocolError` when it is of another round or proves nothing."""
+        if (certificate.round, certificate.base) != (self._round, self._base):
+            raise VerificationError(f"certificate of round {certificate.round}, at {self._round}")
+        roster = self._quorums.roster
+        if certificate.roster_size != len(roster):
+            raise VerificationError(f"certificate of a roster of {certificate.roster_size}")
+        signers = certificate_signers(certificate, self._voice.open_agreement) & roster
+        if not signers:
+            raise VerificationError(f"certificate of round {self._round} without a vote")
+        return signers
 
     def is_proven(self, prepared: Prepared) -> bool:
         """Whether members of the roster did vote for ``prepared``, more of them than can lie

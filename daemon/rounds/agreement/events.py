@@ -46,4 +46,20 @@ class Decided:
     certificate: Certificate
 
 
-AgreementEvent = Want | WantPromises | Contradiction | Foul | Decided
+@dataclass(frozen=True, slots=True)
+class PromisedInTime:
+    """Who promised in time, and who was waited for in vain."""
+
+    in_time: frozenset[PeerId]
+    late: frozenset[PeerId]
+
+
+@dataclass(frozen=True, slots=True)
+class Led:
+    """``leader`` led a ballot, and proposed in time or not."""
+
+    leader: PeerId
+    in_time: bool
+
+
+AgreementEvent = Want | WantPromises | Contradiction | Foul | Decided | PromisedInTime | Led

@@ -1,23 +1,10 @@
 """The outcome that follows from a quorum of promises. Pure, and the same for everyone who looks."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 
 from protocol.identity import PeerId, public_key_of
-from protocol.peers.agreement_messages import MAX_ROSTER, Outcome, Promise
-
-
-def leaders_of(roster: frozenset[PeerId], round_number: int, base: bytes) -> tuple[PeerId, ...]:
-    """Who leads which ballot, in turn: an order that nobody can choose."""
-    return tuple(
-        sorted(
-            roster,
-            key=lambda peer: hashlib.sha256(
-                round_number.to_bytes(8, "big") + base + public_key_of(peer)
-            ).digest(),
-        )
-    )
+from protocol.peers.agreement_messages import MAX_LAST, MAX_ROSTER, Outcome, Promise
 
 
 def set_that_follows(
@@ -30,7 +17,8 @@ def set_that_follows(
     of the promises or more list: a majority, and in ties and pairs the union. Where that is
     nothing, or fewer than ``needed_updates``, so that the swarm's rule could do nothing with it,
     those who promised go on with the state as it is: without a roster nobody could agree on
-    anything ever after.
+    anything ever after. Who leads last in the next round is whom half of the promises name: one of
+    those is honest.
     """
     promises = list(promises_by_peer.values())
     prepared = [promise.prepared for promise in promises if promise.prepared is not None]
@@ -51,4 +39,10 @@ def set_that_follows(
     if not updates:
         newcomers |= {public_key_of(peer) for peer in promises_by_peer}
     room = MAX_ROSTER - len(updates)
-    return Outcome(updates=updates, newcomers=tuple(sorted(newcomers)[:room]))
+    slow = Counter(key for promise in promises for key in promise.slow_to_lead)
+    last = sorted(key for key, count in slow.items() if count >= needed)
+    return Outcome(
+        updates=updates,
+        newcomers=tuple(sorted(newcomers)[:room]),
+        last_to_lead=tuple(last[:MAX_LAST]),
+    )

@@ -1,15 +1,16 @@
 """What this peer itself says in a round: signed, stored, sent, and never anything else."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from daemon.rounds.agreement.ballot_box import BallotBox, Said
 from daemon.rounds.agreement.electorate import Electorate
+from daemon.rounds.agreement.leaders import Leaders
 from daemon.rounds.agreement.vote_book import OwnVotes, VoteBook
 from protocol.envelope import VerifiedMessage
 from protocol.identity import PeerId, public_key_of
 from protocol.peers.agreement_messages import (
+    MAX_LAST,
     MAX_ROSTER,
     Accept,
     AgreementMessage,
@@ -51,6 +52,7 @@ class Speech:
         book: VoteBook,
         box: BallotBox,
         electorate: Electorate,
+        leaders: Leaders,
         *,
         round_number: int,
         base: bytes,
@@ -69,12 +71,11 @@ class Speech:
         self._electorate = electorate
         self._round = round_number
         self._base = base
-        roster = electorate.quorums.roster
-        self._roster = hashlib.sha256(b"".join(map(public_key_of, sorted(roster)))).digest()
-        self._roster_size = len(roster)
+        self._roster = leaders.digest
+        self._roster_size = len(leaders.order)
         self._ballot = 0
         self._has_vote = electorate.has_me
-        self._is_only_voter = self._has_vote and len(roster) == 1
+        self._is_only_voter = self._has_vote and self._roster_size == 1
         self._is_storable = True
         self._said: tuple[bytes, ...] = ()
         self._unstored: list[tuple[bytes, Said]] = []
@@ -110,8 +111,14 @@ class Speech:
         self._said = votes.envelopes
         self._outbox.extend(votes.envelopes)
 
-    def promise(self, held: Iterable[UpdateRef], newcomers: Iterable[PeerId], now: float) -> None:
-        """This peer takes part in the ballot, and holds these updates."""
+    def promise(
+        self,
+        held: Iterable[UpdateRef],
+        newcomers: Iterable[PeerId],
+        slow: Iterable[PeerId],
+        now: float,
+    ) -> None:
+        """This peer takes part in the ballot, holds these updates, and saw those lead slowly."""
         self._say(
             Promise(
                 round=self._round,
@@ -120,6 +127,7 @@ class Speech:
                 held=tuple(sorted(held)[:MAX_ROSTER]),
                 newcomers=tuple(sorted(map(public_key_of, newcomers))[:MAX_ROSTER]),
                 prepared=self.prepared,
+                slow_to_lead=tuple(sorted(map(public_key_of, slow))[:MAX_LAST]),
             ),
             now,
         )

@@ -30,8 +30,8 @@ class OwnVotes(Message):
     round: Round
     base: Digest
     roster: Digest
-    """SHA-256 over the roster's keys: with another roster the votes of before are not repeated,
-    and no ballot of theirs is used again."""
+    """SHA-256 over the roster's keys in the order in which it leads: with another roster, or order,
+    the votes of before are not repeated, and no ballot of theirs is used again."""
     ballot: Ballot
     envelopes: Annotated[tuple[bytes, ...], Meta(max_length=4)]
     prepared: Prepared | None

@@ -18,9 +18,18 @@ import asyncio
 import logging
 
 from daemon.rounds.agreement.agreement import RoundAgreement
-from daemon.rounds.agreement.events import Contradiction, Decided, Foul, Want, WantPromises
+from daemon.rounds.agreement.events import (
+    Contradiction,
+    Decided,
+    Foul,
+    Led,
+    PromisedInTime,
+    Want,
+    WantPromises,
+)
 from daemon.rounds.agreement.states import AgreementState
 from daemon.rounds.kinds.closing import Closing
+from daemon.rounds.kinds.company import Company
 from daemon.rounds.kinds.own_offers import OwnOffers
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.parts import Parts
@@ -29,19 +38,15 @@ from daemon.rounds.updates import Accepts, RoundUpdates
 from ml.opening import StateReady, Trained
 from protocol.envelope import VerifiedMessage
 from protocol.errors import TransportError
-from protocol.identity import PeerId, peer_id_of
+from protocol.identity import PeerId
 from protocol.peers.agreement_messages import Certificate, Outcome, UpdateRef
-from protocol.peers.peer_messages import Agreement, PromiseRequest, Standing
+from protocol.peers.peer_messages import Agreement, PromiseRequest
 from protocol.text import counted
 
 ASK_AGAIN_S = 2.0
 """How often missing members of a decided set are asked for."""
 FETCH_DECIDED_S = 600.0
 """A round that lacks decided updates for so long is given up; catching up takes over."""
-NEAR_ROUNDS = 2
-"""How far behind on the same line a peer may be to be waited for; it then has every chance to get
-here within the grace period, where short rounds would for ever end before it does."""
-
 _log = logging.getLogger("p2pd.round")
 
 
@@ -64,7 +69,8 @@ class AgreedRound(abc.ABC):
         self._needed = parts.needed_updates
         self._parts = parts
         self._updates = updates
-        self._roster = parts.lineage.roster
+        self._company = Company(parts, self.base)
+        self._roster = self._company.roster
         self._offers = OwnOffers(parts, updates, self.base)
         self._agreement = RoundAgreement(
             parts.me,
@@ -74,10 +80,12 @@ class AgreedRound(abc.ABC):
             voice=parts.speaker,
             votes=parts.votes,
             needed_updates=self._needed,
+            past=self._company.past,
         )
         self._deadlines = self._new_clock()
         self._training = False
         self._has_told = False
+        self._has_noted = False
 
     # What the kinds of rounds differ in
 
@@ -143,8 +151,6 @@ class AgreedRound(abc.ABC):
         state = await self._average(certificate.outcome)
         parts.blobs.store.add_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), certificate)
-        for update in certificate.outcome.updates:
-            parts.patience.note_contribution(peer_id_of(update.signer))
         _log.info(
             "round %d: %s averaged, accuracy %.4f, state %s",
             self.number,
@@ -205,47 +211,6 @@ class AgreedRound(abc.ABC):
         now = self._parts.clock.monotonic()
         await self._parts.changes.wait(None if deadline is None else deadline - now)
 
-    def _present(self) -> frozenset[PeerId]:
-        """Who takes part: those of the live roster who can or have done so already, and who else is
-        ready to train from this base."""
-        parts = self._parts
-        standings = parts.standings.live()
-        ready = parts.standings.ready()
-        able = {peer for peer in self._roster & ready if self._can_take_part(standings[peer])}
-        others = parts.standings.ready_at(self.base.round, self.base.base)
-        return frozenset(able | others | {parts.me})
-
-    def _expected(self) -> frozenset[PeerId]:
-        """Who is waited for: the live roster, and others here or near, as long as that pays."""
-        parts = self._parts
-        standings = parts.standings.live()
-        others = parts.standings.ready() - self._roster
-        near = {peer for peer in others if self._is_near(standings[peer])}
-        return frozenset(
-            peer
-            for peer in self._present() | near
-            if peer in self._roster or parts.patience.is_worth_waiting(peer, self.number)
-        )
-
-    def _note_absent(self, peers: frozenset[PeerId]) -> None:
-        """``peers`` were waited for until the time was up."""
-        for peer in peers:
-            self._parts.patience.note_absence(peer, self.number)
-
-    def _is_near(self, standing: Standing) -> bool:
-        """Whether a peer that stands there is about to get here."""
-        behind = self.base.round - standing.round
-        knows = self._parts.lineage.knows(standing.round, standing.base)
-        return 0 < behind <= NEAR_ROUNDS and knows
-
-    def _can_take_part(self, standing: Standing) -> bool:
-        """Whether a member of the roster that stands there is in this round, about to enter it, or
-        past it; not if it fell back, or is on another line."""
-        if standing.round > self.base.round:
-            return True
-        is_near = standing.round >= self.base.round - 1
-        return is_near and not self._parts.lineage.contradicts(standing.round, standing.base)
-
     # Inside
 
     async def _end_contributing(self, contributing: "asyncio.Task[None]") -> None:
@@ -281,7 +246,7 @@ class AgreedRound(abc.ABC):
 
     def _observe(self, now: float) -> None:
         parts = self._parts
-        present, expected = self._present(), self._expected()
+        present, expected = self._company.present(), self._company.expected()
         self._share(present)
         held = self._held
         awaited = self._signers(expected) - self._refused
@@ -294,16 +259,8 @@ class AgreedRound(abc.ABC):
             elsewhere=self._elsewhere,
             lacks_peers=possible < self._needed,
         )
-        if self._deadlines.should_close(now) and self._agreement.state is AgreementState.OPEN:
-            # A peer that comes after the closing was not waited for.
-            self._note_absent(awaited - held.keys())
-        self._agreement.set_newcomers(
-            frozenset(
-                peer
-                for peer in present - self._roster - self._refused
-                if parts.patience.is_worth_waiting(peer, self.number + 1)
-            )
-        )
+        self._note_who_came(awaited, frozenset(held), now)
+        self._agreement.set_newcomers(self._company.newcomers(present - self._refused))
         self._agreement.set_held(frozenset(held.values()), now)
         offenders = parts.evidence.offenders(self.number)
         self._agreement.set_live(present & self._roster, now, offenders)
@@ -314,6 +271,23 @@ class AgreedRound(abc.ABC):
             self._agreement.close(now)
         self._note_shortage(possible, frozenset(held), now)
         self._agreement.handle_timer(now)
+
+    def _note_who_came(
+        self, awaited: frozenset[PeerId], held: frozenset[PeerId], now: float
+    ) -> None:
+        """Once, as the round closes: whose part came in time, and who was waited for in vain. Who
+        comes later has not been waited for."""
+        if self._has_noted:
+            return
+        late = awaited - held
+        if self._agreement.state is AgreementState.OPEN:
+            hurries_at = self._agreement.get_timer()
+            if not self._deadlines.should_close(now) and (hurries_at is None or now < hurries_at):
+                return
+        else:
+            late = frozenset()  # Most others have closed it: nobody was waited for any longer.
+        self._has_noted = True
+        self._parts.patience.updates.note(self.number, in_time=held, late=late)
 
     @property
     def _elsewhere(self) -> frozenset[PeerId]:
@@ -341,7 +315,7 @@ class AgreedRound(abc.ABC):
 
     def _pump(self, now: float) -> Certificate | None:
         """Send what is due, and act on what the agreement asks for or found."""
-        speaker = self._parts.speaker
+        speaker, patience = self._parts.speaker, self._parts.patience
         for envelope in self._agreement.envelopes_to_send():
             speaker.broadcast(Agreement(envelope=envelope))
         if self._agreement.sits_out and not self._has_told:
@@ -362,6 +336,12 @@ class AgreedRound(abc.ABC):
                     self._parts.refusals.add(signer, "agreement", reason)
                 case Contradiction():
                     self._note_contradiction(event, now)
+                case PromisedInTime(in_time, late):
+                    patience.promises.note(self.number, in_time=in_time, late=late)
+                case Led(leader, in_time=True):
+                    patience.leading.note_contribution(leader)
+                case Led(leader):
+                    patience.leading.note_absence(leader, self.number)
         return None
 
     def _note_contradiction(self, found: Contradiction, now: float) -> None:

@@ -73,7 +73,7 @@ class AllReduceRound(AgreedRound):
     def _collect(self, now: float) -> frozenset[PeerId]:
         """Note what is here of this peer's part. Returns the awaited peers that have sent
         nothing."""
-        awaited = self._expected() - self._updates.refused()
+        awaited = self._company.expected() - self._updates.refused()
         held = frozenset(self._contributed)
         self._collecting.update(expected=awaited, held=held, now=now)
         return awaited - held
@@ -99,7 +99,7 @@ class AllReduceRound(AgreedRound):
             await self._wait_for_change(self._collecting.get_timer(now))
             absent = self._collect(now := parts.clock.monotonic())
         # Contributing clears no absence: only a reduced part that arrives does.
-        self._note_absent(absent)
+        parts.patience.updates.note(self.number, in_time=frozenset(), late=absent)
         contributions = self._updates.contributions(self._contributed.values())
         reduced = await parts.worker.ask(Reduce(self.number, self._own_part, count, contributions))
         self._offers.add(

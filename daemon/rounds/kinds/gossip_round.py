@@ -65,8 +65,10 @@ class GossipRound:
         self._enter(Phase.EXCHANGING)
         self._offers.add(trained.updates[0], sample_count=trained.sample_count, loss=trained.loss)
         deadline = self._closes_at = parts.clock.monotonic() + parts.settings.grace_s
-        while not self._is_complete() and (now := parts.clock.monotonic()) < deadline:
+        while self.awaited and (now := parts.clock.monotonic()) < deadline:
             await parts.changes.wait(deadline - now)
+        held = frozenset(self._updates.held())
+        parts.patience.updates.note(self.number, in_time=held, late=self.awaited)
         self.decided = True
         self._closes_at = None
         self._enter(Phase.APPLYING)
@@ -85,8 +87,9 @@ class GossipRound:
 
     @property
     def awaited(self) -> frozenset[PeerId]:
-        """The peers whose parameters this round waits for."""
-        return self._partners() - self._updates.held().keys()
+        """The peers whose parameters this round waits for, as long as that pays."""
+        missing = self._partners() - self._updates.held().keys()
+        return missing - self._parts.patience.updates.passed_over(missing, self.number)
 
     @property
     def closes_in_s(self) -> float | None:
@@ -128,10 +131,6 @@ class GossipRound:
 
     def _partners(self) -> frozenset[PeerId]:
         return self._topology.graph(self._members(), self.number)[self._parts.me]
-
-    def _is_complete(self) -> bool:
-        """Whether every partner's parameters of this round are here."""
-        return self._partners() <= self._updates.held().keys()
 
     def _neighbours(self) -> tuple[Neighbour, ...]:
         parts = self._parts

@@ -12,7 +12,7 @@ from daemon.rounds.agreement.certificates import next_roster
 from daemon.rounds.lineage.certificate_file import CertificateFile
 from daemon.rounds.lineage.history_file import HistoryFile
 from daemon.rounds.lineage.position import MAX_HISTORY, Position
-from protocol.identity import PeerId
+from protocol.identity import PeerId, peer_id_of
 from protocol.peers.agreement_messages import Certificate
 
 CERTIFICATE_FILE = "certificates"
@@ -80,6 +80,12 @@ class Lineage:
     def roster(self) -> frozenset[PeerId]:
         """Who is expected in the next round."""
         return frozenset() if self.certificate is None else next_roster(self.certificate.outcome)
+
+    @property
+    def last_to_lead(self) -> frozenset[PeerId]:
+        """Who leads last in the next round."""
+        named = () if self.certificate is None else self.certificate.outcome.last_to_lead
+        return frozenset(map(peer_id_of, named))
 
     def start(self, certificate: Certificate) -> None:
         """The swarm starts from the present state with the certificate's roster."""

@@ -1,0 +1,77 @@
+"""Who takes part in a round that is agreed on, and for whom it waits."""
+
+from daemon.rounds.agreement.pace import Past
+from daemon.rounds.agreement.quorums import liars_of
+from daemon.rounds.lineage.position import Position
+from daemon.rounds.parts import Parts
+from protocol.identity import PeerId
+from protocol.peers.peer_messages import Standing
+
+NEAR_ROUNDS = 2
+"""How far behind on the same line a peer may be to be waited for; it then has every chance to get
+here within the grace period, where short rounds would for ever end before it does."""
+
+
+class Company:
+    """The peers of the round that starts from one state."""
+
+    def __init__(self, parts: Parts, base: Position) -> None:
+        self.roster = parts.lineage.roster
+        self._base = base
+        self._number = base.round + 1
+        self._parts = parts
+
+    @property
+    def past(self) -> Past:
+        """What the rounds before have shown of who takes its time."""
+        patience, lineage = self._parts.patience, self._parts.lineage
+        return Past(
+            last_to_lead=lineage.last_to_lead,
+            slow_to_lead=patience.leading.passed_over(self.roster, self._number + 1),
+            late=patience.promises.passed_over(self.roster, self._number, self._may_lie),
+        )
+
+    def present(self) -> frozenset[PeerId]:
+        """Who takes part: those of the live roster who can or have done so already, and who else is
+        ready to train from this base."""
+        standings = self._parts.standings.live()
+        ready = self._parts.standings.ready()
+        able = {peer for peer in self.roster & ready if self._can_take_part(standings[peer])}
+        others = self._parts.standings.ready_at(self._base.round, self._base.base)
+        return frozenset(able | others | {self._parts.me})
+
+    def expected(self) -> frozenset[PeerId]:
+        """Who is waited for: the live roster, and others here or near, as long as that pays.
+
+        Of the roster no more are passed over than may lie: where more are late, it is the network.
+        """
+        standings = self._parts.standings.live()
+        others = self._parts.standings.ready() - self.roster
+        near = {peer for peer in others if self._is_near(standings[peer])}
+        expected = self.present() | near
+        pauses = self._parts.patience.updates
+        wasteful = pauses.passed_over(expected & self.roster, self._number, self._may_lie)
+        return expected - wasteful - pauses.passed_over(expected - self.roster, self._number)
+
+    def newcomers(self, present: frozenset[PeerId]) -> frozenset[PeerId]:
+        """Who of those ``present``, outside the roster, should be expected in the next round."""
+        others = present - self.roster
+        return others - self._parts.patience.updates.passed_over(others, self._number + 1)
+
+    @property
+    def _may_lie(self) -> int:
+        return liars_of(len(self.roster))
+
+    def _is_near(self, standing: Standing) -> bool:
+        """Whether a peer that stands there is about to get here."""
+        behind = self._base.round - standing.round
+        knows = self._parts.lineage.knows(standing.round, standing.base)
+        return 0 < behind <= NEAR_ROUNDS and knows
+
+    def _can_take_part(self, standing: Standing) -> bool:
+        """Whether a member of the roster that stands there is in this round, about to enter it, or
+        past it; not if it fell back, or is on another line."""
+        if standing.round > self._base.round:
+            return True
+        is_near = standing.round >= self._base.round - 1
+        return is_near and not self._parts.lineage.contradicts(standing.round, standing.base)

@@ -1,0 +1,90 @@
+"""What must hold all the time, whatever happens to the honest peers."""
+
+import threading
+import time
+
+from tests.chaos.world import World
+from tests.system.real_swarm import RealPeer, pss_bytes
+
+LOOK_S = 1.0
+ROUND_WITHIN_S = 180.0
+"""Within so long some round ends: the longest that a round may take with three that fail or lie
+(docs/agreement.md), as nobody is cut off for longer than some seconds."""
+DAEMON_BYTES = 150_000_000
+
+
+class Watch:
+    """Looks at every peer again and again, in a thread; what it found wrong is in
+    :attr:`broken`."""
+
+    def __init__(self, world: World) -> None:
+        self.broken: list[str] = []
+        self.rounds = 0
+        """The last one that an honest peer averaged."""
+        self.largest_bytes = 0
+        """The most memory that a daemon had."""
+        self.longest_s = 0.0
+        """The longest that no round ended."""
+        self._world = world
+        self._states: dict[int, str] = {}
+        self._read: dict[str, int] = {}
+        self._since = time.monotonic()
+        self._ids: dict[str, str] = {}
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Watch":
+        self._since = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._is_over.wait(LOOK_S) and not self.broken:
+            for peer in self._world.peers:
+                self._look(peer)
+            self._look_at_time()
+
+    def _look(self, peer: RealPeer) -> None:
+        if peer.name not in self._world.down and peer.program and not peer.program.runs:
+            # It may have been killed, or started again, this very moment.
+            time.sleep(LOOK_S)
+            if peer.name not in self._world.down and not peer.program.runs:
+                self.broken.append(f"{peer.name} has ended with {peer.program.wait_end()}")
+        self._look_at_rounds(peer)
+        status = peer.find_status() if peer.name not in self._world.down else None
+        if status is None:
+            return
+        self._ids[peer.name] = status.peer_id
+        try:
+            self.largest_bytes = max(self.largest_bytes, pss_bytes(status.pid))
+        except (FileNotFoundError, ProcessLookupError):
+            return  # It was killed meanwhile.
+        if self.largest_bytes > DAEMON_BYTES:
+            self.broken.append(f"the daemon of {peer.name} takes {self.largest_bytes} bytes")
+        honest = set(self._ids.values())
+        for other in status.peers:
+            if other.peer_id in honest and other.rejects:
+                self.broken.append(f"{peer.name} blames {other.name}: {other.last_reject}")
+
+    def _look_at_rounds(self, peer: RealPeer) -> None:
+        since = self._read.get(peer.name, 0)
+        end = peer.log_bytes()
+        for number, averaged in peer.averaged(max(0, since - 1000)).items():
+            before = self._states.setdefault(number, averaged.state)
+            if before != averaged.state:
+                self.broken.append(
+                    f"round {number} ended in {before} and, at {peer.name}, in {averaged.state}"
+                )
+            if number > self.rounds:
+                self.rounds = number
+                self.longest_s = max(self.longest_s, time.monotonic() - self._since)
+                self._since = time.monotonic()
+        self._read[peer.name] = end
+
+    def _look_at_time(self) -> None:
+        if time.monotonic() - self._since > ROUND_WITHIN_S:
+            self.broken.append(f"no round has ended for {ROUND_WITHIN_S:.0f} s")
