@@ -3,13 +3,16 @@
 import threading
 import time
 
-from tests.chaos.world import World
+from tests.chaos.world import HONEST, HOSTILE, World
 from tests.system.real_swarm import RealPeer, pss_bytes
 
 LOOK_S = 1.0
 ROUND_WITHIN_S = 180.0
 """Within so long some round ends: the longest that a round may take with three that fail or lie
 (docs/agreement.md), as nobody is cut off for longer than some seconds."""
+TOGETHER_WITHIN_S = 2 * ROUND_WITHIN_S
+"""Within so long each peer averages with most others again, whatever happened to it."""
+MAJORITY = (HONEST + HOSTILE) // 2 + 1
 DAEMON_BYTES = 150_000_000
 
 
@@ -27,6 +30,7 @@ class Watch:
         """The longest that no round ended."""
         self._world = world
         self._states: dict[int, str] = {}
+        self._with_others: dict[str, float] = {}
         self._read: dict[str, int] = {}
         self._since = time.monotonic()
         self._ids: dict[str, str] = {}
@@ -74,11 +78,14 @@ class Watch:
         since = self._read.get(peer.name, 0)
         end = peer.log_bytes()
         for number, averaged in peer.averaged(max(0, since - 1000)).items():
+            if averaged.updates < MAJORITY:
+                continue  # Cut off it went on alone; it has to come back to the others' line.
             before = self._states.setdefault(number, averaged.state)
             if before != averaged.state:
                 self.broken.append(
                     f"round {number} ended in {before} and, at {peer.name}, in {averaged.state}"
                 )
+            self._with_others[peer.name] = time.monotonic()
             if number > self.rounds:
                 self.rounds = number
                 self.longest_s = max(self.longest_s, time.monotonic() - self._since)
@@ -86,5 +93,9 @@ class Watch:
         self._read[peer.name] = end
 
     def _look_at_time(self) -> None:
-        if time.monotonic() - self._since > ROUND_WITHIN_S:
+        now = time.monotonic()
+        if now - self._since > ROUND_WITHIN_S:
             self.broken.append(f"no round has ended for {ROUND_WITHIN_S:.0f} s")
+        for peer in self._world.peers:
+            if now - self._with_others.setdefault(peer.name, now) > TOGETHER_WITHIN_S:
+                self.broken.append(f"{peer.name} is not back with the others")

@@ -33,6 +33,7 @@ from protocol.peers.peer_messages import (
     Vouch,
 )
 from tests.rounds.byzantine_swarm import change_agreement, open_agreement, sealed, tell
+from tests.rounds.lies import NOTHING
 from tests.rounds.simulated_swarm import (
     INITIAL,
     SILENT_S,
@@ -479,3 +480,27 @@ def test_member_that_another_meets_alone_for_a_moment_does_not_replace_its_model
         assert not any(b"EVIL" in peer.trainer.state for peer in (victim, *others))
 
     simulate(tmp_path, scenario, min_peers=4)
+
+
+@pytest.mark.parametrize("count", [4, 5, 7])
+def test_peer_that_was_away_while_few_decided_without_a_silent_liar_is_back_soon(
+    tmp_path: Path, count: int
+) -> None:
+    """Those who were left decided with fewer votes than prove anything to who comes back."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        honest, liar = await with_a_liar(swarm, count)
+        away = honest[-1]
+        liar.rewrite = lambda data, bulk: NOTHING if _is_agreement(data, bulk) else data
+        await asyncio.sleep(ROUND_S / 2)
+        swarm.stop(away)
+        await asyncio.sleep(2 * BALLOT_TIMEOUT_S)
+        swarm.go_on(away)
+        await swarm.until_round(max(peer.round for peer in honest) + 3, *honest, within_s=120)
+        await goes_on(swarm, honest, within_s=200)
+
+    simulate(tmp_path, scenario, min_peers=count)
+
+
+def _is_agreement(data: bytes, bulk: bool) -> bool:
+    return not bulk and isinstance(decode(data, PeerMessage), Agreement)
