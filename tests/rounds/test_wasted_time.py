@@ -40,12 +40,14 @@ def lengthened(
     return [took - HONEST_S for took in seconds if took > HONEST_S]
 
 
-swarms = pytest.mark.parametrize(("count", "liars"), [(4, 1), (7, 2)])
-
-
-@swarms
 @pytest.mark.parametrize(
-    "how", ["never leads", "leads at the last moment", "leads by promises that nobody has"]
+    ("count", "liars", "how"),
+    [
+        (4, 1, "never leads"),
+        (7, 2, "never leads"),
+        (4, 1, "leads at the last moment"),
+        (4, 1, "leads by promises that nobody has"),
+    ],
 )
 def test_who_leads_in_vain_does_so_twice_at_most(
     tmp_path: Path, count: int, liars: int, how: str
@@ -55,21 +57,17 @@ def test_who_leads_in_vain_does_so_twice_at_most(
     assert max(lost) <= liars * (BALLOT_TIMEOUT_S + 1)
 
 
-@swarms
-def test_who_leads_foully_costs_nothing(tmp_path: Path, count: int, liars: int) -> None:
-    assert not lengthened(tmp_path, count, liars, "leads foully")
+def test_who_leads_foully_costs_nothing(tmp_path: Path) -> None:
+    assert not lengthened(tmp_path, 4, 1, "leads foully")
 
 
-@swarms
-def test_promise_of_who_is_late_is_waited_for_ever_less(
-    tmp_path: Path, count: int, liars: int
-) -> None:
-    lost = lengthened(tmp_path, count, liars, "promises at the last moment")
-    assert len(lost) <= 3 * liars
+def test_promise_of_who_is_late_is_waited_for_ever_less(tmp_path: Path) -> None:
+    lost = lengthened(tmp_path, 4, 1, "promises at the last moment")
+    assert 1 <= len(lost) <= 3
     assert max(lost) <= SLOW_S
 
 
-@swarms
+@pytest.mark.parametrize(("count", "liars"), [(4, 1), (7, 2)])
 def test_who_says_nothing_costs_a_ballot_and_some_seconds(
     tmp_path: Path, count: int, liars: int
 ) -> None:
@@ -79,8 +77,10 @@ def test_who_says_nothing_costs_a_ballot_and_some_seconds(
     assert all(one <= PATIENCE_S + 1 for one in lost[:-liars])
 
 
-@swarms
-@pytest.mark.parametrize("how", ["gives no bytes", "gives bytes to one"])
+@pytest.mark.parametrize(
+    ("count", "liars", "how"),
+    [(4, 1, "gives no bytes"), (7, 2, "gives no bytes"), (4, 1, "gives bytes to one")],
+)
 def test_update_that_does_not_come_is_waited_for_ever_less(
     tmp_path: Path, count: int, liars: int, how: str
 ) -> None:
