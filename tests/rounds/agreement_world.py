@@ -1,6 +1,7 @@
 """Agreement cores of one round back to back: an in-memory network with a fake clock, whose messages
 come in a random order."""
 
+import functools
 import random
 from collections.abc import Callable, Iterable
 
@@ -22,6 +23,7 @@ BASE = b"b" * 32
 ROUND = 7
 
 
+@functools.cache
 def identity(number: int) -> Identity:
     return Identity(number.to_bytes(32, "big"))
 
@@ -34,6 +36,7 @@ def sealed(peer: Identity, message: AgreementMessage) -> bytes:
     return seal_envelope(peer, Domain.AGREEMENT, encode(message), swarm=SWARM, sequence=0)
 
 
+@functools.lru_cache(maxsize=8192)
 def opened(raw: bytes) -> VerifiedMessage:
     return open_envelope(raw, Domain.AGREEMENT, now_ms=0, swarm=SWARM)
 
@@ -73,6 +76,7 @@ class Swarm:
         self.random = random.Random(seed)
         self.now = 0.0
         self.peers = {peer.peer_id: peer for peer in map(identity, range(1, count + 1))}
+        self.ids = sorted(self.peers)
         roster = frozenset(self.peers)
         self.books = {peer: MemoryVotes() for peer in self.peers}
         self.cores = {peer: self.core(peer, roster) for peer in self.peers}
@@ -92,10 +96,6 @@ class Swarm:
             voice=TestVoice(self.peers[peer]),
             votes=self.books[peer],
         )
-
-    @property
-    def ids(self) -> list[PeerId]:
-        return sorted(self.peers)
 
     def hold(self, peer: PeerId, refs: Iterable[UpdateRef]) -> None:
         self.held[peer].update(refs)
