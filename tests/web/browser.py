@@ -32,13 +32,20 @@ class Browser:
         """Errors and warnings of the console, exceptions, what a policy stopped."""
 
     async def read(self) -> None:
-        """Take in what the browser says, until it ends."""
-        async for message in self._socket:
-            said = json.loads(message.data)
-            if "id" in said:
-                self._answers.pop(said["id"]).set_result(said)
-            else:
-                self._note(said["method"], said["params"])
+        """Take in what the browser says, until it ends; what it then owes fails, and says so."""
+        try:
+            async for message in self._socket:
+                said = json.loads(message.data)
+                if "id" in said:
+                    self._answer(self._answers.pop(said["id"]), said)
+                else:
+                    self._note(said["method"], said["params"])
+        finally:
+            gone = {
+                "error": f"the browser has ended; its socket closed with {self._socket.close_code}"
+            }
+            for answer in self._answers.values():
+                self._answer(answer, gone)
 
     async def open(
         self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False
@@ -71,7 +78,8 @@ class Browser:
         except TimeoutError:
             shown = await self.evaluate("document.body.innerText")
             raise AssertionError(
-                f"not within {timeout_s:g} s: {expression}; shown: {shown}"
+                f"not within {timeout_s:g} s: {expression}; shown: {shown};"
+                f" asked for: {self.requests[-20:]}; complaints: {self.complaints}"
             ) from None
 
     async def press(self, key: str) -> None:
@@ -88,6 +96,7 @@ class Browser:
     async def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         """One command of the protocol; its result."""
         self._number += 1
+        assert not self._socket.closed, "the browser has ended"
         answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": self._number, "method": method, "params": parameters})
         async with asyncio.timeout(ANSWER_S):
@@ -95,6 +104,10 @@ class Browser:
         assert "error" not in said, said
         result: dict[str, Any] = said["result"]
         return result
+
+    def _answer(self, answer: asyncio.Future[dict[str, Any]], said: dict[str, Any]) -> None:
+        if not answer.done():  # as it is when whoever asked waits no longer
+            answer.set_result(said)
 
     def _note(self, method: str, parameters: dict[str, Any]) -> None:
         match method:

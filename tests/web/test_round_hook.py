@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shlex
-import time
 from pathlib import Path
 
 import pytest
@@ -20,11 +19,13 @@ class Growing:
     def __init__(self) -> None:
         self._peer = InventedPeer(2)
         self.round = ROUNDS - 2
+        self.asked_after: list[int] = []
 
     def status(self) -> Status:
         return self._peer.status()
 
     def history(self, after: int) -> History:
+        self.asked_after.append(after)
         history = self._peer.history(after)
         history.rounds[:] = [one for one in history.rounds if one.round <= self.round]
         return history
@@ -48,28 +49,31 @@ async def test_each_round_is_one_json_line_on_standard_input(tmp_path: Path) -> 
 async def test_rounds_of_before_are_not_told(tmp_path: Path) -> None:
     file, peer = tmp_path / "rounds", Growing()
     running = asyncio.ensure_future(RoundHook(f"cat >> {shlex.quote(str(file))}").run(peer))
-    await asyncio.sleep(0.3)
+    async with asyncio.timeout(60):
+        while not peer.asked_after:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.01)
     running.cancel()
     await asyncio.wait({running})
+    assert peer.asked_after == [ROUNDS]
     assert not file.exists()
 
 
 @pytest.mark.parametrize(
-    ("command", "complaint"),
+    ("command", "longest_s", "complaint"),
     [
-        ("exit 3", "exit code 3 at round 1"),
-        ("no-such-command-anywhere 2>&-", "exit code 127 at round 1"),
-        ("sleep 300", "not done with round 1"),
-        ("sleep 300 & wait", "not done with round 1"),
+        ("exit 3", 60.0, "exit code 3 at round 1"),
+        ("no-such-command-anywhere 2>&-", 60.0, "exit code 127 at round 1"),
+        ("sleep 300", 0.5, "not done with round 1"),
+        ("sleep 300 & wait", 0.5, "not done with round 1"),
     ],
 )
 async def test_a_command_that_fails_or_hangs_is_logged_and_ended(
-    command: str, complaint: str, caplog: pytest.LogCaptureFixture
+    command: str, longest_s: float, complaint: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     peer = Growing()
     peer.round = 1
-    async with asyncio.timeout(60):
-        await RoundHook(command, longest_s=0.5).tell_rest(peer)
+    async with asyncio.timeout(90):
+        await RoundHook(command, longest_s=longest_s).tell_rest(peer)
     assert complaint in caplog.text
 
 
@@ -85,7 +89,14 @@ async def test_what_the_command_leaves_running_is_ended(tmp_path: Path) -> None:
     peer.round = 1
     await RoundHook(f"sleep 300 & echo $! > {shlex.quote(str(pid_file))}").tell_rest(peer)
     stat = Path(f"/proc/{pid_file.read_text().strip()}/stat")
-    deadline = time.monotonic() + 30
-    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(60):
+        while is_running(stat):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.05)
+
+
+def is_running(stat: Path) -> bool:
+    """Whether the process with this file in /proc has not ended."""
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
