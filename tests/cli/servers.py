@@ -31,7 +31,7 @@ def rendezvous_process(p2pd: CommandLine, state_dir: Path) -> Iterator[str]:
         yield process.stdout.readline().strip()
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=150)
 
 
 def left_with(uri: str, swarm_id: bytes) -> Swarm:

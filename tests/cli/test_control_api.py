@@ -180,7 +180,7 @@ with socket.socket(socket.AF_UNIX) as connection:
 def ask_as(uid: int, socket_path: Path) -> bytes:
     """The start of the answer that another user gets; asked by a process of that user."""
     command = [sys.executable, "-c", ASK_AS, str(uid), str(socket_path)]
-    return subprocess.run(command, capture_output=True, timeout=30, check=True).stdout
+    return subprocess.run(command, capture_output=True, timeout=150, check=True).stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")

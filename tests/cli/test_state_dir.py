@@ -83,7 +83,7 @@ def test_two_daemons_cannot_share_it(tmp_path: Path) -> None:
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(ConfigError, match="another p2pd is running"), StateDir(tmp_path / "peer"):
         pass
-    holder.communicate("\n", timeout=30)
+    holder.communicate("\n", timeout=150)
     with StateDir(tmp_path / "peer") as state_dir:
         assert state_dir.path.is_dir()
 
@@ -97,7 +97,7 @@ def test_lock_of_a_killed_daemon_is_free(tmp_path: Path) -> None:
     assert holder.stdout is not None
     holder.stdout.readline()
     holder.kill()
-    holder.communicate(timeout=30)
+    holder.communicate(timeout=150)
     with StateDir(tmp_path / "peer") as state_dir:
         assert state_dir.identity()
 

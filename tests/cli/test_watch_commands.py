@@ -92,7 +92,7 @@ def test_web_prints_an_address_that_shows_the_page(
     start_peer()
     url = p2pd("web").stdout.strip()
     assert json.loads(p2pd("web", "--json").stdout)["url"] == url
-    with urllib.request.urlopen(url, timeout=30) as page:
+    with urllib.request.urlopen(url, timeout=150) as page:
         assert b"<title>p2pd</title>" in page.read()
 
 

@@ -85,7 +85,7 @@ def run_lives(opening: Opening, kill_at: list[int]) -> list[list[tuple[str, int,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=150,
     )
     assert done.returncode == 0, done.stderr
     lives: list[list[tuple[str, int, str]]] = []

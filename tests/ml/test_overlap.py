@@ -160,7 +160,7 @@ def test_who_waits_for_a_head_start_can_end_it_and_sees_its_steps() -> None:
         return RESULT
 
     head_start = HeadStart(2, run)
-    assert began.wait(10)
+    assert began.wait(90)
     control = TrainingControl()
 
     def on_step(report: StepReport) -> None:

@@ -42,7 +42,7 @@ from transport.sockets.zap import ZapAuthenticator
 ANY_PORT = HostPort("127.0.0.1", 0)
 
 
-async def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], within_s: float = 90.0) -> None:
     """Return as soon as ``condition()`` holds."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 — conditions are of many kinds, few have an event.

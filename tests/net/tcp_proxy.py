@@ -84,5 +84,5 @@ async def proxy_to(target: HostPort) -> AsyncIterator[TcpProxy]:
         server.close()
         proxy.unblock()
         proxy.cut()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(90):
             await server.wait_closed()

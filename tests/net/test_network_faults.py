@@ -84,7 +84,7 @@ async def test_pulled_cable_is_noticed_and_the_session_goes_on_when_it_is_back()
         transfer = Transfer(first, second, 60)
         await eventually(lambda: transfer.received >= 10)
         proxy.block()
-        await eventually(lambda: len(first.log) == len(second.log) == 2, within_s=8)
+        await eventually(lambda: len(first.log) == len(second.log) == 2)
         assert first.log[-1] == f"down {second.peer_id}: silent for 5 s"
         assert not first.network.live_peers()
         assert first.network.send(second.peer_id, b"meanwhile")

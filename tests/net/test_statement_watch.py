@@ -62,7 +62,7 @@ class Watched:
 
     async def keeps(self, wanted: Swarm) -> None:
         """Return once the rendezvous has ``wanted``."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(90):
             while True:
                 try:
                     if await self.client.fetch_statement(wanted.swarm_id) == wanted.raw:

@@ -85,8 +85,8 @@ async def test_of_two_daemons_with_one_identity_the_later_one_goes_on_and_both_s
         await eventually(lambda: witness.sees(first) and first.sees(witness))
         await asyncio.sleep(0.01)  # The clock goes on: the copy starts later.
         async with daemon(twin, uri) as second:
-            await eventually(lambda: second.sees(witness), within_s=20)
-            await eventually(first.network.stood_down.is_set, within_s=20)
+            await eventually(lambda: second.sees(witness))
+            await eventually(first.network.stood_down.is_set)
             clock = Clock()
             await eventually(
                 lambda: second.network.twins.watch.twin(clock.monotonic()) is Twin.EARLIER

@@ -26,25 +26,29 @@ from protocol.uri import HostPort, ServerUri
 from relay.client.client import IncomingCall, RelayClient, RelayState
 from relay.client.link import RelayLink
 from relay.server.limits import RelayLimits
+from tests.free_ports import free_port
 from transport.curve import CurveKeys, key_to_z85
 
-ANY_PORT = HostPort("127.0.0.1", 0)
 SWARM = b"s" * 32
 
 M = TypeVar("M", bound=FromRelay)
 
 
-async def eventually(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+async def eventually(condition: Callable[[], bool], within_s: float = 90.0) -> None:
     """Return as soon as ``condition()`` holds."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 — conditions are of many kinds, few have an event.
             await asyncio.sleep(0.005)
 
 
+def unused_address() -> HostPort:
+    return HostPort("127.0.0.1", free_port())
+
+
 @asynccontextmanager
 async def serving(
     state_dir: Path,
-    listen: HostPort = ANY_PORT,
+    listen: HostPort | None = None,
     *,
     limits: RelayLimits | None = None,
     also_listen: Sequence[HostPort] = (),
@@ -53,7 +57,10 @@ async def serving(
     ready: asyncio.Future[ServerUri] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
     options = ServerOptions(
-        listen, state_dir, relay=limits or RelayLimits(), also_listen=tuple(also_listen)
+        listen or unused_address(),
+        state_dir,
+        relay=limits or RelayLimits(),
+        also_listen=tuple(also_listen),
     )
     running = asyncio.create_task(serve(options, ready.set_result, stop))
     try:
@@ -72,6 +79,7 @@ from pathlib import Path
 from daemon.server import ServerOptions, serve
 from protocol.uri import HostPort
 from relay.server.limits import RelayLimits
+from tests.free_ports import free_port
 
 logging.basicConfig(level=logging.INFO)
 options = ServerOptions(
@@ -86,7 +94,7 @@ class RelayProcess:
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
-        self._listen = ANY_PORT
+        self._listen = unused_address()
 
     async def start(self) -> ServerUri:
         """Start, or start again at the same address."""

@@ -42,7 +42,7 @@ class RedisServer:
         """End it at once."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(20)
+            self._process.wait(90)
             self._process = None
             self._socket.unlink(missing_ok=True)
 

@@ -70,7 +70,7 @@ class Saves:
         self.news.set()
 
     async def next(self) -> tuple[int, bool]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(90):
             await self.news.wait()
         self.news.clear()
         return self.reports[-1]

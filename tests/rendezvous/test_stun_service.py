@@ -10,6 +10,7 @@ from protocol.errors import ConfigError
 from protocol.uri import HostPort
 from rendezvous.stun.listen import bind_port
 from rendezvous.stun.service import serving_stun
+from tests.free_ports import free_port
 from tests.rendezvous.live import joined, serving
 
 
@@ -23,13 +24,13 @@ async def test_peer_learns_of_the_stun_server_with_its_lease(tmp_path: Path) -> 
 
 
 async def test_ports_after_the_rendezvous_are_taken_when_they_are_free() -> None:
-    port = 20_020  # below the ephemeral ports, which other programs are given
+    port = free_port(neighbours=2)
     async with serving_stun(HostPort("127.0.0.1", port), None) as ports:
         assert ports == (port + 1, port + 2)
 
 
 async def test_other_ports_are_taken_when_the_neighbours_are_not_free() -> None:
-    port = _free_port()
+    port = free_port(neighbours=2)
     taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", port + 1)
     async with taken, serving_stun(HostPort("127.0.0.1", port), None) as ports:
         assert port + 1 not in ports
@@ -37,7 +38,7 @@ async def test_other_ports_are_taken_when_the_neighbours_are_not_free() -> None:
 
 
 async def test_other_ports_are_taken_when_a_neighbour_is_not_free_over_ipv6_alone() -> None:
-    port = _free_port()
+    port = free_port(neighbours=2)
     taken = await asyncio.start_server(lambda *_: None, "::1", port + 1)
     async with taken, serving_stun(HostPort("::", port), None) as ports:
         assert port + 1 not in ports
@@ -47,7 +48,7 @@ async def test_other_ports_are_taken_when_a_neighbour_is_not_free_over_ipv6_alon
 
 
 async def test_port_that_was_asked_for_and_is_taken_is_an_error() -> None:
-    port = _free_port()
+    port = free_port(neighbours=2)
     taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", port)
     async with taken:
         with pytest.raises(ConfigError, match="STUN cannot listen"):
@@ -59,7 +60,7 @@ async def test_address_that_is_not_this_hosts_is_an_error_and_other_ports_are_no
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with pytest.raises(ConfigError, match="name an address of this machine"):
-        async with serving_stun(HostPort("127.0.0.1", _free_port()), None, "192.0.2.1"):
+        async with serving_stun(HostPort("127.0.0.1", free_port(neighbours=2)), None, "192.0.2.1"):
             pass
     assert caplog.text == ""
 
@@ -73,7 +74,7 @@ async def test_both_address_families_are_served_beside_a_dual_stack_rendezvous()
 
 
 async def test_further_port_is_served_where_it_is_free() -> None:
-    port = _free_port()
+    port = free_port(neighbours=2)
     async with serving_stun(HostPort("127.0.0.1", 0), None, also_port=port) as ports:
         assert len(ports) == 3
         assert ports[2] == port
@@ -82,15 +83,7 @@ async def test_further_port_is_served_where_it_is_free() -> None:
 
 
 async def test_further_port_that_is_taken_is_done_without() -> None:
-    port = _free_port()
+    port = free_port(neighbours=2)
     taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", port)
     async with taken, serving_stun(HostPort("127.0.0.1", 0), None, also_port=port) as ports:
         assert len(ports) == 2
-
-
-def _free_port() -> int:
-    """A port that is free, as the two after it most likely are."""
-    bound = bind_port(("127.0.0.1",), 0)
-    for each in bound.udp + bound.tcp:
-        each.close()
-    return bound.number

@@ -10,7 +10,6 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ import psutil
 from daemon.control.client import ControlClient, ControlError, NotRunningError
 from daemon.control.status import PeerStatus, Status
 from daemon.rounds.phase import Phase
+from tests.free_ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "daemon.cli")
@@ -52,14 +52,6 @@ def wait_until(what: str, probe: Callable[[], T | None], within_s: float) -> T:
         assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
         time.sleep(POLL_S)
     return found
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Averaged(NamedTuple):
@@ -341,8 +333,9 @@ class RealSwarm:
             check=False,
         )
 
-    def start_rendezvous(self, *, port: int = 0) -> None:
+    def start_rendezvous(self, *, port: int | None = None) -> None:
         """Start it, or start it again with what it kept, and return when it is ready."""
+        port = free_port() if port is None else port
         output = self.directory / "rendezvous.out"
         output.write_bytes(b"")
         self.rendezvous = program = self.start(

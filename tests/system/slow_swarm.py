@@ -7,7 +7,8 @@ from pathlib import Path
 
 from daemon.control.status import Status
 from daemon.rounds.phase import Phase
-from tests.system.real_swarm import ROUND_S, RealPeer, RealSwarm, free_port, wait_until
+from tests.free_ports import free_port
+from tests.system.real_swarm import ROUND_S, RealPeer, RealSwarm, wait_until
 
 TASK_FILE = Path(__file__).with_name("slow_task.py")
 NAMES = ("ada", "bob", "cyd")

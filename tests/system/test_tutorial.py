@@ -5,7 +5,8 @@ import shlex
 
 import pytest
 
-from tests.system.real_swarm import ROOT, START_S, RealSwarm, free_port, wait_until
+from tests.free_ports import free_port
+from tests.system.real_swarm import ROOT, START_S, RealSwarm, wait_until
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)

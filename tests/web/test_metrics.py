@@ -20,6 +20,7 @@ from daemon.web.page_server import PageServer
 from protocol.uri import HostPort, ServerUri
 from relay.server.limits import RelayLimits
 from rendezvous.server.limits import RegistryLimits
+from tests.free_ports import free_port
 from tests.web.invented import InventedPeer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -129,11 +130,9 @@ async def test_a_peer_answers_beside_its_page() -> None:
 
 
 @pytest.fixture(params=["rendezvous", "relay", "both"])
-async def server_metrics(
-    request: pytest.FixtureRequest, tmp_path: Path, unused_tcp_port: int
-) -> tuple[str, str]:
+async def server_metrics(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     """What a running server has, and its metrics."""
-    ready, stop = asyncio.Event(), asyncio.Event()
+    ready, stop, port = asyncio.Event(), asyncio.Event(), free_port()
 
     def on_ready(uri: ServerUri) -> None:
         ready.set()
@@ -143,12 +142,12 @@ async def server_metrics(
         state_dir=tmp_path / "server",
         rendezvous=None if request.param == "relay" else RegistryLimits(),
         relay=None if request.param == "rendezvous" else RelayLimits(),
-        metrics=HostPort("127.0.0.1", unused_tcp_port),
+        metrics=HostPort("127.0.0.1", port),
     )
     async with asyncio.TaskGroup() as tasks, asyncio.timeout(60):
         tasks.create_task(serve(options, on_ready, stop))
         await ready.wait()
-        url = f"http://127.0.0.1:{unused_tcp_port}/metrics"
+        url = f"http://127.0.0.1:{port}/metrics"
         async with aiohttp.ClientSession() as client, client.get(url) as answer:
             text = await answer.text()
         stop.set()

@@ -57,7 +57,7 @@ def running(log: Path, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
         try:
             yield process
             process.terminate()
-            assert process.wait(20) == 0, log.read_text()
+            assert process.wait(90) == 0, log.read_text()
         finally:
             process.kill()
             process.wait()

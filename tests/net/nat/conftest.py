@@ -26,7 +26,7 @@ async def two_addresses() -> AsyncIterator[StunServer]:
         yield server
 
 
-async def eventually(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+async def eventually(condition: Callable[[], bool], timeout_s: float = 90.0) -> None:
     """Wait until ``condition`` holds; fails if that takes too long."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - what is waited for sets no event

@@ -95,7 +95,7 @@ class UpnpRouter:
         """Stop it as a power cut does: a gentle signal it can miss. Its mappings stay."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(90)
             self._process = None
 
     def restart_forgetful(self, **protocols: bool) -> None:

@@ -2,12 +2,9 @@
 
 import shutil
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import TypeVar
 
 import pytest
-
-from rendezvous.stun.listen import bind_port
 
 T = TypeVar("T", bound=Callable[..., object])
 
@@ -23,13 +20,3 @@ def requires_program(program: str, package: str) -> Callable[[T], T]:
         return test
 
     return mark
-
-
-def free_ports(*hosts: str, count: int) -> list[int]:
-    """Ports that are free for UDP and TCP on every host."""
-    with ExitStack() as bound:
-        found = [bind_port(hosts, 0) for _ in range(count)]
-        for port in found:
-            for each in port.udp + port.tcp:
-                bound.enter_context(each)
-    return [port.number for port in found]

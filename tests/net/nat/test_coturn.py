@@ -13,8 +13,9 @@ from daemon.net.nat.stun.tcp import TcpBinding
 from protocol.statements.nat_behavior import Dependence
 from protocol.uri import HostPort
 from rendezvous.stun.server import StunServer
+from tests.free_ports import free_port
 from tests.net.nat.conftest import LOOPBACK, SECOND_LOOPBACK
-from tests.net.nat.programs import free_ports, requires_program
+from tests.net.nat.programs import requires_program
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Coturn:
 @pytest.fixture
 async def coturn(tmp_path: Path) -> AsyncIterator[Coturn]:
     """A turnserver with STUN on two addresses and two ports."""
-    port, other_port = free_ports(LOOPBACK, SECOND_LOOPBACK, count=2)
+    port, other_port = free_port(), free_port()
     process = await asyncio.create_subprocess_exec(
         *("turnserver", "-n", "--stun-only", "--no-cli", "--no-tls", "--no-dtls"),
         *(f"--listening-ip={LOOPBACK}", f"--listening-ip={SECOND_LOOPBACK}", "-m", "1"),
@@ -37,7 +38,7 @@ async def coturn(tmp_path: Path) -> AsyncIterator[Coturn]:
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while not await _listens(HostPort(SECOND_LOOPBACK, other_port)):
                 assert process.returncode is None, "turnserver ended"
         yield Coturn(LOOPBACK, port, other_port)
@@ -62,7 +63,7 @@ async def run_client(*argv: str) -> str:
         *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             out, _ = await process.communicate()
     finally:
         if process.returncode is None:

@@ -123,7 +123,7 @@ def test_mapper_finds_the_router_and_maps_again_after_it_forgot(
             renewal_s=0.1,
             first_retry_s=0.1,
         )
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(90), asyncio.TaskGroup() as group:
             running = group.create_task(mapper.run())
             mapping = await changes.get()
             assert mapping == mapper.mapping
@@ -144,7 +144,7 @@ def test_router_that_maps_nothing_is_told_so(home: Home) -> None:
 
     async def try_to_map() -> str:
         mapper = PortMapper(40126, lambda mapping: pytest.fail(f"{mapping} from nowhere"))
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(90), asyncio.TaskGroup() as group:
             running = group.create_task(mapper.run())
             await eventually(lambda: mapper.failure not in ("", "not tried yet"))
             running.cancel()

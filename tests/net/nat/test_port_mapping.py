@@ -306,7 +306,7 @@ class Changes:
         self.tell = self._queue.put_nowait
 
     async def next(self) -> PortMapping | None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             return await self._queue.get()
 
     @property
@@ -469,7 +469,7 @@ async def test_method_that_failed_is_not_asked_to_take_anything_back() -> None:
 async def test_router_that_hangs_does_not_hold_up_the_end() -> None:
     method, changes = ScriptedMethod("hangs"), Changes()
     method.hangs_on_unmap = True
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         async with running(mapper_of([method], changes, lambda: "192.168.1.1")):
             await changes.next()
     assert len(method.unmapped) == 1

@@ -145,7 +145,7 @@ class PathLab:
 
 def _end(process: LabProcess) -> None:
     process.kill()
-    process.wait(10)
+    process.wait(90)
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with contextlib.suppress(BrokenPipeError):

@@ -165,7 +165,7 @@ class Scene:
         await self.say(PunchOffer(bytes(16), end(NextPort.RANDOM), has_heavy_slot))
 
     async def hear(self) -> PunchSignal:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(90):
             return await self.inbox.next()
 
     async def hear_put_off(self, reason: str) -> None:

@@ -69,7 +69,7 @@ def advice(node: Node) -> str:
 
 async def exchange(state_dir: Path) -> None:
     async with serving(state_dir) as uri, two_peers(uri) as (first, second):
-        await eventually(lambda: first.sees(second) and second.sees(first), within_s=10)
+        await eventually(lambda: first.sees(second) and second.sees(first))
         for number in range(100):
             assert first.network.send(second.peer_id, b"control %d" % number)
         assert second.network.send_bulk(first.peer_id, bytes(1_000_000))
@@ -108,7 +108,7 @@ async def test_first_message_comes_soon_even_if_only_the_higher_id_knows_the_oth
 
         first.around.find = find_record
         second.network.add_record(first.record())
-        await eventually(lambda: first.sees(second) and second.sees(first), within_s=10)
+        await eventually(lambda: first.sees(second) and second.sees(first))
 
 
 async def test_call_of_a_key_that_nobody_knows_is_refused(tmp_path: Path) -> None:
@@ -185,8 +185,8 @@ async def test_transfer_goes_on_over_another_relay_when_one_is_killed(tmp_path: 
             (number,) = [n for n, uri in enumerate(uris) if used == f"relay {uri.address}"]
             processes[number].kill()
             at_kill = stream.received
-            await eventually(lambda: stream.received >= at_kill + 5, within_s=10)
-            await eventually(lambda: stream.is_complete, within_s=30)
+            await eventually(lambda: stream.received >= at_kill + 5)
+            await eventually(lambda: stream.is_complete)
             assert first.network.links()[0].address == f"relay {uris[1 - number].address}"
             assert first.log == [f"up {second.peer_id}"]
             assert second.log == [f"up {first.peer_id}"]
@@ -208,7 +208,7 @@ async def test_transfer_moves_from_the_relay_to_a_direct_path_and_stays_whole(
         first.network.add_record(second.record())
         await eventually(lambda: path_of(first) == path_of(second) == "direct")
         assert not stream.is_complete
-        await eventually(lambda: stream.is_complete, within_s=30)
+        await eventually(lambda: stream.is_complete)
         assert first.log == [f"up {second.peer_id}"]
         assert second.log == [f"up {first.peer_id}"]
 
@@ -244,7 +244,7 @@ async def test_relay_that_is_away_at_the_start_is_used_once_it_is_there(tmp_path
                 lambda: any(relay.state == "unreachable" for relay in first.network.relays())
             )
             assert await process.start() == uri
-            await eventually(lambda: first.sees(second) and second.sees(first), within_s=20)
+            await eventually(lambda: first.sees(second) and second.sees(first))
         finally:
             process.kill()
 
@@ -286,7 +286,7 @@ async def test_relay_that_is_killed_is_the_reason_until_it_is_back(
             for node in (first, second):
                 await eventually(lambda: why_no_relay(node) == told)  # noqa: B023
             assert await process.start() == uri
-            await eventually(lambda: path_of(first) == path_of(second) == "relay", within_s=20)
+            await eventually(lambda: path_of(first) == path_of(second) == "relay")
     finally:
         process.kill()
     said = [

@@ -21,6 +21,7 @@ from protocol.uri import HostPort, ServerUri
 from relay.server.limits import RelayLimits
 from rendezvous import RendezvousClient
 from rendezvous.server.limits import RegistryLimits
+from tests.free_ports import free_port
 from tests.net.swarm_peers import eventually, in_order_of_id, introduce, make_swarm, running
 from transport.curve import CurveKeys
 from transport.sockets.server_socket import ListenError
@@ -45,13 +46,6 @@ async def serving(state_dir: Path, *, also_ports: tuple[int, ...] = ()) -> Async
         tasks.create_task(serve(options, ready.set_result, stop))
         yield await ready
         stop.set()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_rendezvous_and_relay_answer_on_one_port_with_one_key(tmp_path: Path) -> None:
@@ -129,7 +123,7 @@ def p2pd(environ: Mapping[str, str], log: Path, *arguments: str) -> Iterator[Non
         try:
             yield
             process.terminate()
-            assert process.wait(20) == 0, log.read_text()
+            assert process.wait(90) == 0, log.read_text()
         finally:
             process.kill()
             process.wait()
@@ -140,7 +134,7 @@ def status(environ: Mapping[str, str], state_dir: Path) -> dict[str, Any]:
         [sys.executable, "-m", "daemon.cli", "status", "--json", "--state-dir", str(state_dir)],
         env=environ,
         capture_output=True,
-        timeout=30,
+        timeout=150,
         check=False,
         cwd=ROOT,
     )
@@ -150,7 +144,7 @@ def status(environ: Mapping[str, str], state_dir: Path) -> dict[str, Any]:
     return document
 
 
-async def until(condition: Callable[[], bool], within_s: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], within_s: float = 90.0) -> None:
     async with asyncio.timeout(within_s):
         while not await asyncio.to_thread(condition):  # noqa: ASYNC110 — it is another process.
             await asyncio.sleep(0.2)
@@ -194,7 +188,7 @@ async def test_peer_that_starts_without_its_rendezvous_says_that_it_waits_for_it
             env=environ,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=150,
             check=False,
             cwd=ROOT,
         )

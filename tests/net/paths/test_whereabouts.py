@@ -17,6 +17,7 @@ from protocol.peers.signal_messages import NextPort
 from protocol.statements.nat_behavior import Dependence, PortAllocation, TransportBehavior
 from protocol.uri import HostPort
 from rendezvous.stun.service import serving_stun
+from tests.free_ports import free_port
 from tests.net.swarm_peers import eventually
 from transport.sockets.listening_socket import open_listening_socket
 
@@ -88,7 +89,7 @@ async def test_name_that_leads_nowhere_is_logged_once_and_told_while_no_server_a
 
 
 async def test_server_that_does_not_answer_is_told() -> None:
-    port = 20_040  # below the ephemeral ports, which other programs are given
+    port = free_port()
     where = Whereabouts([], [HostPort("127.0.0.1", port)], Unread())
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(where.run(HostPort("0.0.0.0", 6000), map_port=False))

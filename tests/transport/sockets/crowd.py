@@ -90,5 +90,5 @@ async def main() -> None:
 if __name__ == "__main__":
     setup = "".join(f"address add {address(n)}/64 dev lo nodad\n" for n in range(1, CROWD + 2))
     setup += f"link set lo up\naddress add {address(0xFFFF)}/64 dev lo nodad\n"
-    subprocess.run(["ip", "-batch", "-"], input=setup, text=True, check=True, timeout=20)
+    subprocess.run(["ip", "-batch", "-"], input=setup, text=True, check=True, timeout=150)
     asyncio.run(main())

@@ -30,7 +30,7 @@ STRANGER = CurveKeys.generate()
 Context = zmq.Context[zmq.Socket[bytes]]
 
 
-async def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], within_s: float = 90.0) -> None:
     """Return as soon as ``condition()`` holds."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 — conditions are of many kinds, few have an event.

@@ -1,5 +1,4 @@
 import asyncio
-import socket
 from functools import partial
 
 import pytest
@@ -8,6 +7,7 @@ import zmq
 
 from protocol.errors import ConfigError
 from protocol.uri import HostPort
+from tests.free_ports import free_port
 from tests.transport.sockets.loopback import (
     ADMITTED,
     DOMAIN,
@@ -30,12 +30,6 @@ from transport.sockets.socket_options import (
     apply_curve,
 )
 from transport.sockets.zap import ZapAuthenticator
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def exchange(echo: Echo, count: int) -> None:
