@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-START_S = 30.0
+START_S = 120.0
 
 
 @dataclass

@@ -44,7 +44,7 @@ def read_until(demo: "subprocess.Popen[str]", wanted: str) -> None:
 
 def assert_all_ended(scratch: Path) -> None:
     """The demo's processes are gone, or at least told to end and about to."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while processes_of(scratch) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_of(scratch) == {}

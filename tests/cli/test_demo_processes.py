@@ -62,7 +62,7 @@ async def test_child_that_ends_before_its_first_line_is_told_apart_from_a_slow_o
 ) -> None:
     async with run_child("rendezvous", ["-c", DIE], tmp_path) as child:
         with pytest.raises(DemoFailedError, match="exited with 3"):
-            await child.first_line(30.0)
+            await child.first_line(90.0)
     async with run_child("rendezvous", ["-c", "import time; time.sleep(600)"], tmp_path) as child:
         with pytest.raises(DemoFailedError, match=r"said nothing for 0.05 s"):
             await child.first_line(0.05)
@@ -70,7 +70,7 @@ async def test_child_that_ends_before_its_first_line_is_told_apart_from_a_slow_o
 
 async def test_nothing_that_it_started_outlives_the_block(tmp_path: Path) -> None:
     async with run_child("peer-1", ["-c", WITH_GRANDCHILD], tmp_path) as child:
-        grandchild = int(await child.first_line(30.0))
+        grandchild = int(await child.first_line(90.0))
         assert is_alive(grandchild)
     await gone(grandchild)
 
@@ -80,7 +80,7 @@ async def test_cancelling_does_not_leave_it_behind(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with run_child("peer-1", ["-c", WITH_GRANDCHILD], tmp_path) as child:
-            started.set_result(int(await child.first_line(30.0)))
+            started.set_result(int(await child.first_line(90.0)))
             await child.ended()
 
     async with asyncio.timeout(90), asyncio.TaskGroup() as group:

@@ -27,7 +27,7 @@ UPDATE_BYTES = 150_000
 """An update of the digits model, a little rounded down."""
 SOME_BYTES = 20_000
 """More than all that peers send beside updates in the meantime."""
-TOGETHER_S = 90.0
+TOGETHER_S = 120.0
 
 Pair = tuple[str, str]
 """Two peers' names."""

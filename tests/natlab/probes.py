@@ -18,7 +18,7 @@ from tests.natlab.lab import Host, NatLab
 
 Endpoint: TypeAlias = tuple[str, int]
 
-_TIMEOUT_S = 5
+_TIMEOUT_S = 60
 _FENCE = b"fence"
 # Every kind but the UDP-blocking ones lets these pass, for TCP even the strictest does.
 PORTS = (80, 443)

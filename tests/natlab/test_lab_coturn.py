@@ -37,7 +37,7 @@ VERDICTS = {
 }
 STUN_PORT = 3478
 BINDING_REQUEST = bytes.fromhex("000100002112a442") + b"twelve bytes"
-TRIES = 100
+TRIES = 900
 
 
 @pytest.fixture(scope="module")

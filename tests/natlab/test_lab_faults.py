@@ -331,7 +331,7 @@ def test_home_behind_a_shared_carrier_moves_and_restarts_alone(
 def test_mappings_and_connections_die_of_silence_and_live_by_keepalives(
     lab: NatLab, server: PublicHost
 ) -> None:
-    site = lab.add_site("forgetful", NatKind.PORT_RESTRICTED, udp_timeout_s=2, tcp_timeout_s=2)
+    site = lab.add_site("forgetful", NatKind.PORT_RESTRICTED, udp_timeout_s=4, tcp_timeout_s=4)
     with (
         observers(lab, server) as echo,
         udp_socket(lab, site.host) as silent,
@@ -342,7 +342,7 @@ def test_mappings_and_connections_die_of_silence_and_live_by_keepalives(
         silent_before = observe_udp(silent, echo.udp[0])
         lively_before = observe_udp(lively, echo.udp[0])
         for _ in range(10):
-            time.sleep(0.4)
+            time.sleep(0.8)
             assert observe_udp(lively, echo.udp[0]) == lively_before
             fence_tcp(lively_near, lively_far)
         # Without a packet for twice its life, while the other one was refreshed ten times.

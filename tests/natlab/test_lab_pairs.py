@@ -30,7 +30,7 @@ pytestmark = natlab_marks
 # Pairs that must not meet get this long to prove it; those that must get up to the limit.
 PATIENCE_S = 0.5
 SILENCE_S = 0.5
-LIMIT_S = 20
+LIMIT_S = 90
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[3]
-START_S = 30.0
+START_S = 90.0
 
 
 def p2pd(*arguments: object) -> "subprocess.CompletedProcess[str]":

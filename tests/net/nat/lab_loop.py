@@ -10,7 +10,7 @@ from typing import TypeVar
 from tests.natlab.lab import Host, NatLab
 
 T = TypeVar("T")
-START_TIMEOUT_S = 10
+START_TIMEOUT_S = 90
 
 
 def run_on(lab: NatLab, host: Host, main: Callable[[], Awaitable[T]]) -> T:

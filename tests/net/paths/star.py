@@ -12,7 +12,7 @@ from tests.natlab.lab import NatKind, Site
 from tests.net.paths.path_lab import NodeProcess, PathLab
 
 CONNECT_S = 90.0
-RESUME_S = 60.0
+RESUME_S = 90.0
 """Longer than anybody is to wait, so that it shows how long it takes."""
 MESSAGE_BYTES = 128 << 10
 SOME_MESSAGES = 4

@@ -14,7 +14,7 @@ from tests.net.paths.path_lab import NodeProcess, PathLab, path_lab
 
 pytestmark = natlab_marks
 
-CONNECT_S = 20.0
+CONNECT_S = 90.0
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_two_machines_at_one_home_meet_in_its_network(lab: PathLab) -> None:
     home = {host.address for host in site.hosts}
     assert all(address_of_other(node).partition(":")[0] in home for node in nodes)
     nodes[0].ask("bulk", 1, 5)
-    assert nodes[1].ask("whole", 5, 60)["found"]
+    assert nodes[1].ask("whole", 5, 90)["found"]
 
 
 @requires_program("miniupnpd", "miniupnpd-nftables")
@@ -52,4 +52,4 @@ def test_port_that_the_router_maps_is_dialled(lab: PathLab, tmp_path: Path) -> N
         assert dialling.ask("wait", 0, "direct", CONNECT_S)["found"]
         assert address_of_other(dialling).startswith(f"{PUBLIC_HOST}:")
         mapped.ask("bulk", 1, 5)
-        assert dialling.ask("whole", 5, 60)["found"]
+        assert dialling.ask("whole", 5, 90)["found"]

@@ -40,10 +40,10 @@ def test_ice_finds_the_way_where_theory_has_one(
 ) -> None:
     lab.serve("rendezvous", lab.lab.add_public_host("server"), 5555)
     one, other = two_sites(lab, left, right, PathKind.ICE)
-    assert one.ask("wait", 1, "ice", 20)["found"]
-    assert other.ask("wait", 0, "ice", 20)["found"]
+    assert one.ask("wait", 1, "ice", 90)["found"]
+    assert other.ask("wait", 0, "ice", 90)["found"]
     one.ask("bulk", 1, 5)
-    assert other.ask("whole", 5, 60)["found"]
+    assert other.ask("whole", 5, 90)["found"]
 
 
 def test_relay_carries_what_nothing_else_does_and_says_why(lab: PathLab) -> None:
@@ -51,11 +51,11 @@ def test_relay_carries_what_nothing_else_does_and_says_why(lab: PathLab) -> None
     lab.serve("rendezvous", server, 5555)
     lab.serve("relay", server, 5600)
     one, other = two_sites(lab, NatKind.UDP_BLOCKED, NatKind.SYMMETRIC, PathKind.ICE)
-    assert one.ask("wait", 1, "relay", 20)["found"]
-    assert other.ask("wait", 0, "relay", 20)["found"]
+    assert one.ask("wait", 1, "relay", 90)["found"]
+    assert other.ask("wait", 0, "relay", 90)["found"]
     one.ask("bulk", 1, 5)
-    assert other.ask("whole", 5, 60)["found"]
-    assert one.ask("wait", 1, "relay", 5)["found"]
+    assert other.ask("whole", 5, 90)["found"]
+    assert one.ask("wait", 1, "relay", 90)["found"]
 
 
 @pytest.mark.parametrize("kind", [NatKind.PORT_RESTRICTED, NatKind.FULL_CONE])
@@ -69,10 +69,10 @@ def test_ice_is_the_path_where_the_network_lets_no_tcp_pass_between_peers(
     sites = [lab.lab.add_site(name, kind) for name in ("left", "right")]
     lab.lab.drop_tcp_between(*sites)
     one, other = [lab.node(site.host, number) for number, site in enumerate(sites)]
-    assert one.ask("wait", 1, "ice", 40)["found"]
-    assert other.ask("wait", 0, "ice", 40)["found"]
+    assert one.ask("wait", 1, "ice", 90)["found"]
+    assert other.ask("wait", 0, "ice", 90)["found"]
     one.ask("bulk", 1, 20)
-    assert other.ask("whole", 20, 60)["found"]
+    assert other.ask("whole", 20, 90)["found"]
     for node in (one, other):
         (link,) = node.ask("status")["links"]
         assert link["kind"] == "ice"
@@ -89,12 +89,12 @@ def test_ice_carries_what_is_large_where_the_network_slows_tcp_down(lab: PathLab
         lab.node(lab.lab.add_site(name, NatKind.PORT_RESTRICTED, tcp_bytes_s=50_000).host, number)
         for number, name in enumerate(("left", "right"))
     ]
-    assert one.ask("wait", 1, "punched", 20)["found"]
+    assert one.ask("wait", 1, "punched", 90)["found"]
     one.ask("bulk", 1, 20)
-    assert one.ask("wait", 1, "ice", 60)["found"]
+    assert one.ask("wait", 1, "ice", 90)["found"]
     reason = one.ask("status")["links"][0]["reason"]
     assert "punched: stands by, ice was found to be faster" in reason
-    assert other.ask("whole", 20, 60)["found"]
+    assert other.ask("whole", 20, 90)["found"]
     assert [text.split()[0] for _, text in other.ask("status")["log"]] == ["up"]
 
 
@@ -118,7 +118,7 @@ def test_what_a_round_moves_arrives_whole_and_in_order_with_5_percent_loss(
         for number, site in enumerate(sites)
     ]
     for node, peer in ((one, 1), (other, 0)):
-        assert node.ask("wait", peer, kind.value, 30)["found"]
+        assert node.ask("wait", peer, kind.value, 90)["found"]
     lab.lab.set_loss(sites[0], LOSS)
     for number in range(5):
         one.ask("send", 1, f"vote-{number}")
@@ -127,7 +127,7 @@ def test_what_a_round_moves_arrives_whole_and_in_order_with_5_percent_loss(
     other.ask("bulk", 0, ROUND_MESSAGES)
     for node in (one, other):
         assert node.ask("whole", ROUND_MESSAGES, 90)["found"]
-        assert node.ask("hear", "vote-4", 30)["found"]
+        assert node.ask("hear", "vote-4", 90)["found"]
         status = node.ask("status")
         assert status["wrong"] == 0 or not status["wrong"]
         assert [text.split()[0] for _, text in status["log"]] == ["up"]
@@ -139,11 +139,11 @@ def test_transfer_moves_from_the_relay_to_ice_and_stays_whole(lab: PathLab) -> N
     lab.serve("relay", server, 5600)
     one, other = two_sites(lab, NatKind.PORT_RESTRICTED, NatKind.PORT_RESTRICTED, PathKind.ICE)
     lab.lab.set_rate(server, "40mbit")  # So that the relay is not through before.
-    assert one.ask("wait", 1, "relay", 20)["found"]
+    assert one.ask("wait", 1, "relay", 90)["found"]
     one.ask("bulk", 1, 40)
-    assert one.ask("wait", 1, "ice", 20)["found"]
+    assert one.ask("wait", 1, "ice", 90)["found"]
     assert other.ask("status")["bulk"] < 40
-    assert other.ask("whole", 40, 60)["found"]
+    assert other.ask("whole", 40, 90)["found"]
     assert [text.split()[0] for _, text in other.ask("status")["log"]] == ["up"]
 
 
@@ -155,11 +155,11 @@ def test_relay_killed_in_mid_transfer_costs_seconds_where_there_is_a_second_one(
     lab.serve("relay", server, 5600, "first")
     lab.serve("relay", another, 5600, "second")
     one, other = two_sites(lab, NatKind.UDP_BLOCKED, NatKind.SYMMETRIC)
-    assert one.ask("wait", 1, "relay", 20)["found"]
+    assert one.ask("wait", 1, "relay", 90)["found"]
     one.ask("bulk", 1, 200)
     used = one.ask("status")["links"][0]["address"]
     lab.kill("first" if server.address in used else "second")
-    assert other.ask("whole", 200, 60)["found"]
+    assert other.ask("whole", 200, 90)["found"]
     status = other.ask("status")
     assert status["longest_gap_s"] < 10
     assert status["links"][0]["address"] != used
@@ -179,9 +179,9 @@ def test_punched_path_that_carries_next_to_nothing_gives_way_to_the_relay(lab: P
         lab.node(site.host, number, kinds=[PathKind.PUNCHED], listen=UNDIALLED)
         for number, site in enumerate(sites)
     ]
-    assert one.ask("wait", 1, "punched", 20)["found"]
+    assert one.ask("wait", 1, "punched", 90)["found"]
     one.ask("bulk", 1, 10)
-    assert one.ask("wait", 1, "relay", 40)["found"]
+    assert one.ask("wait", 1, "relay", 90)["found"]
     assert "relay was found to be faster" in one.ask("status")["links"][0]["reason"]
-    assert other.ask("whole", 10, 40)["found"]
+    assert other.ask("whole", 10, 90)["found"]
     assert [text.split()[0] for _, text in other.ask("status")["log"]] == ["up"]
