@@ -35,11 +35,10 @@ from protocol.statements.swarm import (
     seal_statement,
 )
 from protocol.uri import HostPort, ServerUri
+from tests.free_ports import free_port
 from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.sockets.zap import ZapAuthenticator
-
-ANY_PORT = HostPort("127.0.0.1", 0)
 
 
 async def eventually(condition: Callable[[], bool], within_s: float = 90.0) -> None:
@@ -225,13 +224,18 @@ class Node:
         return self.network.live_peers() == {other.peer_id for other in others}
 
 
+def own_place() -> HostPort:
+    """Where a network can listen, and again when it comes back."""
+    return HostPort("127.0.0.1", free_port())
+
+
 @asynccontextmanager
 async def running(
     keys: Keys,
     *,
     swarm: Swarm = SWARM,
     proof: bytes = NO_PROOF,
-    listen: HostPort = ANY_PORT,
+    listen: HostPort | None = None,
     advertise: tuple[str, ...] = (),
     clock: Clock | None = None,
     signal_carriers: Sequence[SignalCarrier] = (),
@@ -245,7 +249,7 @@ async def running(
             network = PeerNetwork(
                 own_record_of(keys, clock, swarm=swarm, proof=proof),
                 AdmissionBook(swarm),
-                Sockets(context, zap, keys.curve, listen),
+                Sockets(context, zap, keys.curve, listen or own_place()),
                 around,
                 refusals=refusals,
                 random=Random(keys.number),

@@ -15,7 +15,7 @@ from tests.net.swarm_peers import in_order_of_id
 from transport.clock import Clock
 
 LOW, HIGH = in_order_of_id(2)
-LEFT_ALONE_S = 3.0
+LEFT_ALONE_S = 60.0
 
 
 class IncomingPath:

@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import pytest
-
 from daemon.control import trouble
 from daemon.net.discovery import Discovery
 from daemon.net.twin import REMEMBERED_S, Twin, TwinWatch
@@ -76,7 +74,6 @@ async def daemon(keys: Keys, uri: ServerUri) -> AsyncIterator[Node]:
             await asyncio.wait({finding})
 
 
-@pytest.mark.timeout(60)
 async def test_of_two_daemons_with_one_identity_the_later_one_goes_on_and_both_say_so(
     tmp_path: Path,
 ) -> None:

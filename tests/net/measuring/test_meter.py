@@ -29,8 +29,8 @@ from transport.curve import CurveKeys
 
 NOWHERE = ("127.0.0.1:1",)
 SIZE = 5_000_000
-SOON_S = 5.0
-"""Far below what a transfer waits for a path that may still come about."""
+SOON_S = 30.0
+"""Below what two transfers wait for a path that may still come about."""
 
 
 @asynccontextmanager
