@@ -8,9 +8,10 @@ _PAYLOAD = bytes(range(256)) * (MIB // 256)
 
 
 class BulkStream:
-    """Sends ``count`` numbered messages of 1 MiB from one node to another."""
+    """Sends ``count`` numbered messages of 1 MiB from one node to another, or as many as there is
+    time for until it is ended."""
 
-    def __init__(self, source: Node, sink: Node, count: int) -> None:
+    def __init__(self, source: Node, sink: Node, count: int = 1 << 30) -> None:
         self.received = 0
         self._source = source
         self._sink = sink
@@ -23,6 +24,10 @@ class BulkStream:
     @property
     def is_complete(self) -> bool:
         return self.received == self._count
+
+    def end(self) -> None:
+        """Send no further message."""
+        self._count = self._sent
 
     def _feed(self, peer_id: PeerId) -> None:
         network = self._source.network

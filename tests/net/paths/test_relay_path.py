@@ -200,14 +200,14 @@ async def test_transfer_moves_from_the_relay_to_a_direct_path_and_stays_whole(
 ) -> None:
     async with serving(tmp_path) as uri, two_peers(uri) as (first, second):
         await eventually(lambda: first.sees(second) and second.sees(first))
-        stream = BulkStream(first, second, 100)
+        stream = BulkStream(first, second)
         await eventually(lambda: stream.received >= 10)
         assert path_of(first) == path_of(second) == "relay"
         for node in (first, second):  # Both on this machine: else loopback is not dialled.
             node.network.advertise((f"127.0.0.1:{node.network.listen_address.port}",))
         first.network.add_record(second.record())
         await eventually(lambda: path_of(first) == path_of(second) == "direct")
-        assert not stream.is_complete
+        stream.end()
         await eventually(lambda: stream.is_complete)
         assert first.log == [f"up {second.peer_id}"]
         assert second.log == [f"up {first.peer_id}"]
