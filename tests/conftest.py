@@ -17,6 +17,8 @@ import pytest
 hypothesis.settings.register_profile("p2pd", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("p2pd")
 
+LARGE = frozenset({"system", "web"})
+"""Folders whose files take long, though no test of theirs may be a slow one."""
 REQUIRED = frozenset(filter(None, os.environ.get("P2PD_TESTS_REQUIRED", "").split(",")))
 
 
@@ -27,11 +29,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, files with slow ones come first, so that none of
-    them is left to one process at the end."""
+    """Where several processes share the tests, files with slow ones come first, and then those
+    that start swarms and browsers, so that none of them is left to one process at the end."""
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: item.path not in slow)
+        items.sort(key=lambda item: (item.path not in slow, item.path.parent.name not in LARGE))
 
 
 @pytest.hookimpl(wrapper=True)

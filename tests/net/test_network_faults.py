@@ -11,8 +11,6 @@ from tests.net.tcp_proxy import TcpProxy, proxy_to
 
 NOWHERE = ("127.0.0.1:1",)
 CHUNK_BYTES = 500_000
-
-
 ENDLESS = 1 << 30
 """Messages, for a transfer that goes on until it is ended."""
 
