@@ -32,7 +32,7 @@ QUIET_ROUNDS = 10
 """At the end nothing happens any more, so that whoever is late gets there."""
 POLL_S = 0.05
 START_S = 120.0
-END_S = 30.0
+END_S = 60.0
 
 
 class Action(enum.StrEnum):
@@ -165,7 +165,7 @@ class ChurningSwarm:
         for number in range(visitors):
             self._join(f"visitor-{number}")
 
-    def run(self, plan: Sequence[Event], *, stall_s: float = 60.0) -> list[RealPeer]:
+    def run(self, plan: Sequence[Event], *, stall_s: float = 120.0) -> list[RealPeer]:
         """Go through all rounds; the peers that are there in the end, all at the last round.
 
         Fails when a round takes longer than ``stall_s``.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.system.real_swarm import RealPeer, RealSwarm, wait_until
 
-FULL_S = 60.0
+FULL_S = 90.0
 ROUNDS = 4
 """So many are trained on the full disk, and so many again afterwards."""
 CODES = {"checkpoints-paused", "votes-not-stored"}

@@ -8,7 +8,7 @@ from daemon.net.path_kind import PathKind
 from tests.system.real_swarm import RealPeer, RealSwarm, wait_until
 
 BAD_CONFIGURATION = 78
-HEARD_S = 60.0
+HEARD_S = 90.0
 
 
 def meets(peer: RealPeer, *others: str) -> None:
