@@ -23,6 +23,7 @@ from daemon.net.nat.port_mapping.request import (
 from daemon.net.nat.port_mapping.upnp import MAX_DOCUMENT_BYTES, UpnpMethod, is_of_gateway
 from protocol.errors import TransportError
 from protocol.uri import HostPort
+from tests.free_ports import free_port
 from tests.net.nat.conftest import LOOPBACK, eventually
 
 REQUEST = MappingRequest(Transport.TCP, 40000, 40000, 600)
@@ -119,11 +120,8 @@ async def test_silent_router_is_given_up() -> None:
 
 
 async def test_router_without_the_protocol_fails_at_once() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind((LOOPBACK, 0))
-        port = taken.getsockname()[1]
     with pytest.raises(TransportError, match=r"NAT-PMP: router .* refused"):
-        await NatPmpMethod(LOOPBACK, port).map_port(REQUEST)
+        await NatPmpMethod(LOOPBACK, free_port()).map_port(REQUEST)
 
 
 @pytest.mark.parametrize("method", [PcpMethod, NatPmpMethod])
