@@ -33,7 +33,8 @@ class MemoryPath:
         self.other = other
 
     def send(self, frame: bytes) -> bool:
-        if self._queued_bytes + len(frame) > CAPACITY_BYTES:
+        # One is taken however large it is: nothing else would ever tell that there is room.
+        if self._queue and self._queued_bytes + len(frame) > CAPACITY_BYTES:
             self._said_no = True
         if self.is_closed or self._said_no:
             return False
