@@ -25,10 +25,11 @@ from ml.task.load import data_directory, load_task
 from ml.task.samples import Samples
 from ml.task.shards import Partition
 from ml.task.task import Task
+from ml.training.first_steps import try_first_steps
 from ml.training.model_tensors import manifest_of
 from ml.training.round_cost import RoundCost, round_cost
-from ml.training.train import evaluate, try_step
-from p2pd.model_tensors import tensors_of
+from ml.training.train import evaluate
+from p2pd.what_travels import UnusableModelError, still_by_kind, tensors_of
 from protocol.errors import ConfigError
 
 EXIT_CONFIG = 78
@@ -50,7 +51,11 @@ def check_task(task: Task, data_dir: Path) -> CheckedTask:
     Raises :class:`ConfigError` naming the function that is wrong.
     """
     model = task.make_model(0)
-    manifest = manifest_of(model)
+    try:
+        still = still_by_kind(model)
+    except UnusableModelError as error:
+        raise ConfigError(f"model(): {error}") from error
+    manifest_of(model, still)  # what is wrong with it is told before any data load
     _check_reproducible(task, model)
     dataset = task.train_dataset(data_dir)
     if Partition.parse(task.suggestion.partition).needs_labels:
@@ -60,7 +65,8 @@ def check_task(task: Task, data_dir: Path) -> CheckedTask:
     with warnings.catch_warnings():
         # (N, 1) against (N,) makes N by N differences: a loss, but of the wrong thing.
         warnings.filterwarnings("error", message=r"(?s)Using a target size .* different to the")
-        try_step(model, task, samples)
+        still = try_first_steps(model, task, samples, tests)
+        manifest = manifest_of(model, still)
         loss, metric = evaluate(model, task, tests.head(EVALUATED_SAMPLES))
     for function, value in (("loss", loss), ("metric", metric)):
         if not math.isfinite(value):

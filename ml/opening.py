@@ -6,7 +6,7 @@ import msgspec
 
 from ml.averaging.messages import OpenStates
 from ml.state.blob import KEPT_CHECKPOINTS, Blob
-from ml.state.manifest import Manifest, TensorSpec
+from ml.state.manifest import FrozenTensor, Manifest, TensorSpec
 from ml.task.choice import TaskChoice, choice_to
 from p2pd.messages import Open, Opened
 from protocol.errors import WorkerError
@@ -80,6 +80,8 @@ class TaskOpened:
     """The settings that the task suggests to founders."""
     sandbox: str = ""
     """What keeps the averager in, in words."""
+    frozen: tuple[FrozenTensor, ...] = ()
+    """What does not travel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,11 @@ def manifest_from(opened: Opened) -> Manifest:
             TensorSpec(name, dtype, tuple(shape), kind)
             for name, dtype, shape, kind in opened.tensors
         )
-        manifest = msgspec.convert(msgspec.to_builtins(Manifest(tensors)), Manifest)
+        frozen = tuple(
+            FrozenTensor(name, dtype, tuple(shape), bytes.fromhex(sha256))
+            for name, dtype, shape, sha256 in opened.frozen
+        )
+        manifest = msgspec.convert(msgspec.to_builtins(Manifest(tensors, frozen)), Manifest)
     except (TypeError, ValueError) as error:
         raise WorkerError(f"the trainer describes no model: {error}") from error
     return manifest

@@ -45,6 +45,7 @@ def open_task(opening: Opening) -> Steps[tuple[trainer.Opened, TaskOpened]]:
     return opened, TaskOpened(
         file_sha256=bytes.fromhex(opened.task_sha256),
         manifest_digest=manifest.digest,
+        frozen=manifest.frozen,
         parameter_count=manifest.parameter_count,
         sample_count=opened.sample_count,
         initial_root=states.initial_root,

@@ -107,12 +107,15 @@ class Opened:
     """Ready to train."""
 
     tensors: list[Any]
-    """Every tensor of the model as [name, dtype, shape, kind], sorted by name, tied ones once.
+    """Every tensor that travels as [name, dtype, shape, kind], sorted by name, tied ones once.
     ``dtype`` as safetensors spells it; ``kind``: ``parameter`` or ``buffer``."""
     tied: dict[str, Any]
     """Every further name of a tied tensor, and the name under which it is in ``tensors``."""
     sample_count: int
     """Training samples that this peer has."""
+    frozen: list[Any] = field(default_factory=list)
+    """Every tensor that does not travel as [name, dtype, shape, SHA-256 in hex], sorted by name.
+    ``dtype`` as torch spells it."""
     task: str = ""
     """The task's name."""
     task_sha256: str = ""

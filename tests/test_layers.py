@@ -225,11 +225,14 @@ def loaded_by(names: list[str]) -> dict[str, str]:
     return found
 
 
+WITH_TORCH = ("p2pd.model_tensors", "p2pd.what_travels")
+
+
 def test_nothing_but_the_trainer_loads_torch() -> None:
     names = [name for package in WITHOUT_TORCH for name in modules_of(package)]
     names += [name for name in modules_of("ml") if not name.startswith(LOADS_TORCH)]
     names += ["ml.training", "ml.training.__main__", "ml.task.choice", "ml.task.source"]
-    names += [name for name in modules_of("p2pd") if name != "p2pd.model_tensors"]
+    names += [name for name in modules_of("p2pd") if name not in WITH_TORCH]
     assert {"ml.averaging.__main__", "ml.round_steps", "p2pd.trainer"} <= set(names)
     names = [name for name in names if not name.startswith("daemon.cli.__main__")]
     assert set(loaded_by(names)) == {"numpy"}

@@ -32,7 +32,7 @@ from ml.training.train import evaluate, round_seed, train
 from ml.update.codec import UpdateCodec
 from ml.update.encoding import Floats
 from ml.update.pseudo_gradient import pseudo_gradient
-from p2pd.model_tensors import tensors_of
+from p2pd.what_travels import tensors_of
 
 PEERS = 10
 ATTACKERS = 3

@@ -22,7 +22,7 @@ from ml.task.seeds import derive_seed, permutation
 from ml.training.held_out import GROUPS, TRIED_SAMPLES, hold_out
 from ml.training.train import evaluate
 from ml.update.encoding import Floats
-from p2pd.model_tensors import tensors_of
+from p2pd.what_travels import tensors_of
 from protocol.topology import metropolis_weights
 
 HONEST = 5

@@ -16,6 +16,7 @@ import msgspec
 from daemon.host.scratch import scratch_directory
 from daemon.host.state_dir import Membership, StateDir
 from daemon.host.state_paths import swarm_directory
+from daemon.swarm.same_task import frozen_prefixes
 from daemon.worker.worker import WorkerProcesses
 from ml.opening import Opening, TaskOpened
 from ml.task.choice import TaskChoice
@@ -235,6 +236,7 @@ async def _examine_task(options: CreateOptions) -> ExaminedTask:
         manifest_digest=opened.manifest_digest,
         seed=seed,
         initial_state_digest=opened.initial_root,
+        frozen=frozen_prefixes(opened.frozen),
     )
     return ExaminedTask(reference, settings)
 

@@ -1,7 +1,10 @@
 """Whether this machine's copy of the task is the one that the swarm trains."""
 
+from collections.abc import Sequence
+
 from daemon.swarm.join_options import JoinOptions
 from ml.opening import TaskOpened
+from ml.state.manifest import FROZEN_PREFIX_BYTES, FrozenTensor
 from ml.task.source import read_task_source
 from protocol.errors import ConfigError
 from protocol.statements.swarm import NUMERICS_VERSION, UNLIMITED, SwarmStatement
@@ -39,12 +42,39 @@ def check_options(statement: SwarmStatement, options: JoinOptions) -> None:
         )
 
 
+MAX_FROZEN_BYTES = 16 * 1024
+"""A quarter of what a swarm statement may have."""
+
+
+def frozen_prefixes(frozen: Sequence[FrozenTensor]) -> bytes:
+    """What a statement says of the tensors that do not travel; nothing where they are too many."""
+    prefixes = b"".join(one.prefix for one in frozen)
+    return prefixes if len(prefixes) <= MAX_FROZEN_BYTES else b""
+
+
 def check_opened(statement: SwarmStatement, opened: TaskOpened) -> None:
     """Check the task after the worker has loaded it. Raises :class:`ConfigError`."""
     task = statement.task
     if opened.manifest_digest != task.manifest_digest:
+        if other := _another_frozen(task.frozen, opened.frozen):
+            raise ConfigError(
+                f"{other.name}, which stays as it is in training, has other numbers here than on"
+                f" the founder's machine (its SHA-256 is {other.sha256.hex()}): get the very file"
+                " that the founder's model() loads it from, and put it where the task looks for it"
+            )
         raise ConfigError(
             "the task makes another model here than on the founder's machine (digest"
             f" {opened.manifest_digest.hex()[:16]}, expected {task.manifest_digest.hex()[:16]}):"
             " is another version of torch or of a library that the task uses installed here?"
         )
+
+
+def _another_frozen(prefixes: bytes, frozen: Sequence[FrozenTensor]) -> FrozenTensor | None:
+    """The first of this machine's tensors that is not the founder's, as far as that can be told."""
+    if len(prefixes) != FROZEN_PREFIX_BYTES * len(frozen):
+        return None
+    for index, one in enumerate(frozen):
+        begin = index * FROZEN_PREFIX_BYTES
+        if prefixes[begin : begin + FROZEN_PREFIX_BYTES] != one.prefix:
+            return one
+    return None

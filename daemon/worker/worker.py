@@ -296,7 +296,8 @@ class TaskWorker:
     async def _reopen_model(self) -> None:
         """The trainer loads the task again, and has to come to the same model."""
         opened = await self.processes.trainer.ask(self._opening.for_trainer())
-        if self._model is not None and opened.tensors != self._model.tensors:
+        before = self._model
+        if before and (opened.tensors, opened.frozen) != (before.tensors, before.frozen):
             raise ConfigError("the task makes another model now than when this peer began")
 
     def _states_request(self, *, has_initial: bool) -> OpenStates:

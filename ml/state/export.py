@@ -19,12 +19,14 @@ def export_state(
     """Write the tensors of ``state`` for a model's ``load_state_dict``; the size in bytes.
 
     In the model's own dtypes, tied tensors under each of their names: ``tied`` has every further
-    name, and the manifest's. What the file holds follows from the state alone, so all who hold it
-    write the same bytes. Raises :class:`ConfigError` when the file cannot be written.
+    name, and the manifest's. What does not travel is not in it. What the file holds follows from
+    the state alone, so all who hold it write the same bytes. Raises :class:`ConfigError` when the
+    file cannot be written.
     """
     names = {spec.name: [spec.name] for spec in state.manifest.tensors}
     for name, first in tied.items():
-        names[first].append(name)
+        if first in names:  # else it does not travel
+            names[first].append(name)
     layout = layout_of(
         sorted(
             (

@@ -1,5 +1,8 @@
 """The model manifest: which tensors a model has. Peers compare its digest; no tensor is believed
 that does not fit it.
+
+What training leaves as it is does not travel: it stands in the manifest with its digest, so peers
+have the same manifest only if they have the same base under what they train.
 """
 
 import hashlib
@@ -7,6 +10,8 @@ import math
 from typing import Literal
 
 from protocol.codec import Message, encode
+
+FROZEN_PREFIX_BYTES = 8
 
 
 class TensorSpec(Message):
@@ -37,15 +42,36 @@ class TensorSpec(Message):
         return math.prod(self.shape)
 
 
+class FrozenTensor(Message):
+    """A tensor that does not travel, since training leaves it as it is."""
+
+    name: str
+    dtype: str
+    """As torch spells it: what does not travel may be of any dtype."""
+    shape: tuple[int, ...]
+    sha256: bytes
+    """Of its elements in their order."""
+
+    @property
+    def prefix(self) -> bytes:
+        """What swarm statements, which are small, have of the digest."""
+        return self.sha256[:FROZEN_PREFIX_BYTES]
+
+
 class Manifest(Message):
     """All tensors of a model, sorted by name; tied tensors once, under the first of their names."""
 
     tensors: tuple[TensorSpec, ...]
+    """Those that travel."""
+    frozen: tuple[FrozenTensor, ...] = ()
+    """Those that peers only compare."""
 
     @property
     def digest(self) -> bytes:
         """SHA-256 of the canonical encoding."""
-        return hashlib.sha256(b"p2pd manifest v1\x00" + encode(self)).digest()
+        # Where nothing is frozen it is what it was before there was anything to say of that.
+        content = encode(self) if self.frozen else encode(_OnlyTensors(self.tensors))
+        return hashlib.sha256(b"p2pd manifest v1\x00" + content).digest()
 
     @property
     def parameter_count(self) -> int:
@@ -60,7 +86,17 @@ class Manifest(Message):
             for spec in self.tensors
         ]
         count = f"{len(self.tensors)} tensors, {self.parameter_count:,} parameters"
+        if self.frozen:
+            frozen_count = sum(math.prod(one.shape) for one in self.frozen)
+            count += (
+                f"; {len(self.frozen)} more stay as they are and do not travel"
+                f" ({frozen_count:,} numbers)"
+            )
         return "\n".join([*lines, count, f"digest {self.digest.hex()}"])
+
+
+class _OnlyTensors(Message):
+    tensors: tuple[TensorSpec, ...]
 
 
 def file_dtype(spec: TensorSpec) -> str:

@@ -1,7 +1,9 @@
 """Batches out of any dataset: fast where it is made of whole tensors, sample by sample else."""
 
+import copy
+import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ class Samples:
     """Some of a dataset's samples, in batches on one device."""
 
     def __init__(self, dataset: Any, indices: NDArray[np.int64], device: torch.device) -> None:
-        if isinstance(dataset, TensorDataset) and indices.size < len(dataset):
+        if _is_plain(dataset) and indices.size < len(dataset):
             # A copy of this peer's samples, so that the memory of all others can go.
             chosen = torch.from_numpy(indices)
             dataset = TensorDataset(*(tensor[chosen] for tensor in dataset.tensors))
@@ -47,20 +49,21 @@ class Samples:
     def batches(self, batch_size: int, order: NDArray[np.int64] | None = None) -> Iterator[Batch]:
         """All samples once, in ``order`` (of positions), in batches of nearly equal size.
 
-        Nearly equal, since a last batch of a single sample breaks batch normalization. Raises
-        :class:`SampleError`, from what went wrong.
+        Nearly equal, since a last batch of a single sample breaks batch normalization; where one
+        would still be left alone, another batch takes it too. Raises :class:`SampleError`, from
+        what went wrong.
         """
         chosen = self._indices if order is None else self._indices[order]
-        for part in np.array_split(chosen, -(-chosen.size // batch_size)):
+        for part in np.array_split(chosen, batch_count(chosen.size, batch_size)):
             yield self._take(part)
 
     def _take(self, indices: NDArray[np.int64]) -> Batch:
-        if isinstance(self._dataset, TensorDataset):
+        if _is_plain(self._dataset):
             where = torch.from_numpy(indices)
             inputs, targets = (tensor[where] for tensor in self._dataset.tensors)
         else:
             inputs, targets = self._collate([int(index) for index in indices])
-        return self._move(inputs), self._move(targets), int(indices.size)
+        return moved(inputs, self._device), moved(targets, self._device), int(indices.size)
 
     def _collate(self, indices: list[int]) -> Any:
         items = []
@@ -74,14 +77,50 @@ class Samples:
         except Exception as error:
             raise SampleError(_why_no_batch(indices, items)) from error
 
-    def _move(self, value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return value.to(self._device)
-        if isinstance(value, dict):
-            return {key: self._move(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._move(item) for item in value]
-        return value
+
+def batch_count(sample_count: int, batch_size: int) -> int:
+    """Into how many batches samples are cut."""
+    count = -(-sample_count // batch_size)
+    one_is_alone = batch_size > 1 and 1 < sample_count < 2 * count
+    return count - 1 if one_is_alone else count
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """``value`` with all tensors in it on ``device``; everything keeps its type."""
+    if hasattr(value, "to") and not isinstance(value, type):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        items = {key: moved(item, device) for key, item in value.items()}
+        return items if type(value) is dict else _like(value, items)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(moved(item, device) for item in value))
+    if isinstance(value, list | tuple):
+        items_there = [moved(item, device) for item in value]
+        return items_there if type(value) is list else _like(value, items_there)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = (one.name for one in dataclasses.fields(value) if one.init)
+        return dataclasses.replace(
+            value, **{name: moved(getattr(value, name), device) for name in fields}
+        )
+    return value
+
+
+def _like(value: Any, items: Any) -> Any:
+    """``items`` as the kind of collection that ``value`` is, if it can be made of them."""
+    if isinstance(value, MutableMapping):
+        # A copy keeps what else it holds, such as a defaultdict's factory.
+        filled = copy.copy(value)
+        filled.update(items)
+        return filled
+    try:
+        return type(value)(items)
+    except TypeError:
+        return items
+
+
+def _is_plain(dataset: Any) -> bool:
+    """Whether its tensors are all that it is: a subclass may have another ``__getitem__``."""
+    return type(dataset) is TensorDataset
 
 
 def _why_no_batch(indices: list[int], items: list[Any]) -> str:
@@ -111,7 +150,7 @@ def _form_of(value: Any) -> str:
 
 def labels_of(dataset: Any) -> NDArray[np.int64]:
     """The target of every sample, for partitions that look at classes."""
-    if isinstance(dataset, TensorDataset):
+    if _is_plain(dataset):
         return np.asarray(dataset.tensors[1].cpu().numpy(), np.int64)
     if hasattr(dataset, "targets"):
         return np.asarray(dataset.targets, np.int64)

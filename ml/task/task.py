@@ -59,7 +59,9 @@ class Task:
     suggestion: RoundSettings
     """The defaults, with what the task's ``ROUND`` says instead."""
     file_sha256: bytes = b""
-    """The digest of a task file; empty for a built-in task."""
+    """Of a task file; empty for a built-in task."""
+    moving: tuple[str, ...] = ()
+    """Buffers that training changes, but not in its first steps."""
 
     def make_model(self, seed: int) -> nn.Module:
         """The model with the initial weights that follow from ``seed``; seeds torch."""
@@ -139,7 +141,8 @@ class Task:
                 f"returned {type(optimizer).__name__} over none of the parameters that it was"
                 " given: the model would stay as it is",
             )
-        if not _can_be_called(optimizer.step):
+        # The class's: a scheduler hides the object's own behind a wrapper.
+        if not _can_be_called(type(optimizer).step, optimizer):
             raise self._error(
                 "optimizer",
                 f"returned {type(optimizer).__name__}, whose step() needs arguments: take one that"
@@ -206,7 +209,14 @@ def check_module(module: ModuleType, name: str, file_sha256: bytes = b"") -> Tas
             f" {MAX_BATCH_SIZE}"
         )
     suggestion = settings_from(getattr(module, "ROUND", {}), f"task {name}: ROUND")
-    return Task(name, module, batch_size, suggestion, file_sha256)
+    return Task(name, module, batch_size, suggestion, file_sha256, _moving(module, name))
+
+
+def _moving(module: ModuleType, name: str) -> tuple[str, ...]:
+    moving = getattr(module, "MOVING", ())
+    if not isinstance(moving, list | tuple) or not all(isinstance(one, str) for one in moving):
+        raise ConfigError(f"task {name}: MOVING is no list of buffers' names")
+    return tuple(moving)
 
 
 def _check_signature(
@@ -225,10 +235,10 @@ def _check_signature(
         ) from None
 
 
-def _can_be_called(function: Callable[..., Any]) -> bool:
-    """Whether it can do without any argument, as far as it says what it takes."""
+def _can_be_called(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether ``arguments`` are enough for it, as far as it says what it takes."""
     try:
-        inspect.signature(function).bind()
+        inspect.signature(function).bind(*arguments)
     except TypeError:
         return False
     except ValueError:

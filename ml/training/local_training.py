@@ -25,9 +25,14 @@ from ml.task.task import Task
 from ml.training.head_start import HeadStart, OnStep
 from ml.training.train import LocalResult, round_seed, train
 from p2pd.control import TrainingControl
-from p2pd.model_tensors import ModelTensors, tensors_of
+from p2pd.model_tensors import ModelTensors
 from p2pd.shared_tensors import SharedTensors, StaleMemoryError
 from p2pd.trainer import Memories
+from p2pd.what_travels import describe_still, digest_of, tensors_of
+from protocol.errors import ConfigError
+
+MAX_LOOKED_AT_BYTES = 16 << 20
+"""Of the buffers that are to stay as they are; looking takes time in every round."""
 
 
 class LocalTraining:
@@ -36,20 +41,21 @@ class LocalTraining:
     def __init__(
         self,
         *,
-        model: nn.Module,
+        tensors: ModelTensors,
         task: Task,
         samples: Samples,
         choice: TaskChoice,
         rules: RoundRules,
         memories: Memories,
     ) -> None:
-        self._model = model
-        self._tensors = ModelTensors(model)
+        self._tensors = tensors
         self._task = task
         self._samples = samples
         self._choice = choice
         self._rules = rules
         self._memories = memories
+        self.frozen = describe_still(tensors.model, tensors.still)
+        """What does not travel, as :class:`p2pd.messages.Opened` has it."""
         self._head_start: HeadStart | None = None
         self._began_from: dict[str, torch.Tensor] = {}
         """The tensors from which the present training began; empty: it began at its round's
@@ -82,7 +88,11 @@ class LocalTraining:
         return self._run(round_number, control.should_finish, on_step)
 
     def leave(self, round_number: int, base_root: bytes) -> None:
-        """Put what the training came to into the local memory, and where it began."""
+        """Put what the training came to into the local memory, and where it began.
+
+        Raises :class:`ConfigError` where it changed what does not travel.
+        """
+        self._check_still(round_number)
         if self._began_from:
             origin = self._memories.origin
             self._tensors.write_copies(self._began_from, origin, round_number, base_root)
@@ -98,7 +108,7 @@ class LocalTraining:
         except StaleMemoryError:
             return  # another state is there already: the next training begins from that
         self._began_from = {
-            name: tensor.detach().clone() for name, tensor in tensors_of(self._model).items()
+            name: tensor.detach().clone() for name, tensor in self._tensors.own().items()
         }
         self._head_start = HeadStart(
             following, lambda should_finish, on_step: self._run(following, should_finish, on_step)
@@ -110,12 +120,27 @@ class LocalTraining:
             self._head_start.abandon()
             self._head_start = None
 
+    def _check_still(self, round_number: int) -> None:
+        """Buffers alone, up to some size: parameters without a gradient have no way to change."""
+        tensors = tensors_of(self._tensors.model)
+        looked_at = 0
+        for name, _, _, sha256 in self.frozen:
+            tensor = tensors[name]
+            looked_at += tensor.numel() * tensor.element_size()
+            if isinstance(tensor, nn.Parameter) or looked_at > MAX_LOOKED_AT_BYTES:
+                continue
+            if digest_of(tensor) != sha256:
+                raise ConfigError(
+                    f"training changed the buffer {name} in round {round_number}, and not in its"
+                    f" first steps: write MOVING = [{name!r}] into the task, so that it travels"
+                )
+
     def _take_back(self, base: SharedTensors, round_number: int, base_root: bytes) -> None:
         """Go from where this training began to the base that has replaced it meanwhile."""
         if not self._began_from:
             return
         with torch.no_grad(), base.reading(round_number, base_root):
-            for name, tensor in tensors_of(self._model).items():
+            for name, tensor in self._tensors.own().items():
                 if tensor.dtype.is_floating_point:
                     values = self._tensors.read_one(base, name)
                     average = values.reshape(tensor.shape).to(tensor)
@@ -126,7 +151,7 @@ class LocalTraining:
     ) -> LocalResult:
         choice = self._choice
         return train(
-            self._model,
+            self._tensors.model,
             self._task,
             self._samples,
             self._rules.work,

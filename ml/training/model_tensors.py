@@ -1,18 +1,20 @@
 """A torch model's tensors as the rest of ml has them: its manifest, and blocks of arrays."""
 
+from collections.abc import Collection
+
 import torch
 from torch import nn
 
-from ml.state.manifest import Manifest, TensorSpec
+from ml.state.manifest import FrozenTensor, Manifest, TensorSpec
 from ml.state.state import State, blocks_of, tensor_name
 from ml.state.tensor_file import AnyArray, TensorSink
 from ml.state.tensor_store import Fill
-from p2pd.model_tensors import UnusableModelError, describe, tensors_of
+from p2pd.what_travels import UnusableModelError, describe, describe_still, tensors_of
 from protocol.errors import ConfigError
 
 
-def manifest_of(model: nn.Module) -> Manifest:
-    """The manifest of ``model``.
+def manifest_of(model: nn.Module, still: Collection[str] = ()) -> Manifest:
+    """The manifest of ``model``, in which the tensors named by ``still`` do not travel.
 
     Raises :class:`ConfigError` for a model without parameters or with tensors that cannot travel.
 
@@ -23,8 +25,12 @@ def manifest_of(model: nn.Module) -> Manifest:
         return Manifest(
             tuple(
                 TensorSpec(name, dtype, shape, "parameter" if kind == "parameter" else "buffer")
-                for name, dtype, shape, kind in describe(model)
-            )
+                for name, dtype, shape, kind in describe(model, still)
+            ),
+            tuple(
+                FrozenTensor(name, dtype, shape, bytes.fromhex(sha256))
+                for name, dtype, shape, sha256 in describe_still(model, still)
+            ),
         )
     except UnusableModelError as error:
         raise ConfigError(f"model(): {error}") from error

@@ -7,7 +7,7 @@ from torch import nn
 
 from ml.rules.local_work import LocalWork
 from ml.state.manifest import Manifest
-from ml.task.samples import Samples
+from ml.task.samples import Samples, batch_count
 from ml.task.task import Task
 from ml.training.train import train
 from ml.update.codec import UpdateCodec, parse_encoding
@@ -73,7 +73,7 @@ def round_cost(
     steps, training_s = 0, float(settings.local_amount)
     if settings.local_unit != "seconds":
         work = LocalWork.parse(settings.local_unit, settings.local_amount)
-        steps = int(work.max_steps(-(-len(samples) // task.batch_size)))
+        steps = int(work.max_steps(batch_count(len(samples), task.batch_size)))
         training_s = steps * tried.seconds / tried.steps
     return RoundCost(
         train_samples=len(samples),

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ml.rules.local_work import LocalWork
-from ml.task.samples import Batch, Samples
+from ml.task.samples import Batch, Samples, batch_count
 from ml.task.seeds import derive_seed, permutation
 from ml.task.task import Task
 from protocol.errors import ConfigError, WorkerError
@@ -60,7 +60,7 @@ def train(
     np.random.seed(seed % 2**32)
     random.seed(seed)
     optimizer = task.make_optimizer(model.parameters())
-    max_steps = work.max_steps(-(-len(samples) // task.batch_size))
+    max_steps = work.max_steps(batch_count(len(samples), task.batch_size))
     started_s = clock()
     steps = seen = 0
     loss_sum = 0.0

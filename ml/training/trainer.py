@@ -18,9 +18,10 @@ from ml.task.data import load_shard, load_test_samples
 from ml.task.load import load_task
 from ml.task.samples import Samples
 from ml.task.task import Task
+from ml.training.first_steps import initial_tensors
 from ml.training.held_out import HeldOut, hold_out
 from ml.training.local_training import LocalTraining
-from ml.training.train import StepReport, evaluate, try_step
+from ml.training.train import StepReport, evaluate
 from p2pd.control import TrainingAbandonedError, TrainingControl
 from p2pd.messages import (
     Evaluate,
@@ -34,15 +35,15 @@ from p2pd.messages import (
     Tried,
     TryOut,
 )
-from p2pd.model_tensors import ModelTensors, UnusableModelError, tied_names
+from p2pd.model_tensors import ModelTensors
 from p2pd.shared_tensors import NO_ROOT, StaleMemoryError
 from p2pd.trainer import Memories, Reports
+from p2pd.what_travels import UnusableModelError, tied_names
 from protocol.errors import ConfigError, P2PDError, WorkerError
 from protocol.statements.swarm import RoundSettings
 
 logger = logging.getLogger(__name__)
 
-PROBE_SAMPLES = 8
 KEPT_EVALUATIONS = 8
 
 
@@ -88,6 +89,7 @@ class TaskTrainer:
             tensors=[list(one) for one in opened.tensors.description],
             tied=dict(tied_names(opened.tensors.model)),
             sample_count=sample_count,
+            frozen=[list(one) for one in opened.training.frozen],
             task=opened.task.name,
             task_sha256=opened.task.file_sha256.hex(),
             suggestion={
@@ -154,6 +156,8 @@ class TaskTrainer:
         match error:
             case ConfigError():
                 return Failed("config", str(error))
+            case UnusableModelError():
+                return Failed("config", f"the model has become another one: {error}")
             case P2PDError() | OSError() | TrainingAbandonedError() | StaleMemoryError():
                 return Failed("internal", str(error))
         return None
@@ -190,25 +194,26 @@ class TaskTrainer:
         self._on_work()
         model = task.make_model(choice.seed)
         self._on_work()
-        try:
-            tensors = ModelTensors(model)
-        except UnusableModelError as error:
-            raise ConfigError(f"model(): {error}") from error
-        tensors.write(self._memories.local, 0, NO_ROOT)
-        model.to(self._device)
-        trained = task.make_model(choice.seed).to(self._device) if rules.overlap else model
+        tensors = initial_tensors(
+            model,
+            task,
+            samples,
+            test_samples,
+            memory=self._memories.local,
+            device=self._device,
+            on_work=self._on_work,
+        )
+        self._on_work()
+        trained = tensors
+        if rules.overlap:
+            trained = ModelTensors(task.make_model(choice.seed).to(self._device), tensors.still)
         training = LocalTraining(
-            model=trained,
+            tensors=trained,
             task=task,
             samples=samples,
             choice=choice,
             rules=rules,
             memories=self._memories,
         )
-        # Call once what the first round will call, so that mistakes in it show at the start. It is
-        # also where torch loads what an optimizer needs, which takes it seconds.
-        evaluate(model, task, test_samples.head(PROBE_SAMPLES), self._on_work)
-        try_step(model, task, samples)
-        self._on_work()
         held_out = HeldOut(task, tried_samples, choice.seed, self._on_work)
         return _Open(task, tensors, training, test_samples, held_out), len(samples)

@@ -35,6 +35,9 @@ class TaskReference(Message):
     """The seed from which every peer makes the initial weights."""
     initial_state_digest: bytes
     """Merkle root of round 0's state as the founder's machine made it."""
+    frozen: bytes = b""
+    """The first 8 bytes of the SHA-256 of each tensor that does not travel, in the manifest's
+    order, so that a peer with another one can say which. Empty where there are none or many."""
 
 
 class RoundSettings(Message):

@@ -14,7 +14,7 @@ from ml.training.model_tensors import fill_from_model, manifest_of, model_block
 from ml.update.codec import UpdateCodec
 from ml.update.dense import Float32Encoding
 from ml.update.pseudo_gradient import pseudo_gradient, trained_values
-from p2pd.model_tensors import tensors_of
+from p2pd.what_travels import tensors_of
 
 
 class MixedModel(nn.Module):

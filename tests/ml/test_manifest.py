@@ -4,7 +4,7 @@ from torch import nn
 
 from ml.state.manifest import TensorSpec
 from ml.training.model_tensors import manifest_of
-from p2pd.model_tensors import tensors_of, tied_names
+from p2pd.what_travels import tensors_of, tied_names
 from protocol.errors import ConfigError
 from tests.ml.small_models import MixedModel, make_model
 

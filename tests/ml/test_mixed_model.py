@@ -19,7 +19,7 @@ from ml.training.model_tensors import load_into_model
 from ml.update.codec import PACKED, UpdateCodec, parse_encoding
 from ml.update.dense import Float32Encoding
 from ml.update.topk import TopKEncoding
-from p2pd.model_tensors import tied_names
+from p2pd.what_travels import tied_names
 from tests.ml.small_models import (
     MixedModel,
     make_model,

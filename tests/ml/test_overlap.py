@@ -95,7 +95,7 @@ def test_training_goes_on_from_the_base_as_the_own_update_would_move_it(
         updates.append(tensors_of_update(trained[0]))
         applied = [apply(one, round_number, trained) for one in (learner, other)]
         states.append(tensors_of_state(applied[0]))
-    ended_at = training_of(learner)._model.state_dict()
+    ended_at = training_of(learner)._tensors.model.state_dict()
     for name in ("0.weight", "3.weight"):
         base, own = states[1][f"model/{name}"], updates[1][name]
         began_from = base - own
