@@ -1,9 +1,11 @@
 """Text: a small transformer that predicts the next character of Python's own reference manual.
 
 The text is the help topics that ship with Python (pydoc_data), 700 kB of English. The metric is the
-share of characters predicted right.
+share of characters predicted right. The learning rate warms up and falls again over the whole
+swarm's steps (p2pd create --rounds says how many there are), whenever a peer joins.
 """
 
+import math
 import pydoc_data.topics
 from pathlib import Path
 
@@ -15,6 +17,7 @@ CONTEXT = 64
 WIDTH = 96
 HEADS = 4
 LAYERS = 3
+WARM_UP_STEPS = 50
 BATCH_SIZE = 32
 ROUND = {"local_unit": "steps", "local_amount": 50}
 
@@ -88,6 +91,20 @@ def metric(outputs: Tensor, targets: Tensor) -> Tensor:
 def optimizer(parameters) -> torch.optim.Optimizer:
     """AdamW, as for its larger kin."""
     return torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01)
+
+
+def scheduler(optimizer, total_steps):
+    """Up in the first steps, then down by a cosine; level where the swarm has no last round."""
+
+    def factor(step: int) -> float:
+        if step < WARM_UP_STEPS:
+            return (step + 1) / WARM_UP_STEPS
+        if total_steps is None:
+            return 1.0
+        done = min(1.0, (step - WARM_UP_STEPS) / max(1, total_steps - WARM_UP_STEPS))
+        return 0.1 + 0.45 * (1 + math.cos(math.pi * done))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def _text() -> Tensor:

@@ -1,6 +1,7 @@
 """Opening a task: what both processes are told, and what they find out together."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -41,6 +42,7 @@ class Opening:
             },
             seed=self.choice.seed,
             threads=self.threads,
+            own_directory=str(Path(self.state_dir) / "trainer"),
         )
 
     def for_averager(self, opened: Opened, *, has_initial: bool) -> OpenStates:

@@ -27,6 +27,9 @@ class Open:
     """The swarm's: decides initial weights, shards and the order of samples."""
     threads: int = 0
     """Torch's intra-op threads; 0: torch decides."""
+    own_directory: str = ""
+    """Where the trainer may keep what is its own from round to round, such as an optimizer's state;
+    empty: nowhere. It need not be there yet."""
 
     def reply_kind(self) -> "type[Opened]":
         """What answers it."""

@@ -11,7 +11,15 @@ from daemon.cli import arguments
 MAX_COUNT = 1_000_000_000
 MAX_SECONDS = 30 * 86400.0
 
-_FIELDS = ("exchange", "topology", "aggregation", "compression", "partition", "overlap")
+_FIELDS = (
+    "exchange",
+    "topology",
+    "aggregation",
+    "compression",
+    "partition",
+    "overlap",
+    "inner_state",
+)
 _OUTER_FIELDS = ("outer_learning_rate", "outer_momentum")
 
 
@@ -35,6 +43,12 @@ def add_local_work(parser: "argparse._ArgumentGroup") -> None:
         type=arguments.real_number(0.1, MAX_SECONDS),
         metavar="S",
         help="each peer trains S seconds per round, so that slow machines hold nobody up",
+    )
+    parser.add_argument(
+        "--inner-state",
+        choices=("keep", "anew"),
+        help="keep (default): each peer's own optimizer goes on from round to round, with its"
+        " moments; so does a learning-rate schedule. anew: it begins from nothing in every round",
     )
 
 

@@ -28,6 +28,8 @@ class RoundRules:
     outer: OuterOptimizer
     overlap: bool
     """Whether the next round's training begins before this round's average is there."""
+    keeps_inner: bool
+    """Whether the inner optimizer's state lives through the rounds."""
     rounds: int
     """The number of rounds after which there is no next one; 0: never."""
 
@@ -51,6 +53,7 @@ def parse_rules(settings: RoundSettings) -> RoundRules:
         encoding=parse_encoding(settings.compression),
         outer=OuterOptimizer(settings.outer_learning_rate, settings.outer_momentum),
         overlap=settings.overlap,
+        keeps_inner=_keeps_inner(settings.inner_state),
         rounds=settings.rounds,
     )
     if isinstance(rules.encoding, TopKEncoding) and isinstance(
@@ -91,6 +94,12 @@ def parse_rules(settings: RoundSettings) -> RoundRules:
                 f"exchange {settings.exchange!r}: write mesh, gossip, allreduce or auto"
             )
     return rules
+
+
+def _keeps_inner(inner_state: str) -> bool:
+    if inner_state not in ("keep", "anew"):
+        raise ConfigError(f"inner state {inner_state!r}: write keep or anew")
+    return inner_state == "keep"
 
 
 def _check_limits(settings: RoundSettings) -> None:

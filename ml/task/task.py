@@ -5,7 +5,8 @@ Required: ``model() -> nn.Module``, ``train_dataset(data_dir)`` and ``test_datas
 ``loss(outputs, targets)`` (a scalar tensor to minimize) and ``metric(outputs, targets)`` (the
 mean over the given samples, such as the accuracy from 0 to 1).
 
-Optional: ``optimizer(parameters)`` (a torch optimizer; else AdamW), ``BATCH_SIZE`` (else 64),
+Optional: ``optimizer(parameters)`` (a torch optimizer or several; else AdamW),
+``scheduler(optimizer)`` (of learning rates; stepped after each step), ``BATCH_SIZE`` (else 64),
 ``ROUND`` (a dict with suggestions for the swarm's round settings).
 
 Everything that such a module gets wrong becomes a :class:`ConfigError` that names the function.
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from ml.task.samples import Batch, SampleError, Samples, labels_of
@@ -124,22 +126,59 @@ class Task:
             raise self._error("metric", f"returned {_described(number)}, not a number")
         return float(self._run("metric()'s number", float, number))
 
-    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """A new inner optimizer over at least one of the trainable ``parameters``."""
+    def make_optimizers(self, parameters: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
+        """New inner optimizers, together over at least one of the trainable ``parameters``."""
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
         if not trainable:
             raise self._error("model", "returned a model in which no parameter requires a gradient")
         if not hasattr(self.module, "optimizer"):
-            return torch.optim.AdamW(trainable, lr=DEFAULT_LEARNING_RATE)
-        optimizer = self._checked(
-            "optimizer", torch.optim.Optimizer, "a torch.optim.Optimizer", trainable
-        )
-        stepped = {id(one) for group in optimizer.param_groups for one in group["params"]}
+            return [torch.optim.AdamW(trainable, lr=DEFAULT_LEARNING_RATE)]
+        returned = self._run("optimizer", self.module.optimizer, trainable)
+        optimizers = list(returned) if isinstance(returned, list | tuple) else [returned]
+        for optimizer in optimizers:
+            self._check_optimizer(optimizer)
+        stepped = {
+            id(one) for made in optimizers for group in made.param_groups for one in group["params"]
+        }
         if stepped.isdisjoint(map(id, trainable)):
+            made = " and ".join(type(one).__name__ for one in optimizers) or "none"
             raise self._error(
                 "optimizer",
-                f"returned {type(optimizer).__name__} over none of the parameters that it was"
-                " given: the model would stay as it is",
+                f"returned {made} over none of the parameters that it was given: the model would"
+                " stay as it is",
+            )
+        return optimizers
+
+    def make_schedulers(
+        self, optimizers: list[torch.optim.Optimizer], total_steps: int | None
+    ) -> list[Any]:
+        """What moves the optimizers' learning rates, a step at a time; none where it has none."""
+        if not hasattr(self.module, "scheduler"):
+            return []
+        made = optimizers[0] if len(optimizers) == 1 else optimizers
+        takes_total = _can_be_called(self.module.scheduler, made, total_steps)
+        arguments = (made, total_steps) if takes_total else (made,)
+        returned = self._run("scheduler", self.module.scheduler, *arguments)
+        schedulers = list(returned) if isinstance(returned, list | tuple) else [returned]
+        for scheduler in schedulers:
+            if not isinstance(scheduler, LRScheduler) or not _can_be_called(
+                type(scheduler).step, scheduler
+            ):
+                raise self._error(
+                    "scheduler",
+                    f"returned {_described(scheduler)}, not a torch.optim.lr_scheduler that steps"
+                    " by itself, such as LambdaLR or OneCycleLR",
+                )
+        return schedulers
+
+    def step_scheduler(self, scheduler: Any) -> None:
+        """Let a scheduler of :meth:`make_schedulers` go a step further."""
+        self._run("scheduler()'s step()", scheduler.step)
+
+    def _check_optimizer(self, optimizer: object) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise self._error(
+                "optimizer", f"returned {_described(optimizer)}, not a torch.optim.Optimizer"
             )
         # The class's: a scheduler hides the object's own behind a wrapper.
         if not _can_be_called(type(optimizer).step, optimizer):
@@ -148,10 +187,9 @@ class Task:
                 f"returned {type(optimizer).__name__}, whose step() needs arguments: take one that"
                 " steps by the gradients alone, such as SGD or AdamW",
             )
-        return optimizer
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let an optimizer of :meth:`make_optimizer` move its parameters by their gradients."""
+        """Let an optimizer of :meth:`make_optimizers` move its parameters by their gradients."""
         has_own = hasattr(self.module, "optimizer")
         self._run("optimizer()'s step()" if has_own else "AdamW's step()", optimizer.step)
 
@@ -198,8 +236,9 @@ def check_module(module: ModuleType, name: str, file_sha256: bytes = b"") -> Tas
         *most, last = (f"{one}()" for one in missing)
         names = f"{', '.join(most)} and {last}" if most else last
         raise ConfigError(f"task {name}: it has no function {names}")
-    if not callable(getattr(module, "optimizer", len)):
-        raise ConfigError(f"task {name}: optimizer is not a function")
+    for function in ("optimizer", "scheduler"):
+        if not callable(getattr(module, function, len)):
+            raise ConfigError(f"task {name}: {function} is not a function")
     for function, arguments in _ARGUMENTS.items():
         _check_signature(getattr(module, function, None), function, arguments, name)
     batch_size = getattr(module, "BATCH_SIZE", DEFAULT_BATCH_SIZE)

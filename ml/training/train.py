@@ -13,6 +13,7 @@ from ml.rules.local_work import LocalWork
 from ml.task.samples import Batch, Samples, batch_count
 from ml.task.seeds import derive_seed, permutation
 from ml.task.task import Task
+from ml.training.inner_optimizer import InnerOptimizer
 from protocol.errors import ConfigError, WorkerError
 
 EVALUATION_BATCH_SIZE = 250
@@ -49,8 +50,12 @@ def train(
     should_finish: Callable[[], bool],
     on_step: Callable[[StepReport], None],
     clock: Callable[[], float],
+    inner: InnerOptimizer | None = None,
+    round_number: int = 1,
 ) -> LocalResult:
     """Train ``model`` in place; at least one step, also when asked to finish before.
+
+    ``inner``: what moves the model, and lives longer than this round; None: one of its own.
 
     ``seed`` decides the order of the samples and everything random inside the model.
     ``should_finish`` is asked after each step, ``clock`` gives monotonic seconds. Raises
@@ -59,17 +64,18 @@ def train(
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
-    optimizer = task.make_optimizer(model.parameters())
+    inner = inner or InnerOptimizer(model, task)
     max_steps = work.max_steps(batch_count(len(samples), task.batch_size))
+    inner.begin(round_number, max_steps)
     started_s = clock()
     steps = seen = 0
     loss_sum = 0.0
     model.train()
-    for inputs, targets, count in _endless_batches(task, samples, seed):
-        optimizer.zero_grad(set_to_none=True)
+    for inputs, targets, count in endless_batches(task, samples, seed):
+        inner.clear_gradients()
         loss = task.loss(task.outputs(model, inputs), targets)
         task.backward(loss)
-        task.step(optimizer)
+        inner.step()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise WorkerError(f"training diverged: the loss is {value} at step {steps + 1}")
@@ -81,7 +87,7 @@ def train(
         out_of_time = work.unit == "seconds" and elapsed_s >= work.amount
         if steps >= max_steps or out_of_time or should_finish():
             break
-    optimizer.zero_grad(set_to_none=True)  # gradients are as large as the model
+    inner.end()
     return LocalResult(min(seen, len(samples)), steps, loss_sum / seen, clock() - started_s)
 
 
@@ -129,7 +135,8 @@ def round_seed(swarm_seed: int, round_number: int, shard_index: int, shard_count
     return derive_seed(swarm_seed, "round", round_number, shard_index, shard_count)
 
 
-def _endless_batches(task: Task, samples: Samples, seed: int) -> Iterator[Batch]:
+def endless_batches(task: Task, samples: Samples, seed: int) -> Iterator[Batch]:
+    """A round's batches: epoch after epoch, each in an order that follows from ``seed``."""
     epoch = 0
     while True:
         order = permutation(len(samples), seed, "epoch", epoch)

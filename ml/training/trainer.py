@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -83,7 +84,8 @@ class TaskTrainer:
             torch.set_num_threads(request.threads)
         choice = choice_from(request.task)
         rules = parse_rules(RoundSettings(**request.settings))
-        opened, sample_count = self._load(choice, rules)
+        own_directory = Path(request.own_directory) if request.own_directory else None
+        opened, sample_count = self._load(choice, rules, own_directory)
         self._opened = opened
         return Opened(
             tensors=[list(one) for one in opened.tensors.description],
@@ -183,7 +185,9 @@ class TaskTrainer:
             raise WorkerError("no task is open")
         return self._opened
 
-    def _load(self, choice: TaskChoice, rules: RoundRules) -> tuple[_Open, int]:
+    def _load(
+        self, choice: TaskChoice, rules: RoundRules, own_directory: Path | None
+    ) -> tuple[_Open, int]:
         task = load_task(choice.task, builtin=choice.builtin, file_sha256=choice.file_sha256)
         samples = load_shard(task, choice, self._device)
         self._on_work()
@@ -214,6 +218,7 @@ class TaskTrainer:
             choice=choice,
             rules=rules,
             memories=self._memories,
+            own_directory=own_directory,
         )
         held_out = HeldOut(task, tried_samples, choice.seed, self._on_work)
         return _Open(task, tensors, training, test_samples, held_out), len(samples)

@@ -74,6 +74,9 @@ class RoundSettings(Message):
     min_updates: int = 1
     """With fewer updates no round ends but by its longest time, and then the state stays; not in
     gossip."""
+    inner_state: str = "keep"
+    """Whether each peer's inner optimizer lives through the rounds (``keep``) or begins ``anew`` in
+    each."""
 
 
 class Token(Message):

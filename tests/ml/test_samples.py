@@ -128,5 +128,5 @@ def test_schedule_made_inside_optimizer_is_taken(tmp_path: Path) -> None:
         "    torch.optim.lr_scheduler.LambdaLR(made, lambda step: 0.5)\n    return made",
     )
     task = check_module(load(tmp_path, source).module, "task")
-    optimizer = task.make_optimizer(task.make_model(0).parameters())
+    (optimizer,) = task.make_optimizers(task.make_model(0).parameters())
     assert optimizer.param_groups[0]["lr"] == 0.5e-3

@@ -32,7 +32,7 @@ def error_of(tmp_path: Path, source: str) -> str:
 
 def use(task: Task, data_dir: Path) -> None:
     model = task.make_model(1)
-    optimizer = task.make_optimizer(model.parameters())
+    (optimizer,) = task.make_optimizers(model.parameters())
     dataset = task.train_dataset(data_dir)
     task.test_dataset(data_dir)
     inputs, targets, _ = next(
@@ -66,7 +66,7 @@ def test_defaults_stand_in_for_what_is_optional(tmp_path: Path) -> None:
     assert task.batch_size == 64
     assert task.suggestion == RoundSettings()
     model = task.make_model(1)
-    assert isinstance(task.make_optimizer(model.parameters()), torch.optim.AdamW)
+    assert isinstance(task.make_optimizers(model.parameters())[0], torch.optim.AdamW)
 
 
 def test_frozen_parameters_are_not_given_to_the_optimizer(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_frozen_parameters_are_not_given_to_the_optimizer(tmp_path: Path) -> Non
     model = task.make_model(1)
     for parameter in list(model.parameters())[:2]:
         parameter.requires_grad_(False)
-    groups = task.make_optimizer(model.parameters()).param_groups
+    groups = task.make_optimizers(model.parameters())[0].param_groups
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters())) - 2
 
 
@@ -239,7 +239,7 @@ def test_sample_that_cannot_be_used_is_named(tmp_path: Path, item: str, expected
 def test_model_without_anything_to_learn_is_told(tmp_path: Path) -> None:
     task = load(tmp_path, SOURCE.replace("def optimizer", "def unused"))
     with pytest.raises(ConfigError, match="no parameter requires a gradient"):
-        task.make_optimizer(task.make_model(1).requires_grad_(False).parameters())
+        task.make_optimizers(task.make_model(1).requires_grad_(False).parameters())
 
 
 def test_model_that_does_not_fit_the_data_is_told(tmp_path: Path) -> None:

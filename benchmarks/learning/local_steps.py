@@ -1,0 +1,211 @@
+"""Many local steps between exchanges, beside DDP that exchanges gradients at every step.
+
+    python -m benchmarks.learning.local_steps inner_state [--rounds 16 --seeds 1,2]
+    python -m benchmarks.learning.local_steps language_model [--steps 3000]
+
+All see the same tokens in the same order, under the same learning rates: peer I's batches of a step
+together are DDP's batch of that step. ``inner_state`` trains examples/char_transformer.py with the
+inner optimizer kept and begun anew; ``language_model`` a transformer of 10 M parameters
+(language_model_task.py; LM_WIDTH and LM_LAYERS make it smaller) with some numbers of local steps
+and encodings. The real averager, codecs and trainer in one process; bytes are those of the update
+files.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.learning.report import table
+from ml.averaging.messages import Contribution
+from ml.learner import Learner
+from ml.opening import Opening, StateReady
+from ml.task.choice import TaskChoice
+from ml.task.data import load_shard, load_test_samples
+from ml.task.load import load_task
+from ml.training.inner_optimizer import InnerOptimizer
+from ml.training.train import endless_batches, evaluate, round_seed
+from protocol.statements.swarm import RoundSettings
+
+ROOT = Path(__file__).parents[2]
+CHARACTERS = ROOT / "examples" / "char_transformer.py"
+LANGUAGE_MODEL = Path(__file__).with_name("language_model_task.py")
+CPU = torch.device("cpu")
+FLOAT_BYTES = 4
+OUTER = {"outer_learning_rate": 0.7, "outer_momentum": 0.9}
+OUTER_OF_TOPK = {"outer_learning_rate": 0.7, "outer_momentum": 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to train; ``local_steps`` 1 without settings is DDP."""
+
+    name: str
+    local_steps: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What it came to."""
+
+    name: str
+    seed: int
+    steps: int
+    loss: float
+    metric: float
+    sent_bytes: int
+    """By one peer, to one other, over the whole training."""
+    parameters: int
+    seconds: float
+
+
+def ddp(choices: Sequence[TaskChoice], steps: int, local_steps: int) -> Outcome:
+    """Every step by the mean gradient of all peers' batches."""
+    started = time.monotonic()
+    task = load_task(choices[0].task, builtin=False)
+    model = task.make_model(choices[0].seed)
+    inner = InnerOptimizer(model, task, total_steps=steps)
+    shards = [load_shard(task, choice, CPU) for choice in choices]
+    model.train()
+    inner.begin(1, steps)
+    for round_number in range(1, steps // local_steps + 1):
+        streams = [
+            endless_batches(
+                task,
+                shard,
+                round_seed(choice.seed, round_number, choice.shard_index, choice.shard_count),
+            )
+            for choice, shard in zip(choices, shards, strict=True)
+        ]
+        for _ in range(local_steps):
+            inner.clear_gradients()
+            for stream in streams:
+                inputs, targets, _ = next(stream)
+                task.backward(task.loss(task.outputs(model, inputs), targets) / len(shards))
+            inner.step()
+    parameters = sum(one.numel() for one in model.parameters())
+    loss, metric = evaluate(model, task, load_test_samples(task, choices[0], CPU))
+    return Outcome(
+        "DDP, every step", choices[0].seed, steps, loss, metric,
+        FLOAT_BYTES * parameters * steps, parameters, time.monotonic() - started,
+    )  # fmt: skip
+
+
+def swarm(choices: Sequence[TaskChoice], steps: int, variant: Variant) -> Outcome:
+    """Rounds of local steps, averaged as in a mesh."""
+    started = time.monotonic()
+    rounds = steps // variant.local_steps
+    settings = RoundSettings(
+        local_unit="steps", local_amount=variant.local_steps, rounds=rounds, **variant.settings
+    )
+    sent_bytes = 0
+    state: StateReady | None = None
+    with tempfile.TemporaryDirectory(prefix="p2pd-local-steps-") as directory:
+        learners = [
+            Learner(Opening(choice, settings, f"{directory}/{choice.shard_index}", 0), device=CPU)
+            for choice in choices
+        ]
+        for round_number in range(1, rounds + 1):
+            updates = [learner.train(round_number) for learner in learners]
+            sent_bytes += updates[0].updates[0].size_bytes
+            contributions = [
+                Contribution(f"peer {index}", update.updates[0].path, update.sample_count)
+                for index, update in enumerate(updates)
+            ]
+            states = [learner.apply(round_number, contributions) for learner in learners]
+            assert len({one.state.root for one in states}) == 1
+            state = states[0]
+        parameters = learners[0].opened.parameter_count
+        for learner in learners:
+            learner.close()
+    assert state is not None
+    return Outcome(
+        variant.name, choices[0].seed, rounds * variant.local_steps, state.loss, state.accuracy,
+        sent_bytes, parameters, time.monotonic() - started,
+    )  # fmt: skip
+
+
+def as_table(outcomes: Sequence[Outcome]) -> str:
+    """Means over the seeds, beside DDP's."""
+    names = list(dict.fromkeys(one.name for one in outcomes))
+    means = {
+        name: float(np.mean([one.loss for one in outcomes if one.name == name])) for name in names
+    }
+    reference = [one for one in outcomes if one.name.startswith("DDP")]
+    rows = []
+    for name in names:
+        mine = [one for one in outcomes if one.name == name]
+        above = 100 * (means[name] / means[reference[0].name] - 1) if reference else float("nan")
+        fewer = FLOAT_BYTES * mine[0].parameters * mine[0].steps / mine[0].sent_bytes
+        rows.append(
+            (
+                name,
+                f"{means[name]:.4f}",
+                ", ".join(f"{one.loss:.4f}" for one in mine),
+                f"{above:+.2f} %",
+                f"{mine[0].sent_bytes / 1e6:.2f}",
+                f"{fewer:,.0f}",
+            )
+        )
+    heads = ("", "test loss", "by seed", "above DDP", "MB sent", "times fewer bytes")
+    return table(heads, rows)
+
+
+def variants_of(kind: str) -> list[Variant]:
+    """What is compared with DDP."""
+    if kind == "inner_state":
+        return [
+            Variant(f"50 local steps, inner state {state}", 50, {"inner_state": state})
+            for state in ("keep", "anew")
+        ]
+    return [
+        Variant(f"H {steps}, {code}", steps, {"compression": code} | outer)
+        for steps in (30, 100)
+        for code, outer in (("int8", OUTER), ("topk:64", OUTER_OF_TOPK))
+    ]
+
+
+def main() -> None:
+    """Train each, print a line of JSON for each and the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.learning.local_steps")
+    parser.add_argument("kind", choices=("inner_state", "language_model"))
+    parser.add_argument("--steps", type=int, default=0, help="default: 800, or 3000")
+    parser.add_argument("--peers", type=int, default=4)
+    parser.add_argument("--seeds", default="1", help="separated by commas")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--only", default="", help="the variants with this in their names")
+    parser.add_argument("--without-ddp", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    is_characters = arguments.kind == "inner_state"
+    task = CHARACTERS if is_characters else LANGUAGE_MODEL
+    steps = arguments.steps or (800 if is_characters else 3000)
+    outcomes: list[Outcome] = []
+    for seed in map(int, arguments.seeds.split(",")):
+        choices = [
+            TaskChoice(str(task), False, index, arguments.peers, "", seed)
+            for index in range(arguments.peers)
+        ]
+        runs: list[Outcome] = []
+        if not arguments.without_ddp:
+            runs.append(ddp(choices, steps, 50 if is_characters else 100))
+            print(json.dumps(asdict(runs[-1])), flush=True)
+        for variant in variants_of(arguments.kind):
+            if arguments.only in variant.name:
+                runs.append(swarm(choices, steps, variant))
+                print(json.dumps(asdict(runs[-1])), flush=True)
+        outcomes += runs
+    print(as_table(outcomes))
+
+
+if __name__ == "__main__":
+    main()
