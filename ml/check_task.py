@@ -14,16 +14,17 @@ import time
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from ml.state.manifest import Manifest
+from ml.task.choice import TaskChoice
+from ml.task.data import Data, load_shard, load_test_samples
 from ml.task.load import data_directory, load_task
 from ml.task.samples import Samples
 from ml.task.shards import Partition
+from ml.task.stream import Stream
 from ml.task.task import Task
 from ml.training.first_steps import try_first_steps
 from ml.training.model_tensors import manifest_of
@@ -35,6 +36,7 @@ from protocol.errors import ConfigError
 EXIT_CONFIG = 78
 EVALUATED_SAMPLES = 256
 LOOK_THROUGH_S = 5.0
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +59,27 @@ def check_task(task: Task, data_dir: Path) -> CheckedTask:
         raise ConfigError(f"model(): {error}") from error
     manifest_of(model, still)  # what is wrong with it is told before any data load
     _check_reproducible(task, model)
-    dataset = task.train_dataset(data_dir)
+    everything = TaskChoice(task.name, False, 0, 1, str(data_dir), 0)
+    samples = load_shard(task, everything, CPU)
     if Partition.parse(task.suggestion.partition).needs_labels:
-        task.labels(dataset)
-    samples = _all_of(dataset)
-    tests = _all_of(task.test_dataset(data_dir))
+        task.labels(task.train_dataset(data_dir))
+    tests = load_test_samples(task, everything, CPU)
     with warnings.catch_warnings():
         # (N, 1) against (N,) makes N by N differences: a loss, but of the wrong thing.
         warnings.filterwarnings("error", message=r"(?s)Using a target size .* different to the")
         still = try_first_steps(model, task, samples, tests)
         manifest = manifest_of(model, still)
-        loss, metric = evaluate(model, task, tests.head(EVALUATED_SAMPLES))
-    for function, value in (("loss", loss), ("metric", metric)):
+        found = evaluate(model, task, tests.head(EVALUATED_SAMPLES))
+    own = {} if hasattr(task.module, "evaluate") else {"loss": found.loss}
+    function = "evaluate" if hasattr(task.module, "evaluate") else "metric"
+    for name, value in {**own, **found.metrics}.items():
         if not math.isfinite(value):
-            raise ConfigError(f"task {task.name}: {function}() is {value} on the test data")
+            place = "loss()" if name == "loss" else f"{function}()"
+            raise ConfigError(f"task {task.name}: {place} is {value} on the test data")
     _look_through(task, "train_dataset", samples)
     _look_through(task, "test_dataset", tests)
-    cost = round_cost(task, model, manifest, samples, len(tests))
+    test_count = len(tests) if isinstance(tests, Samples) else 0
+    cost = round_cost(task, model, manifest, samples, test_count)
     return CheckedTask(manifest, cost)
 
 
@@ -88,14 +94,11 @@ def _check_reproducible(task: Task, model: nn.Module) -> None:
             )
 
 
-def _all_of(dataset: Any) -> Samples:
-    return Samples(dataset, np.arange(len(dataset), dtype=np.int64), torch.device("cpu"))
-
-
-def _look_through(task: Task, function: str, samples: Samples) -> None:
+def _look_through(task: Task, function: str, samples: Data) -> None:
     """Read as many samples as a few seconds allow."""
     until = time.monotonic() + LOOK_THROUGH_S
-    for _ in task.batches(function, samples, EVALUATED_SAMPLES):
+    batches = samples.once() if isinstance(samples, Stream) else samples.values(EVALUATED_SAMPLES)
+    for _ in task.values(function, batches):
         if time.monotonic() > until:
             return
 

@@ -119,6 +119,8 @@ class Opened:
     frozen: list[Any] = field(default_factory=list)
     """Every tensor that does not travel as [name, dtype, shape, SHA-256 in hex], sorted by name.
     ``dtype`` as torch spells it."""
+    metrics: list[Any] = field(default_factory=lambda: [["accuracy", False, ".1%"]])
+    """Each as [name, whether lower is better, format as Python has it]; the leading one first."""
     task: str = ""
     """The task's name."""
     task_sha256: str = ""
@@ -149,6 +151,9 @@ class Evaluated:
 
     loss: float
     metric: float
+    """The leading one."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """All of them, by name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ class _Mesh:
     def accuracy(self, samples: Samples) -> float:
         """Of the state that all hold."""
         load_into_model(self._state, self._model)
-        return evaluate(self._model, self._task, samples)[1]
+        return evaluate(self._model, self._task, samples).metrics["accuracy"]
 
     def _update(self, index: int, number: int) -> Floats:
         """A peer's pseudo-gradient, all parameters one after the other."""

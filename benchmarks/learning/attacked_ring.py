@@ -108,7 +108,7 @@ class Ring:
         found = []
         for model in self.models:
             self._load(model)
-            found.append(evaluate(self._model, self._task, samples)[1])
+            found.append(evaluate(self._model, self._task, samples).metrics["accuracy"])
         return found
 
     def distance(self) -> float:

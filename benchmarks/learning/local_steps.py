@@ -88,11 +88,11 @@ def ddp(choices: Sequence[TaskChoice], steps: int, local_steps: int) -> Outcome:
         for _ in range(local_steps):
             inner.clear_gradients()
             for stream in streams:
-                inputs, targets, _ = next(stream)
-                task.backward(task.loss(task.outputs(model, inputs), targets) / len(shards))
+                task.backward(task.training_loss(model, next(stream).value) / len(shards))
             inner.step()
     parameters = sum(one.numel() for one in model.parameters())
-    loss, metric = evaluate(model, task, load_test_samples(task, choices[0], CPU))
+    found = evaluate(model, task, load_test_samples(task, choices[0], CPU))
+    loss, metric = found.loss, found.metrics["accuracy"]
     return Outcome(
         "DDP, every step", choices[0].seed, steps, loss, metric,
         FLOAT_BYTES * parameters * steps, parameters, time.monotonic() - started,

@@ -9,16 +9,33 @@ from ml.task.choice import TaskChoice
 from ml.task.load import data_directory
 from ml.task.samples import Samples
 from ml.task.shards import Partition, shard_indices
-from ml.task.task import Task
+from ml.task.stream import Shard, Stream, batches_of, is_dealt_out
+from ml.task.task import WHOLE, Task
 from protocol.errors import ConfigError
 
 NEED_NO_DATA = ("digits",)
 """Built-in tasks whose data come with a package."""
 
 
-def load_shard(task: Task, choice: TaskChoice, device: torch.device) -> Samples:
+Data = Samples | Stream
+
+
+def load_shard(task: Task, choice: TaskChoice, device: torch.device) -> Data:
     """The shard that ``choice`` names. Raises :class:`ConfigError`."""
-    dataset = task.train_dataset(_directory(choice))
+    shard = Shard(choice.shard_index, choice.shard_count, choice.seed)
+    dataset = task.train_dataset(_directory(choice), shard)
+    if task.makes_own_shard:
+        shard = WHOLE
+    batches = batches_of(dataset, shard, task.batch_size)
+    if batches is not None:
+        if choice.partition != "iid" and shard.count > 1:
+            raise ConfigError(
+                f"task {task.name}: partition {choice.partition} needs a dataset of samples, and"
+                " train_dataset() returned batches"
+            )
+        return Stream(batches, device, WHOLE if is_dealt_out(dataset) else shard)
+    if task.makes_own_shard:
+        return Samples(dataset, np.arange(len(dataset), dtype=np.int64), device)
     partition = Partition.parse(choice.partition)
     indices = shard_indices(
         len(dataset),
@@ -31,9 +48,12 @@ def load_shard(task: Task, choice: TaskChoice, device: torch.device) -> Samples:
     return Samples(dataset, indices, device)
 
 
-def load_test_samples(task: Task, choice: TaskChoice, device: torch.device) -> Samples:
+def load_test_samples(task: Task, choice: TaskChoice, device: torch.device) -> Data:
     """The whole test set, for every peer the same. Raises :class:`ConfigError`."""
     dataset = task.test_dataset(_directory(choice))
+    batches = batches_of(dataset, WHOLE, task.options.evaluation_batch_size or task.batch_size)
+    if batches is not None:
+        return Stream(batches, device, WHOLE)
     return Samples(dataset, np.arange(len(dataset), dtype=np.int64), device)
 
 

@@ -11,7 +11,8 @@ import ml.task.builtin
 from ml.rules.round_rules import parse_rules
 from ml.task.shards import Partition
 from ml.task.source import read_task_source
-from ml.task.task import Task, check_module, describe_error
+from ml.task.task import Task, check_module
+from ml.task.words import describe_error
 from protocol.errors import ConfigError
 
 DATA_DIR_VARIABLE = "P2PD_DATA_DIR"

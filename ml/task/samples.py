@@ -4,15 +4,22 @@ import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import TensorDataset, default_collate
 
-Batch = tuple[Any, Any, int]
-"""Inputs, targets, number of samples."""
+
+class Batch(NamedTuple):
+    """What a dataset or an iterable gives for one step."""
+
+    value: Any
+    """As a rule inputs and targets; what the task's training_step takes where it has one."""
+    size: int
+    """How many samples it has."""
+
 
 MAX_TOLD_PARTS = 4
 """The most parts of one item that are named in words."""
@@ -46,7 +53,14 @@ class Samples:
         """Those at ``positions``, in their order."""
         return Samples(self._dataset, self._indices[positions], self._device)
 
-    def batches(self, batch_size: int, order: NDArray[np.int64] | None = None) -> Iterator[Batch]:
+    def batches(
+        self, batch_size: int, order: NDArray[np.int64] | None = None
+    ) -> Iterator[tuple[Any, Any, int]]:
+        """As :meth:`values`: inputs, targets and how many."""
+        for (inputs, targets), count in self.values(batch_size, order):
+            yield inputs, targets, count
+
+    def values(self, batch_size: int, order: NDArray[np.int64] | None = None) -> Iterator[Batch]:
         """All samples once, in ``order`` (of positions), in batches of nearly equal size.
 
         Nearly equal, since a last batch of a single sample breaks batch normalization; where one
@@ -60,10 +74,10 @@ class Samples:
     def _take(self, indices: NDArray[np.int64]) -> Batch:
         if _is_plain(self._dataset):
             where = torch.from_numpy(indices)
-            inputs, targets = (tensor[where] for tensor in self._dataset.tensors)
+            value: Any = tuple(tensor[where] for tensor in self._dataset.tensors)
         else:
-            inputs, targets = self._collate([int(index) for index in indices])
-        return moved(inputs, self._device), moved(targets, self._device), int(indices.size)
+            value = self._collate([int(index) for index in indices])
+        return Batch(moved(value, self._device), int(indices.size))
 
     def _collate(self, indices: list[int]) -> Any:
         items = []

@@ -1,22 +1,22 @@
-"""What a task is: a plain Python module with a model, data, a loss and a metric.
+"""What a task is: a plain Python module with a model, data, a loss and a metric (docs/tasks.md).
 
 Required: ``model() -> nn.Module``, ``train_dataset(data_dir)`` and ``test_dataset(data_dir)``
 (sequences of (input, target), such as a torch Dataset; ``data_dir`` is a :class:`pathlib.Path`),
 ``loss(outputs, targets)`` (a scalar tensor to minimize) and ``metric(outputs, targets)`` (the
 mean over the given samples, such as the accuracy from 0 to 1).
 
-Optional: ``optimizer(parameters)`` (a torch optimizer or several; else AdamW),
-``scheduler(optimizer)`` (of learning rates; stepped after each step), ``BATCH_SIZE`` (else 64),
-``ROUND`` (a dict with suggestions for the swarm's round settings).
+Optional: ``optimizer(parameters)``, ``scheduler(optimizer)``, ``training_step(model, batch)`` in
+place of ``loss``, ``evaluate(model, batches)`` in place of ``metric``, and the constants of
+:class:`Options` and ``ROUND`` (a dict with suggestions for the swarm's round settings).
 
 Everything that such a module gets wrong becomes a :class:`ConfigError` that names the function.
 """
 
 import inspect
+import math
 import numbers
-import traceback
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -27,20 +27,24 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
 
-from ml.task.samples import Batch, SampleError, Samples, labels_of
+from ml.task.options import Evaluation, Options, options_of, whole_number
+from ml.task.samples import Batch, SampleError, labels_of
+from ml.task.stream import Shard, batches_of
+from ml.task.words import describe_error, described
 from protocol.errors import ConfigError
 from protocol.statements.swarm import RoundSettings
 
 DEFAULT_BATCH_SIZE = 64
 DEFAULT_LEARNING_RATE = 1e-3
-MAX_BATCH_SIZE = 1 << 20
-"""More is a mistake in writing: whatever there are of samples, one step would take them all."""
+WHOLE = Shard(0, 1, 0)
+"""All of the data."""
 
-_REQUIRED = ("model", "train_dataset", "test_dataset", "loss", "metric")
+_REQUIRED = ("model", "train_dataset", "test_dataset")
 _ARGUMENTS = {
     "model": (),
+    "training_step": ("model", "batch"),
+    "evaluate": ("model", "batches"),
     "train_dataset": ("data_dir",),
     "test_dataset": ("data_dir",),
     "loss": ("outputs", "targets"),
@@ -62,20 +66,30 @@ class Task:
     """The defaults, with what the task's ``ROUND`` says instead."""
     file_sha256: bytes = b""
     """Of a task file; empty for a built-in task."""
-    moving: tuple[str, ...] = ()
-    """Buffers that training changes, but not in its first steps."""
+    options: Options = field(default_factory=Options)
 
     def make_model(self, seed: int) -> nn.Module:
         """The model with the initial weights that follow from ``seed``; seeds torch."""
         torch.manual_seed(seed)
         return self._checked("model", nn.Module, "a torch.nn.Module")
 
-    def train_dataset(self, data_dir: Path) -> Any:
-        """The training data of all shards: a sequence of (input, target)."""
-        return self._dataset("train_dataset", data_dir)
+    def train_dataset(self, data_dir: Path, shard: Shard = WHOLE) -> Any:
+        """The training data: a sequence of samples, of all shards; or an iterable of batches.
+
+        A function that takes ``shard`` makes this peer's own part, and nothing is split for it.
+        """
+        return self._dataset("train_dataset", data_dir, *self._shard_argument(shard))
+
+    @property
+    def makes_own_shard(self) -> bool:
+        """Whether train_dataset() is told the shard."""
+        return bool(self._shard_argument(WHOLE))
+
+    def _shard_argument(self, shard: Shard) -> tuple[Shard, ...]:
+        return (shard,) if _takes_shard(self.module.train_dataset) else ()
 
     def test_dataset(self, data_dir: Path) -> Any:
-        """The test data: a sequence of (input, target)."""
+        """The test data, as :meth:`train_dataset`."""
         return self._dataset("test_dataset", data_dir)
 
     def labels(self, dataset: Any) -> NDArray[np.int64]:
@@ -83,19 +97,60 @@ class Task:
         labels: NDArray[np.int64] = self._run("train_dataset's targets", labels_of, dataset)
         return labels
 
-    def batches(
-        self,
-        function: str,
-        samples: Samples,
-        batch_size: int,
-        order: NDArray[np.int64] | None = None,
-    ) -> Iterator[Batch]:
-        """Batches as in :meth:`Samples.batches`, of the dataset that ``function`` returned."""
+    def values(self, function: str, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """``batches`` of what ``function`` returned; what goes wrong in them is told as its."""
         try:
-            yield from samples.batches(batch_size, order)
+            yield from batches
         except SampleError as error:
             cause = error.__cause__ or error
             raise self._error(function, f"{error}: {describe_error(cause, self.module)}") from error
+        except Exception as error:
+            told = describe_error(error, self.module)
+            raise self._error(f"{function}()'s batches", f"failed: {told}") from error
+
+    def training_loss(self, model: nn.Module, value: Any) -> torch.Tensor:
+        """The loss of a batch: what training_step() makes of it, or loss() of the outputs."""
+        if not hasattr(self.module, "training_step"):
+            inputs, targets = self.pair(value)
+            return self.loss(self.outputs(model, inputs), targets)
+        made = self._run("training_step", self.module.training_step, model, value)
+        loss = made.get("loss") if isinstance(made, Mapping) else made
+        return self._checked_loss("training_step", loss)
+
+    def pair(self, value: Any) -> tuple[Any, Any]:
+        """Inputs and targets of a batch."""
+        if not isinstance(value, tuple | list) or len(value) != 2:
+            raise self._error(
+                "train_dataset's batches",
+                f"are {described(value)}, not (inputs, targets): write training_step(model, batch)"
+                " and evaluate(model, batches) to use them as they are",
+            )
+        return value[0], value[1]
+
+    def evaluation(self, model: nn.Module, batches: Iterator[Batch]) -> Evaluation:
+        """How good ``model`` is on the whole of ``batches``."""
+        if hasattr(self.module, "evaluate"):
+            values = (batch.value for batch in batches)
+            made = self._run("evaluate", self.module.evaluate, model, values)
+            numbers = self._numbers("evaluate", made)
+            return Evaluation(numbers.pop("loss", math.nan), numbers)
+        loss_sum = 0.0
+        sums: dict[str, float] = {}
+        total = 0
+        for value, count in batches:
+            if hasattr(self.module, "training_step"):
+                loss = self.training_loss(model, value)
+            else:
+                inputs, targets = self.pair(value)
+                outputs = self.outputs(model, inputs)
+                loss = self.loss(outputs, targets)
+                for name, number in self.metrics_of(outputs, targets).items():
+                    sums[name] = sums.get(name, 0.0) + number * count
+            loss_sum += float(loss) * count
+            total += count
+        if not total:
+            raise self._error("test_dataset", "returned no samples")
+        return Evaluation(loss_sum / total, {name: one / total for name, one in sums.items()})
 
     def outputs(self, model: nn.Module, inputs: Any) -> Any:
         """What ``model`` makes of a batch of inputs."""
@@ -103,28 +158,53 @@ class Task:
 
     def loss(self, outputs: Any, targets: Any) -> torch.Tensor:
         """The scalar to minimize, the mean over the batch."""
-        value = self._run("loss", self.module.loss, outputs, targets)
-        if not isinstance(value, torch.Tensor) or value.numel() != 1:
-            raise self._error("loss", f"returned {_described(value)}, not a scalar tensor")
-        if torch.is_grad_enabled() and not value.requires_grad:
-            raise self._error(
-                "loss", "returned a tensor that no parameter has a part in: was it detached?"
-            )
-        return value
+        return self._checked_loss("loss", self._run("loss", self.module.loss, outputs, targets))
 
     def backward(self, loss: torch.Tensor) -> None:
         """The gradients of a loss."""
         self._run("the loss's backward", loss.backward)
 
+    def metrics_of(self, outputs: Any, targets: Any) -> dict[str, float]:
+        """The metrics' means over the batch, by name."""
+        if not hasattr(self.module, "metric"):
+            return {}
+        return self._numbers("metric", self._run("metric", self.module.metric, outputs, targets))
+
     def metric(self, outputs: Any, targets: Any) -> float:
-        """The metric's mean over the batch: any number, also in a tensor or array of just one."""
-        value = self._run("metric", self.module.metric, outputs, targets)
+        """The leading one of them."""
+        return self.metrics_of(outputs, targets)[self.options.leading.name]
+
+    def _checked_loss(self, function: str, value: Any) -> torch.Tensor:
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            raise self._error(function, f"returned {described(value)}, not a scalar tensor")
+        if torch.is_grad_enabled() and not value.requires_grad:
+            raise self._error(
+                function, "returned a tensor that no parameter has a part in: was it detached?"
+            )
+        return value
+
+    def _numbers(self, function: str, value: Any) -> dict[str, float]:
+        """One number, the leading metric's, or several by name."""
+        leading = self.options.leading.name
+        given = value if isinstance(value, Mapping) else {leading: value}
+        numbers = {str(name): self._number(function, one) for name, one in given.items()}
+        known = {one.name for one in self.options.metrics} | {"loss"}
+        if leading not in numbers or not numbers.keys() <= known:
+            raise self._error(
+                function,
+                f"returned {', '.join(numbers) or 'nothing'}, and METRICS has"
+                f" {', '.join(sorted(known - {'loss'}))}: name there what it returns",
+            )
+        return numbers
+
+    def _number(self, function: str, value: Any) -> float:
+        """Any number, also in a tensor or array of just one."""
         number = value
         if isinstance(value, torch.Tensor | np.ndarray | np.generic) and set(value.shape) <= {1}:
             number = value.item()
         if not isinstance(number, numbers.Number) or isinstance(number, bool | complex):
-            raise self._error("metric", f"returned {_described(number)}, not a number")
-        return float(self._run("metric()'s number", float, number))
+            raise self._error(function, f"returned {described(number)}, not a number")
+        return float(self._run(f"{function}()'s number", float, number))
 
     def make_optimizers(self, parameters: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
         """New inner optimizers, together over at least one of the trainable ``parameters``."""
@@ -166,7 +246,7 @@ class Task:
             ):
                 raise self._error(
                     "scheduler",
-                    f"returned {_described(scheduler)}, not a torch.optim.lr_scheduler that steps"
+                    f"returned {described(scheduler)}, not a torch.optim.lr_scheduler that steps"
                     " by itself, such as LambdaLR or OneCycleLR",
                 )
         return schedulers
@@ -178,7 +258,7 @@ class Task:
     def _check_optimizer(self, optimizer: object) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise self._error(
-                "optimizer", f"returned {_described(optimizer)}, not a torch.optim.Optimizer"
+                "optimizer", f"returned {described(optimizer)}, not a torch.optim.Optimizer"
             )
         # The class's: a scheduler hides the object's own behind a wrapper.
         if not _can_be_called(type(optimizer).step, optimizer):
@@ -193,29 +273,34 @@ class Task:
         has_own = hasattr(self.module, "optimizer")
         self._run("optimizer()'s step()" if has_own else "AdamW's step()", optimizer.step)
 
-    def _dataset(self, function: str, data_dir: Path) -> Any:
-        dataset = self._run(function, getattr(self.module, function), data_dir)
-        if isinstance(dataset, DataLoader):
+    def _dataset(self, function: str, *arguments: Any) -> Any:
+        dataset = self._run(function, getattr(self.module, function), *arguments)
+        if isinstance(dataset, Iterator):
             raise self._error(
-                function, "returned a DataLoader: return its dataset, the batches are made for you"
+                function,
+                f"returned {described(dataset)}, which can be gone through only once: return a"
+                " DataLoader, an IterableDataset or an object whose __iter__ begins anew",
             )
+        if batches_of(dataset, WHOLE, self.batch_size) is not None:
+            return dataset
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
             raise self._error(
-                function, f"returned {_described(dataset)}, which has no length or no items"
+                function, f"returned {described(dataset)}, which has no length or no items"
             )
         if not len(dataset):
             raise self._error(function, "returned no samples")
         sample = self._run(f"{function}'s first item", dataset.__getitem__, 0)
-        if not isinstance(sample, tuple | list) or len(sample) != 2:
+        is_pair = isinstance(sample, tuple | list) and len(sample) == 2
+        if not is_pair and not hasattr(self.module, "training_step"):
             raise self._error(
-                function, f"has {_described(sample)} as its first item, not (input, target)"
+                function, f"has {described(sample)} as its first item, not (input, target)"
             )
         return dataset
 
     def _checked(self, function: str, kind: type[T], wanted: str, *arguments: Any) -> T:
         value = self._run(function, getattr(self.module, function), *arguments)
         if not isinstance(value, kind):
-            raise self._error(function, f"returned {_described(value)}, not {wanted}")
+            raise self._error(function, f"returned {described(value)}, not {wanted}")
         return value
 
     def _run(self, function: str, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -231,31 +316,26 @@ class Task:
 
 def check_module(module: ModuleType, name: str, file_sha256: bytes = b"") -> Task:
     """The task that ``module`` defines. Raises :class:`ConfigError` for what it lacks."""
-    missing = [one for one in _REQUIRED if not callable(getattr(module, one, None))]
+    own_step, own_evaluation = (
+        hasattr(module, function) for function in ("training_step", "evaluate")
+    )
+    required = [*_REQUIRED, *(["loss"] if not own_step else [])]
+    required += ["metric"] if not (own_step or own_evaluation) else []
+    missing = [one for one in required if not callable(getattr(module, one, None))]
     if missing:
         *most, last = (f"{one}()" for one in missing)
         names = f"{', '.join(most)} and {last}" if most else last
         raise ConfigError(f"task {name}: it has no function {names}")
-    for function in ("optimizer", "scheduler"):
+    for function in ("optimizer", "scheduler", "training_step", "evaluate"):
         if not callable(getattr(module, function, len)):
             raise ConfigError(f"task {name}: {function} is not a function")
     for function, arguments in _ARGUMENTS.items():
+        if function == "train_dataset" and _takes_shard(module.train_dataset):
+            arguments = ("data_dir", "shard")
         _check_signature(getattr(module, function, None), function, arguments, name)
-    batch_size = getattr(module, "BATCH_SIZE", DEFAULT_BATCH_SIZE)
-    if type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH_SIZE:
-        raise ConfigError(
-            f"task {name}: BATCH_SIZE is {batch_size!r}, not a whole number from 1 to"
-            f" {MAX_BATCH_SIZE}"
-        )
+    batch_size = whole_number(module, "BATCH_SIZE", DEFAULT_BATCH_SIZE, name)
     suggestion = settings_from(getattr(module, "ROUND", {}), f"task {name}: ROUND")
-    return Task(name, module, batch_size, suggestion, file_sha256, _moving(module, name))
-
-
-def _moving(module: ModuleType, name: str) -> tuple[str, ...]:
-    moving = getattr(module, "MOVING", ())
-    if not isinstance(moving, list | tuple) or not all(isinstance(one, str) for one in moving):
-        raise ConfigError(f"task {name}: MOVING is no list of buffers' names")
-    return tuple(moving)
+    return Task(name, module, batch_size, suggestion, file_sha256, options_of(module, name))
 
 
 def _check_signature(
@@ -274,6 +354,13 @@ def _check_signature(
         ) from None
 
 
+def _takes_shard(train_dataset: Callable[..., Any]) -> bool:
+    try:
+        return list(inspect.signature(train_dataset).parameters)[1:] == ["shard"]
+    except (TypeError, ValueError):
+        return False  # Written in C.
+
+
 def _can_be_called(function: Callable[..., Any], *arguments: Any) -> bool:
     """Whether ``arguments`` are enough for it, as far as it says what it takes."""
     try:
@@ -285,18 +372,6 @@ def _can_be_called(function: Callable[..., Any], *arguments: Any) -> bool:
     return True
 
 
-def describe_error(error: BaseException, module: ModuleType) -> str:
-    """Type, message, and the last line of ``module`` that led there."""
-    path = getattr(module, "__file__", None)
-    lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == path
-    ]
-    place = f" (line {lines[-1]} of {Path(path).name})" if path and lines else ""
-    return f"{type(error).__name__}: {error}{place}"
-
-
 def settings_from(given: object, place: str) -> RoundSettings:
     """The default settings with those in ``given``, a dict of :class:`RoundSettings` fields.
 
@@ -304,7 +379,7 @@ def settings_from(given: object, place: str) -> RoundSettings:
     """
     known = {field: getattr(RoundSettings(), field) for field in RoundSettings.__struct_fields__}
     if not isinstance(given, dict):
-        raise ConfigError(f"{place} is {_described(given)}, not a dict")
+        raise ConfigError(f"{place} is {described(given)}, not a dict")
     for key, value in given.items():
         if key not in known:
             raise ConfigError(f"{place} has {key!r}; known are {', '.join(known)}")
@@ -313,14 +388,3 @@ def settings_from(given: object, place: str) -> RoundSettings:
         except msgspec.ValidationError as error:
             raise ConfigError(f"{place}[{key!r}] is {value!r}: {error}") from error
     return RoundSettings(**known)
-
-
-def _described(value: object) -> str:
-    if isinstance(value, torch.Tensor):
-        return f"a tensor of shape {list(value.shape)}"
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype} of shape {list(value.shape)}"
-    if value is None:
-        return "None"
-    name = type(value).__name__
-    return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ml.task.samples import Samples
+from ml.task.data import Data
 from ml.task.task import Task
 from ml.training.train import evaluate, try_step
 from p2pd.model_tensors import ModelTensors
@@ -20,8 +20,8 @@ PROBE_SAMPLES = 8
 def try_first_steps(
     model: nn.Module,
     task: Task,
-    samples: Samples,
-    test_samples: Samples,
+    samples: Data,
+    test_samples: Data,
     on_work: Callable[[], None] = lambda: None,
 ) -> frozenset[str]:
     """The names of the tensors that do not travel; ``model`` moves. Raises :class:`ConfigError`.
@@ -33,7 +33,7 @@ def try_first_steps(
         try_step(model, task, samples)
         on_work()
         evaluate(model, task, test_samples.head(PROBE_SAMPLES), on_work)
-        return watch.still(task.moving)
+        return watch.still(task.options.moving)
     except UnusableModelError as error:
         raise ConfigError(f"model(): {error}") from error
 
@@ -41,8 +41,8 @@ def try_first_steps(
 def initial_tensors(
     model: nn.Module,
     task: Task,
-    samples: Samples,
-    test_samples: Samples,
+    samples: Data,
+    test_samples: Data,
     *,
     memory: SharedTensors,
     device: torch.device,

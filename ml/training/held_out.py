@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ml.task.data import Data
 from ml.task.samples import Samples
 from ml.task.seeds import permutation
 from ml.task.task import Task
@@ -17,12 +18,17 @@ TRIED_SAMPLES = 64
 MIN_SAMPLES = 5 * GROUPS
 
 
-def hold_out(samples: Samples, seed: int) -> tuple[Samples, Samples]:
+def hold_out(samples: Data, seed: int) -> tuple[Samples, Samples]:
     """What is left to train on, and a tenth to try models on (of few samples up to a fifth).
 
     On samples that it was trained on every model looks better than its neighbours. Raises
     :class:`ConfigError` where there are too few.
     """
+    if not isinstance(samples, Samples):
+        raise ConfigError(
+            "aggregation trial keeps some of each peer's samples for trials, and train_dataset()"
+            " returned batches: return a dataset of samples, or take another rule"
+        )
     if len(samples) < MIN_SAMPLES:
         raise ConfigError(
             "aggregation trial keeps some of each peer's samples for trials: this shard has"
@@ -56,7 +62,7 @@ class HeldOut:
         losses = []
         model.eval()
         with torch.no_grad():
-            for inputs, targets, _ in samples.batches(-(-len(samples) // GROUPS)):
+            for value, _ in samples.values(-(-len(samples) // GROUPS)):
                 self._on_batch()
-                losses.append(float(task.loss(task.outputs(model, inputs), targets)))
+                losses.append(float(task.training_loss(model, value)))
         return losses

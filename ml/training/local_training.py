@@ -22,11 +22,11 @@ from torch import nn
 
 from ml.rules.round_rules import RoundRules
 from ml.task.choice import TaskChoice
-from ml.task.samples import Samples, batch_count
+from ml.task.data import Data
 from ml.task.task import Task
 from ml.training.head_start import HeadStart, OnStep
 from ml.training.inner_optimizer import InnerOptimizer
-from ml.training.train import LocalResult, round_seed, train
+from ml.training.train import LocalResult, round_seed, steps_an_epoch, train
 from p2pd.control import TrainingControl
 from p2pd.model_tensors import ModelTensors
 from p2pd.shared_tensors import SharedTensors, StaleMemoryError
@@ -47,7 +47,7 @@ class LocalTraining:
         *,
         tensors: ModelTensors,
         task: Task,
-        samples: Samples,
+        samples: Data,
         choice: TaskChoice,
         rules: RoundRules,
         memories: Memories,
@@ -131,7 +131,7 @@ class LocalTraining:
 
     def _make_inner(self, directory: Path | None) -> InnerOptimizer:
         rules, samples, task = self._rules, self._samples, self._task
-        steps = rules.work.max_steps(batch_count(len(samples), task.batch_size)) * rules.rounds
+        steps = rules.work.max_steps(steps_an_epoch(task, samples, rules.work)) * rules.rounds
         return InnerOptimizer(
             self._tensors.model,
             task,

@@ -7,9 +7,10 @@ from torch import nn
 
 from ml.rules.local_work import LocalWork
 from ml.state.manifest import Manifest
-from ml.task.samples import Samples, batch_count
+from ml.task.data import Data
+from ml.task.samples import Samples
 from ml.task.task import Task
-from ml.training.train import train
+from ml.training.train import StepReport, steps_an_epoch, train
 from ml.update.codec import UpdateCodec, parse_encoding
 from protocol.errors import ConfigError, WorkerError
 
@@ -22,6 +23,7 @@ class RoundCost:
     """What a round costs with the settings that the task suggests, on all of its data."""
 
     train_samples: int
+    """0 where the task makes batches itself, as in ``test_samples``."""
     test_samples: int
     loss: float
     """Mean over the steps that were tried, at the beginning of the training."""
@@ -34,10 +36,15 @@ class RoundCost:
     """What a peer sends each of the others in a round."""
     encoding: str
 
+    @property
+    def _sample_counts(self) -> tuple[int, int]:
+        return self.train_samples, self.test_samples
+
     def as_text(self) -> str:
         """A few lines for people."""
         steps = f"{self.steps_a_round:,} steps, " if self.steps_a_round else ""
-        data = f"{self.train_samples:,} samples to train on, {self.test_samples:,} to test on"
+        counts = [f"{one:,} samples" if one else "batches" for one in self._sample_counts]
+        data = f"{counts[0]} to train on, {counts[1]} to test on"
         facts = (
             ("data", data),
             ("speed", f"{self.samples_per_second:,.0f} samples/s here"),
@@ -49,10 +56,11 @@ class RoundCost:
 
 
 def round_cost(
-    task: Task, model: nn.Module, manifest: Manifest, samples: Samples, test_samples: int
+    task: Task, model: nn.Module, manifest: Manifest, samples: Data, test_samples: int
 ) -> RoundCost:
     """Train ``model``, which moves, for a moment. Raises :class:`ConfigError`."""
     until = time.monotonic() + TRIED_S
+    reports: list[StepReport] = []
     try:
         tried = train(
             model,
@@ -61,22 +69,22 @@ def round_cost(
             LocalWork("steps", TRIED_STEPS),
             0,
             should_finish=lambda: time.monotonic() > until,
-            on_step=lambda report: None,
+            on_step=reports.append,
             clock=time.monotonic,
         )
     except WorkerError as error:
         raise ConfigError(
             f"task {task.name}: {error}; is the learning rate too high, or are the data not scaled?"
         ) from error
-    speed = tried.steps * min(task.batch_size, len(samples)) / max(tried.seconds, 1e-9)
+    speed = reports[-1].samples_per_second
     settings = task.suggestion
     steps, training_s = 0, float(settings.local_amount)
     if settings.local_unit != "seconds":
         work = LocalWork.parse(settings.local_unit, settings.local_amount)
-        steps = int(work.max_steps(batch_count(len(samples), task.batch_size)))
+        steps = int(work.max_steps(steps_an_epoch(task, samples, work)))
         training_s = steps * tried.seconds / tried.steps
     return RoundCost(
-        train_samples=len(samples),
+        train_samples=len(samples) if isinstance(samples, Samples) else 0,
         test_samples=test_samples,
         loss=tried.loss,
         samples_per_second=speed,

@@ -1,22 +1,27 @@
 """Local training: the inner steps of one round, by epochs, steps or seconds."""
 
+import contextlib
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from ml.rules.local_work import LocalWork
-from ml.task.samples import Batch, Samples, batch_count
+from ml.task.data import Data
+from ml.task.options import Evaluation
+from ml.task.samples import Batch, batch_count
 from ml.task.seeds import derive_seed, permutation
+from ml.task.stream import Stream
 from ml.task.task import Task
 from ml.training.inner_optimizer import InnerOptimizer
 from protocol.errors import ConfigError, WorkerError
-
-EVALUATION_BATCH_SIZE = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class LocalResult:
 def train(
     model: nn.Module,
     task: Task,
-    samples: Samples,
+    samples: Data,
     work: LocalWork,
     seed: int,
     *,
@@ -65,18 +70,15 @@ def train(
     np.random.seed(seed % 2**32)
     random.seed(seed)
     inner = inner or InnerOptimizer(model, task)
-    max_steps = work.max_steps(batch_count(len(samples), task.batch_size))
+    max_steps = work.max_steps(steps_an_epoch(task, samples, work))
     inner.begin(round_number, max_steps)
     started_s = clock()
     steps = seen = 0
     loss_sum = 0.0
     model.train()
-    for inputs, targets, count in endless_batches(task, samples, seed):
-        inner.clear_gradients()
-        loss = task.loss(task.outputs(model, inputs), targets)
-        task.backward(loss)
-        inner.step()
-        value = float(loss.detach())
+    batches = endless_batches(task, samples, seed)
+    while True:
+        value, count = take_step(model, task, inner, batches)
         if not math.isfinite(value):
             raise WorkerError(f"training diverged: the loss is {value} at step {steps + 1}")
         steps += 1
@@ -88,10 +90,11 @@ def train(
         if steps >= max_steps or out_of_time or should_finish():
             break
     inner.end()
-    return LocalResult(min(seen, len(samples)), steps, loss_sum / seen, clock() - started_s)
+    different = seen if isinstance(samples, Stream) else min(seen, len(samples))
+    return LocalResult(different, steps, loss_sum / seen, clock() - started_s)
 
 
-def try_step(model: nn.Module, task: Task, samples: Samples) -> None:
+def try_step(model: nn.Module, task: Task, samples: Data) -> None:
     """Train for the first step of all, so that mistakes in what it calls show; ``model`` moves.
 
     Raises :class:`ConfigError`.
@@ -114,20 +117,56 @@ def try_step(model: nn.Module, task: Task, samples: Samples) -> None:
         ) from error
 
 
+def take_step(
+    model: nn.Module, task: Task, inner: InnerOptimizer, batches: Iterator[Batch]
+) -> tuple[float, int]:
+    """One step by as many of ``batches`` as the task accumulates: mean loss, number of samples."""
+    options = task.options
+    inner.clear_gradients()
+    loss_sum, seen = 0.0, 0
+    for batch in itertools.islice(batches, options.accumulate):
+        with _precision(model, options.precision):
+            loss = task.training_loss(model, batch.value)
+        task.backward(loss if options.accumulate == 1 else loss / options.accumulate)
+        loss_sum += float(loss.detach()) * batch.size
+        seen += batch.size
+    if options.clip_norm:
+        trained = [one for one in model.parameters() if one.requires_grad]
+        nn.utils.clip_grad_norm_(trained, options.clip_norm)
+    inner.step()
+    return loss_sum / seen, seen
+
+
+def steps_an_epoch(task: Task, samples: Data, work: LocalWork) -> int:
+    """Raises :class:`ConfigError` where epochs are asked for of batches without a number."""
+    if isinstance(samples, Stream):
+        count = samples.epoch_batches
+        if count is None and work.unit == "epochs":
+            raise ConfigError(
+                f"task {task.name}: train_dataset()'s batches have no length, so there are no"
+                " epochs: take --local-steps or --local-seconds, or 'local_unit' in ROUND"
+            )
+        count = count or 1
+    else:
+        count = batch_count(len(samples), task.batch_size)
+    return -(-count // task.options.accumulate)
+
+
 def evaluate(
-    model: nn.Module, task: Task, samples: Samples, on_batch: Callable[[], None] = lambda: None
-) -> tuple[float, float]:
-    """Mean loss and metric over ``samples``; ``on_batch`` is called after each batch."""
-    loss_sum = metric_sum = 0.0
-    model.eval()
-    with torch.no_grad():
-        batches = task.batches("test_dataset", samples, EVALUATION_BATCH_SIZE)
-        for inputs, targets, count in batches:
-            outputs = task.outputs(model, inputs)
-            loss_sum += float(task.loss(outputs, targets)) * count
-            metric_sum += task.metric(outputs, targets) * count
+    model: nn.Module, task: Task, samples: Data, on_batch: Callable[[], None] = lambda: None
+) -> Evaluation:
+    """How good ``model`` is on ``samples``; ``on_batch`` is called after each batch."""
+    size = task.options.evaluation_batch_size or task.batch_size
+
+    def told() -> Iterator[Batch]:
+        batches = samples.once() if isinstance(samples, Stream) else samples.values(size)
+        for batch in task.values("test_dataset", batches):
+            yield batch
             on_batch()
-    return loss_sum / len(samples), metric_sum / len(samples)
+
+    model.eval()
+    with torch.no_grad(), _precision(model, task.options.precision):
+        return task.evaluation(model, told())
 
 
 def round_seed(swarm_seed: int, round_number: int, shard_index: int, shard_count: int) -> int:
@@ -135,10 +174,20 @@ def round_seed(swarm_seed: int, round_number: int, shard_index: int, shard_count
     return derive_seed(swarm_seed, "round", round_number, shard_index, shard_count)
 
 
-def endless_batches(task: Task, samples: Samples, seed: int) -> Iterator[Batch]:
+def endless_batches(task: Task, samples: Data, seed: int) -> Iterator[Batch]:
     """A round's batches: epoch after epoch, each in an order that follows from ``seed``."""
+    if isinstance(samples, Stream):
+        yield from task.values("train_dataset", samples.endless())
+        return
     epoch = 0
     while True:
         order = permutation(len(samples), seed, "epoch", epoch)
-        yield from task.batches("train_dataset", samples, task.batch_size, order)
+        yield from task.values("train_dataset", samples.values(task.batch_size, order))
         epoch += 1
+
+
+def _precision(model: nn.Module, precision: str) -> AbstractContextManager[Any]:
+    if precision == "float32":
+        return contextlib.nullcontext()
+    device = next(model.parameters()).device
+    return torch.autocast(device.type, torch.bfloat16)

@@ -15,8 +15,9 @@ import torch
 from ml.aggregate.mixing import TrialMixing
 from ml.rules.round_rules import RoundRules, parse_rules
 from ml.task.choice import TaskChoice, choice_from
-from ml.task.data import load_shard, load_test_samples
+from ml.task.data import Data, load_shard, load_test_samples
 from ml.task.load import load_task
+from ml.task.metrics import LOSS
 from ml.task.samples import Samples
 from ml.task.task import Task
 from ml.training.first_steps import initial_tensors
@@ -56,8 +57,9 @@ class _Open:
     tensors: ModelTensors
     """The tensors of the model that is evaluated."""
     training: LocalTraining
-    test_samples: Samples
-    held_out: HeldOut
+    test_samples: Data
+    held_out: HeldOut | None
+    """In gossip with aggregation ``trial``."""
 
 
 class TaskTrainer:
@@ -92,6 +94,7 @@ class TaskTrainer:
             tied=dict(tied_names(opened.tensors.model)),
             sample_count=sample_count,
             frozen=[list(one) for one in opened.training.frozen],
+            metrics=[one.as_list() for one in opened.task.options.metrics],
             task=opened.task.name,
             task_sha256=opened.task.file_sha256.hex(),
             suggestion={
@@ -141,8 +144,11 @@ class TaskTrainer:
         if root not in self._evaluations:
             opened.tensors.read(self._memories.base, request.round, root)
             model = opened.tensors.model
-            loss, metric = evaluate(model, opened.task, opened.test_samples, self._on_work)
-            self._evaluations[root] = Evaluated(loss, metric)
+            found = evaluate(model, opened.task, opened.test_samples, self._on_work)
+            leading = opened.task.options.leading
+            # A task without a metric of its own is led by its loss.
+            metric = found.loss if leading is LOSS else found.metrics[leading.name]
+            self._evaluations[root] = Evaluated(found.loss, metric, dict(found.metrics))
             while len(self._evaluations) > KEPT_EVALUATIONS:
                 del self._evaluations[next(iter(self._evaluations))]
         return self._evaluations[root]
@@ -150,6 +156,8 @@ class TaskTrainer:
     def try_out(self, request: TryOut) -> Tried:
         """Losses of the base memory's parameters on held-out samples."""
         opened = self._require()
+        if opened.held_out is None:
+            raise WorkerError("no samples are kept for trials")
         opened.tensors.read(self._memories.base, request.round, NO_ROOT)
         return Tried(opened.held_out.losses(opened.tensors.model, request.round))
 
@@ -191,7 +199,7 @@ class TaskTrainer:
         task = load_task(choice.task, builtin=choice.builtin, file_sha256=choice.file_sha256)
         samples = load_shard(task, choice, self._device)
         self._on_work()
-        tried_samples = samples.head(0)
+        tried_samples: Samples | None = None
         if isinstance(rules.mixing, TrialMixing):
             samples, tried_samples = hold_out(samples, choice.seed)
         test_samples = load_test_samples(task, choice, self._device)
@@ -220,5 +228,8 @@ class TaskTrainer:
             memories=self._memories,
             own_directory=own_directory,
         )
-        held_out = HeldOut(task, tried_samples, choice.seed, self._on_work)
-        return _Open(task, tensors, training, test_samples, held_out), len(samples)
+        held_out = None
+        if tried_samples is not None:
+            held_out = HeldOut(task, tried_samples, choice.seed, self._on_work)
+        count = len(samples) if isinstance(samples, Samples) else 0
+        return _Open(task, tensors, training, test_samples, held_out), count

@@ -100,8 +100,8 @@ def test_missing_functions_are_named_at_once(tmp_path: Path) -> None:
         ("train_dataset", "return []", "train_dataset() returned no samples"),
         (
             "train_dataset",
-            "return torch.utils.data.DataLoader(_points(1, 480))",
-            "train_dataset() returned a DataLoader: return its dataset",
+            "return iter([(torch.zeros(2, 8), torch.zeros(2))])",
+            "train_dataset() returned a list_iterator, which can be gone through only once",
         ),
         (
             "test_dataset",

@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 from torchvision.datasets import MNIST
 
 BATCH_SIZE = 64
+EVALUATION_BATCH_SIZE = 250
 ROUND = {"local_unit": "epochs", "local_amount": 1, "inner_state": "anew"}
 
 MEAN, DEVIATION = 0.1307, 0.3081
