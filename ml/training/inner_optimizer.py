@@ -12,6 +12,7 @@ not this peer's: who joins in round 500 begins with the learning rate of round 5
 import logging
 import math
 import os
+import re
 import threading
 import warnings
 from pathlib import Path
@@ -23,6 +24,8 @@ from torch import nn
 from ml.task.task import Task
 
 FORMAT = 1
+KEPT = 2
+"""Rounds: the last one may have to be trained again, from where it began."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +41,8 @@ class InnerOptimizer:
         total_steps: int | None = None,
         file: Path | None = None,
     ) -> None:
-        """``total_steps``: of the whole training, as far as that has an end; ``file``: where the
-        state survives this process.
+        """``total_steps``: of the whole training, as far as that has an end; ``file``: beside
+        it, with the round in the name, the state survives this process.
         """
         self._model = model
         self._task = task
@@ -50,6 +53,8 @@ class InnerOptimizer:
         self._scheduled = 0
         """The step that the schedule is at."""
         self._in_round = False
+        self._round = 0
+        """The last that was begun."""
         self._steps = self._rounds = 0
         """How many this peer has made, for rounds that have no number of steps."""
         self._saving: threading.Thread | None = None
@@ -61,10 +66,10 @@ class InnerOptimizer:
         taken for those of all. Raises :class:`ConfigError` for what the task gets wrong.
         """
         self.settle()
-        if self._in_round or not self._optimizers:
-            # The one before was abandoned: its steps belong to no round.
-            self._make()
-        self._in_round = True
+        if self._in_round or not self._optimizers or round_number <= self._round:
+            # The one before was abandoned, or is made again, and comes to the same bits then.
+            self._make(round_number)
+        self._in_round, self._round = True, round_number
         if steps_a_round == math.inf:
             steps_a_round = self._steps / max(self._rounds, 1)
         self._go_to(round((round_number - 1) * steps_a_round))
@@ -98,9 +103,9 @@ class InnerOptimizer:
             self._saving.join()
             self._saving = None
 
-    def _make(self) -> None:
+    def _make(self, round_number: int) -> None:
         self._optimizers = self._task.make_optimizers(self._model.parameters())
-        self._load()
+        self._load(round_number)
         self._schedulers = self._task.make_schedulers(self._optimizers, self._total_steps)
         self._scheduled = 0
 
@@ -114,12 +119,13 @@ class InnerOptimizer:
                     self._task.step_scheduler(scheduler)
                 self._scheduled += 1
 
-    def _load(self) -> None:
-        """Take up what an earlier round or process left."""
-        if self._file is None or not self._file.exists():
+    def _load(self, round_number: int) -> None:
+        """Take up what the last round before this one left, in this process or an earlier one."""
+        earlier = [path for number, path in self._saved() if number < round_number]
+        if not earlier:
             return
         try:
-            saved = torch.load(self._file, map_location="cpu", weights_only=True)
+            saved = torch.load(earlier[-1], map_location="cpu", weights_only=True)
             if saved["format"] != FORMAT:
                 raise ValueError(f"of format {saved['format']}")
             for optimizer, state in zip(self._optimizers, saved["states"], strict=True):
@@ -127,8 +133,20 @@ class InnerOptimizer:
                 optimizer.load_state_dict({"state": state, "param_groups": groups})
             self._steps, self._rounds = saved["steps"], saved["rounds"]
         except Exception as error:  # whatever torch makes of a damaged file
-            logger.warning("the inner optimizer begins anew: %s: %s", self._file, error)
+            logger.warning("the inner optimizer begins anew: %s: %s", earlier[-1], error)
             self._optimizers = self._task.make_optimizers(self._model.parameters())
+
+    def _saved(self) -> list[tuple[int, Path]]:
+        """Round and file of each that is kept, the oldest first."""
+        if self._file is None:
+            return []
+        pattern = re.compile(rf"{self._file.stem}-(\d{{8,}}){self._file.suffix}")
+        found = [
+            (int(match[1]), path)
+            for path in self._file.parent.glob(f"{self._file.stem}-*")
+            if (match := pattern.fullmatch(path.name))
+        ]
+        return sorted(found)
 
     def _save(self) -> None:
         assert self._file is not None
@@ -139,12 +157,15 @@ class InnerOptimizer:
             "states": [optimizer.state_dict()["state"] for optimizer in self._optimizers],
         }
         temporary = self._file.with_suffix(".tmp")
+        path = self._file.with_name(f"{self._file.stem}-{self._round:08d}{self._file.suffix}")
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 torch.save(content, file)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(self._file)
+            temporary.replace(path)
+            for _, old in self._saved()[:-KEPT]:
+                old.unlink()
         except (OSError, RuntimeError) as error:  # torch tells a full disk as the latter
             logger.warning("the inner optimizer would begin anew after a restart: %s", error)
