@@ -18,7 +18,8 @@ from torch.utils.data import TensorDataset
 BATCH_SIZE = 4
 STEPS = 10
 STEP_S = 0.1
-ROUND = {"local_unit": "steps", "local_amount": STEPS}
+# An optimizer of each round's own tells where it begins.
+ROUND = {"local_unit": "steps", "local_amount": STEPS, "inner_state": "anew"}
 
 place = None
 step = 0
