@@ -43,10 +43,12 @@ from daemon.swarm.open_task import open_task
 from daemon.swarm.same_task import check_opened, check_options
 from daemon.swarm.statement_watch import StatementWatch
 from daemon.swarm.statements import Statements
+from daemon.taking_part import take_part
 from daemon.web.page_server import PageServer
+from daemon.worker.processes import WorkerProcesses
 from daemon.worker.program import Message
 from daemon.worker.pulse import stuck_after_s
-from daemon.worker.worker import TaskWorker, WorkerProcesses
+from daemon.worker.worker import TaskWorker
 from ml.averaging.messages import Export
 from p2pd.messages import Progress
 from protocol.errors import TransportError, WorkerError
@@ -280,6 +282,7 @@ class Peer:
         async with contextlib.AsyncExitStack() as stack:
             processes = await stack.enter_async_context(
                 WorkerProcesses(
+                    self._options.trainer,
                     self,
                     stuck_after_s=stuck_after_s(self._notifier.watchdog_s),
                     niceness=self._options.niceness,
@@ -311,11 +314,8 @@ class Peer:
             rounds.inbox.connect(network)
             # What comes when training has ended has nobody to go to: its tasks are ending.
             stack.callback(Inbox(statements, self._refusals).take_over, network)
-            async with asyncio.TaskGroup() as work:
-                keeper = work.create_task(worker.keep_alive(rounds.training.worker_restarted))
-                self._notifier.ready(f"{statement.name}: ready to train")
-                await rounds.run()
-                keeper.cancel()
+            self._notifier.ready(f"{statement.name}: ready to train")
+            await take_part(worker, rounds, by_script=self._options.by_script)
 
     def _make_network(
         self,

@@ -8,7 +8,8 @@ from daemon.host.state_dir import StateDir
 from daemon.net.traffic import TrafficCounter, TrafficMeter
 from daemon.swarm.join_options import JoinOptions, Shard
 from daemon.swarm.open_task import open_task
-from daemon.worker.worker import TaskWorker, WorkerProcesses
+from daemon.worker.processes import WorkerProcesses
+from daemon.worker.worker import TaskWorker
 from ml.averaging.messages import Export
 from protocol.errors import ConfigError
 from protocol.statements.invite import Invite

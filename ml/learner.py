@@ -186,5 +186,5 @@ class Learner:
                 with self._training:  # trials take the trainer's model
                     return carry_out(self._opened(), request)
         assert not isinstance(request, trainer.TryOut | trainer.Finish | trainer.Abandon)
-        assert not isinstance(request, trainer.Shutdown)
+        assert not isinstance(request, trainer.Shutdown | trainer.Standing)
         return carry_out(self._opened(), request)

@@ -5,6 +5,7 @@ answer. So the daemon, which waits for processes, and :class:`ml.learner.Learner
 objects, take the same steps.
 """
 
+import math
 from collections.abc import Generator
 from typing import Any, TypeVar
 
@@ -95,12 +96,15 @@ def advance(request: Advance) -> Steps[StateReady]:
     anew = isinstance(request, LoadState)
     root = adopted.state.root
     judged: trainer.Evaluated = yield trainer.Evaluate(adopted.round, root.hex(), anew=anew)
-    noted: Noted = yield NoteState(adopted.round, judged.loss, judged.metric)
+    # Not a number where the trainer does not evaluate.
+    loss = math.nan if judged.loss is None else judged.loss
+    metric = math.nan if judged.metric is None else judged.metric
+    noted: Noted = yield NoteState(adopted.round, loss, metric)
     return StateReady(
         round=adopted.round,
         state=adopted.state,
-        loss=judged.loss,
-        accuracy=judged.metric,
+        loss=loss,
+        accuracy=metric,
         checkpoint_problem=adopted.checkpoint_problem,
         event_problem=noted.event_problem,
     )

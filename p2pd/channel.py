@@ -6,6 +6,7 @@ a process says unasked has 0. Before the first frame the daemon sends one byte, 
 descriptors of the shared memory (SCM_RIGHTS, unix(7)).
 """
 
+import contextlib
 import os
 import socket
 import struct
@@ -74,6 +75,15 @@ class Channel:
         data = to_frame(number, body)
         with self._sending:
             self._socket.sendall(data)
+
+    def close(self) -> None:
+        """End it; the thread that receives sees the end of the stream."""
+        with contextlib.suppress(OSError):  # the daemon has ended it before
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def release(self) -> None:
+        """Let go of the descriptor: nothing is received any more, and nothing can be sent."""
+        self._socket.close()
 
     def _read(self, count: int) -> bytes | None:
         """``count`` bytes, or None at the end of the stream."""

@@ -45,6 +45,13 @@ class Inbox(Generic[Request]):
         """The next one and its number; waits for it as long as the daemon lives."""
         return self._waiting.get()
 
+    def take_soon(self, within_s: float) -> tuple[int, Request] | None:
+        """The same; None when none comes within so many seconds."""
+        try:
+            return self._waiting.get(timeout=within_s)
+        except queue.Empty:
+            return None
+
     def _read(self) -> None:
         try:
             while (frame := self._channel.receive()) is not None:
@@ -55,3 +62,5 @@ class Inbox(Generic[Request]):
             self._owner.gone(f"the channel to the daemon broke: {error}")
         else:
             self._owner.gone("the daemon is gone")
+        finally:
+            self._channel.release()

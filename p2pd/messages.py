@@ -8,7 +8,7 @@ unasked while work gets on. Parameters never pass through here: they lie in shar
 import json
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
-from types import MappingProxyType
+from types import MappingProxyType, UnionType
 from typing import Any, get_type_hints
 
 REPORT_INTERVAL_S = 1.0
@@ -76,6 +76,30 @@ class TryOut:
     def reply_kind(self) -> "type[Tried]":
         """What answers it."""
         return Tried
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the swarm stands, about once a second. Only a user's own script is told."""
+
+    round: int
+    """The last one that is complete."""
+    root: str
+    """Merkle root, in hex, of its state, which is in the base memory once nothing changes there."""
+    peers: int
+    """Those that train, with this one."""
+    samples: int
+    """What all peers together have trained on so far: counted where this peer was there, and taken
+    to have been as many a round before that."""
+    phase: str
+    waits_for: str
+    """For people; empty: for nothing."""
+    complete: bool
+    """Whether no round will follow."""
+
+    def reply_kind(self) -> "type[Done]":
+        """What answers it, at once."""
+        return Done
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +171,10 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """How good a state is."""
+    """How good a state is; None where this trainer does not evaluate."""
 
-    loss: float
-    metric: float
+    loss: float | None
+    metric: float | None
     """The leading one."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """All of them, by name."""
@@ -192,12 +216,21 @@ class Working:
     """Work that is no training gets on too, such as a batch of an evaluation."""
 
 
-Request = Open | Train | Evaluate | TryOut | Finish | Abandon | Shutdown
-Reply = Opened | Trained | Evaluated | Tried | Done | Failed
-FromTrainer = Reply | Progress | Working
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a user's own script found a state to be like, unasked."""
 
-_REQUESTS = (Open, Train, Evaluate, TryOut, Finish, Abandon, Shutdown)
-_FROM_TRAINER = (Opened, Trained, Evaluated, Tried, Done, Failed, Progress, Working)
+    round: int
+    loss: float | None
+    metric: float | None
+
+
+Request = Open | Train | Evaluate | TryOut | Standing | Finish | Abandon | Shutdown
+Reply = Opened | Trained | Evaluated | Tried | Done | Failed
+FromTrainer = Reply | Progress | Working | Judged
+
+_REQUESTS = (Open, Train, Evaluate, TryOut, Standing, Finish, Abandon, Shutdown)
+_FROM_TRAINER = (Opened, Trained, Evaluated, Tried, Done, Failed, Progress, Working, Judged)
 
 
 class MalformedMessageError(ValueError):
@@ -236,8 +269,7 @@ def _decode(data: bytes, kinds: tuple[type, ...]) -> Any:
     for key, value in document.items():
         if key not in wanted:
             raise MalformedMessageError(f"{name} has no field {key!r}")
-        is_number = wanted[key] is float and type(value) is int
-        if type(value) is not wanted[key] and not is_number:
+        if type(value) not in wanted[key] and not (float in wanted[key] and type(value) is int):
             raise MalformedMessageError(f"{name}: {key} is {type(value).__name__}")
     try:
         return kind(**document)
@@ -246,10 +278,13 @@ def _decode(data: bytes, kinds: tuple[type, ...]) -> Any:
 
 
 @lru_cache
-def _types_of(kind: type) -> MappingProxyType[str, type]:
+def _types_of(kind: type) -> MappingProxyType[str, tuple[type, ...]]:
     hints = get_type_hints(kind)
-    # dict[str, Any] and list[Any] are checked for what they are, not for what is in them.
-    plain = {
-        one.name: getattr(hints[one.name], "__origin__", hints[one.name]) for one in fields(kind)
-    }
-    return MappingProxyType(plain)
+    return MappingProxyType({one.name: _plain(hints[one.name]) for one in fields(kind)})
+
+
+def _plain(hint: Any) -> tuple[type, ...]:
+    """dict[str, Any] and list[Any] are checked for what they are, not for what is in them."""
+    if isinstance(hint, UnionType):
+        return hint.__args__
+    return (getattr(hint, "__origin__", hint),)

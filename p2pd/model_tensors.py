@@ -1,6 +1,6 @@
 """The tensors of a torch model that travel: written into shared memory and read from it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -73,7 +73,7 @@ class ModelTensors:
         self.write_copies(self.own(), memory, round_number, root)
 
     def write_copies(
-        self, tensors: dict[str, Any], memory: SharedTensors, round_number: int, root: bytes
+        self, tensors: Mapping[str, Any], memory: SharedTensors, round_number: int, root: bytes
     ) -> None:
         """The same with other tensors than the model's own, of the same kind."""
         with memory.writing(self.layout, round_number, root):

@@ -6,6 +6,7 @@ reads, so that a training can be ended, and the end of the daemon be noticed, me
 """
 
 import contextlib
+import os
 import threading
 import time
 from typing import Protocol
@@ -29,6 +30,7 @@ from p2pd.messages import (
     Reply,
     Request,
     Shutdown,
+    Standing,
     Train,
     Trained,
     Tried,
@@ -45,7 +47,13 @@ class Memories:
 
     def __init__(self, descriptors: list[int]) -> None:
         """``descriptors``: in the order of :data:`p2pd.shared_tensors.MEMORIES`."""
+        self._descriptors = list(descriptors)
         self.base, self.local, self.origin = map(SharedTensors, descriptors)
+
+    def close(self) -> None:
+        """Let go of them."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
 
 class Trainer(Protocol):
@@ -131,6 +139,8 @@ class TrainerEnd:
                 self._control.finish()
             case Abandon():
                 self._control.abandon()
+            case Standing():
+                pass  # for those who are in a loop of their own (p2pd/script/swarm.py)
             case Shutdown():
                 self._reply(number, Done())
                 self.gone("")

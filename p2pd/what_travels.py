@@ -133,10 +133,15 @@ def describe(model: nn.Module, still: Collection[str] = ()) -> list[Description]
 def describe_still(model: nn.Module, still: Collection[str]) -> list[Description]:
     """Name, dtype, shape and SHA-256 (hex) of each tensor that does not travel."""
     return [
-        (name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), digest_of(tensor))
+        describe_one_still(name, tensor)
         for name, tensor in tensors_of(model).items()
         if name in still
     ]
+
+
+def describe_one_still(name: str, tensor: torch.Tensor) -> Description:
+    """The same of one of them."""
+    return name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), digest_of(tensor)
 
 
 def digest_of(tensor: torch.Tensor) -> str:
@@ -163,9 +168,11 @@ def bytes_of(tensor: torch.Tensor) -> memoryview:
 
 
 def is_within_magnitude(tensor: torch.Tensor) -> bool:
-    """Whether all of a tensor's numbers could travel."""
+    """Whether all of a tensor's numbers, as far as they are in this process, could travel."""
     if not tensor.dtype.is_floating_point:
         return True
+    if hasattr(tensor, "to_local"):  # a DTensor, of which FSDP2 gives each rank a part
+        tensor = tensor.to_local()
     return all(bool((block.abs() <= MAX_MAGNITUDE).all()) for block in blocks_of(tensor))
 
 

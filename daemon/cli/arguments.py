@@ -7,13 +7,14 @@ needs.
 import argparse
 import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from protocol.errors import ConfigError
 
 if TYPE_CHECKING:
+    from daemon.worker.script import OwnScript
     from protocol.uri import HostPort
     from relay.server.limits import RelayLimits
 
@@ -53,6 +54,30 @@ def add_command(
     if run is not None:
         parser.set_defaults(run=run)
     return parser
+
+
+TAKE_COMMAND = ("join", "create")
+"""Of these, what stands after ``--`` is a command line of the user's."""
+
+
+def split_command(words: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """What is p2pd's of a command line, and what is the user's own after ``--``; None: nothing."""
+    if not words or words[0] not in TAKE_COMMAND or "--" not in words:
+        return list(words), None
+    place = list(words).index("--")
+    return list(words[:place]), list(words[place + 1 :])
+
+
+def add_script(parser: argparse.ArgumentParser) -> None:
+    """``--script FD``: for the package `p2pd`, which starts this command out of a script."""
+    parser.add_argument("--script", type=int, help=argparse.SUPPRESS)
+
+
+def own_script(options: argparse.Namespace) -> "OwnScript | None":
+    """What :func:`add_script` parsed."""
+    from daemon.worker.script import OwnScript
+
+    return None if options.script is None else OwnScript(options.script, os.getppid())
 
 
 def add_state_dir(parser: argparse.ArgumentParser, purpose: str) -> None:

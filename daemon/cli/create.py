@@ -24,7 +24,10 @@ Found a swarm: sign what it trains and by which rules, leave that with the rende
 invite link. Send the link to those who should take part; it is all that they need.
 
 The founder's key stays in the state directory. You need not take part yourself; if you want to, run
-'p2pd join' here with the same link.
+p2pd join' here with the same link.
+
+What stands after -- is a command that trains, by the Python package p2pd (docs/python-api.md). It
+runs for a moment, to say what its model is.
 """
 
 EXAMPLES = """\
@@ -35,6 +38,7 @@ EXAMPLES = """\
   p2pd create --task mnist --rendezvous p2p://KEY@host:5555 --for slow-lines
   p2pd create --task digits --rendezvous p2p://KEY@host:5555 --invite-uses 5 --invite-days 7
   p2pd create --task digits --rendezvous p2p://KEY@host:5555 > link.txt
+  p2pd create --rendezvous p2p://KEY@host:5555 --local-steps 50 -- python train.py
 """
 
 OPEN_WARNING = """\
@@ -55,9 +59,9 @@ def add_commands(commands: "Commands") -> None:
     parser.set_defaults(lost_output="'p2pd invite' prints another link to this swarm")
     parser.add_argument(
         "--task",
-        required=True,
         metavar="TASK",
-        help="what to train: digits, mnist, or a Python file of your own",
+        help="what to train: digits, mnist, or a Python file of your own (needed, unless a command"
+        " stands after --)",
     )
     parser.add_argument(
         "--rendezvous",
@@ -161,6 +165,8 @@ def add_commands(commands: "Commands") -> None:
     round_arguments.add_exchange(learning)
     round_arguments.add_outer_optimizer(learning)
     arguments.add_json(parser)
+    arguments.add_script(parser)
+    parser.set_defaults(command=())
 
 
 def _uri(text: str) -> "ServerUri":
@@ -196,10 +202,19 @@ def create_options(options: argparse.Namespace) -> "CreateOptions":
     from daemon.swarm.found import CreateOptions
     from protocol.errors import ConfigError
 
+    script = arguments.own_script(options)
+    by_script = bool(options.command) or script is not None
+    if bool(options.task) == by_script:
+        raise ConfigError(
+            "either a task or a command of your own: leave out --task, or what is after --"
+            if by_script
+            else "say what to train: --task TASK, or a command of your own after --"
+        )
+    task = options.task or "script"
     task_file = None
-    if options.task.endswith(".py") or os.sep in options.task:
+    if task.endswith(".py") or os.sep in task:
         try:
-            task_file = arguments.absolute_path(options.task)
+            task_file = arguments.absolute_path(task)
         except argparse.ArgumentTypeError as error:
             raise ConfigError(str(error)) from error
         if not task_file.is_file():
@@ -216,9 +231,9 @@ def create_options(options: argparse.Namespace) -> "CreateOptions":
         if value is not None:
             settings[field] = value
     return CreateOptions(
-        task=options.task if task_file is None else task_file.name,
+        task=task if task_file is None else task_file.name,
         task_file=task_file,
-        name=options.name or (options.task if task_file is None else task_file.stem),
+        name=options.name or (task if task_file is None else task_file.stem),
         rendezvous=tuple(options.rendezvous),
         relays=tuple(options.relay or ()),
         take_relays=options.take_relays,
@@ -229,6 +244,8 @@ def create_options(options: argparse.Namespace) -> "CreateOptions":
         invite_uses=options.invite_uses,
         invite_days=options.invite_days,
         settings=settings,
+        command=tuple(options.command),
+        script=script,
     )
 
 
@@ -259,6 +276,8 @@ def _document(created: "Created") -> dict[str, object]:
 
 def _explanation(options: argparse.Namespace, created: "Created") -> str:
     task = f" --task {options.task}" if created.needs_task_file else ""
+    if options.command:
+        task = " -- COMMAND"
     state_dir = f" --state-dir {created.state_dir}" if options.state_dir else ""
     return (
         f"swarm {created.name!r} founded; its key is in {created.state_dir}\n"

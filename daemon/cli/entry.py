@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from daemon.cli.arguments import help_format
+from daemon.cli.arguments import help_format, split_command
 from daemon.host.version import VERSION
 from protocol.errors import P2PDError
 from protocol.text import printable
@@ -91,7 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     open_standard_streams()
     _print_anything()
     words = sys.argv[1:] if argv is None else argv
+    words, command = split_command(words)
     arguments = build_parser(words[0] if words else "").parse_args(words)
+    if command is not None:
+        arguments.command = command
     try:
         code: int = arguments.run(arguments)
         return _flushed(code, arguments.lost_output)

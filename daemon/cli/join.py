@@ -29,6 +29,9 @@ that matters, give the link in a file, or as - on standard input.
 The options are kept in the state directory (not --rounds and --log-level). Without LINK, a peer
 that has joined before goes on as before, under the same id. A file and the environment can set the
 same options; they are read at each start, and override what is kept: 'p2pd config --help'.
+
+A command after -- trains in the place of p2pd's own trainer, by the Python package p2pd
+(docs/python-api.md). It is started again when it dies; when it ends well, so does the peer.
 """
 
 EXAMPLES = """\
@@ -40,6 +43,8 @@ EXAMPLES = """\
   p2pd join link.txt --shard 1/4 --state-dir ~/peer-2     a second peer on this machine
   p2pd join link.txt --tensorboard runs/ada         for: tensorboard --logdir runs
   p2pd join --config home                      as ~/.config/p2pd/home.toml says
+  p2pd join link.txt -- python train.py             your own training script
+  p2pd join link.txt -- torchrun --nproc-per-node 2 train.py
   p2pd join link.txt --observe                 connect, but do not train
   p2pd join link.txt --listen 0.0.0.0:6000 --advertise 203.0.113.5:6000
 """
@@ -193,7 +198,14 @@ def add_commands(commands: "Commands") -> None:
         help="stop running it",
     )
     _add_limits(parser)
+    parser.add_argument(
+        "--command",
+        action="append",
+        metavar="WORD",
+        help="one word of the command that trains, instead of all of them after --; repeated",
+    )
     arguments.add_log_level(parser)
+    arguments.add_script(parser)
     make_configurable(parser, "join")
 
 

@@ -116,7 +116,11 @@ def _settings(link: str, join: list[str]) -> "ServiceSettings":
     parser = argparse.ArgumentParser(prog="p2pd")
     add_join(parser.add_subparsers())
     # Ends the command with 2 and argparse's own words where they are wrong.
-    settled = settle(parser.parse_args(["join", link, "--no-config", *join]), {})
+    words, command = arguments.split_command(["join", link, "--no-config", *join])
+    parsed = parser.parse_args(words)
+    if command is not None:
+        parsed.command = command
+    settled = settle(parsed, {})
     said = {name: value for name, value in settled.layers[-1].values.items() if name != LINK}
     secret = {name: value for name, value in said.items() if is_secret(name, value)}
     plain = {name: value for name, value in said.items() if name not in secret}

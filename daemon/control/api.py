@@ -40,8 +40,8 @@ from aiohttp import web
 from daemon.control.history import History, encode_history
 from daemon.control.http import bounded_runner
 from daemon.control.status import SCHEMA, Status, encode_status
-from daemon.control.unix_socket import listen_control, peer_uid
 from daemon.host.log_line import LogLine
+from daemon.host.unix_socket import listen_control, peer_uid
 from daemon.net.measuring.results import PingResult, SpeedResult
 from daemon.net.path_kind import PathKind
 from protocol.errors import ConfigError, P2PDError, TransportError

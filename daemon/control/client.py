@@ -15,9 +15,9 @@ import msgspec
 from daemon.control.export_file import write_all, written_file
 from daemon.control.history import History, decode_history
 from daemon.control.status import Status, decode_status
-from daemon.control.unix_socket import connect_control, peer_pid
 from daemon.host.log_line import LogLine
 from daemon.host.state_paths import CONTROL_SOCKET
+from daemon.host.unix_socket import connect_control, peer_pid
 from daemon.net.measuring.results import PingResult, SpeedResult
 from protocol.errors import P2PDError, TransportError
 

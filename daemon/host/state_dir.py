@@ -63,6 +63,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     pause_on_battery: bool = False
     niceness: int = 0
     disk_quota: int = 0
+    command: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Membership({self.name!r})"  # No link, no password.

@@ -46,6 +46,12 @@ class RoundHistory:
         self._done: deque[RoundRecord] = deque(maxlen=MAX_ROUNDS)
         self._current: RoundRecord | None = None
         self._since = 0.0
+        self._samples = self._ended = 0
+
+    @property
+    def samples_a_round(self) -> float:
+        """What all peers together trained on in a round, in the mean of those that ended here."""
+        return self._samples / self._ended if self._ended else 0.0
 
     @property
     def current(self) -> RoundRecord | None:
@@ -74,11 +80,14 @@ class RoundHistory:
             return
         record = self._find(header.round)
         if record is not None and (peer in record.losses or len(record.losses) < MAX_PEERS):
+            record.samples += 0 if peer in record.losses else header.sample_count
             record.losses[peer] = header.loss
 
     def end_round(self, state: StateReady, updates: int) -> None:
         """The round at hand ended in ``state``, which averages so many updates."""
         record = self.see_round(state.round, updates)
+        self._samples += record.samples
+        self._ended += 1
         record.loss = _finite(state.loss)
         record.accuracy = _finite(state.accuracy)
         if self._file is not None:
@@ -97,6 +106,11 @@ class RoundHistory:
             if not self._is_file_lost:
                 _log.warning("rounds are not kept in %s: %s", file.name, error.strerror)
             self._is_file_lost = True
+
+    def judge(self, round_number: int, loss: float | None, accuracy: float | None) -> None:
+        """A user's own script found a round's state to be like that."""
+        if (record := self._find(round_number)) is not None:
+            record.loss, record.accuracy = loss, accuracy
 
     def see_round(self, round_number: int, updates: int) -> RoundRecord:
         """A round ended, for others at least; what became of it may be filled in."""

@@ -28,6 +28,8 @@ class RoundRecord(msgspec.Struct, kw_only=True):
     phases: list[PhaseSpan] = []
     losses: dict[str, float] = {}
     """Mean training loss by peer id, as each peer's update says."""
+    samples: int = 0
+    """How many samples all of them were trained on, likewise."""
     updates: int = 0
     """How many updates the round's average has."""
     loss: float | None = None

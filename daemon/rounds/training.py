@@ -7,6 +7,8 @@ the watch finds a state to take, the activity ends and this peer takes the state
 
 import asyncio
 import logging
+import math
+from dataclasses import replace
 from typing import Any
 
 from daemon.rounds.at_hand import AtHand
@@ -172,6 +174,16 @@ class Training:
         """Whether the swarm's last round is done."""
         rounds = self._parts.settings.rounds
         return rounds != UNLIMITED and self.lineage.position.round >= rounds
+
+    def judge(self, round_number: int, loss: float | None, accuracy: float | None) -> None:
+        """A user's own script found a round's state to be like that: for people to look at."""
+        self.history.judge(round_number, loss, accuracy)
+        if self.last_state is not None and self.last_state.round == round_number:
+            self.last_state = replace(
+                self.last_state,
+                loss=math.nan if loss is None else loss,
+                accuracy=math.nan if accuracy is None else accuracy,
+            )
 
     def worker_restarted(self, opened: TaskOpened) -> None:
         """The worker is back, with the state of ``opened``."""

@@ -6,6 +6,7 @@ the founder can join with it, in the membership next to that key.
 
 import asyncio
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +18,9 @@ from daemon.host.scratch import scratch_directory
 from daemon.host.state_dir import Membership, StateDir
 from daemon.host.state_paths import swarm_directory
 from daemon.swarm.same_task import frozen_prefixes
-from daemon.worker.worker import WorkerProcesses
+from daemon.worker.processes import WorkerProcesses
+from daemon.worker.program import TRAINER, Program, trainer_by_command, trainer_by_script
+from daemon.worker.script import Command, OwnScript
 from ml.opening import Opening, TaskOpened
 from ml.task.choice import TaskChoice
 from protocol.errors import ConfigError, TransportError
@@ -39,6 +42,7 @@ from transport.curve import CurveKeys
 from transport.error_group import first_error
 
 NONCE_BYTES = 16
+CHECKPOINTS = "checkpoints"
 REACH_S = 15.0
 MAX_OTHER_PORTS = 1
 DAY_MS = 24 * 3600 * 1000
@@ -68,6 +72,23 @@ class CreateOptions:
     """Relays besides those that come with a rendezvous."""
     take_relays: bool = True
     """Whether those that come with a rendezvous are the swarm's."""
+    command: tuple[str, ...] = ()
+    """A script of the user's that trains, in the place of a task; empty: none."""
+    script: OwnScript | None = None
+    """The script that started this process, likewise."""
+
+    @property
+    def by_script(self) -> bool:
+        """Whether a script of the user's trains, and not a task."""
+        return bool(self.command) or self.script is not None
+
+    def trainer(self, scratch: Path) -> Program:
+        """What trains; ``scratch``: a directory of mode 0700."""
+        if self.script is not None:
+            return trainer_by_script(self.script)
+        if self.command:
+            return trainer_by_command(Command(self.command, scratch))
+        return TRAINER
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +119,8 @@ async def examine_task(options: CreateOptions) -> ExaminedTask:
     Raises :class:`ConfigError` for what the operator can change.
     """
     try:
-        return await _examine_task(options)
+        with scratch_directory("p2pd-create-") as scratch:
+            return await _examine_task(options, scratch)
     except ExceptionGroup as group:
         raise first_error(group) from group
 
@@ -139,7 +161,8 @@ async def _create(
                 for uri in options.rendezvous
             ]
             options = await _complete_servers(options, clients)
-            task = examined or await _examine_task(options)
+            scratch = stack.enter_context(scratch_directory("p2pd-create-"))
+            task = examined or await _examine_task(options, scratch)
             statement = _statement(options, task, token, now_ms=clock.expiry_ms())
             swarm = seal_statement(founder, statement)
             if state_dir is None:
@@ -147,6 +170,11 @@ async def _create(
                 path = swarm_directory(environ, swarm.swarm_id)
                 state_dir = stack.enter_context(StateDir(path))
                 state_dir.keep_identity(founder)
+            if options.by_script:
+                # A script may make other initial weights the next time: these are the swarm's.
+                shutil.copytree(
+                    scratch / CHECKPOINTS, state_dir.path / CHECKPOINTS, dirs_exist_ok=True
+                )
             for client in clients:
                 await client.publish_statement(swarm.raw)
         invite = Invite(
@@ -201,37 +229,37 @@ async def _complete_servers(
     )
 
 
-async def _examine_task(options: CreateOptions) -> ExaminedTask:
+async def _examine_task(options: CreateOptions, scratch: Path) -> ExaminedTask:
     seed = secrets.randbelow(MAX_SEED) if options.seed is None else options.seed
     task = options.task if options.task_file is None else str(options.task_file)
     data_dir = "" if options.data_dir is None else str(options.data_dir)
-    with scratch_directory("p2pd-create-") as scratch:
-        async with WorkerProcesses() as processes:
+    builtin = options.task_file is None and not options.by_script
+    async with WorkerProcesses(options.trainer(scratch)) as processes:
 
-            async def open_with(settings: RoundSettings) -> TaskOpened:
-                choice = TaskChoice(
-                    task=task,
-                    builtin=options.task_file is None,
-                    shard_index=0,
-                    shard_count=1,
-                    data_dir=data_dir,
-                    seed=seed,
-                    partition=settings.partition,
-                )
-                opening = Opening(
-                    choice=choice, settings=settings, state_dir=str(scratch), threads=0
-                )
-                return await processes.open_once(opening)
+        async def open_with(settings: RoundSettings) -> TaskOpened:
+            choice = TaskChoice(
+                task=task,
+                builtin=builtin,
+                shard_index=0,
+                shard_count=1,
+                data_dir=data_dir,
+                seed=seed,
+                partition=settings.partition,
+            )
+            opening = Opening(choice=choice, settings=settings, state_dir=str(scratch), threads=0)
+            return await processes.open_once(opening)
 
-            first = RoundSettings()
-            opened = await open_with(first)
-            settings = msgspec.structs.replace(opened.suggestion, **options.settings)
-            if settings != first:
-                # The settings decide what the state consists of, and so its digest.
-                opened = await open_with(settings)
+        first = RoundSettings()
+        if options.by_script:  # it suggests nothing
+            first = msgspec.structs.replace(first, **options.settings)
+        opened = await open_with(first)
+        settings = msgspec.structs.replace(opened.suggestion, **options.settings)
+        if settings != first:
+            # The settings decide what the state consists of, and so its digest.
+            opened = await open_with(settings)
     reference = TaskReference(
         name=options.task,
-        builtin=options.task_file is None,
+        builtin=builtin,
         file_sha256=opened.file_sha256,
         manifest_digest=opened.manifest_digest,
         seed=seed,
@@ -279,5 +307,6 @@ def _remember(options: CreateOptions, state_dir: StateDir, swarm: Swarm, invite:
             link=str(invite),
             task_file="" if options.task_file is None else str(options.task_file),
             data_dir="" if options.data_dir is None else str(options.data_dir),
+            command=options.command,
         )
     )

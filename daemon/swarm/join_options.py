@@ -6,6 +6,8 @@ from pathlib import Path
 
 from daemon.host.limits.limits import NO_LIMITS, Limits
 from daemon.net.paths.ice.turn_server import TurnServer
+from daemon.worker.program import TRAINER, Program, trainer_by_command, trainer_by_script
+from daemon.worker.script import Command, OwnScript
 from ml.state.blob import KEPT_CHECKPOINTS
 from protocol.errors import ConfigError
 from protocol.statements.invite import Invite
@@ -98,6 +100,24 @@ class JoinOptions:
     """What checkpoints may take of the disk; 0: no limit but their number."""
     limits: Limits = NO_LIMITS
     """What can change while the peer runs."""
+    command: tuple[str, ...] = ()
+    """What trains, in the place of p2pd's own trainer; empty: that one."""
+    script: OwnScript | None = None
+    """The script that started this process, where that is what trains."""
+
+    @property
+    def by_script(self) -> bool:
+        """Whether a script of the user's trains, and not a task."""
+        return bool(self.command) or self.script is not None
+
+    @property
+    def trainer(self) -> Program:
+        """What trains."""
+        if self.script is not None:
+            return trainer_by_script(self.script)
+        if self.command:
+            return trainer_by_command(Command(self.command, self.state_dir))
+        return TRAINER
 
     def differing(self, other: "JoinOptions") -> list[str]:
         """The fields in which ``other`` has another value."""

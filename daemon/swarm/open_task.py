@@ -14,7 +14,7 @@ def open_task(options: JoinOptions, swarm: Swarm, state_dir: Path) -> Opening:
     task, settings = swarm.statement.task, swarm.statement.settings
     return Opening(
         choice=TaskChoice(
-            task=task.name if task.builtin else str(options.task_file),
+            task=task.name if options.task_file is None else str(options.task_file),
             builtin=task.builtin,
             shard_index=options.shard.index,
             shard_count=options.shard.count,

@@ -18,6 +18,14 @@ def check_options(statement: SwarmStatement, options: JoinOptions) -> None:
             f"round {options.rounds} never comes: the swarm is complete after round {rounds}, as"
             " its founder chose; join without --rounds, or ask the founder for more ('p2pd extend')"
         )
+    if options.by_script:
+        _check_numerics(statement)
+        return
+    if not task.builtin and not task.file_sha256:
+        raise ConfigError(
+            f"the swarm's members train {task.name!r} with scripts of their own: join it with"
+            " 'p2pd join LINK -- python train.py', or by p2pd.join(LINK, model) in the script"
+        )
     if task.builtin and options.task_file is not None:
         raise ConfigError(
             f"the swarm trains the built-in task {task.name!r}: join it without --task"
@@ -35,6 +43,10 @@ def check_options(statement: SwarmStatement, options: JoinOptions) -> None:
                 f" SHA-256 is {sha256.hex()}, the swarm's {task.file_sha256.hex()}; get the very"
                 " same file"
             )
+    _check_numerics(statement)
+
+
+def _check_numerics(statement: SwarmStatement) -> None:
     if statement.settings.numerics != NUMERICS_VERSION:
         raise ConfigError(
             f"the swarm averages by numerics version {statement.settings.numerics}, this p2pd by"

@@ -66,7 +66,10 @@ class Child:
         self._watching: asyncio.Task[None] | None = None
         self._life: Life | None = None
         self._next_request = 1
-        self.pulse = WorkerPulse(stuck_after_s=stuck_after_s, kill_after_s=kill_after_s)
+        self.pulse = WorkerPulse(
+            stuck_after_s=max(stuck_after_s, program.silent_for_s),
+            kill_after_s=max(kill_after_s, program.silent_for_s),
+        )
         """Whether it gets on with what it was asked for."""
 
     async def __aenter__(self) -> "Child":
@@ -98,11 +101,16 @@ class Child:
         """The process id of the present process, or of the last one."""
         return self._alive_or_dead().pid
 
+    @property
+    def has_left(self) -> bool:
+        """Whether the process that ran last ended since it had nothing more to do here."""
+        return self._alive_or_dead().has_left
+
     async def restart(self) -> None:
         """Start the process; one that still runs is ended first. No task is open then."""
         if self._life is not None:
             await self._life.end()
-        self._life = await Life.start(self._program, self._memory.descriptors, self._tasks, self)
+        self._life = Life.start(self._program, self._memory.descriptors, self._tasks, self)
         self.pulse.restarted()
 
     async def wait_died(self) -> str:

@@ -1,9 +1,12 @@
 """The two programs that a peer's daemon starts, and the messages that they understand."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from daemon.worker.launch import Launch, PythonModule
+from daemon.worker.pulse import COMMAND_SILENCE_S, SCRIPT_SILENCE_S
+from daemon.worker.script import Command, OwnScript
 from ml.averaging import messages as averager
 from p2pd import messages as trainer
 from p2pd.channel import MAX_BODY_BYTES
@@ -24,16 +27,16 @@ class Program:
     """One of them."""
 
     name: str
-    module: str
+    launch: Launch
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Message]
     """Raises :class:`RemoteProtocolError`."""
     shutdown: Any
     """The request that ends it."""
-    environment: tuple[str, ...] | None
-    """The variables that it gets to see; None: all."""
     niceness: int = 0
     """How much less of the processor it gets than this process."""
+    silent_for_s: float = 0.0
+    """How much silence is nothing to worry about, if more than a healthy child's of p2pd's own."""
 
 
 def _decode_from_trainer(body: bytes) -> Message:
@@ -50,17 +53,25 @@ def _decode_from_averager(body: bytes) -> Message:
 
 TRAINER = Program(
     name="trainer",
-    module="ml.training",
+    launch=PythonModule("ml.training"),
     encode=trainer.encode,
     decode=_decode_from_trainer,
     shutdown=trainer.Shutdown(),
-    environment=None,
 )
 AVERAGER = Program(
     name="averager",
-    module="ml.averaging",
+    launch=PythonModule("ml.averaging", NEEDED_VARIABLES),
     encode=encode,
     decode=_decode_from_averager,
     shutdown=averager.Shutdown(),
-    environment=NEEDED_VARIABLES,
 )
+
+
+def trainer_by_command(command: Command) -> Program:
+    """A trainer that a command of the user's is."""
+    return replace(TRAINER, name="script", launch=command, silent_for_s=COMMAND_SILENCE_S)
+
+
+def trainer_by_script(script: OwnScript) -> Program:
+    """A trainer that the script is which started this daemon. Nobody would start it again."""
+    return replace(TRAINER, name="script", launch=script, silent_for_s=SCRIPT_SILENCE_S)

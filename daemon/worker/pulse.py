@@ -29,6 +29,10 @@ KILL_AFTER_S = 300.0
 LOADING_KILL_AFTER_S = 1800.0
 """While it loads a task: that may download a data set, and a task's own code tells nothing."""
 HOPELESS_KILLS = 2
+COMMAND_SILENCE_S = 1800.0
+"""A user's own script says nothing while it does what is its own affair, such as an evaluation."""
+SCRIPT_SILENCE_S = 1e9
+"""In a notebook a person may think for days between two steps."""
 
 
 def stuck_after_s(watchdog_s: float | None) -> float:

@@ -12,19 +12,16 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from daemon.host.python_child import require_torch
 from daemon.net.traffic import TrafficMeter
-from daemon.worker.child import Child, ChildListener, NoStateError, Request
-from daemon.worker.memory import SharedMemory
+from daemon.worker.child import Child, NoStateError, Request
 from daemon.worker.process import WorkerDiedError
-from daemon.worker.program import AVERAGER, TRAINER, Message
-from daemon.worker.pulse import KILL_AFTER_S, STUCK_AFTER_S, WorkerPulse
+from daemon.worker.processes import WorkerProcesses, take
+from daemon.worker.program import Message
 from ml.averaging.messages import (
     Apply,
     ApplyParts,
-    AveragerRequest,
     LoadState,
     Mix,
     NoteTraffic,
@@ -50,79 +47,11 @@ MAX_ATTEMPTS = 3
 _log = logging.getLogger("p2pd.worker")
 
 
-class WorkerProcesses:
-    """The two processes and the memory that they share. A context manager: inside they run."""
+class Teller(Protocol):
+    """Who knows how the swarm stands."""
 
-    def __init__(
-        self,
-        *listeners: ChildListener,
-        stuck_after_s: float = STUCK_AFTER_S,
-        kill_after_s: float = KILL_AFTER_S,
-        niceness: int = 0,
-    ) -> None:
-        """``listeners`` hear what the two say unasked: :class:`p2pd.messages.Progress` about once a
-        second while it trains."""
-        self.listeners = list(listeners)
-        self._stack = contextlib.AsyncExitStack()
-        self._memory = SharedMemory()
-        self.trainer = Child(
-            replace(TRAINER, niceness=niceness),
-            self._memory,
-            self,
-            stuck_after_s=stuck_after_s,
-            kill_after_s=kill_after_s,
-        )
-        self.averager = Child(
-            replace(AVERAGER, niceness=niceness),
-            self._memory,
-            self,
-            stuck_after_s=stuck_after_s,
-            kill_after_s=kill_after_s,
-        )
-
-    async def __aenter__(self) -> "WorkerProcesses":
-        """Raises :class:`ConfigError` where torch is not installed."""
-        require_torch()
-        async with contextlib.AsyncExitStack() as stack:
-            stack.enter_context(self._memory)
-            await stack.enter_async_context(self.averager)
-            await stack.enter_async_context(self.trainer)
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(self, *error: Any) -> None:
-        await self._stack.__aexit__(*error)
-
-    @property
-    def both(self) -> tuple[Child, Child]:
-        """Averager and trainer."""
-        return self.averager, self.trainer
-
-    @property
-    def stuck_pulse(self) -> WorkerPulse | None:
-        """The pulse of the process that is stuck in a request, if any."""
-        return next((child.pulse for child in self.both if child.pulse.is_stuck), None)
-
-    def of(self, request: object) -> Child:
-        """The process that ``request`` is for."""
-        return self.averager if isinstance(request, AveragerRequest) else self.trainer
-
-    async def take(self, steps: Steps[T]) -> T:
-        """Go through ``steps``, with one attempt each.
-
-        Raises what :meth:`daemon.worker.child.Child.ask` does.
-        """
-        return await _take(steps, lambda request: self.of(request).ask(request))
-
-    async def open_once(self, opening: Opening) -> TaskOpened:
-        """Load a task, with no further attempt. Raises as :meth:`TaskWorker.open`."""
-        _, opened = await self.take(open_task(opening))
-        return opened
-
-    def said(self, message: Message) -> None:
-        """See :class:`ChildListener`: one of the two said something unasked."""
-        for listener in self.listeners:
-            listener.said(message)
+    def standing(self) -> trainer.Standing:
+        """How it stands now."""
 
 
 class TaskWorker:
@@ -151,6 +80,8 @@ class TaskWorker:
         self.last_failure = ""
         """Why one is being started again; empty while both run."""
         self.opened: TaskOpened | None = None
+        self.teller: Teller | None = None
+        """Who knows what a script of the user's is told before each round; None: there is none."""
         processes.listeners.append(self)
 
     @property
@@ -180,7 +111,8 @@ class TaskWorker:
     async def keep_alive(self, restarted: Callable[[TaskOpened], None]) -> None:
         """Start each process again whenever it dies; ``restarted`` is told what the averager holds.
 
-        Runs until cancelled. Raises :class:`ConfigError` when the task cannot be loaded any more.
+        Runs until cancelled, or until a script of the user's has ended by itself. Raises
+        :class:`ConfigError` when the task cannot be loaded any more.
         """
 
         async def averager_back() -> None:
@@ -191,14 +123,19 @@ class TaskWorker:
 
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._keep(self.processes.averager, "averager", averager_back))
-                tasks.create_task(self._keep(self.processes.trainer, "trainer", self._reopen_model))
+                keeping = tasks.create_task(
+                    self._keep(self.processes.averager, "averager", averager_back)
+                )
+                await self._keep(self.processes.trainer, "trainer", self._reopen_model)
+                keeping.cancel()
         except ExceptionGroup as group:
             raise first_error(group) from group
 
     async def train(self, round_number: int, parts: int = 1) -> Trained:
         """Train a round. Raises :class:`WorkerError`."""
         self._finish_early = False
+        if self.teller is not None:
+            self.tell(self.teller.standing())
         return await self._take(train_round(round_number, parts))
 
     def finish_training(self) -> None:
@@ -206,6 +143,10 @@ class TaskWorker:
         if not self._finish_early:
             self._finish_early = True
             self.processes.trainer.say(trainer.Finish())
+
+    def tell(self, standing: trainer.Standing) -> None:
+        """Let a script of the user's know how the swarm stands."""
+        self.processes.trainer.say(standing)
 
     async def ask(self, request: Request[T]) -> T:
         """What one of the two answers to ``request``; asked again if it died of it.
@@ -236,7 +177,7 @@ class TaskWorker:
         return ready
 
     async def _take(self, steps: Steps[T]) -> T:
-        return await _take(steps, self.ask)
+        return await take(steps, self.ask)
 
     async def _ask_once(self, child: Child, request: Request[T]) -> T:
         if not isinstance(request, trainer.Train):
@@ -268,6 +209,8 @@ class TaskWorker:
             self.last_failure = await child.wait_died()
             self._up[child].clear()
             self._on_change()
+            if child.has_left:
+                return
             _log.warning("%s; starting it again", self.last_failure)
             try:
                 await child.restart()
@@ -318,16 +261,3 @@ class TaskWorker:
         except (P2PDError, ValueError, TypeError) as error:
             losses = TrialLosses((), f"the trainer could not try a model: {error}")
         self.processes.averager.say(losses)
-
-
-async def _take(steps: Steps[T], ask: Callable[[Any], Any]) -> T:
-    """Go through ``steps``; ``ask`` gets the answer to each request."""
-    reply: Any = None
-    with contextlib.closing(steps):
-        while True:
-            try:
-                request = steps.send(reply)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-            reply = await ask(request)

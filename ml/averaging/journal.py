@@ -1,5 +1,6 @@
 """Keeps what the last rounds were like, for event files."""
 
+import math
 from collections.abc import Callable, Mapping
 
 from ml.averaging.event_file import EventFile
@@ -70,4 +71,5 @@ class RoundJournal:
 
     def _write(self, round_number: int, values: Mapping[str, float]) -> None:
         if self._events is not None:
-            self._events.add(round_number, values)
+            known = {name: value for name, value in values.items() if not math.isnan(value)}
+            self._events.add(round_number, known)

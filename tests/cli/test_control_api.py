@@ -26,7 +26,7 @@ from daemon.control.client import (
 )
 from daemon.control.export_file import ExportFileError
 from daemon.control.status import Status
-from daemon.control.unix_socket import MAX_SOCKET_PATH_BYTES, connect_control
+from daemon.host.unix_socket import MAX_SOCKET_PATH_BYTES, connect_control
 from protocol.errors import ConfigError, WorkerError
 from tests.cli.fake_peer import FakePeer
 

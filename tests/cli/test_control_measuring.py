@@ -8,7 +8,7 @@ import pytest
 
 from daemon.control.api import ControlApi
 from daemon.control.client import ControlClient, ControlError
-from daemon.control.unix_socket import connect_control
+from daemon.host.unix_socket import connect_control
 from protocol.errors import TransportError
 from tests.cli.fake_peer import BOB, FakePeer
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.cli.arguments import split_command
 from daemon.cli.entry import build_parser
 from daemon.cli.join import KEPT_CHECKPOINTS as CLI_KEPT_CHECKPOINTS
 from daemon.cli.settings.peer import PeerSettings
@@ -175,3 +176,25 @@ def test_turn_server_without_account_or_address_is_refused(
     with pytest.raises(SystemExit):
         join(LINK, "--turn", text)
     assert "argument --turn" in capsys.readouterr().err
+
+
+def test_command_of_ones_own_arrives_and_is_remembered(tmp_path: Path) -> None:
+    train = ["python", "train.py", "--", "--lr", "1"]
+    words, command = split_command(
+        ["join", LINK, "--state-dir", str(tmp_path / "peer"), "--", *train]
+    )
+    assert command == train
+    parsed = build_parser().parse_args(words)
+    parsed.command = command
+    options = PeerSettings(parsed, os.environ).options
+    assert options.command == tuple(train)
+    assert options.by_script
+    assert join("--state-dir", tmp_path / "peer").command == tuple(train)
+    forgotten = build_parser().parse_args(["join", "--state-dir", str(tmp_path / "peer")])
+    forgotten.command = []
+    assert not PeerSettings(forgotten, os.environ).options.by_script
+
+
+def test_what_is_no_command_of_ones_own_is_left_alone() -> None:
+    assert split_command(["join", LINK]) == (["join", LINK], None)
+    assert split_command(["task", "check", "--", "x"]) == (["task", "check", "--", "x"], None)

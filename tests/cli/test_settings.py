@@ -100,7 +100,9 @@ def test_a_file_can_say_all_that_the_command_line_can(command: str) -> None:
         if isinstance(action, argparse._SubParsersAction)
         for one in action.choices[command]._actions
         for option in one.option_strings
-        if option.startswith("--") and not option.startswith("--no-")
+        if option.startswith("--")
+        and not option.startswith("--no-")
+        and one.help != argparse.SUPPRESS  # for p2pd's own use
     }
     assert options - names == {"help", "config"}
 

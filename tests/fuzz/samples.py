@@ -155,6 +155,8 @@ def samples() -> dict[str, list[bytes]]:
             trainer.encode(trainer.Progress(1, 2, 0.5, 9.0)),
             trainer.encode(trainer.Failed("config", "why")),
             trainer.encode(trainer.Tried([0.5, None])),
+            trainer.encode(trainer.Evaluated(None, 0.5)),
+            trainer.encode(trainer.Judged(3, None, 0.5)),
         ],
         "admitted_file": [b"p2pd met 1\n" + bytes(84)],
         "agreement": examples(AgreementMessage),

@@ -22,8 +22,9 @@ import uvloop
 
 from daemon.net.traffic import TrafficCounter, TrafficMeter
 from daemon.worker.process import WorkerDiedError
-from daemon.worker.program import NEEDED_VARIABLES, Message
-from daemon.worker.worker import TaskWorker, WorkerProcesses
+from daemon.worker.processes import WorkerProcesses
+from daemon.worker.program import NEEDED_VARIABLES, TRAINER, Message
+from daemon.worker.worker import TaskWorker
 from ml.averaging.messages import Apply, CheckUpdate, Contribution, Export, LoadState
 from ml.learner import Learner
 from ml.opening import Trained
@@ -60,7 +61,7 @@ async def watched() -> AsyncIterator[Watched]:
                 reports.append(message)
                 progress.set()
 
-    async with WorkerProcesses(Noting()) as worker:
+    async with WorkerProcesses(TRAINER, Noting()) as worker:
         yield Watched(worker, progress, reports)
 
 
@@ -311,7 +312,8 @@ async def test_worker_that_trains_ends_when_told_to(make_opening: MakeOpening) -
 TRAIN_ENDLESSLY = """
 import asyncio, sys
 import msgspec
-from daemon.worker.worker import WorkerProcesses
+from daemon.worker.processes import WorkerProcesses
+from daemon.worker.program import TRAINER
 from ml.opening import Opening
 from ml.round_steps import train_round
 from p2pd.messages import Progress
@@ -324,7 +326,7 @@ async def main():
             if isinstance(message, Progress):
                 print(*(child.pid for child in worker.both), flush=True)
 
-    async with WorkerProcesses(Telling()) as worker:
+    async with WorkerProcesses(TRAINER, Telling()) as worker:
         await worker.open_once(opening)
         await worker.take(train_round(1, 1))
 

@@ -178,7 +178,7 @@ def make_configurable(parser: argparse.ArgumentParser, command: str) -> None:
 
 def _name_of(action: argparse.Action) -> str:
     """Empty: it is no setting."""
-    if action.dest in ("help", "config", "no_config"):
+    if action.dest in ("help", "config", "no_config") or action.help == argparse.SUPPRESS:
         return ""
     if not action.option_strings:
         return LINK if action.dest == LINK else ""

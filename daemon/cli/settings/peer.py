@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from daemon.cli.arguments import own_script
 from daemon.cli.exit_codes import UsageError
 from daemon.cli.read_invite import read_invite
 from daemon.cli.settings.layers import Settled, settle
@@ -121,6 +122,8 @@ def _chosen(path: Path, membership: Membership, options: argparse.Namespace) -> 
             pause_on_battery=membership.pause_on_battery,
             log_level=options.log_level,
         ),
+        command=() if options.script else membership.command,
+        script=own_script(options),
     )
 
 
@@ -168,6 +171,7 @@ def _given(options: argparse.Namespace) -> dict[str, object]:
         "pause_on_battery": options.pause_on_battery,
         "niceness": options.niceness,
         "disk_quota": options.disk_quota,
+        "command": options.command and tuple(options.command),
         "event_dir": None if options.event_dir is None else str(options.event_dir),
     }
     return {field: value for field, value in given.items() if value is not None}

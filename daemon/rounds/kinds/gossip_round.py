@@ -21,6 +21,7 @@ from protocol.envelope import VerifiedMessage
 from protocol.errors import VerificationError
 from protocol.identity import PeerId
 from protocol.peers.agreement_messages import Certificate
+from protocol.text import quality
 from protocol.topology import Topology, metropolis_weights
 
 NEAR_ROUNDS = 1
@@ -78,10 +79,10 @@ class GossipRound:
         parts.blobs.store.add_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), None)
         _log.info(
-            "round %d: averaged with %d partners, accuracy %.4f",
+            "round %d: averaged with %d partners, accuracy %s",
             self.number,
             len(neighbours),
-            state.accuracy,
+            quality(state.accuracy),
         )
         return state
 

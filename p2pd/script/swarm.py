@@ -1,0 +1,250 @@
+"""A swarm as a training script sees it: a few calls in a loop that stays the script's own.
+
+The daemon asks for a round; the script takes steps. :meth:`Swarm.step` counts them, and when the
+round's are done it leaves the parameters in shared memory, answers the daemon, does what else it is
+asked for, and returns once the next base is in the model.
+"""
+
+import json
+import math
+import os
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from p2pd.messages import Judged, Progress, Trained
+from p2pd.script.desk import Order
+from p2pd.script.errors import SwarmError
+from p2pd.script.hand import Hand, number
+from p2pd.script.place import p2pd_command
+from p2pd.script.round_counts import RoundCounts
+
+if TYPE_CHECKING:
+    import torch
+
+COMMAND_S = 60.0
+EXPORT_S = 600.0
+
+_GO_ON, _END_ROUND, _ATTEND = range(3)
+"""What a step leads to."""
+
+
+class Swarm:
+    """One peer's place in a swarm. A context manager: leaving the block leaves the swarm.
+
+    With several ranks (torchrun) each has one, and all make the same calls.
+    """
+
+    def __init__(self, hand: Hand) -> None:
+        """Made by :func:`p2pd.join` and :func:`p2pd.create`; returns with the base in the model."""
+        self._hand = hand
+        self._desk = hand.desk
+        self._ranks = hand.ranks
+        self._base = Order("train")
+        self._counts = RoundCounts()
+        self._ended = self._steps_in_ended = 0
+        self._left = False
+        self.complete = False
+        """Whether the swarm's last round is done: the model is the result."""
+        try:
+            self._attend()
+        except BaseException:
+            self.leave()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.leave()
+
+    # In the loop
+
+    def step(self, loss: "torch.Tensor | float", samples: int = 1) -> bool:
+        """Say that an optimizer step was taken, on so many samples, with that mean loss.
+
+        True: a round has ended. The model then holds the state that the next one begins from, in
+        place, or, once :attr:`complete`, the result; the optimizer keeps its state. At a round's
+        end this waits until the others have averaged. Raises :class:`SwarmError` when training
+        cannot go on.
+        """
+        if self._left or self.complete:
+            raise SwarmError(
+                "this script has left the swarm"
+                if self._left
+                else "the swarm's last round is done: end the loop once swarm.complete is true"
+            )
+        self._counts.add(loss, samples)
+        verdict = self._ranks.verdict(self._look(loss))
+        if verdict == _GO_ON:
+            return False
+        if verdict == _END_ROUND:
+            self._end_round()
+        self._attend()
+        return True
+
+    def evaluated(self, *, loss: float | None = None, **metric: float) -> None:
+        """Say how good this round's state was found to be, for people to look at:
+        ``swarm.evaluated(accuracy=0.9)``. One metric, by any name."""
+        if len(metric) > 1:
+            raise SwarmError(f"one metric is shown, not {', '.join(metric)}")
+        value = next(iter(metric.values()), None)
+        if self._desk is not None:
+            self._desk.say(Judged(self.round, number(loss), number(value)))
+
+    def leave(self) -> None:
+        """Leave the swarm. The others go on; come back with the same state directory."""
+        if not self._left:
+            self._left = True
+            self._hand.close()
+
+    # How far it is
+
+    @property
+    def round(self) -> int:
+        """The round whose state training goes on from; 0: the model as it was made."""
+        return self._base.round
+
+    @property
+    def steps(self) -> int:
+        """The steps of who was there from the first one on: for schedules of learning rates, so
+        that who comes later goes on with the others'. Exact where the swarm counts rounds in
+        steps; else rounds before this script's first are taken to have been as long as its own."""
+        if self._unit == "steps":
+            return self.round * self._amount + self._counts.steps
+        mean = self._steps_in_ended / self._ended if self._ended else 0.0
+        return round(mean * self.round) + self._counts.steps
+
+    @property
+    def samples(self) -> int:
+        """The samples that all peers together have trained on, in the rounds that are complete;
+        rounds before this peer's first are taken to have had as many as those after it."""
+        return self._base.samples
+
+    @property
+    def peers(self) -> int:
+        """How many peers train, with this one."""
+        return self._base.peers
+
+    def status(self) -> dict[str, Any]:
+        """What ``p2pd status --json`` says (docs/documents.md). Raises :class:`SwarmError`."""
+        document: dict[str, Any] = json.loads(self._run("status", "--json", within_s=COMMAND_S))
+        return document
+
+    def save(self, path: str | Path) -> None:
+        """Write the swarm's present state, whole and averaged, as safetensors: the names and dtypes
+        are the model's. The first rank alone writes. Raises :class:`SwarmError`."""
+        if self._ranks.is_first:
+            self._run("export", str(path), within_s=EXPORT_S)
+
+    # What a round is made of
+
+    @property
+    def _unit(self) -> str:
+        return str(self._hand.settings["local_unit"])
+
+    @property
+    def _amount(self) -> int:
+        return math.ceil(float(self._hand.settings["local_amount"]))
+
+    def _look(self, loss: "torch.Tensor | float") -> int:
+        """What the step that was just taken leads to: the first rank says."""
+        desk, counts = self._desk, self._counts
+        if desk is None:
+            return _GO_ON
+        end = desk.end
+        if end.has_news:
+            end.looked()
+            if desk.is_void:
+                return _ATTEND
+            if desk.ends_now:
+                return _END_ROUND
+        now_s = time.monotonic()
+        if now_s >= end.next_report_s:
+            rate = counts.samples / max(1e-9, now_s - counts.began_s)
+            value = loss if isinstance(loss, float | int) else float(loss.detach())
+            end.report(Progress(self.round + 1, counts.steps, value, rate))
+        if self._unit == "steps":
+            is_over = counts.steps >= self._amount
+        elif self._unit == "seconds":
+            is_over = now_s - counts.began_s >= self._amount
+        else:
+            is_over = counts.samples >= self._hand.sample_count * self._amount
+        return _END_ROUND if is_over else _GO_ON
+
+    def _end_round(self) -> None:
+        counts, base = self._counts, self._base
+        loss_sum, samples = self._ranks.total([counts.loss_sum, float(counts.samples)])
+        loss = loss_sum / max(1.0, samples)
+        if not math.isfinite(loss):
+            if self._desk is not None:
+                self._desk.failed(f"training diverged: the mean loss is {loss}")
+            raise SwarmError(f"training diverged in round {base.round + 1}: the loss is {loss}")
+        self._hand.write(base.round + 1, base.root)
+        self._hand.keep_inner()
+        self._ended += 1
+        self._steps_in_ended += counts.steps
+        if self._desk is not None:
+            seconds = time.monotonic() - counts.began_s
+            self._desk.trained(
+                Trained(
+                    round=base.round + 1,
+                    sample_count=int(min(samples, self._hand.sample_count or samples)),
+                    steps=counts.steps,
+                    loss=loss,
+                    seconds=seconds,
+                    samples_per_second=samples / max(1e-9, seconds),
+                )
+            )
+
+    def _attend(self) -> None:
+        """Do what the daemon asks, until there is a base to train from."""
+        since_s = time.monotonic()
+        while not self._carry_out(self._hand.next_order(since_s)):
+            pass
+
+    def _carry_out(self, order: Order) -> bool:
+        """Whether the script's own loop goes on now."""
+        match order.kind:
+            case "describe":
+                self._hand.describe()
+            case "evaluate":
+                self._hand.evaluate(order)
+            case "train" | "complete":
+                if self._hand.read(order):
+                    self._base = order
+                    self._counts = RoundCounts()
+                    self.complete = order.kind == "complete"
+                    return True
+            case "stop":
+                self.leave()
+                raise SystemExit(0)
+            case "fail":
+                self.leave()
+                raise SwarmError(order.text)
+        return False
+
+    def _run(self, command: str, *words: str, within_s: float) -> str:
+        line = [*p2pd_command(os.environ), command, *words, "--state-dir", self._hand.state_dir]
+        try:
+            done = subprocess.run(
+                line,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=within_s,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise SwarmError(f"p2pd {command}: {error}") from error
+        # 'status' also fails where the peer is not healthy, which its document then says.
+        if done.returncode > 1 or not (done.returncode == 0 or done.stdout):
+            raise SwarmError(done.stderr.strip().removeprefix("p2pd: ") or f"p2pd {command} failed")
+        return done.stdout

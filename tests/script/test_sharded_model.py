@@ -1,0 +1,22 @@
+"""A model of which each rank has a part is one model: what it is, what is written, what is read."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def test_ranks_describe_write_and_read_one_model() -> None:
+    done = subprocess.run(
+        [sys.executable, *TORCHRUN, str(ROOT / "tests" / "script" / "sharded_model.py")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
