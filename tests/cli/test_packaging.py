@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon.host.version import VERSION
-from daemon.web.page_server import STATIC
+from daemon.web import page_server, server_page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DIGITS = ROOT / "ml" / "task" / "builtin" / "digits.npz"
@@ -69,7 +69,8 @@ def test_every_module_of_every_package_is_in_it_and_nothing_else_is(wheel: zipfi
 
 def test_the_pages_files_come_along(wheel: zipfile.ZipFile) -> None:
     static = {str(path.relative_to(ROOT)) for path in (ROOT / "daemon/web/static").iterdir()}
-    assert {f"daemon/web/static/{name}" for name, _ in STATIC.values()} == static
+    served = [*page_server.STATIC.values(), *server_page.STATIC.values()]
+    assert {f"daemon/web/static/{name}" for name, _ in served} == static
     assert static <= set(wheel.namelist())
 
 
