@@ -11,7 +11,6 @@ not this peer's: who joins in round 500 begins with the learning rate of round 5
 
 import logging
 import math
-import os
 import re
 import threading
 import warnings
@@ -22,8 +21,8 @@ import torch
 from torch import nn
 
 from ml.task.task import Task
+from p2pd.tensor_dict_file import read_tensor_dict, write_tensor_dict
 
-FORMAT = 1
 KEPT = 2
 """Rounds: the last one may have to be trained again, from where it began."""
 
@@ -125,9 +124,7 @@ class InnerOptimizer:
         if not earlier:
             return
         try:
-            saved = torch.load(earlier[-1], map_location="cpu", weights_only=True)
-            if saved["format"] != FORMAT:
-                raise ValueError(f"of format {saved['format']}")
+            saved = read_tensor_dict(earlier[-1])
             for optimizer, state in zip(self._optimizers, saved["states"], strict=True):
                 groups = optimizer.state_dict()["param_groups"]
                 optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -151,21 +148,16 @@ class InnerOptimizer:
     def _save(self) -> None:
         assert self._file is not None
         content = {
-            "format": FORMAT,
             "steps": self._steps,
             "rounds": self._rounds,
             "states": [optimizer.state_dict()["state"] for optimizer in self._optimizers],
         }
-        temporary = self._file.with_suffix(".tmp")
         path = self._file.with_name(f"{self._file.stem}-{self._round:08d}{self._file.suffix}")
         try:
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            # Under one name first: a kill in between leaves no more than one file behind.
+            write_tensor_dict(self._file, content)
+            self._file.replace(path)
             for _, old in self._saved()[:-KEPT]:
                 old.unlink()
-        except (OSError, RuntimeError) as error:  # torch tells a full disk as the latter
+        except (OSError, RuntimeError) as error:
             logger.warning("the inner optimizer would begin anew after a restart: %s", error)

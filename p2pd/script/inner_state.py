@@ -6,7 +6,6 @@ says so. Each rank keeps its own part.
 """
 
 import logging
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-FORMAT = 1
+from p2pd.tensor_dict_file import read_tensor_dict, write_tensor_dict
 
 logger = logging.getLogger("p2pd")
 
@@ -35,9 +34,7 @@ class InnerState:
         if self._optimizer.state or not file.exists():
             return
         try:
-            saved = torch.load(file, map_location="cpu", weights_only=True)
-            if saved["format"] != FORMAT:
-                raise ValueError(f"of format {saved['format']}")
+            saved = read_tensor_dict(file)
             groups = self._optimizer.state_dict()["param_groups"]
             state = self._placed(saved["state"])
             self._optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -50,7 +47,7 @@ class InnerState:
         self.settle()
         if self._file is None:
             return
-        content = {"format": FORMAT, "state": _copied(self._optimizer.state_dict()["state"])}
+        content = {"state": _copied(self._optimizer.state_dict()["state"])}
         self._writing = threading.Thread(
             target=self._write, args=(content, self._file), daemon=True
         )
@@ -63,15 +60,9 @@ class InnerState:
             self._writing = None
 
     def _write(self, content: dict[str, Any], path: Path) -> None:
-        temporary = path.with_suffix(".tmp")
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except (OSError, RuntimeError) as error:  # torch tells a full disk as the latter
+            write_tensor_dict(path, content)
+        except (OSError, RuntimeError) as error:
             logger.warning("the optimizer would begin anew after a restart: %s", error)
 
     def _placed(self, state: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
