@@ -3,6 +3,7 @@ and how many functions objects are handed. A number here may fall, and never ris
 """
 
 import ast
+import doctest
 import functools
 import re
 from collections.abc import Iterator
@@ -18,6 +19,16 @@ MAX_LINES = 400
 MAX_PARAMETERS = 8
 MAX_CALLBACKS = 23
 """In all, counted in every way in which an object can be handed a function."""
+MAX_WITHOUT_EXAMPLE = {
+    "daemon": 142,
+    "ml": 38,
+    "p2pd": 14,
+    "protocol": 23,
+    "relay": 5,
+    "rendezvous": 10,
+    "transport": 17,
+}
+"""How many of a package's modules that another room imports may show no example of their use."""
 
 
 @functools.cache
@@ -167,3 +178,48 @@ def test_every_room_says_what_it_is_for(package: str) -> None:
         if path != ROOT / "ml" / "__init__.py" and not re.match(r'\s*"""', path.read_text())
     ]
     assert not silent
+
+
+def imported_names(tree: ast.Module) -> Iterator[str]:
+    """What a module imports, and each name that it takes from there."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@functools.cache
+def public_modules() -> list[Path]:
+    """The modules that a module of another folder imports."""
+    places = {module_of(path): path for path in product()}
+    return sorted(
+        {
+            places[name]
+            for path, tree in product().items()
+            for name in imported_names(tree)
+            if name in places and places[name].parent != path.parent
+        }
+    )
+
+
+def shows_example(tree: ast.Module) -> bool:
+    """Whether one of its docstrings has an example of use: lines that are tried and what they
+    answer, or, where that cannot run in a test, a literal block."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    texts = [ast.get_docstring(n) or "" for n in ast.walk(tree) if isinstance(n, documented)]
+    return any(
+        "Example::" in text or any(one.want for one in doctest.DocTestParser().get_examples(text))
+        for text in texts
+    )
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_public_modules_show_an_example_of_their_use(package: str) -> None:
+    silent = [
+        module_of(path)
+        for path in public_modules()
+        if path.is_relative_to(ROOT / package) and not shows_example(product()[path])
+    ]
+    assert len(silent) <= MAX_WITHOUT_EXAMPLE[package], f"{len(silent)} show none: {silent}"
