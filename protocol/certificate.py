@@ -4,6 +4,13 @@ Invariants: an identity has exactly one certificate (fixed names, serial number 
 key, valid 2000 to 9999 so that no clock matters, deterministic signature); a peer's certificate is
 accepted only if it is byte for byte of that form and its key is the peer id that was expected. So a
 pinned certificate is as good as a pinned key, and no field of it needs judging.
+
+>>> alice, bob = Identity(bytes(32)), Identity(bytes([1] * 32))
+>>> certificate = make_certificate(alice)
+>>> check_certificate(certificate, alice.peer_id)
+>>> check_certificate(certificate, bob.peer_id)
+Traceback (most recent call last):
+protocol.errors.VerificationError: certificate of rke... expected, got one of hnvcp...
 """
 
 import datetime

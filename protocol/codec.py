@@ -2,6 +2,16 @@
 
 Past :func:`decode` types are trusted; before it nothing is. msgspec checks every length claim
 against the bytes that are really there, so a claim of 4 GiB allocates nothing.
+
+>>> class Note(Message, tag="note"):
+...     text: str
+>>> encode(Note("hi")).hex(" ")
+'92 a4 6e 6f 74 65 a2 68 69'
+>>> decode(bytes.fromhex("92 a4 6e 6f 74 65 a2 68 69"), Note)
+Note(text='hi')
+>>> decode(bytes.fromhex("92 a4 6e 6f 74 65 07"), Note)
+Traceback (most recent call last):
+protocol.errors.RemoteProtocolError: malformed message: Expected `str`, got `int` - at `$[1]`
 """
 
 from functools import lru_cache

@@ -8,6 +8,15 @@ Invariants:
   which it expects.
 - :func:`open_envelope` is the only maker of a :class:`VerifiedMessage`, so code that takes one
   cannot be handed unverified bytes by mistake.
+
+>>> alice, swarm = Identity(bytes(32)), bytes(32)
+>>> raw = seal_envelope(alice, Domain.SIGNAL, b"come here", swarm=swarm, sequence=1)
+>>> message = open_envelope(raw, Domain.SIGNAL, now_ms=0, swarm=swarm)
+>>> message.payload, message.signer == alice.peer_id
+(b'come here', True)
+>>> open_envelope(raw, Domain.UPDATE, now_ms=0, swarm=swarm)
+Traceback (most recent call last):
+protocol.errors.VerificationError: statement of kind 'update' expected, got 'signal'
 """
 
 import enum

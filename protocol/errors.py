@@ -1,4 +1,14 @@
-"""The errors of p2pd, named by whose fault they are, since that decides what to do about them."""
+"""The errors of p2pd, named by whose fault they are, since that decides what to do about them.
+
+Whoever reads what others sent catches what is their fault, and no more:
+
+>>> from protocol.codec import decode
+>>> try:
+...     decode(b"", list)
+... except RemoteProtocolError as error:
+...     print(f"dropped: {error}")
+dropped: malformed message: Input data was truncated
+"""
 
 
 class P2PDError(Exception):

@@ -2,6 +2,15 @@
 
 Invariants: a peer id is the public key itself (base32, lower case, no padding, 52 characters), so
 nothing needs to map one to the other; only the daemon process ever holds an :class:`Identity`.
+
+>>> alice = Identity(bytes(32))
+>>> alice.peer_id, short(alice.peer_id)
+('hnvcppgow2sc2yvdvdicu3ynonsteflxdxrehjr2ybekdc2z3iuq', 'hnvcppgo')
+>>> signature = alice.sign(b"yes")
+>>> verify_signature(public_key_of(alice.peer_id), signature, b"yes")
+>>> verify_signature(public_key_of(alice.peer_id), signature, b"no")
+Traceback (most recent call last):
+protocol.errors.VerificationError: signature does not verify with key 3b6a27bcceb6a42d
 """
 
 import base64

@@ -2,6 +2,18 @@
 
 Leaf and node hashes are told apart by a prefix byte and an odd node goes up unchanged (RFC 6962
 section 2.1), so a leaf cannot be passed off as a node.
+
+The sender signs the root and sends the leaves along. The reader compares them with the root, and
+then each chunk with its leaf:
+
+>>> leaves = leaves_of([bytes(CHUNK_BYTES), b"the rest"])
+>>> root = merkle_root(leaves)
+>>> merkle_root(leaves) == root and leaf_hash(b"the rest") == leaves[1]
+True
+>>> leaf_hash(b"a false rest") == leaves[1]
+False
+>>> chunk_count(CHUNK_BYTES + 8), chunk_size(CHUNK_BYTES + 8, index=1)
+(2, 8)
 """
 
 import hashlib

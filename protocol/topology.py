@@ -3,6 +3,15 @@
 ``full`` (everyone with everyone), ``ring`` (in the order of a hash of the ids, the same in every
 round) and ``regular:K`` (anew in every round: at most K partners each). None but ``regular:1`` ever
 falls apart.
+
+>>> graph = Topology.parse("ring").graph(["ada", "bob", "eve", "joe"], round_number=3)
+>>> sorted(graph["ada"])
+['eve', 'joe']
+>>> metropolis_weights(graph, "ada")
+{'eve': 0.3333333333333333, 'joe': 0.3333333333333333}
+>>> Topology.parse("star")
+Traceback (most recent call last):
+protocol.errors.ConfigError: topology 'star': write full, ring or regular:4
 """
 
 import hashlib

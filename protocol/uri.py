@@ -1,4 +1,13 @@
-"""Addresses as people write them: ``HOST:PORT`` and ``p2p://KEY@HOST:PORT``."""
+"""Addresses as people write them: ``HOST:PORT`` and ``p2p://KEY@HOST:PORT``.
+
+>>> HostPort.parse("[::1]:5555")
+HostPort(host='::1', port=5555)
+>>> str(ServerUri(bytes(32), HostPort("example.org", 5555)))
+'p2p://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@example.org:5555'
+>>> HostPort.parse("example.org")
+Traceback (most recent call last):
+protocol.errors.ConfigError: address 'example.org': write it as HOST:PORT, ...
+"""
 
 import ipaddress
 import re

@@ -23,7 +23,7 @@ MAX_WITHOUT_EXAMPLE = {
     "daemon": 142,
     "ml": 38,
     "p2pd": 14,
-    "protocol": 23,
+    "protocol": 0,
     "relay": 5,
     "rendezvous": 10,
     "transport": 17,

@@ -8,6 +8,14 @@ choose it. Each message is the payload of a signed envelope of domain ``agreemen
 A decoded message is whole and bounded: keys and digests have 32 bytes, lists are sorted, without
 doubles and no longer than a roster, ballots and rounds have an upper end. So the largest message
 fits a frame, and nobody behind the decoder has to look again.
+
+>>> alice, bob = bytes([1] * KEY_BYTES), bytes([2] * KEY_BYTES)
+>>> outcome = Outcome(updates=(UpdateRef(alice, bytes(DIGEST_BYTES)),), newcomers=(bob,))
+>>> len(outcome.digest)
+32
+>>> Outcome(updates=(), newcomers=(bob, alice))
+Traceback (most recent call last):
+ValueError: newcomers are not sorted, or not without doubles
 """
 
 import hashlib

@@ -1,4 +1,13 @@
-"""A chunk of a blob on the wire: Merkle root, index, bytes; fixed binary, since it is the bulk."""
+"""A chunk of a blob on the wire: Merkle root, index, bytes; fixed binary, since it is the bulk.
+
+>>> frame = encode_chunk(bytes(DIGEST_BYTES), 7, b"tensor bytes")
+>>> chunk = decode_chunk(frame)
+>>> chunk.index, bytes(chunk.data)
+(7, b'tensor bytes')
+>>> decode_chunk(frame[:20])
+Traceback (most recent call last):
+protocol.errors.RemoteProtocolError: chunk frame of 20 bytes
+"""
 
 import struct
 from dataclasses import dataclass

@@ -9,6 +9,21 @@ Invariants:
   is there now, and neither a recorded hello nor a late one of a process that died is believed.
 - The peer record inside is signed by the same peer. Whether the peer may take part
   (protocol/statements/admission.py) is for the caller to check with the proof in the record.
+
+>>> from protocol.statements.peer_record import PeerRecord, seal_record
+>>> alice, bob, swarm = Identity(bytes(32)), Identity(bytes([1] * 32)), bytes(32)
+>>> record = seal_record(
+...     alice, PeerRecord(bytes(32), (), "", True), swarm=swarm, sequence=1, now_ms=0)
+>>> nothing_yet = ResumePoint(NO_EPOCH, StreamAck(0, 0, ()), StreamAck(0, 0, ()))
+>>> payload = HelloPayload(b"both CURVE keys", Role.INITIATOR, bytes(EPOCH_BYTES),
+...     bytes(NONCE_BYTES), NO_NONCE, False, nothing_yet, record)
+>>> raw = seal_hello(alice, payload, swarm=swarm, sequence=2, audience=bob.peer_id)
+>>> expect = dict(swarm=swarm, reader=bob.peer_id, expected=None, role=Role.RESPONDER, now_ms=0)
+>>> open_hello(raw, channel_binding=b"both CURVE keys", **expect).peer_id == alice.peer_id
+True
+>>> open_hello(raw, channel_binding=b"two other keys", **expect)
+Traceback (most recent call last):
+protocol.errors.VerificationError: hello of hnvcp... is bound to another channel
 """
 
 import enum

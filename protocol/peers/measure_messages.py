@@ -3,6 +3,13 @@
 Control messages over a session, told from all others by their first byte. A measured transfer's
 bytes travel as chunks (protocol/peers/chunk_frame.py) of a blob that nobody keeps: in place of a
 Merkle root they carry the measurement's id, which is random.
+
+>>> data = encode_measure(Echo(7, b"some bytes"))
+>>> is_measure_message(data), decode_measure(data)
+(True, Echo(number=7, padding=b'some bytes'))
+>>> decode_measure(encode(Echo(7, b"some bytes")))
+Traceback (most recent call last):
+protocol.errors.RemoteProtocolError: no measuring message
 """
 
 import enum

@@ -1,4 +1,12 @@
-"""What two peers of a swarm say to each other over a session."""
+"""What two peers of a swarm say to each other over a session.
+
+>>> from protocol.codec import decode, encode
+>>> data = encode(ChunkRequest(root=bytes(32), indexes=(0, 1)))
+>>> match decode(data, PeerMessage):
+...     case ChunkRequest(indexes=indexes):
+...         print(f"chunks {indexes} are wanted")
+chunks (0, 1) are wanted
+"""
 
 from typing import Annotated
 

@@ -6,6 +6,18 @@ sender's record and in it the admission proof, so that a receiver who has never 
 can decide whether to listen, and answer. Its sender may be another process with the reader's own
 identity. Whether the sender may take part, and whether this is a repetition, is for the caller to
 check (daemon/net/signaling.py).
+
+>>> from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+>>> from protocol.peers.signal_messages import TwinNotice
+>>> from protocol.statements.peer_record import PeerRecord, seal_record
+>>> alice, curve, swarm = Identity(bytes(32)), X25519PrivateKey.generate(), bytes(32)
+>>> record = PeerRecord(curve.public_key().public_bytes_raw(), (), "", True)
+>>> raw = seal_record(alice, record, swarm=swarm, sequence=1, now_ms=0)
+>>> to = open_record(raw, swarm=swarm, now_ms=0)
+>>> sealed = seal_peer_signal(
+...     alice, SignalPayload(raw, TwinNotice()), to=to, sequence=2, now_ms=0)
+>>> open_peer_signal(alice, curve.private_bytes_raw(), sealed, swarm=swarm, now_ms=0).body
+TwinNotice()
 """
 
 from dataclasses import dataclass

@@ -4,6 +4,14 @@ Ephemeral X25519 against the receiver's static key, HKDF-SHA256 (RFC 5869), ChaC
 (RFC 8439). The nonce is zero because each key is used once: every signal has its own ephemeral key.
 The receiver's X25519 key is the CURVE key in its signed record. Sealing hides; *who* speaks is
 proven by the envelope of domain ``signal`` that is sealed inside.
+
+>>> bob, eve = X25519PrivateKey.generate(), X25519PrivateKey.generate()
+>>> sealed = seal_signal(bob.public_key().public_bytes_raw(), b"my address is 192.0.2.1:5555")
+>>> open_signal(bob.private_bytes_raw(), sealed)
+b'my address is 192.0.2.1:5555'
+>>> open_signal(eve.private_bytes_raw(), sealed)
+Traceback (most recent call last):
+protocol.errors.VerificationError: sealed signal was not made for this peer, or changed
 """
 
 from cryptography.exceptions import InvalidTag

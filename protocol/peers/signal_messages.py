@@ -2,6 +2,11 @@
 
 Each kind of path adds its messages to the union :data:`SignalBody`; how they are signed, sealed and
 opened is the same for all (protocol/peers/peer_signal.py).
+
+>>> check_punch_end(PunchEnd("203.0.113.7:4711", ("10.0.0.2:4711",), NextPort.FIXED, 0, 40))
+>>> check_punch_end(PunchEnd("127.0.0.1:4711", (), NextPort.FIXED, 0, 40))
+Traceback (most recent call last):
+protocol.peers.signal_messages.NoOtherMachineError: endpoint to ...: 127.0.0.1 is no other machine
 """
 
 import enum

@@ -10,6 +10,15 @@ One ZeroMQ frame is one message; its first byte says of which kind:
 Numbers are big-endian. What a data frame costs in credits is :func:`data_cost`. The relay knows a
 connection by its CURVE key (``User-Id``), never by its routing id, and a link by the number that it
 gave it, which both ends use.
+
+>>> frame = encode_control(Ping(7))
+>>> frame[0] == FrameKind.CONTROL, decode_from_client(frame)
+(True, Ping(number=7))
+>>> data_cost(64 * 1024)
+65792
+>>> decode_from_client(encode_control(Pong(7)))
+Traceback (most recent call last):
+protocol.errors.RemoteProtocolError: malformed message: Invalid value 'pong' - at `$[0]`
 """
 
 import enum

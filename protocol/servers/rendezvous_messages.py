@@ -144,8 +144,8 @@ class Statement(Message, tag="statement"):
 
 
 class Description(Message, tag="description"):
-    """The services at the server's host, under the server's own key: for a founder,
-    or looks at a network without joining one."""
+    """The services at the server's host, under the server's own key: for a founder, or for somebody
+    who looks at a network without joining a swarm."""
 
     request: int
     relays: bool

@@ -89,7 +89,24 @@ class NoMemory:
 
 
 class AdmissionBook:
-    """Decides who is in. Remembers who came by which token, to hold each token to its uses."""
+    """Decides who is in. Remembers who came by which token, to hold each token to its uses.
+
+    >>> from protocol.statements.swarm import RoundSettings, SwarmStatement, TaskReference
+    >>> from protocol.statements.swarm import seal_statement
+    >>> founder, invite, alice, eve = (Identity(bytes([number] * 32)) for number in range(4))
+    >>> tokens = (Token(invite.public_key, expires_ms=60_000, uses=1),)
+    >>> task = TaskReference("digits", True, b"", bytes(32), 0, bytes(32))
+    >>> swarm = seal_statement(founder, SwarmStatement(
+    ...     "demo", b"", 1, task, RoundSettings(), (), False, tokens, (), ()))
+    >>> book = AdmissionBook(swarm)
+    >>> proof = prove_admission(invite.secret, swarm.swarm_id, alice.peer_id)
+    >>> book.meet(alice.peer_id, proof, now_ms=0)
+    >>> book.is_in(alice.peer_id)
+    True
+    >>> book.check(eve.peer_id, proof, now_ms=0)
+    Traceback (most recent call last):
+    protocol.statements.admission.DeniedError: denied: ... shows an invite made out to another peer
+    """
 
     def __init__(
         self, swarm: Swarm, *, met: Iterable[Acquaintance] = (), memory: Memory | None = None

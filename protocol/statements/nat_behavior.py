@@ -2,6 +2,12 @@
 
 A claim of its peer, never more: a wrong one costs that peer a worse path. What could not be found
 out is said as such, not guessed.
+
+>>> company = FamilyBehavior(tcp=TransportBehavior(reachable=True, only_web=True))
+>>> company.udp_blocked
+True
+>>> NatBehavior(ipv4=company).reachable, NatBehavior().reachable
+(True, False)
 """
 
 import enum

@@ -2,6 +2,16 @@
 
 A claim, as all of protocol/statements/nat_behavior.py is. Over IPv6 nothing is translated; what is
 in the way there are filters, and those show when a path is tried.
+
+>>> from protocol.statements.nat_behavior import FamilyBehavior
+>>> tcp = TransportBehavior(
+...     reachable=True,
+...     translated=True,
+...     mapping=Dependence.ADDRESS_AND_PORT_DEPENDENT,
+...     port_allocation=PortAllocation.RANDOM,
+... )
+>>> describe(summarize(NatBehavior(ipv4=FamilyBehavior(tcp=tcp))))
+'address-and-port-dependent mapping, random ports, UDP blocked'
 """
 
 from protocol.codec import Message

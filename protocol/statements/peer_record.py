@@ -1,4 +1,14 @@
-"""What a peer says of itself: where it is and with which keys it can be talked to."""
+"""What a peer says of itself: where it is and with which keys it can be talked to.
+
+>>> alice, swarm = Identity(bytes(32)), bytes(32)
+>>> record = PeerRecord(bytes(32), ("192.0.2.1:5555",), name="laptop", trains=True)
+>>> raw = seal_record(alice, record, swarm=swarm, sequence=1, now_ms=0)
+>>> open_record(raw, swarm=swarm, now_ms=1_000).record.addresses
+('192.0.2.1:5555',)
+>>> open_record(raw, swarm=swarm, now_ms=RECORD_LIFETIME_MS + 60_000)
+Traceback (most recent call last):
+protocol.errors.VerificationError: expired 60 s ago, signed by hnvcp...
+"""
 
 from dataclasses import dataclass
 

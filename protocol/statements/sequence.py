@@ -1,4 +1,18 @@
-"""Sequence numbers of signed statements: counting one's own, refusing others' old ones."""
+"""Sequence numbers of signed statements: counting one's own, refusing others' old ones.
+
+>>> from protocol.envelope import Domain, open_envelope, seal_envelope
+>>> from protocol.identity import Identity
+>>> counter = SequenceCounter(now_ms=1_000)
+>>> counter.take(), counter.take()
+(1000, 1001)
+>>> raw = seal_envelope(
+...     Identity(bytes(32)), Domain.SIGNAL, b"", swarm=b"", sequence=counter.take())
+>>> guard, message = ReplayGuard(), open_envelope(raw, Domain.SIGNAL, now_ms=0, swarm=b"")
+>>> guard.check(message)
+>>> guard.check(message)
+Traceback (most recent call last):
+protocol.statements.sequence.StaleError: stale: sequence above 1002 expected, got 1002 from hnv...
+"""
 
 from typing import Protocol
 

@@ -4,6 +4,18 @@ Invariants: the swarm id binds the founder's key, so nobody else can make a stat
 statements the higher version wins; the settings of the training never change under one id
 (:func:`check_successor`), while rendezvous, relays, bans and tokens may; and the swarm's last round
 may become a later one, since a swarm that has more to train is still the same.
+
+>>> founder = Identity(bytes(32))
+>>> task = TaskReference("digits", True, b"", bytes(32), 0, bytes(32))
+>>> first = seal_statement(founder, SwarmStatement(
+...     "demo", b"nonce", 1, task, RoundSettings(), (), True, (), (), ()))
+>>> open_statement(first.raw, swarm_id=first.swarm_id, now_ms=0).founder == founder.peer_id
+True
+>>> faster = RoundSettings(outer_learning_rate=2.0)
+>>> second = msgspec.structs.replace(first.statement, version=2, settings=faster)
+>>> check_successor(first, seal_statement(founder, second))
+Traceback (most recent call last):
+protocol.errors.VerificationError: statement version 2 changes the training of a running swarm
 """
 
 import hashlib
