@@ -1,4 +1,12 @@
-"""IP addresses: one spelling for each, and what a host name stands for."""
+"""IP addresses: one spelling for each, and what a host name stands for.
+
+>>> plain_ip("::ffff:192.0.2.1"), source_of("2001:db8::1"), network_of("192.0.2.1")
+('192.0.2.1', '2001:db8::/64', '192.0.2.0/24')
+>>> is_local("192.168.1.2"), is_loopback("::1"), is_machine("0.0.0.0")
+(True, True, False)
+>>> asyncio.run(resolve(HostPort("192.0.2.1", 5555)))
+(HostPort(host='192.0.2.1', port=5555),)
+"""
 
 import asyncio
 import ipaddress

@@ -18,6 +18,12 @@ def keep_freed_memory() -> None:
     transfer of 200 MB, and a third of the CPU time of a punched one, a sixth of a relayed one. The
     most memory that a process ever has is the same. Other C libraries have no such settings, and
     are left as they are.
+
+    Example, in what starts a process and before it makes its first socket::
+
+        keep_freed_memory()
+        with make_context() as context:
+            ...
     """
     with contextlib.suppress(AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

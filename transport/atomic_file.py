@@ -1,4 +1,14 @@
-"""Files that are there whole or not at all, also after a power cut."""
+"""Files that are there whole or not at all, also after a power cut.
+
+>>> import tempfile
+>>> with tempfile.TemporaryDirectory() as directory:
+...     path = Path(directory) / "record"
+...     write_atomically(path, b"first")
+...     write_atomically(path, b"second")
+...     write_atomically(path, b"third", replace=False)
+...     path.read_bytes(), os.listdir(directory)
+(b'second', ['record'])
+"""
 
 import contextlib
 import os

@@ -8,6 +8,16 @@ with tracebacks could end the process.
 A :class:`Border` counts by the kind of error, where nobody has signed. Where a peer has, its
 refusals are counted instead (``daemon/net/refusals.py``). Where the sender loses the connection,
 :func:`refused` makes of any exception the one that the connection is closed with.
+
+>>> border = Border(logging.getLogger("example"))
+>>> try:
+...     int("what a stranger sent")
+... except Exception as error:
+...     border.failed(error, "192.0.2.1")
+>>> border.errors
+Counter({'ValueError': 1})
+>>> refused(ExceptionGroup("tasks", [RemoteProtocolError("message of 3 bytes")]))
+RemoteProtocolError('message of 3 bytes')
 """
 
 import logging

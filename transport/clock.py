@@ -33,6 +33,15 @@ class Clock:
 
     The time of a server is kept as its distance from a clock that nobody sets, so that it stays
     right when somebody sets the wall clock, and while the machine sleeps.
+
+    >>> clock, hour_ms = Clock(), 3_600_000
+    >>> ahead_ms = clock.own_ms() + 2 * hour_ms
+    >>> clock.server_said(b"the server's key", ahead_ms, since_boot_ms=clock.since_boot_ms())
+    >>> round(clock.offset_ms / hour_ms)
+    2
+    >>> clock.server_said(b"the server's key", 0, since_boot_ms=clock.since_boot_ms())
+    >>> round(clock.offset_ms / hour_ms)
+    2
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,14 @@
-"""CURVE keys: the X25519 pair by which ZeroMQ encrypts, and by which a connection is known."""
+"""CURVE keys: the X25519 pair by which ZeroMQ encrypts, and by which a connection is known.
+
+>>> keys = CurveKeys.from_secret(bytes(32))
+>>> keys.public_z85
+b'fxERSn6LHg6!4!qu+m-(f-Q<1UF!=7)u0-ysJ-^F'
+>>> key_from_z85(keys.public_z85.decode()) == keys.public
+True
+>>> key_to_z85(b"too short")
+Traceback (most recent call last):
+ValueError: CURVE key of 9 bytes, 32 expected
+"""
 
 from dataclasses import dataclass, field
 from functools import lru_cache

@@ -1,4 +1,8 @@
-"""One error instead of a group of them, for those who have to act on it or tell a person."""
+"""One error instead of a group of them, for those who have to act on it or tell a person.
+
+>>> first_error(ExceptionGroup("tasks", [KeyError("a"), P2PDError("the disk is full")]))
+P2PDError('the disk is full')
+"""
 
 import asyncio
 

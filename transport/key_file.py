@@ -1,4 +1,15 @@
-"""Key files: 32 secret bytes in a file of mode 0600 that is written once and never again."""
+"""Key files: 32 secret bytes in a file of mode 0600 that is written once and never again.
+
+>>> import tempfile
+>>> with tempfile.TemporaryDirectory() as directory:
+...     path = Path(directory) / "identity.key"
+...     secret = read_or_create_secret(path, lambda: bytes(SECRET_BYTES))
+...     read_or_create_secret(path, lambda: b"is not asked for now") == secret
+...     path.chmod(0o644)
+...     read_or_create_secret(path, lambda: b"nor now")
+Traceback (most recent call last):
+protocol.errors.ConfigError: key file ... has mode 0644, others may have read it: chmod 600 ...
+"""
 
 import errno
 import os

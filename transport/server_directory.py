@@ -1,4 +1,13 @@
-"""The directory in which a server keeps what makes it the same server after a restart."""
+"""The directory in which a server keeps what makes it the same server after a restart.
+
+>>> import tempfile
+>>> with tempfile.TemporaryDirectory() as path, open_server_directory(Path(path)) as directory:
+...     uri = directory.publish(HostPort("192.0.2.1", 5555))
+...     (directory.path / URI_FILE).read_text() == f"{uri}\\n"
+True
+>>> too_narrow("192.168.1.2")
+'the address is private, so that only peers in the same network reach it'
+"""
 
 import contextlib
 import fcntl

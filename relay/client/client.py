@@ -84,7 +84,15 @@ class RelayUser(Protocol):
 
 
 class RelayClient:
-    """Speaks to one relay. An async context manager; an absent relay is a state, never an error."""
+    """Speaks to one relay. An async context manager; an absent relay is a state, never an error.
+
+    Example, of a peer, whose ``user`` takes the links that others open::
+
+        async with RelayClient(uri, identity, curve_keys, user) as client:
+            client.set_record(swarm_id, signed_record)
+            client.allow(swarm_id, {curve_key: peer_id})
+            link = await client.open_link(swarm_id, peer_id)
+    """
 
     def __init__(
         self,

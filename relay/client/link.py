@@ -55,7 +55,16 @@ class LinkCarrier(Protocol):
 
 
 class RelayLink:
-    """A link to ``peer_id``. Whoever gets it calls :meth:`start`."""
+    """A link to ``peer_id``. Whoever gets it calls :meth:`start`.
+
+    Example, of one that is a :class:`LinkOwner`::
+
+        link = await client.open_link(swarm_id, peer_id)
+        link.start(self)
+        if not link.send(frame):
+            ...  # link_writable() tells when there is room again.
+        link.close("the session is over")
+    """
 
     def __init__(
         self,
@@ -167,8 +176,8 @@ class RelayLink:
             self._carrier.flush_soon(self)
 
     def keep_alive(self) -> None:
-        """Say what was consumed, however little: to the relay, what is not said to be consumed lies
-        there still, and who leaves it there for long is cut off."""
+        """Say what was consumed, however little: the relay counts the rest as lying there still,
+        and cuts a peer off that leaves it there for long."""
         if self._owner is not None and self._consumed + self._window > self._granted:
             self._credit_is_due = True
             self._carrier.flush_soon(self)

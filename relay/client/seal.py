@@ -13,6 +13,19 @@ Invariants:
 
 On the wire: version (1 byte), length (2 bytes) and DER of this peer's certificate, then TLS. In
 TLS: length (4 bytes, in a record of its own) and bytes of each frame. Numbers are big-endian.
+
+>>> alice, bob = Identity(bytes(32)), Identity(bytes([1] * 32))
+>>> client = SealedLink(alice, SealRole.CLIENT, bob.peer_id)
+>>> server = SealedLink(bob, SealRole.SERVER, alice.peer_id)
+>>> while client.pending_bytes or server.pending_bytes:  # What the relay does.
+...     _ = server.receive_data(client.data_to_send(100_000))
+...     _ = client.receive_data(server.data_to_send(100_000))
+>>> client.send(b"tensor bytes")
+>>> server.receive_data(client.data_to_send(100_000))
+[b'tensor bytes']
+>>> server.receive_data(b"what the relay made up")
+Traceback (most recent call last):
+protocol.errors.TransportError: sealed link to hnvcp... broke, its bytes were changed, ...
 """
 
 import contextlib

@@ -12,6 +12,14 @@ class RelayLimits:
 
     The memory that peers can take is at most ``max_unread_bytes``, whatever they do by the rules;
     one that breaks them is cut off by the length of its ZeroMQ queue.
+
+    >>> from relay.server.peer_table import PeerTable
+    >>> peers = PeerTable(RelayLimits(max_peers_per_network=1))
+    >>> _ = peers.add(bytes(32), b"a route", "192.0.2.1", window=1 << 20, now=0.0)
+    >>> peers.refusal("192.0.2.2")
+    'no room: at most 1 peer of 192.0.2.0/24 at a time'
+    >>> peers.refusal("198.51.100.1") is None
+    True
     """
 
     peer_rate_bytes_s: float = UNLIMITED

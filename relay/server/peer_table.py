@@ -4,6 +4,7 @@ from collections import Counter
 
 from protocol.identity import public_key_of
 from protocol.statements.peer_record import VerifiedRecord
+from protocol.text import counted
 from relay.server.account import AccountBook
 from relay.server.limits import RelayLimits
 from relay.server.links import ConnectedPeer
@@ -43,10 +44,11 @@ class PeerTable:
     def refusal(self, remote_ip: str) -> str | None:
         """Why nobody from ``remote_ip`` is taken in now; None: there is room."""
         if len(self) >= self._limits.max_peers:
-            return f"{self._limits.max_peers} peers are connected already"
+            return f"no room: at most {counted(self._limits.max_peers, 'peer')} at a time"
         network = network_of(remote_ip)
-        if self._per_network[network] >= self._limits.max_peers_per_network:
-            return f"{self._limits.max_peers_per_network} peers of {network} are connected already"
+        most = self._limits.max_peers_per_network
+        if self._per_network[network] >= most:
+            return f"no room: at most {counted(most, 'peer')} of {network} at a time"
         return None
 
     def add(

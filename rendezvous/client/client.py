@@ -69,7 +69,24 @@ class _Lease:
 
 
 class RendezvousClient:
-    """Speaks to one rendezvous. An async context manager."""
+    """Speaks to one rendezvous. An async context manager.
+
+    Example, of a peer::
+
+        async with RendezvousClient(uri, curve_keys, user) as client:
+            client.set_record(signed_record)
+            statement = await client.fetch_statement(swarm_id)
+            records = await client.lookup(swarm_id, want=20)
+
+    A server that is not there ends nothing:
+
+    >>> async def example(uri):
+    ...     visitor = Visitor()
+    ...     async with RendezvousClient(uri, CurveKeys.generate(), visitor) as client:
+    ...         return await visitor.arrived(), client.trouble
+    >>> asyncio.run(example(ServerUri(bytes(32), HostPort("127.0.0.1", 1))))
+    ('unreachable', 'rendezvous 127.0.0.1:1: nobody answers there')
+    """
 
     def __init__(
         self,

@@ -64,7 +64,21 @@ class _Pending:
 
 
 class RendezvousLink:
-    """A connection that is made once. An async context manager; once lost it stays lost."""
+    """A connection that is made once. An async context manager; once lost it stays lost.
+
+    >>> from protocol.servers.rendezvous_messages import Describe
+    >>> from rendezvous.client.user import Visitor
+    >>> async def example(address, server_key):
+    ...     with zmq.Context() as context:
+    ...         async with RendezvousLink(
+    ...             context, address, server_key, CurveKeys.generate(), Visitor(),
+    ...             clock=Clock(), timeouts=Timeouts(),
+    ...         ) as link:
+    ...             return (await link.ask(Describe(request=0))).reply
+    >>> asyncio.run(example(HostPort("127.0.0.1", 1), bytes(32)))
+    Traceback (most recent call last):
+    protocol.errors.TransportError: rendezvous 127.0.0.1:1: nobody answers there
+    """
 
     def __init__(
         self,

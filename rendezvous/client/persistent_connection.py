@@ -46,7 +46,15 @@ class LinkUser(NoticeReader, Protocol):
 
 
 class PersistentLink:
-    """Keeps one :class:`RendezvousLink` standing while :meth:`run` runs."""
+    """Keeps one :class:`RendezvousLink` standing while :meth:`run` runs.
+
+    Example, of who asks once::
+
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(link.run())
+            reply = await link.ask(Describe(request=0))
+            running.cancel()
+    """
 
     def __init__(
         self,

@@ -25,7 +25,15 @@ class RendezvousUser(NoticeReader, Protocol):
 
 
 class Visitor:
-    """Only asks, and keeps no lease: waits until the server was reached, or was not."""
+    """Only asks, and keeps no lease: waits until the server was reached, or was not.
+
+    >>> async def example():
+    ...     visitor = Visitor()
+    ...     visitor.state_changed("connected")
+    ...     return await visitor.arrived()
+    >>> asyncio.run(example())
+    'connected'
+    """
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()

@@ -96,16 +96,7 @@ class ForeignChanges:
         other = self._leases.of_curve_key(record.swarm, record.curve_key)
         if other is not None:
             self._forget(other)
-        lease = Lease(
-            swarm=record.swarm,
-            peer=record.peer,
-            curve_key=record.curve_key,
-            record=record.raw,
-            record_expires_ms=record.expires_ms,
-            prefix=record.prefix,
-            route=route,
-            expires_at=now + self._limits.lease_s,
-        )
+        lease = Lease.of(record, route=route, expires_at=now + self._limits.lease_s)
         self._quota.add(lease.prefix)
         self._leases.add(lease)
         return News(record.swarm, encode(Joined(record=record.raw)), about=lease)

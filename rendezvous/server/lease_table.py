@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
 
+from rendezvous.server.directory import StoredRecord
 from rendezvous.server.sample_list import SampleList
 
 
@@ -29,6 +30,20 @@ class Lease:
     """How to reach the peer now; None while it is not connected."""
     expires_at: float
     """Monotonic seconds."""
+
+    @classmethod
+    def of(cls, stored: StoredRecord, *, route: bytes | None, expires_at: float) -> "Lease":
+        """The lease that the peer of a stored record takes."""
+        return cls(
+            swarm=stored.swarm,
+            peer=stored.peer,
+            curve_key=stored.curve_key,
+            record=stored.raw,
+            record_expires_ms=stored.expires_ms,
+            prefix=stored.prefix,
+            route=route,
+            expires_at=expires_at,
+        )
 
 
 @dataclass(slots=True)

@@ -10,7 +10,19 @@ _PREFIX_RATE = Rate(burst=5000.0, per_s=500.0, patience=1000)
 
 @dataclass(frozen=True, slots=True)
 class RegistryLimits:
-    """Times in seconds; defaults for a small public host."""
+    """Times in seconds; defaults for a small public host.
+
+    >>> from random import Random
+    >>> from protocol.codec import encode
+    >>> from protocol.servers.rendezvous_messages import AskTime
+    >>> from rendezvous.server.registry import Registry, Sender
+    >>> limits = RegistryLimits(key_rate=Rate(burst=1.0, per_s=0.1, patience=1))
+    >>> registry, alice = Registry(limits, Random(0)), Sender(b"her route", bytes(32), "192.0.2.1")
+    >>> for _ in range(3):
+    ...     answer = registry.receive(alice, encode(AskTime(0)), now=0.0, now_ms=0)
+    >>> answer, registry.refused
+    ([Disconnect(route=b'her route', reason='flood')], Counter({'retry_after': 1, 'flood': 1}))
+    """
 
     lease_s: float = 150.0
     interval_s: float = 60.0

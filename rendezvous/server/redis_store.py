@@ -78,7 +78,17 @@ class _Notes(Message):
 
 
 class RedisStore:
-    """A :class:`rendezvous.server.store.Store` at an address ``redis://HOST:PORT/NUMBER``."""
+    """A :class:`rendezvous.server.store.Store` at an address ``redis://HOST:PORT/NUMBER``.
+
+    Example, of a server that starts::
+
+        store = RedisStore("redis://:password@store.example:6379/0")
+        directory = await store.load(now_ms=clock.own_ms())
+
+    >>> RedisStore("http://store.example")
+    Traceback (most recent call last):
+    protocol.errors.ConfigError: --store http: write it as redis://HOST:PORT, or unix:///path...
+    """
 
     is_shared = True
 

@@ -7,6 +7,15 @@ taken only from the connection that has the record's CURVE key, so nobody can an
 give back another peer's lease. Signatures are checked when a record or statement is taken, never
 for heartbeats. Everything that anyone can make grow has a bound. It is not trusted by anyone in
 turn: peers verify what they get from it.
+
+>>> registry = Registry(RegistryLimits(), Random(0))
+>>> alice = Sender(b"her route", bytes(KEY_BYTES), "192.0.2.1")
+>>> (answer,) = registry.receive(alice, encode(AskTime(0)), now=0.0, now_ms=1_000)
+>>> answer.route, decode(answer.frame, ServerTime)
+(b'her route', ServerTime(request=0, server_time_ms=1000))
+>>> (answer,) = registry.receive(alice, b"junk", now=0.0, now_ms=1_000)
+>>> registry.refused
+Counter({'malformed': 1})
 """
 
 from collections import Counter
@@ -79,8 +88,8 @@ class Registry:
         is_shared: bool = False,
     ) -> None:
         """``is_shared``: others have the same directory, and hear of renewals too. ``stun_ports``:
-        what peers are told of the STUN server next to this rendezvous; ``relays``
-        and ``other_ports``: see :class:`Description`."""
+        the ports of the STUN server next to this rendezvous, to tell peers. ``relays`` and
+        ``other_ports``: see :class:`Description`."""
         self._limits = limits
         self._stun_ports = stun_ports
         self._relays = relays
@@ -341,16 +350,7 @@ class Registry:
         )
 
     def _lease_for(self, stored: StoredRecord, *, route: bytes | None, now: float) -> Lease:
-        return Lease(
-            swarm=stored.swarm,
-            peer=stored.peer,
-            curve_key=stored.curve_key,
-            record=stored.raw,
-            record_expires_ms=stored.expires_ms,
-            prefix=stored.prefix,
-            route=route,
-            expires_at=now + self._limits.lease_s,
-        )
+        return Lease.of(stored, route=route, expires_at=now + self._limits.lease_s)
 
     def _lease_of(self, sender: Sender, swarm: bytes) -> Lease:
         lease = self._leases.of_curve_key(swarm, sender.curve_key)

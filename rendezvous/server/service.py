@@ -50,6 +50,15 @@ class RendezvousService:
 
     The socket's owner hands it the frames and the ends of connections that are the rendezvous', and
     keeps the socket open around :meth:`run`.
+
+    Example, of the socket's owner::
+
+        service = RendezvousService(socket, registry=registry, store=store, clock=Clock())
+        await service.load()
+        async with socket:
+            await service.run(stop)
+
+    and for each frame that comes meanwhile ``service.frame_received(route, curve_key, ip, frame)``.
     """
 
     def __init__(

@@ -61,7 +61,21 @@ class Store(Protocol):
 
 
 class SnapshotStore:
-    """Memory, and a snapshot of all of it in one file that is replaced as a whole."""
+    """Memory, and a snapshot of all of it in one file that is replaced as a whole.
+
+    >>> import tempfile
+    >>> async def example(path):
+    ...     store = SnapshotStore(path)
+    ...     await store.load(now_ms=0)
+    ...     store.keep(StatementStored(b"the swarm's id", b"its statement"))
+    ...     store.close()
+    ...     await store.run(lambda number, kept: print(f"{number} changes are safe: {kept}"))
+    ...     return (await SnapshotStore(path).load(now_ms=0)).statements
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     asyncio.run(example(Path(directory) / "snapshot"))
+    1 changes are safe: True
+    {b"the swarm's id": b'its statement'}
+    """
 
     is_shared = False
 

@@ -29,6 +29,13 @@ async def serving_stun(
     those are taken. ``second_address`` is another one of this host's, which makes behaviour
     discovery (RFC 5780) complete. ``also_port``: a further one, if it is free, for networks that
     swallow the others. Raises :class:`ConfigError`.
+
+    >>> import asyncio
+    >>> async def example():
+    ...     async with serving_stun(HostPort("127.0.0.1", 0), None) as ports:
+    ...         return len(ports)
+    >>> asyncio.run(example())
+    2
     """
     try:
         host = (await resolve(listen))[0].host

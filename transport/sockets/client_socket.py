@@ -2,6 +2,23 @@
 
 libzmq connects, and connects again after a loss, by itself; what was in flight is lost then, and
 the user of the socket has to know what to send again. It does not try again after a refusal.
+
+>>> import asyncio
+>>> from transport.curve import CurveKeys
+>>> from transport.sockets.context import make_context
+>>> from transport.sockets.socket_options import CurveClientRole
+>>> class Owner:
+...     def __init__(self):
+...         self.heard = asyncio.Queue()
+...     def link_changed(self, event):
+...         self.heard.put_nowait(event)
+>>> async def example(address):
+...     role, owner = CurveClientRole(CurveKeys.generate(), bytes(32)), Owner()
+...     with make_context() as context:
+...         async with ClientSocket(context, address, role, SocketLimits(1024), owner) as client:
+...             return await owner.heard.get(), client.send(b"hello")
+>>> asyncio.run(example(HostPort("127.0.0.1", 1)))
+(<LinkEvent.UNREACHABLE: 'unreachable'>, False)
 """
 
 import enum

@@ -92,6 +92,14 @@ class ConnectionTable:
 
     ``cut_off`` counts the connections that were ended, by reason: ``connections``, ``address``,
     ``network``, ``unfinished``, ``silent``, ``slow_reader``, and what :meth:`disconnect` was given.
+
+    >>> table = ConnectionTable(SocketLimits(max_message_bytes=1024, max_connections=1))
+    >>> with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as stack:
+    ...     for _ in range(2):
+    ...         client = stack.enter_context(socket.create_connection(server.getsockname()))
+    ...         table.opened(client.fileno())
+    >>> len(table), table.cut_off
+    (2, Counter({'connections': 1}))
     """
 
     def __init__(self, limits: SocketLimits) -> None:

@@ -27,7 +27,11 @@ from transport.sockets.socket_options import CurveRole, SocketLimits
 
 @dataclass(frozen=True, slots=True)
 class CandidatePair:
-    """A local endpoint to connect from, and a remote one to connect to; IP addresses both."""
+    """A local endpoint to connect from, and a remote one to connect to; IP addresses both.
+
+    >>> CandidatePair(HostPort("10.0.0.2", 4711), HostPort("203.0.113.7", 5822)).zmq_endpoint
+    'tcp://10.0.0.2:4711;203.0.113.7:5822'
+    """
 
     local: HostPort
     remote: HostPort

@@ -4,6 +4,42 @@ Invariants: nothing reaches the owner from a connection that ZAP did not admit; 
 its CURVE key (``User-Id``), never by its routing id, which it chooses itself; a route is good for
 answering on the same connection and is told to nobody (a stranger that knew the next ids of libzmq
 could make it abort); sending never waits.
+
+A server that says everything back, and a client of it:
+
+>>> from transport.curve import CurveKeys
+>>> from transport.sockets.client_socket import ClientSocket
+>>> from transport.sockets.context import make_context
+>>> from transport.sockets.socket_options import CurveClientRole
+>>> from transport.sockets.zap import ZapAuthenticator
+>>> class Echo:
+...     def frame_received(self, route, curve_key, remote_ip, frame):
+...         self.socket.send(route, frame)
+...     def connection_lost(self, route):
+...         pass
+>>> class Caller:
+...     def link_changed(self, event):
+...         self.socket.send(b"hello")
+...     def frame_received(self, frame):
+...         self.heard.set_result(frame.bytes)
+>>> async def admit_everyone(curve_key, remote_ip):
+...     return True
+>>> async def example(echo, caller, limits):
+...     caller.heard = asyncio.get_running_loop().create_future()
+...     keys, here = CurveKeys.generate(), HostPort("127.0.0.1", 0)
+...     async with contextlib.AsyncExitStack() as stack:
+...         context = stack.enter_context(make_context())
+...         zap = await stack.enter_async_context(ZapAuthenticator(context))
+...         zap.add_domain("echo", admit_everyone)
+...         role = CurveServerRole(keys, "echo")
+...         echo.socket = await stack.enter_async_context(
+...             ServerSocket(context, here, role, limits, echo))
+...         role = CurveClientRole(CurveKeys.generate(), server_key=keys.public)
+...         caller.socket = await stack.enter_async_context(
+...             ClientSocket(context, echo.socket.address, role, limits, caller))
+...         return await caller.heard
+>>> asyncio.run(example(Echo(), Caller(), SocketLimits(max_message_bytes=1024)))
+b'hello'
 """
 
 import asyncio

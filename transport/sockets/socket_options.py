@@ -3,6 +3,12 @@
 Invariants: no socket without CURVE; a message's size and a queue's length are bounded; a socket
 with the CURVE server role refuses everyone when nobody answers for its ZAP domain (libzmq's default
 is to accept strangers then).
+
+>>> with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+...     apply_limits(socket, SocketLimits(max_message_bytes=1024))
+...     apply_curve(socket, CurveServerRole(CurveKeys.generate(), zap_domain="peers"))
+...     socket.getsockopt(zmq.MAXMSGSIZE), socket.getsockopt(zmq.ZAP_DOMAIN)
+(1057, b'peers')
 """
 
 from dataclasses import dataclass

@@ -3,6 +3,16 @@
 Invariants: a connection is let in only by CURVE, and only when the ``admit`` of exactly its domain
 said yes to its key; its ``User-Id`` is then that key, in Z85. There is no wildcard domain. An
 ``admit`` that fails, or takes too long, lets nobody in.
+
+Example, of a server for the peers whose keys it knows::
+
+    async def admit(curve_key: bytes, remote_ip: str) -> bool:
+        return curve_key in known
+
+    async with ZapAuthenticator(context) as zap:
+        zap.add_domain("peers", admit)
+        async with ServerSocket(context, listen, CurveServerRole(keys, "peers"), limits, owner):
+            ...
 """
 
 import asyncio
