@@ -31,6 +31,11 @@ def run_peer(options: JoinOptions, view: PeerView, reread: Callable[[], JoinOpti
 
     ``reread``: what the options are now, when SIGHUP asks for that. Builds the real clock, log,
     loop and state directory. Raises :class:`ConfigError` for what the operator can change.
+
+    Example, of ``p2pd join``::
+
+        settings = PeerSettings(options, os.environ)
+        return run_peer(settings.options, view, settings.again)
     """
     set_up_logging(options.limits.log_level, os.environ)
     log_ring = LogRing()

@@ -98,6 +98,18 @@ async def serve(
     """Serve until ``stop`` is set. The URI is in ``state_dir/uri`` when ``on_ready`` gets it.
 
     Raises :class:`ConfigError` when it cannot be started.
+
+    >>> import tempfile
+    >>> async def example(directory):
+    ...     stop = asyncio.Event()
+    ...     options = ServerOptions(HostPort("127.0.0.1", 0), directory, relay=RelayLimits())
+    ...     def on_ready(uri):
+    ...         print(options.role, uri.address.host)
+    ...         stop.set()
+    ...     await serve(options, on_ready, stop)
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     asyncio.run(example(Path(directory)))
+    relay 127.0.0.1
     """
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(open_server_directory(options.state_dir))

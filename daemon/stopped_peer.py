@@ -22,6 +22,13 @@ def export_stopped(state_dir: Path, destination: Path, round_number: int | None)
 
     Loads the task as a peer does, and holds the state directory meanwhile. Raises
     :class:`ConfigError` for a peer that has no model, and :class:`WorkerError`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as root:  # doctest: +ELLIPSIS
+    ...     export_stopped(Path(root, "ann"), Path(root, "model.safetensors"), round_number=7)
+    Traceback (most recent call last):
+    ...
+    protocol.errors.ConfigError: the peer in ... has not been in its swarm yet: ...
     """
     return asyncio.run(_export(state_dir, destination, round_number))
 

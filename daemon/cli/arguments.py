@@ -2,6 +2,15 @@
 
 Handlers import what is heavy themselves: ``p2pd status`` must not wait for what only ``join``
 needs.
+
+>>> split_command(["join", "--name", "ann", "--", "python", "train.py"])
+(['join', '--name', 'ann'], ['python', 'train.py'])
+>>> byte_size(0, 10**12)("1.5G")
+1500000000
+>>> whole_number(1, 64)("many")
+Traceback (most recent call last):
+...
+argparse.ArgumentTypeError: 'many' is no whole number from 1 to 64
 """
 
 import argparse

@@ -68,7 +68,13 @@ def _completion(options: argparse.Namespace) -> int:
 
 
 def complete(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
-    """What the last of ``words``, which follow the program's name, can become; the rest files."""
+    """What the last of ``words``, which follow the program's name, can become; the rest files.
+
+    >>> parser = argparse.ArgumentParser()
+    >>> _ = parser.add_argument("--exchange", choices=("mesh", "gossip", "auto"))
+    >>> complete(parser, ["--ex"]), complete(parser, ["--exchange", "m"])
+    (['--exchange'], ['mesh'])
+    """
     *before, last = words or [""]
     for word in before:
         subparser = subparsers(parser).get(word)

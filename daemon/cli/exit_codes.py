@@ -44,5 +44,11 @@ _BY_ERROR: tuple[tuple[type[P2PDError], ExitCode], ...] = (
 
 
 def exit_code_of(error: P2PDError) -> ExitCode:
-    """What a command that failed with ``error`` exits with."""
+    """What a command that failed with ``error`` exits with.
+
+    >>> exit_code_of(ConfigError("the link names no rendezvous"))
+    <ExitCode.BAD_CONFIG: 78>
+    >>> exit_code_of(P2PDError("something else"))
+    <ExitCode.DEGRADED: 1>
+    """
     return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), ExitCode.DEGRADED)

@@ -12,6 +12,12 @@ def read_invite(link: str) -> Invite:
     """The invite in ``link``: its text, ``-`` for standard input, or a file that holds it.
 
     Raises :class:`ConfigError`.
+
+    >>> from protocol.uri import HostPort, ServerUri
+    >>> server = ServerUri(bytes(32), HostPort("example.org", 5555))
+    >>> link = str(Invite(bytes(32), bytes(32), (server,)))
+    >>> read_invite(link).rendezvous[0].address.host
+    'example.org'
     """
     if link.strip().startswith(PREFIX):
         return Invite.parse(link)

@@ -122,7 +122,13 @@ def add_outer_optimizer(parser: "argparse._ArgumentGroup") -> None:
 
 
 def chosen_settings(options: argparse.Namespace) -> dict[str, int | float | str]:
-    """The round settings that were chosen, by their fields in :class:`RoundSettings`."""
+    """The round settings that were chosen, by their fields in :class:`RoundSettings`.
+
+    >>> parser = argparse.ArgumentParser()
+    >>> add_local_work(parser.add_argument_group("local work"))
+    >>> chosen_settings(parser.parse_args(["--local-steps", "50"]))
+    {'local_unit': 'steps', 'local_amount': 50.0}
+    """
     settings: dict[str, int | float | str] = {}
     for unit in ("epochs", "steps", "seconds"):
         amount = getattr(options, f"local_{unit}", None)

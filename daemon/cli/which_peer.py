@@ -14,6 +14,10 @@ def find_running(state_dir: Path | None) -> Path:
 
     Raises :class:`NotRunningError`, :class:`NotPermittedError`, or :class:`UsageError` that names
     those to choose from.
+
+    Example, of ``p2pd pause``::
+
+        ControlClient(find_running(options.state_dir)).pause()
     """
     if state_dir is not None:
         return state_dir

@@ -13,7 +13,7 @@ POST      /v1/stop         ends the daemon; answered before it does
 POST      /v1/pause        no new local training until resumed
 POST      /v1/resume
 POST      /v1/set          changes limits, ?NAME=VALUE (daemon/host/limits/limits.py)
-POST      /v1/ping         one reply of ``peer`` to ``size`` bytes (daemon/measuring)
+POST      /v1/ping         one reply of ``peer`` to ``size`` bytes (daemon/net/measuring)
 POST      /v1/speed        how fast ``size`` bytes get to ``peer`` over ``path``
 POST      /v1/export       the current model as safetensors, in the response's body;
                            with ?round=N that of a round whose checkpoint is kept
@@ -110,7 +110,19 @@ class PeerControl(Protocol):
 
 
 class ControlApi:
-    """Serves one peer's control API while the ``async with`` block runs."""
+    """Serves one peer's control API while the ``async with`` block runs.
+
+    >>> import tempfile
+    >>> from daemon.control.client import ControlClient
+    >>> class Quiet:  # of a PeerControl, what this example asks for
+    ...     def logs(self, after): return []
+    >>> async def example(directory):
+    ...     async with ControlApi(Quiet(), directory / "control.sock"):
+    ...         return await asyncio.to_thread(ControlClient(directory).logs)
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     asyncio.run(example(Path(directory)))
+    []
+    """
 
     def __init__(
         self, control: PeerControl, socket_path: Path, *, owner_uid: int | None = None
@@ -277,7 +289,9 @@ def _number_of(request: web.Request, name: str) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_NUMBER_DIGITS):
-        raise web.HTTPBadRequest(reason=f"the round must be a number of {MAX_NUMBER_DIGITS} digits")
+        raise web.HTTPBadRequest(
+            reason=f"{name} must be a number of at most {MAX_NUMBER_DIGITS} digits"
+        )
     return int(text)
 
 

@@ -80,6 +80,11 @@ class ControlClient:
     Every method raises :class:`NotRunningError`, :class:`NotPermittedError` or
     :class:`ControlError` when it gets no, or no good, answer, and :class:`TransportError` when the
     daemon does not get what it needs from the network.
+
+    >>> ControlClient(Path("/nowhere")).status()  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    daemon.control.client.NotRunningError: no p2pd is running with state directory /nowhere; ...
     """
 
     def __init__(self, state_dir: Path, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:

@@ -187,7 +187,15 @@ def describe_peers(
     rounds: Rounds | None,
     refusals: Refusals,
 ) -> tuple[PeerStatus, ...]:
-    """Every other peer that is known, in the order of their ids."""
+    """Every other peer that is known, in the order of their ids.
+
+    >>> from daemon.net.path_kind import PathKind
+    >>> where = PathKind.DIRECT, "192.0.2.7:5555", ""
+    >>> bob = LinkStatus(PeerId("bob"), "bob's laptop", *where, True, 12.5, 2048, 1024)
+    >>> [peer] = describe_peers([bob], rounds=None, refusals=Refusals(Clock()))
+    >>> print(peer.name, peer.path, peer.rtt_ms, peer.rejects)
+    bob's laptop direct 12.5 0
+    """
     described = []
     for link in sorted(links, key=lambda link: link.peer_id):
         round_number = lag = last_update_s = None

@@ -27,6 +27,13 @@ def written_file(destination: Path) -> Iterator[int]:
     """A descriptor to write to; a regular file takes its new content if the block ends well.
 
     Raises :class:`ExportFileError`.
+
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     with written_file(Path(directory, "model.safetensors")) as descriptor:
+    ...         write_all(descriptor, b"tensors")
+    ...     os.listdir(directory)
+    7
+    ['model.safetensors']
     """
     try:
         if is_stream(destination):

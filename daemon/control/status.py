@@ -142,5 +142,12 @@ def encode_status(status: Status) -> bytes:
 
 
 def decode_status(data: bytes) -> Status:
-    """The status in a JSON document. Raises :class:`msgspec.DecodeError`."""
+    """The status in a JSON document. Raises :class:`msgspec.DecodeError`.
+
+    >>> status = Status(version="0.1.0", peer_id="ann", name="ann", swarm="digits", swarm_id="…",
+    ...     task="digits", shard="0/3", phase="training", round=7, rounds=20, uptime_s=60.0, pid=42,
+    ...     rendezvous=RendezvousStatus(uri="p2p://…", state="connected"))
+    >>> decode_status(encode_status(status)).round
+    7
+    """
     return msgspec.json.decode(data, type=Status)

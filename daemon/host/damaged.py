@@ -1,4 +1,12 @@
-"""Files that do not pass when they are read back: put aside, told, and never fatal."""
+"""Files that do not pass when they are read back: put aside, told, and never fatal.
+
+>>> import tempfile
+>>> with tempfile.TemporaryDirectory() as directory:
+...     _ = Path(directory, "admitted").write_text("cut sho")
+...     put_aside(Path(directory, "admitted"), "no list of keys", "begins with none")
+...     find_damaged(Path(directory))
+('admitted.damaged',)
+"""
 
 import logging
 import os

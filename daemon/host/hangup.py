@@ -23,7 +23,12 @@ def has_terminal() -> bool:
 def watch_hangup(
     loop: asyncio.AbstractEventLoop, stop: Callable[[], None], reread: Callable[[], None]
 ) -> None:
-    """Have SIGHUP call the one that it means."""
+    """Have SIGHUP call the one that it means.
+
+    Example, of a peer (daemon/peer_process.py)::
+
+        watch_hangup(loop, peer.request_stop, lambda: _read_again(peer, reread))
+    """
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return
     had_terminal = has_terminal()

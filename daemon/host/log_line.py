@@ -4,7 +4,12 @@ import msgspec
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What was logged, and when."""
+    """What was logged, and when.
+
+    >>> line = LogLine(number=7, time=0.5, level="info", logger="p2pd.peer", text="round 3")
+    >>> msgspec.json.encode(line).decode()
+    '{"number":7,"time":0.5,"level":"info","logger":"p2pd.peer","text":"round 3"}'
+    """
 
     number: int
     """Counts from 1 since the peer started, without gaps."""

@@ -16,7 +16,14 @@ MAX_CHARACTERS = 2000
 
 
 class LogRing(logging.Handler):
-    """Keeps what is logged, whatever thread logs it."""
+    """Keeps what is logged, whatever thread logs it.
+
+    >>> ring = LogRing()
+    >>> for text in ("round 1", "round 2", "round 3"):
+    ...     ring.emit(logging.makeLogRecord({"msg": text}))
+    >>> [line.text for line in ring.after(1)]
+    ['round 2', 'round 3']
+    """
 
     def __init__(self) -> None:
         super().__init__()

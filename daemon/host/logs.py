@@ -18,7 +18,13 @@ _SYSLOG_PRIORITY = {
 
 
 class LogFormatter(logging.Formatter):
-    """Escapes what a terminal could act on and blots out invite links, whoever logs them."""
+    r"""Escapes what a terminal could act on and blots out invite links, whoever logs them.
+
+    >>> said = "joining p2pd:AbCdEfGhIjKlMnOpQrSt" + chr(27)
+    >>> record = logging.makeLogRecord({"levelno": 20, "name": "p2pd.peer", "msg": said})
+    >>> print(LogFormatter(for_journal=True).format(record))
+    <6>p2pd.peer: joining p2pd:[redacted]\x1b
+    """
 
     def __init__(self, *, for_journal: bool, message_only: bool = False) -> None:
         """``for_journal``: with sd-daemon(3)'s priority, and without the time, which it has.

@@ -23,6 +23,10 @@ def run_server(serve: Serve, reread: Callable[[], None]) -> int:
     """Run a server until SIGINT or SIGTERM; the exit code. ``reread``: what SIGHUP calls.
 
     Raises :class:`ConfigError` when it cannot be started.
+
+    Example (daemon/server.py)::
+
+        run_server(lambda on_ready, stop: serve(options, on_ready, stop), reread)
     """
     keep_freed_memory()
     try:

@@ -8,7 +8,12 @@ from protocol.errors import ConfigError
 
 
 def child_command(module: str, *arguments: str) -> list[str]:
-    """How to run a module of p2pd's as a program that imports what this one would."""
+    """How to run a module of p2pd's as a program that imports what this one would.
+
+    >>> python, _, start_child_file, *rest = child_command("ml.averaging.process", "7")
+    >>> start_child_file.endswith("start_child.py"), rest
+    (True, ['ml.averaging.process', '7'])
+    """
     return [sys.executable, *python_arguments(module), *arguments]
 
 

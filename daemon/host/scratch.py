@@ -10,7 +10,14 @@ from protocol.errors import ConfigError
 
 @contextlib.contextmanager
 def scratch_directory(prefix: str) -> Iterator[Path]:
-    """A directory that is gone afterwards. Raises :class:`ConfigError` where none can be made."""
+    """A directory that is gone afterwards. Raises :class:`ConfigError` where none can be made.
+
+    >>> with scratch_directory("p2pd-demo-") as directory:
+    ...     directory.is_dir()
+    True
+    >>> directory.exists()
+    False
+    """
     try:
         directory = tempfile.TemporaryDirectory(prefix=prefix)
     except OSError as error:

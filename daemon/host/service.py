@@ -3,6 +3,13 @@
 Two kinds. The *system's* is the hardened template ``p2pd@.service`` that p2pd brings, with this
 installation's program in it; it runs under a user of its own. A *user's* runs in that user's own
 systemd, as the user, and asks nobody for permission.
+
+>>> settings = ServiceSettings(link="p2pd:…", text="name = 'ann'", secrets="")
+>>> for file in user_service("home", settings, Path("/home/ann/.config")):
+...     print(f"{file.mode:o} {file.path}")
+600 /home/ann/.config/p2pd/home.link
+644 /home/ann/.config/p2pd/home.toml
+644 /home/ann/.config/systemd/user/p2pd-home.service
 """
 
 import os

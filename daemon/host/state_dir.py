@@ -107,7 +107,16 @@ def read_statement(state_dir: Path) -> bytes | None:
 
 
 class StateDir:
-    """A peer's directory, made if need be, and locked while the ``with`` block runs."""
+    """A peer's directory, made if need be, and locked while the ``with`` block runs.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as root, StateDir(Path(root, "ann")) as state_dir:
+    ...     state_dir.write_membership(Membership(link="p2pd:…", shard="0/3"))
+    ...     state_dir.read_membership().shard
+    ...     state_dir.identity().peer_id == state_dir.identity().peer_id
+    '0/3'
+    True
+    """
 
     def __init__(self, path: Path) -> None:
         """``path`` is absolute; entering makes and locks it, and nothing happens before."""

@@ -19,7 +19,11 @@ OVERDUE = 124
 
 
 class StopDeadline:
-    """A context manager: leaving it in time calls the deadline off."""
+    """A context manager: leaving it in time calls the deadline off.
+
+    >>> with StopDeadline(longest_stop_s=20.0) as deadline:
+    ...     deadline.start()  # SIGTERM came: what takes longer from here on is ended
+    """
 
     def __init__(self, longest_stop_s: float = LONGEST_STOP_S) -> None:
         self._longest_stop_s = longest_stop_s

@@ -3,6 +3,13 @@
 Without ``NOTIFY_SOCKET`` nothing is sent, so callers need not ask whether they run under systemd.
 A notification never blocks and never fails the service: the worst that follows from a lost one is
 that systemd restarts it.
+
+>>> with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+...     systemd.bind("")  # The kernel picks a name.
+...     name = "@" + systemd.getsockname()[1:].decode()
+...     SystemdNotifier({"NOTIFY_SOCKET": name}).ready("digits: ready to train")
+...     systemd.recv(100).decode().splitlines()
+['READY=1', 'STATUS=digits: ready to train']
 """
 
 import asyncio

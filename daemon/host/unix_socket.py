@@ -1,4 +1,12 @@
-"""The unix socket of the control API: binding it, connecting to it, and who is at the other end."""
+"""The unix socket of the control API: binding it, connecting to it, and who is at the other end.
+
+>>> import tempfile
+>>> with tempfile.TemporaryDirectory() as directory:
+...     path = Path(directory, "control.sock")
+...     with listen_control(path), connect_control(path, timeout_s=5.0) as connection:
+...         peer_uid(connection) == os.geteuid(), oct(path.stat().st_mode & 0o777)
+(True, '0o600')
+"""
 
 import contextlib
 import os

@@ -71,6 +71,17 @@ def settle(options: argparse.Namespace, environ: Mapping[str, str]) -> Settled:
     """Put together what ``options``, parsed by a configurable parser, leave open.
 
     Raises :class:`ConfigError`.
+
+    >>> from daemon.cli.settings.names import make_configurable
+    >>> parser = argparse.ArgumentParser()
+    >>> _ = parser.add_argument("--threads", type=int, default=0)
+    >>> make_configurable(parser, "example")
+    >>> environ = {"HOME": "/nowhere", "P2PD_THREADS": "2"}
+    >>> from_variable = settle(parser.parse_args([]), environ)
+    >>> from_variable.options.threads, from_variable.origin("threads")
+    (2, 'environment')
+    >>> settle(parser.parse_args(["--threads", "4"]), environ).options.threads
+    4
     """
     configurable: Configurable = options.configurable
     layers: list[Layer] = []

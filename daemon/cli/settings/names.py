@@ -3,6 +3,17 @@
 ``--keep-checkpoints 5`` on the command line is ``keep-checkpoints = 5`` in a file and
 ``P2PD_KEEP_CHECKPOINTS=5`` in the environment. There is no second list, and no second check of a
 value: each goes through its option's own type.
+
+>>> parser = argparse.ArgumentParser()
+>>> _ = parser.add_argument("--keep-checkpoints", type=int, default=3)
+>>> make_configurable(parser, "join")
+>>> settings = parser.get_default("configurable")
+>>> settings.named("keep-checkpoints").variable
+'P2PD_KEEP_CHECKPOINTS'
+>>> settings.named("keep-checkpoint")
+Traceback (most recent call last):
+...
+protocol.errors.ConfigError: there is no setting 'keep-checkpoint'; did you mean 'keep-checkpoints'?
 """
 
 import argparse

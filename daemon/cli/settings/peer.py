@@ -3,6 +3,18 @@ before, in that order.
 
 Options of the command line are kept in the state directory; file and environment are read anew
 at each start.
+
+>>> import tempfile
+>>> from daemon.cli.entry import build_parser
+>>> from protocol.uri import ServerUri
+>>> server = ServerUri(bytes(32), HostPort("example.org", 5555))
+>>> def options(*words):
+...     parsed = build_parser("join").parse_args(["join", "--no-config", *words])
+...     return PeerSettings(parsed, environ={}).options
+>>> with tempfile.TemporaryDirectory() as root:
+...     there, link = f"--state-dir={root}/ann", str(Invite(bytes(32), bytes(32), (server,)))
+...     options(link, there, "--name", "ann").name, options(there).name
+('ann', 'ann')
 """
 
 import argparse

@@ -18,7 +18,13 @@ _log = logging.getLogger("p2pd")
 
 
 class JoinView:
-    """Shows the peer until it is cancelled. Plain lines go to standard output, one a change."""
+    """Shows the peer until it is cancelled. Plain lines go to standard output, one a change.
+
+    Example, of ``p2pd join``::
+
+        view = JoinView(live=sys.stdout is not None and sys.stdout.isatty())
+        return run_peer(settings.options, view, settings.again)
+    """
 
     def __init__(self, *, live: bool) -> None:
         """``live``: standard output is a terminal."""

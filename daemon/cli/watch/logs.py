@@ -70,7 +70,13 @@ def _print(lines: "list[LogLine]", *, as_json: bool) -> None:
 
 
 def plain(line: "LogLine") -> str:
-    """The line as the peer itself prints it."""
+    """The line as the peer itself prints it.
+
+    >>> from daemon.host.log_line import LogLine
+    >>> line = LogLine(number=7, time=0.5, level="info", logger="p2pd.peer", text="round 3")
+    >>> plain(line).partition(".")[2]  # the hour before it is by the machine's own time
+    '500 INFO    p2pd.peer: round 3'
+    """
     clock = time.strftime("%H:%M:%S", time.localtime(line.time))
     milliseconds = int(line.time * 1000) % 1000
     return f"{clock}.{milliseconds:03d} {line.level.upper():7} {line.logger}: {line.text}"

@@ -12,6 +12,11 @@ def find_peer(status: "Status", wanted: str) -> "PeerStatus":
     """The other peer with that name, that id, or the only one whose id begins so.
 
     Raises :class:`UnknownPeerError`, and :class:`UsageError` when several match.
+
+    >>> from types import SimpleNamespace as Known
+    >>> others = (Known(name="bob", peer_id="k7qa"), Known(name="", peer_id="k7xe"))
+    >>> find_peer(Known(name="ann", peer_id="mmmm", peers=others), "k7q").name
+    'bob'
     """
     from daemon.cli.exit_codes import UnknownPeerError, UsageError
 

@@ -15,7 +15,14 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """They hold from now on until they are changed."""
+    """They hold from now on until they are changed.
+
+    >>> limits = NO_LIMITS.changed({"upload-rate": "2.5", "hours": "18:00-08:00"})
+    >>> limits.in_words()
+    ['sends at most 2.5 MB/s', 'trains 18:00-08:00']
+    >>> limits.reason_to_pause(12 * 60, is_on_battery=False)
+    'until 18:00: hours'
+    """
 
     upload_mb_s: float = math.inf
     """Model bytes to all peers together; infinite: as much as there is."""

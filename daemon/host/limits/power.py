@@ -14,6 +14,14 @@ def on_battery(supplies: Path = SUPPLIES) -> bool:
 
     False where nothing is told: a machine without a battery has no such files. Batteries of mice
     and the like (``scope`` Device) do not count.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as supplies:
+    ...     (Path(supplies) / "BAT0").mkdir()
+    ...     for name, text in (("type", "Battery"), ("status", "Discharging")):
+    ...         _ = (Path(supplies) / "BAT0" / name).write_text(text)
+    ...     on_battery(Path(supplies))
+    True
     """
     drained = plugged = False
     try:

@@ -7,7 +7,7 @@ from protocol.peers.session_frames import Stream
 
 
 class MessageReader(Protocol):
-    """Who has a network of peers. Called from the event loop; returns at once, and may call
+    """Reads what other peers send. Called from the event loop; returns at once, and may call
     everything of the network."""
 
     def receive(self, peer_id: PeerId, message: bytes) -> None:

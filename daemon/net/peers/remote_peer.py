@@ -80,7 +80,7 @@ class RemotePeer:
 
     @property
     def is_live(self) -> bool:
-        """Whether there is a session, and the peer was heard of lately (daemon/session/)."""
+        """Whether there is a session, and the peer was heard of lately (daemon/net/session/)."""
         return self._session.is_live
 
     @property
