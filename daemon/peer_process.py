@@ -32,7 +32,7 @@ def run_peer(options: JoinOptions, view: PeerView, reread: Callable[[], JoinOpti
     ``reread``: what the options are now, when SIGHUP asks for that. Builds the real clock, log,
     loop and state directory. Raises :class:`ConfigError` for what the operator can change.
 
-    Example, of ``p2pd join``::
+    Example (daemon/cli/join.py)::
 
         settings = PeerSettings(options, os.environ)
         return run_peer(settings.options, view, settings.again)

@@ -206,7 +206,7 @@ def public_modules() -> list[Path]:
 
 def shows_example(tree: ast.Module) -> bool:
     """Whether one of its docstrings has an example of use: lines that are tried and what they
-    answer, or, where that cannot run in a test, a literal block."""
+    answer, or, where that cannot run in a test, lines that are quoted from elsewhere."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     texts = [ast.get_docstring(n) or "" for n in ast.walk(tree) if isinstance(n, documented)]
     return any(

@@ -15,9 +15,9 @@ def find_running(state_dir: Path | None) -> Path:
     Raises :class:`NotRunningError`, :class:`NotPermittedError`, or :class:`UsageError` that names
     those to choose from.
 
-    Example, of ``p2pd pause``::
+    Example (daemon/cli/watch/logs.py)::
 
-        ControlClient(find_running(options.state_dir)).pause()
+        client = ControlClient(find_running(options.state_dir))
     """
     if state_dir is not None:
         return state_dir

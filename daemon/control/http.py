@@ -15,9 +15,9 @@ def bounded_runner(
     ``keepalive_s``: a connection over which nothing is asked for so long is ended; ``stop_s``: how
     long answers that are being sent have when it is stopped.
 
-    Example, of the control API (daemon/control/api.py)::
+    Example (daemon/control/api.py)::
 
-        bounded_runner(application, keepalive_s=IDLE_CONNECTION_S, stop_s=STOP_S)
+        self._runner = bounded_runner(application, keepalive_s=IDLE_CONNECTION_S, stop_s=STOP_S)
     """
     return web.AppRunner(
         application,

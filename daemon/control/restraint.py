@@ -22,12 +22,11 @@ _log = logging.getLogger("p2pd.limits")
 class Restraint:
     """One peer's limits as they are now.
 
-    Example, of a running peer (daemon/peer.py)::
+    Example (daemon/peer.py)::
 
-        while True:
-            await self._restraint.look_again()
-            if isinstance(self._stage, TakingPart):
-                self._restraint.apply_to(self._stage.rounds)
+        await self._restraint.look_again()
+        if isinstance(self._stage, TakingPart):
+            self._restraint.apply_to(self._stage.rounds)
     """
 
     def __init__(self, limits: Limits, clock: Clock, supplies: Path = SUPPLIES) -> None:

@@ -3,7 +3,9 @@
     Starting ──▶ Connected ──▶ Loading ──▶ TakingPart
 
 A peer that only observes stays ``Connected``. A caller that needs something of a later stage asks
-for that stage, and names it. Example, of a peer that keeps to its limits (daemon/peer.py)::
+for that stage, and names it.
+
+Example (daemon/peer.py)::
 
     if isinstance(self._stage, TakingPart):
         self._restraint.apply_to(self._stage.rounds)

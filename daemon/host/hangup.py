@@ -25,7 +25,7 @@ def watch_hangup(
 ) -> None:
     """Have SIGHUP call the one that it means.
 
-    Example, of a peer (daemon/peer_process.py)::
+    Example (daemon/peer_process.py)::
 
         watch_hangup(loop, peer.request_stop, lambda: _read_again(peer, reread))
     """

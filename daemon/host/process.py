@@ -26,7 +26,7 @@ def run_server(serve: Serve, reread: Callable[[], None]) -> int:
 
     Example (daemon/server.py)::
 
-        run_server(lambda on_ready, stop: serve(options, on_ready, stop), reread)
+        return run_server(lambda on_ready, stop: serve(options, on_ready, stop), reread)
     """
     keep_freed_memory()
     try:

@@ -21,8 +21,10 @@ OVERDUE = 124
 class StopDeadline:
     """A context manager: leaving it in time calls the deadline off.
 
-    >>> with StopDeadline(longest_stop_s=20.0) as deadline:
-    ...     deadline.start()  # SIGTERM came: what takes longer from here on is ended
+    Example (daemon/peer_process.py)::
+
+        with StopDeadline() as deadline, StateDir(options.state_dir) as state_dir:
+        tasks.create_task(deadline.start_when(peer.stopping))
     """
 
     def __init__(self, longest_stop_s: float = LONGEST_STOP_S) -> None:

@@ -1,6 +1,7 @@
 """The version of p2pd; the package's metadata is made from it.
 
->>> major, minor, patch = map(int, VERSION.split("."))
+>>> len([int(part) for part in VERSION.split(".")])
+3
 """
 
 VERSION = "0.1.0"

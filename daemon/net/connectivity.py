@@ -26,6 +26,11 @@ class Connectivity:
     """One peer's: made before its network, whose reach it is; run beside it.
 
     It is told what the rendezvous servers say, and passes it on to ``discovery``.
+
+    Example (daemon/peer.py)::
+
+        network = self._make_network(place, context, zap, connectivity)
+        work.create_task(connectivity.run(network)),
     """
 
     def __init__(

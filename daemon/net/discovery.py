@@ -58,6 +58,12 @@ class Discovery:
 
     A rendezvous is trusted with nothing: what it says is verified here, at a bounded rate, and
     whatever is wrong with one record costs only that record.
+
+    Example (daemon/peer.py)::
+
+        fetch_statement=discovery.fetch_statement,
+        work.create_task(discovery.run(network)),
+        stack.push_async_callback(discovery.leave)
     """
 
     def __init__(

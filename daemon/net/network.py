@@ -62,6 +62,12 @@ class PeerNetwork:
     """Sessions with the peers of one swarm. An async context manager.
 
     What comes from them goes to :attr:`reader`, which is set before entering.
+
+    Example (daemon/peer.py)::
+
+        await stack.enter_async_context(network)
+        rounds.inbox.connect(network)
+        work.create_task(discovery.run(network)),
     """
 
     def __init__(

@@ -21,7 +21,15 @@ FRESH_S = RECORD_LIFETIME_MS / 1000 / 4
 
 
 class OwnRecord:
-    """Seals it anew when it changes and when it has grown old."""
+    """Seals it anew when it changes and when it has grown old.
+
+    >>> says = PeerRecord(curve_key=bytes(32), addresses=(), name="ann", trains=True)
+    >>> own = OwnRecord(Identity.generate(), bytes(32), says,
+    ...     sequence=SequenceCounter(now_ms=0), clock=Clock())
+    >>> own.set_addresses((), HostPort("192.0.2.7", 5555))
+    >>> own.payload.addresses, own.signed() is own.signed()
+    (('192.0.2.7:5555',), True)
+    """
 
     def __init__(
         self,

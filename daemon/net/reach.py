@@ -16,7 +16,12 @@ from transport.sockets.zap import ZapAuthenticator
 
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """What this peer's sockets are made of."""
+    """What this peer's sockets are made of.
+
+    Example (daemon/peer.py)::
+
+        Sockets(context, zap, self._curve, self._options.listen),
+    """
 
     context: "zmq.Context[zmq.Socket[bytes]]"
     zap: ZapAuthenticator

@@ -26,7 +26,14 @@ _log = logging.getLogger("p2pd.refused")
 
 
 class Refusals:
-    """Counts of refused messages and updates by peer and code."""
+    """Counts of refused messages and updates by peer and code.
+
+    >>> refusals = Refusals(Clock())
+    >>> with refusals.border(PeerId("ann"), "signal"):
+    ...     raise ValueError("no message")
+    >>> refusals.of(PeerId("ann")), refusals.by_code()
+    (1, {'signal': 1})
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

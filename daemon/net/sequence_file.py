@@ -19,6 +19,15 @@ class SequenceFile:
     """A :class:`protocol.statements.sequence.SequenceMemory` in a file of one number.
 
     A damaged file is put aside and counts as none: the time is then all there is to start from.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     file = SequenceFile(Path(directory, "sequence"))
+    ...     print(file.load())
+    ...     file.store(1_800_000_000_000)
+    ...     print(file.load())
+    0
+    1800000000000
     """
 
     def __init__(self, path: Path) -> None:

@@ -134,7 +134,14 @@ class _Kept:
 
 
 class Signaling:
-    """Sends and receives the signals of one peer in one swarm."""
+    """Sends and receives the signals of one peer in one swarm.
+
+    Example (daemon/net/paths/ice/seeker.py)::
+
+        inbox: SignalInbox[IceOffer | IceAnswer] = self._parts.signaling.inbox(
+        with inbox:
+        await self._parts.signaling.send(self._wish.record, offer)
+    """
 
     def __init__(
         self,

@@ -1,4 +1,11 @@
-"""How many bytes went to and came from other peers."""
+"""How many bytes went to and came from other peers.
+
+>>> counter = TrafficCounter()
+>>> meter = TrafficMeter(counter)
+>>> counter.sent += 1024
+>>> meter.take(), meter.take()
+(Traffic(sent=1024, received=0), Traffic(sent=0, received=0))
+"""
 
 from typing import NamedTuple
 

@@ -42,7 +42,17 @@ class _Left:
 
 
 class TwinWatch:
-    """What this process knows of others with its identity. No I/O."""
+    """What this process knows of others with its identity. No I/O.
+
+    >>> from types import SimpleNamespace as Shown
+    >>> def record(instance, sequence):
+    ...     return Shown(record=Shown(instance=instance), sequence=sequence)
+    >>> watch = TwinWatch(b"mine", started_sequence=100)
+    >>> watch.note_found(record(b"mine", 101), now=0.0)
+    False
+    >>> watch.note_signal(record(b"other", 200), now=1.0), watch.stands_down()
+    (True, True)
+    """
 
     def __init__(self, instance: bytes, started_sequence: int) -> None:
         """``started_sequence``: the first sequence number of this process's records."""

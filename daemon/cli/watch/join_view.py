@@ -20,7 +20,7 @@ _log = logging.getLogger("p2pd")
 class JoinView:
     """Shows the peer until it is cancelled. Plain lines go to standard output, one a change.
 
-    Example, of ``p2pd join``::
+    Example (daemon/cli/join.py)::
 
         view = JoinView(live=sys.stdout is not None and sys.stdout.isatty())
         return run_peer(settings.options, view, settings.again)

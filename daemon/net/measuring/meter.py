@@ -51,7 +51,13 @@ _log = logging.getLogger("p2pd.measuring")
 
 
 class Meter:
-    """Measures for this peer, and answers others. Everything is called from the event loop."""
+    """Measures for this peer, and answers others. Everything is called from the event loop.
+
+    Example (daemon/peer.py)::
+
+        await self._require_network().meter.ping(PeerId(peer_id), size_bytes)
+        await self._require_network().meter.speed(PeerId(peer_id), size_bytes, kind)
+    """
 
     def __init__(self, links: PeerBook, *, clock: Clock, refusals: Refusals) -> None:
         self._links = links

@@ -54,6 +54,10 @@ class NetworkWatcher:
 
     It also calls it when an address or default route went and came back as it was: the network
     behind it may be another one. Listens to rtnetlink, and polls where there is none.
+
+    Example (daemon/net/nat/behavior/monitor.py)::
+
+        with NetworkWatcher(self._network_changed):
     """
 
     def __init__(
@@ -170,6 +174,12 @@ def tells_of_loss(message_type: int, payload: bytes) -> bool:
     """Whether a usable address or a default route went.
 
     Other losses (link-local addresses, the routes of a container's bridge) mean no other network.
+
+    >>> ipv4, prefix, flags, link_local = 2, 24, 0, 253
+    >>> tells_of_loss(_RTM_DELADDR, bytes([ipv4, prefix, flags, _RT_SCOPE_UNIVERSE]))
+    True
+    >>> tells_of_loss(_RTM_DELADDR, bytes([ipv4, prefix, flags, link_local]))
+    False
     """
     if message_type == _RTM_DELADDR:
         _family, _length, _flags, scope = struct.unpack_from("=BBBB", payload)

@@ -43,7 +43,13 @@ def read_network_state() -> NetworkState:
 
 
 def default_gateway_ipv4(table: str) -> str | None:
-    """The gateway of the default route with the lowest metric in ``/proc/net/route``."""
+    """The gateway of the default route with the lowest metric in ``/proc/net/route``.
+
+    >>> fields = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT"
+    >>> route = "wlan0 00000000 0101A8C0 0003 0 0 600 00000000 0 0 0"
+    >>> default_gateway_ipv4(fields + chr(10) + route)  # on a machine with little-endian numbers
+    '192.168.1.1'
+    """
     best: tuple[int, str] | None = None
     for line in table.splitlines()[1:]:
         _interface, destination, gateway, flags, _, _, metric, mask, *_ = line.split()

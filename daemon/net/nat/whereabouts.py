@@ -54,6 +54,12 @@ class Whereabouts:
     """This peer's place in the network.
 
     Run ``run`` as a task; before, only the machine's own addresses are known.
+
+    Example (daemon/net/connectivity.py)::
+
+        self.whereabouts = Whereabouts(clients, stun_servers, self)
+        network.describe_nat(self.whereabouts.nat)
+        network.advertise(self.whereabouts.addresses)
     """
 
     def __init__(

@@ -5,11 +5,12 @@ Each attempt holds ZeroMQ sockets and file descriptors until it is decided. Both
 for the process; a process at its limit can open nothing any more, no path and no file. So the
 number of attempts follows from the limits, whatever others' records ask for.
 
-Example::
-
-    budget = PathBudget(descriptors=descriptor_budget(), sockets=context.get(zmq.MAX_SOCKETS))
-    async with budget.dials:
-        ...  # one address is dialled
+>>> async def example():
+...     budget = PathBudget(descriptors=40, sockets=1023)  # room for two dials at a time
+...     async with budget.dials, budget.dials:
+...         return budget.dials.locked()
+>>> asyncio.run(example())
+True
 """
 
 import asyncio

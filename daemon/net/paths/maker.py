@@ -2,6 +2,12 @@
 
 What a maker needs of the network is in :class:`PathParts`; what else it needs (a relay's address,
 STUN servers) it is given when it is made.
+
+Example (daemon/net/network.py)::
+
+    self._makers: list[PathMaker] = [self._relays, *reach.make_paths(parts)]
+    await stack.enter_async_context(maker)
+    return (DirectDialer(self._parts, wish), *(maker.seeker(wish) for maker in self._makers))
 """
 
 from dataclasses import dataclass

@@ -8,6 +8,12 @@
 
 If both offer at once, the offer of the lower id counts: the higher one answers it, and drops its
 own.
+
+Example (daemon/net/paths/ice/seeker.py)::
+
+    group.create_task(self._offering.listen(inbox))
+    await self._parts.signaling.send(self._wish.record, offer)
+    answer = await self._offering.reply_to(offer.attempt)
 """
 
 from typing import Generic, TypeVar, cast

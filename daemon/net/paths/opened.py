@@ -8,7 +8,17 @@ from daemon.net.session.handshake import Channel
 
 
 class OpenedPath(ABC):
-    """A :class:`Path` that comes about or does not, and ends once, for a reason."""
+    """A :class:`Path` that comes about or does not, and ends once, for a reason.
+
+    >>> class Nowhere(OpenedPath):
+    ...     kind, remote_address = PathKind.DIRECT, "192.0.2.7:5555"
+    ...     def send(self, frame): return False
+    ...     def _let_go(self): pass
+    >>> path = Nowhere(owner=None)  # It never came about, so nobody is told.
+    >>> path.give_up("no answer within 5 s")
+    >>> path.has_ended, path.failure
+    (True, 'no answer within 5 s')
+    """
 
     kind: PathKind
     channel: Channel

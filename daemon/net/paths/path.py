@@ -54,7 +54,16 @@ class Path(Protocol):
 
 
 class PathWish:
-    """What is known of a peer to whom paths are wanted, and which there are."""
+    """What is known of a peer to whom paths are wanted, and which there are.
+
+    >>> wish = PathWish(record=None)  # The peer's record, in earnest.
+    >>> wish.note_failure(PathKind.DIRECT, "192.0.2.7:5555: refused")
+    >>> wish.has(PathKind.DIRECT), wish.failures[PathKind.DIRECT]
+    (False, '192.0.2.7:5555: refused')
+    >>> with wish.asking_for(PathKind.RELAY):
+    ...     wish.asks_for(PathKind.RELAY)
+    True
+    """
 
     def __init__(self, record: VerifiedRecord) -> None:
         self.record = record

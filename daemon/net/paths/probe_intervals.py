@@ -13,7 +13,12 @@ and others may wait for it too."""
 
 
 class ProbeIntervals:
-    """Doubling, with jitter, so that all peers of a swarm do not probe in step."""
+    """Doubling, with jitter, so that all peers of a swarm do not probe in step.
+
+    >>> intervals = ProbeIntervals(Random(1))
+    >>> [round(intervals.failed(is_alone=False)) for _ in range(4)]
+    [1, 4, 7, 10]
+    """
 
     def __init__(self, random: Random) -> None:
         self._random = random

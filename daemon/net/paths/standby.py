@@ -28,7 +28,18 @@ def has_better(wish: PathWish) -> bool:
 
 
 def is_spare(wish: PathWish, kind: PathKind) -> bool:
-    """Whether none of ``kind`` is needed: there is a better one, and nobody measures this one."""
+    """Whether none of ``kind`` is needed: there is a better one, and nobody measures this one.
+
+    >>> class Punched:
+    ...     kind = PathKind.PUNCHED
+    >>> wish = PathWish(record=None)  # The peer's record, in earnest.
+    >>> wish.paths = frozenset({Punched()})
+    >>> is_spare(wish, PathKind.RELAY)
+    True
+    >>> with wish.asking_for(PathKind.RELAY):
+    ...     is_spare(wish, PathKind.RELAY)
+    False
+    """
     return has_better(wish) and not wish.asks_for(kind)
 
 

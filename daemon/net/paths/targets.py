@@ -9,6 +9,16 @@ Others name the addresses at which paths to them may be found. A liar names some
   and one that never answers is punched to once in :data:`AGAIN_S` in the long run.
 - An IPv6 address that nobody saw, of a machine whose rendezvous it reaches over IPv4 alone, may be
   tried, one of them, by a single connection request that is not repeated when it is refused.
+
+>>> targets = Targets(Clock())
+>>> for _ in range(3):
+...     targets.begin(["203.0.113.5"])
+>>> targets.wait_s(["203.0.113.5"]) > 0, targets.wait_s(["203.0.113.6"])
+(True, 0.0)
+>>> is_known_place("192.168.1.5", {"203.0.113.5"}, own_public="203.0.113.5")
+True
+>>> is_known_place("192.168.1.5", {"203.0.113.5"}, own_public="198.51.100.9")
+False
 """
 
 import asyncio

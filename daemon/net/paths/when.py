@@ -15,5 +15,9 @@ LASTING_S = 10.0
 
 def yields(own_id: PeerId, peer_id: PeerId) -> bool:
     """Whether this peer lets the other one begin, and the other one's offer counts if both make
-    one."""
+    one.
+
+    >>> yields(PeerId("bob"), PeerId("ann")), yields(PeerId("ann"), PeerId("bob"))
+    (True, False)
+    """
     return own_id > peer_id

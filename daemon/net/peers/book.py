@@ -69,7 +69,14 @@ class LinkMaker(Protocol):
 
 
 class PeerBook:
-    """An async context manager: within it, paths are looked for."""
+    """An async context manager: within it, paths are looked for.
+
+    Example (daemon/net/network.py)::
+
+        await stack.enter_async_context(self._book)
+        return self._book.hear(record, "")
+        link = self._book.get(peer_id)
+    """
 
     def __init__(
         self,

@@ -14,7 +14,17 @@ MAX_SHARE_BYTES = 4 << 20
 
 
 def share_memory(peers: Iterable[RemotePeer]) -> None:
-    """Give each peer that has a session the same share."""
+    """Give each peer that has a session the same share.
+
+    >>> class Link:
+    ...     has_session = True
+    ...     def set_bulk_limits(self, *, window_bytes, queue_bytes):
+    ...         self.window_mib = window_bytes >> 20
+    >>> links = [Link() for _ in range(4)]
+    >>> share_memory(links)
+    >>> [link.window_mib for link in links]
+    [2, 2, 2, 2]
+    """
     sharing = [peer for peer in peers if peer.has_session]
     for peer in sharing:
         peer.set_bulk_limits(

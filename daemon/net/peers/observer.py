@@ -1,4 +1,10 @@
-"""Who is told what happens between this peer and others."""
+"""Who is told what happens between this peer and others.
+
+>>> class Printer(NoReader):
+...     def receive(self, peer_id, message): print(peer_id, len(message))
+>>> Printer().receive(PeerId("ann"), b"good morning")  # The network calls it.
+ann 12
+"""
 
 from typing import Protocol
 

@@ -35,6 +35,15 @@ def score(
 
     Of two paths of one kind both ends prefer the one that the lower id opened: so when each dials
     the other, both drop the same one.
+
+    >>> from types import SimpleNamespace as APath
+    >>> def dialled(kind):
+    ...     return APath(kind=kind, channel=APath(role=Role.INITIATOR))
+    >>> ann, bob = PeerId("ann"), PeerId("bob")
+    >>> score(dialled(PathKind.DIRECT), own_id=ann, peer_id=bob)
+    4.5
+    >>> score(dialled(PathKind.RELAY), own_id=ann, peer_id=bob)
+    1.5
     """
     lower_opened = (path.channel.role is Role.INITIATOR) == (own_id < peer_id)
     if path.kind is pinned:

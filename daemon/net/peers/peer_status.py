@@ -55,6 +55,11 @@ def path_reason(
 
     ``pinned`` (a kind is measured) and ``is_faster`` (the kind in use was found to be) say why a
     path that there is may not be the one used.
+
+    >>> wish = PathWish(record=None)  # The peer's record, in earnest.
+    >>> wish.note_failure(PathKind.DIRECT, "192.0.2.7:5555: refused")
+    >>> path_reason(wish, PathKind.ICE)
+    'direct: 192.0.2.7:5555: refused; punched: none yet'
     """
     better = BEST_FIRST if active is None else BEST_FIRST[: BEST_FIRST.index(active)]
     if not better:

@@ -45,7 +45,12 @@ _log = logging.getLogger("p2pd.reception")
 
 
 class Reception:
-    """The owner of all paths (:class:`PathOwner`)."""
+    """The owner of all paths (:class:`PathOwner`).
+
+    Example (daemon/net/network.py)::
+
+        self._reception = Reception(Greeter(own_record, self._book), self._book, clock, refusals)
+    """
 
     def __init__(self, greeter: Greeter, links: PeerBook, clock: Clock, refusals: Refusals) -> None:
         self.traffic = TrafficCounter()

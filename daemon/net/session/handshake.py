@@ -107,7 +107,15 @@ class Channel:
 
 
 class PathHandshake:
-    """One side of the hellos on one path."""
+    """One side of the hellos on one path.
+
+    Example (daemon/net/peers/path_end.py)::
+
+        self._handshake.handle_timer(now)
+        while (frame := self._handshake.next_frame()) is not None:
+            self.send(frame)
+        hello = self._handshake.receive(envelope, self._clock.monotonic())
+    """
 
     def __init__(self, greeter: Greeter, channel: Channel, *, nonce: bytes, now: float) -> None:
         """``nonce`` is random and for this path alone."""
@@ -209,7 +217,11 @@ class PathHandshake:
 
 
 def close_code(error: P2PDError) -> CloseCode:
-    """What to tell the other side when ``error`` ended a path."""
+    """What to tell the other side when ``error`` ended a path.
+
+    >>> close_code(DeniedError("its invite has expired"))
+    <CloseCode.DENIED: 'denied'>
+    """
     match error:
         case DeniedError():
             return CloseCode.DENIED

@@ -33,7 +33,16 @@ class Arrival(enum.Enum):
 
 
 class ReceiveStream:
-    """Data frames in, messages out: each once, in order, whatever the paths did."""
+    """Data frames in, messages out: each once, in order, whatever the paths did.
+
+    >>> stream = ReceiveStream(Stream.CONTROL, INITIAL_CREDIT_BYTES)
+    >>> def part(number, text, *, last):
+    ...     return Data(Stream.CONTROL, number, number == 0, last, memoryview(text))
+    >>> stream.receive(part(1, b"morning", last=True)), stream.take()
+    (<Arrival.AHEAD: 'ahead'>, None)
+    >>> stream.receive(part(0, b"good ", last=False)), stream.take()
+    (<Arrival.IN_ORDER: 'in order'>, b'good morning')
+    """
 
     def __init__(self, stream: Stream, window_bytes: int) -> None:
         self._stream = stream

@@ -36,6 +36,14 @@ def conclude_mapping(observations: Sequence[MappingObservation]) -> Dependence:
     """On what the mapping of one local endpoint depends.
 
     ``observations``: one for each server endpoint that was asked from there.
+
+    >>> def saw(server, mapped):
+    ...     return MappingObservation(HostPort.parse(server), HostPort.parse(mapped))
+    >>> one = saw("192.0.2.1:3478", "203.0.113.5:40000")
+    >>> print(conclude_mapping([one, saw("192.0.2.2:3478", "203.0.113.5:40000")]))
+    endpoint-independent
+    >>> print(conclude_mapping([one, saw("192.0.2.1:3479", "203.0.113.5:40001")]))
+    address-and-port-dependent
     """
     same_host: list[bool] = []
     other_host: list[bool] = []

@@ -41,6 +41,11 @@ async def discover_behavior(
     ``servers``: IP endpoints of STUN servers (:func:`daemon.net.nat.stun.resolve.resolve_servers`)
     in order of preference; two ports of one of them say more than one. Takes about 1.5 s behind a
     NAT, since a filtered answer shows by its absence. Never raises for what the network does.
+
+    Without servers nothing is known, and nothing is sent:
+
+    >>> asyncio.run(discover_behavior([])).ipv4.udp.reachable
+    False
     """
     ipv6 = [server for server in servers if ":" in server.host]
     ipv4 = [server for server in servers if ":" not in server.host]

@@ -43,6 +43,12 @@ class NatMonitor:
     A changed address or gateway is noticed at once; a NAT that rebooted, a changed public address
     or a cut that healed by a Binding request over UDP every ``check_interval_s``. Where UDP is
     blocked these show in the TCP connections that break.
+
+    Example (daemon/net/nat/whereabouts.py)::
+
+        self._monitor = NatMonitor((), self)
+        tasks.create_task(self._monitor.run())
+        self._monitor.discover_again(now.endpoints)
     """
 
     def __init__(

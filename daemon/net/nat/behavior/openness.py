@@ -24,7 +24,15 @@ def openness(ipv4: FamilyBehavior) -> Openness:
 
 
 def summarized_openness(nat: NatSummary) -> Openness:
-    """The same by what a peer says of itself; CLOSED while it says nothing."""
+    """The same by what a peer says of itself; CLOSED while it says nothing.
+
+    >>> from protocol.statements.nat_summary import TransportSummary
+    >>> udp = TransportSummary(reachable=True, filtering=Dependence.ENDPOINT_INDEPENDENT)
+    >>> summarized_openness(NatSummary(translated=False, udp=udp))
+    <Openness.OPEN: 1>
+    >>> summarized_openness(NatSummary())
+    <Openness.CLOSED: 3>
+    """
     return _openness(nat.translated, nat.tcp.mapping, nat.udp.filtering)
 
 

@@ -44,7 +44,12 @@ Probe = BindingProbe | HairpinProbe
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answer to a Binding request."""
+    """The answer to a Binding request.
+
+    >>> home, public = HostPort("192.168.1.5", 40000), HostPort("203.0.113.5", 40000)
+    >>> Answered(home, public, other=None).is_translated
+    True
+    """
 
     local: HostPort
     mapped: HostPort

@@ -43,7 +43,13 @@ class Router:
 
 
 class PortMapper:
-    """Maps one port, renews it while :meth:`run` runs, and takes it back when that is cancelled."""
+    """Maps one port, renews it while :meth:`run` runs, and takes it back when that is cancelled.
+
+    Example (daemon/net/nat/whereabouts.py)::
+
+        self._mapper = PortMapper(listen.port, lambda mapping: self._tell_if_changed())
+        tasks.create_task(self._mapper.run())
+    """
 
     def __init__(
         self,

@@ -15,7 +15,13 @@ TRIAL_S = 10.0
 async def try_mapping(
     gateway: str | None, *, router: Router | None = None, timeout_s: float = TRIAL_S
 ) -> PortMapping:
-    """The mapping that the router made, which is gone again. Raises :class:`TransportError`."""
+    """The mapping that the router made, which is gone again. Raises :class:`TransportError`.
+
+    >>> asyncio.run(try_mapping(None))
+    Traceback (most recent call last):
+    ...
+    protocol.errors.TransportError: no IPv4 default gateway
+    """
     if gateway is None:
         raise TransportError("no IPv4 default gateway")
     failures = []

@@ -62,6 +62,12 @@ def is_credible_other(server: HostPort, other: HostPort | None) -> bool:
     """Whether ``other`` may be asked too because ``server`` names it as its second address.
 
     A server out on the Internet must not make us knock at doors of our own network.
+
+    >>> server = HostPort("192.0.2.1", 3478)
+    >>> is_credible_other(HostPort("8.8.8.8", 3478), HostPort("8.8.4.4", 3479))
+    True
+    >>> is_credible_other(HostPort("8.8.8.8", 3478), HostPort("192.168.1.1", 80))
+    False
     """
     if other is None or other.host == server.host or other.port == 0:
         return False

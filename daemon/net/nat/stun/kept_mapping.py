@@ -24,7 +24,14 @@ _log = logging.getLogger(__name__)
 
 
 class KeptMapping:
-    """The public endpoint of a port, kept for as long as :meth:`run` runs and servers are given."""
+    """The public endpoint of a port, kept for as long as :meth:`run` runs and servers are given.
+
+    Example (daemon/net/nat/whereabouts.py)::
+
+        self._kept = KeptMapping(listen.port, lambda mapped: self._tell_if_changed())
+        tasks.create_task(self._kept.run())
+        self._kept.keep(self.stun_servers if is_mapped else ())
+    """
 
     def __init__(self, port: int, on_change: Callable[[HostPort | None], None]) -> None:
         """``port``: somebody listens on it and lets it be shared (SO_REUSEPORT). ``on_change``

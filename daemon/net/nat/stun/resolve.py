@@ -48,7 +48,12 @@ class ResolvedServers:
 async def resolve_servers(
     servers: Iterable[HostPort], *, timeout_s: float = RESOLVE_TIMEOUT_S
 ) -> ResolvedServers:
-    """Look up the names among ``servers``, all at once. Never raises for what DNS does."""
+    """Look up the names among ``servers``, all at once. Never raises for what DNS does.
+
+    >>> servers = [HostPort("127.0.0.1", 3478), HostPort("127.0.0.1", 3479)]
+    >>> [str(one) for one in asyncio.run(resolve_servers(servers)).endpoints]
+    ['127.0.0.1:3478', '127.0.0.1:3479']
+    """
     async with asyncio.TaskGroup() as group:
         tasks = {
             server: group.create_task(_resolve(server, timeout_s))

@@ -33,6 +33,15 @@ class TcpBinding:
 
     The port can be bound by further sockets with SO_REUSEADDR meanwhile. :meth:`close` resets the
     connection, so that no TIME_WAIT keeps the same port from the same server.
+
+    >>> from rendezvous.stun.service import serving_stun
+    >>> async def example():
+    ...     async with serving_stun(HostPort("127.0.0.1", 0), port=0) as (port, _):
+    ...         opened, binding = await TcpBinding.open(HostPort("127.0.0.1", port))
+    ...         opened.close()
+    ...         return binding.mapped == binding.local  # No NAT lies between.
+    >>> asyncio.run(example())
+    True
     """
 
     def __init__(self, tcp: socket.socket, server: HostPort) -> None:

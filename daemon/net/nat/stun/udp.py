@@ -24,6 +24,15 @@ class UdpBindings:
 
     While it is entered it reads the socket; packets that answer nothing go to ``on_other``. Leaving
     it, the socket is its caller's again, open and as it was (non-blocking).
+
+    >>> from rendezvous.stun.service import serving_stun
+    >>> async def example(udp):
+    ...     async with serving_stun(HostPort("127.0.0.1", 0), port=0) as (port, _):
+    ...         with UdpBindings(udp) as bindings:
+    ...             return await bindings.bind(HostPort("127.0.0.1", port))
+    >>> with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+    ...     asyncio.run(example(udp)).mapped.port == udp.getsockname()[1]  # No NAT lies between.
+    True
     """
 
     def __init__(

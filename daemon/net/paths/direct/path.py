@@ -6,6 +6,12 @@ path with hellos of its own.
 
 Invariants: both ends know each other's CURVE key before the first frame, the dialler because it
 asked for it, the listener because ZAP admitted it; the channel binding is both keys, dialler first.
+
+Example (daemon/net/paths/direct/seeker.py)::
+
+    path = self._path_to(address)
+    group.create_task(self._hold(path))
+    path.give_up("another address was faster")
 """
 
 import asyncio

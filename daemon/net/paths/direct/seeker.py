@@ -31,7 +31,12 @@ LONGEST_WAIT_S = 30.0
 
 
 class DirectDialer:
-    """Keeps a direct path to one peer. ``run`` it as a task."""
+    """Keeps a direct path to one peer. ``run`` it as a task.
+
+    Example (daemon/net/network.py)::
+
+        return (DirectDialer(self._parts, wish), *(maker.seeker(wish) for maker in self._makers))
+    """
 
     def __init__(self, parts: PathParts, wish: PathWish) -> None:
         self._parts = parts

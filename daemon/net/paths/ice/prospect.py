@@ -20,6 +20,14 @@ def endpoints_meet(own: TransportSummary, peer: TransportSummary) -> bool:
     Each side sends to the public endpoint that a STUN server saw of the other. A NAT that maps
     each remote endpoint to another port sends from one that the other side does not know, which
     only a filter that looks at no ports lets in.
+
+    >>> from protocol.statements.nat_behavior import Dependence
+    >>> home, mobile = (
+    ...     TransportSummary(reachable=True, mapping=mapping, filtering=_BY_PORT[0])
+    ...     for mapping in (Dependence.ENDPOINT_INDEPENDENT, Dependence.ADDRESS_AND_PORT_DEPENDENT)
+    ... )
+    >>> endpoints_meet(home, home), endpoints_meet(home, mobile)
+    (True, False)
     """
     if not own.reachable or not peer.reachable:
         return False

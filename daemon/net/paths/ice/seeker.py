@@ -75,7 +75,12 @@ class Surroundings(Protocol):
 
 
 class IcePaths:
-    """What makes ice paths (:class:`PathMaker`)."""
+    """What makes ice paths (:class:`PathMaker`).
+
+    Example (daemon/net/connectivity.py)::
+
+        PathKind.ICE: IcePaths(parts, self.whereabouts, self._turn_server),
+    """
 
     def __init__(
         self, parts: PathParts, surroundings: Surroundings, turn_server: TurnServer | None

@@ -10,7 +10,12 @@ FORM = "USER:PASSWORD@HOST:PORT"
 
 @dataclass(frozen=True, slots=True)
 class TurnServer:
-    """One. The password is not in its representation, so that no log has it."""
+    """One. The password is not in its representation, so that no log has it.
+
+    >>> server = TurnServer.parse("ann:secret@turn.example.org:3478")
+    >>> server
+    TurnServer(address=HostPort(host='turn.example.org', port=3478), username='ann')
+    """
 
     address: HostPort
     username: str

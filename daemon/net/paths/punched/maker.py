@@ -1,4 +1,9 @@
-"""The kind of path that goes through two NATs: TCP simultaneous open inside libzmq."""
+"""The kind of path that goes through two NATs: TCP simultaneous open inside libzmq.
+
+Example (daemon/net/connectivity.py)::
+
+    PathKind.PUNCHED: PunchedPaths(parts, self.whereabouts),
+"""
 
 from types import TracebackType
 from typing import Self

@@ -95,6 +95,17 @@ def make_plan(
     """This side's plan; ``seen`` are the IP addresses at which the peer was seen.
 
     Raises :class:`NoPlanError`.
+
+    >>> def end(ip, next_port):
+    ...     return PunchEnd(f"{ip}:40000", (f"{ip}:40000",), next_port, 0, signal_rtt_ms=30)
+    >>> ours, theirs = end("192.0.2.7", NextPort.FIXED), end("203.0.113.5", NextPort.FIXED)
+    >>> def plan(remote):
+    ...     return make_plan(ours, remote, seen={"203.0.113.5"}, local_port=40000,
+    ...         most_sockets=300, random=Random(1))
+    >>> [str(pair.remote) for pair in plan(theirs).pairs]
+    ['203.0.113.5:40000']
+    >>> plan(end("203.0.113.5", NextPort.RANDOM)).is_heavy
+    True
     """
     target = HostPort.parse(remote.public) if remote.public and _speaks_ipv4(own) else None
     if target is not None and target.host not in seen:

@@ -101,6 +101,11 @@ def next_port(known: TransportBehavior, ports: Sequence[int]) -> tuple[NextPort,
     """The public port that the next connection gets, and the step to it when sequential.
 
     ``ports``: those that the last connections from the same local port got, none to two.
+
+    >>> next_port(TransportBehavior(), [40000, 40002])  # Two servers saw the same local port so.
+    (<NextPort.SEQUENTIAL: 'sequential'>, 1)
+    >>> next_port(TransportBehavior(), [40000, 61017])
+    (<NextPort.RANDOM: 'random'>, 0)
     """
     differs = not maps_independently(known.mapping)
     if len(ports) >= 2:

@@ -33,7 +33,15 @@ def takes_many_ports(own: NatSummary, peer: NatSummary) -> bool:
 
 
 def can_be_dialled(own: NatSummary, peer: NatSummary) -> bool:
-    """Whether one of the two is likely to be reached by plain dialling from anywhere."""
+    """Whether one of the two is likely to be reached by plain dialling from anywhere.
+
+    >>> from protocol.statements.nat_behavior import Dependence
+    >>> from protocol.statements.nat_summary import TransportSummary
+    >>> open_udp = TransportSummary(reachable=True, filtering=Dependence.ENDPOINT_INDEPENDENT)
+    >>> unknown = NatSummary()
+    >>> can_be_dialled(NatSummary(udp=open_udp), unknown), can_be_dialled(unknown, unknown)
+    (True, False)
+    """
     return any(summarized_openness(nat) is not Openness.CLOSED for nat in (own, peer))
 
 

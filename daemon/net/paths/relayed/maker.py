@@ -11,7 +11,13 @@ from relay.client.client import RelayClient
 
 
 class RelayPaths:
-    """What makes relay paths (:class:`PathMaker`)."""
+    """What makes relay paths (:class:`PathMaker`).
+
+    Example (daemon/net/network.py)::
+
+        self._relays = RelayPaths(parts, admission.swarm.statement.relays)
+        self._relays.replace_relays(swarm.statement.relays)
+    """
 
     def __init__(self, parts: PathParts, uris: tuple[str, ...]) -> None:
         """``uris`` are the swarm's relays."""
