@@ -27,9 +27,9 @@ class Opening:
     swarm_id: str = ""
     """The swarm, for the metadata of exported models."""
     kept_checkpoints: int = KEPT_CHECKPOINTS
+    """How many of the last rounds' states stay on disk."""
     checkpoint_bytes: int = 0
     """What they may take of the disk together; 0: no limit."""
-    """How many of the last rounds' states stay on disk."""
     event_dir: str = ""
     """The directory of event files for TensorBoard; empty: none are written."""
 

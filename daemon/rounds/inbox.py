@@ -47,7 +47,13 @@ class Receivers:
 
 
 class Inbox:
-    """What comes in from other peers, from the opening of a session to its end."""
+    """What comes in from other peers, from the opening of a session to its end.
+
+    Example (daemon/peer.py)::
+
+        Inbox(statements, self._refusals, watching=watching).connect(network)
+        rounds.inbox.connect(network)
+    """
 
     def __init__(
         self,

@@ -10,6 +10,11 @@ class Mail(Protocol):
 
     Nothing here waits: a message that cannot be queued now is refused, and the sender decides what
     to do.
+
+    Example (daemon/rounds/speaker.py)::
+
+        for peer in self._mail.live_peers():
+            self._mail.send(peer, data)
     """
 
     def send(self, peer_id: PeerId, message: bytes) -> bool:

@@ -42,7 +42,12 @@ class RoundsSetup:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What every part of the rounds works with. :class:`daemon.rounds.rounds.Rounds` makes it."""
+    """What every part of the rounds works with. :class:`daemon.rounds.rounds.Rounds` makes it.
+
+    Example (daemon/rounds/kinds/mesh_round.py)::
+
+        return await parts.worker.advance(Apply(self.number, contributions))
+    """
 
     me: PeerId
     place: SwarmPlace

@@ -33,7 +33,16 @@ _log = logging.getLogger("p2pd.training")
 
 
 class RoundHistory:
-    """Told of each step of the training; keeps what is worth a look."""
+    """Told of each step of the training; keeps what is worth a look.
+
+    >>> history = RoundHistory(Clock())
+    >>> history.enter("training", 7)
+    >>> history.enter("agreeing", 7)
+    >>> [span.phase for span in history.see_round(7, updates=3).phases]
+    ['training', 'agreeing']
+    >>> [record.round for record in history.done_after(6)]
+    [7]
+    """
 
     def __init__(
         self, clock: Clock, file: Path | None = None, max_file_bytes: int = MAX_FILE_BYTES

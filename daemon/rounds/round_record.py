@@ -1,6 +1,9 @@
 """What is kept of one round for people to look at, as it stands in documents.
 
 Light on purpose: commands that only show it load nothing else.
+
+>>> msgspec.json.encode(PhaseSpan(phase="training", start_s=0.5, seconds=9.25)).decode()
+'{"phase":"training","start_s":0.5,"seconds":9.25}'
 """
 
 import msgspec

@@ -39,11 +39,13 @@ class Rounds:
     """A peer that trains: its training, and what answers the others meanwhile.
 
     An async context manager: while it is entered, :attr:`inbox` may be connected and :meth:`run`
-    called::
+    called.
 
-        async with Rounds(setup, network) as rounds:
-            rounds.inbox.connect(network)
-            await rounds.run()
+    Example (daemon/peer.py)::
+
+        rounds = await stack.enter_async_context(Rounds(setup, network))
+        rounds.inbox.connect(network)
+        await take_part(worker, rounds, by_script=self._options.by_script)
     """
 
     def __init__(self, setup: RoundsSetup, mail: Mail) -> None:

@@ -14,7 +14,13 @@ from transport.clock import Clock
 
 
 class Speaker:
-    """This peer's voice in one swarm."""
+    """This peer's voice in one swarm.
+
+    >>> ann = Identity.generate()
+    >>> speaker = Speaker(ann, bytes(32), mail=None, clock=Clock())  # Mail is for sending alone.
+    >>> speaker.open_vouch(speaker.vouch(Position(7, bytes(32)))).signer == ann.peer_id
+    True
+    """
 
     def __init__(
         self,

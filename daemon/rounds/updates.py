@@ -87,7 +87,13 @@ class KnownUpdate:
 
 
 class RoundUpdates:
-    """The updates of the round at hand; those of the one before stay for peers that lag."""
+    """The updates of the round at hand; those of the one before stay for peers that lag.
+
+    Example (daemon/rounds/kinds/gossip_round.py)::
+
+        self._updates.begin_round(self._common, is_whole_model)
+        missing = self._partners() - self._updates.held().keys()
+    """
 
     def __init__(self, parts: Parts, tasks: asyncio.TaskGroup, log: UpdateLog) -> None:
         """``tasks``: in which updates are fetched and checked. ``log`` is told of each update of

@@ -9,7 +9,16 @@ from transport.clock import Clock
 
 
 class Watching:
-    """Follows the others' standings. They are claims: shown, and believed for nothing else."""
+    """Follows the others' standings. They are claims: shown, and believed for nothing else.
+
+    >>> class Sessions:  # of Mail, what this example asks for
+    ...     def live_peers(self): return frozenset({PeerId("ann"), PeerId("bob")})
+    >>> watching = Watching(Sessions(), Clock())
+    >>> for peer, number in (("ann", 7), ("bob", 9)):
+    ...     watching.take(PeerId(peer), Standing(number, bytes(32), 3, True, True, vouch=b"signed"))
+    >>> watching.round
+    7
+    """
 
     def __init__(self, mail: Mail, clock: Clock) -> None:
         """``mail`` knows who is there."""

@@ -101,6 +101,13 @@ async def change_statement(founded: Founded, change: Change, clock: Clock | None
     ``clock`` knows the rendezvous's time when ``change`` is called.
 
     Raises :class:`ConfigError`, and :class:`TransportError` when none does.
+
+    Example (daemon/swarm/members.py)::
+
+        def change(statement: SwarmStatement) -> SwarmStatement:
+            return msgspec.structs.replace(
+                statement, banned=tuple(one for one in statement.banned if one != key)
+        await change_statement(founded, change)
     """
     try:
         async with asyncio.timeout(LONGEST_S):

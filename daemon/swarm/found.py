@@ -132,6 +132,10 @@ async def create_swarm(
 
     Raises :class:`ConfigError` for what the operator can change, and :class:`TransportError` when a
     rendezvous does not answer; then nothing was founded.
+
+    Example (daemon/cli/create.py)::
+
+        created = asyncio.run(create_swarm(create_options(options), os.environ))
     """
     try:
         return await _create(options, environ, examined)

@@ -57,7 +57,12 @@ def list_invites(founded: Founded) -> list[InviteStatus]:
 
 
 def state_of(token: Token, used: int, now_ms: int) -> str:
-    """One of the states of :class:`InviteStatus`."""
+    """One of the states of :class:`InviteStatus`.
+
+    >>> token = Token(bytes(32), expires_ms=2000, uses=3)
+    >>> [state_of(token, used, now_ms) for used, now_ms in ((2, 1000), (3, 1000), (2, 2000))]
+    ['holds', 'used up', 'expired']
+    """
     if token.revoked_ms:
         return "revoked"
     if now_ms >= token.expires_ms:

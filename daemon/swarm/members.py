@@ -36,6 +36,11 @@ def list_members(state_dir: Path) -> list[Member]:
     """All that the state directory's peer knows, in the order of their ids.
 
     Raises :class:`ConfigError` where there is no statement that can be read.
+
+    >>> list_members(Path("/nowhere"))
+    Traceback (most recent call last):
+    ...
+    protocol.errors.ConfigError: /nowhere knows no swarm yet; 'p2pd join LINK' joins one
     """
     path = state_dir / state_paths.STATEMENT_FILE
     try:
@@ -84,6 +89,11 @@ async def ban(founded: Founded, peer: PeerId, *, keep_invites: bool = False) -> 
     under another key. Where it was never met, all that hold end.
 
     Raises as :func:`daemon.swarm.invites.invite`.
+
+    Example (daemon/cli/members.py)::
+
+        peer = find_peer(founded, options.peer)
+        done = asyncio.run(ban(founded, peer, keep_invites=options.keep_invites))
     """
     key = public_key_of(peer)
     if peer == founded.founder.peer_id:

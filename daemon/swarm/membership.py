@@ -29,7 +29,14 @@ _log = logging.getLogger("p2pd.peer")
 
 
 class SwarmPlace:
-    """This peer's place in its swarm. :attr:`swarm` is the newest statement that is known."""
+    """This peer's place in its swarm. :attr:`swarm` is the newest statement that is known.
+
+    Example (daemon/peer.py)::
+
+        place = await find_place(
+        check_options(place.swarm.statement, self._options)
+        work.create_task(place.keep_saved(network.live_peers)),
+    """
 
     def __init__(
         self,

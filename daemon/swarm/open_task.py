@@ -10,7 +10,12 @@ from protocol.statements.swarm import Swarm
 
 
 def open_task(options: JoinOptions, swarm: Swarm, state_dir: Path) -> Opening:
-    """The worker's first request: the swarm's task, this peer's share of the data, its disk."""
+    """The worker's first request: the swarm's task, this peer's share of the data, its disk.
+
+    Example (daemon/peer.py)::
+
+        open_task(self._options, place.swarm, self._state_dir.path),
+    """
     task, settings = swarm.statement.task, swarm.statement.settings
     return Opening(
         choice=TaskChoice(

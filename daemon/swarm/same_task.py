@@ -11,7 +11,15 @@ from protocol.statements.swarm import NUMERICS_VERSION, UNLIMITED, SwarmStatemen
 
 
 def check_options(statement: SwarmStatement, options: JoinOptions) -> None:
-    """Check the options before anything is loaded or connected. Raises :class:`ConfigError`."""
+    """Check the options before anything is loaded or connected. Raises :class:`ConfigError`.
+
+    >>> from types import SimpleNamespace as Says
+    >>> statement = Says(task=Says(builtin=True, name="digits"), settings=Says(rounds=20))
+    >>> check_options(statement, Says(rounds=30))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    protocol.errors.ConfigError: round 30 never comes: the swarm is complete after round 20, as ...
+    """
     task, rounds = statement.task, statement.settings.rounds
     if rounds != UNLIMITED and options.rounds > rounds:
         raise ConfigError(

@@ -19,7 +19,13 @@ _log = logging.getLogger("p2pd.discovery")
 
 
 class StatementWatch:
-    """Compares this peer's statement with those of its rendezvous servers now and then."""
+    """Compares this peer's statement with those of its rendezvous servers now and then.
+
+    Example (daemon/peer.py)::
+
+        watch = StatementWatch(place.swarm.swarm_id, self._clients, statements)
+        work.create_task(watch.run()),
+    """
 
     def __init__(
         self,

@@ -23,7 +23,13 @@ class SwarmNetwork(Protocol):
 
 
 class Statements:
-    """One peer's: tells each new neighbour of the statement, and passes a newer one on."""
+    """One peer's: tells each new neighbour of the statement, and passes a newer one on.
+
+    Example (daemon/rounds/inbox.py)::
+
+        self._statements.take(peer, message.statement)
+        self._statements.greet(peer)
+    """
 
     def __init__(self, place: SwarmPlace, network: SwarmNetwork) -> None:
         self._place = place

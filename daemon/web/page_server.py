@@ -42,7 +42,14 @@ class PeerView(Protocol):
 
 
 class PageServer(Site):
-    """Serves one peer's page from :meth:`start` on, while the ``async with`` block runs."""
+    """Serves one peer's page from :meth:`start` on, while the ``async with`` block runs.
+
+    Example (daemon/peer.py)::
+
+        self._page = PageServer(self)
+        async with ControlApi(self, self._state_dir.control_socket), self._page:
+        return await self._page.start()
+    """
 
     def __init__(self, shown: Shown) -> None:
         super().__init__(STATIC, self, "'p2pd web' prints the right one")

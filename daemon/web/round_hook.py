@@ -50,7 +50,14 @@ class RoundNews(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RoundHook:
-    """Tells one command of a peer's rounds."""
+    """Tells one command of a peer's rounds.
+
+    Example (daemon/peer_process.py)::
+
+        hook = RoundHook(options.on_round) if options.on_round else None
+        watching.append(tasks.create_task(hook.run(peer)))
+        await hook.say_farewell(peer)
+    """
 
     def __init__(self, command: str, *, longest_s: float = LONGEST_S) -> None:
         """``command``: for /bin/sh."""

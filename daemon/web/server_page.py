@@ -58,7 +58,12 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerPage(Site):
-    """Serves a server's page from :meth:`start` on, while the ``async with`` block runs."""
+    """Serves a server's page from :meth:`start` on, while the ``async with`` block runs.
+
+    Example (daemon/server.py)::
+
+        page = await stack.enter_async_context(ServerPage(numbers, options.role, uri))
+    """
 
     def __init__(self, numbers: ServerNumbers, role: str, uri: ServerUri) -> None:
         super().__init__(STATIC, self, "'p2pd web --state-dir DIR' prints the right one")

@@ -96,7 +96,17 @@ class WorkerProcesses:
 
 
 async def take(steps: Steps[T], ask: Callable[[Any], Any]) -> T:
-    """Go through ``steps``; ``ask`` gets the answer to each request."""
+    """Go through ``steps``; ``ask`` gets the answer to each request.
+
+    >>> import asyncio
+    >>> def steps():  # as those of ml/round_steps.py
+    ...     answer = yield "open the task"
+    ...     return f"it has {answer}"
+    >>> async def ask(request):
+    ...     return "1797 samples"
+    >>> asyncio.run(take(steps(), ask))
+    'it has 1797 samples'
+    """
     reply: Any = None
     with contextlib.closing(steps):
         while True:

@@ -1,4 +1,13 @@
-"""The two programs that a peer's daemon starts, and the messages that they understand."""
+"""The two programs that a peer's daemon starts, and the messages that they understand.
+
+>>> from pathlib import Path
+>>> trainer_by_command(Command(("python", "train.py"), Path("/run/ann"))).name
+'script'
+>>> TRAINER.decode(b"no message")  # doctest: +ELLIPSIS
+Traceback (most recent call last):
+...
+protocol.errors.RemoteProtocolError: ...
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

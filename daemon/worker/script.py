@@ -5,6 +5,11 @@ A command finds the daemon by a Unix socket, whose path is in :data:`TRAINER_VAR
 other launchers pass variables on, and no descriptors. Only the user of this process is answered
 there, once for each start of the command. The script that started this daemon has the other end of
 a socket pair; when it leaves or ends, the daemon has nothing left to do.
+
+Example (daemon/swarm/found.py)::
+
+    return trainer_by_script(self.script)
+    return trainer_by_command(Command(self.command, scratch))
 """
 
 import asyncio

@@ -14,6 +14,10 @@ class Trainer(Protocol):
 
     Each method raises :class:`WorkerError` when it cannot be done, and :class:`VerificationError`
     when a file that it is given is not sound.
+
+    Example (daemon/rounds/kinds/gossip_round.py)::
+
+        trained = await parts.worker.train(self.number)
     """
 
     @property

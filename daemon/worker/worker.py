@@ -55,7 +55,14 @@ class Teller(Protocol):
 
 
 class TaskWorker:
-    """Asks :class:`WorkerProcesses`, and keeps them alive."""
+    """Asks :class:`WorkerProcesses`, and keeps them alive.
+
+    Example (daemon/peer.py)::
+
+        worker = TaskWorker(
+        opened = await worker.open()
+        exported = await self._require_training().worker.ask(Export(str(path), round_number))
+    """
 
     def __init__(
         self,

@@ -37,7 +37,12 @@ _log = logging.getLogger("p2pd.link")
 
 
 class RemotePeer:
-    """The session with one peer, begun anew when it is lost, for as long as the peer is known."""
+    """The session with one peer, begun anew when it is lost, for as long as the peer is known.
+
+    Example (daemon/net/network.py)::
+
+        return RemotePeer(me, record, SessionLimits(), self._clock, self)
+    """
 
     def __init__(
         self,
@@ -304,12 +309,8 @@ class RemotePeer:
         if end is None:
             _log.info("peer %s: no path", short(self.peer_id))
         else:
-            _log.info(
-                "peer %s: %s path, %s",
-                short(self.peer_id),
-                end.path.kind.value,
-                end.path.remote_address,
-            )
+            kind, address = end.path.kind.value, end.path.remote_address
+            _log.info("peer %s: %s path, %s", short(self.peer_id), kind, address)
 
     def _forget(self, end: PathEnd) -> bool:
         if self._ends.pop(end.number, None) is None:
@@ -372,7 +373,7 @@ class RemotePeer:
         for end in alike:
             if end is not best and end.path.channel.role is Role.INITIATOR:
                 self._forget(end)
-                self._session.detach_path(end.number, self._clock.monotonic())
+                self._session.detach_path(end.number, now)
                 end.close(CloseCode.PATH, "another path of the same kind is as good")
 
     def _arm_timer(self) -> None:

@@ -1,9 +1,13 @@
 """One peer's part in one round's agreement; how it works, the package's docstring tells.
 
 Sans-IO: signed messages and the time go in; envelopes to send, wants and the outcome come out.
-"""
 
-from collections.abc import Mapping
+Example (daemon/rounds/kinds/agreed_round.py)::
+
+    self._agreement.set_held(frozenset(held.values()), now)
+    for envelope in self._agreement.envelopes_to_send():
+    while (event := self._agreement.next_event()) is not None:
+"""
 
 from daemon.rounds.agreement.ballot_box import BallotBox
 from daemon.rounds.agreement.ballot_clock import BallotClock
@@ -320,7 +324,7 @@ class RoundAgreement:
         alive = {peer: one for peer, one in promises.items() if peer in living}
         use = alive if self._electorate.is_vote(alive) else promises
         contents = self._box.at(Promise, self._ballot)
-        outcome = self._what_follows({peer: contents[peer] for peer in use})
+        outcome = set_that_follows({peer: contents[peer] for peer in use}, self._needed_updates)
         if self._lacks(outcome):
             return False
         self._speech.propose(outcome, [one.digest for one in use.values()], now)
@@ -337,7 +341,7 @@ class RoundAgreement:
             return False
         promises = dict(named.values())
         is_one_each = 0 < len(promises) == len(named)
-        if not is_one_each or self._what_follows(promises) != proposal.outcome:
+        if not is_one_each or set_that_follows(promises, self._needed_updates) != proposal.outcome:
             self._events.append(Foul(leader, "proposal that its promises do not lead to"))
             self._leaders.note_foul(self._ballot)
             self._pace.see_foul()
@@ -354,9 +358,6 @@ class RoundAgreement:
         self._go(Cause.HOLDS_UPDATES)
         self._speech.prepare(proposal.outcome, now)
         return True
-
-    def _what_follows(self, promises: Mapping[PeerId, Promise]) -> Outcome:
-        return set_that_follows(promises, self._needed_updates)
 
     def _lacks(self, outcome: Outcome) -> bool:
         missing = tuple(ref for ref in outcome.updates if ref not in self._held)

@@ -57,7 +57,15 @@ def is_weak(certificate: Certificate) -> bool:
 
 
 def next_roster(outcome: Outcome) -> frozenset[PeerId]:
-    """Who is expected in the round after the one that ended with ``outcome``."""
+    """Who is expected in the round after the one that ended with ``outcome``.
+
+    >>> from protocol.identity import Identity
+    >>> from protocol.peers.agreement_messages import UpdateRef
+    >>> ann, bob = Identity.generate(), Identity.generate()
+    >>> averaged = (UpdateRef(ann.public_key, bytes(32)),)
+    >>> next_roster(Outcome(averaged, newcomers=(bob.public_key,))) == {ann.peer_id, bob.peer_id}
+    True
+    """
     return frozenset(
         peer_id_of(key) for key in (*(ref.signer for ref in outcome.updates), *outcome.newcomers)
     )

@@ -1,4 +1,14 @@
-"""What a round's agreement asks of the round around it, or tells it."""
+"""What a round's agreement asks of the round around it, or tells it.
+
+Example (daemon/rounds/kinds/agreed_round.py)::
+
+    while (event := self._agreement.next_event()) is not None:
+        match event:
+            case Decided(certificate):
+                return certificate
+            case Want(updates, holders):
+                self._updates.ask(updates, holders)
+"""
 
 from dataclasses import dataclass
 

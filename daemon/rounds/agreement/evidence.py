@@ -43,7 +43,18 @@ class _Stored(Message):
 
 
 class EvidenceFile:
-    """The contradictions that one peer has seen."""
+    """The contradictions that one peer has seen.
+
+    >>> import tempfile
+    >>> from protocol.identity import Identity
+    >>> me, eve = (Identity.generate().peer_id for _ in range(2))
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     evidence = EvidenceFile(me, Path(directory, "evidence"))
+    ...     evidence.add(eve, 7, b"one vote", b"another vote")
+    ...     [eve in evidence.offenders(number) for number in (7, 1006, 1007)]
+    True
+    [True, True, False]
+    """
 
     def __init__(self, me: PeerId, path: Path) -> None:
         self.path = path

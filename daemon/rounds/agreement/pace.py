@@ -35,7 +35,16 @@ NOTHING_YET = Past()
 
 
 class Pace:
-    """What one peer notes in one round."""
+    """What one peer notes in one round.
+
+    >>> ann, bob, eve = map(PeerId, ("ann", "bob", "eve"))
+    >>> pace = Pace(ann, NOTHING_YET)
+    >>> pace.begin_ballot(bob)
+    >>> pace.quorum_came(now=10.0)
+    >>> pace.judge(10.0 + LATE_S, promised={ann, bob}, awaited={ann, bob, eve})
+    >>> pace.take_events()
+    [PromisedInTime(in_time=frozenset({'bob'}), late=frozenset({'eve'}))]
+    """
 
     def __init__(self, me: PeerId, past: Past) -> None:
         self.late = past.late

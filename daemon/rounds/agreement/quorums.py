@@ -5,6 +5,13 @@ them share more than f signers, so at least one that does not lie, and the n - f
 enough for one. While as many live, nothing less counts. When fewer live, the majority of the roster
 has to do, and when not even that lives, the majority of those who do: training goes on, equal bits
 are given up if somebody lies or the network is parted, and the certificate shows it, being *weak*.
+
+>>> full_quorum_of(4), full_quorum_of(10)
+(3, 7)
+>>> four = Quorums(frozenset(map(PeerId, "abcd")))
+>>> two = frozenset(map(PeerId, "ab"))
+>>> four.is_quorum(two, live=four.roster), four.is_quorum(two, live=two)
+(False, True)
 """
 
 from collections.abc import Set

@@ -2,6 +2,11 @@
 
 The table is what the code goes by; the drawing in docs/agreement.md is made from it, and a
 test compares the two.
+
+>>> TRANSITIONS[AgreementState.PREPARED, Cause.QUORUM_PREPARED].name
+'ACCEPTED'
+>>> (AgreementState.DECIDED, Cause.NEW_BALLOT) in TRANSITIONS
+False
 """
 
 import enum

@@ -56,7 +56,15 @@ class VoteBook(Protocol):
 
 
 class VoteFile:
-    """The votes in a file of one state directory."""
+    """The votes in a file of one state directory.
+
+    >>> import tempfile
+    >>> said = OwnVotes(7, bytes(32), roster=bytes(32), ballot=0, envelopes=(), prepared=None)
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     VoteFile(Path(directory, "votes")).keep(said)
+    ...     VoteFile(Path(directory, "votes")).find(7, bytes(32)) == said  # after a restart
+    True
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -34,7 +34,12 @@ MAX_IN_THREAD = 8
 
 
 class BlobService:
-    """One peer's blobs, served and fetched over its sessions."""
+    """One peer's blobs, served and fetched over its sessions.
+
+    Example (daemon/rounds/updates.py)::
+
+        update.path = await self._parts.blobs.fetch(
+    """
 
     def __init__(
         self,

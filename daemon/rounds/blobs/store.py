@@ -72,7 +72,19 @@ class IncomingChunk:
 
 
 class BlobStore:
-    """The blobs of one peer. A context manager: leaving it closes files and empties the spool."""
+    """The blobs of one peer. A context manager: leaving it closes files and empties the spool.
+
+    >>> import tempfile
+    >>> from protocol.merkle import leaves_of
+    >>> leaves = leaves_of([b"tensor bytes"])
+    >>> root = merkle_root(leaves)
+    >>> with tempfile.TemporaryDirectory() as spool, BlobStore(Path(spool)) as store:
+    ...     store.begin(root, 12, leaves, max_bytes=1000)
+    ...     chunk = store.begin_chunk(root, 0, b"tensor bytes")
+    ...     chunk.write()
+    ...     store.end_chunk(chunk, is_written=True), store.read_chunk(root, 0)
+    (True, b'tensor bytes')
+    """
 
     def __init__(self, spool: Path) -> None:
         """``spool``: directory for incoming blobs; left-overs of an earlier run are deleted."""

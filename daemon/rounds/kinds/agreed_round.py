@@ -51,7 +51,14 @@ _log = logging.getLogger("p2pd.round")
 
 
 class AgreedRound(abc.ABC):
-    """The round that starts from the lineage's present state."""
+    """The round that starts from the lineage's present state.
+
+    Example (daemon/rounds/training.py)::
+
+        round_ = self._new_round()
+        self.last_state = await round_.run()
+        self.history.end_round(self.last_state, round_.averaged)
+    """
 
     def __init__(self, parts: Parts, updates: RoundUpdates) -> None:
         self.base = parts.lineage.position

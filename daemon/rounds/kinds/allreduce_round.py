@@ -22,7 +22,14 @@ from protocol.peers.peer_messages import UpdateHeader
 
 
 class AllReduceRound(AgreedRound):
-    """local steps → parts to their owners → averages to all → agree on the parts → next base."""
+    """local steps → parts to their owners → averages to all → agree on the parts → next base.
+
+    Example (daemon/rounds/training.py)::
+
+        match choose_exchange(parts.settings, roster_size, parts.max_update_bytes):
+            case "allreduce":
+                return AllReduceRound(parts, self._updates)
+    """
 
     def __init__(self, parts: Parts, updates: RoundUpdates) -> None:
         super().__init__(parts, updates)

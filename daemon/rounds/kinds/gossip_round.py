@@ -31,7 +31,14 @@ _log = logging.getLogger("p2pd.round")
 
 
 class GossipRound:
-    """local steps → parameters to the partners → average with theirs."""
+    """local steps → parameters to the partners → average with theirs.
+
+    Example (daemon/rounds/training.py)::
+
+        match choose_exchange(parts.settings, roster_size, parts.max_update_bytes):
+            case "gossip":
+                return GossipRound(parts, self._updates)
+    """
 
     def __init__(self, parts: Parts, updates: RoundUpdates) -> None:
         self.base = parts.lineage.position

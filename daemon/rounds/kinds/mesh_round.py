@@ -16,6 +16,12 @@ class MeshRound(AgreedRound):
 
     Where the swarm's topology is not full, a peer offers to its neighbours only, and passes on what
     it got from others: no peer uploads more than its number of neighbours times all updates.
+
+    Example (daemon/rounds/training.py)::
+
+        match choose_exchange(parts.settings, roster_size, parts.max_update_bytes):
+            case _:
+                return MeshRound(parts, self._updates)
     """
 
     def __init__(self, parts: Parts, updates: RoundUpdates) -> None:

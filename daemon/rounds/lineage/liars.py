@@ -15,7 +15,13 @@ MAX_REMEMBERED = 1024
 
 
 class Liars:
-    """The peers whose claims about states are ignored."""
+    """The peers whose claims about states are ignored.
+
+    >>> liars = Liars()
+    >>> liars.note(PeerId("eve"), now=0.0)
+    >>> [liars.at(now) for now in (9.0, 10.0)]
+    [frozenset({'eve'}), frozenset()]
+    """
 
     def __init__(self) -> None:
         self._until: OrderedDict[PeerId, tuple[float, float]] = OrderedDict()

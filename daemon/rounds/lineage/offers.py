@@ -18,7 +18,14 @@ NEAR_ROUNDS = 2
 
 
 class StateOffers:
-    """What came in answer to this peer's questions: one offer of each peer that was asked."""
+    """What came in answer to this peer's questions: one offer of each peer that was asked.
+
+    Example (daemon/rounds/catch_up.py)::
+
+        self._offers.expect(peer)
+        if not self._offers.take(peer, offer):
+        for position, by_peer in self._offers.by_position().items()
+    """
 
     def __init__(
         self,

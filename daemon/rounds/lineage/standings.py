@@ -30,6 +30,15 @@ class Standings:
 
     Standings are claims, believed of their signer alone. They decide who is waited for and whom to
     ask; and a state is taken only if enough of the live have signed that they came to it.
+
+    >>> class Sessions:  # of Mail, what this example asks for
+    ...     def live_peers(self): return frozenset({PeerId("ann")})
+    >>> standings = Standings(Sessions())
+    >>> ann = Standing(7, bytes(32), contributors=3, started=True, ready=True, vouch=b"signed")
+    >>> standings.update(PeerId("ann"), ann)
+    True
+    >>> standings.ready_at(7, bytes(32)), standings.ready_at(8, bytes(32))
+    (frozenset({'ann'}), frozenset())
     """
 
     def __init__(self, mail: Mail, opener: Opener | None = None) -> None:

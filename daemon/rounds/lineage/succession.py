@@ -64,7 +64,13 @@ class Succession(Protocol):
 
 
 class AgreedSuccession:
-    """The succession where every round ends with a certificate."""
+    """The succession where every round ends with a certificate.
+
+    >>> lineage = Lineage(Position(6, b"root 6"), None)
+    >>> bob = Standing(7, b"root 7", contributors=3, started=True, ready=True, vouch=b"signed")
+    >>> AgreedSuccession().find_rivals(lineage, {PeerId("bob"): bob}).target
+    Position(round=7, base=b'root 7')
+    """
 
     def find_rivals(self, lineage: Lineage, standings: Mapping[PeerId, Standing]) -> Rivals | None:
         """Peers whose state this peer's does not descend from, ahead or with more contributors."""

@@ -24,7 +24,20 @@ class Numbers(Protocol):
 
 @contextlib.asynccontextmanager
 async def serving_metrics(numbers: Numbers, listen: HostPort) -> AsyncIterator[HostPort]:
-    """Answer ``GET /metrics`` meanwhile; where. Raises :class:`ConfigError`."""
+    """Answer ``GET /metrics`` meanwhile; where. Raises :class:`ConfigError`.
+
+    >>> import asyncio
+    >>> from aiohttp import ClientSession
+    >>> class Numbers:
+    ...     def metrics(self): return "p2pd_round 7"
+    >>> async def example():
+    ...     async with serving_metrics(Numbers(), HostPort("127.0.0.1", 0)) as address:
+    ...         async with ClientSession() as session:
+    ...             answer = await session.get(f"http://{address}/metrics")
+    ...             return await answer.text()
+    >>> asyncio.run(example())
+    'p2pd_round 7'
+    """
 
     async def answer(request: web.Request) -> web.Response:
         return web.Response(body=numbers.metrics().encode(), headers={"Content-Type": CONTENT_TYPE})

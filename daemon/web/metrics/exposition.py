@@ -26,7 +26,15 @@ Sample = tuple[tuple[str, ...], float]
 
 
 def exposition(samples: Iterable[tuple[Metric, Iterable[Sample]]]) -> str:
-    """The text that a scrape gets; a metric without samples is left out."""
+    """The text that a scrape gets; a metric without samples is left out.
+
+    >>> peers = Metric("p2pd_peers", "gauge", "Other peers, by the path to them.", ("path",))
+    >>> print(exposition([(peers, [(("direct",), 3), (("relay",), 1)])]), end="")
+    # HELP p2pd_peers Other peers, by the path to them.
+    # TYPE p2pd_peers gauge
+    p2pd_peers{path="direct"} 3
+    p2pd_peers{path="relay"} 1
+    """
     lines: list[str] = []
     for metric, values in samples:
         shown = [

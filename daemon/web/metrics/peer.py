@@ -48,7 +48,16 @@ PEER_METRICS = (
 
 
 def peer_metrics(status: Status) -> str:
-    """The answer to ``/metrics`` of a peer."""
+    """The answer to ``/metrics`` of a peer.
+
+    >>> from daemon.control.status import RendezvousStatus
+    >>> status = Status(version="0.1.0", peer_id="ann", name="ann", swarm="digits", swarm_id="…",
+    ...     task="digits", shard="0/3", phase="training", round=7, rounds=20, uptime_s=60.0, pid=42,
+    ...     rendezvous=RendezvousStatus(uri="p2p://…", state="connected"))
+    >>> lines = peer_metrics(status).splitlines()
+    >>> "p2pd_round 7" in lines, "p2pd_rendezvous_up 1" in lines
+    (True, True)
+    """
     kinds = Counter(peer.path for peer in status.peers)
     slowest: dict[str, float] = {}
     for peer in status.peers:

@@ -39,7 +39,12 @@ SERVER_METRICS = (
 
 @dataclass(frozen=True, slots=True)
 class ServerNumbers:
-    """The parts of a running server that have numbers; None: it has no such part."""
+    """The parts of a running server that have numbers; None: it has no such part.
+
+    >>> nothing = ServerNumbers(registry=None, rendezvous=None, relay=None)
+    >>> nothing.metrics().splitlines()[-1] == f'p2pd_build_info{{version="{VERSION}"}} 1'
+    True
+    """
 
     registry: Registry | None
     rendezvous: RendezvousService | None
