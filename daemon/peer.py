@@ -312,7 +312,7 @@ class Peer:
             self._stage = loading.take_part(rounds)
             self._restraint.apply_to(rounds)
             rounds.inbox.connect(network)
-            # What comes when training has ended has nobody to go to: its tasks are ending.
+            # Nobody takes what comes after training has ended: its tasks are ending.
             stack.callback(Inbox(statements, self._refusals).take_over, network)
             self._notifier.ready(f"{statement.name}: ready to train")
             await take_part(worker, rounds, by_script=self._options.by_script)

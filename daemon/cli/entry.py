@@ -75,7 +75,7 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"p2pd {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    # What completes, and what shows settings, needs to know all.
+    # Completion, and what shows settings, needs to know all commands.
     alone = (
         [] if command in ("completion", "config") else [m for m in MODULES if command in MODULES[m]]
     )
@@ -130,7 +130,7 @@ def open_standard_streams() -> None:
 
 
 def _print_anything() -> None:
-    """What the terminal's encoding lacks is printed escaped, not as an error."""
+    """Print characters that the terminal's encoding lacks escaped, and not as an error."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

@@ -108,7 +108,7 @@ def _install(options: argparse.Namespace) -> int:
 
 
 def _settings(link: str, join: list[str]) -> "ServiceSettings":
-    """What ``p2pd join`` would refuse is refused now, and not by a service that ends again."""
+    """Refuse now what ``p2pd join`` would refuse, so that no service starts only to end again."""
     from daemon.cli.join import add_commands as add_join
     from daemon.cli.settings.layers import as_file, as_variables, settle
     from daemon.host.service import ServiceSettings

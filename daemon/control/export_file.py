@@ -15,7 +15,7 @@ from pathlib import Path
 from protocol.errors import P2PDError
 
 _LIVE_PLACES = ("/dev/", "/proc/")
-"""What lies there stands for something that is open already."""
+"""A file there stands for something that is open already."""
 
 
 class ExportFileError(P2PDError):

@@ -219,7 +219,7 @@ def checkpoints_paused(problem: str) -> HealthItem:
 
 
 def state_unsaved(problem: str) -> HealthItem:
-    """What counts now, and would be forgotten by a restart."""
+    """A restart would forget something that counts now."""
     return HealthItem(
         "state-unsaved",
         f"not stored: {problem}; it counts all the same, until this peer is restarted",
@@ -228,7 +228,7 @@ def state_unsaved(problem: str) -> HealthItem:
 
 
 def files_damaged(names: tuple[str, ...]) -> HealthItem:
-    """What did not pass when it was read back, and was put aside."""
+    """Files did not pass when they were read back, and were put aside."""
     return HealthItem(
         "files-damaged",
         f"damaged and put aside in the state directory: {', '.join(names)}; this peer goes on"

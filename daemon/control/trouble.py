@@ -22,7 +22,7 @@ from relay.client.client import RelayState
 from transport.clock import Clock
 
 REJECTS_MATTER_S = 600.0
-"""What was refused longer ago is counted among the peers, and no trouble any more."""
+"""A refusal longer ago is counted among the peers, and is no trouble any more."""
 
 
 def of_connectivity(connectivity: Connectivity) -> list[HealthItem]:

@@ -1,4 +1,4 @@
-"""Files that do not pass when they are read back: put aside, told, and never fatal.
+"""Damaged files: each is put aside and told of, and none is fatal.
 
 >>> import tempfile
 >>> with tempfile.TemporaryDirectory() as directory:

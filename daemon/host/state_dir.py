@@ -214,7 +214,7 @@ class StateDir:
             return None
 
     def put_membership_aside(self, reason: Exception) -> None:
-        """What is stored of how this peer joined does not pass."""
+        """The stored membership does not pass: keep it under another name."""
         put_aside(
             self.path / state_paths.MEMBERSHIP_FILE,
             reason,

@@ -61,7 +61,7 @@ _log = logging.getLogger("p2pd.network")
 class PeerNetwork:
     """Sessions with the peers of one swarm. An async context manager.
 
-    What comes from them goes to :attr:`reader`, which is set before entering.
+    Their messages go to :attr:`reader`, which is set before entering.
 
     Example (daemon/peer.py)::
 

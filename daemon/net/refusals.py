@@ -15,7 +15,7 @@ from transport.border import refused
 from transport.clock import Clock
 
 UNKNOWN_PEER = PeerId("unknown")
-"""Whom a refusal is booked to where nobody has signed yet."""
+"""The peer that a refusal is counted against where nobody has signed yet."""
 
 LOG_INTERVAL_S = 10.0
 MAX_COUNTED = 10_000
@@ -65,8 +65,8 @@ class Refusals:
 
     @contextmanager
     def border(self, peer: PeerId, code: str) -> Iterator[None]:
-        """What is raised in the block is a refusal of ``peer``'s under ``code``, and nothing else;
-        see :mod:`transport.border`::
+        """An exception in the block counts as a refusal of ``peer``'s under ``code``, and goes no
+        further; see :mod:`transport.border`::
 
             with refusals.border(peer_id, "signal"):
                 handle(decode(raw))

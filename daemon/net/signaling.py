@@ -185,7 +185,8 @@ class Signaling:
     def inbox(self, peer_id: PeerId, *kinds: type[M]) -> SignalInbox[M]:
         """An inbox in which signals of ``kinds`` from ``peer_id`` arrive from now on.
 
-        Enter it at once. What came a moment before, with nobody to take it, is in it already.
+        Enter it at once. Signals that came a moment before, with nobody to take them, are in it
+        already.
         """
         inbox: SignalInbox[M] = SignalInbox(self, peer_id, kinds)
         self._inboxes.setdefault(peer_id, []).append(inbox)

@@ -7,7 +7,7 @@ import contextlib
 class Changes:
     """Tells all waits of this peer that something changed.
 
-    Whoever waits looks again by itself at what concerns it.
+    Those who wait look again by themselves at what concerns them.
 
     >>> async def example() -> None:
     ...     changes = Changes()

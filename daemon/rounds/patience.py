@@ -3,8 +3,8 @@
 A newcomer on a slow line could never enter a swarm with short rounds, so rounds wait for it. A peer
 that was waited for in vain is passed over for ever more rounds, so that it costs the others less
 and less, whether its line is slow or it wastes their time on purpose. It is not shut out: what it
-sends in time counts as ever. What it did in vain it makes good in several rounds, so that it gains
-nothing by taking turns. Pure: rounds are counted, there is no time.
+sends in time counts as ever. It makes good in several rounds for each one in which it was waited
+for in vain, so it gains nothing by taking turns. Pure: rounds are counted, there is no time.
 """
 
 from collections.abc import Iterable, Set
@@ -101,6 +101,6 @@ class Patience:
         self.updates = Pauses()
         """For updates, or parts of a model."""
         self.promises = Pauses(first=8, longest=1024)
-        """For promises, where this peer leads. Who is passed over loses nothing by it."""
+        """For promises, where this peer leads. A peer that is passed over loses nothing by it."""
         self.leading = Pauses(first=64, longest=4096)
         """For proposals. Each takes long, and to lead last costs a peer nothing."""

@@ -2,8 +2,8 @@
 
 Kept in memory, for people to look at; nothing is decided by it. Bounded: the last
 :data:`MAX_ROUNDS` rounds, in each at most :data:`MAX_PHASES` phases and :data:`MAX_PEERS` peers.
-Losses of other peers are claims in signed update headers, and are shown as such. What is over is
-written to disk too, a line of JSON a round, for the time when the peer does not run.
+Losses of other peers are claims in signed update headers, and are shown as such. Each round that is
+over is written to disk too, as a line of JSON, for the time when the peer does not run.
 """
 
 import logging

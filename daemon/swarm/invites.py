@@ -144,7 +144,7 @@ def members_after(
 ) -> tuple[bytes, ...]:
     """Members so far and those who were met, the longest acquaintances first, without the banned.
 
-    Whom nobody has met is not among them, however many ids somebody signed.
+    Ids that nobody has met are not among them, however many somebody signed.
     """
     spans: dict[PeerId, int] = {}
     for one in acquaintances:

@@ -2,8 +2,8 @@
 
 A sign of life is an answer, or a message that the worker's work sends by itself: after a training
 step, a batch of an evaluation, a block of a model (p2pd/trainer.py, ml/averaging/__main__.py). No
-thread sends any apart from the work, so they end when the work hangs. Who was asked for nothing
-owes none.
+thread sends any apart from the work, so they end when the work hangs. A worker that was asked for
+nothing owes no sign.
 
 Who acts when, after how much silence:
 

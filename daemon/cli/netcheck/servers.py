@@ -81,7 +81,7 @@ async def ask_relay(uris: Sequence[ServerUri]) -> ServerReport:
                 ):
                     await asyncio.sleep(0.01)
         except TimeoutError:
-            pass  # What its state is says more.
+            pass  # Its state says more.
         status = client.status()
     if status.round_trip_s is None:
         reason = status.reason or f"no answer within {REACH_S:.0f} s"

@@ -39,7 +39,7 @@ class SpeedResult(msgspec.Struct, frozen=True, kw_only=True):
     mb_per_s: float
     """10^6 bytes a second."""
     bytes: int
-    """That the other peer says have arrived."""
+    """As many as the other peer says have arrived."""
     seconds: float
     """The time from the first byte sent until the other peer had confirmed the last."""
     requested_bytes: int

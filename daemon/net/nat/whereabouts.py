@@ -220,7 +220,7 @@ class Whereabouts:
         )
         if self._mapper is not None:
             self._mapper.network_changed()
-        self._servers_changed.set()  # What one network's DNS does not know, another one's may.
+        self._servers_changed.set()  # Another network's DNS may know other names.
         self._tell_if_changed()
         self._reader.moved(connections_lost=connections_lost)
 

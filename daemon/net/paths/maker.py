@@ -1,7 +1,7 @@
 """How a kind of path is added to the network: one maker for the kind, a seeker of it for each peer.
 
-What a maker needs of the network is in :class:`PathParts`; what else it needs (a relay's address,
-STUN servers) it is given when it is made.
+A maker gets what it needs of the network in :class:`PathParts`, and the rest (a relay's address,
+STUN servers) when it is made.
 
 Example (daemon/net/network.py)::
 

@@ -41,7 +41,7 @@ class OpenedPath(ABC):
 
     @abstractmethod
     def _let_go(self) -> None:
-        """It has ended. What was just sent should still get out."""
+        """It has ended. Frames that were just sent should still get out."""
 
     @property
     def has_ended(self) -> bool:

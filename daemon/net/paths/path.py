@@ -50,7 +50,8 @@ class Path(Protocol):
         """
 
     def close(self, reason: str) -> None:
-        """Give it up; what was just sent should still get out. Its owner is not told any more."""
+        """Give it up; frames that were just sent should still get out. Its owner is not told any
+        more."""
 
 
 class PathWish:

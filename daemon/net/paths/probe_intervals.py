@@ -8,8 +8,8 @@ LONGEST_ALONE_S = 15.0
 """While there is no path at all to the peer. Two tries fit in the 30 s in which it should be found
 again when that is possible."""
 CALL_BACK_S = 10.0
-"""When to ask a busy peer again, if it has not called back. What it does may take some seconds,
-and others may wait for it too."""
+"""When to ask a busy peer again, if it has not called back. Its work may take some seconds, and
+others may wait for it too."""
 
 
 class ProbeIntervals:

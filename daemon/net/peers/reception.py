@@ -1,10 +1,10 @@
-"""All paths arrive here. Hellos are exchanged; what is believed goes on to its link.
+"""All paths arrive here. Hellos are exchanged; a path whose hello is believed goes on to its link.
 
-Invariants: what comes over a path before its hello is confirmed goes nowhere; paths that come from
-outside and say no hello have a small budget of their own, so that they displace neither sessions
-nor what this peer itself opens; a peer that breaks the protocol loses its session and all its
-paths, and is not talked to for a while; each path is closed with a reason that the other side is
-told.
+Invariants: a frame that comes over a path before its hello is confirmed goes nowhere; paths that
+come from outside and say no hello have a small budget of their own, so that they displace neither
+sessions nor what this peer itself opens; a peer that breaks the protocol loses its session and all
+its paths, and is not talked to for a while; each path is closed with a reason that the other side
+is told.
 """
 
 import logging
@@ -150,7 +150,7 @@ class Reception:
             link.attach(end, hello)
 
     def end_failed(self, end: PathEnd, error: P2PDError) -> None:
-        """See :class:`EndOwner`. What came over the path, or failed to, is a reason to close it."""
+        """See :class:`EndOwner`. Close the path for what came over it, or failed to."""
         peer_id = end.peer_id or end.path.channel.expected
         code = close_code(error)
         link = self._links.get(peer_id)

@@ -110,7 +110,7 @@ class RemotePeer:
         if end is not None:
             kind = end.path.kind
         else:
-            # That no relay can help is known before anything else was tried.
+            # It is known before anything else was tried whether a relay can help.
             has_tried = any(kind is not PathKind.RELAY for kind in self.wish.failures)
             kind = PathKind.FAILED if has_tried else PathKind.CONNECTING
         ends = self._ends.values()
@@ -298,7 +298,7 @@ class RemotePeer:
                 self._session = self._new_session()
 
     def _log_session_lost(self, reason: str) -> None:
-        # Whatever was on its way is lost with it: the one case in which messages are.
+        # All that was on its way is lost with it: the one case in which messages are lost.
         _log.info("peer %s: a new session, since %s", short(self.peer_id), ascii(reason)[1:-1])
 
     def _tell_down(self, reason: str) -> None:

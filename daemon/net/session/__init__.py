@@ -29,15 +29,15 @@ keeps that small, as LEDBAT does: it watches how long arrivals take, and what ex
 time was spent in a queue.
 
 **Sending** (``send_stream.py``). A message waits in the queue, is cut into fragments, and each
-fragment is kept until an ``Ack`` covers it. What was sent clearly before something that has arrived
-is lost, and is sent again (RACK, RFC 8985); when nothing arrives any more, a timeout sends the
-oldest fragments again as a probe. When a path is lost, all that was in flight on it is sent again
-over the next one.
+fragment is kept until an ``Ack`` covers it. A fragment that was sent clearly before one that has
+arrived counts as lost, and is sent again (RACK, RFC 8985); when nothing arrives any more, a timeout
+sends the oldest fragments again as a probe. When a path is lost, all that was in flight on it is
+sent again over the next one.
 
 **Receiving** (``receive_stream.py``). Fragments ahead of a gap wait for it, doubles are dropped.
 *Credit* bounds what waits: a sender may have sent so many bytes since the beginning, each frame
 counted with 256 bytes on top, and a receiver grants more only when its application has taken
-messages out. Whoever sends beyond its credit breaks the protocol.
+messages out. A sender that goes beyond its credit breaks the protocol.
 
 **Epochs.** Each session of a process has a random number, its *epoch*. The hellos of a path name
 both, and say up to which frame each side has received (the *resume point*). Equal epochs: go on

@@ -1,8 +1,8 @@
 """Limits the bulk in flight, so that little of it queues up inside the path.
 
-What is in flight cannot be overtaken: control messages and heartbeats wait behind it, and a switch
-to a better path leaves it behind. So, as in LEDBAT (RFC 6817), the time from sending to hearing of
-the arrival is held near the shortest one seen: the rest was spent in queues.
+Nothing overtakes the bytes in flight: control messages and heartbeats wait behind them, and a
+switch to a better path leaves them behind. So, as in LEDBAT (RFC 6817), the time from sending to
+hearing of the arrival is held near the shortest one seen: the rest was spent in queues.
 
 A frame cannot be overtaken either, so it is no larger than what the path carries in 20 ms; and on a
 fast path no smaller than need be, since each costs as much time as the copying of some 100 KB.

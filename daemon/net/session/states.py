@@ -40,4 +40,4 @@ TRANSITIONS: dict[tuple[SessionState, Cause], SessionState] = {
     (_S.WAITING, _C.REMOTE_RESTARTED): _S.NEW,
     (_S.WAITING, _C.KEPT_LONG_ENOUGH): _S.CLOSED,
 }
-"""Whatever is not in here does not happen."""
+"""No other transition happens."""

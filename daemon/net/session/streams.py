@@ -94,7 +94,7 @@ class Streams:
         self._in_flight = InFlightLimit()
 
     def path_lost(self, path_id: int) -> None:
-        """What is in flight on that path is to be sent again."""
+        """Send again what is in flight on that path."""
         for send in self._send.values():
             send.path_lost(path_id)
 

@@ -15,11 +15,11 @@ that two of them share a signer who does not lie, and that the honest ones alone
    and in none before it. I hold these updates. The last outcome that I saw prepared is this one;
    here are the votes that prove it. These led slowly."
 2. *Proposal(b, outcome, promises)*, from the ballot's leader: "From these promises this follows."
-They are named by digest; a peer that lacks one asks for it. What follows is a function of the
-promises (proposing.py), so everybody checks it, and the leader chooses at most whose promises it
-waits for. As two quorums share an honest peer, and what half of the promises list is in, nothing
-that a quorum of honest peers held is left out; and as half of a quorum are more than f, an honest
-peer holds each chosen update and gives it to those who lack it.
+   They are named by digest; a peer that lacks one asks for it. The outcome is a function of the
+   promises (proposing.py), so everybody checks it, and the leader chooses at most whose promises it
+   waits for. As two quorums share an honest peer, and what half of the promises list is in, nothing
+   that a quorum of honest peers held is left out; and as half of a quorum are more than f, an honest
+   peer holds each chosen update and gives it to those who lack it.
 3. *Prepare(b, digest)*. "I checked that proposal, I hold all of it, and vote for no other one in
    b." A quorum of these is a proof that no other outcome has a quorum in b, whatever its leader
    sent to whom: two quorums would share an honest peer, which votes once.
@@ -62,10 +62,10 @@ lies, or two daemons run with one identity. The first counts; the pair goes to e
 keeps it, and from then on the signer's votes count nowhere on this peer. Where another peer does
 not know it yet, its certificate still counts here, since that bears lies.
 
-**Restarts.** What was said in the last ballot is said again, word for word. If the roster is
-not the same as then, or the file is lost, the peer starts in a ballot in which it has said
-nothing, or sits the round out. What the disk does not take is not said; it is tried again, and
-until then the peer counts as one that does not live. The only voter of a roster goes on without.
+**Restarts.** What was said in the last ballot is said again, word for word. If the roster is not
+the same as then, or the file is lost, the peer starts in a ballot in which it has said nothing, or
+sits the round out. A vote that the disk does not take is not said; it is tried again, and until
+then the peer counts as one that does not live. The only voter of a roster goes on without.
 
 Sans-IO: signed messages and the time go in; envelopes to send, wants and the outcome come out.
 """

@@ -35,7 +35,8 @@ class Electorate:
 
     @property
     def enough_to_wait(self) -> int:
-        """What so many list is a reason to wait for; one peer alone is none where one may lie."""
+        """How many have to list an update to be a reason to wait for it; one peer alone is none
+        where one may lie."""
         return min(2, len(self.living)) if len(self._roster) > 3 else 1
 
     def update(self, live: frozenset[PeerId], offenders: frozenset[PeerId]) -> bool:
@@ -56,7 +57,7 @@ class Electorate:
         self._passed_over -= {peer}
 
     def pass_over_who_is_behind(self, ballots: Mapping[PeerId, int], ballot: int) -> None:
-        """Whoever has not come to ``ballot`` by the end of its time is not waited for."""
+        """Wait no longer for peers that have not come to ``ballot`` by the end of its time."""
         self._passed_over = frozenset(
             peer for peer in self._live - {self._me} if ballots.get(peer, -1) < ballot
         )

@@ -44,7 +44,8 @@ class Leaders:
         return self.order[ballot % len(self.order)]
 
     def note_foul(self, ballot: int) -> None:
-        """That ballot's leader proposed what does not follow: it leads to nothing."""
+        """That ballot's leader proposed an outcome that does not follow: the ballot leads to
+        nothing."""
         self._foul.add(ballot)
 
     def next(self, ballot: int, living: Set[PeerId]) -> int:

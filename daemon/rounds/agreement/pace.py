@@ -1,9 +1,10 @@
 """Who takes its time in one round's agreement. Sans-IO: the caller brings the time.
 
 A member that only wastes time breaks no rule that anybody could prove. So each peer judges by its
-own clock, from when a quorum waits: whose promise comes late, and whose proposal. What it finds
-costs nobody its vote, nor its update. Of who promises late, a leader waits for no promise. Who
-leads slowly is named in the promises, and whom half of them name leads last in the rounds to come.
+own clock, from when a quorum waits: whose promise comes late, and whose proposal. Its findings cost
+nobody a vote or an update. A leader waits for no promise of a member that promises late. The
+promises name members that lead slowly; a member that half of them name leads last in the rounds to
+come.
 """
 
 from collections.abc import Set
@@ -13,9 +14,9 @@ from daemon.rounds.agreement.events import Led, PromisedInTime
 from protocol.identity import PeerId
 
 LATE_S = 0.5
-"""Who promises so long after a quorum has is late."""
+"""A promise that comes so long after a quorum's is late."""
 SLOW_S = 3.0
-"""Who has proposed nothing so long after a quorum has promised leads slowly: the patience of a
+"""A leader that has proposed nothing so long after a quorum has promised is slow: the patience of a
 leader, and a second to fetch what it lacks."""
 
 
@@ -67,16 +68,16 @@ class Pace:
         self._has_looked = False
 
     def quorum_came(self, now: float) -> None:
-        """A quorum has come to this ballot: who is quick is there soon."""
+        """A quorum has come to this ballot: quick members are there soon."""
         if self._since is None:
             self._since = now
 
     def see_proposal(self) -> None:
-        """What the leader proposes is here, and follows."""
+        """The leader's proposal is here, and follows."""
         self._note_lead(is_in_time=True)
 
     def see_foul(self) -> None:
-        """What it proposes does not follow."""
+        """Its proposal does not follow."""
         self._note_lead(is_in_time=False)
 
     def get_timer(self) -> float | None:
@@ -101,7 +102,7 @@ class Pace:
             self._note_lead(is_in_time=False)
 
     def end(self, promised: Set[PeerId]) -> None:
-        """The round is decided: who has promised until now was in time."""
+        """The round is decided: those who have promised until now were in time."""
         self._note_promises(promised, promised)
 
     def take_events(self) -> list[PromisedInTime | Led]:

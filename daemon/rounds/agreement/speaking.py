@@ -41,9 +41,10 @@ class Voice(Protocol):
 class Speech:
     """One peer's own votes in one round.
 
-    What cannot be stored is neither counted nor sent. It waits, and is stored, counted and sent
-    once there is room. Meanwhile this peer counts as one that does not live. The only voter of a
-    roster is not kept waiting: nobody votes against it, and what is not stored it tells to nobody.
+    A vote that cannot be stored is neither counted nor sent. It waits, and is stored, counted and
+    sent once there is room. Meanwhile this peer counts as one that does not live. The only voter of
+    a roster is not kept waiting: nobody votes against it, and what is not stored it tells to
+    nobody.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Speech:
         return votes.roster == self._roster
 
     def begin_ballot(self, ballot: int) -> None:
-        """What is said from now on belongs to another ballot."""
+        """Another ballot begins: votes from now on belong to it."""
         self._ballot = ballot
         self._said = ()
         self._unstored = []

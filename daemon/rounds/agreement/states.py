@@ -54,4 +54,4 @@ TRANSITIONS: dict[tuple[AgreementState, Cause], AgreementState] = {
     **{(state, _C.CERTIFICATE): _S.DECIDED for state in (_S.OPEN, *_CLOSED)},
     **{(state, _C.OUT_OF_BALLOTS): _S.FAILED for state in _CLOSED},
 }
-"""Whatever is not in here does not happen."""
+"""No other transition happens."""

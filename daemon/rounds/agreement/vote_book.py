@@ -42,14 +42,15 @@ class _Stored(Message):
 
 
 class VotesUnknownError(OSError):
-    """What this peer has said in the round cannot be known."""
+    """Nobody can know how this peer has voted in the round."""
 
 
 class VoteBook(Protocol):
     """Keeps votes."""
 
     def find(self, round_number: int, base: bytes) -> OwnVotes | None:
-        """What was said in that round. Raises :class:`OSError` when nobody can know."""
+        """The votes in that round; None without any. Raises :class:`OSError` when nobody can
+        know."""
 
     def keep(self, votes: OwnVotes) -> None:
         """Store; on disk once this returns. Raises :class:`OSError`."""

@@ -101,7 +101,7 @@ class HistoryFile:
             self._note(Position(number, base))
         self._record_count = len(records)
         if whole < len(data):
-            self._record_count = _MAX_RECORDS  # What is appended next would not be found again.
+            self._record_count = _MAX_RECORDS  # A record behind it would not be found again.
         if len(sound) < len(records):
             self._record_count = _MAX_RECORDS  # The next record brings those that pass along.
             reason = f"{len(records) - len(sound)} of its records do not pass"

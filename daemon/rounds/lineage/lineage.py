@@ -125,7 +125,7 @@ class Lineage:
         self.certificate = None
 
     def _leave(self, round_number: int) -> None:
-        """What came from that round on is no longer this peer's."""
+        """Forget that round and all after it: they are of a line that this peer has left."""
         for number in [number for number in self._history if number >= round_number]:
             del self._history[number]
 

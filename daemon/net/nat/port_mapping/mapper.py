@@ -113,7 +113,7 @@ class PortMapper:
     async def _map(self) -> None:
         gateway = self._router.find_gateway()
         if gateway != self._gateway:
-            # What the former router mapped is out of reach now; its lease ends by itself.
+            # The former router's mapping is out of reach now; its lease ends by itself.
             self._gateway, self._asked = gateway, None
             self._methods = list(self._router.methods(gateway)) if gateway else []
             self._set(None, "")

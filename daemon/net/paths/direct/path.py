@@ -40,7 +40,8 @@ LIMITS = SocketLimits(
     handshake_s=5.0,
 )
 """A session has at most 4 MiB in flight, 64 small frames; the queues are for little ones beside.
-What is received waits in fewer, so that no more than 8 MiB of it do; TCP holds up the rest."""
+Received frames wait in a shorter queue, so that no more than 8 MiB of them do; TCP holds up the
+rest."""
 ZAP_DOMAIN = "peers"
 MAX_PATHS_PER_KEY = 8
 CLOSE_GRACE_S = 1.0

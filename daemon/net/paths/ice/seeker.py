@@ -57,7 +57,7 @@ HEAD_START_S = 1.5
 MAX_UNSEEN = 2
 """Each gets a few packets."""
 CHECKS_S = 5.0
-"""What has not been found by then never is: aioice itself would go on for a minute."""
+"""A pair that was not found by then never is: aioice itself would go on for a minute."""
 
 _log = logging.getLogger("p2pd.ice")
 

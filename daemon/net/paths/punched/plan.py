@@ -13,7 +13,7 @@ same moment, and meet where both plans have the same pair, seen from its two sid
 
 The machines' own endpoints are tried too, on a LAN that both share and over IPv6.
 
-What the other side says of its endpoints is believed only as far as daemon/net/paths/targets.py
+A side believes what the other one says of its endpoints only as far as daemon/net/paths/targets.py
 says: an attempt must not hurt the real owner of an address.
 """
 

@@ -92,7 +92,7 @@ class PunchPort:
         try:
             opened, binding = await TcpBinding.open(server, HostPort(_ANY_IPV4, self.number))
         except TransportError:
-            return None  # Who asks says that there is no public endpoint.
+            return None  # The caller says that there is no public endpoint.
         self._resources.callback(opened.close)
         return binding
 
