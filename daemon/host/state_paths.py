@@ -48,7 +48,7 @@ def user_root(environ: Mapping[str, str]) -> Path:
 
 def service_directory(environ: Mapping[str, str]) -> Path | None:
     """The directory that systemd made for this service, if it is one."""
-    # Several directories are joined by colons; ours come one to a unit.
+    # Several directories are joined by colons; p2pd's units have one each.
     first = environ.get("STATE_DIRECTORY", "").partition(":")[0]
     return Path(first) if first else None
 
@@ -79,7 +79,7 @@ def known_directories(environ: Mapping[str, str]) -> list[Path]:
         try:
             entries = sorted(root.iterdir())
         except (FileNotFoundError, NotADirectoryError, PermissionError):
-            continue  # nobody keeps peers there, or they are none of ours
+            continue  # nobody keeps peers there, or they are none of this user's
         # A service's directory may be one that this user cannot even look at, but is no file.
         found.extend(path for path in entries if not os.path.isfile(path))
     return found

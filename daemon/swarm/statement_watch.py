@@ -55,7 +55,9 @@ class StatementWatch:
         try:
             raw = await client.fetch_statement(self._swarm_id)
         except ConfigError:
-            _log.info("the rendezvous has no statement of this swarm any more: giving it ours")
+            _log.info(
+                "the rendezvous has no statement of this swarm any more: giving it this peer's"
+            )
             raw = b""
         if raw and raw != self._statements.current:
             self._statements.take(None, raw)

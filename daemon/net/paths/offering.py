@@ -70,7 +70,7 @@ class Offering(Generic[Offer, Reply]):
 
         def is_settled() -> bool:
             if not self._yields:
-                self.offer = None  # The peer reads ours by now, and answers that.
+                self.offer = None  # The peer reads this side's by now, and answers that.
             return self.offer is not None or reply() is not None
 
         await self._wish.until_or_after(ANSWER_S, is_settled)

@@ -46,7 +46,7 @@ class AttachedPath:
         return self._last_ping
 
     def receive_pong(self, number: int, now: float) -> None:
-        """Measure the round trip; an answer to no ping of ours is ignored."""
+        """Measure the round trip; an answer to no ping of this side's is ignored."""
         sent_at = self._pings.pop(number, None)
         if sent_at is None:
             return

@@ -7,9 +7,9 @@
         │ ◀─── hello (nonce B, echo A) ── │
     CONFIRMED ── hello (echo B) ────────▶ CONFIRMED
 
-A hello that does not repeat our nonce proves who signed it, but not that it was signed now, so it
-is answered and nothing else is done for it. Paths may lose frames: hellos are repeated until both
-sides are confirmed. Where both sides may speak first, both do; the exchange is the same.
+A hello that does not repeat this side's nonce proves who signed it, but not that it was signed now,
+so it is answered and nothing else is done for it. Paths may lose frames: hellos are repeated until
+both sides are confirmed. Where both sides may speak first, both do; the exchange is the same.
 """
 
 import enum
@@ -51,7 +51,7 @@ class HandshakeState(enum.Enum):
 
     GREETING = "greeting"
     CONFIRMED = "confirmed"
-    """The other side repeated our nonce: its hello counts."""
+    """The other side repeated this side's nonce: its hello counts."""
 
 
 class SessionView(Protocol):

@@ -18,8 +18,8 @@ that two of them share a signer who does not lie, and that the honest ones alone
    They are named by digest; a peer that lacks one asks for it. The outcome is a function of the
    promises (proposing.py), so everybody checks it, and the leader chooses at most whose promises it
    waits for. As two quorums share an honest peer, and what half of the promises list is in, nothing
-   that a quorum of honest peers held is left out; and as half of a quorum are more than f, an honest
-   peer holds each chosen update and gives it to those who lack it.
+   that a quorum of honest peers held is left out; and as half of a quorum are more than f, an
+   honest peer holds each chosen update and gives it to those who lack it.
 3. *Prepare(b, digest)*. "I checked that proposal, I hold all of it, and vote for no other one in
    b." A quorum of these is a proof that no other outcome has a quorum in b, whatever its leader
    sent to whom: two quorums would share an honest peer, which votes once.

@@ -111,7 +111,7 @@ class Lineage:
         self.certificate = certificate
 
     def replace(self, position: Position, certificate: Certificate | None) -> None:
-        """Another line's state was taken; what came after the common part is no longer ours."""
+        """Another line's state was taken; all behind the common part is no longer this peer's."""
         self._leave(position.round)
         self._certificates.clear()
         self.append(position, certificate)

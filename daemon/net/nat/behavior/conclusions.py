@@ -10,7 +10,7 @@ from protocol.statements.nat_behavior import Dependence, PortAllocation
 from protocol.uri import HostPort
 
 MAX_SEQUENTIAL_DELTA = 64
-"""Further apart two successive ports are taken for random; between ours, others take ports too."""
+"""Successive ports that lie further apart count as random; others take ports in between, too."""
 PORT_COUNT = 1 << 16
 
 

@@ -135,7 +135,7 @@ class NatMonitor:
                 else:
                     moved = known is not None and known.mapped.host != binding.mapped.host
                     changed = known is not None and known.mapped != binding.mapped
-                    # Some NATs forget a mapping sooner than we ask again. There another port is no
+                    # Some NATs forget a mapping before it is asked again. There another port is no
                     # news, as it is where the port had stayed before.
                     if was_silent or moved or (changed and was_seen_again):
                         log.info("the NAT's mapping changed: now %s", binding.mapped)

@@ -58,7 +58,7 @@ class Answered:
 
     @property
     def is_translated(self) -> bool:
-        """Whether a NAT is between us and the server."""
+        """Whether a NAT is between this machine and the server."""
         return self.local != self.mapped
 
 

@@ -1,4 +1,4 @@
-"""Keeps a port of ours reachable through the router, by whichever protocol it speaks."""
+"""Keeps a port of this machine's reachable through the router, by whichever protocol it speaks."""
 
 import asyncio
 import logging

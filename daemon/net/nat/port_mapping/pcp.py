@@ -42,8 +42,8 @@ def encode_map_request(
 ) -> bytes:
     """A request to map the port, to renew that (the same nonce), or with lifetime 0 to end it.
 
-    ``client_host``: our address as the packet will carry it, so that the router notices a NAT
-    between; ``external_port``: the one that we would like, 0 for any.
+    ``client_host``: this machine's address as the packet will carry it, so that the router notices
+    a NAT between; ``external_port``: the one that is wished for, 0 for any.
     """
     header = _REQUEST.pack(_VERSION, _MAP, lifetime_s, _pack_address(client_host))
     return header + _MAP_BODY.pack(nonce, ip_protocol, internal_port, external_port, _NO_ADDRESS)

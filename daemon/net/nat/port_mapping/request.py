@@ -14,12 +14,12 @@ class MappingRefusedError(TransportError):
 
 @dataclass(frozen=True, slots=True)
 class MappingRequest:
-    """A port of ours that shall be reachable from outside."""
+    """A port of this machine's that is to be reachable from outside."""
 
     transport: Transport
     internal_port: int
     external_port: int
-    """The one we would like to have; the router may choose another."""
+    """The one that is wished for; the router may choose another."""
     lifetime_s: int
 
 

@@ -106,7 +106,7 @@ class UpnpMethod:
                     raise
             else:
                 return external_port, lifetime_s
-        raise MappingRefusedError(f"UPnP: {self._gateway} has no free port for us")
+        raise MappingRefusedError(f"UPnP: {self._gateway} has no free port for this peer")
 
     @asynccontextmanager
     async def _connection_service(self) -> AsyncIterator[UpnpService]:

@@ -61,7 +61,7 @@ def binding_from(response: BindingResponse, server: HostPort, bound: socket.sock
 def is_credible_other(server: HostPort, other: HostPort | None) -> bool:
     """Whether ``other`` may be asked too because ``server`` names it as its second address.
 
-    A server out on the Internet must not make us knock at doors of our own network.
+    A server out on the Internet must not make this peer knock at doors of its own network.
 
     >>> server = HostPort("192.0.2.1", 3478)
     >>> is_credible_other(HostPort("8.8.8.8", 3478), HostPort("8.8.4.4", 3479))

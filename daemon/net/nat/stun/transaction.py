@@ -47,7 +47,7 @@ class BindingTransaction:
         return encode_request(self.transaction_id, self._change)
 
     def receive_data(self, data: bytes, source: HostPort) -> BindingResponse | None:
-        """The answer in ``data``, None when it is none of ours.
+        """The answer in ``data``, None when it answers another one.
 
         The transaction id is what an outsider cannot guess; where no other endpoint was asked to
         answer, the source must be right too.

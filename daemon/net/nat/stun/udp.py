@@ -126,7 +126,7 @@ class UdpBindings:
             except BlockingIOError:
                 return
             except OSError:
-                # A queued network error, such as an ICMP answer to what we sent.
+                # A queued network error, such as an ICMP answer to an earlier packet.
                 continue
             self._receive_packet(data, HostPort(sender[0], sender[1]))
 
