@@ -4,9 +4,11 @@ The two would reset each other's sessions for ever. So each process draws a numb
 that its record names. Of two instances of one identity the one that started later goes on, and the
 other one stands down: it lets its sessions go, looks for nobody, and says what to do.
 
-Invariants: nobody is believed but this identity itself, by its signature; a record that a process
-left behind, which is how each restart looks at first, makes nobody stand down, since it shows no
-sign of life: a signal, or a newer record.
+Invariants:
+
+- Nobody is believed but this identity itself, by its signature.
+- A record that a process left behind makes nobody stand down: each restart finds one. Only a sign
+  of life does, which is a signal or a newer record.
 
 This is how each hears of the other. Both ask the rendezvous for the record of their own identity.
 The one that finds another instance's record sends a signal to that identity. The rendezvous passes

@@ -257,8 +257,8 @@ class Training:
         """A round that could not end is given up, and tried again after a pause.
 
         So is one in which the task's own code failed, since that can be a device out of memory or
-        a disk; but when it has failed :data:`TASK_TRIES` times in a row it is the task's mistake,
-        and goes on up as :class:`ConfigError`, like anything unexpected.
+        a disk. When it has failed :data:`TASK_TRIES` times in a row it is the task's mistake, and
+        goes on up as :class:`ConfigError`, like anything unexpected.
         """
         error = activity.exception()
         if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:

@@ -1,9 +1,12 @@
 """Runs a command of the user's after each round, with what happened in it as one JSON line.
 
-Invariants: the command holds no round up, since it is told of rounds that are over; one runs at a
-time, each for :data:`LONGEST_S` at most and then its whole process group is killed; a failure is
-logged and changes nothing else. Rounds that come faster than the command follow one by one, as far
-as the history keeps them.
+Invariants:
+
+- The command holds no round up, since it is told of rounds that are over.
+- One runs at a time, each for :data:`LONGEST_S` at most; then its whole process group is killed.
+- A failure is logged and changes nothing else.
+
+Rounds that come faster than the command follow one by one, as far as the history keeps them.
 """
 
 import asyncio

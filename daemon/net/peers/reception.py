@@ -1,10 +1,13 @@
 """All paths arrive here. Hellos are exchanged; a path whose hello is believed goes on to its link.
 
-Invariants: a frame that comes over a path before its hello is confirmed goes nowhere; paths that
-come from outside and say no hello have a small budget of their own, so that they displace neither
-sessions nor what this peer itself opens; a peer that breaks the protocol loses its session and all
-its paths, and is not talked to for a while; each path is closed with a reason that the other side
-is told.
+Invariants:
+
+- A frame that comes over a path before its hello is confirmed goes nowhere.
+- Paths that come from outside and say no hello have a small budget of their own. So they displace
+  neither sessions nor what this peer itself opens.
+- A peer that breaks the protocol loses its session and all its paths, and is not talked to for a
+  while.
+- Each path is closed with a reason that the other side is told.
 """
 
 import logging

@@ -12,12 +12,15 @@ def set_that_follows(
 ) -> Outcome:
     """The outcome that a leader must propose after these promises.
 
-    The outcome that was prepared in the highest ballot (of two such claims, which a lying leader
-    can bring about, the one that more voted for: if one of them was decided, it is that one); else
-    what half of the promises or more list: a majority, and in ties and pairs the union. Where that
-    is nothing, or fewer than ``needed_updates``, so that the swarm's rule could do nothing with it,
-    those who promised go on with the state as it is: without a roster nobody could agree on
-    anything ever after. The members that half of the promises name lead last in the next round: one
+    It is the one that was prepared in the highest ballot. A lying leader can bring two such claims
+    about: of these, the one that more voted for, since if any was decided, it is that one.
+
+    If none was prepared, it is the updates that half of the promises or more list: a majority, and
+    in ties and pairs the union. Where these are fewer than ``needed_updates``, or none, the swarm's
+    rule could do nothing with them, and those who promised go on with the state as it is: without a
+    roster nobody could agree on anything ever after.
+
+    The members that half of the promises name lead last in the next round: one
     of those who name them is honest.
     """
     promises = list(promises_by_peer.values())

@@ -3,8 +3,8 @@
 With n in the roster, f = (n - 1) // 3 may lie. A *full* quorum is (n + f) // 2 + 1 votes: two of
 them share more than f signers, so at least one that does not lie, and the n - f honest ones are
 enough for one. While as many live, nothing less counts. When fewer live, the majority of the roster
-has to do, and when not even that lives, the majority of those who do: training goes on, equal bits
-are given up if somebody lies or the network is parted, and the certificate shows it, being *weak*.
+has to do; when not even that lives, the majority of those who do. Training goes on then, and equal
+bits are given up if somebody lies or the network is parted. The certificate shows it: it is *weak*.
 
 >>> full_quorum_of(4), full_quorum_of(10)
 (3, 7)

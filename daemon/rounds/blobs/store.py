@@ -1,9 +1,12 @@
 """Model bytes on disk, by Merkle root: served chunk by chunk, received chunk by chunk.
 
-Invariants: a chunk is written only after its hash matched the tree, so a complete blob is what its
-root says, whichever thread writes it; a blob's file stays open while a chunk of it is written;
-nothing of a blob stays in the daemon's memory (files are read and written with pread and pwrite,
-not mapped, since mapped pages count as the daemon's).
+Invariants:
+
+- A chunk is written only after its hash matched the tree, whichever thread writes it. So a complete
+  blob is what its root says.
+- A blob's file stays open while a chunk of it is written.
+- Nothing of a blob stays in the daemon's memory: files are read and written with pread and pwrite,
+  and not mapped, since mapped pages count as the daemon's.
 """
 
 import os

@@ -1,8 +1,8 @@
 """Punched paths: ZeroMQ with CURVE over a TCP connection that both peers opened at the same moment.
 
-Both ends connect, through their NATs; the peer with the lower id has the CURVE server's role, so
-its ZAP handler lets the other's key in, and nobody else's: each attempt has a ZAP domain of its
-own. The channel binding is both keys, the CURVE client's first, as on direct paths.
+Both ends connect, through their NATs. The peer with the lower id has the CURVE server's role. Its
+ZAP handler lets the other's key in, and nobody else's: each attempt has a ZAP domain of its own.
+The channel binding is both keys, the CURVE client's first, as on direct paths.
 
 More than one candidate pair may come through. The server's side keeps the first that does and drops
 the others at once; the client's side only gives up, a moment later, what has not come through by

@@ -1,11 +1,11 @@
 """Seeks relay paths: sealed links over a relay that both peers are on.
 
-Usable as soon as both are connected to the relay, whatever lies between them. A relay path is for
-as long as there is nothing better: once a direct or punched one has stood for a while it is closed,
-and opened again when that is gone.
+A relay path is usable as soon as both are connected to the relay, whatever lies between them. It
+serves until there is something better: once a direct or punched one has stood for a while it is
+closed, and opened again when that is gone.
 
-Why there is none to a peer is in the peer's wish as soon as it is known, and follows the relays'
-states: none is named, or those that are cannot be reached, or nothing came of trying.
+If there is none to a peer, the peer's wish says why as soon as that is known: no relay is named, or
+none that is can be reached, or nothing came of trying.
 
 Invariants: see `path`; only peers that this one knows of may open a link, and whether they may take
 part is checked at the hello as on every path.
