@@ -162,7 +162,7 @@ class Peer:
         return self._stage
 
     def change_limits(self, settings: Mapping[str, str]) -> None:
-        """These settings hold from now on. Raises :class:`ConfigError`."""
+        """Have these limits hold from now on. Raises :class:`ConfigError`."""
         self._restraint.change(self._restraint.limits.changed(settings))
 
     def adjust(self, options: JoinOptions) -> None:

@@ -94,7 +94,7 @@ class PeerControl(Protocol):
         """Undo :meth:`pause`."""
 
     def change_limits(self, settings: Mapping[str, str]) -> None:
-        """These settings hold from now on. Raises :class:`ConfigError`."""
+        """Have these limits hold from now on. Raises :class:`ConfigError`."""
 
     async def ping(self, peer_id: str, size_bytes: int) -> PingResult:
         """Wait for one reply of another peer. Raises :class:`TransportError`."""

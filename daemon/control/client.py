@@ -159,7 +159,8 @@ class ControlClient:
             return Exported(round=int(response.headers.get("X-P2PD-Round", "0")), size_bytes=size)
 
     def change_limits(self, settings: Mapping[str, str]) -> None:
-        """These settings hold from now on. Raises :class:`ControlError` that says what is wrong."""
+        """Have these limits hold from now on. Raises :class:`ControlError` that says what is
+        wrong."""
         self._call("POST", f"/v1/set?{urlencode(settings)}")
 
     def ping(self, peer_id: str, size_bytes: int) -> PingResult:

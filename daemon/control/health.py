@@ -22,7 +22,8 @@ def rendezvous_unreachable(uri: str, reason: str, meanwhile: str) -> HealthItem:
 
 
 def rendezvous_out_of_reach(uri: str, reason: str, *, on_web_port: bool) -> HealthItem:
-    """The same, for whoever is no peer. ``on_web_port``: it was looked for on port 443 too."""
+    """No rendezvous answers one that is no peer. ``on_web_port``: it was looked for on port 443
+    too."""
     if_only_web = (
         ""
         if on_web_port
@@ -66,7 +67,7 @@ def udp_blocked() -> HealthItem:
 
 
 def stun_unreachable() -> HealthItem:
-    """It could not be found out how this peer is seen from outside."""
+    """No STUN server answers, so nobody can say how this peer is seen from outside."""
     return HealthItem(
         "stun-unreachable",
         "no STUN server answers, over UDP or TCP: what the router does could not be found out",
@@ -76,7 +77,7 @@ def stun_unreachable() -> HealthItem:
 
 
 def stun_unresolved(reasons: str) -> HealthItem:
-    """The same, since nobody could be asked; ``reasons`` names the servers."""
+    """The names of all STUN servers lead nowhere; ``reasons`` names the servers."""
     return HealthItem(
         "stun-unresolved",
         f"STUN servers whose names lead nowhere: {reasons}",
@@ -85,7 +86,7 @@ def stun_unresolved(reasons: str) -> HealthItem:
 
 
 def stun_unnamed(reason: str) -> HealthItem:
-    """The same, since none is known."""
+    """No STUN server is known."""
     return HealthItem(
         "stun-unnamed",
         f"{reason}: what the router does could not be found out",

@@ -39,7 +39,7 @@ class Restraint:
         self._changed = asyncio.Event()
 
     def change(self, limits: Limits) -> None:
-        """These hold from now on."""
+        """Go by ``limits`` from now on."""
         if limits != self.limits:
             _log.info("limits: %s", ", ".join(limits.in_words()) or "none")
         self.limits = limits

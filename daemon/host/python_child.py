@@ -18,7 +18,7 @@ def child_command(module: str, *arguments: str) -> list[str]:
 
 
 def python_arguments(module: str) -> tuple[str, ...]:
-    """The same for what starts Python by itself."""
+    """The arguments of Python itself for that, for what starts Python by other means."""
     return ("-P", start_child.__file__, module)
 
 

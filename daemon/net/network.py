@@ -182,7 +182,7 @@ class PeerNetwork:
         return self._own_record.payload
 
     def signed_record(self) -> bytes:
-        """The same in its envelope, sealed anew when it has grown old."""
+        """This peer's record in its envelope, sealed anew when it has grown old."""
         return self._own_record.signed()
 
     def advertise(self, addresses: tuple[str, ...]) -> None:

@@ -38,4 +38,4 @@ class RoundRecord(msgspec.Struct, kw_only=True):
     loss: float | None = None
     """Of the round's averaged model on the test set."""
     accuracy: float | None = None
-    """The same on the task's metric."""
+    """The task's metric of that model on the test set."""

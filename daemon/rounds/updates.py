@@ -240,7 +240,8 @@ class RoundUpdates:
         return self._updates[ref].offer
 
     def paths(self, refs: Iterable[UpdateRef]) -> list[tuple[KnownUpdate, Path]]:
-        """These updates and their files. Raises :class:`KeyError` while any is lacking."""
+        """The files of these updates, with whose they are. Raises :class:`KeyError` while any is
+        lacking."""
         found = []
         for ref in refs:
             update = self._updates[ref]

@@ -43,7 +43,8 @@ class AdmittedFile:
         return list(_latest(_read(self._path)[0]).values())
 
     def open(self) -> list[Acquaintance]:
-        """The same for the peer itself, which goes on writing: what does not pass is put aside."""
+        """Read the file for the peer itself, which goes on writing it: a damaged one is put
+        aside."""
         found, damage = _read(self._path)
         if damage:
             put_aside(self._path, damage, "peers that are left out show their invites anew")

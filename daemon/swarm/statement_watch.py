@@ -42,7 +42,7 @@ class StatementWatch:
         self._interval_s = interval_s
 
     async def run(self) -> None:
-        """Do so until cancelled."""
+        """Compare again and again, until cancelled."""
         while True:
             for client in self._clients:
                 try:

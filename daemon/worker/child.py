@@ -40,7 +40,7 @@ class ChildListener(Protocol):
     """Who hears what a child says unasked."""
 
     def said(self, message: Message) -> None:
-        """It said this."""
+        """The child said ``message``."""
 
 
 class NoStateError(WorkerError):
@@ -162,12 +162,12 @@ class Child:
         await self._alive_or_dead().end()
 
     def said(self, message: Message) -> None:
-        """It said something unasked: a sign of life."""
+        """The child said something unasked: a sign of life."""
         self.pulse.worked()
         self._listener.said(message)
 
     def answered(self, number: int) -> None:
-        """It answered a request."""
+        """The child answered a request."""
         self.pulse.answered(number)
 
     def _alive_or_dead(self) -> Life:

@@ -203,10 +203,10 @@ class Listener(Protocol):
     """Who hears what a process says by itself."""
 
     def said(self, message: Message) -> None:
-        """It said something unasked."""
+        """The process said something unasked."""
 
     def answered(self, number: int) -> None:
-        """It answered the request of that number, also if nobody waits for that."""
+        """The process answered the request of that number, also if nobody waits for that."""
 
 
 async def _wait_exit(pid: int) -> None:

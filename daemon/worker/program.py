@@ -33,7 +33,7 @@ Message = trainer.FromTrainer | averager.FromAverager
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One of them."""
+    """A program that the daemon starts as the trainer or the averager."""
 
     name: str
     launch: Launch

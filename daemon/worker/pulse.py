@@ -85,7 +85,7 @@ class WorkerPulse:
         return max(self.kill_after_s, LOADING_KILL_AFTER_S) if self._loads else self.kill_after_s
 
     def asked(self, request: int, *, loads: bool) -> None:
-        """It owes an answer to ``request``, also if nobody waits for that any longer."""
+        """The worker owes an answer to ``request``, also if nobody waits for that any longer."""
         if not self._owed:
             self.silent_s = 0.0
         self._owed[request] = loads
@@ -97,7 +97,7 @@ class WorkerPulse:
             del self._owed[request]
 
     def worked(self) -> None:
-        """It has done a piece of its work."""
+        """The worker has done a piece of its work."""
         self.silent_s = 0.0
         if not self._loads:
             self.kills_in_vain = 0
@@ -108,7 +108,7 @@ class WorkerPulse:
             self.silent_s += seconds
 
     def killed(self) -> None:
-        """It was killed for its silence."""
+        """The worker was killed for its silence."""
         self.kills_in_vain += 1
 
     def restarted(self) -> None:

@@ -33,7 +33,7 @@ class NetcheckOptions:
     relays: tuple[ServerUri, ...] = ()
     """Relays besides those that come with a rendezvous."""
     stun_servers: tuple[HostPort, ...] = ()
-    """The same."""
+    """STUN servers besides those on the hosts of the rendezvous."""
     map_port: bool = True
     """Whether the router may be asked to pass a port on, for a moment."""
 

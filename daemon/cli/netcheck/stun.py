@@ -37,7 +37,7 @@ class StunFinding:
 
     @property
     def why_silent(self) -> str:
-        """The same in words; empty: some server answered."""
+        """Why no STUN server answered, in words; empty: some server did."""
         match self.silence:
             case Silence.NONE_NAMED:
                 return "no STUN server is known"

@@ -36,7 +36,7 @@ _SIMILAR = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One of them."""
+    """A setting of a command."""
 
     name: str
     """As in a file."""

@@ -15,7 +15,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """They hold from now on until they are changed.
+    """A peer's limits; they hold until they are changed.
 
     >>> limits = NO_LIMITS.changed({"upload-rate": "2.5", "hours": "18:00-08:00"})
     >>> limits.in_words()

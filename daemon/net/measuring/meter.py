@@ -152,7 +152,7 @@ class Meter:
         return True
 
     def take_bulk(self, peer: PeerId, data: bytes) -> bool:
-        """The same for a bulk message."""
+        """Take in a bulk message, if it is one for this part; False if it is not."""
         if not self._sink.is_chunk(peer, data):
             return False
         try:

@@ -155,7 +155,7 @@ class PathWish:
             await self._changed.wait()
 
     async def until_or_after(self, longest_s: float, condition: Callable[[], bool]) -> None:
-        """The same, but not for longer than ``longest_s``."""
+        """Wait until ``condition`` holds, and not for longer than ``longest_s``."""
         try:
             async with asyncio.timeout(longest_s):
                 await self.until(condition)

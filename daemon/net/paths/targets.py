@@ -54,7 +54,7 @@ class Targets:
         return max(0.0, (1.0 - left) * AGAIN_S)
 
     def begin(self, hosts: Iterable[str]) -> None:
-        """They are tried now."""
+        """Note that these IP addresses are tried now."""
         now = self._clock.monotonic()
         for host in hosts:
             left = self._left(host, now) - 1.0

@@ -147,7 +147,7 @@ class PeerBook:
         return peer_id in self._links
 
     def hear(self, record: VerifiedRecord, seen_at: str) -> bool:
-        """The same as :meth:`add`, as an answer: False where it raises. ``seen_at``: the IP address
+        """Add ``record`` as :meth:`add` does; False where that raises. ``seen_at``: the IP address
         from which a rendezvous saw the peer just now; empty: none did."""
         try:
             self.add(record)
@@ -160,7 +160,8 @@ class PeerBook:
         return True
 
     def welcome(self, record: VerifiedRecord) -> None:
-        """The same for a peer that says hello now: then it is here, even if it had left before."""
+        """Add a peer that says hello now: so it is here, even if it had left before. Raises as
+        :meth:`add`."""
         self._departed.pop(record.peer_id, None)
         self._add(record, is_here=True)
 

@@ -135,7 +135,8 @@ class Streams:
         return Ack(self._receive[Stream.CONTROL].ack(), self._receive[Stream.BULK].ack())
 
     def resume_point(self, epoch: bytes) -> ResumePoint:
-        """The same, for a hello to the remote process of that epoch."""
+        """The acknowledgement for a hello: from where the remote process of that epoch may go
+        on."""
         ack = self.take_ack()
         return ResumePoint(epoch=epoch, control=ack.control, bulk=ack.bulk)
 

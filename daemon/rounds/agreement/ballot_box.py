@@ -62,7 +62,7 @@ class BallotBox:
         return None
 
     def at(self, kind: type[S], ballot: int) -> dict[PeerId, S]:
-        """What was said in one ballot, by signer."""
+        """The messages of one kind in one ballot, by signer."""
         return {
             signer: envelope.content
             for (said, signer), by_ballot in self._said.items()
@@ -72,7 +72,7 @@ class BallotBox:
         }
 
     def envelopes(self, kind: type[Said], ballot: int) -> dict[PeerId, Envelope]:
-        """The same with the signed bytes."""
+        """The messages of one kind in one ballot with their signed bytes, by signer."""
         return {
             signer: by_ballot[ballot]
             for (said, signer), by_ballot in self._said.items()

@@ -175,7 +175,7 @@ class BlobStore:
         return IncomingChunk(blob, root, index, data)
 
     def end_chunk(self, chunk: IncomingChunk, *, is_written: bool) -> bool:
-        """It was written, or could not be; True when the blob is here and complete now."""
+        """Note that ``chunk`` was written, or could not be; True when the blob is complete now."""
         blob = chunk.blob
         blob.being_written -= 1
         if blob.discarded:

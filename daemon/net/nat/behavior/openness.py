@@ -24,7 +24,7 @@ def openness(ipv4: FamilyBehavior) -> Openness:
 
 
 def summarized_openness(nat: NatSummary) -> Openness:
-    """The same by what a peer says of itself; CLOSED while it says nothing.
+    """How open a peer's network is by what it says of itself; CLOSED while it says nothing.
 
     >>> from protocol.statements.nat_summary import TransportSummary
     >>> udp = TransportSummary(reachable=True, filtering=Dependence.ENDPOINT_INDEPENDENT)

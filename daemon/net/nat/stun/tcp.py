@@ -92,7 +92,7 @@ class TcpBinding:
         *,
         timeout_s: float = TCP_TIMEOUT_S,
     ) -> tuple["TcpBinding", Binding]:
-        """The same with the first of ``servers`` that answers, tried one after the other.
+        """Connect to the first of ``servers`` that answers, tried one after the other, and ask.
 
         Not all at once: every further flow would be one more mapping for the NAT to choose, and
         spoil the prediction of the next one.

@@ -92,7 +92,8 @@ class UdpBindings:
     async def bind_any(
         self, servers: Sequence[HostPort], *, timeout_s: float = DEFAULT_TIMEOUT_S
     ) -> Binding:
-        """The same, from whichever of ``servers`` answers first."""
+        """The socket's public endpoint towards whichever of ``servers`` answers first. Raises
+        :class:`TransportError` if none does."""
         bindings: list[Binding] = []
 
         async def attempt(server: HostPort) -> None:

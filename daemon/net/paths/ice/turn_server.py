@@ -10,7 +10,8 @@ FORM = "USER:PASSWORD@HOST:PORT"
 
 @dataclass(frozen=True, slots=True)
 class TurnServer:
-    """One. The password is not in its representation, so that no log has it.
+    """A server and this peer's account there. No log has the password: it is not in the
+    representation.
 
     >>> server = TurnServer.parse("ann:secret@turn.example.org:3478")
     >>> server
