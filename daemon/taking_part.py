@@ -33,7 +33,7 @@ async def take_part(worker: TaskWorker, rounds: Rounds, *, by_script: bool) -> N
 
 
 class _Talk:
-    """With a script of the user's: what it is told, and what it says by itself."""
+    """The talk with a script of the user's: what it is told, and what it says by itself."""
 
     def __init__(self, rounds: Rounds) -> None:
         self._training = rounds.training
@@ -60,7 +60,7 @@ class _Talk:
 
 
 async def _keep_told(worker: TaskWorker, talk: _Talk) -> None:
-    """For ever: a script that was started again knows nothing yet."""
+    """Tell it again and again: a script that was started again knows nothing yet."""
     while True:
         worker.tell(talk.standing())
         await asyncio.sleep(INTERVAL_S)

@@ -76,7 +76,8 @@ class Parts:
 
     @property
     def needed_updates(self) -> int:
-        """With fewer no round is averaged: by the rule, or because its founder said so."""
+        """The fewest updates with which a round is averaged: as the rule needs, or as the founder
+        said."""
         settings = self.settings
         return max(settings.min_updates, needed_updates(settings.aggregation))
 

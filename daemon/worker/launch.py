@@ -103,7 +103,8 @@ class PythonModule:
     """The variables that it gets to see; None: all."""
 
     def __call__(self, descriptors: Sequence[int]) -> Started:
-        """From this thread, since the kernel ends the process when this thread ends."""
+        """Start it from this thread: the kernel ends the process when the thread that started it
+        ends."""
         with contextlib.ExitStack() as stack:
             ours, theirs = socket.socketpair()
             stack.enter_context(theirs)

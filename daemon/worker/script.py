@@ -60,7 +60,7 @@ class Command:
 
 
 class _Door:
-    """Where a command's script comes in, once."""
+    """The socket at which a command's script comes in, once."""
 
     def __init__(self, path: Path, descriptors: Sequence[int]) -> None:
         self._path = path
@@ -134,7 +134,7 @@ class _ScriptProcess(Started):
         return await asyncio.open_unix_connection(sock=self._channel)
 
     def kill(self) -> None:
-        """Nothing: this daemon is its child."""
+        """Do nothing: this daemon is the script's child."""
 
     def reap(self) -> int:
         """See :class:`Started`: whatever became of it, it has left."""

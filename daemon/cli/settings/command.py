@@ -180,7 +180,7 @@ def _configurable(options: argparse.Namespace) -> "Configurable":
 
 
 def _nothing_said(options: argparse.Namespace, configurable: "Configurable") -> argparse.Namespace:
-    """As if the command had been given no option but --config."""
+    """The parsed options as if the command had been given none but --config."""
     flags = dict.fromkeys(one.action.dest for one in configurable.settings.values())
     return argparse.Namespace(
         **flags, configurable=configurable, config=options.config, no_config=False

@@ -67,7 +67,7 @@ class PeerSettings:
         self.options = _chosen(self._path, membership, settled.options)
 
     def again(self) -> JoinOptions:
-        """As the file is now. Raises :class:`ConfigError`."""
+        """The options as the settings file is now. Raises :class:`ConfigError`."""
         settled = settle(self._parsed, self._environ)
         return _chosen(self._path, _effective(self._kept, settled), settled.options)
 

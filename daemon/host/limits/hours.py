@@ -22,7 +22,8 @@ class Hours:
 
     @classmethod
     def parse(cls, text: str) -> "Hours":
-        """From ``18:00-08:00``, several with commas between them. Raises :class:`ConfigError`."""
+        """The hours in ``18:00-08:00``; several spans have commas between them. Raises
+        :class:`ConfigError`."""
         spans = []
         for part in filter(None, text.replace(" ", "").split(",")):
             match = _SPAN.fullmatch(part)
@@ -50,7 +51,7 @@ ALWAYS = Hours()
 
 
 def clock_time(minute: int) -> str:
-    """For example ``08:30``."""
+    """A minute of the day as a clock shows it, such as ``08:30``."""
     return f"{minute // 60:02d}:{minute % 60:02d}"
 
 

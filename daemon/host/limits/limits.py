@@ -33,7 +33,8 @@ class Limits:
     log_level: str = "info"
 
     def changed(self, settings: Mapping[str, str]) -> "Limits":
-        """With these settings, by the names of the options. Raises :class:`ConfigError`."""
+        """These limits with ``settings`` changed, by the names of the options. Raises
+        :class:`ConfigError`."""
         limits = self
         for name, text in settings.items():
             if name not in _READ:

@@ -93,7 +93,7 @@ class TransferSink:
         return self._report_if_whole(peer, transfer)
 
     def end_came(self, peer: PeerId, end: TransferEnd) -> TransferReport | None:
-        """No more is coming than that; the report if it is here already.
+        """The sender has sent all that comes. Returns the report, if all of it is here already.
 
         Raises :class:`RemoteProtocolError`.
         """

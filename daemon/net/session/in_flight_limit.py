@@ -57,7 +57,8 @@ class InFlightLimit:
             self._shrunk_until = now + arrived.delay_s
 
     def _measure_rate(self, arrived_bytes: int, in_flight_bytes: int, now: float) -> None:
-        """From one acknowledgement to a later one, while something is under way."""
+        """Measure the rate from one acknowledgement to a later one, while something is under
+        way."""
         if self._rate_span_began is None:
             self._rate_span_began, self._rate_span_bytes = now, 0
         else:

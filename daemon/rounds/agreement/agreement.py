@@ -213,7 +213,7 @@ class RoundAgreement:
         return frozenset(peer for peer, reached in ballots.items() if reached >= self._ballot)
 
     def _wait_no_longer(self) -> None:
-        """No quorum came to this ballot: show everybody who is here, then pass over who hangs.
+        """No quorum came to this ballot: show who is here, then pass over those that hang.
 
         Liars may have promised to a few only, and who was away missed what was said. Only who was
         shown more than can lie together, a whole wait ago, and still says nothing hangs.
@@ -367,7 +367,7 @@ class RoundAgreement:
         return bool(missing)
 
     def _ask(self, want: Want | WantPromises) -> None:
-        """Once for each thing that is missing; the round asks again by itself."""
+        """Ask once for each thing that is missing; the round asks again by itself."""
         key = want.updates if isinstance(want, Want) else want.digests
         if key != self._asked:
             self._asked = key

@@ -19,13 +19,13 @@ class Pace:
         self._bucket = TokenBucket(bytes_s, bytes_s * BURST_S, now)
 
     def set_rate(self, bytes_s: float, now: float) -> None:
-        """From now on; what was owed is forgotten."""
+        """Go at this rate from now on; what was owed is forgotten."""
         if bytes_s != self._rate:
             self._rate = bytes_s
             self._bucket = TokenBucket(bytes_s, bytes_s * BURST_S, now)
 
     def wait_s(self, now: float) -> float:
-        """In how many seconds the next chunk may begin; 0: now."""
+        """The seconds until the next chunk may begin; 0: now."""
         level = self._bucket.available(now)
         return 0.0 if level >= 0 else -level / self._rate
 

@@ -282,7 +282,7 @@ class AgreedRound(abc.ABC):
     def _note_who_came(
         self, awaited: frozenset[PeerId], held: frozenset[PeerId], now: float
     ) -> None:
-        """Once, as the round closes: whose part came in time, and who was waited for in vain.
+        """Note once, as the round closes, whose part came in time and who was waited for in vain.
         Nobody has waited for those who come later."""
         if self._has_noted:
             return

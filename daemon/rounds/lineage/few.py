@@ -10,7 +10,7 @@ FEW_S = 15.0
 
 
 class Few:
-    """Since when what this peer would follow is said by few.
+    """Since when only few say what this peer would follow.
 
     >>> few = Few()
     >>> [few.must_wait(1, roster_size=4, now=now) for now in (0.0, 14.0, 15.0)]
@@ -23,7 +23,7 @@ class Few:
         self._since: float | None = None
 
     def forget(self) -> None:
-        """There is nothing to go by."""
+        """Forget since when: nobody is ahead of this peer now."""
         self._since = None
 
     def must_wait(self, count: int, *, roster_size: int, now: float) -> bool:

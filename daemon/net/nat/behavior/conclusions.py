@@ -33,7 +33,7 @@ class FilteringOutcome(enum.Enum):
 
 
 def conclude_mapping(observations: Sequence[MappingObservation]) -> Dependence:
-    """On what the mapping of one local endpoint depends.
+    """What the mapping of one local endpoint depends on.
 
     ``observations``: one for each server endpoint that was asked from there.
 

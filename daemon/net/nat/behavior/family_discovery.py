@@ -107,7 +107,8 @@ class BehaviorDiscovery:
                 return None
 
     def _hairpin_binding(self) -> list[Probe]:
-        """Once the first flow is known to be translated, a second one to hairpin with."""
+        """The probe that opens a second flow to hairpin with, once the first one is known to be
+        translated."""
         udp = self._discoveries[Transport.UDP]
         if self._hairpin_started or udp.chosen is None or not udp.chosen.is_translated:
             return []
