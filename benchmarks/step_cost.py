@@ -30,7 +30,7 @@ def microseconds_a_step(steps: int) -> float:
         daemon.settings |= {"local_unit": "steps", "local_amount": float(2 * steps)}
         daemon.open()
         daemon.train(1, filled(1.0))
-        desk = Desk(daemon, evaluates=False, wait_s=60.0)
+        desk = Desk(daemon, wait_s=60.0)
         swarm = Swarm(Hand(desk, Alone(), filled(0.0)))
         loss = torch.tensor(1.0, requires_grad=True)
         began_s = time.perf_counter()

@@ -12,7 +12,6 @@ from typing import Literal
 from p2pd.channel import UNASKED, BrokenChannelError
 from p2pd.messages import (
     Evaluate,
-    Evaluated,
     Failed,
     FromTrainer,
     Open,
@@ -40,7 +39,7 @@ logger = logging.getLogger("p2pd")
 class Order:
     """One thing to do."""
 
-    kind: Literal["describe", "train", "evaluate", "complete", "wait", "stop", "fail"]
+    kind: Literal["describe", "train", "evaluate", "complete", "go on", "wait", "stop", "fail"]
     round: int = 0
     """Of the state in the base memory."""
     root: bytes = NO_ROOT
@@ -50,18 +49,19 @@ class Order:
     """How many train."""
     samples: int = 0
     """What all of them have trained on so far."""
+    anew: bool = False
+    """For ``evaluate``: the state came from elsewhere; what has begun ahead is void."""
 
 
 class Desk:
     """Takes what the daemon asks, and answers it."""
 
-    def __init__(self, daemon: Daemon, *, evaluates: bool, wait_s: float) -> None:
+    def __init__(self, daemon: Daemon, *, wait_s: float) -> None:
         """``wait_s``: the longest that :meth:`next_order` waits in one go for training to go on.
 
         Raises :class:`SwarmError`.
         """
         self._daemon = daemon
-        self._evaluates = evaluates
         self._wait_s = wait_s
         self._starts = 0
         self._waits_since_s = 0.0
@@ -114,10 +114,11 @@ class Desk:
             self.end.reply(self._training_number, Failed("internal", text))
             self._training = None
 
-    def next_order(self, waits_since_s: float) -> Order:
+    def next_order(self, waits_since_s: float, *, waits: bool = True) -> Order:
         """What to do now; ``wait`` when nothing comes for a while.
 
-        ``waits_since_s``: since when training has not gone on, on the monotonic clock.
+        ``waits_since_s``: since when training has not gone on, on the monotonic clock. ``waits``:
+        False where there is something to train: ``go on`` when nothing is asked now.
         """
         if self._training is not None and self.is_void:
             self.failed("the training was abandoned")
@@ -125,7 +126,8 @@ class Desk:
         if waits_since_s != self._waits_since_s:
             self._waits_since_s, self._tell_after_s = waits_since_s, TOLD_AFTER_S
         while time.monotonic() < beat_s:
-            if (found := self.end.take(POLL_S)) is not None:
+            found = self.end.take(POLL_S) if waits or self.end.is_asked else None
+            if found is not None:
                 order = self._order_of(*found)
                 if order is not None:
                     return order
@@ -133,6 +135,8 @@ class Desk:
                 return self._without_daemon()
             elif (standing := self.end.standing) is not None and standing.complete:
                 return self._complete(standing)
+            elif not waits:
+                return Order("go on")
         return self._waiting(time.monotonic() - waits_since_s)
 
     def leave(self) -> None:
@@ -155,10 +159,9 @@ class Desk:
                 peers, samples = self._crowd
                 root = bytes.fromhex(request.base)
                 return Order("train", request.round - 1, root, peers=peers, samples=samples)
-            case Evaluate() if self._evaluates:
-                return Order("evaluate", request.round, bytes.fromhex(request.root))
             case Evaluate():
-                self.answer(Evaluated(None, None))
+                root = bytes.fromhex(request.root)
+                return Order("evaluate", request.round, root, anew=request.anew)
             case TryOut():
                 self.answer(
                     Failed(

@@ -36,6 +36,8 @@ class ScriptEnd:
         self.next_report_s = 0.0
         """When to say again how the training goes, on the monotonic clock."""
         self._newest = self._finished = 0
+        self._came = self._taken = 0
+        """Numbers of the last requests that came to be taken, and were."""
         self.has_news = False
         """Whether a request waits, the training is to end, or the daemon is gone."""
         self.standing: Standing | None = None
@@ -50,7 +52,15 @@ class ScriptEnd:
 
     def take(self, within_s: float) -> tuple[int, Request] | None:
         """The next request and its number; None when none comes within so many seconds."""
-        return self._inbox.take_soon(within_s)
+        found = self._inbox.take_soon(within_s)
+        if found is not None:
+            self._taken = found[0]
+        return found
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether there is a request to take, now or in a moment."""
+        return self._came > self._taken
 
     def is_void(self, training: int) -> bool:
         """Whether the training that the request of that number began is to end without a result."""
@@ -62,7 +72,7 @@ class ScriptEnd:
 
     def looked(self) -> None:
         """What was new so far is looked at now."""
-        self.has_news = self.was_stopped or bool(self.lost)
+        self.has_news = self.was_stopped or bool(self.lost) or self.is_asked
 
     def reply(self, number: int, message: FromTrainer) -> None:
         """Answer a request; or say something unasked, with number 0."""
@@ -103,7 +113,7 @@ class ScriptEnd:
                 self.was_stopped = True
             case _:
                 # Whatever is asked next, the training before it has lost its base or its turn.
-                self._newest = number
+                self._newest = self._came = number
                 self.has_news = True
                 return False
         self.has_news = self.has_news or not isinstance(request, Standing)

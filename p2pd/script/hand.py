@@ -1,5 +1,6 @@
 """What carries orders out on a script's model: one at each rank, all doing the same."""
 
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from p2pd.script.ranks import Ranks
+    from p2pd.trainer import Memories
 
 Measures = float | Mapping[str, float]
 """What an evaluation says: a metric such as an accuracy, or that and the ``loss``, by name."""
@@ -51,7 +53,7 @@ class Hand:
         self.ranks = ranks
         self.sample_count = samples
         self._replica = Replica(model, ranks)
-        self._inner = None if optimizer is None else InnerState(optimizer)
+        self._inner = None if optimizer is None else InnerState(optimizer, ranks)
         self._evaluate = evaluate
         self._about: Mapping[str, Any] = {}
 
@@ -66,9 +68,15 @@ class Hand:
         """Where the peer keeps what lives on."""
         return str(Path(self._about["own_directory"]).parent)
 
-    def next_order(self, waits_since_s: float) -> Order:
-        """What to do now, at all ranks the same."""
-        order = Order("wait") if self.desk is None else self.desk.next_order(waits_since_s)
+    @property
+    def began_elsewhere(self) -> bool:
+        """Whether the present training began at another place than at its round's base."""
+        return self._replica.began_elsewhere
+
+    def next_order(self, waits_since_s: float, *, waits: bool = True) -> Order:
+        """What to do now, at all ranks the same. See :meth:`Desk.next_order`."""
+        desk = self.desk
+        order = Order("wait") if desk is None else desk.next_order(waits_since_s, waits=waits)
         return self.ranks.share(order)
 
     def describe(self) -> None:
@@ -87,9 +95,7 @@ class Hand:
                 "this swarm counts its rounds in epochs: say how many samples one has,"
                 " p2pd.join(…, samples=len(dataset))"
             )
-        self.write(0, NO_ROOT)
-        if self._inner is not None:
-            self._inner.load(Path(self._about["own_directory"]) / f"{self.ranks.number}.pt")
+        self.leave(0, NO_ROOT)
         frozen = self._replica.frozen()
         if desk is not None:
             desk.answer(
@@ -102,15 +108,14 @@ class Hand:
                 )
             )
 
-    def write(self, round_number: int, root: bytes) -> None:
+    def leave(self, round_number: int, root: bytes) -> None:
         """Put the model into the local memory: trained in that round, from the base of ``root``."""
-        memory = None if self.desk is None else self.desk.end.memories.local
-        self._replica.write(memory, round_number, root)
+        self._replica.leave(self._memories, round_number, root)
 
-    def keep_inner(self) -> None:
-        """Have the optimizer's state, as it is after a round, survive this process."""
-        if self._inner is not None:
-            self._inner.save()
+    def keep_inner(self, round_number: int) -> None:
+        """Have the optimizer's state, as it is after that round, survive this process."""
+        if self._inner is not None and self._keeps_inner:
+            self._inner.save(round_number)
 
     def close(self) -> None:
         """Wait for what is being written, and end the channel."""
@@ -119,31 +124,70 @@ class Hand:
         if self.desk is not None:
             self.desk.leave()
 
-    def read(self, order: Order) -> bool:
-        """Make the model the base that ``order`` names; False where it is there no more."""
-        memory = None if self.desk is None else self.desk.end.memories.base
-        problem = ""
+    def begin(self, order: Order) -> bool:
+        """Be ready to train from the base that ``order`` names; False where it is there no more."""
+        if not self._read(order):
+            return False
+        if self._inner is not None:
+            if self._keeps_inner:
+                self._inner.load(Path(self._about["own_directory"]), order.round)
+            else:
+                self._inner.forget()
+        return True
+
+    def go_on(self, order: Order) -> bool:
+        """Be ready to train on, after the round from the base that ``order`` names; False where
+        there is no overlap, no further round, or another state already."""
+        last = self.settings["rounds"]
+        if not self.settings["overlap"] or 0 < last < order.round + 2:
+            return False
+        memory = None if self._memories is None else self._memories.base
+        try:
+            self._replica.go_on(memory, order.round, order.root)
+        except StaleMemoryError:
+            return False
+        if self._inner is not None and not self._keeps_inner:
+            self._inner.forget()
+        return True
+
+    def evaluate(self, order: Order, *, keeps_model: bool) -> None:
+        """Have the script evaluate the base that ``order`` names, and say what it found.
+
+        ``keeps_model``: the model is in the midst of a training, which goes on.
+        """
+        found = Evaluated(None, None)
+        if self._evaluate is not None:
+            with self._replica.kept() if keeps_model else contextlib.nullcontext():
+                if self._read(order):
+                    found = _evaluated(self._replica.evaluate(self._evaluate))
+        if self.desk is not None:
+            self.desk.answer(found)
+
+    @property
+    def _memories(self) -> "Memories | None":
+        return None if self.desk is None else self.desk.end.memories
+
+    @property
+    def _keeps_inner(self) -> bool:
+        return bool(self.settings["inner_state"] == "keep")
+
+    def _read(self, order: Order) -> bool:
+        memory = None if self._memories is None else self._memories.base
         try:
             self._replica.read(memory, order.round, order.root)
         except StaleMemoryError as error:
-            problem = str(error)
-        problem = self.ranks.share(problem)
-        if problem and self.desk is not None:
-            self.desk.failed(problem)
-        return not problem
+            if self.desk is not None:
+                self.desk.failed(str(error))
+            return False
+        return True
 
-    def evaluate(self, order: Order) -> None:
-        """Have the script evaluate the base that ``order`` names, and say what it found."""
-        assert self._evaluate is not None
-        loss = metric = None
-        if self.read(order):
-            found: Any = self._replica.evaluate(self._evaluate)
-            if isinstance(found, Mapping):
-                loss = number(found.get("loss"))
-                found = next((value for name, value in found.items() if name != "loss"), None)
-            metric = number(found)
-        if self.desk is not None:
-            self.desk.answer(Evaluated(loss, metric))
+
+def _evaluated(found: Any) -> Evaluated:
+    loss = None
+    if isinstance(found, Mapping):
+        loss = number(found.get("loss"))
+        found = next((value for name, value in found.items() if name != "loss"), None)
+    return Evaluated(loss, number(found))
 
 
 def number(value: Any) -> float | None:

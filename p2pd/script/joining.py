@@ -63,7 +63,7 @@ def join(
     if TRAINER_VARIABLE in os.environ:
         end_with_parent()  # torchrun's own end would leave its ranks behind
     ranks = ranks_of(wait_s)
-    desk = _desk(link, state_dir, options, evaluate, wait_s) if ranks.is_first else None
+    desk = _desk(link, state_dir, options, wait_s) if ranks.is_first else None
     return Swarm(Hand(desk, ranks, model, optimizer, evaluate=evaluate, samples=samples))
 
 
@@ -104,7 +104,7 @@ def create(
         link = _found(OwnDaemon(words), model, ranks, samples)
         if ranks.is_first:
             announce(link)
-    desk = _desk(None, directory, options, evaluate, wait_s) if ranks.is_first else None
+    desk = _desk(None, directory, options, wait_s) if ranks.is_first else None
     return Swarm(Hand(desk, ranks, model, optimizer, evaluate=evaluate, samples=samples))
 
 
@@ -112,7 +112,6 @@ def _desk(
     link: str | Path | None,
     state_dir: str | Path | None,
     options: Sequence[str],
-    evaluate: Evaluation | None,
     wait_s: float,
 ) -> Desk:
     """Where the first rank is asked. Raises :class:`SwarmError`."""
@@ -128,12 +127,12 @@ def _desk(
         if state_dir is not None:
             words += ["--state-dir", os.path.abspath(state_dir)]
         daemon = OwnDaemon([*words, *options])
-    return Desk(daemon, evaluates=evaluate is not None, wait_s=wait_s)
+    return Desk(daemon, wait_s=wait_s)
 
 
 def _found(daemon: OwnDaemon, model: "nn.Module", ranks: "Ranks", samples: int) -> str:
     """Have ``p2pd create`` look at the model; the invite link. Raises :class:`SwarmError`."""
-    desk = Desk(daemon, evaluates=False, wait_s=FOUND_S) if ranks.is_first else None
+    desk = Desk(daemon, wait_s=FOUND_S) if ranks.is_first else None
     hand = Hand(desk, ranks, model, samples=samples)
     since_s = time.monotonic()
     while (order := hand.next_order(since_s)).kind != "stop":

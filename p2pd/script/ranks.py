@@ -36,6 +36,10 @@ class Ranks(abc.ABC):
         """The same for a number, as cheaply as can be: it is asked in each step."""
 
     @abc.abstractmethod
+    def least(self, value: int) -> int:
+        """The smallest of all ranks' values."""
+
+    @abc.abstractmethod
     def total(self, values: list[float]) -> list[float]:
         """The sums of all ranks' values."""
 
@@ -56,6 +60,10 @@ class Alone(Ranks):
         return value
 
     def verdict(self, value: int) -> int:
+        """See :class:`Ranks`."""
+        return value
+
+    def least(self, value: int) -> int:
         """See :class:`Ranks`."""
         return value
 
@@ -97,6 +105,12 @@ class Group(Ranks):
         self._number[0] = value
         dist.broadcast(self._number, src=0, group=self._group)
         return int(self._number[0])
+
+    def least(self, value: int) -> int:
+        """See :class:`Ranks`."""
+        least = torch.tensor(value)
+        dist.all_reduce(least, dist.ReduceOp.MIN, group=self._group)
+        return int(least)
 
     def total(self, values: list[float]) -> list[float]:
         """See :class:`Ranks`."""

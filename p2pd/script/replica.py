@@ -1,5 +1,6 @@
 """A script's model between its own tensors and the memory that is shared with the averager."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
@@ -9,7 +10,9 @@ from torch import nn
 from p2pd.model_tensors import ModelTensors
 from p2pd.script.errors import SwarmError
 from p2pd.script.ranks import Ranks, plain
-from p2pd.shared_tensors import SharedTensors
+from p2pd.shared_tensors import SharedTensors, StaleMemoryError
+from p2pd.starting_point import StartingPoint
+from p2pd.trainer import Memories
 from p2pd.what_travels import (
     UnusableModelError,
     describe_one_still,
@@ -30,6 +33,7 @@ class Replica:
             raise SwarmError(f"the model is {type(model).__name__}, not a torch.nn.Module")
         self._ranks = ranks
         self.model = plain(model)
+        self._start = StartingPoint()
         try:
             self._tensors = ModelTensors(self.model, still_by_kind(self.model))
             self.tied = dict(tied_names(self.model))
@@ -46,26 +50,60 @@ class Replica:
         whole = _Whole(tensors_of(self.model), self._ranks)
         return [list(describe_one_still(name, whole[name])) for name in sorted(self._tensors.still)]
 
-    def write(self, memory: SharedTensors | None, round_number: int, root: bytes) -> None:
-        """Put the parameters into ``memory``, which the first rank alone has."""
-        whole = _Whole(self._tensors.own(), self._ranks)
-        if memory is not None:
-            self._tensors.write_copies(whole, memory, round_number, root)
-        else:
-            for name in self._tensors.layout.places:
-                whole[name]
+    @property
+    def began_elsewhere(self) -> bool:
+        """Whether the present training began at another place than at its round's base."""
+        return self._start.is_elsewhere
+
+    def leave(self, memories: Memories | None, round_number: int, root: bytes) -> None:
+        """Put the parameters into the local memory, and where they began, if not at the base of
+        ``root``, into the origin; the first rank alone has ``memories``."""
+        if self._start.is_elsewhere:
+            origin = None if memories is None else memories.origin
+            self._write(self._start.tensors, origin, round_number, root)
+        local = None if memories is None else memories.local
+        self._write(self._tensors.own(), local, round_number, root)
 
     def read(self, memory: SharedTensors | None, round_number: int, root: bytes) -> None:
-        """Make the parameters those in ``memory``.
+        """Make the parameters those in ``memory``; the next training begins there.
 
-        Raises :class:`p2pd.shared_tensors.StaleMemoryError` at the first rank; the model then holds
+        Raises :class:`p2pd.shared_tensors.StaleMemoryError` at all ranks; the model then holds
         nothing of use.
         """
-        if memory is not None:
-            with memory.reading(round_number, root):
-                self._copy(memory)
-        else:
-            self._copy(None)
+        self._start.is_base()
+        tensors = self._tensors.own()
+        with torch.no_grad(), self._reading(memory, round_number, root):
+            for name in self._tensors.layout.places:
+                self._ranks.spread(tensors[name], self._one(memory, name))
+
+    def go_on(self, memory: SharedTensors | None, round_number: int, root: bytes) -> None:
+        """The next training begins before its base is there (p2pd/starting_point.py); that of the
+        one that is done is in ``memory``. Raises as :meth:`read` does."""
+
+        def base_of(name: str) -> torch.Tensor:
+            values = torch.empty_like(tensors[name])
+            self._ranks.spread(values, self._one(memory, name))
+            return values
+
+        tensors = self._tensors.own()
+        with contextlib.ExitStack() as stack:
+            if self._start.is_elsewhere:
+                stack.enter_context(self._reading(memory, round_number, root))
+            self._start.go_back(tensors, base_of)
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Whatever is read inside, the parameters and where they began are as before after it."""
+        start, self._start = self._start, StartingPoint()
+        tensors = self._tensors.own()
+        before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        try:
+            yield
+        finally:
+            self._start = start
+            with torch.no_grad():
+                for name, tensor in tensors.items():
+                    tensor.copy_(before[name])
 
     def evaluate(self, measure: Callable[[], T]) -> T:
         """What a script's own evaluation of the model says."""
@@ -77,12 +115,47 @@ class Replica:
         finally:
             self.model.train(was_training)
 
-    def _copy(self, memory: SharedTensors | None) -> None:
-        tensors = self._tensors.own()
-        with torch.no_grad():
+    def _write(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        memory: SharedTensors | None,
+        round_number: int,
+        root: bytes,
+    ) -> None:
+        whole = _Whole(tensors, self._ranks)
+        if memory is not None:
+            self._tensors.write_copies(whole, memory, round_number, root)
+        else:
             for name in self._tensors.layout.places:
-                values = None if memory is None else self._tensors.read_one(memory, name)
-                self._ranks.spread(tensors[name], values)
+                whole[name]
+
+    @contextlib.contextmanager
+    def _reading(
+        self, memory: SharedTensors | None, round_number: int, root: bytes
+    ) -> Iterator[None]:
+        """See :meth:`SharedTensors.reading`; what the first rank finds is raised at all of them,
+        so that none waits for another's tensors."""
+        with contextlib.ExitStack() as stack:
+
+            def begin() -> None:
+                if memory is not None:
+                    stack.enter_context(memory.reading(round_number, root))
+
+            self._share_staleness(begin)
+            yield
+            self._share_staleness(stack.close)
+
+    def _share_staleness(self, look: Callable[[], None]) -> None:
+        problem = ""
+        try:
+            look()
+        except StaleMemoryError as error:
+            problem = str(error)
+        if problem := self._ranks.share(problem):
+            raise StaleMemoryError(problem)
+
+    def _one(self, memory: SharedTensors | None, name: str) -> torch.Tensor | None:
+        return None if memory is None else self._tensors.read_one(memory, name)
 
 
 class _Whole(Mapping[str, torch.Tensor]):

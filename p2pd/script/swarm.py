@@ -10,6 +10,7 @@ import math
 import os
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -28,7 +29,7 @@ COMMAND_S = 60.0
 EXPORT_S = 600.0
 
 _GO_ON, _END_ROUND, _ATTEND = range(3)
-"""What a step leads to."""
+"""What is to do now."""
 
 
 class Swarm:
@@ -43,6 +44,8 @@ class Swarm:
         self._desk = hand.desk
         self._ranks = hand.ranks
         self._base = Order("train")
+        self._ahead = False
+        """Whether the present round's steps began before they were asked for (overlap)."""
         self._counts = RoundCounts()
         self._ended = self._steps_in_ended = 0
         self._left = False
@@ -72,8 +75,9 @@ class Swarm:
 
         True: a round has ended. The model then holds the state that the next one begins from, in
         place, or, once :attr:`complete`, the result; the optimizer keeps its state. At a round's
-        end this waits until the others have averaged. Raises :class:`SwarmError` when training
-        cannot go on.
+        end this waits until the others have averaged; in a swarm with overlap it does not, and
+        the model goes on from where this script is, until the next round's end. Raises
+        :class:`SwarmError` when training cannot go on.
         """
         if self._left or self.complete:
             raise SwarmError(
@@ -82,13 +86,8 @@ class Swarm:
                 else "the swarm's last round is done: end the loop once swarm.complete is true"
             )
         self._counts.add(loss, samples)
-        verdict = self._ranks.verdict(self._look(loss))
-        if verdict == _GO_ON:
-            return False
-        if verdict == _END_ROUND:
-            self._end_round()
-        self._attend()
-        return True
+        self._report(loss)
+        return self._carry_on()
 
     def evaluated(self, *, loss: float | None = None, **metric: float) -> None:
         """Say how good this round's state was found to be, for people to look at:
@@ -109,7 +108,8 @@ class Swarm:
 
     @property
     def round(self) -> int:
-        """The round whose state training goes on from; 0: the model as it was made."""
+        """The round whose state training goes on from; 0: the model as it was made. With overlap
+        the last one that this script has trained, whose state may not be there yet."""
         return self._base.round
 
     @property
@@ -154,32 +154,50 @@ class Swarm:
     def _amount(self) -> int:
         return math.ceil(float(self._hand.settings["local_amount"]))
 
-    def _look(self, loss: "torch.Tensor | float") -> int:
-        """What the step that was just taken leads to: the first rank says."""
-        desk, counts = self._desk, self._counts
-        if desk is None:
-            return _GO_ON
-        end = desk.end
-        if end.has_news:
-            end.looked()
-            if desk.is_void:
-                return _ATTEND
-            if desk.ends_now:
-                return _END_ROUND
-        now_s = time.monotonic()
+    def _report(self, loss: "torch.Tensor | float") -> None:
+        """Let the daemon know how the training goes, now and then."""
+        if self._desk is None or self._ahead:
+            return
+        end, counts, now_s = self._desk.end, self._counts, time.monotonic()
         if now_s >= end.next_report_s:
             rate = counts.samples / max(1e-9, now_s - counts.began_s)
             value = loss if isinstance(loss, float | int) else float(loss.detach())
             end.report(Progress(self.round + 1, counts.steps, value, rate))
-        if self._unit == "steps":
-            is_over = counts.steps >= self._amount
-        elif self._unit == "seconds":
-            is_over = now_s - counts.began_s >= self._amount
-        else:
-            is_over = counts.samples >= self._hand.sample_count * self._amount
-        return _END_ROUND if is_over else _GO_ON
 
-    def _end_round(self) -> None:
+    def _carry_on(self) -> bool:
+        """Do what is to do after a step, if anything. Whether a round has ended."""
+        verdict = self._ranks.verdict(self._look())
+        if verdict == _GO_ON:
+            return False
+        return self._end_round() if verdict == _END_ROUND else self._attend()
+
+    def _look(self) -> int:
+        """What is to do now: the first rank says."""
+        desk = self._desk
+        if desk is None:
+            return _GO_ON
+        if desk.end.has_news:
+            desk.end.looked()
+            if self._ahead or desk.is_void:
+                return _ATTEND
+            if desk.ends_now:
+                return _END_ROUND
+        if not self._has_all_steps:
+            return _GO_ON
+        return _ATTEND if self._ahead else _END_ROUND
+
+    @property
+    def _has_all_steps(self) -> bool:
+        """Whether the round's steps are done; in a round of seconds, each rank has a clock."""
+        counts = self._counts
+        if self._unit == "steps":
+            return counts.steps >= self._amount
+        if self._unit == "seconds":
+            return time.monotonic() - counts.began_s >= self._amount
+        return counts.samples >= self._hand.sample_count * self._amount
+
+    def _end_round(self) -> bool:
+        """Hand over what the round came to, and begin the next one: True."""
         counts, base = self._counts, self._base
         loss_sum, samples = self._ranks.total([counts.loss_sum, float(counts.samples)])
         loss = loss_sum / max(1.0, samples)
@@ -187,8 +205,8 @@ class Swarm:
             if self._desk is not None:
                 self._desk.failed(f"training diverged: the mean loss is {loss}")
             raise SwarmError(f"training diverged in round {base.round + 1}: the loss is {loss}")
-        self._hand.write(base.round + 1, base.root)
-        self._hand.keep_inner()
+        self._hand.leave(base.round + 1, base.root)
+        self._hand.keep_inner(base.round + 1)
         self._ended += 1
         self._steps_in_ended += counts.steps
         if self._desk is not None:
@@ -201,35 +219,48 @@ class Swarm:
                     loss=loss,
                     seconds=seconds,
                     samples_per_second=samples / max(1e-9, seconds),
+                    from_origin=self._hand.began_elsewhere,
                 )
             )
+        if not self._hand.go_on(base):
+            return self._attend()
+        self._ahead = True
+        self._base = replace(base, round=base.round + 1)
+        self._counts = RoundCounts()
+        return True
 
-    def _attend(self) -> None:
-        """Do what the daemon asks, until there is a base to train from."""
+    def _attend(self) -> bool:
+        """Do what the daemon asks, until there is something to train. Whether a round has ended."""
         since_s = time.monotonic()
-        while not self._carry_out(self._hand.next_order(since_s)):
-            pass
-
-    def _carry_out(self, order: Order) -> bool:
-        """Whether the script's own loop goes on now."""
-        match order.kind:
-            case "describe":
-                self._hand.describe()
-            case "evaluate":
-                self._hand.evaluate(order)
-            case "train" | "complete":
-                if self._hand.read(order):
-                    self._base = order
-                    self._counts = RoundCounts()
-                    self.complete = order.kind == "complete"
-                    return True
-            case "stop":
-                self.leave()
-                raise SystemExit(0)
-            case "fail":
-                self.leave()
-                raise SwarmError(order.text)
-        return False
+        while True:
+            waits = not self._ahead or self._has_all_steps
+            order = self._hand.next_order(since_s, waits=waits)
+            match order.kind:
+                case "go on":
+                    return False
+                case "train" if self._ahead and order.round == self._base.round:
+                    # What is asked for is what runs.
+                    self._base, self._ahead = order, False
+                    return self._carry_on()
+                case "train" | "complete":
+                    self._ahead = False
+                    if self._hand.begin(order):
+                        self._base = order
+                        self._counts = RoundCounts()
+                        self.complete = order.kind == "complete"
+                        return True
+                case "describe":
+                    self._ahead = False
+                    self._hand.describe()
+                case "evaluate":
+                    self._ahead = self._ahead and not order.anew
+                    self._hand.evaluate(order, keeps_model=self._ahead)
+                case "stop":
+                    self.leave()
+                    raise SystemExit(0)
+                case "fail":
+                    self.leave()
+                    raise SwarmError(order.text)
 
     def _run(self, command: str, *words: str, within_s: float) -> str:
         line = [*p2pd_command(os.environ), command, *words, "--state-dir", self._hand.state_dir]

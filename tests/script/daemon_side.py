@@ -50,7 +50,7 @@ class DaemonSide(Daemon):
         self._ours.settimeout(TIMEOUT_S)
         self._descriptors = [os.memfd_create(name) for name in ("base", "local", "origin")]
         socket.send_fds(self._ours, [GREETING], self._descriptors)
-        self.base, self.local, _ = map(SharedTensors, self._descriptors)
+        self.base, self.local, self.origin = map(SharedTensors, self._descriptors)
         self._number = 0
         self._state_dir = state_dir
         self.settings: dict[str, Any] = {**SETTINGS, "local_unit": "steps", "local_amount": 3.0}
@@ -128,6 +128,11 @@ class DaemonSide(Daemon):
         """``model`` with the parameters that the script left for a round."""
         root = root_of(number - 1) if number else NO_ROOT
         ModelTensors(model).read(self.local, number, root)
+        return model
+
+    def origin_of(self, model: nn.Module, number: int) -> nn.Module:
+        """``model`` with those that the script began a round at."""
+        ModelTensors(model).read(self.origin, number, root_of(number - 1))
         return model
 
     def _read(self, count: int) -> bytes:

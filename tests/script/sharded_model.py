@@ -1,7 +1,9 @@
 """One rank of a model that FSDP2 shards: all that a script's end does with its tensors. Fails by
-its exit code. For torchrun."""
+its exit code. For torchrun, with a directory."""
 
 import os
+import sys
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -10,9 +12,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from p2pd.model_tensors import ModelTensors
-from p2pd.script.ranks import ranks_of
+from p2pd.script.inner_state import InnerState
+from p2pd.script.ranks import Ranks, ranks_of
 from p2pd.script.replica import Replica
-from p2pd.shared_tensors import NO_ROOT, SharedTensors
+from p2pd.shared_tensors import MEMORIES, NO_ROOT, StaleMemoryError
+from p2pd.trainer import Memories
 from p2pd.what_travels import describe, describe_still, still_by_kind
 
 WAIT_S = 120.0
@@ -27,6 +31,36 @@ def made() -> nn.Module:
     return model
 
 
+def keep_momentum(model: nn.Module, ranks: Ranks, directory: Path) -> None:
+    """A rank that has lost the last round's goes on, with all others, from the round before; one
+    that has lost all begins anew, with all others."""
+
+    def optimizer_of(directory: Path) -> tuple[torch.optim.Optimizer, InnerState]:
+        trained = [one for one in model.parameters() if one.requires_grad]
+        optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.5)
+        inner = InnerState(optimizer, ranks)
+        inner.load(directory, 9)
+        return optimizer, inner
+
+    def momentum(optimizer: torch.optim.Optimizer) -> set[float]:
+        buffers = [one["momentum_buffer"] for one in optimizer.state.values()]
+        return {float(value) for buffer in buffers for value in ranks.whole(buffer).reshape(-1)}
+
+    optimizer, inner = optimizer_of(directory)
+    for round_number in (1, 2):
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+        optimizer.step()
+        inner.save(round_number)
+    inner.settle()
+    assert momentum(optimizer) == {1.5}
+    for number, kept in ((2, {1.0}), (1, set[float]())):
+        dist.barrier()
+        if not ranks.is_first:
+            (directory / f"{ranks.number}-{number:08d}.pt").unlink()
+        assert momentum(optimizer_of(directory)[0]) == kept
+
+
 def main() -> None:
     """Say what the model is, write it, read it back."""
     dist.init_process_group("gloo")
@@ -39,8 +73,9 @@ def main() -> None:
     assert still == {"0.weight"}
     assert replica.description == [list(one) for one in describe(whole, still)]
     assert replica.frozen() == [list(one) for one in describe_still(whole, still)]
-    memory = SharedTensors(os.memfd_create("memory")) if ranks.is_first else None
-    replica.write(memory, 0, NO_ROOT)
+    memories = Memories([os.memfd_create(name) for name in MEMORIES]) if ranks.is_first else None
+    memory = None if memories is None else memories.local
+    replica.leave(memories, 0, NO_ROOT)
     if memory is not None:
         other = made()
         with torch.no_grad():
@@ -52,6 +87,23 @@ def main() -> None:
     replica.read(memory, 0, NO_ROOT)
     for name, value in whole.state_dict().items():
         assert torch.equal(ranks.whole(sharded.state_dict()[name]), value), name
+    # With overlap the next training begins where this one is; its base comes later.
+    replica.go_on(memory, 0, NO_ROOT)
+    own = sharded.get_parameter(LAST)
+    with torch.no_grad():
+        own.add_(1.0)
+        with replica.kept():
+            own.zero_()
+    replica.go_on(memory, 0, NO_ROOT)
+    moved = whole.get_parameter(LAST) + 1.0
+    assert torch.allclose(ranks.whole(own.detach()), moved), "to the base as it was moved"
+    try:
+        replica.read(memory, 1, NO_ROOT)
+    except StaleMemoryError:
+        pass
+    else:
+        raise AssertionError("another round than the memory's")
+    keep_momentum(sharded, ranks, Path(sys.argv[1]))
     dist.destroy_process_group()
 
 

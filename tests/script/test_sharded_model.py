@@ -1,4 +1,5 @@
-"""A model of which each rank has a part is one model: what it is, what is written, what is read."""
+"""A model of which each rank has a part is one model: what it is, what is written, what is read,
+and what its optimizer keeps."""
 
 import os
 import subprocess
@@ -9,9 +10,14 @@ ROOT = Path(__file__).resolve().parents[2]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
-def test_ranks_describe_write_and_read_one_model() -> None:
+def test_ranks_describe_write_and_read_one_model(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, *TORCHRUN, str(ROOT / "tests" / "script" / "sharded_model.py")],
+        [
+            sys.executable,
+            *TORCHRUN,
+            str(ROOT / "tests" / "script" / "sharded_model.py"),
+            str(tmp_path),
+        ],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,

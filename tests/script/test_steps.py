@@ -42,8 +42,7 @@ def daemon(tmp_path: Path) -> Iterator[DaemonSide]:
 
 
 def join(daemon: DaemonSide, model: nn.Module, wait_s: float = 60.0, **options: Any) -> Swarm:
-    evaluates = options.get("evaluate") is not None
-    desk = Desk(daemon, evaluates=evaluates, wait_s=wait_s)
+    desk = Desk(daemon, wait_s=wait_s)
     daemon.desks.append(desk)
     return Swarm(Hand(desk, Alone(), model, **options))
 
