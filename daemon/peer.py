@@ -310,6 +310,7 @@ class Peer:
             )
             rounds = await stack.enter_async_context(Rounds(setup, network))
             self._stage = loading.take_part(rounds)
+            await self._restraint.look()
             self._restraint.apply_to(rounds)
             rounds.inbox.connect(network)
             # Nobody takes what comes after training has ended: its tasks are ending.

@@ -95,9 +95,9 @@ def _add_set(commands: "Commands") -> None:
         _set,
         summary="change a running peer's limits",
         description="Change what a running peer may take: upload-rate and download-rate (MB/s, off"
-        " for no limit), hours (18:00-08:00), pause-on-battery (true, false), log-level. It holds"
-        " until the peer is started again or told to read its settings again (SIGHUP); 'p2pd"
-        " config' says how to set it for good.",
+        " for no limit), hours (18:00-08:00), pause-on-battery and pause-on-metered (true, false),"
+        " log-level. It holds until the peer is started again or told to read its settings again"
+        " (SIGHUP); 'p2pd config' says how to set it for good.",
         examples="  p2pd set upload-rate=2 download-rate=10\n"
         "  p2pd set hours=18:00-08:00\n"
         "  p2pd set hours= upload-rate=off",

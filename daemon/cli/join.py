@@ -235,6 +235,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         help="do not train while this machine runs on its battery (default: train)",
     )
     limits.add_argument(
+        "--pause-on-metered",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="do not train while NetworkManager says that this machine's line costs by the byte"
+        " (default: train)",
+    )
+    limits.add_argument(
         "--nice",
         dest="niceness",
         type=arguments.whole_number(0, MAX_NICENESS),

@@ -174,7 +174,7 @@ def _trouble_of(about: About, stage: Starting) -> list[HealthItem]:
         found += trouble.of_connectivity(stage.connectivity)
         found += trouble.of_place(stage.place)
     if isinstance(stage, TakingPart):
-        found += trouble.of_training(stage.rounds)
+        found += trouble.of_training(stage.rounds, len(stage.network.live_peers()))
     if isinstance(stage, Loading):
         found += trouble.of_worker(stage.worker)
     return found

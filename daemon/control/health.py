@@ -95,10 +95,11 @@ def stun_unnamed(reason: str) -> HealthItem:
 
 
 def too_few_peers(present: int, wanted: int) -> HealthItem:
-    """The round waits for others."""
+    """The first round waits for others. ``present``: who is connected, this peer included."""
     return HealthItem(
         "too-few-peers",
-        f"{present} of the {wanted} peers that the swarm waits for are here",
+        f"the first round needs {wanted} peers, and {present} {'is' if present == 1 else 'are'}"
+        " connected",
         "start more peers with the swarm's invite link",
     )
 

@@ -68,14 +68,15 @@ def of_worker(worker: TaskWorker) -> list[HealthItem]:
     return found
 
 
-def of_training(rounds: Rounds) -> list[HealthItem]:
-    """What keeps the rounds from going on, or from being stored."""
+def of_training(rounds: Rounds, live_peers: int) -> list[HealthItem]:
+    """What keeps the rounds from going on, or from being stored. ``live_peers``: the others that
+    are connected, ready or not; who only loads its task is no trouble."""
     found: list[HealthItem] = []
     training, parts = rounds.training, rounds.parts
     if training.shortage:
         found.append(health.too_few_updates(training.shortage))
     elif training.phase is Phase.WAITING and training.lineage.position.round == 0:
-        present, wanted = len(parts.standings.ready()) + 1, parts.settings.min_peers
+        present, wanted = live_peers + 1, parts.settings.min_peers
         if present < wanted:
             found.append(health.too_few_peers(present, wanted))
     if parts.worker.is_ready and training.lacks_initial_state:

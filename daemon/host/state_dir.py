@@ -61,6 +61,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     download_rate: str = "off"
     hours: str = ""
     pause_on_battery: bool = False
+    pause_on_metered: bool = False
     niceness: int = 0
     disk_quota: int = 0
     command: tuple[str, ...] = ()

@@ -63,8 +63,8 @@ def test_three_peers_learn_the_real_mnist(
 ) -> None:
     data = ("--task", "mnist", "--data-dir", mnist_directory)
     # So many rounds, since every one of them trains the data twice: together, and alone.
-    peers = run_demo(empty_swarm, tmp_path / "kept", *data, rounds=3)
-    assert all(peer["accuracy"] >= 0.985 for peer in peers)
+    peers = run_demo(empty_swarm, tmp_path / "kept", *data, rounds=2)
+    assert all(peer["accuracy"] >= 0.98 for peer in peers)
     check_export(tmp_path / "kept", "mnist", mnist_directory, peers[0]["accuracy"])
 
 

@@ -38,7 +38,6 @@ def start(swarm: RealSwarm, count: int, task: str, *arguments: str) -> list[Real
     [
         (4, "none", FLOAT_BYTES),
         pytest.param(8, "int8", 1, marks=pytest.mark.slow),
-        pytest.param(16, "none", FLOAT_BYTES, marks=pytest.mark.slow),
     ],
 )
 def test_allreduce_sends_about_two_models_a_round_however_many_peers_there_are(
@@ -100,12 +99,13 @@ def test_four_peers_learn_digits_together_and_leave_nothing_behind(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     empty_swarm.environ["TMPDIR"] = str(scratch)
-    done = empty_swarm.run("demo", "--peers", "4", "--json", *options.split(), within_s=280)
+    demo = ("demo", "--peers", "4", "--rounds", "3", "--json", *options.split())
+    done = empty_swarm.run(*demo, within_s=280)
     assert done.returncode == 0, done.stderr
     for peer in json.loads(done.stdout)["peers"]:
-        assert peer["rounds"] == 5
-        assert peer["accuracy"] >= 0.95
-    assert "peer-0: round 5 of 5 complete" in done.stderr
+        assert peer["rounds"] == 3
+        assert peer["accuracy"] >= 0.9
+    assert "peer-0: round 3 of 3 complete" in done.stderr
     assert list(scratch.iterdir()) == []
     assert processes_of(scratch) == {}
     if "gossip" not in options:

@@ -51,12 +51,6 @@ def doing(status: "Status", history: "History") -> str:
             return status.phase
 
 
-def _starting(status: "Status") -> str:
-    if not status.task:
-        return "asks the rendezvous for its swarm"
-    return "loads the task and its data"
-
-
 def _waiting(status: "Status", history: "History", number: int) -> str:
     if history.waits_for:
         rounds = {peer.peer_id: peer for peer in status.peers}

@@ -30,6 +30,8 @@ class Limits:
     hours: Hours = ALWAYS
     """When it trains."""
     pause_on_battery: bool = False
+    pause_on_metered: bool = False
+    """Pause while the line costs by the byte."""
     log_level: str = "info"
 
     def changed(self, settings: Mapping[str, str]) -> "Limits":
@@ -49,12 +51,14 @@ class Limits:
                 raise ConfigError(f"{name}: {error}") from error
         return limits
 
-    def reason_to_pause(self, minute: int, *, is_on_battery: bool) -> str:
+    def reason_to_pause(self, minute: int, *, is_on_battery: bool, is_metered: bool) -> str:
         """Why not to train in this minute of the day, for people; empty: nothing against it."""
         if not self.hours.allow(minute):
             return f"until {clock_time(self.hours.next_begin(minute))}: hours"
         if self.pause_on_battery and is_on_battery:
             return "while on battery"
+        if self.pause_on_metered and is_metered:
+            return "while the line is metered"
         return ""
 
     def in_words(self) -> list[str]:
@@ -68,6 +72,8 @@ class Limits:
             words.append(f"trains {self.hours}")
         if self.pause_on_battery:
             words.append("not on battery")
+        if self.pause_on_metered:
+            words.append("not over a metered line")
         return words
 
 
@@ -107,6 +113,7 @@ _READ: dict[str, tuple[str, Callable[[str], object]]] = {
     "download-rate": ("download_mb_s", read_rate),
     "hours": ("hours", Hours.parse),
     "pause-on-battery": ("pause_on_battery", _read_switch),
+    "pause-on-metered": ("pause_on_metered", _read_switch),
     "log-level": ("log_level", _read_level),
 }
 CHANGEABLE = tuple(_READ)
