@@ -68,6 +68,17 @@ async def test_status_comes_as_the_document_with_its_schema(state_dir: Path) -> 
     assert status["health"] == []
 
 
+async def test_a_number_that_is_none_is_refused_by_its_own_name(state_dir: Path) -> None:
+    for request, name in (
+        (b"GET /v1/history?after=soon", b"after"),
+        (b"GET /v1/logs?after=-1", b"after"),
+        (b"POST /v1/export?round=last", b"round"),
+    ):
+        answer = await asyncio.to_thread(exchange, state_dir, request + b" HTTP/1.0\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.0 400 ")
+        assert name + b" must be a number of at most 15 digits" in answer
+
+
 async def test_pause_resume_and_stop_reach_the_peer(state_dir: Path, peer: FakePeer) -> None:
     client = ControlClient(state_dir)
     await asyncio.to_thread(client.pause)
