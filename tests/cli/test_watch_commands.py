@@ -1,6 +1,10 @@
 """``top``, ``wait``, ``history``, ``logs``, ``web``, ``metrics``: what they show and exit with."""
 
+import asyncio
+import io
 import json
+import logging
+import sys
 import urllib.request
 
 import msgspec
@@ -155,6 +159,33 @@ def test_plain_lines_of_join_tell_of_loading_waiting_rounds_and_the_end_once_eac
     complete = msgspec.structs.replace(peer.status(), phase="complete")
     assert lines_of(view, complete, peer.history(3)) == [doing(complete, NO_HISTORY)]
     assert max(map(len, rounds)) <= COLUMNS
+
+
+async def test_above_the_picture_of_join_appear_those_lines_that_it_does_not_show(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(sys, "__stderr__", terminal)
+    handler = logging.StreamHandler(terminal)
+    log = logging.getLogger("p2pd.test")
+    logging.getLogger().addHandler(handler)
+    monkeypatch.setattr(logging.getLogger(), "level", logging.INFO)
+    try:
+        showing = asyncio.create_task(JoinView(live=True).run(FakePeer("a" * 52)))
+        async with asyncio.timeout(60):
+            while not handler.filters:  # noqa: ASYNC110 — the picture tells nobody that it is there
+                await asyncio.sleep(0.01)
+        log.info("round 3: 2 updates averaged")
+        log.warning("peer bob: no reply")
+        showing.cancel()
+        await asyncio.wait([showing], timeout=60)
+        log.info("ended")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    shown = capsys.readouterr()
+    assert "round 3: 2 updates averaged" not in shown.err
+    assert "peer bob: no reply" in shown.err
+    assert terminal.getvalue() == "ended\n"
 
 
 async def test_a_fault_of_the_view_is_logged_and_ends_the_view_alone(

@@ -86,7 +86,12 @@ class JoinView:
 
 @contextlib.contextmanager
 def _logs_above() -> Iterator[None]:
-    """Let log lines for the terminal appear above the picture, not in it."""
+    """Let log lines for the terminal appear above the picture, not in it, and only those that it
+    does not show: warnings. Who asked for debug lines gets all; ``p2pd logs`` has all anyway."""
+
+    def shows_not(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or logging.getLogger().level <= logging.DEBUG
+
     handlers = [
         handler
         for handler in logging.getLogger().handlers
@@ -94,8 +99,10 @@ def _logs_above() -> Iterator[None]:
     ]
     for handler in handlers:
         handler.setStream(sys.stderr)  # rich's, while the picture is there
+        handler.addFilter(shows_not)
     try:
         yield
     finally:
         for handler in handlers:
+            handler.removeFilter(shows_not)
             handler.setStream(sys.__stderr__)
