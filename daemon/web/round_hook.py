@@ -6,7 +6,8 @@ Invariants:
 - One runs at a time, each for :data:`LONGEST_S` at most; then its whole process group is killed.
 - A failure is logged and changes nothing else.
 
-Rounds that come faster than the command follow one by one, as far as the history keeps them.
+Rounds that come faster than the command follow one by one, as far as the history keeps them. When
+the peer takes another line of rounds, which is not as far, what it makes there is told too.
 """
 
 import asyncio
@@ -77,6 +78,7 @@ class RoundHook:
 
     async def tell_rest(self, shown: Shown) -> None:
         """Tell of the rounds that it was not told of yet."""
+        self._told = min(self._told, shown.status().round)
         history: History = shown.history(self._told)
         for record in history.rounds:
             self._told = record.round

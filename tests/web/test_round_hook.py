@@ -5,6 +5,7 @@ import json
 import shlex
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from daemon.control.history import History
@@ -22,7 +23,7 @@ class Growing:
         self.asked_after: list[int] = []
 
     def status(self) -> Status:
-        return self._peer.status()
+        return msgspec.structs.replace(self._peer.status(), round=self.round)
 
     def history(self, after: int) -> History:
         self.asked_after.append(after)
@@ -46,6 +47,17 @@ async def test_each_round_is_one_json_line_on_standard_input(tmp_path: Path) -> 
     assert 0 < lines[0]["accuracy"] < 1
 
 
+async def test_rounds_of_another_line_are_told_though_their_numbers_are_not_new(
+    tmp_path: Path,
+) -> None:
+    file, peer = tmp_path / "rounds", Growing()
+    hook = RoundHook(f"cat >> {shlex.quote(str(file))}")
+    for peer.round in (4, 2, 3):
+        await hook.tell_rest(peer)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["round"] for line in lines] == [1, 2, 3, 4, 3]
+
+
 async def test_rounds_of_before_are_not_told(tmp_path: Path) -> None:
     file, peer = tmp_path / "rounds", Growing()
     running = asyncio.ensure_future(RoundHook(f"cat >> {shlex.quote(str(file))}").run(peer))
@@ -54,7 +66,7 @@ async def test_rounds_of_before_are_not_told(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
     running.cancel()
     await asyncio.wait({running})
-    assert peer.asked_after == [ROUNDS]
+    assert peer.asked_after == [ROUNDS - 2]
     assert not file.exists()
 
 
