@@ -11,7 +11,7 @@ class RelayLimits:
     """The limits of one relay. Rates in bytes per second of sealed frames, charged to the sender.
 
     The memory that peers can take is at most ``max_unread_bytes``, whatever they do by the rules;
-    one that breaks them is cut off by the length of its ZeroMQ queue.
+    one that breaks them is cut off by what it sent and the relay has not read.
 
     >>> from relay.server.peer_table import PeerTable
     >>> peers = PeerTable(RelayLimits(max_peers_per_network=1))

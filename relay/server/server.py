@@ -22,6 +22,8 @@ IO_THREADS = 2
 """One connection's decryption and another's encryption then run side by side."""
 
 _SUMMARY_INTERVAL_S = 60.0
+_CONTROL_ROOM_BYTES = 8 << 20
+"""For control messages beside data, and for what both cost on the wire."""
 
 _log = logging.getLogger(__name__)
 
@@ -167,7 +169,7 @@ def socket_limits(limits: RelayLimits) -> SocketLimits:
         # The forwarder counts bytes, and each frame as FRAME_COST_BYTES at least; this is for
         # control messages beside them.
         queue_messages=queue_bytes // FRAME_COST_BYTES + 1024,
-        receive_queue_messages=16,
+        max_unread_bytes=queue_bytes + _CONTROL_ROOM_BYTES,
         max_queued_bytes=2 * queue_bytes,
         silent_s=limits.silence_s,
         max_connections_per_address=limits.max_peers_per_network,

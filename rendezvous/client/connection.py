@@ -32,7 +32,7 @@ from transport.sockets.client_socket import ClientSocket, LinkEvent
 from transport.sockets.socket_options import CurveClientRole, SocketLimits
 
 MAX_PENDING = 256
-SOCKET_LIMITS = SocketLimits(max_message_bytes=MAX_FRAME_BYTES, handshake_s=5.0, heartbeat_s=5.0)
+SOCKET_LIMITS = SocketLimits(max_message_bytes=MAX_FRAME_BYTES, handshake_s=5.0, keepalive_s=5.0)
 
 _log = logging.getLogger(__name__)
 

@@ -33,8 +33,9 @@ SILENT_S = 30.0
 SOCKET_LIMITS = SocketLimits(
     max_message_bytes=MAX_FRAME_BYTES,
     queue_messages=64,
-    heartbeat_s=15.0,
+    keepalive_s=15.0,
     silent_s=SILENT_S,
+    max_unread_bytes=16 << 20,
     max_queued_bytes=1 << 20,
 )
 

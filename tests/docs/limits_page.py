@@ -3,7 +3,7 @@
 import math
 
 from daemon.net.paths.budget import MOST_DIALS, MOST_PUNCHES
-from daemon.net.paths.direct.path import MAX_PATHS_PER_KEY
+from daemon.net.paths.direct.path import LIMITS, MAX_PATHS_PER_KEY
 from daemon.net.paths.targets import MAX_TARGETS, SYNS_PER_S
 from daemon.net.peers.book import MAX_PEERS, MAX_SEARCHES_PER_S, MAX_UNKNOWN_KEYS
 from daemon.net.peers.memory_share import MAX_SHARE_BYTES, QUEUE_BUDGET_BYTES, WINDOW_BUDGET_BYTES
@@ -20,6 +20,7 @@ from protocol.statements.peer_record import MAX_ADDRESSES, MAX_RECORD_BYTES
 from protocol.statements.swarm import MAX_STATEMENT_BYTES
 from relay.server.forwarder import MAX_CONTROL_BYTES
 from relay.server.limits import RelayLimits
+from relay.server.server import socket_limits
 from rendezvous.server.limits import RegistryLimits
 from rendezvous.server.service import SOCKET_LIMITS
 from rendezvous.stun.server import StunLimits
@@ -84,7 +85,12 @@ def rendezvous() -> list[Row]:
     limits = RegistryLimits()
     return [
         ("connection", "bytes of a message", size(MAX_FRAME_BYTES)),
-        ("connection", "messages that wait each way", number(SOCKET_LIMITS.queue_messages)),
+        ("connection", "messages that wait to be sent to it", number(SOCKET_LIMITS.queue_messages)),
+        (
+            "connection",
+            "bytes that it sent and nobody read",
+            size(SOCKET_LIMITS.max_unread_bytes or 0),
+        ),
         ("connection", "bytes that it leaves untaken", size(SOCKET_LIMITS.max_queued_bytes or 0)),
         ("connection", "time without a first message", f"{SOCKET_LIMITS.silent_s:g} s"),
         ("key", "cost of requests (a heartbeat 1, an announcement 5)", rate(limits.key_rate)),
@@ -123,6 +129,7 @@ def stun() -> list[Row]:
 def relay() -> list[Row]:
     """The relay."""
     limits = RelayLimits()
+    socket = socket_limits(limits)
     control = Rate(burst=limits.control_burst, per_s=limits.control_rate_s, patience=0)
     return [
         ("network", "peers", number(limits.max_peers_per_network)),
@@ -132,6 +139,7 @@ def relay() -> list[Row]:
         ("peer", "control messages", rate(control)),
         ("peer", "bytes of answers that it does not read", size(MAX_CONTROL_BYTES)),
         ("peer", "bytes on the way to it", size(limits.max_peer_unread_bytes)),
+        ("peer", "bytes that it sent and nobody read", size(socket.max_unread_bytes or 0)),
         ("peer", "time without a word", f"{limits.silence_s:g} s"),
         ("peer", "time without reading what waits for it", f"{limits.stall_s:g} s"),
         ("peer", "bytes sent a second (`--peer-rate`)", number(limits.peer_rate_bytes_s)),
@@ -152,6 +160,7 @@ def peer() -> list[Row]:
         ("stranger", "unknown keys that are remembered", number(MAX_UNKNOWN_KEYS)),
         ("IP address", "packets to it while punching, a second", number(SYNS_PER_S)),
         ("peer", "connections", number(MAX_PATHS_PER_KEY)),
+        ("connection", "bytes that it sent and nobody read", size(LIMITS.max_unread_bytes or 0)),
         ("peer", "addresses that are dialled", number(MAX_ADDRESSES)),
         ("peer", "bytes of a control message", size(MAX_MESSAGE_BYTES)),
         ("peer", "bytes of a frame", size(MAX_SESSION_FRAME_BYTES)),

@@ -33,7 +33,7 @@ from protocol.errors import TransportError
 from protocol.uri import HostPort
 from transport.sockets.async_socket import AsyncSocket
 from transport.sockets.socket_monitor import SocketEvent
-from transport.sockets.socket_options import CurveRole, SocketLimits
+from transport.sockets.socket_options import CurveRole, SocketLimits, wire_bytes
 
 _ROUTE = b"server"
 """A DEALER has one connection; its table of connections wants a name for it."""
@@ -166,7 +166,7 @@ class ClientSocket:
         """See :class:`SocketOwner`."""
         descriptor = int(frames[-1].get(zmq.SRCFD))
         if self._inner.is_open(descriptor):
-            self._inner.connections.delivered(descriptor, _ROUTE)
+            self._inner.connections.delivered(descriptor, _ROUTE, wire_bytes(frames))
         if len(frames) != 1:
             self._inner.connections.disconnect(_ROUTE, "multipart")
         else:

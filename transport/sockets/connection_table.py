@@ -1,10 +1,11 @@
 """The TCP connections of one socket: how many, from where, and an end to those that cost too much.
 
-libzmq bounds a frame (MAXMSGSIZE) and a queue in messages, but neither a message of endless frames,
-which it gathers before anyone sees it, nor a queue in bytes, nor the number of connections. The
-kernel knows better: it counts each connection's bytes. So libzmq's monitor tells us the file
-descriptors, and we ask the kernel about them and shut down what goes too far; libzmq then sees an
-ordinary end of the connection.
+libzmq bounds a frame (MAXMSGSIZE) and the queue to a connection in messages, but neither a message
+of endless frames, which it gathers before anyone sees it, nor a queue in bytes, nor the number of
+connections; and what it received and nobody read so far it must not bound (``socket_options.py``
+says why). The kernel knows better: it counts each connection's bytes. So libzmq's monitor tells us
+the file descriptors, and we ask the kernel about them and shut down what goes too far; libzmq then
+sees an ordinary end of the connection.
 
 A connection's messages may overtake the report that it was accepted: libzmq hands it to another of
 its threads first, and reports it after that.
@@ -55,8 +56,8 @@ class _Connection:
     """What it counts as one of: its source, and the network around that."""
     reported: bool
     route: bytes | None = None
-    had_message: bool = True
-    received_before: int = 0
+    read: int = 0
+    """Bytes of the messages that were read here, as they were on the wire."""
     sent: int = 0
     acknowledged_before: int = 0
     queued: int = 0
@@ -91,7 +92,7 @@ class ConnectionTable:
     """Keeps the books of open connections; does no waiting and no reading.
 
     ``cut_off`` counts the connections that were ended, by reason: ``connections``, ``address``,
-    ``network``, ``unfinished``, ``silent``, ``slow_reader``, and what :meth:`disconnect` was given.
+    ``network``, ``unread``, ``silent``, ``slow_reader``, and what :meth:`disconnect` was given.
 
     >>> table = ConnectionTable(SocketLimits(max_message_bytes=1024, max_connections=1))
     >>> with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as stack:
@@ -108,10 +109,7 @@ class ConnectionTable:
         self._max_per_address = limits.max_connections_per_address
         self._silent_s = limits.silent_s
         self._max_queued_bytes = limits.max_queued_bytes or queue_bytes + _KERNEL_BUFFER_BYTES
-        received_messages = limits.receive_queue_messages or limits.queue_messages
-        self._max_unfinished_bytes = (
-            received_messages * limits.max_message_bytes + _KERNEL_BUFFER_BYTES
-        )
+        self._max_unread_bytes = limits.max_unread_bytes or queue_bytes + _KERNEL_BUFFER_BYTES
         self._open: dict[int, _Connection] = {}
         self._descriptor_of: dict[bytes, int] = {}
         self._per_group: Counter[str] = Counter()
@@ -180,13 +178,14 @@ class ConnectionTable:
         """Whether the connection is known to be open."""
         return descriptor in self._open
 
-    def delivered(self, descriptor: int, route: bytes) -> bytes | None:
-        """A whole message came over an open connection that is answered by ``route``.
+    def delivered(self, descriptor: int, route: bytes, wire_bytes: int) -> bytes | None:
+        """A whole message, so long on the wire, came over an open connection that is answered by
+        ``route``.
 
         Returns the route that the descriptor had before, if it was another: that one is gone.
         """
         connection = self._open[descriptor]
-        connection.had_message = True
+        connection.read += wire_bytes
         before = connection.route
         if before == route:
             return None
@@ -263,11 +262,8 @@ class ConnectionTable:
         counters = _counters_of(descriptor, connection)
         if counters is None:
             return
-        if connection.had_message:
-            connection.had_message = False
-            connection.received_before = counters.received
-        elif counters.received - connection.received_before > self._max_unfinished_bytes:
-            self._cut(descriptor, connection, "unfinished")
+        if counters.received - connection.read > self._max_unread_bytes:
+            self._cut(descriptor, connection, "unread")
             return
         connection.note_acknowledged(counters.acknowledged)
         if connection.queued > self._max_queued_bytes:

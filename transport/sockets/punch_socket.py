@@ -22,7 +22,7 @@ from protocol.uri import HostPort
 from transport.sockets.async_socket import AsyncSocket
 from transport.sockets.client_socket import LINK_EVENTS, LinkEvent
 from transport.sockets.socket_monitor import SocketEvent
-from transport.sockets.socket_options import CurveRole, SocketLimits
+from transport.sockets.socket_options import CurveRole, SocketLimits, wire_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class PunchSocket:
         descriptor = int(frames[-1].get(zmq.SRCFD))
         route = descriptor.to_bytes(4, "big")
         if self._inner.is_open(descriptor):
-            self._inner.connections.delivered(descriptor, route)
+            self._inner.connections.delivered(descriptor, route, wire_bytes(frames))
         if len(frames) == 1:
             self._owner.frame_received(frames[0])
         else:

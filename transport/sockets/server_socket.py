@@ -64,7 +64,7 @@ from transport.curve import key_from_z85
 from transport.sockets.async_socket import AsyncSocket
 from transport.sockets.listening_socket import open_listening_socket
 from transport.sockets.socket_monitor import SocketEvent
-from transport.sockets.socket_options import CurveServerRole, SocketLimits
+from transport.sockets.socket_options import CurveServerRole, SocketLimits, wire_bytes
 
 FIRST_RETRY_S = 1.0
 MOST_RETRY_S = 30.0
@@ -225,7 +225,8 @@ class ServerSocket:
             descriptor, address, self._ports
         )
         if connected:
-            replaced = self._inner.connections.delivered(descriptor, route)
+            size = wire_bytes(frames[1:])
+            replaced = self._inner.connections.delivered(descriptor, route, size)
             if replaced is not None:
                 self.route_gone(replaced)
         if len(frames) == 2:

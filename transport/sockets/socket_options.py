@@ -4,6 +4,12 @@ Invariants: no socket without CURVE; a message's size and a queue's length are b
 with the CURVE server role refuses everyone when nobody answers for its ZAP domain (libzmq's default
 is to accept strangers then).
 
+**libzmq never stops reading, and sends no pings.** It would end the process (``Assertion failed:
+!_io_error``) when a connection breaks while its receive queue is full, and then either the timer
+for pings comes round, or a ping of the other side lies in what was read before: whoever fills a
+queue and goes could do it. Hence no RCVHWM and no HEARTBEAT_IVL. :class:`ConnectionTable` bounds
+what waits instead, and the kernel's keepalive finds out who is gone.
+
 >>> with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
 ...     apply_limits(socket, SocketLimits(max_message_bytes=1024))
 ...     apply_curve(socket, CurveServerRole(CurveKeys.generate(), zap_domain="peers"))
@@ -11,6 +17,7 @@ is to accept strangers then).
 (1057, b'peers')
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import zmq
@@ -22,6 +29,10 @@ LINGER_MS = 200
 _CURVE_OVERHEAD_BYTES = 33
 """What a CURVE MESSAGE command (ZeroMQ RFC 26) adds to a frame: name, nonce, flags, authenticator.
 libzmq's limit counts it."""
+_LONGEST_SHORT_FRAME = 255
+_SHORT_HEADER_BYTES = 2
+_LONG_HEADER_BYTES = 9
+"""What ZMTP (RFC 23) puts before a frame: flags and length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +42,14 @@ class SocketLimits:
     max_message_bytes: int
     """A longer frame closes the connection."""
     queue_messages: int = 256
-    """Most messages that wait in each direction, per connection."""
-    receive_queue_messages: int | None = None
-    """Another number for those that wait to be received."""
+    """Most messages that wait to be sent, per connection."""
+    max_unread_bytes: int | None = None
+    """A connection that has sent so much more than was read here is cut; None: what
+    ``queue_messages`` of the largest are, and what waits in the kernel."""
     handshake_s: float = 10.0
     """A connection that is not through its handshake by then is closed."""
-    heartbeat_s: float = 10.0
-    """ZMTP ping interval; three without an answer close the connection."""
+    keepalive_s: float = 10.0
+    """How often the kernel asks a silent connection; after three without an answer it is over."""
     max_connections: int | None = None
     """The most connections; None: as many as the process's limit of file descriptors allows."""
     max_connections_per_address: int = 256
@@ -71,10 +83,15 @@ def apply_limits(socket: zmq.Socket[bytes], limits: SocketLimits) -> None:
     """Set what holds for each socket; to be called before it binds or connects."""
     socket.setsockopt(zmq.MAXMSGSIZE, limits.max_message_bytes + _CURVE_OVERHEAD_BYTES)
     socket.setsockopt(zmq.SNDHWM, limits.queue_messages)
-    socket.setsockopt(zmq.RCVHWM, limits.receive_queue_messages or limits.queue_messages)
+    socket.setsockopt(zmq.RCVHWM, 0)
     socket.setsockopt(zmq.HANDSHAKE_IVL, round(limits.handshake_s * 1000))
-    socket.setsockopt(zmq.HEARTBEAT_IVL, round(limits.heartbeat_s * 1000))
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, round(limits.heartbeat_s * 3000))
+    keepalive_s = max(1, round(limits.keepalive_s))
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, keepalive_s)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, keepalive_s)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 2)
+    # The same for what was sent and is not acknowledged, or not taken.
+    socket.setsockopt(zmq.TCP_MAXRT, 3000 * keepalive_s)
     socket.setsockopt(zmq.LINGER, LINGER_MS)
     socket.setsockopt(zmq.IPV6, 1)
 
@@ -90,3 +107,13 @@ def apply_curve(socket: zmq.Socket[bytes], role: CurveRole) -> None:
             socket.setsockopt(zmq.CURVE_SERVER, 1)
             socket.setsockopt(zmq.ZAP_DOMAIN, role.zap_domain.encode("ascii"))
             socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+
+
+def wire_bytes(frames: Sequence[zmq.Frame]) -> int:
+    """How many bytes of a TCP connection these frames of one message took."""
+    total = 0
+    for frame in frames:
+        sealed = len(frame) + _CURVE_OVERHEAD_BYTES
+        is_short = sealed <= _LONGEST_SHORT_FRAME
+        total += sealed + (_SHORT_HEADER_BYTES if is_short else _LONG_HEADER_BYTES)
+    return total

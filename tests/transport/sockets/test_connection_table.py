@@ -35,7 +35,7 @@ def test_connection_is_known_until_it_ends(connect: Callable[[], TcpPair]) -> No
     near, _ = connect()
     table.opened(near.fileno())
     assert table.has(near.fileno())
-    assert table.delivered(near.fileno(), b"route") is None
+    assert table.delivered(near.fileno(), b"route", 100) is None
     assert table.closed(near.fileno()) == b"route"
     assert not table.has(near.fileno())
     assert table.closed(near.fileno()) is None
@@ -65,7 +65,7 @@ def test_route_that_moved_to_a_newer_connection_does_not_go_with_the_older(
     (old, _), (new, far) = connect(), connect()
     for near in (old, new):
         table.opened(near.fileno())
-        table.delivered(near.fileno(), b"route")
+        table.delivered(near.fileno(), b"route", 100)
     assert table.closed(old.fileno()) is None
     table.disconnect(b"route", "test")
     assert closed_within(far, 1.0)
@@ -78,8 +78,8 @@ def test_message_of_another_route_means_that_the_first_is_gone(
     table = ConnectionTable(LIMITS)
     near, _ = connect()
     table.opened(near.fileno())
-    table.delivered(near.fileno(), b"late message of the descriptor's last owner")
-    before = table.delivered(near.fileno(), b"route")
+    table.delivered(near.fileno(), b"late message of the descriptor's last owner", 100)
+    before = table.delivered(near.fileno(), b"route", 100)
     assert before == b"late message of the descriptor's last owner"
     assert table.closed(near.fileno()) == b"route"
 
@@ -95,7 +95,7 @@ def test_message_that_overtakes_the_report_of_its_connection(
     table = ConnectionTable(LIMITS)
     near, far = connect()
     assert table.overtook(near.fileno(), "127.0.0.1", [port_of(near)])
-    assert table.delivered(near.fileno(), b"route") is None
+    assert table.delivered(near.fileno(), b"route", 100) is None
     assert table.sweep(0.0) == []
     table.opened(near.fileno())
     assert table.sweep(0.0) == []
@@ -129,11 +129,11 @@ def test_connection_that_was_about_to_be_closed_at_its_last_message_is_found_to_
     (ending, _), (lasting, _) = connect(), connect()
     for near, route in ((ending, b"ending"), (lasting, b"lasting")):
         table.opened(near.fileno())
-        table.delivered(near.fileno(), route)
+        table.delivered(near.fileno(), route, 100)
     descriptor = ending.fileno()
     assert table.closed(descriptor) == b"ending"
     assert table.overtook(descriptor, "127.0.0.1", [port_of(ending)])
-    table.delivered(descriptor, b"ending")
+    table.delivered(descriptor, b"ending", 100)
     ending.close()
     assert table.sweep(0.0) == [b"ending"]
     assert not table.has(descriptor)
@@ -146,14 +146,14 @@ def test_connection_whose_descriptor_is_used_again_before_it_is_found_to_be_over
     table = ConnectionTable(LIMITS)
     (old, _), (other, far) = connect(), connect()
     assert table.overtook(old.fileno(), "127.0.0.1", [port_of(old)])
-    table.delivered(old.fileno(), b"old")
+    table.delivered(old.fileno(), b"old", 100)
     descriptor = old.fileno()
     old.close()
     reused = socket.fromfd(other.fileno(), other.family, other.type)
     try:
         assert reused.fileno() == descriptor, "the lowest free descriptor is taken"
         table.opened(descriptor)
-        assert table.delivered(descriptor, b"new") == b"old"
+        assert table.delivered(descriptor, b"new", 100) == b"old"
         table.disconnect(b"new", "test")
         assert closed_within(far, 1.0)
         assert table.closed(descriptor) == b"new"
@@ -166,7 +166,7 @@ def test_disconnecting_twice_counts_once(connect: Callable[[], TcpPair]) -> None
     table = ConnectionTable(LIMITS)
     near, far = connect()
     table.opened(near.fileno())
-    table.delivered(near.fileno(), b"route")
+    table.delivered(near.fileno(), b"route", 100)
     table.disconnect(b"route", "flood")
     table.disconnect(b"route", "flood")
     table.disconnect(b"nobody", "flood")
@@ -180,7 +180,7 @@ def test_descriptor_that_someone_else_reused_is_not_shut_down(
     table = ConnectionTable(LIMITS)
     near, _ = connect()
     table.opened(near.fileno())
-    table.delivered(near.fileno(), b"route")
+    table.delivered(near.fileno(), b"route", 100)
     descriptor = near.fileno()
     other, far = connect()
     near.close()
@@ -208,35 +208,48 @@ def test_connections_above_the_limit_are_cut_but_loopback_is_not_limited_by_addr
     assert not closed_within(ends[2][1], 0.1)
 
 
-def test_bytes_without_a_message_are_borne_up_to_the_limit_only(
+def test_bytes_that_nobody_read_are_borne_up_to_the_limit_only(
     connect: Callable[[], TcpPair],
 ) -> None:
-    table = ConnectionTable(LIMITS)
+    table = ConnectionTable(replace(LIMITS, max_unread_bytes=8 << 20))
     near, far = connect()
     table.opened(near.fileno())
     chunk = bytes(1 << 20)
-    for _ in range(8):
-        table.sweep(0.0)
-        far.sendall(chunk)
-        near.recv(len(chunk), socket.MSG_WAITALL)
-    table.delivered(near.fileno(), b"route")
-    for _ in range(8):
-        table.sweep(0.0)
-        far.sendall(chunk)
-        near.recv(len(chunk), socket.MSG_WAITALL)
-    assert not table.cut_off
-    far.sendall(chunk)
-    near.recv(len(chunk), socket.MSG_WAITALL)
+
+    def sends(chunks: int) -> None:
+        for _ in range(chunks):
+            table.sweep(0.0)
+            far.sendall(chunk)
+            near.recv(len(chunk), socket.MSG_WAITALL)
+
+    sends(8)
+    table.delivered(near.fileno(), b"route", 3 << 20)
+    sends(3)
     table.sweep(0.0)
-    assert table.cut_off == {"unfinished": 1}
+    assert not table.cut_off
+    sends(1)
+    table.sweep(0.0)
+    assert table.cut_off == {"unread": 1}
     assert closed_within(far, 1.0)
+
+
+def test_what_is_read_may_be_any_amount(connect: Callable[[], TcpPair]) -> None:
+    table = ConnectionTable(replace(LIMITS, max_unread_bytes=1 << 20))
+    near, far = connect()
+    table.opened(near.fileno())
+    for _ in range(20):
+        far.sendall(bytes(100_000))
+        near.recv(100_000, socket.MSG_WAITALL)
+        table.delivered(near.fileno(), b"route", 100_000)
+        table.sweep(0.0)
+    assert not table.cut_off
 
 
 def test_who_takes_what_is_sent_may_be_sent_any_amount(connect: Callable[[], TcpPair]) -> None:
     table = ConnectionTable(LIMITS)
     near, far = connect()
     table.opened(near.fileno())
-    table.delivered(near.fileno(), b"route")
+    table.delivered(near.fileno(), b"route", 100)
     for _ in range(20):
         near.sendall(bytes(40_000))
         table.sent(b"route", 40_000)
@@ -251,7 +264,7 @@ def test_what_was_sent_and_not_taken_is_borne_up_to_the_limit_only(
     table = ConnectionTable(LIMITS)
     near, far = connect()
     table.opened(near.fileno())
-    table.delivered(near.fileno(), b"route")
+    table.delivered(near.fileno(), b"route", 100)
     table.sent(b"route", 50_000)
     table.sweep(0.0)
     assert not table.cut_off
@@ -268,7 +281,7 @@ def test_connection_that_says_nothing_is_ended_and_one_that_spoke_is_not(
     (silent, far), (spoke, _) = connect(), connect()
     for near in (silent, spoke):
         table.opened(near.fileno())
-    table.delivered(spoke.fileno(), b"spoke")
+    table.delivered(spoke.fileno(), b"spoke", 100)
     for now in (100.0, 130.0):
         table.sweep(now)
         assert not table.cut_off
@@ -283,7 +296,7 @@ def test_what_the_other_side_does_not_take_is_known_by_its_route(
     table = ConnectionTable(LIMITS)
     near, _ = connect()
     table.opened(near.fileno())
-    table.delivered(near.fileno(), b"route")
+    table.delivered(near.fileno(), b"route", 100)
     table.sent(b"route", 40_000)
     assert not table.leaves_more(b"route", 0), "nobody has looked yet"
     table.sweep(0.0)
@@ -298,7 +311,7 @@ def test_what_the_other_side_took_since_the_last_look_is_not_held_against_it(
     table = ConnectionTable(LIMITS)
     near, far = connect()
     table.opened(near.fileno())
-    table.delivered(near.fileno(), b"route")
+    table.delivered(near.fileno(), b"route", 100)
     table.sent(b"route", 40_000)
     table.sweep(0.0)
     near.sendall(bytes(40_000))

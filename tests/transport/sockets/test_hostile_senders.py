@@ -6,10 +6,12 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from tests.transport.sockets.loopback import (
     ADMITTED,
@@ -21,7 +23,7 @@ from tests.transport.sockets.loopback import (
     eventually,
     rss_bytes,
 )
-from transport.sockets.socket_options import SocketLimits
+from transport.sockets.socket_options import CurveClientRole, SocketLimits, apply_curve
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -154,12 +156,69 @@ async def test_message_of_endless_frames_is_cut_off_before_it_fills_memory(
         finally:
             flood.kill()
             flood.communicate()
-        assert echo.server.statistics.cut_off == {"unfinished": 1}
+        assert echo.server.statistics.cut_off == {"unread": 1}
         assert len(echo.messages) == 1, "only the honest one"
         # 960 MB were on their way; what comes within a sweep's interval is what may be held, and on
         # a machine that is busy with other things an interval can be long.
         assert highest - before < 480 * MIB
         await echo.still_serves()
+
+
+def reset(dealer: zmq.Socket[bytes], connected: zmq.Socket[bytes]) -> None:
+    """Close the dealer in such a way that its connection breaks, as that of a machine that died."""
+    descriptor = parse_monitor_message(connected.recv_multipart())["value"]
+    dealer.disable_monitor()
+    connected.close()
+    with socket.socket(fileno=os.dup(descriptor)) as tcp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    dealer.close(linger=0)
+
+
+async def test_who_floods_and_pings_a_busy_server_and_goes_does_not_end_it(
+    context: "zmq.Context[zmq.Socket[bytes]]",
+) -> None:
+    server = start("busy_process.py", SERVER.secret.hex(), "3.0")
+    try:
+        assert server.stdout is not None
+        endpoint = f"tcp://127.0.0.1:{await asyncio.to_thread(server.stdout.readline)}".strip()
+
+        def dealer(ping_ms: int) -> zmq.Socket[bytes]:
+            new = context.socket(zmq.DEALER)
+            apply_curve(new, CurveClientRole(ADMITTED, SERVER.public))
+            new.setsockopt(zmq.LINGER, 0)
+            if ping_ms:
+                new.setsockopt(zmq.HEARTBEAT_IVL, ping_ms)
+                new.setsockopt(zmq.HEARTBEAT_TIMEOUT, 60_000)
+            return new
+
+        def flood() -> None:
+            floods = [dealer(1) for _ in range(8)]
+            connected = [one.get_monitor_socket(zmq.EVENT_CONNECTED) for one in floods]
+            for one in floods:
+                one.connect(endpoint)
+                one.send(b"hello")
+                assert one.poll(60_000)
+            floods[0].send(b"busy")
+            for _ in range(100):
+                for one in floods:
+                    for _ in range(20):
+                        one.send(bytes(200))
+                time.sleep(0.002)  # So that pings come between the messages.
+            time.sleep(0.5)
+            for one, events in zip(floods, connected, strict=True):
+                reset(one, events)
+
+        await asyncio.to_thread(flood)
+        with dealer(0) as honest:
+            honest.connect(endpoint)
+            honest.send(b"alive?")
+            assert await asyncio.to_thread(honest.poll, 60_000), server.poll()
+            assert honest.recv(zmq.NOBLOCK) == b"alive?"
+        await asyncio.to_thread(server.communicate, timeout=30)
+        assert server.returncode == 0
+    finally:
+        server.kill()
+        server.communicate()
 
 
 async def test_who_never_reads_the_answers_is_cut_off(serve_echo: EchoMaker) -> None:

@@ -36,12 +36,11 @@ from transport.sockets.zap import ZapAuthenticator
 LIMITS = SocketLimits(
     max_message_bytes=MAX_FRAME_BYTES,
     queue_messages=128,
-    receive_queue_messages=32,
+    max_unread_bytes=16 << 20,
     handshake_s=5.0,
 )
-"""A session has at most 4 MiB in flight, 64 small frames; the queues are for little ones beside.
-Received frames wait in a shorter queue, so that no more than 8 MiB of them do; TCP holds up the
-rest."""
+"""A session has at most 4 MiB in flight and 2 MiB of control messages, and may send again what a
+path seems to have lost; who sends much more than that does not keep to its credit."""
 ZAP_DOMAIN = "peers"
 MAX_PATHS_PER_KEY = 8
 CLOSE_GRACE_S = 1.0
