@@ -35,11 +35,6 @@ def main() -> int:
     print(f"seed {seed}, {options.rounds} rounds", flush=True)
     with tempfile.TemporaryDirectory() as directory:
         watch = run(Path(directory), seed, options.rounds)
-    print(
-        f"seed {seed}: {watch.rounds} rounds; longest without one {watch.longest_s:.0f} s;"
-        f" largest daemon {watch.largest_bytes / 1e6:.0f} MB;",
-        "; ".join(watch.broken) or "all held",
-    )
     return 1 if watch.broken else 0
 
 
@@ -63,9 +58,26 @@ def run(directory: Path, seed: int, rounds: int) -> Watch:
             )
             world.strike(blow)
             time.sleep(blow.calm_s)
+        report(world, watch, seed)
         if watch.broken:
             shutil.copytree(swarm.directory, LOGS, dirs_exist_ok=True, ignore=_all_but_logs)
         return watch
+
+
+def report(world: World, watch: Watch, seed: int) -> None:
+    """Say what happened, and what held."""
+    faults = (
+        f"{world.happened[fault]} of {count} {fault.name.lower()}"
+        for fault, count in sorted(world.struck.items(), key=lambda item: item[0].name)
+    )
+    print("had their effect:", ", ".join(faults))
+    print(f"refusals of lies logged: {world.refusals()}")
+    print(
+        f"seed {seed}: {watch.rounds} rounds; longest without one {watch.longest_s:.0f} s;"
+        f" largest daemon {watch.largest_bytes / 1e6:.0f} MB;",
+        "; ".join(watch.broken) or "all held",
+        flush=True,
+    )
 
 
 def _all_but_logs(directory: str, names: list[str]) -> set[str]:

@@ -1,5 +1,6 @@
 """What must hold all the time, whatever happens to the honest peers."""
 
+import re
 import threading
 import time
 
@@ -14,6 +15,8 @@ TOGETHER_WITHIN_S = 2 * ROUND_WITHIN_S
 """Within so long each peer averages with most others again, whatever happened to it."""
 MAJORITY = (HONEST + HOSTILE) // 2 + 1
 DAEMON_BYTES = 150_000_000
+_WEAK = re.compile(r"round (\d+): .*, decided by only \d+ of \d+")
+"""Who is cut off decides alone with what it holds, and gives that up when it is back."""
 
 
 class Watch:
@@ -77,9 +80,11 @@ class Watch:
     def _look_at_rounds(self, peer: RealPeer) -> None:
         since = self._read.get(peer.name, 0)
         end = peer.log_bytes()
-        for number, averaged in peer.averaged(max(0, since - 1000)).items():
-            if averaged.updates < MAJORITY:
-                continue  # Cut off it went on alone; it has to come back to the others' line.
+        rounds = peer.averaged(max(0, since - 1000))
+        weak = {int(number) for number in _WEAK.findall(peer.logged(max(0, since - 1000)))}
+        for number, averaged in rounds.items():
+            if averaged.updates < MAJORITY or number in weak:
+                continue  # It has to come back to the others' line.
             before = self._states.setdefault(number, averaged.state)
             if before != averaged.state:
                 self.broken.append(

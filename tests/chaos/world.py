@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.chaos.evidence import Scene, address_of, happens
 from tests.chaos.plan import Blow, Fault
 from tests.nat_swarm.nat_swarm import NatSwarm
 from tests.natlab.lab import Host, NatKind, NatLab, PublicHost, Site
@@ -80,6 +82,9 @@ class World:
         self.liars: list[RealPeer] = []
         self.down: set[str] = set()
         """Who does not run at the moment, since it was killed."""
+        self.struck: Counter[Fault] = Counter()
+        self.happened: Counter[Fault] = Counter()
+        """Those of :attr:`struck` that were seen to have their effect."""
         self._serving: Program | None = None
         self._stack = contextlib.ExitStack()
 
@@ -106,8 +111,19 @@ class World:
 
     def strike(self, blow: Blow) -> None:
         """Let it happen, and let it be over."""
+        peer, site = self.peers[blow.peer], self.sites[blow.peer]
+        assert self._serving is not None
+        scene = Scene(self.lab, peer, site, self.server, self._serving, address_of(site))
+        self.struck[blow.fault] += 1
         with self._happening(blow):
+            was_seen = happens(blow, scene)
             time.sleep(blow.lasts_s)
+            if was_seen or happens(blow, scene):
+                self.happened[blow.fault] += 1
+
+    def refusals(self) -> int:
+        """How many lines the honest peers logged about what they refused of others: the lies."""
+        return sum(peer.logged().count("p2pd.refused: refused from") for peer in self.peers)
 
     @contextlib.contextmanager
     def _happening(self, blow: Blow) -> Iterator[None]:

@@ -56,6 +56,13 @@ def is_weak(certificate: Certificate) -> bool:
     return len(certificate.accepts) < full_quorum_of(certificate.roster_size)
 
 
+def weakness(certificate: Certificate) -> str:
+    """The same in words that end a line about a round; empty unless it is weak."""
+    if not is_weak(certificate):
+        return ""
+    return f", decided by only {len(certificate.accepts)} of {certificate.roster_size}"
+
+
 def next_roster(outcome: Outcome) -> frozenset[PeerId]:
     """Who is expected in the round after the one that ended with ``outcome``.
 

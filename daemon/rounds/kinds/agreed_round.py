@@ -18,6 +18,7 @@ import asyncio
 import logging
 
 from daemon.rounds.agreement.agreement import RoundAgreement
+from daemon.rounds.agreement.certificates import weakness
 from daemon.rounds.agreement.events import (
     Contradiction,
     Decided,
@@ -159,11 +160,12 @@ class AgreedRound(abc.ABC):
         parts.blobs.store.add_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), certificate)
         _log.info(
-            "round %d: %s averaged, accuracy %s, state %s",
+            "round %d: %s averaged, accuracy %s, state %s%s",
             self.number,
             counted(len(certificate.outcome.updates), "update"),
             quality(state.accuracy),
             state.state.root.hex()[:16],
+            weakness(certificate),
         )
         return state
 
