@@ -1,4 +1,7 @@
 import asyncio
+import os
+import socket
+import struct
 from functools import partial
 
 import pytest
@@ -28,6 +31,7 @@ from transport.sockets.socket_options import (
     CurveServerRole,
     SocketLimits,
     apply_curve,
+    wire_bytes,
 )
 from transport.sockets.zap import ZapAuthenticator
 
@@ -47,6 +51,48 @@ async def test_every_frame_comes_back_in_order(echo: Echo) -> None:
     await exchange(echo, 2000)
     assert echo.server.statistics.received == echo.server.statistics.sent == 2000
     assert not echo.server.statistics.dropped
+
+
+async def test_kernel_counts_what_messages_are_said_to_take_and_looks_who_is_gone(
+    context: Context,
+) -> None:
+    counted: list[tuple[int, int, int, int]] = []
+    said = 0
+
+    class Counting(Served):
+        def frame_received(
+            self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
+        ) -> None:
+            nonlocal said
+            said += wire_bytes([frame])
+            with socket.socket(fileno=os.dup(int(frame.get(zmq.SRCFD)))) as tcp:
+                info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+                alive = tcp.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                gone_ms = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            # tcpi_bytes_received of linux/tcp.h
+            counted.append((struct.unpack_from("=128xQ", info)[0], said, alive, gone_ms))
+            server.send(route, b"")
+
+    async def admit(curve_key: bytes, remote_ip: str) -> bool:
+        return True
+
+    role = CurveServerRole(SERVER, DOMAIN)
+    server = ServerSocket(context, HostPort("127.0.0.1", 0), role, LIMITS, Counting())
+    async with ZapAuthenticator(context) as zap, server:
+        zap.add_domain(DOMAIN, admit)
+        heard = Heard()
+        client = ClientSocket(
+            context, server.address, CurveClientRole(ADMITTED, SERVER.public), LIMITS, heard
+        )
+        async with client:
+            await eventually(lambda: LinkEvent.CONNECTED in heard.events)
+            sizes = (0, 0, 1, 100, 221, 222, 223, 224, 255, 256, 1000, 60_000)
+            for number, size in enumerate(sizes, 1):  # One at a time: no other is in the kernel.
+                assert client.send(bytes(size))
+                await eventually(lambda: len(heard.frames) == number)  # noqa: B023
+    handshakes = {received - said for received, said, _, _ in counted}
+    assert len(handshakes) == 1, "the handshake's bytes, and nothing that a message added to them"
+    assert {(alive, gone_ms) for _, _, alive, gone_ms in counted} == {(1, 30_000)}
 
 
 def test_sockets_work_under_uvloop(serve_echo: EchoMaker) -> None:
