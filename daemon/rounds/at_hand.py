@@ -1,5 +1,8 @@
 """The round, or the gathering before one, that this peer is in now, and the messages for it."""
 
+import logging
+
+from daemon.rounds.agreement.checking import OtherRosterError
 from daemon.rounds.early import EarlyMessages
 from daemon.rounds.gathering import Gathering
 from daemon.rounds.kinds.agreed_round import AgreedRound
@@ -15,6 +18,8 @@ from protocol.peers.peer_messages import (
     CertificateRequest,
     PromiseRequest,
 )
+
+_log = logging.getLogger(__name__)
 
 
 class AtHand:
@@ -66,6 +71,8 @@ class AtHand:
                     self._early.add(peer, message.signer, kind, content.round, envelope)
             else:
                 self._answer(message.signer, content.round, content.base)
+        except OtherRosterError as error:
+            _log.debug("from %s: %s", peer, error)
         except RemoteProtocolError as error:
             parts.refusals.add(peer, "agreement", error)
 
@@ -77,6 +84,8 @@ class AtHand:
             return  # an answer to what was asked before the round ended: nobody's fault
         try:
             self.round.receive_certificate(certificate)
+        except OtherRosterError as error:
+            _log.debug("from %s: %s", peer, error)
         except RemoteProtocolError as error:
             self._parts.refusals.add(peer, "certificate", error)
 

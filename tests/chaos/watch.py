@@ -99,6 +99,9 @@ class Watch:
 
     def _look_at_time(self) -> None:
         now = time.monotonic()
+        if not self.rounds:
+            self._since = now  # Starting so many takes its own time.
+            return
         if now - self._since > ROUND_WITHIN_S:
             self.broken.append(f"no round has ended for {ROUND_WITHIN_S:.0f} s")
         for peer in self._world.peers:

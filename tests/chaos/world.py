@@ -92,7 +92,7 @@ class World:
         self._serving, uri = self.swarm.serve("serve", "server", self.server)
         self.swarm.create_at(
             *(self.server, uri, "--task", TASK, "--min-peers", "4", "--seed", "1"),
-            *("--grace", "8"),
+            *("--grace", "6", "--local-steps", "5"),
         )
         for number in range(HONEST):
             name = f"peer{number}"

@@ -8,8 +8,11 @@ import msgspec
 import pytest
 
 from daemon.rounds.agreement.ballot_clock import BALLOT_TIMEOUT_S
+from daemon.rounds.agreement.certificates import is_weak
+from daemon.rounds.lineage.position import Position
 from protocol.codec import decode, encode
 from protocol.envelope import Domain
+from protocol.identity import Identity
 from protocol.merkle import leaves_of, merkle_root
 from protocol.peers.agreement_messages import (
     MAX_BALLOT,
@@ -500,6 +503,42 @@ def test_peer_that_was_away_while_few_decided_without_a_silent_liar_is_back_soon
         await goes_on(swarm, honest, within_s=200)
 
     simulate(tmp_path, scenario, min_peers=count)
+
+
+def test_peers_that_came_to_one_state_by_different_certificates_blame_nobody(
+    tmp_path: Path,
+) -> None:
+    """One was cut off when the round ended, and decided alone: the same updates, but it had met
+    another newcomer."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        peers = [swarm.add() for _ in range(4)]
+        await swarm.until_round(FROM - 1, within_s=60)
+        was_alone = peers[0]
+        lineage = was_alone.training.lineage
+        append = lineage.append
+        newcomer = Identity((99).to_bytes(32, "big"))
+
+        def append_weak(position: Position, certificate: Certificate | None) -> None:
+            if position.round == FROM and certificate is not None:
+                outcome = msgspec.structs.replace(
+                    certificate.outcome, newcomers=(newcomer.public_key,)
+                )
+                certificate = msgspec.structs.replace(
+                    certificate, outcome=outcome, accepts=certificate.accepts[:1]
+                )
+                assert is_weak(certificate)
+            append(position, certificate)
+
+        vars(lineage)["append"] = append_weak
+        await swarm.until_round(FROM + 6, *peers, within_s=120)
+        assert {peer.id for peer in peers} == peers[1].contributors(FROM + 5)
+        assert lineage.certificate is not None
+        assert not is_weak(lineage.certificate)
+        assert not any(one.refusals.of(two.id) for one in peers for two in peers)
+        swarm.check()
+
+    simulate(tmp_path, scenario, min_peers=4)
 
 
 def _is_agreement(data: bytes, bulk: bool) -> bool:

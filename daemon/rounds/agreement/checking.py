@@ -21,6 +21,15 @@ from protocol.peers.agreement_messages import (
 )
 
 
+class OtherRosterError(VerificationError):
+    """A message fits another roster than this peer's: of no use here, and nobody's fault.
+
+    Two peers may have come to one state by different certificates, where few of the last roster
+    lived and decided: the same updates, but not the same newcomers. Each goes by its own until one
+    takes the other's next state.
+    """
+
+
 class Checks:
     """The checks of one round's instance."""
 
@@ -47,7 +56,7 @@ class Checks:
                 f"agreement on round {content.round}, at {self._round}, from {signer}"
             )
         if signer not in self._quorums.roster:
-            raise VerificationError(f"{signer} is not in the roster of round {self._round}")
+            raise OtherRosterError(f"{signer} is not in the roster of round {self._round}")
         if isinstance(content, Start):
             raise VerificationError(f"Start in a round, from {signer}")
         said: Said = content
@@ -56,11 +65,11 @@ class Checks:
                 if prepared.ballot >= said.ballot or not self.is_proven(prepared):
                     raise VerificationError(f"prepared without a proof, says {signer}")
             case Proposal() if signer != self._leaders.of(said.ballot):
-                raise VerificationError(f"{signer} does not lead ballot {said.ballot}")
+                raise OtherRosterError(f"{signer} does not lead ballot {said.ballot}")
             case Proposal() if len(said.promises) > len(self._leaders.order):
                 raise VerificationError(f"proposal of {len(said.promises)} promises, by {signer}")
             case Accept() if said.roster_size != len(self._quorums.roster):
-                raise VerificationError(f"accept for a roster of {said.roster_size} from {signer}")
+                raise OtherRosterError(f"accept for a roster of {said.roster_size} from {signer}")
         return said
 
     def voters_for(self, certificate: Certificate) -> frozenset[PeerId]:
@@ -70,7 +79,7 @@ class Checks:
             raise VerificationError(f"certificate of round {certificate.round}, at {self._round}")
         roster = self._quorums.roster
         if certificate.roster_size != len(roster):
-            raise VerificationError(f"certificate of a roster of {certificate.roster_size}")
+            raise OtherRosterError(f"certificate of a roster of {certificate.roster_size}")
         signers = certificate_signers(certificate, self._voice.open_agreement) & roster
         if not signers:
             raise VerificationError(f"certificate of round {self._round} without a vote")
