@@ -8,7 +8,9 @@ out, or comes later, joins the running swarm as any newcomer does. Sans-IO.
 Only peers with a session that say that they are ready here have a say. The lowest id proposes. A
 peer that proposed in vain comes after all others, and the next one's turn comes by time alone. A
 peer that was named and did not accept is left out for a growing time. So a peer that lies costs
-some seconds, once.
+some seconds, once. Nobody accepts a roster that lacks more than a third of those that it would name
+itself: where fewer than a third lie, two such rosters share an honest peer, which accepts one at a
+time. So nobody starts two swarms out of one, or one of itself and few others.
 """
 
 from daemon.rounds.agreement.certificates import next_roster
@@ -171,6 +173,12 @@ class Gathering:
         enough = self._round > 0 or len(named) >= self._min_peers
         return named if enough else self._candidates
 
+    def _lacks(self, named: frozenset[PeerId], now: float) -> bool:
+        """Whether a roster is not to be accepted, since it leaves too many out."""
+        if self._round == 0 and len(named) < min(self._min_peers, len(self._candidates)):
+            return True
+        return 3 * len(self._named(now) - named) > len(self._candidates)
+
     def _turn_of(self, peer: PeerId) -> float | None:
         """The moment from which ``peer`` may propose, if nobody before it has done so in time."""
         may_start_at = self._may_start_at()
@@ -208,7 +216,7 @@ class Gathering:
         if outcome.updates:
             raise VerificationError(f"start with updates from {signer}")
         named = next_roster(outcome)
-        if self._me not in named or not named <= self._candidates:
+        if self._me not in named or not named <= self._candidates or self._lacks(named, now):
             return  # a peer that sees other peers ready than this one does proposes another roster
         turn = self._turn_of(signer)
         if signer != self._me and (turn is None or now < turn - SETTLE_S):

@@ -100,6 +100,8 @@ class Patience:
     def __init__(self) -> None:
         self.updates = Pauses()
         """For updates, or parts of a model."""
+        self.newcomers = Pauses()
+        """For the updates of peers outside the roster, taken together."""
         self.promises = Pauses(first=8, longest=1024)
         """For promises, where this peer leads. A peer that is passed over loses nothing by it."""
         self.leading = Pauses(first=64, longest=4096)

@@ -223,6 +223,10 @@ class RoundUpdates:
     def ask(self, refs: tuple[UpdateRef, ...], holders: tuple[PeerId, ...]) -> None:
         """Ask ``holders`` for updates that the roster agrees on and that are missing here."""
         self._decided.update(ref.digest for ref in refs)
+        self.ask_early(refs, holders)
+
+    def ask_early(self, refs: tuple[UpdateRef, ...], holders: tuple[PeerId, ...]) -> None:
+        """Ask ``holders`` for updates that nothing is agreed on about yet."""
         request = UpdateRequest(digests=tuple(ref.digest for ref in refs))
         for holder in holders:
             self._parts.speaker.send(holder, request)

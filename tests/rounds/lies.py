@@ -46,6 +46,7 @@ LIES = (
     "split",
     "blame",
     "starts",
+    "pairs",
     "certificates",
     "states",
     "ahead",
@@ -110,6 +111,8 @@ class Lies:
                 return [encode(msgspec.structs.replace(message, **lie))]
             case (("two updates" | "boast"), UpdateOffer()):
                 return [self._offer(message, second=bool(is_second))]
+            case "pairs", Agreement(envelope):
+                return self._pair(data, envelope, target)
             case _, Agreement(envelope):
                 return self._agreement(data, envelope, second=bool(is_second))
         return [data]
@@ -178,6 +181,25 @@ class Lies:
             return [data]
         changed = self._changed(content, second=second)
         return [data] if changed is None else [self._sealed(changed)]
+
+    def _pair(self, data: bytes, envelope: bytes, target: PeerId) -> list[bytes]:
+        """In the place of a start with everybody one with each alone."""
+        content: AgreementMessage = decode(
+            self._speaker.open_agreement(envelope).payload, AgreementMessage
+        )
+        if not isinstance(content, Start):
+            return [data]
+        keys = tuple(sorted(map(public_key_of, (self._me, target))))
+        pair = Outcome(updates=(), newcomers=keys)
+        accept = Accept(
+            round=content.round,
+            base=content.base,
+            ballot=0,
+            outcome_digest=pair.digest,
+            roster_size=2,
+        )
+        start = msgspec.structs.replace(content, outcome=pair)
+        return [self._sealed(start), self._sealed(accept)]
 
     def _sealed(self, content: AgreementMessage) -> bytes:
         return encode(Agreement(envelope=self._speaker.seal(Domain.AGREEMENT, content)))

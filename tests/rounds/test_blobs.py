@@ -235,6 +235,32 @@ class TestFetcher:
         fetcher.received(TWO, ROOT, 0, CHUNK_BYTES, late + 0.3)
         assert fetcher.get_timer() is None
 
+    def test_source_that_gave_nothing_when_another_did_is_waited_for_no_more(self) -> None:
+        fetcher = BlobFetcher(Pace(0.0))
+        late = LATE_S + LATE_FACTOR * UNKNOWN_PACE_S
+        for root, asked_again_at in ((b"one", late), (b"two", 101.0)):
+            begins = asked_again_at - late if root == b"one" else asked_again_at
+            fetcher.want(root, range(1))
+            fetcher.add_source(root, ONE, begins)
+            assert fetcher.requests(begins) == [FetchRequest(ONE, root, (0,))]
+            fetcher.add_source(root, TWO, begins)
+            assert fetcher.requests(asked_again_at) == [FetchRequest(TWO, root, (0,))]
+            fetcher.received(TWO, root, 0, CHUNK_BYTES, asked_again_at)
+            assert fetcher.overtaken == {ONE}
+        fetcher.want(b"three", range(1))
+        fetcher.add_source(b"three", ONE, 200.0)
+        fetcher.requests(200.0)
+        fetcher.received(ONE, b"three", 0, CHUNK_BYTES, 201.0)
+        assert not fetcher.overtaken, "it delivers again"
+
+    def test_chunk_that_was_not_asked_for_says_nothing_about_who_was(self) -> None:
+        fetcher = BlobFetcher(Pace(0.0))
+        fetcher.want(ROOT, range(1))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        fetcher.requests(0.0)
+        fetcher.received(TWO, ROOT, 0, CHUNK_BYTES, 0.1)
+        assert not fetcher.overtaken
+
     def test_source_that_is_no_quicker_is_not_asked_for_what_is_under_way(self) -> None:
         fetcher = BlobFetcher(Pace(0.0))
         fetcher.want(ROOT, range(2))

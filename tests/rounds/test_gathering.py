@@ -14,7 +14,7 @@ from daemon.rounds.gathering import (
     TURN_S,
     Gathering,
 )
-from protocol.codec import encode
+from protocol.codec import decode, encode
 from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
 from protocol.errors import VerificationError
 from protocol.identity import Identity, PeerId
@@ -157,19 +157,43 @@ def test_lone_peer_of_a_restarted_swarm_goes_on_after_a_while() -> None:
 
 
 def test_accept_binds_to_one_proposal_at_a_time() -> None:
-    peers = Peers(3, min_peers=3)
-    me, one, two = peers.ids
+    peers = Peers(4, min_peers=3)
+    me, one, two, three = peers.ids
     core = peers.cores[me]
-    keys = {peer: peers.identities[peer].public_key for peer in peers.ids}
-    first = Outcome(updates=(), newcomers=tuple(sorted((keys[me], keys[one]))))
-    second = Outcome(updates=(), newcomers=tuple(sorted((keys[me], keys[two]))))
     core.set_candidates(frozenset(peers.ids), 0.0)
-    late = 3 * TURN_S
-    for sender, outcome in ((one, first), (two, second)):
-        message = Start(round=0, base=BASE, outcome=outcome)
-        core.receive(opened(sealed(peers.identities[sender], message)), late)
+    first = start(peers, one, [me, one, two])
+    second = start(peers, two, [me, two, three])
+    for message in (first, second):
+        core.receive(message, 4 * TURN_S)
     accepts = [message for message in core.messages_to_send() if isinstance(message, Accept)]
-    assert [accept.outcome_digest for accept in accepts] == [first.digest]
+    digest = decode(first.payload, AgreementMessage).outcome.digest
+    assert [accept.outcome_digest for accept in accepts] == [digest]
+
+
+@pytest.mark.parametrize(
+    ("count", "named", "is_accepted"),
+    [(3, 2, True), (4, 3, True), (4, 2, False), (7, 5, True), (7, 4, False)],
+)
+@pytest.mark.parametrize("round_number", [0, 9])
+def test_roster_that_lacks_more_than_a_third_is_not_accepted(
+    count: int, named: int, is_accepted: bool, round_number: int
+) -> None:
+    peers = Peers(count, min_peers=2, round_number=round_number)
+    liar, *others = peers.ids
+    core = peers.cores[others[-1]]
+    core.set_candidates(frozenset(peers.ids), 0.0)
+    late = FULL_PATIENCE_S + SETTLE_S
+    message = start(peers, liar, [liar, *others[1 - named :]], round_number)
+    core.receive(message, late)
+    assert bool(core.messages_to_send()) is is_accepted
+
+
+def test_roster_of_fewer_than_the_founder_wants_is_not_accepted() -> None:
+    peers = Peers(4, min_peers=4)
+    core = peers.cores[peers.ids[1]]
+    core.set_candidates(frozenset(peers.ids), 0.0)
+    core.receive(start(peers, peers.ids[0], peers.ids[:3]), SETTLE_S)
+    assert core.messages_to_send() == []
 
 
 def test_start_that_leaves_the_receiver_out_is_not_accepted() -> None:
@@ -189,9 +213,11 @@ def test_start_from_another_state_is_refused() -> None:
         peers.cores[me].receive(opened(sealed(peers.identities[one], message)), 0.0)
 
 
-def start(peers: Peers, sender: PeerId, named: list[PeerId]) -> VerifiedMessage:
+def start(
+    peers: Peers, sender: PeerId, named: list[PeerId], round_number: int = 0
+) -> VerifiedMessage:
     keys = tuple(sorted(peers.identities[peer].public_key for peer in named))
-    message = Start(round=0, base=BASE, outcome=Outcome(updates=(), newcomers=keys))
+    message = Start(round=round_number, base=BASE, outcome=Outcome(updates=(), newcomers=keys))
     return opened(sealed(peers.identities[sender], message))
 
 

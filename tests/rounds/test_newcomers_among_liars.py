@@ -10,9 +10,17 @@ from protocol.codec import decode, encode
 from protocol.envelope import Domain
 from protocol.identity import PeerId
 from protocol.peers.agreement_messages import Accept, Certificate, Outcome, UpdateRef
-from protocol.peers.peer_messages import CertificateReply, PeerMessage, Standing, StateOffer, Vouch
+from protocol.peers.peer_messages import (
+    CertificateReply,
+    ChunkRequest,
+    PeerMessage,
+    Standing,
+    StateOffer,
+    StateRequest,
+    Vouch,
+)
 from tests.rounds.simulated_swarm import SimulatedPeer, SimulatedSwarm, make_blob
-from tests.rounds.test_training import simulate
+from tests.rounds.test_training import GRACE_S, simulate
 
 FAR = 1000
 ALONE_S = 60.0
@@ -119,3 +127,30 @@ def test_newcomer_that_met_liars_alone_finds_to_the_honest_once_they_are_there(
         assert all(not peer.refusals.of(new.id) for peer in honest)
 
     simulate(tmp_path, scenario, min_peers=3)
+
+
+def test_new_id_in_each_round_that_gives_nothing_is_waited_for_ever_less(tmp_path: Path) -> None:
+    """Whoever has an invite can sign any number of ids."""
+
+    def mute(data: bytes, bulk: bool) -> bytes:
+        message = None if bulk else decode(data, PeerMessage)
+        return data if isinstance(message, Standing | StateRequest | ChunkRequest) else b""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        honest = [swarm.add() for _ in range(4)]
+        await swarm.until_round(2, within_s=60)
+        lengthened = 0
+        for _ in range(12):
+            new = swarm.add()
+            new.rewrite = mute
+            took_s = await swarm.until_round(honest[0].round + 1, *honest, within_s=60)
+            lengthened += took_s > GRACE_S
+            swarm.kill(new)
+        # Rounds 1, 3, 6 and 11.
+        assert 1 <= lengthened <= 4
+        # Who does contribute gets in all the same.
+        new = swarm.add()
+        await swarm.until_round(honest[0].round + 6, within_s=120)
+        assert new.id in honest[0].training.lineage.roster
+
+    simulate(tmp_path, scenario, min_peers=4)

@@ -14,9 +14,9 @@ from tests.rounds.time_wasters import seconds_each_round
 ROUNDS = 24
 HONEST_S = 2.5
 """More than a round among honest peers takes: 2 s of training, and some messages."""
-
-
 FETCHED_ELSEWHERE_S = 1.5
+"""A look, another one, and how long a chunk may take until it is late."""
+AT_ONCE_S = 0.3
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +65,8 @@ def test_who_leads_foully_costs_nothing(tmp_path: Path) -> None:
 
 def test_promise_of_who_is_late_is_waited_for_ever_less(tmp_path: Path) -> None:
     lost = lengthened(tmp_path, 4, 1, "promises at the last moment")
-    assert 1 <= len(lost) <= 3
+    # Rounds 1 and 10 of 24, and two in which it leads.
+    assert 1 <= len(lost) <= 4
     assert max(lost) <= SLOW_S
 
 
@@ -79,25 +80,23 @@ def test_who_says_nothing_costs_a_ballot_and_some_seconds(
     assert all(one <= PATIENCE_S + 1 for one in lost[:-liars])
 
 
-@pytest.mark.parametrize(
-    ("count", "liars", "how"),
-    [
-        (4, 1, "gives no bytes"),
-        (7, 2, "gives no bytes"),
-        pytest.param(
-            *(4, 1, "gives bytes to one"),
-            marks=pytest.mark.xfail(reason="an honest peer may be passed over for some rounds too"),
-        ),
-    ],
-)
+@pytest.mark.parametrize(("count", "liars"), [(4, 1), (7, 2)])
 def test_update_that_does_not_come_is_waited_for_ever_less(
-    tmp_path: Path, count: int, liars: int, how: str
+    tmp_path: Path, count: int, liars: int
 ) -> None:
-    lost = lengthened(tmp_path, count, liars, how)
-    # Rounds 1, 3, 6, 11 and 20 of 24. What one peer got, the others fetch from it, once they
-    # notice that its signer gives nothing.
-    assert 1 <= sum(one > FETCHED_ELSEWHERE_S for one in lost) <= 6
+    lost = lengthened(tmp_path, count, liars, "gives no bytes")
+    # Rounds 1, 3, 6, 11 and 20 of 24.
+    assert 1 <= len(lost) <= 6
     assert max(lost) <= GRACE_S + 1
+
+
+@pytest.mark.parametrize(("count", "liars"), [(4, 1), (7, 2)])
+def test_update_that_one_peer_got_the_others_have_from_it(
+    tmp_path: Path, count: int, liars: int
+) -> None:
+    lost = lengthened(tmp_path, count, liars, "gives bytes to one")
+    assert sum(one > AT_ONCE_S for one in lost) <= 1, "only until they know that it gives nothing"
+    assert max(lost) <= FETCHED_ELSEWHERE_S
 
 
 @pytest.mark.parametrize("exchange", ["gossip", "allreduce"])

@@ -13,6 +13,11 @@ THREAD_S = 60.0
 """How much real time a thread has."""
 
 
+TURN_S = 1e-9
+"""What a turn of the loop takes. Timers may go off by so much too early, and who then sets one for
+the rest would do so for ever if time stood still."""
+
+
 class _JumpingSelector(selectors.DefaultSelector):
     """Instead of waiting it moves the clock."""
 
@@ -29,7 +34,7 @@ class _JumpingSelector(selectors.DefaultSelector):
             return ready
         ready = super().select(0)
         if not ready and timeout is not None:
-            self.now += timeout
+            self.now += timeout + TURN_S
         return ready
 
 

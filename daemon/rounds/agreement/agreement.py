@@ -144,9 +144,9 @@ class RoundAgreement:
     # What comes out
 
     @property
-    def listed(self) -> frozenset[PeerId]:
-        """The signers of updates that the promising peers hold."""
-        return self._box.listed_by(self._electorate.enough_to_wait)
+    def listed(self) -> dict[UpdateRef, set[PeerId]]:
+        """The updates that promising peers say they hold, and who says it."""
+        return self._box.listed()
 
     def envelope(self, digest: bytes) -> bytes | None:
         """The signed promise with this digest, for one that asks."""

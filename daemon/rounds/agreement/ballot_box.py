@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from protocol.envelope import VerifiedMessage
-from protocol.identity import PeerId, peer_id_of
+from protocol.identity import PeerId
 from protocol.peers.agreement_messages import (
     MAX_ROSTER,
     Accept,
@@ -151,14 +151,14 @@ class BallotBox:
             if isinstance(one.content, Promise) and not wanted.isdisjoint(one.content.held)
         )
 
-    def listed_by(self, enough: int) -> frozenset[PeerId]:
-        """The signers of updates that at least so many peers hold."""
-        holders: dict[bytes, set[PeerId]] = {}
+    def listed(self) -> dict[UpdateRef, set[PeerId]]:
+        """The updates that somebody says to hold, and who does."""
+        holders: dict[UpdateRef, set[PeerId]] = {}
         for signer, one in self._each(Promise):
             if isinstance(one.content, Promise):
                 for ref in one.content.held:
-                    holders.setdefault(ref.signer, set()).add(signer)
-        return frozenset(peer_id_of(key) for key, by in holders.items() if len(by) >= enough)
+                    holders.setdefault(ref, set()).add(signer)
+        return holders
 
     def _each(self, kind: type[Said]) -> Iterator[tuple[PeerId, Envelope]]:
         for (said, signer), by_ballot in self._said.items():

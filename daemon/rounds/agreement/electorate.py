@@ -33,12 +33,6 @@ class Electorate:
         rest = live - self._passed_over
         return rest if 2 * len(rest) > len(self._roster) else live
 
-    @property
-    def enough_to_wait(self) -> int:
-        """How many have to list an update to be a reason to wait for it; one peer alone is none
-        where one may lie."""
-        return min(2, len(self.living)) if len(self._roster) > 3 else 1
-
     def update(self, live: frozenset[PeerId], offenders: frozenset[PeerId]) -> bool:
         """Who can answer, and who contradicted itself; True if that is news."""
         live = (live | {self._me}) & self._roster

@@ -2,8 +2,10 @@
 
 Each blob may have several sources; each source gets at most :data:`WINDOW_CHUNKS` requests at once
 over all blobs, so a slow one holds up nothing but its own share. Late ones
-among the last chunks are asked of a second source too, once that has nothing else to deliver. A
-source that stalls is dropped for that blob, and another is asked for what it owed.
+among the last chunks are asked of a second source too, once that has nothing else to deliver. Of
+one that another was quicker than they are late at once, until it delivers again: so who gives
+nothing holds nobody up twice. A source that stalls is dropped for that blob, and another is asked
+for what it owed.
 """
 
 from collections import Counter
@@ -64,6 +66,9 @@ class BlobFetcher:
         self._wants: dict[bytes, _Want] = {}
         self._pace_s: dict[PeerId, float] = {}
         """How long each source's last chunk took, from being asked for."""
+        self._overtaken: set[PeerId] = set()
+        """Sources that owed a chunk when another one, which was asked later, delivered it, and that
+        have delivered none since."""
         self._held_until: float | None = None
         """Until when the pace lets nothing more be asked for; None: it does not matter."""
 
@@ -96,6 +101,7 @@ class BlobFetcher:
     def drop_peer(self, peer: PeerId) -> None:
         """``peer`` is gone."""
         self._pace_s.pop(peer, None)
+        self._overtaken.discard(peer)
         for root in list(self._wants):
             self.drop_source(root, peer)
 
@@ -104,15 +110,24 @@ class BlobFetcher:
         want = self._wants.get(root)
         return want is not None and bool(want.sources)
 
+    @property
+    def overtaken(self) -> frozenset[PeerId]:
+        """Who was asked for something last that another one had to give."""
+        return frozenset(self._overtaken)
+
     def received(self, peer: PeerId, root: bytes, index: int, size_bytes: int, now: float) -> None:
         """A chunk came and was written."""
         self._pace.take(size_bytes - CHUNK_BYTES)
         want = self._wants.get(root)
         if want is None:
             return
+        before: list[PeerId] = []
         for asked in want.in_flight.pop(index, ()):
             if asked.peer == peer:
                 self._pace_s[peer] = now - asked.at
+                self._overtaken.discard(peer)
+                self._overtaken.update(before)
+            before.append(asked.peer)
         if index in want.waiting:
             want.waiting.remove(index)
         if peer in want.sources:
@@ -126,7 +141,7 @@ class BlobFetcher:
         for root, want in self._wants.items():
             shares: dict[PeerId, list[int]] = {}
             while want.waiting and want.sources:
-                peer = min(want.sources, key=lambda source: (load[source], source))
+                peer = min(want.sources, key=lambda one: (load[one], one in self._overtaken, one))
                 if load[peer] >= WINDOW_CHUNKS or self._is_held(now):
                     break
                 self._pace.take(CHUNK_BYTES)
@@ -173,7 +188,8 @@ class BlobFetcher:
         pace_s = self._pace_s.get(peer, UNKNOWN_PACE_S)
         for index, each in want.in_flight.items():
             if len(each) == 1:
-                yield each[0].at + LATE_S + LATE_FACTOR * pace_s, index
+                grace_s = 0.0 if each[0].peer in self._overtaken else LATE_S + LATE_FACTOR * pace_s
+                yield each[0].at + grace_s, index
 
     def get_timer(self) -> float | None:
         """When :meth:`handle_timer` wants to be called."""

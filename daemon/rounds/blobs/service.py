@@ -132,6 +132,11 @@ class BlobService:
             fetching.cancel()
             self.cancel(root)
 
+    @property
+    def overtaken(self) -> frozenset[PeerId]:
+        """Who was asked for something last that another peer had to give."""
+        return self._fetcher.overtaken
+
     def add_local(self, blob: Blob) -> None:
         """Serve a file of this peer's own; callers that wait for the same bytes have them now."""
         self.store.add_local(blob)
@@ -200,10 +205,11 @@ class BlobService:
             return  # no longer needed meanwhile; what was written stays
         match error:
             case None:
+                # First: how long even the only chunk of a small blob took counts.
+                self._received(peer, root, incoming.index, len(incoming.data))
                 if is_complete:
                     self._fetcher.cancel(root)
                     self._waiting.pop(root).set_result(None)
-                self._received(peer, root, incoming.index, len(incoming.data))
             case VerificationError():
                 self._refuse_chunk(peer, root, error)
             case OSError():

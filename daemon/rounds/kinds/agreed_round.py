@@ -28,9 +28,11 @@ from daemon.rounds.agreement.events import (
     Want,
     WantPromises,
 )
+from daemon.rounds.agreement.quorums import liars_of
 from daemon.rounds.agreement.states import AgreementState
 from daemon.rounds.kinds.closing import Closing
 from daemon.rounds.kinds.company import Company
+from daemon.rounds.kinds.elsewhere import Elsewhere
 from daemon.rounds.kinds.own_offers import OwnOffers
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.parts import Parts
@@ -91,6 +93,7 @@ class AgreedRound(abc.ABC):
             past=self._company.past,
         )
         self._deadlines = self._new_clock()
+        self._asks = Elsewhere(most=liars_of(len(self._roster)) + 1)
         self._training = False
         self._has_told = False
         self._has_noted = False
@@ -134,7 +137,11 @@ class AgreedRound(abc.ABC):
 
     def _next_moment(self, now: float) -> float | None:
         """When to look again though nothing has changed."""
-        moments = (self._deadlines.get_timer(now), self._agreement.get_timer())
+        moments = (
+            self._deadlines.get_timer(now),
+            self._agreement.get_timer(),
+            self._asks.get_timer(self._to_ask_for),
+        )
         return min((moment for moment in moments if moment is not None), default=None)
 
     # The round
@@ -261,13 +268,17 @@ class AgreedRound(abc.ABC):
         awaited = self._signers(expected) - self._refused
         self.awaited = awaited - held.keys()
         possible = len(present | held.keys())
+        others: frozenset[PeerId] = frozenset()
+        if self._needed > 1:  # Those who have closed the round hand on what they hold.
+            others = self._asks.held_by_some(self._agreement.listed, len(present & self._roster))
         self._deadlines.update(
             expected=awaited,
             held=frozenset(held),
             now=now,
-            elsewhere=self._elsewhere,
+            elsewhere=others - self._refused,
             lacks_peers=possible < self._needed,
         )
+        self._ask_elsewhere(now)
         self._note_who_came(awaited, frozenset(held), now)
         self._agreement.set_newcomers(self._company.newcomers(present - self._refused))
         self._agreement.set_held(frozenset(held.values()), now)
@@ -296,13 +307,19 @@ class AgreedRound(abc.ABC):
         else:
             late = frozenset()  # Most others have closed it: nobody was waited for any longer.
         self._has_noted = True
-        self._parts.patience.updates.note(self.number, in_time=held, late=late)
+        self._company.note(in_time=held, late=late)
 
     @property
-    def _elsewhere(self) -> frozenset[PeerId]:
-        """The signers of updates that peers hold which have closed the round; they may hand them
-        on."""
-        return frozenset() if self._needed == 1 else self._agreement.listed - self._refused
+    def _to_ask_for(self) -> frozenset[PeerId]:
+        """Whose updates this peer may ask others for, as long as it waits for them."""
+        return self.awaited if self._agreement.state is AgreementState.OPEN else frozenset()
+
+    def _ask_elsewhere(self, now: float) -> None:
+        overtaken = self._parts.blobs.overtaken
+        if self._asks.is_due(self._to_ask_for, now, overtaken):
+            listed = self._agreement.listed
+            for ref, holders in self._asks.look(self._to_ask_for, listed, now, overtaken):
+                self._updates.ask_early((ref,), holders)
 
     def _note_shortage(self, possible: int, held: frozenset[PeerId], now: float) -> None:
         """Tell for what the round waits, once this peer has done its part."""

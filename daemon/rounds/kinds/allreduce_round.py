@@ -106,7 +106,7 @@ class AllReduceRound(AgreedRound):
             await self._wait_for_change(self._collecting.get_timer(now))
             absent = self._collect(now := parts.clock.monotonic())
         # Contributing clears no absence: only a reduced part that arrives does.
-        parts.patience.updates.note(self.number, in_time=frozenset(), late=absent)
+        self._company.note(in_time=frozenset(), late=absent)
         contributions = self._updates.contributions(self._contributed.values())
         reduced = await parts.worker.ask(Reduce(self.number, self._own_part, count, contributions))
         self._offers.add(

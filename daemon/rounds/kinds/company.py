@@ -7,6 +7,8 @@ from daemon.rounds.parts import Parts
 from protocol.identity import PeerId
 from protocol.peers.peer_messages import Standing
 
+ANY_NEWCOMER = PeerId("")
+"""Stands for all outside the roster in what is remembered of them together."""
 NEAR_ROUNDS = 2
 """How far behind on the same line a peer may be to be waited for; it then has every chance to get
 here within the grace period, where short rounds would for ever end before it does."""
@@ -49,14 +51,34 @@ class Company:
         others = self._parts.standings.ready() - self.roster
         near = {peer for peer in others if self._is_near(standings[peer])}
         expected = self.present() | near
+        if not self._are_newcomers_worth_waiting(self._number):
+            expected = (expected & self.roster) | {self._parts.me}
         pauses = self._parts.patience.updates
         wasteful = pauses.passed_over(expected & self.roster, self._number, self._may_lie)
         return expected - wasteful - pauses.passed_over(expected - self.roster, self._number)
 
     def newcomers(self, present: frozenset[PeerId]) -> frozenset[PeerId]:
         """Who of those ``present``, outside the roster, should be expected in the next round."""
+        if not self._are_newcomers_worth_waiting(self._number + 1):
+            return frozenset()  # Who contributes gets in all the same.
         others = present - self.roster
         return others - self._parts.patience.updates.passed_over(others, self._number + 1)
+
+    def note(self, *, in_time: frozenset[PeerId], late: frozenset[PeerId]) -> None:
+        """Remember who came, and who was waited for in vain.
+
+        Those outside the roster count as one besides: whoever has an invite can come under a new id
+        in each round.
+        """
+        patience = self._parts.patience
+        patience.updates.note(self._number, in_time=in_time, late=late)
+        if late - self.roster - {self._parts.me}:
+            patience.newcomers.note_absence(ANY_NEWCOMER, self._number)
+        elif in_time - self.roster - {self._parts.me}:
+            patience.newcomers.note_contribution(ANY_NEWCOMER)
+
+    def _are_newcomers_worth_waiting(self, round_number: int) -> bool:
+        return self._parts.patience.newcomers.is_worth_waiting(ANY_NEWCOMER, round_number)
 
     @property
     def _may_lie(self) -> int:

@@ -51,6 +51,11 @@ class MeshRound(AgreedRound):
                 self._offers.pass_on(self._updates.offer_of(ref), signer)
         self._offers.send(neighbours)
 
+    @property
+    def _to_ask_for(self) -> frozenset[PeerId]:
+        # Where updates go from neighbour to neighbour, those who are far get them last.
+        return super()._to_ask_for if self._topology.kind == "full" else frozenset()
+
     async def _contribute(self) -> None:
         trained = await self._train()
         self._enter(Phase.EXCHANGING)
