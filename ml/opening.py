@@ -117,7 +117,14 @@ class StateReady:
 
 
 def manifest_from(opened: Opened) -> Manifest:
-    """The manifest of the trainer's model. Raises :class:`WorkerError` for what is none."""
+    """The manifest of the trainer's model. Raises :class:`WorkerError` for what is none.
+
+    >>> manifest_from(Opened([["w", "F32", [2, 3], "parameter"]], {}, 60)).parameter_count
+    6
+    >>> manifest_from(Opened([["w", "F32"]], {}, 60))
+    Traceback (most recent call last):
+    protocol.errors.WorkerError: the trainer describes no model: not enough values to unpack ...
+    """
     try:
         tensors = tuple(
             TensorSpec(name, dtype, tuple(shape), kind)

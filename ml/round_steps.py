@@ -3,6 +3,13 @@
 Each function is a generator: it yields a request to one of the two processes and is sent the
 answer. So the daemon, which waits for processes, and :class:`ml.learner.Learner`, which calls
 objects, take the same steps.
+
+>>> from ml.averaging.messages import UpdateWritten
+>>> steps = train_round(1, parts=1)
+>>> next(steps)
+FindUpdate(round=1, parts=1)
+>>> steps.send(UpdateWritten(base_root=bytes.fromhex("00ff")))
+Train(round=1, base='00ff')
 """
 
 import math

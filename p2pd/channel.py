@@ -4,6 +4,19 @@ A frame is two big-endian numbers of 4 bytes, the length of the body and the num
 then the body. The daemon numbers its requests from 1; an answer has the number of its request; what
 a process says unasked has 0. Before the first frame the daemon sends one byte, and with it the
 descriptors of the shared memory (SCM_RIGHTS, unix(7)).
+
+>>> daemon, other_end = socket.socketpair()
+>>> channel = Channel(other_end.detach())
+>>> daemon.sendall(to_frame(1, b"a request"))
+>>> channel.receive()
+Frame(number=1, body=b'a request')
+>>> channel.send(1, b"its answer")
+>>> daemon.recv(100)[HEAD.size:]
+b'its answer'
+>>> daemon.close()
+>>> channel.receive() is None
+True
+>>> channel.release()
 """
 
 import contextlib

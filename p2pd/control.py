@@ -8,7 +8,19 @@ class TrainingAbandonedError(Exception):
 
 
 class TrainingControl:
-    """Controls one training; any thread may end it."""
+    """Controls one training; any thread may end it.
+
+    >>> control = TrainingControl()
+    >>> control.should_finish()
+    False
+    >>> control.finish()
+    >>> control.should_finish()
+    True
+    >>> control.abandon()
+    >>> control.should_finish()
+    Traceback (most recent call last):
+    p2pd.control.TrainingAbandonedError: the training was abandoned
+    """
 
     def __init__(self) -> None:
         self._finish = threading.Event()

@@ -8,7 +8,14 @@ logger = logging.getLogger(__name__)
 
 class FailureLog:
     """Tells unexpected errors in full the first time: what is tried again may fail in the same way
-    for hours."""
+    for hours.
+
+    Example, where requests are carried out::
+
+        except Exception as error:
+            failures.add(number, error)
+            reply = Failed("internal", f"{type(error).__name__}: {error}")
+    """
 
     def __init__(self) -> None:
         self._logged_stack: list[str] = []

@@ -30,7 +30,25 @@ class Owner(Protocol[Request]):
 
 
 class Inbox(Generic[Request]):
-    """The requests that wait. The thread ends with the process."""
+    """The requests that wait. The thread ends with the process.
+
+    >>> import socket
+    >>> from p2pd.channel import to_frame
+    >>> class Process:
+    ...     def decode(self, body):
+    ...         return body.decode()
+    ...     def take_at_once(self, number, request):
+    ...         return request == "hurry"
+    ...     def gone(self, reason):
+    ...         pass
+    >>> daemon, other_end = socket.socketpair()
+    >>> inbox = Inbox(Channel(other_end.detach()), Process())
+    >>> inbox.start()
+    >>> daemon.sendall(to_frame(1, b"hurry") + to_frame(2, b"work"))
+    >>> inbox.take()
+    (2, 'work')
+    >>> daemon.close()
+    """
 
     def __init__(self, channel: Channel, owner: Owner[Request]) -> None:
         self._channel = channel

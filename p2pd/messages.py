@@ -3,6 +3,14 @@
 The daemon asks, the trainer answers each request; :class:`Progress` and :class:`Working` come
 unasked while work gets on. Parameters never pass through here: they lie in shared memory
 (p2pd/shared_tensors.py). docs/processes.md says who says what when.
+
+>>> encode(Train(round=3, base="00ff"))
+b'{"type": "Train", "round": 3, "base": "00ff"}'
+>>> decode_request(b'{"type": "Train", "round": 3, "base": "00ff"}').reply_kind()
+<class 'p2pd.messages.Trained'>
+>>> decode_request(b'{"type": "Train", "round": "three"}')
+Traceback (most recent call last):
+p2pd.messages.MalformedMessageError: Train: round is str
 """
 
 import json

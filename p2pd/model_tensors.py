@@ -20,7 +20,22 @@ _DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 
 class ModelTensors:
-    """One model's own tensors that travel, where they lie in memory that is shared."""
+    """One model's own tensors that travel, where they lie in memory that is shared.
+
+    >>> import os
+    >>> from p2pd.shared_tensors import NO_ROOT
+    >>> descriptor = os.memfd_create("local")
+    >>> memory, model = SharedTensors(descriptor), nn.Linear(2, 1, bias=False)
+    >>> tensors = ModelTensors(model)
+    >>> tensors.description
+    [('weight', 'F32', (1, 2), 'parameter')]
+    >>> tensors.write(memory, round_number=1, root=NO_ROOT)
+    >>> other = ModelTensors(nn.Linear(2, 1, bias=False))
+    >>> other.read(memory, round_number=1, root=NO_ROOT)
+    >>> torch.equal(other.model.weight, model.weight)
+    True
+    >>> os.close(descriptor)
+    """
 
     def __init__(self, model: nn.Module, still: Collection[str] = ()) -> None:
         """``still``: names of the tensors that do not travel (p2pd/what_travels.py).

@@ -1,4 +1,11 @@
-"""How a peer's process ends when the daemon does, and takes with it what it started (Linux)."""
+"""How a peer's process ends when the daemon does, and takes with it what it started (Linux).
+
+Example, the beginning of a trainer::
+
+    guard_group(lifeline)
+    end_with_parent()
+    forbid_new_privileges()
+"""
 
 import ctypes
 import os

@@ -1,6 +1,13 @@
 """A dictionary of tensors in a file of this peer's own: whole or not at all, and no code in it.
 
 For what a trainer keeps for itself, such as an optimizer's moments; nothing of it ever travels.
+
+>>> import tempfile
+>>> with tempfile.TemporaryDirectory() as directory:
+...     path = Path(directory) / "optimizer"
+...     write_tensor_dict(path, {"round": 3, "momentum": torch.tensor([0.5])})
+...     read_tensor_dict(path)["momentum"]
+tensor([0.5000])
 """
 
 import os

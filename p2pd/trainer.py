@@ -92,7 +92,13 @@ class Reports(Protocol):
 
 
 class TrainerEnd:
-    """Serves one :class:`Trainer` until the daemon says so or is gone."""
+    """Serves one :class:`Trainer` until the daemon says so or is gone.
+
+    Example, of a process whose ``MyTrainer`` is a :class:`Trainer`::
+
+        end = TrainerEnd(Channel(descriptor))
+        end.serve(MyTrainer(end.memories, end))
+    """
 
     def __init__(self, channel: Channel) -> None:
         """Raises :class:`p2pd.channel.BrokenChannelError` and :class:`OSError`."""

@@ -9,6 +9,18 @@ machine and is compared by its digest: the base under an adapter, a mask, a tabl
     still = watch.still()     # the names of what stays
 
 Where no steps can be watched, :func:`still_by_kind` tells from the model alone.
+
+>>> base, adapter = nn.Linear(2, 2), nn.Linear(2, 1)
+>>> base = base.requires_grad_(False)
+>>> model = nn.Sequential(base, adapter)
+>>> still = still_by_kind(model)
+>>> sorted(still)
+['0.bias', '0.weight']
+>>> [name for name, dtype, shape, kind in describe(model, still)]
+['1.bias', '1.weight']
+>>> describe(base, still_by_kind(base))
+Traceback (most recent call last):
+p2pd.what_travels.UnusableModelError: the model has no parameter that requires a gradient
 """
 
 import ctypes

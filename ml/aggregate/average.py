@@ -13,7 +13,24 @@ from ml.update.encoding import Floats
 
 class Average:
     """The average of updates in the order of their peers' ids, all of the same part of the
-    model."""
+    model.
+
+    >>> from ml.aggregate.aggregation import parse_aggregation
+    >>> from ml.state.manifest import Manifest
+    >>> from ml.state.tensor_store import write_to_memory
+    >>> from ml.update.codec import UpdateCodec, parse_encoding
+    >>> manifest = Manifest((TensorSpec("w", "F32", (2,), "parameter"),))
+    >>> codec = UpdateCodec(manifest, parse_encoding("none"))
+    >>> def update(*numbers):
+    ...     read = lambda spec, start, stop: np.float32(numbers)[start:stop]
+    ...     _, file = write_to_memory(codec.layout, lambda sink: codec.fill(sink, read, None))
+    ...     return UpdateFile(codec, file)
+    >>> with update(1, 2) as one, update(3, 6) as other:
+    ...     mean = parse_aggregation("mean", max_sample_weight=1000)
+    ...     average = Average([one, other], lambda stacks: mean.plan([10, 10], stacks))
+    ...     average.read(manifest.tensors[0], 0, 2)
+    array([2., 4.], dtype=float32)
+    """
 
     def __init__(self, updates: Sequence[UpdateFile], plan_of: Callable[[Stacks], Plan]) -> None:
         """``plan_of`` makes the rule's plan; it may go through all updates to make it.

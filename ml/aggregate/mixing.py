@@ -78,7 +78,14 @@ class Mixing(Protocol):
 
 
 def parse_mixing(text: str) -> Mixing:
-    """Read the spelling of the aggregation in settings. Raises :class:`ConfigError`."""
+    """Read the spelling of the aggregation in settings. Raises :class:`ConfigError`.
+
+    >>> own_and_bobs = np.float32([[0, 0], [4, 8]])
+    >>> rule, partners = parse_mixing("mean"), [Partner("bob", weight=0.25)]
+    >>> plan = rule.plan(partners, lambda: iter([own_and_bobs]), trials=None)
+    >>> plan.parameters(own_and_bobs)
+    array([1., 2.], dtype=float32)
+    """
     if text == TRIAL:
         return TrialMixing()
     rule = parse_aggregation(text, max_sample_weight=1)

@@ -7,7 +7,11 @@ computes.
 
 def needed_updates(aggregation: str) -> int:
     """The updates that a rule needs. ``aggregation`` is its spelling in settings, checked before by
-    ml/rules/round_rules.py."""
+    ml/rules/round_rules.py.
+
+    >>> needed_updates("krum:1"), needed_updates("mean")
+    (5, 1)
+    """
     kind, _, amount = aggregation.partition(":")
     return needed_by_krum(int(amount)) if kind == "krum" and amount.isdecimal() else 1
 

@@ -1,4 +1,21 @@
-"""A round's end: the base and what its updates say become the next state, block by block."""
+"""A round's end: the base and what its updates say become the next state, block by block.
+
+>>> from ml.state.state import state_layout
+>>> from ml.state.tensor_store import write_to_memory
+>>> from ml.update.parts import segments_of
+>>> manifest = Manifest((TensorSpec("w", "F32", (2,), "parameter"),))
+>>> layouts = [state_layout(manifest, number, keeps_momentum=False) for number in (0, 1)]
+>>> blob, file = write_to_memory(
+...     layouts[0], fill_mixed_state(manifest, lambda spec, start, stop: np.float32([1, 2])))
+>>> base = State(manifest, 0, False, blob, file)
+>>> piece = Piece(segments_of(manifest, 0, 1, 1), lambda spec, start, stop: np.float32([1, 1]))
+>>> fill = fill_next_state(base, OuterOptimizer(learning_rate=0.5, momentum=0.0), [piece])
+>>> _, following = write_to_memory(layouts[1], fill)
+>>> following.read("model/w")
+array([0.5, 1.5], dtype=float32)
+>>> base.close(), following.close()
+(None, None)
+"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

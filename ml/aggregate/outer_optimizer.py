@@ -3,6 +3,13 @@
 Nesterov momentum on pseudo-gradients (DiLoCo, arXiv 2311.08105), as ``torch.optim.SGD`` with
 ``nesterov=True`` computes it. With learning rate 1 and momentum 0 the next base is the average of
 the peers' models. float32, elementwise: equal inputs give equal bits on any machine.
+
+>>> base, gradient = np.float32([1, 2]), np.float32([0.5, 0.5])
+>>> OuterOptimizer(learning_rate=1.0, momentum=0.0).step(base, None, gradient)
+(array([0.5, 1.5], dtype=float32), None)
+>>> OuterOptimizer(learning_rate=1.0, momentum=1.0)
+Traceback (most recent call last):
+protocol.errors.ConfigError: outer momentum 1.0: from 0 to below 1
 """
 
 from dataclasses import dataclass

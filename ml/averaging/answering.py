@@ -25,7 +25,13 @@ from protocol.errors import WorkerError
 
 
 def carry_out(averager: Averager, request: AveragerRequest) -> AveragerReply:
-    """What an open averager answers to ``request``. Raises what its methods raise."""
+    """What an open averager answers to ``request``. Raises what its methods raise.
+
+    Example, in the averager's process::
+
+        number, request = inbox.take()
+        channel.send(number, encode(carry_out(averager, request)))
+    """
     match request:
         case FindUpdate():
             return averager.find_update(request.round, request.parts)

@@ -47,7 +47,15 @@ class NoStateError(WorkerError):
 
 
 class Averager:
-    """Opened by its constructor; every method answers one request of ml/averaging/messages.py."""
+    """Opened by its constructor; every method answers one request of ml/averaging/messages.py.
+
+    Example, of a process that was asked to open a model's states::
+
+        averager = Averager(open_states, SharedModel(descriptors, report_work), bench=self)
+        reply = averager.opened
+        ...
+        reply = averager.write_update(1, 1, done, samples_per_second=0.0, from_origin=False)
+    """
 
     def __init__(
         self,

@@ -4,6 +4,11 @@ The daemon asks, the averager answers each request by its number (p2pd/channel.p
 and :class:`TrialWanted` come unasked. Model bytes never pass through here: they lie in files,
 described by :class:`ml.state.blob.Blob`, or in shared memory. This module imports no NumPy, so the
 daemon may import it. docs/processes.md says who says what when.
+
+>>> from protocol.codec import decode, encode
+>>> request = decode(encode(CheckUpdate("spool/update", part=0, parts=2)), AveragerRequest)
+>>> request.path, request.reply_kind()
+('spool/update', <class 'ml.averaging.messages.Finished'>)
 """
 
 from ml.state.blob import KEPT_CHECKPOINTS, Blob
@@ -24,8 +29,9 @@ class OpenStates(Message, tag="open_states"):
     metadata: dict[str, str]
     """What exported models say of where they come from."""
     kept_checkpoints: int = KEPT_CHECKPOINTS
-    checkpoint_bytes: int = 0
     """How many of the last rounds' states stay on disk."""
+    checkpoint_bytes: int = 0
+    """What they may take of the disk together; 0: no limit."""
     event_dir: str = ""
     """The directory of event files for TensorBoard; empty: none are written."""
     has_initial: bool = True

@@ -22,7 +22,22 @@ from protocol.errors import WorkerError
 
 
 class SharedModel:
-    """Base, local and origin memory of one model."""
+    """Base, local and origin memory of one model.
+
+    >>> import os
+    >>> descriptors = [os.memfd_create(name) for name in MEMORIES]
+    >>> shared = SharedModel(descriptors, on_work=lambda: None)
+    >>> manifest = Manifest((TensorSpec("w", "F32", (2,), "parameter"),))
+    >>> shared.lay_out(manifest)
+    >>> shared.publish_candidate(manifest, lambda *block: np.float32([1, 2]), round_number=3)
+    >>> base, buffer = SharedTensors(descriptors[0]), np.zeros(2, np.float32)
+    >>> with base.reading(3, NO_ROOT):
+    ...     base.read(SharedLayout([("w", "F32", (2,))]).places["w"].offset, buffer.view("u1").data)
+    >>> buffer
+    array([1., 2.], dtype=float32)
+    >>> for descriptor in descriptors:
+    ...     os.close(descriptor)
+    """
 
     def __init__(self, descriptors: Sequence[int], on_work: Callable[[], None]) -> None:
         """``descriptors``: in the order of :data:`p2pd.shared_tensors.MEMORIES`; stay open.
@@ -111,7 +126,7 @@ class Publication:
         self._places = {f"{MODEL}{name}": place for name, place in layout.places.items()}
 
     def along(self, fill: Fill) -> Fill:
-        """``fill``, and with it what is here."""
+        """``fill``, which then writes into the base memory too."""
         return lambda writer: fill(_Both(writer, self._memory, self._places))
 
 

@@ -35,7 +35,14 @@ class RoundRules:
 
 
 def parse_rules(settings: RoundSettings) -> RoundRules:
-    """Raises :class:`ConfigError` naming the setting that cannot be, or cannot be with another."""
+    """Raises :class:`ConfigError` naming the setting that cannot be, or cannot be with another.
+
+    >>> parse_rules(RoundSettings(local_unit="steps", local_amount=50)).work
+    LocalWork(unit='steps', amount=50)
+    >>> parse_rules(RoundSettings(exchange="allreduce", compression="topk"))
+    Traceback (most recent call last):
+    protocol.errors.ConfigError: compression topk does not go with allreduce, ...
+    """
     _check_limits(settings)
     is_gossip = settings.exchange == "gossip"
     if settings.aggregation == TRIAL and not is_gossip:

@@ -7,7 +7,15 @@ KEPT_CHECKPOINTS = 2
 
 
 class Blob(Message):
-    """A file with model bytes and the Merkle tree over its 1 MiB chunks (protocol/merkle.py)."""
+    """A file with model bytes and the Merkle tree over its 1 MiB chunks (protocol/merkle.py).
+
+    >>> from protocol.merkle import leaves_of, merkle_root
+    >>> content = b"an update's bytes"
+    >>> leaves = tuple(leaves_of([content]))
+    >>> blob = Blob("spool/update", len(content), merkle_root(leaves), leaves)
+    >>> blob.size_bytes, len(blob.leaves)
+    (17, 1)
+    """
 
     path: str
     size_bytes: int

@@ -29,7 +29,23 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointStore:
-    """The checkpoints of one swarm's model in one directory."""
+    """The checkpoints of one swarm's model in one directory.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from ml.state.manifest import TensorSpec
+    >>> manifest = Manifest((TensorSpec("w", "F32", (2,), "parameter"),))
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     store = CheckpointStore(Path(directory), manifest, keeps_momentum=False)
+    ...     for number in (1, 2):
+    ...         values = np.float32([number, number])
+    ...         store.save(number, lambda sink: sink.write("model/w", 0, values)).close()
+    ...     state = store.latest()
+    ...     print(state.round, state.read(manifest.tensors[0], 0, 2))
+    ...     state.close()
+    ...     store.close()
+    2 [2. 2.]
+    """
 
     def __init__(
         self,

@@ -22,6 +22,23 @@ def export_state(
     name, and the manifest's. What does not travel is not in it. What the file holds follows from
     the state alone, so all who hold it write the same bytes. Raises :class:`ConfigError` when the
     file cannot be written.
+
+    >>> import tempfile
+    >>> from safetensors.numpy import load_file
+    >>> from ml.state.manifest import Manifest
+    >>> from ml.state.state import state_layout
+    >>> from ml.state.tensor_store import write_to_memory
+    >>> manifest = Manifest((TensorSpec("embed", "F16", (2,), "parameter"),))
+    >>> blob, file = write_to_memory(
+    ...     state_layout(manifest, 0, keeps_momentum=False),
+    ...     lambda sink: sink.write("model/embed", 0, np.float32([1, 2])))
+    >>> state = State(manifest, 0, False, blob, file)
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = Path(directory) / "model.safetensors"
+    ...     size_bytes = export_state(state, {"head": "embed"}, path, {"task": "digits"})
+    ...     load_file(path)["head"]
+    array([1., 2.], dtype=float16)
+    >>> state.close()
     """
     names = {spec.name: [spec.name] for spec in state.manifest.tensors}
     for name, first in tied.items():

@@ -1,4 +1,11 @@
-"""Float32 numbers in the precision that a model computes with, bit for bit as torch rounds."""
+"""Float32 numbers in the precision that a model computes with, bit for bit as torch rounds.
+
+>>> tenth = np.float32([0.1])
+>>> in_model_precision(TensorSpec("w", "F16", (1,), "parameter"), tenth)
+array([0.09997559], dtype=float32)
+>>> in_model_precision(TensorSpec("w", "BF16", (1,), "parameter"), tenth)
+array([0.10009766], dtype=float32)
+"""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -11,7 +11,15 @@ from pathlib import Path
 
 
 class LateSync:
-    """One thread that syncs one set of files after the other."""
+    """One thread that syncs one set of files after the other.
+
+    >>> import tempfile
+    >>> sync = LateSync()
+    >>> with tempfile.TemporaryDirectory() as directory, open(f"{directory}/state", "wb") as file:
+    ...     sync.add(Path(directory), [file.fileno()], lambda problem: print(problem or "on disk"))
+    ...     sync.close()
+    on disk
+    """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "sync")

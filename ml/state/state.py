@@ -31,7 +31,18 @@ BLOCK_ELEMENTS = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One round's state, in an open file."""
+    """One round's state, in an open file.
+
+    >>> from ml.state.tensor_store import write_to_memory
+    >>> manifest = Manifest((TensorSpec("w", "F32", (2,), "parameter"),))
+    >>> layout = state_layout(manifest, 0, keeps_momentum=True)
+    >>> blob, file = write_to_memory(
+    ...     layout, lambda sink: sink.write("model/w", 0, np.float32([1, 2])))
+    >>> state = State(manifest, round=0, has_momentum=False, blob=blob, file=file)
+    >>> state.read(manifest.tensors[0], 0, 2), state.read_momentum(manifest.tensors[0], 0, 2)
+    (array([1., 2.], dtype=float32), array([0., 0.], dtype=float32))
+    >>> state.close()
+    """
 
     manifest: Manifest
     round: int

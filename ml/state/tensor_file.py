@@ -188,6 +188,16 @@ class TensorWriter(TensorSink):
 
     Writing and hashing are done in a thread of its own while the caller makes the next block, a few
     blocks behind at most. A context manager; leaving it ends that thread.
+
+    >>> import tempfile
+    >>> layout = layout_of([FileTensor("w", "F32", (2, 2))], {"format": "example"})
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     with TensorWriter(file.fileno(), layout) as writer:
+    ...         writer.write("w", 0, np.float32([1, 2, 3, 4]))
+    ...         leaves = writer.finish()
+    ...     with TensorFile.open(Path(file.name), layout) as whole:
+    ...         whole.read("w", start=1, stop=3)
+    array([2., 3.], dtype=float32)
     """
 
     def __init__(self, descriptor: int, layout: TensorLayout) -> None:

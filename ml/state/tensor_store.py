@@ -1,4 +1,13 @@
-"""Writing tensor files: atomically to a disk, or into memory where the disk takes no more."""
+"""Writing tensor files: atomically to a disk, or into memory where the disk takes no more.
+
+>>> import numpy as np
+>>> from ml.state.tensor_file import FileTensor, layout_of
+>>> layout = layout_of([FileTensor("w", "F32", (2,))], {"format": "example"})
+>>> blob, file = write_to_memory(layout, lambda sink: sink.write("w", 0, np.float32([1, 2])))
+>>> file.read("w"), blob.root == merkle_root(blob.leaves)
+(array([1., 2.], dtype=float32), True)
+>>> file.close()
+"""
 
 import os
 from collections.abc import Callable

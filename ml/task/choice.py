@@ -1,4 +1,11 @@
-"""The choice of a task and of its data, as a message. Imports no torch."""
+"""The choice of a task and of its data, as a message. Imports no torch.
+
+>>> told = choice_to(TaskChoice("digits", True, 0, 4, data_dir="", seed=7))
+>>> told["shard_count"], told["partition"]
+(4, 'iid')
+>>> choice_from(told).task
+'digits'
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -21,7 +21,14 @@ Data = Samples | Stream
 
 
 def load_shard(task: Task, choice: TaskChoice, device: torch.device) -> Data:
-    """The shard that ``choice`` names. Raises :class:`ConfigError`."""
+    """The shard that ``choice`` names. Raises :class:`ConfigError`.
+
+    >>> from ml.task.load import load_builtin_task
+    >>> quarter = TaskChoice("digits", True, shard_index=0, shard_count=4, data_dir="", seed=7)
+    >>> samples = load_shard(load_builtin_task("digits"), quarter, torch.device("cpu"))
+    >>> len(samples)
+    359
+    """
     shard = Shard(choice.shard_index, choice.shard_count, choice.seed)
     dataset = task.train_dataset(_directory(choice), shard)
     if task.makes_own_shard:

@@ -27,7 +27,14 @@ def load_task(task: str, *, builtin: bool, file_sha256: bytes = b"") -> Task:
 
 
 def load_builtin_task(name: str) -> Task:
-    """A task that ships with p2pd. Raises :class:`ConfigError` for an unknown name."""
+    """A task that ships with p2pd. Raises :class:`ConfigError` for an unknown name.
+
+    >>> load_builtin_task("digits").batch_size
+    32
+    >>> load_builtin_task("digit")
+    Traceback (most recent call last):
+    protocol.errors.ConfigError: no built-in task 'digit'; there are digits, mnist
+    """
     names = sorted(module.name for module in pkgutil.iter_modules(ml.task.builtin.__path__))
     if name not in names:
         raise ConfigError(f"no built-in task {name!r}; there are {', '.join(names)}")

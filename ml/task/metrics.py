@@ -33,6 +33,12 @@ def parse_metrics(given: object, place: str) -> tuple[Metric, ...]:
     """From a task's ``METRICS``: ``{"rmse": "lower, .2f", "r2": "higher"}``, the leading one first.
 
     Raises :class:`ConfigError`, where ``place`` tells where it stands.
+
+    >>> parse_metrics({"rmse": "lower, .2f"}, "METRICS")
+    (Metric(name='rmse', lower_is_better=True, format='.2f'),)
+    >>> parse_metrics({"rmse": "smaller"}, "METRICS")
+    Traceback (most recent call last):
+    protocol.errors.ConfigError: METRICS['rmse'] is 'smaller': write higher or lower ...
     """
     if not isinstance(given, Mapping) or not 1 <= len(given) <= MAX_METRICS:
         raise ConfigError(

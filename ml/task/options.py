@@ -43,7 +43,18 @@ class Options:
 
 
 def options_of(module: ModuleType, name: str) -> Options:
-    """The options of a task module. Raises :class:`ConfigError` naming the constant."""
+    """The options of a task module. Raises :class:`ConfigError` naming the constant.
+
+    >>> module = ModuleType("a_task")
+    >>> module.ACCUMULATE, module.PRECISION = 4, "bfloat16"
+    >>> options = options_of(module, "a_task.py")
+    >>> options.accumulate, options.leading.name
+    (4, 'loss')
+    >>> module.PRECISION = "float16"
+    >>> options_of(module, "a_task.py")
+    Traceback (most recent call last):
+    protocol.errors.ConfigError: task a_task.py: PRECISION is 'float16': write float32 or bfloat16
+    """
     moving = getattr(module, "MOVING", ())
     if not isinstance(moving, list | tuple) or not all(isinstance(one, str) for one in moving):
         raise ConfigError(f"task {name}: MOVING is no list of buffers' names")

@@ -30,7 +30,15 @@ class SampleError(Exception):
 
 
 class Samples:
-    """Some of a dataset's samples, in batches on one device."""
+    """Some of a dataset's samples, in batches on one device.
+
+    >>> dataset = TensorDataset(torch.arange(10.0), torch.arange(10) % 2)
+    >>> samples = Samples(dataset, np.array([1, 3, 5, 7]), torch.device("cpu"))
+    >>> for inputs, targets, count in samples.batches(batch_size=2):
+    ...     print(inputs.tolist(), targets.tolist())
+    [1.0, 3.0] [1, 1]
+    [5.0, 7.0] [1, 1]
+    """
 
     def __init__(self, dataset: Any, indices: NDArray[np.int64], device: torch.device) -> None:
         if _is_plain(dataset) and indices.size < len(dataset):

@@ -2,6 +2,11 @@
 
 NumPy keeps only the raw output of its bit generators stable (NEP 19), torch promises nothing; so
 everything that peers must agree on is made from raw Philox output.
+
+>>> permutation(5, 7, "epoch", 0)
+array([0, 1, 3, 4, 2])
+>>> derive_seed(7, "round", 1) == derive_seed(7, "round", 2)
+False
 """
 
 import hashlib

@@ -18,7 +18,19 @@ class TaskSource:
 
 
 def read_task_source(path: Path) -> TaskSource:
-    """Read a task file. Raises :class:`ConfigError` saying why it cannot be read."""
+    """Read a task file. Raises :class:`ConfigError` saying why it cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile(suffix=".py") as file:
+    ...     file.write(b"BATCH_SIZE = 32")
+    ...     file.flush()
+    ...     read_task_source(Path(file.name)).text
+    15
+    b'BATCH_SIZE = 32'
+    >>> read_task_source(Path("nowhere.py"))
+    Traceback (most recent call last):
+    protocol.errors.ConfigError: task file nowhere.py: No such file or directory
+    """
     try:
         with path.open("rb") as file:
             text = file.read(MAX_TASK_FILE_BYTES + 1)

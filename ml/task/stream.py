@@ -28,7 +28,15 @@ class Shard:
 
 
 class Stream:
-    """Batches from an iterable, on one device."""
+    """Batches from an iterable, on one device.
+
+    >>> batches = [torch.tensor([number]) for number in range(5)]
+    >>> stream = Stream(batches, torch.device("cpu"), Shard(index=1, count=2, seed=7))
+    >>> stream.epoch_batches
+    2
+    >>> [batch.value.item() for batch in itertools.islice(stream.endless(), 5)]
+    [1, 3, 1, 3, 1]
+    """
 
     def __init__(self, iterable: Iterable[Any], device: torch.device, shard: Shard) -> None:
         """Of ``shard.count`` parts the batches are dealt out in turn."""

@@ -27,6 +27,13 @@ def try_first_steps(
     """The names of the tensors that do not travel; ``model`` moves. Raises :class:`ConfigError`.
 
     It is also where torch loads what an optimizer needs, which takes it seconds.
+
+    Example, which needs torch's optimizers and so some seconds::
+
+        task = load_builtin_task("digits")
+        model = task.make_model(seed=7)
+        samples, test_samples = load_shard(task, choice, cpu), load_test_samples(task, choice, cpu)
+        still = try_first_steps(model, task, samples, test_samples)  # frozenset(): all of it moves
     """
     try:
         watch = Watch(model)

@@ -65,6 +65,19 @@ def train(
     ``seed`` decides the order of the samples and everything random inside the model.
     ``should_finish`` is asked after each step, ``clock`` gives monotonic seconds. Raises
     :class:`WorkerError` when the loss stops being a number.
+
+    Example, of five steps and of who does not end them early::
+
+        result = train(
+            model,
+            task,
+            samples,
+            LocalWork("steps", 5),
+            round_seed(swarm_seed, round_number, shard_index, shard_count),
+            should_finish=lambda: False,
+            on_step=lambda report: print(f"step {report.step}: {report.loss:.4f}"),
+            clock=time.monotonic,
+        )
     """
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)

@@ -63,7 +63,13 @@ class _Open:
 
 
 class TaskTrainer:
-    """Implements :class:`p2pd.trainer.Trainer`."""
+    """Implements :class:`p2pd.trainer.Trainer`.
+
+    Example, of the trainer's process::
+
+        daemon = TrainerEnd(Channel(descriptor))
+        daemon.serve(TaskTrainer(daemon.memories, torch.device("cpu"), daemon))
+    """
 
     def __init__(
         self,

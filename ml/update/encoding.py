@@ -3,6 +3,15 @@
 An encoding maps a flat run of float32 to a fixed number of wire elements, block by block, so the
 size of an update follows from the manifest alone and any block can be decoded by itself. Decoders
 trust nothing: what they return is finite and within :data:`MAX_MAGNITUDE`, or they raise.
+
+>>> from ml.update.codec import parse_encoding
+>>> int8, values = parse_encoding("int8"), np.linspace(-1, 1, 1024, dtype=np.float32)
+>>> wire = int8.encode(values)
+>>> wire.size == int8.wire_count(1024), bool(np.abs(int8.decode(wire, 1024) - values).max() < 0.01)
+(True, True)
+>>> checked(np.float32([1, np.inf]))
+Traceback (most recent call last):
+protocol.errors.VerificationError: infinity in the update
 """
 
 from typing import Protocol

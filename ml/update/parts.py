@@ -31,6 +31,15 @@ def segments_of(manifest: Manifest, part: int, parts: int, grain: int) -> tuple[
 
     Of P elements in the manifest's order it begins at P·part//parts, moved down to a multiple of
     ``grain`` within its tensor. ``parts`` 1: every tensor whole.
+
+    >>> manifest = Manifest((
+    ...     TensorSpec("a", "F32", (6,), "parameter"), TensorSpec("b", "F32", (4,), "parameter")))
+    >>> for part in (0, 1):
+    ...     for segment in segments_of(manifest, part, parts=2, grain=1):
+    ...         print(part, segment.spec.name, segment.start, segment.stop)
+    0 a 0 5
+    1 a 5 6
+    1 b 0 4
     """
     total = sum(spec.element_count for spec in manifest.tensors)
     begin, end = (total * j // parts for j in (part, part + 1))

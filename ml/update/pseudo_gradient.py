@@ -1,4 +1,12 @@
-"""What a peer contributes to a round: how far its training moved away from the round's base."""
+"""What a peer contributes to a round: how far its training moved away from the round's base.
+
+>>> spec = TensorSpec("w", "F32", (2,), "parameter")
+>>> pseudo_gradient(spec, base=np.float32([1, 2]), trained=np.float32([0.5, 3]))
+array([ 0.5, -1. ], dtype=float32)
+>>> pseudo_gradient(spec, base=np.float32([1, 2]), trained=np.float32([np.nan, 3]))
+Traceback (most recent call last):
+protocol.errors.WorkerError: training diverged: NaN, infinity or huge numbers in w
+"""
 
 import numpy as np
 

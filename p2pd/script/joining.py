@@ -36,7 +36,9 @@ def join(
     options: Sequence[str] = (),
     wait_s: float = WAIT_S,
 ) -> Swarm:
-    """Join a swarm, and return once the model holds the state that training goes on from::
+    """Join a swarm, and return once the model holds the state that training goes on from.
+
+    Example::
 
         with p2pd.join("p2pd:…", model, optimizer) as swarm:
             for batch in loader:

@@ -25,6 +25,9 @@ def p2pd_command(environ: Mapping[str, str]) -> list[str]:
 
     p2pd may live in another environment than the script: beside this Python it is looked for first,
     then on the path.
+
+    >>> p2pd_command({"P2PD_CLI": "nice /opt/p2pd/bin/p2pd"})
+    ['nice', '/opt/p2pd/bin/p2pd']
     """
     if given := environ.get(CLI_VARIABLE):
         return shlex.split(given)

@@ -36,6 +36,19 @@ class Swarm:
     """One peer's place in a swarm. A context manager: leaving the block leaves the swarm.
 
     With several ranks (torchrun) each has one, and all make the same calls.
+
+    Example, a loop that ends with the swarm's last round::
+
+        with p2pd.join(link, model, optimizer) as swarm:
+            while not swarm.complete:
+                inputs, targets = next(batches)
+                loss = loss_function(model(inputs), targets)
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                if swarm.step(loss, samples=len(inputs)):
+                    print(f"round {swarm.round} with {swarm.peers} peers")
+            swarm.save("model.safetensors")
     """
 
     def __init__(self, hand: Hand) -> None:
