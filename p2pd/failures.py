@@ -10,11 +10,11 @@ class FailureLog:
     """Tells unexpected errors in full the first time: what is tried again may fail in the same way
     for hours.
 
-    Example, where requests are carried out::
+    Example (ml/averaging/__main__.py)::
 
         except Exception as error:
-            failures.add(number, error)
-            reply = Failed("internal", f"{type(error).__name__}: {error}")
+            self._failures.add(number, error)
+            return Failed("internal", f"{type(error).__name__}: {error}")
     """
 
     def __init__(self) -> None:

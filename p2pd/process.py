@@ -1,8 +1,8 @@
 """How a peer's process ends when the daemon does, and takes with it what it started (Linux).
 
-Example, the beginning of a trainer::
+Example (ml/training/__main__.py)::
 
-    guard_group(lifeline)
+    guard_group(int(sys.argv[2]))
     end_with_parent()
     forbid_new_privileges()
 """

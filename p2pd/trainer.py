@@ -94,10 +94,10 @@ class Reports(Protocol):
 class TrainerEnd:
     """Serves one :class:`Trainer` until the daemon says so or is gone.
 
-    Example, of a process whose ``MyTrainer`` is a :class:`Trainer`::
+    Example (ml/training/__main__.py)::
 
-        end = TrainerEnd(Channel(descriptor))
-        end.serve(MyTrainer(end.memories, end))
+        daemon = TrainerEnd(Channel(int(sys.argv[1])))
+        daemon.serve(TaskTrainer(daemon.memories, device, daemon))
     """
 
     def __init__(self, channel: Channel) -> None:

@@ -210,7 +210,7 @@ def shows_example(tree: ast.Module) -> bool:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     texts = [ast.get_docstring(n) or "" for n in ast.walk(tree) if isinstance(n, documented)]
     return any(
-        re.search(r"^Example\b.*::$", text, re.MULTILINE)
+        re.search(r"^Example \([\w/.]+\)::$", text, re.MULTILINE)
         or any(one.want for one in doctest.DocTestParser().get_examples(text))
         for text in texts
     )

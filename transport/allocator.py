@@ -19,11 +19,11 @@ def keep_freed_memory() -> None:
     most memory that a process ever has is the same. Other C libraries have no such settings, and
     are left as they are.
 
-    Example, in what starts a process and before it makes its first socket::
+    Example (daemon/host/process.py)::
 
         keep_freed_memory()
-        with make_context() as context:
-            ...
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
     """
     with contextlib.suppress(AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -27,10 +27,11 @@ from protocol.errors import WorkerError
 def carry_out(averager: Averager, request: AveragerRequest) -> AveragerReply:
     """What an open averager answers to ``request``. Raises what its methods raise.
 
-    Example, in the averager's process::
+    Example (ml/averaging/__main__.py)::
 
-        number, request = inbox.take()
-        channel.send(number, encode(carry_out(averager, request)))
+        if isinstance(request, OpenStates):
+            return self._open(request)
+        return carry_out(self._averager, request)
     """
     match request:
         case FindUpdate():

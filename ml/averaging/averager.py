@@ -49,12 +49,10 @@ class NoStateError(WorkerError):
 class Averager:
     """Opened by its constructor; every method answers one request of ml/averaging/messages.py.
 
-    Example, of a process that was asked to open a model's states::
+    Example (ml/averaging/__main__.py)::
 
-        averager = Averager(open_states, SharedModel(descriptors, report_work), bench=self)
-        reply = averager.opened
-        ...
-        reply = averager.write_update(1, 1, done, samples_per_second=0.0, from_origin=False)
+        self._averager = Averager(request, self._shared, bench=self, on_work=self._report_work)
+        return msgspec.structs.replace(self._averager.opened, sandbox=self._sandbox)
     """
 
     def __init__(

@@ -28,12 +28,10 @@ def try_first_steps(
 
     It is also where torch loads what an optimizer needs, which takes it seconds.
 
-    Example, which needs torch's optimizers and so some seconds::
+    Example (ml/check_task.py)::
 
-        task = load_builtin_task("digits")
-        model = task.make_model(seed=7)
-        samples, test_samples = load_shard(task, choice, cpu), load_test_samples(task, choice, cpu)
-        still = try_first_steps(model, task, samples, test_samples)  # frozenset(): all of it moves
+        still = try_first_steps(model, task, samples, tests)
+        manifest = manifest_of(model, still)
     """
     try:
         watch = Watch(model)

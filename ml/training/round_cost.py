@@ -60,10 +60,10 @@ def round_cost(
 ) -> RoundCost:
     """Train ``model``, which moves, for a moment. Raises :class:`ConfigError`.
 
-    Example, of a task's author::
+    Example (ml/check_task.py)::
 
-        cost = round_cost(task, model, manifest_of(model), samples, len(test_samples))
-        print(cost.as_text())  # data, speed, loss, a round, traffic: a line each
+        test_count = len(tests) if isinstance(tests, Samples) else 0
+        cost = round_cost(task, model, manifest, samples, test_count)
     """
     until = time.monotonic() + TRIED_S
     reports: list[StepReport] = []

@@ -66,17 +66,19 @@ def train(
     ``should_finish`` is asked after each step, ``clock`` gives monotonic seconds. Raises
     :class:`WorkerError` when the loss stops being a number.
 
-    Example, of five steps and of who does not end them early::
+    Example (ml/training/local_training.py)::
 
-        result = train(
-            model,
-            task,
-            samples,
-            LocalWork("steps", 5),
-            round_seed(swarm_seed, round_number, shard_index, shard_count),
-            should_finish=lambda: False,
-            on_step=lambda report: print(f"step {report.step}: {report.loss:.4f}"),
+        return train(
+            self._tensors.model,
+            self._task,
+            self._samples,
+            self._rules.work,
+            round_seed(choice.seed, round_number, choice.shard_index, choice.shard_count),
+            should_finish=should_finish,
+            on_step=on_step,
             clock=time.monotonic,
+            inner=self._inner or self._make_inner(None),
+            round_number=round_number,
         )
     """
     torch.manual_seed(seed)

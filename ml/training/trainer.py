@@ -65,10 +65,10 @@ class _Open:
 class TaskTrainer:
     """Implements :class:`p2pd.trainer.Trainer`.
 
-    Example, of the trainer's process::
+    Example (ml/training/__main__.py)::
 
-        daemon = TrainerEnd(Channel(descriptor))
-        daemon.serve(TaskTrainer(daemon.memories, torch.device("cpu"), daemon))
+        daemon = TrainerEnd(Channel(int(sys.argv[1])))
+        daemon.serve(TaskTrainer(daemon.memories, device, daemon))
     """
 
     def __init__(

@@ -4,10 +4,10 @@
 class SwarmError(Exception):
     """The swarm cannot be joined, or training in it cannot go on. The text says what to do.
 
-    Example, in a training script::
-
-        try:
-            swarm = p2pd.join(link, model, optimizer)
-        except p2pd.SwarmError as error:
-            sys.exit(str(error))
+    >>> from p2pd.script.place import connect
+    >>> try:
+    ...     connect("/nowhere/trainer.sock")
+    ... except SwarmError as error:
+    ...     print(error)
+    the p2pd that started this script ... /nowhere/trainer.sock (No such file or directory): ...
     """

@@ -38,12 +38,17 @@ def join(
 ) -> Swarm:
     """Join a swarm, and return once the model holds the state that training goes on from.
 
-    Example::
+    Example (examples/scripts/loop_after.py)::
 
-        with p2pd.join("p2pd:…", model, optimizer) as swarm:
-            for batch in loader:
-                loss = …
-                swarm.step(loss=loss, samples=len(batch))
+        swarm = p2pd.join(sys.argv[1], model, optimizer)
+        for epoch in range(100):
+            for inputs, targets in loader:
+                loss = nn.functional.cross_entropy(model(inputs), targets)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                if swarm.step(loss=loss, samples=len(inputs)) and swarm.complete:
+                    return
 
     ``link``: the invite link, a file that holds it, or None to go on in ``state_dir``. A script
     that ``p2pd join LINK -- COMMAND`` started takes part in that peer, whatever ``link`` says.

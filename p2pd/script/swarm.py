@@ -37,18 +37,17 @@ class Swarm:
 
     With several ranks (torchrun) each has one, and all make the same calls.
 
-    Example, a loop that ends with the swarm's last round::
+    Example (examples/scripts/accelerate_loop.py)::
 
-        with p2pd.join(link, model, optimizer) as swarm:
+        with p2pd.join(sys.argv[1], model, optimizer.optimizer) as swarm:
             while not swarm.complete:
-                inputs, targets = next(batches)
-                loss = loss_function(model(inputs), targets)
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                if swarm.step(loss, samples=len(inputs)):
-                    print(f"round {swarm.round} with {swarm.peers} peers")
-            swarm.save("model.safetensors")
+                for inputs, targets in loader:
+                    loss = nn.functional.cross_entropy(model(inputs), targets)
+                    optimizer.zero_grad()
+                    accelerator.backward(loss)
+                    optimizer.step()
+                    if swarm.step(loss=loss, samples=len(inputs)) and swarm.complete:
+                        break
     """
 
     def __init__(self, hand: Hand) -> None:

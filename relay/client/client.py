@@ -86,12 +86,17 @@ class RelayUser(Protocol):
 class RelayClient:
     """Speaks to one relay. An async context manager; an absent relay is a state, never an error.
 
-    Example, of a peer, whose ``user`` takes the links that others open::
+    Example (daemon/net/paths/relayed/pool.py)::
 
-        async with RelayClient(uri, identity, curve_keys, user) as client:
-            client.set_record(swarm_id, signed_record)
-            client.allow(swarm_id, {curve_key: peer_id})
-            link = await client.open_link(swarm_id, peer_id)
+        client = RelayClient(
+            uris[0],
+            self._parts.identity,
+            self._parts.curve,
+            self,
+            also_at=tuple(uri.address for uri in uris[1:]),
+            random=self._parts.random,
+        )
+        async with client:
     """
 
     def __init__(

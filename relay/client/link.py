@@ -57,13 +57,11 @@ class LinkCarrier(Protocol):
 class RelayLink:
     """A link to ``peer_id``. Whoever gets it calls :meth:`start`.
 
-    Example, of one that is a :class:`LinkOwner`::
+    Example (daemon/net/paths/relayed/path.py)::
 
-        link = await client.open_link(swarm_id, peer_id)
-        link.start(self)
-        if not link.send(frame):
-            ...  # link_writable() tells when there is room again.
-        link.close("the session is over")
+        self._link.start(self)
+        return self._link.send(frame)
+        self._link.close(reason)
     """
 
     def __init__(

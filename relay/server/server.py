@@ -49,13 +49,9 @@ class RelayService:
     The socket's owner hands it the frames and the ends of connections that are the relay's, and
     keeps the socket open around :meth:`run`.
 
-    Example, of the socket's owner::
+    Example (daemon/server.py)::
 
-        service = RelayService(socket, limits)
-        async with socket:
-            await service.run(stop)
-
-    and for each frame that comes meanwhile ``service.frame_received(route, curve_key, ip, frame)``.
+        parts.relay = RelayService(socket, options.relay)
     """
 
     def __init__(self, socket: ServerSocket, limits: RelayLimits) -> None:

@@ -71,12 +71,16 @@ class _Lease:
 class RendezvousClient:
     """Speaks to one rendezvous. An async context manager.
 
-    Example, of a peer::
+    Example (daemon/swarm/amend.py)::
 
-        async with RendezvousClient(uri, curve_keys, user) as client:
-            client.set_record(signed_record)
-            statement = await client.fetch_statement(swarm_id)
-            records = await client.lookup(swarm_id, want=20)
+        client = RendezvousClient(
+            server[0],
+            CurveKeys.generate(),
+            also_at=tuple(uri.address for uri in server[1:]),
+            clock=clock,
+        )
+        await stack.enter_async_context(client)
+        raw = await client.fetch_statement(newest.swarm_id)
 
     A server that is not there ends nothing:
 

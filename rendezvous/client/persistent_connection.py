@@ -48,12 +48,10 @@ class LinkUser(NoticeReader, Protocol):
 class PersistentLink:
     """Keeps one :class:`RendezvousLink` standing while :meth:`run` runs.
 
-    Example, of who asks once::
+    Example (rendezvous/client/client.py)::
 
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(link.run())
-            reply = await link.ask(Describe(request=0))
-            running.cancel()
+        self._running = self._tasks.create_task(self._link.run())
+        description = _expect(Description, await self._link.ask(Describe(request=0)))
     """
 
     def __init__(

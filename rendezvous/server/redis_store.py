@@ -80,10 +80,9 @@ class _Notes(Message):
 class RedisStore:
     """A :class:`rendezvous.server.store.Store` at an address ``redis://HOST:PORT/NUMBER``.
 
-    Example, of a server that starts::
+    Example (daemon/server.py)::
 
-        store = RedisStore("redis://:password@store.example:6379/0")
-        directory = await store.load(now_ms=clock.own_ms())
+        return RedisStore(options.store)
 
     >>> RedisStore("http://store.example")
     Traceback (most recent call last):

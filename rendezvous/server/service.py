@@ -52,14 +52,15 @@ class RendezvousService:
     The socket's owner hands it the frames and the ends of connections that are the rendezvous', and
     keeps the socket open around :meth:`run`.
 
-    Example, of the socket's owner::
+    Example (daemon/server.py)::
 
-        service = RendezvousService(socket, registry=registry, store=store, clock=Clock())
-        await service.load()
-        async with socket:
-            await service.run(stop)
-
-    and for each frame that comes meanwhile ``service.frame_received(route, curve_key, ip, frame)``.
+        parts.rendezvous = RendezvousService(
+            socket,
+            registry=registry,
+            store=store,
+            clock=Clock(),
+        )
+        await parts.rendezvous.load()
     """
 
     def __init__(

@@ -4,15 +4,10 @@ Invariants: a connection is let in only by CURVE, and only when the ``admit`` of
 said yes to its key; its ``User-Id`` is then that key, in Z85. There is no wildcard domain. An
 ``admit`` that fails, or takes too long, lets nobody in.
 
-Example, of a server for the peers whose keys it knows::
+Example (daemon/server.py)::
 
-    async def admit(curve_key: bytes, remote_ip: str) -> bool:
-        return curve_key in known
-
-    async with ZapAuthenticator(context) as zap:
-        zap.add_domain("peers", admit)
-        async with ServerSocket(context, listen, CurveServerRole(keys, "peers"), limits, owner):
-            ...
+    zap = await stack.enter_async_context(ZapAuthenticator(context))
+    zap.add_domain(ZAP_DOMAIN, _admit_everyone)
 """
 
 import asyncio
