@@ -39,7 +39,7 @@ def train_alone(opening: Opening, rounds: int) -> StateReady:
         state = learner.apply(round_number, [own])
     learner.close()
     if state is None:
-        raise ConfigError("--rounds: at least 1")
+        raise ConfigError("--rounds must be 1 or more")
     return state
 
 

@@ -81,7 +81,9 @@ class Watch:
         tensors = tensors_of(self._model)
         unknown = set(moving) - set(tensors)
         if unknown:
-            raise UnusableModelError(f"there is no buffer {min(unknown)} that could change")
+            raise UnusableModelError(
+                f"the model has no buffer {min(unknown)}, which is said to change"
+            )
         moved = {name for name, one in self._digests.items() if digest_of(tensors[name]) != one}
         for name in sorted(moved):
             if isinstance(tensors[name], nn.Parameter):

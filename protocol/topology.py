@@ -43,7 +43,7 @@ class Topology:
         if kind == "regular" and amount.isascii() and amount.isdigit() and len(amount) < 4:
             if 1 <= int(amount) <= MAX_DEGREE:
                 return cls(kind, degree=int(amount))
-            raise ConfigError(f"topology {text!r}: 1 to {MAX_DEGREE} partners")
+            raise ConfigError(f"topology {text!r}: it must give 1 to {MAX_DEGREE} partners")
         raise ConfigError(f"topology {text!r}: write full, ring or regular:4")
 
     def graph(self, members: Iterable[Member], round_number: int) -> Graph[Member]:

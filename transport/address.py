@@ -133,5 +133,6 @@ async def resolve(address: HostPort) -> tuple[HostPort, ...]:
     except TimeoutError as error:
         raise TransportError(f"no answer from DNS for {address.host!r}") from error
     except (OSError, UnicodeError) as error:
-        raise TransportError(f"cannot look up {address.host!r}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise TransportError(f"cannot look up {address.host!r}: {reason}") from error
     return tuple(dict.fromkeys(HostPort(plain_ip(str(item[4][0])), address.port) for item in found))

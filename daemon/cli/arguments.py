@@ -31,10 +31,30 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+WIDEST_PROSE = 100
+"""Longer lines are hard to read, however wide the terminal is."""
+LONGEST_COMMAND = len("rendezvous")
 
-def help_format(prog: str) -> argparse.RawDescriptionHelpFormatter:
-    """Descriptions and examples as they are written, long option names next to their help."""
-    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=28)
+
+class HelpFormat(argparse.HelpFormatter):
+    """Prose as wide as the terminal, examples as they are written, long option names next to their
+    help. No word is broken at a hyphen: ``--keep-checkpoints`` stays whole."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+        # argparse leaves too little for commands, whose names are further in than options.
+        self._action_max_length = LONGEST_COMMAND + 4
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            part
+            if "\n  " in part
+            else textwrap.fill(part, min(width, WIDEST_PROSE), break_on_hyphens=False)
+            for part in text.strip("\n").split("\n\n")
+        )
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
 def add_command(
@@ -53,11 +73,9 @@ def add_command(
     parser = commands.add_parser(
         name,
         help=summary,
-        description="\n\n".join(
-            textwrap.fill(paragraph, width=100) for paragraph in description.split("\n\n")
-        ),
+        description=description,
         epilog=f"examples:\n{examples}",
-        formatter_class=help_format,
+        formatter_class=HelpFormat,
         allow_abbrev=False,
     )
     if run is not None:
@@ -159,7 +177,7 @@ def absolute_path(text: str) -> Path:
         return Path(os.path.abspath(expanded))
     except FileNotFoundError as error:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is relative, and the working directory is gone: write it from / on, or cd"
+            f"{text!r} is relative, and the working directory is gone: write the whole path"
         ) from error
 
 

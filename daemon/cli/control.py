@@ -57,7 +57,7 @@ def add_commands(commands: "Commands") -> None:
         " peers export the same bytes for the same round.",
         examples="  p2pd export model.safetensors\n"
         "  p2pd export best.safetensors --best\n"
-        "  p2pd export best.safetensors --round 17     (after p2pd join --keep-checkpoints 100)",
+        "  p2pd export best.safetensors --round 17    if its checkpoint is kept",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="the file to write")
     which = parser.add_mutually_exclusive_group()

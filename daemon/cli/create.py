@@ -24,7 +24,7 @@ Found a swarm: sign what it trains and by which rules, leave that with the rende
 invite link. Send the link to those who should take part; it is all that they need.
 
 The founder's key stays in the state directory. You need not take part yourself; if you want to, run
-p2pd join' here with the same link.
+'p2pd join' here with the same link.
 
 What stands after -- is a command that trains, by the Python package p2pd (docs/python-api.md). It
 runs for a moment, to say what its model is.
@@ -32,13 +32,13 @@ runs for a moment, to say what its model is.
 
 EXAMPLES = """\
   p2pd create --task digits --rendezvous p2p://KEY@host:5555
-  p2pd create --task mnist --rendezvous p2p://KEY@host:5555 --rounds 20 --min-peers 3
-  p2pd create --task ./my_task.py --rendezvous p2p://KEY@host:5555 --local-seconds 60
-  p2pd create --task mnist --rendezvous p2p://KEY@host:5555 --exchange allreduce --compression int8
-  p2pd create --task mnist --rendezvous p2p://KEY@host:5555 --for slow-lines
-  p2pd create --task digits --rendezvous p2p://KEY@host:5555 --invite-uses 5 --invite-days 7
-  p2pd create --task digits --rendezvous p2p://KEY@host:5555 > link.txt
-  p2pd create --rendezvous p2p://KEY@host:5555 --local-steps 50 -- python train.py
+  p2pd create --task mnist --rendezvous URI --rounds 20 --min-peers 3
+  p2pd create --task ./my_task.py --rendezvous URI --local-seconds 60
+  p2pd create --task mnist --rendezvous URI --exchange auto --compression int8
+  p2pd create --task mnist --rendezvous URI --for slow-lines
+  p2pd create --task digits --rendezvous URI --invite-uses 5 --invite-days 7
+  p2pd create --task digits --rendezvous URI > link.txt
+  p2pd create --rendezvous URI --local-steps 50 -- python train.py
 """
 
 OPEN_WARNING = """\

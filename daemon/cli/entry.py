@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from daemon.cli.arguments import help_format, split_command
+from daemon.cli.arguments import HelpFormat, split_command
 from daemon.host.version import VERSION
 from protocol.errors import P2PDError
 from protocol.text import printable
@@ -19,15 +19,16 @@ that ever sees the model.
 
 EPILOG = """\
 to start a swarm:
-  p2pd serve --listen 0.0.0.0:5555                 where peers find each other; prints its URI
-  p2pd create --task digits --rendezvous URI       prints an invite link
-  p2pd join LINK                                   trains until told to stop
-  p2pd status                                      how it goes
-  p2pd web                                         the same as a page in a browser
+  p2pd serve --listen 0.0.0.0:5555            where peers meet; prints its URI
+  p2pd create --task digits --rendezvous URI  prints an invite link
+  p2pd join LINK                              trains until told to stop
+  p2pd status                                 how it goes
+  p2pd web                                    the same as a page in a browser
 
 to see how peers reach each other:
-  p2pd netcheck                                    what this machine's network lets a peer do
-  p2pd peers, p2pd ping PEER, p2pd speed PEER      over which path, how far, how fast
+  p2pd netcheck                               what this network lets a peer do
+  p2pd peers                                  over which path each is reached
+  p2pd ping PEER, p2pd speed PEER             how far away, and how fast
 
 to see it work on this machine alone:
   p2pd demo
@@ -70,7 +71,7 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
         prog="p2pd",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=help_format,
+        formatter_class=HelpFormat,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"p2pd {VERSION}")

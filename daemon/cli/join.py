@@ -35,17 +35,17 @@ A command after -- trains in the place of p2pd's own trainer, by the Python pack
 """
 
 EXAMPLES = """\
-  p2pd join p2pd:…                             all of the data
-  p2pd join p2pd:… --shard 0/4                 the first quarter of it
-  p2pd join link.txt --task my_task.py         your copy of the task's file
-  p2pd join - < link.txt
-  p2pd join                                    go on where this peer left off
-  p2pd join link.txt --shard 1/4 --state-dir ~/peer-2     a second peer on this machine
-  p2pd join link.txt --tensorboard runs/ada         for: tensorboard --logdir runs
-  p2pd join --config home                      as ~/.config/p2pd/home.toml says
-  p2pd join link.txt -- python train.py             your own training script
+  p2pd join p2pd:…                            all of the data
+  p2pd join p2pd:… --shard 0/4                the first quarter of it
+  p2pd join link.txt --task my_task.py        your copy of the task's file
+  p2pd join - < link.txt                      the link from standard input
+  p2pd join                                   go on where this peer left off
+  p2pd join link.txt --state-dir ~/peer-2     a second peer on this machine
+  p2pd join link.txt --tensorboard runs/ada   then: tensorboard --logdir runs
+  p2pd join --config home                     as ~/.config/p2pd/home.toml says
+  p2pd join link.txt --observe                connect, but do not train
+  p2pd join link.txt -- python train.py       your own training script
   p2pd join link.txt -- torchrun --nproc-per-node 2 train.py
-  p2pd join link.txt --observe                 connect, but do not train
   p2pd join link.txt --listen 0.0.0.0:6000 --advertise 203.0.113.5:6000
 """
 

@@ -76,7 +76,7 @@ def _add_relay(commands: "Commands") -> None:
         summary="run a relay for peers that find no other path",
         description=RELAY,
         examples="  p2pd relay --listen 0.0.0.0:5600\n"
-        "  p2pd relay --listen 0.0.0.0:443 --advertise relay.example.org:443 --peer-rate 20",
+        "  p2pd relay --advertise relay.example.org:5600 --peer-rate 20",
     )
     arguments.add_server_address(parser, "0.0.0.0:5600")
     arguments.add_relay_limits(parser)
@@ -91,7 +91,7 @@ def _add_serve(commands: "Commands") -> None:
         summary="run rendezvous, STUN and relay in one",
         description=SERVE,
         examples="  p2pd serve --listen 0.0.0.0:5555 --also-443\n"
-        "  p2pd serve --listen 0.0.0.0:5555 --advertise swarm.example.org:5555 --peer-rate 20",
+        "  p2pd serve --advertise swarm.example.org:5555 --peer-rate 20",
     )
     arguments.add_server_address(parser, "0.0.0.0:5555")
     parser.add_argument(

@@ -24,9 +24,9 @@ nor /root, and keeps its state in /var/lib/p2pd/NAME. With --user it runs as you
 """
 
 EXAMPLES = """\
-  p2pd service install hospital link.txt -- --task /opt/tasks/scan.py --data-dir /srv/scans
+  p2pd service install hospital link.txt -- --task /opt/tasks/scan.py
   p2pd service install --user home link.txt -- --shard 0/4
-  p2pd service install --root /mnt/image hospital link.txt      files only, for an image
+  p2pd service install --root /mnt/image hospital link.txt    files only
 """
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
@@ -77,7 +77,9 @@ def _install(options: argparse.Namespace) -> int:
     from daemon.host import service
 
     if not _NAME.fullmatch(options.name):
-        raise UsageError(f"{options.name!r} is no name for a service: a-z, 0-9 and - make one")
+        raise UsageError(
+            f"{options.name!r} is no name for a service: take letters a-z, digits and -"
+        )
     if options.user and options.root:
         raise UsageError("--root writes a system service; leave out --user")
     settings = _settings(str(read_invite(options.link)), options.join)

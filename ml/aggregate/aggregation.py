@@ -148,8 +148,8 @@ class Krum:
         peers = len(sample_counts)
         if peers < self.needed_updates:
             raise WorkerError(
-                f"krum against {self.attackers} attackers needs {self.needed_updates} updates,"
-                f" there are {peers}"
+                f"aggregation krum:{self.attackers} needs {self.needed_updates} updates, and there"
+                f" are {peers}"
             )
         distances = np.zeros((peers, peers))
         for stack in stacks():

@@ -9,7 +9,7 @@ the peers' models. float32, elementwise: equal inputs give equal bits on any mac
 (array([0.5, 1.5], dtype=float32), None)
 >>> OuterOptimizer(learning_rate=1.0, momentum=1.0)
 Traceback (most recent call last):
-protocol.errors.ConfigError: outer momentum 1.0: from 0 to below 1
+protocol.errors.ConfigError: outer momentum 1.0: it must be 0 or more, and below 1
 """
 
 from dataclasses import dataclass
@@ -29,9 +29,11 @@ class OuterOptimizer:
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate <= 10:
-            raise ConfigError(f"outer learning rate {self.learning_rate}: above 0, at most 10")
+            raise ConfigError(
+                f"outer learning rate {self.learning_rate}: it must be above 0 and at most 10"
+            )
         if not 0 <= self.momentum < 1:
-            raise ConfigError(f"outer momentum {self.momentum}: from 0 to below 1")
+            raise ConfigError(f"outer momentum {self.momentum}: it must be 0 or more, and below 1")
 
     def step(
         self, base: Floats, velocity: Floats | None, gradient: Floats

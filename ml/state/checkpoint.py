@@ -146,7 +146,8 @@ class CheckpointStore:
                 if state is not None:
                     return state
         rounds = ", ".join(str(number) for number, _, _ in reversed(self._checkpoints()))
-        raise ConfigError(f"no checkpoint of round {round_number}; there are those of {rounds}")
+        others = f"there are those of {rounds}" if rounds else "there is none at all"
+        raise ConfigError(f"no checkpoint of round {round_number}; {others}")
 
     def _open(self, round_number: int, root: bytes, path: Path) -> State | None:
         """A checkpoint that is whole; a bad one is put aside. Raises :class:`ConfigError`."""

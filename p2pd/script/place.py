@@ -53,9 +53,9 @@ def connect(path: str) -> Channel:
     except OSError as error:
         connection.close()
         raise SwarmError(
-            f"the p2pd that started this script is not to be reached at {path} ({error.strerror}):"
-            " one process may join, once; with torchrun all ranks call p2pd.join, and the first"
-            " alone connects"
+            f"the p2pd that started this script cannot be reached at {path} ({error.strerror}):"
+            " only one process may join, and only once; with torchrun every rank calls p2pd.join,"
+            " and the first one connects"
         ) from error
     finally:
         if directory >= 0:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.cli.completion import subparsers
 from daemon.cli.entry import build_parser
 from protocol.identity import Identity
 from protocol.statements.invite import Invite
@@ -32,15 +33,32 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_every_command_explains_itself_with_examples(
-    command: str, capsys: pytest.CaptureFixture[str]
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as left:
         build_parser().parse_args([command, "--help"])
     assert left.value.code == 0
     shown = capsys.readouterr().out
     assert "examples:" in shown
     assert f"p2pd {command}" in shown.partition("examples:")[2]
-    assert max(map(len, shown.splitlines())) <= 110
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_help_fits_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    parsers = [build_parser()]
+    for parser in parsers:
+        parsers.extend(subparsers(parser).values())
+        assert max(map(len, parser.format_help().splitlines())) <= 80
+    assert len(parsers) > len(commands())
+
+
+def test_prose_of_help_is_no_wider_than_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    prose, _, _ = subparsers(build_parser())["join"].format_help().partition("options:")
+    described = prose.partition("\n\n")[2].splitlines()
+    assert 90 < max(map(len, described)) <= 100
 
 
 def test_without_a_command_usage_is_shown(p2pd: CommandLine) -> None:

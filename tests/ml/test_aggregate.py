@@ -94,7 +94,7 @@ def test_krum_takes_the_update_that_a_plain_computation_takes() -> None:
 
 
 def test_krum_needs_enough_updates() -> None:
-    with pytest.raises(WorkerError, match="krum against 2 attackers needs 7 updates, there are 6"):
+    with pytest.raises(WorkerError, match="krum:2 needs 7 updates, and there are 6"):
         combine("krum:2", updates(6))
 
 

@@ -68,7 +68,9 @@ class PcpMethod:
             ),
         )
         if response.result != pcp_message.SUCCESS:
-            raise MappingRefusedError(f"PCP: result {response.result} from {self._gateway.host}")
+            raise MappingRefusedError(
+                f"PCP: router {self._gateway.host} refused (result {response.result})"
+            )
         return response
 
 
@@ -124,7 +126,9 @@ class NatPmpMethod:
 
     def _check(self, result: int) -> None:
         if result != nat_pmp_message.SUCCESS:
-            raise MappingRefusedError(f"NAT-PMP: result {result} from {self._gateway.host}")
+            raise MappingRefusedError(
+                f"NAT-PMP: router {self._gateway.host} refused (result {result})"
+            )
 
 
 async def exchange(
