@@ -1,7 +1,6 @@
 """``stop``, ``pause``, ``resume``, ``export``, ``id``: what is done to a peer that is there."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -167,13 +166,12 @@ def _export(options: argparse.Namespace) -> int:
     told_on = sys.stderr if is_stream(options.file) else sys.stdout
     exported = _export_somehow(options)
     if options.json:
-        document = {
-            "schema": 1,
-            "file": os.path.abspath(options.file),
-            "round": exported.round,
-            "bytes": exported.size_bytes,
-        }
-        print(json.dumps(document), file=told_on)
+        from daemon.cli.documents.kinds import Export, document_json
+
+        document = Export(
+            file=os.path.abspath(options.file), round=exported.round, bytes=exported.size_bytes
+        )
+        print(document_json(document), file=told_on)
     else:
         print(
             f"wrote the model of round {exported.round} to {options.file}"
@@ -260,7 +258,9 @@ def _id(options: argparse.Namespace) -> int:
     state_dir = options.state_dir or only_identity()
     peer_id = read_identity(state_dir).peer_id
     if options.json:
-        print(json.dumps({"schema": 1, "peer_id": peer_id, "state_dir": os.fspath(state_dir)}))
+        from daemon.cli.documents.kinds import Identity, document_json
+
+        print(document_json(Identity(peer_id=peer_id, state_dir=os.fspath(state_dir))))
     else:
         print(peer_id)
     return 0

@@ -1,7 +1,6 @@
 """``create``: founds a swarm and prints its invite link."""
 
 import argparse
-import json
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -188,7 +187,7 @@ def _create(options: argparse.Namespace) -> int:
     if warning := _clock_warning(created.clock_offset_ms):
         print(warning, file=sys.stderr)
     if options.json:
-        print(json.dumps(_document(created)))
+        print(_document(created))
         return 0
     if options.purpose is not None:
         print(explain(options.purpose, round_arguments.chosen_settings(options)), file=sys.stderr)
@@ -262,16 +261,19 @@ def _clock_warning(offset_ms: int) -> str:
     )
 
 
-def _document(created: "Created") -> dict[str, object]:
-    return {
-        "schema": 1,
-        "link": created.link,
-        "swarm": created.name,
-        "swarm_id": created.swarm_id,
-        "founder": created.founder,
-        "state_dir": str(created.state_dir),
-        "clock_offset_ms": created.clock_offset_ms,
-    }
+def _document(created: "Created") -> str:
+    from daemon.cli.documents.kinds import Founded, document_json
+
+    return document_json(
+        Founded(
+            link=created.link,
+            swarm=created.name,
+            swarm_id=created.swarm_id,
+            founder=created.founder,
+            state_dir=str(created.state_dir),
+            clock_offset_ms=created.clock_offset_ms,
+        )
+    )
 
 
 def _explanation(options: argparse.Namespace, created: "Created") -> str:

@@ -1,7 +1,6 @@
 """``invite``, ``extend``: the founder gives out and ends invites, and lets a swarm go on."""
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -109,19 +108,23 @@ def _invite(options: argparse.Namespace) -> int:
     founded = find_founded(options)
     if options.list:
         invites = list_invites(founded)
-        print(json.dumps(_document(invites)) if options.json else _table(invites))
+        print(_document(invites) if options.json else _table(invites))
         return 0
     if options.revoke is not None:
         asyncio.run(revoke(founded, options.revoke))
         warn_if_nobody_was_met(founded)
         if options.json:
-            print(json.dumps({"schema": 1, "revoked": options.revoke}))
+            from daemon.cli.documents.kinds import Revoked, document_json
+
+            print(document_json(Revoked(revoked=options.revoke)))
         else:
             print(f"invite {options.revoke} is revoked: nobody new comes in by it")
         return 0
     link = str(asyncio.run(invite(founded, uses=options.uses, days=options.days)))
     if options.json:
-        print(json.dumps({"schema": 1, "link": link}))
+        from daemon.cli.documents.kinds import NewInvite, document_json
+
+        print(document_json(NewInvite(link=link)))
         return 0
     print("the new invite link is below; anybody who has it can join:", file=sys.stderr)
     print(link)
@@ -139,20 +142,20 @@ def _extend(options: argparse.Namespace) -> int:
     return 0
 
 
-def _document(invites: "list[InviteStatus]") -> dict[str, object]:
-    return {
-        "schema": 1,
-        "invites": [
-            {
-                "number": one.number,
-                "state": one.state,
-                "expires_ms": one.expires_ms,
-                "uses": one.uses,
-                "came": [each.peer for each in one.came],
-            }
-            for one in invites
-        ],
-    }
+def _document(invites: "list[InviteStatus]") -> str:
+    from daemon.cli.documents.kinds import Invites, InviteState, document_json
+
+    states = (
+        InviteState(
+            number=one.number,
+            state=one.state,
+            expires_ms=one.expires_ms,
+            uses=one.uses,
+            came=tuple(each.peer for each in one.came),
+        )
+        for one in invites
+    )
+    return document_json(Invites(invites=tuple(states)))
 
 
 def _table(invites: "list[InviteStatus]") -> str:

@@ -1,7 +1,6 @@
 """``members``, ``ban``: who is in a swarm, and how its founder puts somebody out."""
 
 import argparse
-import json
 import time
 from typing import TYPE_CHECKING
 
@@ -66,22 +65,28 @@ def _members(options: argparse.Namespace) -> int:
 
     members = list_members(options.state_dir or only_identity())
     if options.json:
-        print(json.dumps({"schema": 1, "members": [_document(one) for one in members]}))
+        print(_document(members))
     else:
         print(_table(members))
     return 0
 
 
-def _document(one: "Member") -> dict[str, object]:
-    return {
-        "peer_id": one.peer_id,
-        "invites": list(one.invites),
-        "founder": one.is_founder,
-        "named": one.is_named,
-        "banned": one.is_banned,
-        "first_met_ms": one.first_met_ms,
-        "last_seen_ms": one.last_seen_ms,
-    }
+def _document(members: "list[Member]") -> str:
+    from daemon.cli.documents.kinds import Members, MemberState, document_json
+
+    states = (
+        MemberState(
+            peer_id=one.peer_id,
+            invites=one.invites,
+            founder=one.is_founder,
+            named=one.is_named,
+            banned=one.is_banned,
+            first_met_ms=one.first_met_ms,
+            last_seen_ms=one.last_seen_ms,
+        )
+        for one in members
+    )
+    return document_json(Members(members=tuple(states)))
 
 
 def _table(members: "list[Member]") -> str:

@@ -1,7 +1,6 @@
 """``ping`` and ``speed``: what is between this peer and another one."""
 
 import argparse
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -217,31 +216,30 @@ def _print_summary(pings: _Pings) -> None:
 
 
 def _print_json(pings: _Pings) -> None:
-    import msgspec
+    from daemon.cli.documents.kinds import Pings, Reply, RoundTrips, document_json
 
     times = [reply.rtt_ms for reply in pings.replies]
     last = pings.replies[-1] if pings.replies else None
-    document = {
-        "schema": 1,
-        "peer_id": pings.peer.peer_id,
-        "name": pings.peer.name,
-        "asked": len(pings.replies) + len(pings.losses),
-        "replied": len(pings.replies),
-        "path": None if last is None else last.path,
-        "address": None if last is None else last.address,
-        "reason": pings.losses[-1] if last is None else last.reason,
-        "rtt_ms": {
-            "min": min(times, default=None),
-            "mean": sum(times) / len(times) if times else None,
-            "max": max(times, default=None),
-        },
-        "replies": [
-            {"path": reply.path, "address": reply.address, "rtt_ms": reply.rtt_ms}
+    document = Pings(
+        peer_id=pings.peer.peer_id,
+        name=pings.peer.name,
+        asked=len(pings.replies) + len(pings.losses),
+        replied=len(pings.replies),
+        path=None if last is None else last.path,
+        address=None if last is None else last.address,
+        reason=pings.losses[-1] if last is None else last.reason,
+        rtt_ms=RoundTrips(
+            min=min(times, default=None),
+            mean=sum(times) / len(times) if times else None,
+            max=max(times, default=None),
+        ),
+        replies=tuple(
+            Reply(path=reply.path, address=reply.address, rtt_ms=reply.rtt_ms)
             for reply in pings.replies
-        ],
-        "losses": pings.losses,
-    }
-    sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+        ),
+        losses=tuple(pings.losses),
+    )
+    print(document_json(document))
 
 
 def _speed(options: argparse.Namespace) -> int:
@@ -251,9 +249,9 @@ def _speed(options: argparse.Namespace) -> int:
     peer = find_peer(client.status(), options.peer)
     result = client.speed(peer.peer_id, options.size, options.path or "")
     if options.json:
-        import msgspec
+        from daemon.cli.documents.kinds import document_json
 
-        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+        print(document_json(result))
         return 0
     _print_line(
         f"to {_name(peer)} over {result.path}, {result.address}: {result.mb_per_s:.2f} MB/s"

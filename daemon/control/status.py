@@ -45,7 +45,7 @@ class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     peer_id: str
     name: str
     path: str
-    """A :class:`daemon.net.path_kind.PathKind`."""
+    """``direct``, ``punched``, ``ice`` or ``relay``; without one ``connecting`` or ``failed``."""
     reason: str
     """Why this path is used and not a better one."""
     address: str
@@ -92,7 +92,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     shard: str
     """``I/N``."""
     phase: str
-    """A :class:`daemon.rounds.phase.Phase`."""
+    """What the peer does now, such as ``training`` or ``waiting`` (daemon/rounds/phase.py)."""
     paused: str = ""
     """Why it is paused; empty: it is not."""
     limits: tuple[str, ...] = ()

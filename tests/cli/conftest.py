@@ -1,5 +1,6 @@
 """The command line as a user runs it, and peers for it to talk to."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from daemon.cli.documents.page import DOCUMENTS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_S = 120.0
@@ -36,7 +40,7 @@ class CommandLine:
     def __call__(
         self, *arguments: str | Path, stdin: str = "", **environ: str
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-W", "error", "-m", "daemon.cli", *map(str, arguments)],
             cwd=self.home,
             env={**self.environ, **environ},
@@ -46,6 +50,27 @@ class CommandLine:
             timeout=150,
             check=False,
         )
+        if "--json" in arguments:
+            check_documented([str(word) for word in arguments], done.stdout)
+        return done
+
+
+def check_documented(words: list[str], printed: str) -> None:
+    """Each line that a command printed is a document of the manual, field by field."""
+    command = " ".join(words[: 2 if words[0] in ("config", "task") else 1])
+    kinds = [kind for _, kind, where in DOCUMENTS if where.startswith(f"`p2pd {command} ")]
+    assert kinds, f"docs/documents.md does not say what p2pd {command} --json prints"
+    for line in printed.splitlines():
+        shown = json.loads(line)
+        assert any(shown == _through(kind, line) for kind in kinds), f"{command}: {line}"
+
+
+def _through(kind: type[msgspec.Struct], line: str) -> object:
+    """What is left of the document when it is read as one of ``kind``."""
+    try:
+        return json.loads(msgspec.json.encode(msgspec.json.decode(line, type=kind)))
+    except msgspec.ValidationError:
+        return None
 
 
 @pytest.fixture

@@ -14,13 +14,14 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from daemon.cli.demo.processes import Child, DemoFailedError, run_child
-from daemon.cli.demo.view import DemoView, PeerResult
+from daemon.cli.demo.view import DemoView
+from daemon.cli.documents.kinds import DemoPeer, DemoResult, document_json
 from daemon.control.client import ControlClient, ControlError, NotRunningError
 from daemon.control.status import Status
 from daemon.host.python_child import python_arguments, require_torch
@@ -147,7 +148,7 @@ class Demo:
                 ]
         seconds = time.monotonic() - started
         results = [
-            PeerResult(
+            DemoPeer(
                 peer_id=status.peer_id,
                 shard=shard,
                 rounds=status.round,
@@ -161,14 +162,13 @@ class Demo:
         ]
         self._view.results(results, seconds, self._verdict(different_models))
         if self._options.json:
-            document = {
-                "schema": 1,
-                "task": self._options.task,
-                "rounds": self._options.rounds,
-                "seconds": round(seconds, 3),
-                "peers": [asdict(result) for result in results],
-            }
-            print(json.dumps(document))
+            document = DemoResult(
+                task=self._options.task,
+                rounds=self._options.rounds,
+                seconds=round(seconds, 3),
+                peers=tuple(results),
+            )
+            print(document_json(document))
         return 0 if different_models == 1 or self._options.gossips else 1
 
     @contextlib.asynccontextmanager

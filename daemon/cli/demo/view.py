@@ -2,33 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from daemon.cli.documents.kinds import DemoPeer
 from daemon.cli.output import byte_count, number, percent
 from daemon.control.status import Status
 from protocol.identity import short
 from protocol.text import printable
 
 REFRESH_PER_S = 4
-
-
-@dataclass(frozen=True, slots=True)
-class PeerResult:
-    """How one peer of the demo came out."""
-
-    peer_id: str
-    shard: str
-    rounds: int
-    accuracy: float
-    accuracy_alone: float
-    updates_received: int
-    bytes_sent: int
-    bytes_received: int
 
 
 class DemoView:
@@ -100,7 +86,7 @@ class DemoView:
         yield table
         yield Text(self._step, style="dim")
 
-    def results(self, results: Sequence[PeerResult], seconds: float, verdict: str) -> None:
+    def results(self, results: Sequence[DemoPeer], seconds: float, verdict: str) -> None:
         """The table at the end. ``verdict``: on how the peers' models compare."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("peer", "id", "shard"):

@@ -1,4 +1,9 @@
-"""The document that ``p2pd netcheck --json`` prints (schema 1)."""
+"""The document that ``p2pd netcheck --json`` prints (schema 1).
+
+>>> server = ServerReport(uri="p2p://KEY@192.0.2.1:5555", reachable=False, reason="no answer")
+>>> msgspec.json.encode(server).decode()
+'{"uri":"p2p://KEY@192.0.2.1:5555","reachable":false,"round_trip_ms":null,"reason":"no answer"}'
+"""
 
 import msgspec
 

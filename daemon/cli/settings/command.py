@@ -1,7 +1,6 @@
 """``config``: what is set, and from where; and whether a file passes."""
 
 import argparse
-import json
 import os
 import stat
 from pathlib import Path
@@ -102,15 +101,16 @@ def _show(options: argparse.Namespace) -> int:
             value, origins[name] = kept[one.action.dest], KEPT
         shown[name] = hidden(name, value)
     if options.json:
-        document = {
-            "schema": 1,
-            "command": configurable.command,
-            "file": None if settled.file is None else str(settled.file),
-            "settings": {
-                name: {"value": shown[name], "origin": origins[name]} for name in sorted(shown)
+        from daemon.cli.documents.kinds import Setting, Settings, document_json
+
+        document = Settings(
+            command=configurable.command,
+            file=None if settled.file is None else str(settled.file),
+            settings={
+                name: Setting(value=shown[name], origin=origins[name]) for name in sorted(shown)
             },
-        }
-        print(json.dumps(document))
+        )
+        print(document_json(document))
         return 0
     print(f"file: {settled.file or 'none'}")
     changed = [name for name in shown if origins[name] != DEFAULT]

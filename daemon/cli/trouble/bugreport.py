@@ -74,8 +74,6 @@ def _bugreport(options: argparse.Namespace) -> int:
 
 def gather(state_dir: Path | None) -> dict[str, str]:
     """The report's documents by file name; what cannot be had is said in its place."""
-    from dataclasses import asdict
-
     import msgspec
 
     from daemon.cli.trouble.checks import check_machine
@@ -85,7 +83,7 @@ def gather(state_dir: Path | None) -> dict[str, str]:
     from protocol.errors import P2PDError
 
     documents = {
-        "doctor.json": json.dumps([asdict(one) for one in check_machine(state_dir)], indent=1),
+        "doctor.json": json.dumps(msgspec.to_builtins(list(check_machine(state_dir))), indent=1),
         "versions.json": json.dumps(_versions(), indent=1),
     }
     try:

@@ -7,9 +7,9 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from daemon.cli.documents.kinds import Finding
 from daemon.control.client import ControlClient, Presence, presence
 from daemon.host.state_dir import read_identity, read_membership
 from daemon.host.state_paths import IDENTITY_KEY, known_directories
@@ -20,18 +20,6 @@ LEAST_FREE_BYTES = 2_000_000_000
 LEAST_FILES = 1024
 LEAST_PYTHON = (3, 11)
 CLOCK_WRONG_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    what: str
-    is_well: bool
-    text: str
-    """What was found."""
-    fix: str = ""
-    """What to do about it; empty when all is well."""
 
 
 def check_machine(state_dir: Path | None) -> Iterator[Finding]:

@@ -1,7 +1,6 @@
 """``doctor``: looks at this machine and its peers, and says what to do about what is wrong."""
 
 import argparse
-import json
 from typing import TYPE_CHECKING
 
 from daemon.cli import arguments
@@ -28,16 +27,14 @@ def add_commands(commands: "Commands") -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from dataclasses import asdict
-
+    from daemon.cli.documents.kinds import Findings, document_json
     from daemon.cli.output import wrapped
     from daemon.cli.trouble.checks import check_machine
     from protocol.text import printable
 
     findings = list(check_machine(options.state_dir))
     if options.json:
-        document = {"schema": 1, "findings": [asdict(finding) for finding in findings]}
-        print(json.dumps(document))
+        print(document_json(Findings(findings=tuple(findings))))
     else:
         for finding in findings:
             sign = "ok   " if finding.is_well else "WRONG"

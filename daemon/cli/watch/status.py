@@ -79,10 +79,9 @@ def _peers(options: argparse.Namespace) -> int:
     status = _client(options).status()
     peers = status.peers if options.peer is None else (find_peer(status, options.peer),)
     if options.json:
-        import msgspec
+        from daemon.cli.documents.kinds import Peers, document_json
 
-        document = {"schema": 1, "peer_id": status.peer_id, "peers": peers}
-        sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+        print(document_json(Peers(peer_id=status.peer_id, peers=tuple(peers))))
     elif not peers:
         print("no other peers yet")
     else:

@@ -1,7 +1,6 @@
 """``web`` and ``metrics``: the page in a browser, and the numbers for a monitoring system."""
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -54,7 +53,9 @@ def _client(options: argparse.Namespace) -> "ControlClient":
 def _web(options: argparse.Namespace) -> int:
     url = _page_of_server(options) or _client(options).open_page()
     if options.json:
-        print(json.dumps({"schema": 1, "url": url}))
+        from daemon.cli.documents.kinds import Page, document_json
+
+        print(document_json(Page(url=url)))
     else:
         print(url)
     if options.open:

@@ -1,4 +1,6 @@
-"""docs/documents.md, made from the documents' own types: ``python -m daemon.web.documents``."""
+"""docs/documents.md, made from the documents' own types:
+``python -m daemon.cli.documents.page``.
+"""
 
 import ast
 import inspect
@@ -9,23 +11,43 @@ from typing import Any
 import msgspec
 import msgspec.inspect
 
+from daemon.cli.documents import kinds
+from daemon.cli.netcheck.report import NetReport
 from daemon.control.history import History
 from daemon.control.status import Status
 from daemon.host.log_line import LogLine
+from daemon.net.measuring.results import SpeedResult
 from daemon.web.round_hook import RoundNews
 
 DOCUMENTS: tuple[tuple[str, type[msgspec.Struct], str], ...] = (
-    ("Status", Status, "`p2pd status --json`; `p2pd peers --json` has its `peers` alone."),
+    ("Status", Status, "`p2pd status --json`."),
+    ("Peers", kinds.Peers, "`p2pd peers --json`."),
     ("History", History, "`p2pd history --json`."),
     ("Log line", LogLine, "`p2pd logs --json`, one a line; without `schema`."),
     ("Round", RoundNews, "One line on the standard input of `p2pd join --on-round COMMAND`."),
+    ("Pings", kinds.Pings, "`p2pd ping --json`."),
+    ("Speed", SpeedResult, "`p2pd speed --json`."),
+    ("Network", NetReport, "`p2pd netcheck --json`."),
+    ("Export", kinds.Export, "`p2pd export --json`."),
+    ("Identity", kinds.Identity, "`p2pd id --json`."),
+    ("Page", kinds.Page, "`p2pd web --json`."),
+    ("Founded swarm", kinds.Founded, "`p2pd create --json`."),
+    ("New invite", kinds.NewInvite, "`p2pd invite --json`."),
+    ("Invites", kinds.Invites, "`p2pd invite --list --json`."),
+    ("Revoked invite", kinds.Revoked, "`p2pd invite --revoke N --json`."),
+    ("Members", kinds.Members, "`p2pd members --json`."),
+    ("Settings", kinds.Settings, "`p2pd config show --json`."),
+    ("Findings", kinds.Findings, "`p2pd doctor --json`."),
+    ("Checked task", kinds.CheckedTask, "`p2pd task check --json`."),
+    ("Demo", kinds.DemoResult, "`p2pd demo --json`."),
 )
+"""Title, type, and where it is printed."""
 
 HEAD = """\
 # JSON documents
 
 What the commands print with `--json`, field by field. This page is made from the code by
-`python -m daemon.web.documents > docs/documents.md`.
+`python -m daemon.cli.documents.page > docs/documents.md`.
 
 Each document has `"schema": 1`. Fields may be added under that number. One that is renamed, removed
 or changes its meaning raises it. Times are seconds and sizes bytes, unless the name says otherwise.
@@ -67,6 +89,8 @@ def _structs_in(kind: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
                 | msgspec.inspect.VarTupleType(item_type=item)
             ):
                 waiting.append(item)
+            case msgspec.inspect.DictType(value_type=value):
+                waiting.append(value)
     return found
 
 

@@ -5,7 +5,9 @@ import re
 
 import msgspec
 
-from daemon.web.documents import DOCUMENTS, documents_page
+from daemon.cli.completion import subparsers
+from daemon.cli.documents.page import DOCUMENTS, documents_page
+from daemon.cli.entry import build_parser
 from tests.cli.conftest import ROOT
 from tests.web.invented import InventedPeer
 
@@ -30,6 +32,15 @@ def test_every_field_of_a_real_document_is_in_the_page() -> None:
                     waiting.append(value)
 
 
-def test_documents_of_the_same_schema_have_it_first() -> None:
-    for _, kind, _ in DOCUMENTS[:2]:
-        assert kind.__struct_fields__[0] == "schema"
+def test_documents_have_their_schema_first() -> None:
+    for title, kind, _ in DOCUMENTS:
+        assert title == "Log line" or kind.__struct_fields__[0] == "schema"
+
+
+def test_every_command_with_json_has_its_document_in_the_page() -> None:
+    page, waiting = documents_page(), [("p2pd", build_parser())]
+    while waiting:
+        name, parser = waiting.pop()
+        waiting += [(f"{name} {inner}", found) for inner, found in subparsers(parser).items()]
+        if any("--json" in action.option_strings for action in parser._actions):
+            assert f"`{name} --json`" in page
