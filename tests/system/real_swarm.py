@@ -170,10 +170,10 @@ class RealPeer:
         self.log = self.swarm.directory / f"{self.name}.log"
 
     def join(self, *arguments: str | Path) -> None:
-        """``p2pd join ARGUMENTS`` in this peer's state directory."""
+        """``p2pd join ARGUMENTS`` in this peer's state directory; they may end in a command."""
         assert self.program is None or not self.program.runs
         self.program = self.swarm.start(
-            self.name, "join", *arguments, "--state-dir", self.state_dir
+            self.name, "join", "--state-dir", self.state_dir, *arguments
         )
 
     @property
@@ -356,7 +356,7 @@ class RealSwarm:
         """What the rendezvous listens on."""
         return int(self.uri.rpartition(":")[2])
 
-    def create(self, *arguments: str | Path) -> None:
+    def create(self, *arguments: str | Path, within_s: float = COMMAND_S) -> None:
         """Found the swarm: ``p2pd create ARGUMENTS``."""
         created = self.run(
             "create",
@@ -366,6 +366,7 @@ class RealSwarm:
             self.directory / "founder",
             *arguments,
             name="founder",
+            within_s=within_s,
         )
         assert created.returncode == 0, created.stderr
         self.link.write_text(created.stdout)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.system.own_script import STEPS
 from tests.system.real_swarm import ROOT, START_S, Program, RealPeer, RealSwarm, wait_until
+from tests.system.scripts.own_script import STEPS
 
-SCRIPT = ROOT / "tests" / "system" / "own_script.py"
+SCRIPT = ROOT / "tests" / "system" / "scripts" / "own_script.py"
 SWARM_S = 240.0
 TOGETHER = 5
 

@@ -1,5 +1,6 @@
 """The examples of scripts run as they are, offline, as the trainer of a daemon: from the base that
-it gives to parameters that it gets, and to the end of the swarm."""
+it gives to parameters that it gets, and to the end of the swarm. Those of other trainers are in
+test_own_frameworks.py."""
 
 import csv
 import difflib
@@ -17,7 +18,7 @@ from p2pd.script.place import TRAINER_VARIABLE
 from p2pd.shared_tensors import NO_ROOT, SharedLayout, SharedTensors
 from tests.script.daemon_side import DaemonSide, root_of
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "examples" / "scripts"
 START_S = 200.0
 ROUNDS = 2
@@ -127,22 +128,6 @@ def test_processes_of_a_torchrun_train_as_one(listener: socket.socket) -> None:
     assert trained[0].sample_count == 2 * 3 * 32, "of both"
 
 
-def test_lightning_module_is_trained(listener: socket.socket) -> None:
-    pytest.importorskip("lightning", reason="needs Lightning: pip install 'p2pd-train[lightning]'")
-    opened, _ = run_example(listener, "lightning_digits.py", "-")
-    assert opened.task == "Digits"
-
-
 def test_loop_with_accelerate_is_trained(listener: socket.socket) -> None:
     pytest.importorskip("accelerate", reason="needs accelerate")
     run_example(listener, "accelerate_loop.py", "-")
-
-
-def test_adapters_of_a_llama_are_trained_by_transformers(listener: socket.socket) -> None:
-    for needed in ("transformers", "peft", "accelerate"):
-        pytest.importorskip(needed, reason=f"needs {needed}")
-    opened, trained = run_example(listener, "lora_llama.py", "-")
-    assert trained[0].sample_count == 24
-    assert opened.tensors
-    assert all(".lora_" in name for name, *_ in opened.tensors), "adapters alone travel"
-    assert any("embed_tokens" in name for name, *_ in opened.frozen), "the base is compared"

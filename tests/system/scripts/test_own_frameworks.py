@@ -1,0 +1,102 @@
+"""Two peers each of transformers.Trainer with LoRA adapters, and of Lightning: the examples as they
+are, in real swarms, through the death of a trainer and of a daemon."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from p2pd.tensor_dict_file import read_tensor_dict
+from tests.system.conftest import logs_shown
+from tests.system.real_swarm import (
+    ROOT,
+    RealPeer,
+    RealSwarm,
+    assert_equal_exports,
+    exports_of_one_round,
+    wait_until,
+)
+
+EXAMPLES = ROOT / "examples" / "scripts"
+STEPS = 3
+TOGETHER = 5
+SWARM_S = 300.0
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def swarm(tmp_path: Path) -> Iterator[RealSwarm]:
+    with RealSwarm(tmp_path, {"OMP_NUM_THREADS": "1"}) as swarm, logs_shown(swarm):
+        swarm.start_rendezvous()
+        yield swarm
+
+
+def wait_together(peers: list[RealPeer], rounds: int) -> None:
+    """Return once both have averaged so many more rounds of one another's updates."""
+    since = max(number for peer in peers for number in (0, *peer.averaged()))
+
+    def together() -> bool:
+        both = [
+            {number for number, done in peer.averaged().items() if done.updates == 2}
+            for peer in peers
+        ]
+        return len({number for number in both[0] & both[1] if number > since}) >= rounds
+
+    wait_until(f"{rounds} rounds of both", together, SWARM_S)
+
+
+def inner_steps(peer: RealPeer) -> tuple[int, int]:
+    """The last round whose optimizer's state is on disk, and how many steps that has."""
+    path = max((peer.state_dir / "trainer").glob("0-*.pt"))
+    state = read_tensor_dict(path)["state"]
+    return int(path.stem.partition("-")[2]), int(state[0]["step"])
+
+
+@pytest.mark.parametrize(
+    ("example", "needs", "travels", "settings"),
+    [
+        ("lora_llama.py", ("transformers", "peft", "accelerate"), ".lora_", ()),
+        ("lightning_digits.py", ("lightning",), "network.", ("--overlap",)),
+    ],
+)
+def test_peers_of_others_trainers_hold_equal_weights_whatever_is_killed(
+    swarm: RealSwarm,
+    example: str,
+    needs: tuple[str, ...],
+    travels: str,
+    settings: tuple[str, ...],
+) -> None:
+    for needed in needs:
+        pytest.importorskip(needed, reason=f"needs {needed}")
+    command = (sys.executable, EXAMPLES / example, "-")
+    work = ("--local-steps", str(STEPS), "--grace", "30", "--min-peers", "2")
+    swarm.create(*work, *settings, "--", *command, within_s=SWARM_S)
+    one, two = peers = [RealPeer(swarm, name) for name in ("founder", "two")]
+    listen = ("--listen", "127.0.0.1:0")
+    one.join(*listen, "--", *command)
+    two.join(swarm.link, *listen, "--", *command)
+    wait_together(peers, 1)
+    worker = one.status().worker_pid
+    assert worker
+    os.kill(worker, signal.SIGKILL)
+    os.kill(two.status().pid, signal.SIGKILL)
+    assert two.program is not None
+    assert two.program.wait_end() == -signal.SIGKILL
+    two.join(*listen)
+    wait_together(peers, TOGETHER)
+    one.control.pause()  # so that both stand still: a round needs two
+    assert_equal_exports(peers, swarm.directory)
+    for peer in peers:
+        number, steps = inner_steps(peer)
+        # What a kill cut off, or had not written yet, may be lost.
+        assert STEPS * (number - 2) <= steps <= STEPS * number, "the inner state goes on"
+    for path in exports_of_one_round(peers, swarm.directory).values():
+        with safe_open(path, "numpy") as exported:
+            names = list(exported.keys())
+        assert names
+        assert all(travels in name for name in names), "nothing else travels"
