@@ -17,7 +17,8 @@ run = wandb.init(
     name=news["name"] or news["peer_id"][:8],
     resume="allow",
 )
-values = {name: news[name] for name in ("loss", "accuracy", "updates", "seconds")}
+values = {name: news[name] for name in ("loss", "updates", "seconds")}
+values |= {metric["name"]: metric["value"] for metric in news["metrics"]}
 values["training_loss"] = news["losses"].get(news["peer_id"])
 run.log({name: value for name, value in values.items() if value is not None}, step=news["round"])
 run.finish()

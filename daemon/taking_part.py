@@ -5,13 +5,18 @@ learning rates, for people, and so that it notices the end.
 """
 
 import asyncio
+import logging
 
 from daemon.rounds.rounds import Rounds
 from daemon.worker.program import Message
 from daemon.worker.worker import TaskWorker
+from ml.opening import metrics_from
 from p2pd.messages import Judged, Standing
+from protocol.errors import WorkerError
 
 INTERVAL_S = 1.0
+
+_log = logging.getLogger("p2pd.training")
 
 
 async def take_part(worker: TaskWorker, rounds: Rounds, *, by_script: bool) -> None:
@@ -41,7 +46,12 @@ class _Talk:
     def said(self, message: Message) -> None:
         """See :class:`daemon.worker.child.ChildListener`: it may say how good a state is."""
         if isinstance(message, Judged):
-            self._training.judge(message.round, message.loss, message.metric)
+            try:
+                metrics = metrics_from(message.metrics)
+            except WorkerError as error:
+                _log.warning("%s", error)
+            else:
+                self._training.judge(message.round, message.loss, metrics)
 
     def standing(self, *, complete: bool = False) -> Standing:
         """See :class:`daemon.worker.worker.Teller`. ``complete``: no round follows for this

@@ -20,6 +20,7 @@ from ml.opening import Opening, StateReady
 from ml.task.choice import TaskChoice
 from ml.task.load import load_task
 from ml.task.task import settings_from
+from p2pd.metrics import finite
 from protocol.errors import ConfigError, WorkerError
 from protocol.statements.swarm import RoundSettings
 
@@ -90,8 +91,8 @@ def _report(arguments: argparse.Namespace, shard: str) -> dict[str, object]:
         "schema": 1,
         "shard": shard,
         "rounds": state.round,
-        "accuracy": state.accuracy,
-        "loss": state.loss,
+        "loss": finite(state.loss),
+        "metrics": msgspec.to_builtins(state.metrics),
         "seconds": time.monotonic() - started_s,
     }
 

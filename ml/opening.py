@@ -1,7 +1,9 @@
 """Opening a task: what both processes are told, and what they find out together."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -10,7 +12,9 @@ from ml.state.blob import KEPT_CHECKPOINTS, Blob
 from ml.state.manifest import FrozenTensor, Manifest, TensorSpec
 from ml.task.choice import TaskChoice, choice_to
 from p2pd.messages import Open, Opened
+from p2pd.metrics import MAX_METRICS, Metric, finite
 from protocol.errors import WorkerError
+from protocol.metric import MetricValue
 from protocol.statements.swarm import RoundSettings
 
 
@@ -108,12 +112,25 @@ class StateReady:
     state: Blob
     loss: float
     """On the test set."""
-    accuracy: float
-    """The task's metric on the test set, 0 to 1 for an accuracy."""
+    metrics: tuple[MetricValue, ...] = ()
+    """The task's, on the test set; the leading one first."""
     checkpoint_problem: str = ""
     """Why this state is in memory only, such as a full disk; empty when it is on disk."""
     event_problem: str = ""
     """Why nothing more comes into the event files; empty while it does, or nobody asked for it."""
+
+    @property
+    def leading(self) -> float:
+        """The leading metric; NaN where there is none."""
+        value = self.metrics[0].value if self.metrics else None
+        return math.nan if value is None else value
+
+    @property
+    def quality(self) -> str:
+        """How good it is, for a log."""
+        if self.metrics:
+            return str(self.metrics[0])
+        return "not evaluated" if math.isnan(self.loss) else f"loss {self.loss:.4f}"
 
 
 def manifest_from(opened: Opened) -> Manifest:
@@ -147,3 +164,20 @@ def suggestion_from(opened: Opened) -> RoundSettings:
         return msgspec.convert(msgspec.to_builtins(suggestion), RoundSettings)
     except (TypeError, ValueError) as error:
         raise WorkerError(f"the trainer suggests no settings: {error}") from error
+
+
+def metrics_from(told: list[Any]) -> tuple[MetricValue, ...]:
+    """What a trainer measured (:class:`p2pd.messages.Evaluated`).
+
+    Raises :class:`WorkerError` for what are no metrics.
+    """
+    try:
+        if len(told) > MAX_METRICS:
+            raise ValueError(f"{len(told)} of them")
+        return tuple(
+            MetricValue(metric.name, finite(value), metric.better, metric.format)
+            for name, value, better, form in told
+            for metric in (Metric(name, better, form),)
+        )
+    except (TypeError, ValueError) as error:
+        raise WorkerError(f"the trainer tells no metrics: {error}") from error

@@ -35,6 +35,7 @@ from ml.opening import (
     TaskOpened,
     Trained,
     manifest_from,
+    metrics_from,
     suggestion_from,
 )
 from p2pd import messages as trainer
@@ -105,13 +106,13 @@ def advance(request: Advance) -> Steps[StateReady]:
     judged: trainer.Evaluated = yield trainer.Evaluate(adopted.round, root.hex(), anew=anew)
     # Not a number where the trainer does not evaluate.
     loss = math.nan if judged.loss is None else judged.loss
-    metric = math.nan if judged.metric is None else judged.metric
-    noted: Noted = yield NoteState(adopted.round, loss, metric)
+    metrics = metrics_from(judged.metrics)
+    noted: Noted = yield NoteState(adopted.round, loss, metrics)
     return StateReady(
         round=adopted.round,
         state=adopted.state,
         loss=loss,
-        accuracy=metric,
+        metrics=metrics,
         checkpoint_problem=adopted.checkpoint_problem,
         event_problem=noted.event_problem,
     )

@@ -151,8 +151,6 @@ class Opened:
     frozen: list[Any] = field(default_factory=list)
     """Every tensor that does not travel as [name, dtype, shape, SHA-256 in hex], sorted by name.
     ``dtype`` as torch spells it."""
-    metrics: list[Any] = field(default_factory=lambda: [["accuracy", False, ".1%"]])
-    """Each as [name, whether lower is better, format as Python has it]; the leading one first."""
     task: str = ""
     """The task's name."""
     task_sha256: str = ""
@@ -182,10 +180,9 @@ class Evaluated:
     """How good a state is; None where this trainer does not evaluate."""
 
     loss: float | None
-    metric: float | None
-    """The leading one."""
-    metrics: dict[str, Any] = field(default_factory=dict)
-    """All of them, by name."""
+    metrics: list[Any] = field(default_factory=list)
+    """Each as [name, value or null, what is better, format]: ``higher``, ``lower``, or empty where
+    nobody said; a format as Python has it. The leading one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +227,8 @@ class Judged:
 
     round: int
     loss: float | None
-    metric: float | None
+    metrics: list[Any] = field(default_factory=list)
+    """As in :class:`Evaluated`."""
 
 
 Request = Open | Train | Evaluate | TryOut | Standing | Finish | Abandon | Shutdown

@@ -1,7 +1,5 @@
 """Text for people: other people's made safe to show, and counts as one reads them."""
 
-import math
-
 
 def printable(text: str) -> str:
     """``text`` on one line, with everything that a terminal could act on written out.
@@ -27,12 +25,3 @@ def excerpt(text: str, most: int = 200) -> str:
 def counted(count: int, noun: str) -> str:
     """For example ``1 peer`` and ``2 peers``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def quality(value: float) -> str:
-    """An accuracy or another metric, for a log; a model that nobody evaluated has none.
-
-    >>> quality(0.98765), quality(float("nan"))
-    ('0.9877', 'unknown')
-    """
-    return "unknown" if math.isnan(value) else f"{value:.4f}"

@@ -128,7 +128,7 @@ def swarm(choices: Sequence[TaskChoice], steps: int, variant: Variant) -> Outcom
             learner.close()
     assert state is not None
     return Outcome(
-        variant.name, choices[0].seed, rounds * variant.local_steps, state.loss, state.accuracy,
+        variant.name, choices[0].seed, rounds * variant.local_steps, state.loss, state.leading,
         sent_bytes, parameters, time.monotonic() - started,
     )  # fmt: skip
 

@@ -99,9 +99,9 @@ def run_swarm(run: Run, *, label: str) -> list[Point]:
             sent += round_bytes
             roots = {state.state.root for state in states}
             assert len(roots) == 1, "peers that averaged the same updates hold other weights"
-            points.append(Point(round_number, states[0].accuracy, states[0].loss, sent))
+            points.append(Point(round_number, states[0].leading, states[0].loss, sent))
             print(
-                f"{label:28} round {round_number:3}  accuracy {states[0].accuracy:.4f}"
+                f"{label:28} round {round_number:3}  accuracy {states[0].leading:.4f}"
                 f"  loss {states[0].loss:.4f}  sent {sent / 1e6:.2f} MB",
                 flush=True,
             )

@@ -63,7 +63,8 @@ def add_commands(commands: "Commands") -> None:
     which.add_argument(
         "--best",
         action="store_true",
-        help="the model of the round with the best accuracy among those whose checkpoints are kept",
+        help="the model of the round that is best by the task's leading metric, among those whose"
+        " checkpoints are kept",
     )
     which.add_argument(
         "--round",
@@ -236,18 +237,18 @@ def _export_stopped(options: argparse.Namespace, state_dir: Path) -> "Exported":
 def _export_best(client: "ControlClient", file: Path) -> "Exported":
     """The best round's model, of those that can be had. Raises :class:`ControlError`."""
     from daemon.control.client import ControlError
+    from daemon.rounds.round_record import best_first
 
-    rated = [one for one in client.history().rounds if one.accuracy is not None]
-    rated.sort(key=lambda record: (record.accuracy or 0.0, record.round), reverse=True)
-    for record in rated:
+    for record in best_first(client.history().rounds):
         try:
             return client.export(file, record.round)
         except ControlError as error:
             if "no checkpoint of round" not in str(error):
                 raise
     raise ControlError(
-        "no round since this peer started has a checkpoint: 'p2pd join --keep-checkpoints N' keeps"
-        " more of them; 'p2pd export' without --best writes the current model"
+        "no round that was rated since this peer started has a checkpoint: 'p2pd join"
+        " --keep-checkpoints N' keeps more of them; 'p2pd export' without --best writes the current"
+        " model"
     )
 
 

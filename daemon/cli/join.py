@@ -160,7 +160,7 @@ def add_commands(commands: "Commands") -> None:
         dest="event_dir",
         type=arguments.absolute_path,
         metavar="DIR",
-        help="write loss, accuracy, speed and traffic of each round into event files there, for"
+        help="write loss, metrics, speed and traffic of each round into event files there, for"
         " TensorBoard; a directory for each peer (needs the Python package tensorboard)",
     )
     parser.add_argument(
@@ -188,7 +188,7 @@ def add_commands(commands: "Commands") -> None:
         "--on-round",
         metavar="COMMAND",
         help="run this shell command after each round, with one line of JSON about it on standard"
-        " input (loss, accuracy, each peer's loss); it holds no round up, and has a minute",
+        " input (loss, metrics, each peer's loss); it holds no round up, and has a minute",
     )
     parser.add_argument(
         "--no-on-round",

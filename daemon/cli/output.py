@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 
+from protocol.metric import MetricValue
 from protocol.text import printable
 
 UNKNOWN = "-"
@@ -48,6 +49,17 @@ def ago(seconds: float | None) -> str:
 def percent(fraction: float | None) -> str:
     """A fraction as percent, such as ``96.4 %``."""
     return UNKNOWN if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def leading(metrics: Sequence[MetricValue]) -> str:
+    """How good a model is, such as ``accuracy 96.4 %``; empty while nobody knows."""
+    return str(metrics[0]) if metrics else ""
+
+
+def qualities(metrics: Sequence[MetricValue], loss: float | None) -> list[str]:
+    """All that is known of how good a model is: the metrics, and the loss where it is none."""
+    said = [str(one) for one in metrics]
+    return said if any(one.name == "loss" for one in metrics) else [*said, f"loss {number(loss)}"]
 
 
 def number(value: float | None, digits: int = 3, unit: str = "") -> str:

@@ -21,7 +21,9 @@ from daemon.rounds.rounds import Rounds
 from daemon.rounds.watching import Watching
 from daemon.swarm.join_options import JoinOptions
 from p2pd.messages import Progress
+from p2pd.metrics import finite
 from protocol.identity import PeerId, key_to_text
+from protocol.metric import accuracy_among
 from protocol.text import counted
 from protocol.uri import by_server
 from relay.client import client as relay_client
@@ -85,8 +87,9 @@ def describe(
         limits=_limits_of(about),
         round=_round_of(about, stage),
         rounds=0 if statement is None else statement.settings.rounds,
-        loss=None if state is None else state.loss,
-        accuracy=None if state is None else state.accuracy,
+        loss=None if state is None else finite(state.loss),
+        accuracy=accuracy_among(() if state is None else state.metrics),
+        metrics=() if state is None else state.metrics,
         training_loss=None if progress is None else progress.loss,
         samples_per_second=progress.samples_per_second if is_training and progress else None,
         sample_count=0 if opened is None else opened.sample_count,

@@ -8,6 +8,8 @@ before you print it.
 
 import msgspec
 
+from protocol.metric import MetricValue
+
 SCHEMA = 1
 
 
@@ -105,7 +107,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     loss: float | None = None
     """Of the current state, on the test set."""
     accuracy: float | None = None
-    """Of the current state, on the test set; 0 to 1."""
+    """The metric of that name, if the task has one."""
+    metrics: tuple[MetricValue, ...] = ()
+    """All that the task measures, of the current state on the test set; the leading one first."""
     training_loss: float | None = None
     """Of the local steps, as last measured."""
     samples_per_second: float | None = None

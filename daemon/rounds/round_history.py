@@ -9,13 +9,16 @@ over is written to disk too, as a line of JSON, for the time when the peer does 
 import logging
 import math
 from collections import deque
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from daemon.rounds.round_record import PhaseSpan, RoundRecord
 from ml.opening import StateReady
+from p2pd.metrics import finite
 from protocol.identity import PeerId
+from protocol.metric import MetricValue, accuracy_among
 from protocol.peers.peer_messages import UpdateHeader
 from transport.atomic_file import write_atomically
 from transport.clock import Clock
@@ -97,9 +100,14 @@ class RoundHistory:
         record = self.see_round(state.round, updates)
         self._samples += record.samples
         self._ended += 1
-        record.loss = _finite(state.loss)
-        record.accuracy = _finite(state.accuracy)
-        if self._file is not None:
+        self._rate(record, finite(state.loss), state.metrics)
+
+    def _rate(
+        self, record: RoundRecord, loss: float | None, metrics: Iterable[MetricValue]
+    ) -> None:
+        record.loss, record.metrics = loss, list(metrics)
+        record.accuracy = accuracy_among(record.metrics)
+        if self._file is not None and record.seconds is not None:
             self._keep(self._file, record)
 
     def _keep(self, file: Path, record: RoundRecord) -> None:
@@ -116,10 +124,10 @@ class RoundHistory:
                 _log.warning("rounds are not kept in %s: %s", file.name, error.strerror)
             self._is_file_lost = True
 
-    def judge(self, round_number: int, loss: float | None, accuracy: float | None) -> None:
+    def judge(self, round_number: int, loss: float | None, metrics: Iterable[MetricValue]) -> None:
         """A user's own script found a round's state to be like that."""
         if (record := self._find(round_number)) is not None:
-            record.loss, record.accuracy = loss, accuracy
+            self._rate(record, loss, metrics)
 
     def see_round(self, round_number: int, updates: int) -> RoundRecord:
         """A round ended, for others at least; what became of it may be filled in."""
@@ -153,14 +161,11 @@ class RoundHistory:
         return next((one for one in reversed(self._done) if one.round == round_number), None)
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def read_rounds(file: Path) -> list[RoundRecord]:
     """The rounds that a peer has kept in ``file``, the oldest first; none where there is none.
 
-    A line that a crash cut off is passed over. Of two lines of one round the later one counts, and
+    A line that a crash cut off is passed over. A line of a round that began at the same moment as
+    one that is there takes its place. Else, of two lines of one round the later one counts, and
     what came after the earlier one is of a line that was left.
     """
     try:
@@ -173,7 +178,23 @@ def read_rounds(file: Path) -> list[RoundRecord]:
             record = msgspec.json.decode(line, type=RoundRecord)
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
+        if not record.metrics and record.accuracy is not None:  # as kept before there were others
+            record.metrics = [MetricValue("accuracy", record.accuracy, "higher", ".1%")]
+        place = _place_of(record, found)
+        if place is not None:
+            found[place] = record
+            continue
         while found and found[-1].round >= record.round:
             found.pop()
         found.append(record)
     return found
+
+
+def _place_of(record: RoundRecord, found: Sequence[RoundRecord]) -> int | None:
+    """Where the same round stands that ``record`` says more of; None: nowhere."""
+    for place in reversed(range(len(found))):
+        if found[place].round < record.round:
+            break
+        if (found[place].round, found[place].started_at) == (record.round, record.started_at):
+            return place
+    return None

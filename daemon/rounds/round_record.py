@@ -6,7 +6,11 @@ Light on purpose: commands that only show it load nothing else.
 '{"phase":"training","start_s":0.5,"seconds":9.25}'
 """
 
+from collections.abc import Iterable
+
 import msgspec
+
+from protocol.metric import MetricValue
 
 
 class PhaseSpan(msgspec.Struct, kw_only=True):
@@ -38,4 +42,35 @@ class RoundRecord(msgspec.Struct, kw_only=True):
     loss: float | None = None
     """Of the round's averaged model on the test set."""
     accuracy: float | None = None
-    """The task's metric of that model on the test set."""
+    """The metric of that name, if the task has one."""
+    metrics: list[MetricValue] = []
+    """All that the task measures, on the test set; the leading one first."""
+
+
+def best_first(rounds: Iterable[RoundRecord]) -> list[RoundRecord]:
+    """Those of ``rounds`` that are known to be better or worse than others, the best first.
+
+    It goes by the metric that leads in the last of them, or by the loss where none says which
+    direction is better. Of rounds that are equally good the later one stands first.
+    """
+    all_rounds = list(rounds)
+    leading = next(
+        (
+            record.metrics[0]
+            for record in reversed(all_rounds)
+            if record.metrics and record.metrics[0].better
+        ),
+        None,
+    )
+
+    def goodness(record: RoundRecord) -> float | None:
+        if leading is None:
+            return None if record.loss is None else -record.loss
+        found = next((one for one in record.metrics if one.name == leading.name), None)
+        if found is None or found.value is None:
+            return None
+        return found.value if leading.better == "higher" else -found.value
+
+    rated = [(good, record) for record in all_rounds if (good := goodness(record)) is not None]
+    rated.sort(key=lambda one: (one[0], one[1].round), reverse=True)
+    return [record for _, record in rated]

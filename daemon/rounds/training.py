@@ -29,6 +29,7 @@ from ml.opening import StateReady, TaskOpened
 from protocol.envelope import Domain
 from protocol.errors import ConfigError, TransportError, WorkerError
 from protocol.identity import PeerId
+from protocol.metric import MetricValue
 from protocol.peers.agreement_messages import Certificate
 from protocol.peers.peer_messages import (
     Agreement,
@@ -175,14 +176,16 @@ class Training:
         rounds = self._parts.settings.rounds
         return rounds != UNLIMITED and self.lineage.position.round >= rounds
 
-    def judge(self, round_number: int, loss: float | None, accuracy: float | None) -> None:
+    def judge(
+        self, round_number: int, loss: float | None, metrics: tuple[MetricValue, ...]
+    ) -> None:
         """A user's own script found a round's state to be like that: for people to look at."""
-        self.history.judge(round_number, loss, accuracy)
+        self.history.judge(round_number, loss, metrics)
         if self.last_state is not None and self.last_state.round == round_number:
             self.last_state = replace(
                 self.last_state,
                 loss=math.nan if loss is None else loss,
-                accuracy=math.nan if accuracy is None else accuracy,
+                metrics=metrics,
             )
 
     def worker_restarted(self, opened: TaskOpened) -> None:

@@ -22,6 +22,7 @@ from daemon.control.history import History
 from daemon.control.status import Status
 from daemon.rounds.round_record import RoundRecord
 from daemon.web.page_server import Shown
+from protocol.metric import MetricValue
 
 LOOK_S = 1.0
 LONGEST_S = 60.0
@@ -46,8 +47,11 @@ class RoundNews(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds."""
     seconds: float | None
     loss: float | None
-    """Of the averaged model on the test set, as is ``accuracy``."""
+    """Of the averaged model on the test set, as are the metrics."""
     accuracy: float | None
+    """The metric of that name, if the task has one."""
+    metrics: list[MetricValue]
+    """All that the task measures; the leading one first."""
     updates: int
     losses: dict[str, float]
     """Mean training loss by peer id, as each peer says."""
@@ -102,6 +106,7 @@ class RoundHook:
             seconds=record.seconds,
             loss=record.loss,
             accuracy=record.accuracy,
+            metrics=record.metrics,
             updates=record.updates,
             losses=record.losses,
         )

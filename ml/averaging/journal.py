@@ -1,9 +1,10 @@
 """Keeps what the last rounds were like, for event files."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ml.averaging.event_file import EventFile
+from protocol.metric import MetricValue
 
 
 class RoundJournal:
@@ -39,10 +40,11 @@ class RoundJournal:
             counts["samples"] = samples
         self._contributions = (round_number, counts)
 
-    def end_round(self, round_number: int, loss: float, metric: float) -> None:
+    def end_round(self, round_number: int, loss: float, metrics: Iterable[MetricValue]) -> None:
         """The state of a round is there, and as good as that on the test set."""
         now = self._clock()
-        values = {"test/loss": loss, "test/accuracy": metric}
+        values = {"test/loss": loss}
+        values |= {f"test/{one.name}": one.value for one in metrics if one.value is not None}
         number, training = self._training
         if number == round_number:
             values |= training

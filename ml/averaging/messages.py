@@ -14,6 +14,7 @@ daemon may import it. docs/processes.md says who says what when.
 from ml.state.blob import KEPT_CHECKPOINTS, Blob
 from ml.state.manifest import Manifest
 from protocol.codec import Message
+from protocol.metric import MetricValue
 from protocol.statements.swarm import RoundSettings
 
 
@@ -181,7 +182,7 @@ class NoteState(Message, tag="note_state"):
 
     round: int
     loss: float
-    metric: float
+    metrics: tuple[MetricValue, ...]
 
     def reply_kind(self) -> "type[Noted]":
         """What answers it."""

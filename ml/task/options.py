@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import NamedTuple
 
-from ml.task.metrics import ACCURACY, LOSS, Metric, parse_metrics
+from p2pd.metrics import ACCURACY, LOSS, Metric, parse_metrics
 from protocol.errors import ConfigError
 
 MAX_BATCH_SIZE = 1 << 20
@@ -18,6 +18,7 @@ class Evaluation(NamedTuple):
     loss: float
     """NaN where the task does not say."""
     metrics: dict[str, float]
+    """Without the loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,10 @@ def options_of(module: ModuleType, name: str) -> Options:
     has_metric = hasattr(module, "metric") or hasattr(module, "evaluate")
     metrics: tuple[Metric, ...] = (ACCURACY,) if has_metric else (LOSS,)
     if hasattr(module, "METRICS"):
-        metrics = parse_metrics(module.METRICS, f"task {name}: METRICS")
+        try:
+            metrics = parse_metrics(module.METRICS)
+        except ValueError as error:
+            raise ConfigError(f"task {name}: METRICS: {error}") from error
     return Options(
         evaluation_batch_size=whole_number(module, "EVALUATION_BATCH_SIZE", 0, name),
         accumulate=whole_number(module, "ACCUMULATE", 1, name),

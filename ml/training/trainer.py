@@ -17,7 +17,6 @@ from ml.rules.round_rules import RoundRules, parse_rules
 from ml.task.choice import TaskChoice, choice_from
 from ml.task.data import Data, load_shard, load_test_samples
 from ml.task.load import load_task
-from ml.task.metrics import LOSS
 from ml.task.samples import Samples
 from ml.task.task import Task
 from ml.training.first_steps import initial_tensors
@@ -37,6 +36,7 @@ from p2pd.messages import (
     Tried,
     TryOut,
 )
+from p2pd.metrics import finite, tell
 from p2pd.model_tensors import ModelTensors
 from p2pd.shared_tensors import NO_ROOT, StaleMemoryError
 from p2pd.trainer import Memories, Reports
@@ -100,7 +100,6 @@ class TaskTrainer:
             tied=dict(tied_names(opened.tensors.model)),
             sample_count=sample_count,
             frozen=[list(one) for one in opened.training.frozen],
-            metrics=[one.as_list() for one in opened.task.options.metrics],
             task=opened.task.name,
             task_sha256=opened.task.file_sha256.hex(),
             suggestion={
@@ -142,7 +141,7 @@ class TaskTrainer:
         )
 
     def evaluate(self, request: Evaluate) -> Evaluated:
-        """Loss and metric of the base memory's state on the test set."""
+        """Loss and metrics of the base memory's state on the test set."""
         opened = self._require()
         root = bytes.fromhex(request.root)
         if request.anew:
@@ -151,10 +150,12 @@ class TaskTrainer:
             opened.tensors.read(self._memories.base, request.round, root)
             model = opened.tensors.model
             found = evaluate(model, opened.task, opened.test_samples, self._on_work)
-            leading = opened.task.options.leading
-            # A task without a metric of its own is led by its loss.
-            metric = found.loss if leading is LOSS else found.metrics[leading.name]
-            self._evaluations[root] = Evaluated(found.loss, metric, dict(found.metrics))
+            declared = opened.task.options.metrics
+            values = {"loss": found.loss, **found.metrics}
+            told = tell(
+                declared, {one.name: values[one.name] for one in declared if one.name in values}
+            )
+            self._evaluations[root] = Evaluated(finite(found.loss), told)
             while len(self._evaluations) > KEPT_EVALUATIONS:
                 del self._evaluations[next(iter(self._evaluations))]
         return self._evaluations[root]

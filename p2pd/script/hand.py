@@ -1,12 +1,13 @@
 """What carries orders out on a script's model: one at each rank, all doing the same."""
 
 import contextlib
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from p2pd.messages import Evaluated, Opened
+from p2pd.metrics import ACCURACY, LOSS, Metric, finite, tell
 from p2pd.script.desk import Desk, Order
 from p2pd.script.errors import SwarmError
 from p2pd.shared_tensors import NO_ROOT, StaleMemoryError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from p2pd.trainer import Memories
 
 Measures = float | Mapping[str, float]
-"""What an evaluation says: a metric such as an accuracy, or that and the ``loss``, by name."""
+"""What an evaluation says: the leading metric, or several and the ``loss``, by name."""
 
 
 class Evaluation(Protocol):
@@ -27,6 +28,24 @@ class Evaluation(Protocol):
 
     def __call__(self) -> Measures:
         """How good its model is now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """How a script says how good its model is."""
+
+    metrics: tuple[Metric, ...] = (ACCURACY,)
+    """Those of which it said which direction is better; the leading one first."""
+    evaluate: Evaluation | None = None
+    """What finds it out when the daemon asks; None: nothing does."""
+
+    def told(self, found: Mapping[str, Any]) -> tuple[float | None, list[Any]]:
+        """The loss, and the metrics as a trainer tells them. Raises :class:`SwarmError`."""
+        named = {name: value for name, value in found.items() if name != LOSS.name}
+        try:
+            return finite(found.get(LOSS.name)), tell(self.metrics, named)
+        except (TypeError, ValueError) as error:
+            raise SwarmError(f"an evaluation says {dict(found)!r}: {error}") from error
 
 
 class Hand:
@@ -39,7 +58,7 @@ class Hand:
         model: "nn.Module",
         optimizer: "Optimizer | None" = None,
         *,
-        evaluate: Evaluation | None = None,
+        measuring: Measuring,
         samples: int = 0,
     ) -> None:
         """``optimizer``: whose state is to survive this process; None: nobody's.
@@ -54,7 +73,7 @@ class Hand:
         self.sample_count = samples
         self._replica = Replica(model, ranks)
         self._inner = None if optimizer is None else InnerState(optimizer, ranks)
-        self._evaluate = evaluate
+        self.measuring = measuring
         self._about: Mapping[str, Any] = {}
 
     @property
@@ -155,13 +174,16 @@ class Hand:
 
         ``keeps_model``: the model is in the midst of a training, which goes on.
         """
-        found = Evaluated(None, None)
-        if self._evaluate is not None:
+        measuring = self.measuring
+        said: tuple[float | None, list[Any]] = (None, [])
+        if measuring.evaluate is not None:
             with self._replica.kept() if keeps_model else contextlib.nullcontext():
                 if self._read(order):
-                    found = _evaluated(self._replica.evaluate(self._evaluate))
+                    found: Any = self._replica.evaluate(measuring.evaluate)
+                    leading = measuring.metrics[0].name
+                    said = measuring.told(found if isinstance(found, Mapping) else {leading: found})
         if self.desk is not None:
-            self.desk.answer(found)
+            self.desk.answer(Evaluated(*said))
 
     @property
     def _memories(self) -> "Memories | None":
@@ -180,19 +202,3 @@ class Hand:
                 self.desk.failed(str(error))
             return False
         return True
-
-
-def _evaluated(found: Any) -> Evaluated:
-    loss = None
-    if isinstance(found, Mapping):
-        loss = number(found.get("loss"))
-        found = next((value for name, value in found.items() if name != "loss"), None)
-    return Evaluated(loss, number(found))
-
-
-def number(value: Any) -> float | None:
-    """A finite number, also out of a tensor; else None."""
-    if value is None:
-        return None
-    found = float(value)
-    return found if math.isfinite(found) else None

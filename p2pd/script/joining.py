@@ -3,15 +3,16 @@
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from p2pd.metrics import parse_metrics
 from p2pd.process import end_with_parent
 from p2pd.script.daemon import Daemon, FoundDaemon, OwnDaemon
 from p2pd.script.desk import Desk
 from p2pd.script.errors import SwarmError
-from p2pd.script.hand import Evaluation, Hand
+from p2pd.script.hand import Evaluation, Hand, Measuring
 from p2pd.script.place import MEMBERSHIP_FILE, TRAINER_VARIABLE
 from p2pd.script.swarm import Swarm
 
@@ -31,6 +32,7 @@ def join(
     optimizer: "Optimizer | None" = None,
     *,
     evaluate: Evaluation | None = None,
+    metrics: Mapping[str, str] | None = None,
     samples: int = 0,
     state_dir: str | Path | None = None,
     options: Sequence[str] = (),
@@ -55,9 +57,11 @@ def join(
     Every rank of a torchrun calls this, after the model is wrapped (DDP) or sharded (FSDP2).
 
     ``optimizer``: its state is kept through rounds, and on disk, so that it survives a kill.
-    ``evaluate()``: says how good the model is now: a metric such as an accuracy, or a dict with
-    that and ``loss``. It is called when a state is new, and the swarm shows it; without it nobody
-    evaluates from here.
+    ``evaluate()``: says how good the model is now: the leading metric, or a dict of several and
+    ``loss``. It is called when a state is new, and the swarm shows it; without it nobody evaluates
+    from here.
+    ``metrics``: their names, which direction is better, and a format, such as
+    ``{"rmse": "lower, .2f"}``; the first one leads (default: ``{"accuracy": "higher, .1%"}``).
     ``samples``: how many this script trains on; needed in swarms that count rounds in epochs.
     ``state_dir``: where this peer keeps its key and checkpoints; by default a place of the user's,
     by the swarm. ``options``: more words for ``p2pd join``, such as ``["--name", "ada"]``.
@@ -67,11 +71,12 @@ def join(
     """
     from p2pd.script.ranks import ranks_of
 
+    measuring = _measuring(evaluate, metrics)
     if TRAINER_VARIABLE in os.environ:
         end_with_parent()  # torchrun's own end would leave its ranks behind
     ranks = ranks_of(wait_s)
     desk = _desk(link, state_dir, options, wait_s) if ranks.is_first else None
-    return Swarm(Hand(desk, ranks, model, optimizer, evaluate=evaluate, samples=samples))
+    return Swarm(Hand(desk, ranks, model, optimizer, measuring=measuring, samples=samples))
 
 
 def create(
@@ -82,6 +87,7 @@ def create(
     state_dir: str | Path,
     announce: Callable[[str], object] = print,
     evaluate: Evaluation | None = None,
+    metrics: Mapping[str, str] | None = None,
     samples: int = 0,
     options: Sequence[str] = (),
     wait_s: float = WAIT_S,
@@ -96,8 +102,17 @@ def create(
     """
     from p2pd.script.ranks import ranks_of
 
+    measuring = _measuring(evaluate, metrics)
     if TRAINER_VARIABLE in os.environ:
-        return join(None, model, optimizer, evaluate=evaluate, samples=samples, wait_s=wait_s)
+        return join(
+            None,
+            model,
+            optimizer,
+            evaluate=evaluate,
+            metrics=metrics,
+            samples=samples,
+            wait_s=wait_s,
+        )
     ranks = ranks_of(wait_s)
     directory = os.path.abspath(state_dir)
     is_new = not os.path.exists(os.path.join(directory, MEMBERSHIP_FILE))
@@ -112,7 +127,17 @@ def create(
         if ranks.is_first:
             announce(link)
     desk = _desk(None, directory, options, wait_s) if ranks.is_first else None
-    return Swarm(Hand(desk, ranks, model, optimizer, evaluate=evaluate, samples=samples))
+    return Swarm(Hand(desk, ranks, model, optimizer, measuring=measuring, samples=samples))
+
+
+def _measuring(evaluate: Evaluation | None, metrics: Mapping[str, str] | None) -> Measuring:
+    """Raises :class:`SwarmError`."""
+    if metrics is None:
+        return Measuring(evaluate=evaluate)
+    try:
+        return Measuring(parse_metrics(metrics), evaluate)
+    except ValueError as error:
+        raise SwarmError(f"metrics: {error}") from error
 
 
 def _desk(
@@ -140,7 +165,7 @@ def _desk(
 def _found(daemon: OwnDaemon, model: "nn.Module", ranks: "Ranks", samples: int) -> str:
     """Have ``p2pd create`` look at the model; the invite link. Raises :class:`SwarmError`."""
     desk = Desk(daemon, wait_s=FOUND_S) if ranks.is_first else None
-    hand = Hand(desk, ranks, model, samples=samples)
+    hand = Hand(desk, ranks, model, measuring=Measuring(), samples=samples)
     since_s = time.monotonic()
     while (order := hand.next_order(since_s)).kind != "stop":
         if order.kind == "fail":

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from p2pd.messages import Judged, Progress, Trained
 from p2pd.script.desk import Order
 from p2pd.script.errors import SwarmError
-from p2pd.script.hand import Hand, number
+from p2pd.script.hand import Hand
 from p2pd.script.place import p2pd_command
 from p2pd.script.round_counts import RoundCounts
 
@@ -101,14 +101,15 @@ class Swarm:
         self._report(loss)
         return self._carry_on()
 
-    def evaluated(self, *, loss: float | None = None, **metric: float) -> None:
+    def evaluated(
+        self, *, loss: "torch.Tensor | float | None" = None, **metrics: "torch.Tensor | float"
+    ) -> None:
         """Say how good this round's state was found to be, for people to look at:
-        ``swarm.evaluated(accuracy=0.9)``. One metric, by any name."""
-        if len(metric) > 1:
-            raise SwarmError(f"one metric is shown, not {', '.join(metric)}")
-        value = next(iter(metric.values()), None)
+        ``swarm.evaluated(rmse=0.31, r2=0.8)``, by any names. Which rounds are best goes by those
+        that ``p2pd.join(metrics=…)`` names. Raises :class:`SwarmError` for what is no number."""
+        said = self._hand.measuring.told({"loss": loss, **metrics})
         if self._desk is not None:
-            self._desk.say(Judged(self.round, number(loss), number(value)))
+            self._desk.say(Judged(self.round, *said))
 
     def leave(self) -> None:
         """Leave the swarm. The others go on; come back with the same state directory."""

@@ -22,6 +22,7 @@ from daemon.rounds.phase import Phase
 from daemon.rounds.round_record import PhaseSpan, RoundRecord
 from daemon.web.page_server import PageServer
 from protocol.errors import ConfigError, TransportError
+from protocol.metric import MetricValue
 
 URI = "p2p://" + "a" * 52 + "@127.0.0.1:5555"
 RELAY_URI = "p2p://" + "a" * 52 + "@127.0.0.1:5600"
@@ -62,6 +63,7 @@ class FakePeer:
             rounds=5,
             loss=0.125,
             accuracy=0.964,
+            metrics=(MetricValue("accuracy", 0.964, "higher", ".1%"),),
             samples_per_second=1234.0,
             uptime_s=200.0,
             pid=os.getpid(),
@@ -102,6 +104,10 @@ class FakePeer:
                 updates=2,
                 loss=0.375 / number,
                 accuracy=(0.9, 0.97, 0.964)[number - 1],
+                metrics=[
+                    MetricValue("accuracy", (0.9, 0.97, 0.964)[number - 1], "higher", ".1%"),
+                    MetricValue("rmse", (12.5, 9.0, 8.25)[number - 1], "lower", ".2f"),
+                ],
             )
             for number in (1, 2, 3)
         ]

@@ -9,11 +9,16 @@ import urllib.request
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from daemon.cli.watch.doing import doing, round_line, time_left_s
 from daemon.cli.watch.join_view import JoinView
+from daemon.cli.watch.live import LivePeer
+from daemon.cli.watch.status import describe
 from daemon.control.history import History
 from daemon.control.status import Status
+from daemon.web.metrics.peer import peer_metrics
+from protocol.metric import MetricValue
 from tests.cli.conftest import CommandLine, StartPeer
 from tests.cli.fake_peer import BOB, FakePeer
 
@@ -66,7 +71,9 @@ def test_history_tells_how_good_which_round_was(p2pd: CommandLine, start_peer: S
     shown = p2pd("history").stdout.splitlines()
     assert shown[0].split()[:3] == ["ROUND", "STARTED", "TOOK"]
     assert [line.split()[0] for line in shown[1:]] == ["1", "2", "3"]
-    assert "97.0 % best" in shown[2]
+    assert shown[0].split()[-3:] == ["ACCURACY", "RMSE", "LOSS"]
+    assert shown[2].split()[-5:] == ["97.0", "%", "9.00", "0.188", "best"]
+    assert [line.endswith("best") for line in shown[1:]] == [False, True, False]
     assert len(p2pd("history", "-n", "1").stdout.splitlines()) == 2
     document = json.loads(p2pd("history", "--json").stdout)
     assert document["schema"] == 1
@@ -199,8 +206,27 @@ async def test_a_fault_of_the_view_is_logged_and_ends_the_view_alone(
     assert "nothing more is shown" in caplog.text
 
 
+def test_other_metrics_than_accuracy_are_shown_by_their_name_and_format() -> None:
+    peer = FakePeer("a" * 52)
+    metrics = (MetricValue("rmse", 12345.678, "lower", ",.1f"), MetricValue("r2", 0.125))
+    record = msgspec.structs.replace(peer.history(0).rounds[0], metrics=list(metrics))
+    assert round_line(record, 5) == "round 1 of 5: rmse 12,345.7, loss 0.375, 2 updates, 8.0 s"
+    status = msgspec.structs.replace(peer.status(), accuracy=None, metrics=metrics)
+    assert "rmse 12,345.7, r2 0.125, loss 0.125, speed 1234 samples/s" in describe(status)
+    led_by_loss = msgspec.structs.replace(status, metrics=(MetricValue("loss", 0.5, "lower"),))
+    assert "loss 0.5, speed 1234 samples/s" in describe(led_by_loss)
+    console = Console(width=COLUMNS, file=io.StringIO())
+    picture = LivePeer()
+    picture.update(status, peer.history(3))
+    with console.capture() as seen:
+        console.print(picture)
+    assert "rmse 12,345.7   r2 0.125   loss 0.125" in seen.get()
+    assert "accuracy" not in seen.get()
+    assert 'p2pd_model_metric{metric="rmse"} 12345.678' in peer_metrics(status)
+
+
 def test_a_round_without_numbers_has_a_line_too() -> None:
     record = msgspec.structs.replace(
-        FakePeer("a" * 52).history(0).rounds[0], loss=None, accuracy=None, seconds=None, updates=0
+        FakePeer("a" * 52).history(0).rounds[0], loss=None, metrics=[], seconds=None, updates=0
     )
     assert round_line(record, 0) == "round 1: complete"

@@ -124,7 +124,8 @@ def test_training_alone_reports_each_shard(tmp_path: Path) -> None:
         (1, "0/3", 3),
         (1, "2/3", 3),
     ]
-    assert all(one["accuracy"] > 0.9 for one in reports)
+    assert all(one["metrics"][0]["name"] == "accuracy" for one in reports)
+    assert all(one["metrics"][0]["value"] > 0.9 for one in reports)
     assert reports[0]["loss"] != reports[1]["loss"]
 
 

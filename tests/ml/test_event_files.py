@@ -55,7 +55,7 @@ def test_each_round_is_there_with_all_that_is_known_of_it(opening: Opening, tmp_
     assert min(speeds.values()) > 0
     assert set(found.pop("round/seconds")) == {2}  # before the first round it waited for others
     assert found["test/loss"][2] == pytest.approx(state.loss)
-    assert found["test/accuracy"][2] == pytest.approx(state.accuracy)
+    assert found["test/accuracy"][2] == pytest.approx(state.leading)
     assert found["training/loss"][2] == pytest.approx(trained.loss)
     assert found["round/contributors"] == {1: 2, 2: 2}
     assert found["round/samples"][2] == 2 * trained.sample_count

@@ -8,6 +8,7 @@ import torch
 
 from ml.check_task import check_task
 from ml.learner import Learner
+from ml.opening import metrics_from
 from ml.task.data import load_shard
 from ml.task.load import load_task
 from ml.task.stream import Stream
@@ -144,10 +145,14 @@ def test_own_step_and_evaluation_of_items_of_any_kind(
     learner = opened(tmp_path, make_opening, OWN_STEP)
     state = apply(learner, 1, [train(learner, 1)])
     found = evaluated(learner, state.state.root)
-    assert set(found.metrics) == {"errors", "rmse"}
-    assert found.metric == found.metrics["errors"] == int(found.metrics["errors"])
+    (errors, rmse) = metrics_from(found.metrics)
+    assert (errors.name, errors.better, errors.format) == ("errors", "lower", ".0f")
+    assert (rmse.name, rmse.better) == ("rmse", "lower")
+    assert state.metrics == (errors, rmse)
+    assert errors.value is not None
+    assert errors.value == int(errors.value) == state.leading
     assert found.loss is not None
-    assert 0 <= found.metrics["errors"] <= 48
+    assert 0 <= errors.value <= 48
     assert found.loss > 0
     learner.close()
     check_task(load_task(str(tmp_path / "own.py"), builtin=False), tmp_path)
@@ -214,9 +219,11 @@ def loss(outputs, targets):
         ("ACCUMULATE = 0", "ACCUMULATE is 0, not a whole number from 1"),
         ("CLIP_NORM = 'a'", "CLIP_NORM is 'a', not a number of 0 or more"),
         ("PRECISION = 'int8'", "PRECISION is 'int8': write float32 or bfloat16"),
-        ("METRICS = {}", "METRICS is no dict of 1 to 16 metrics"),
-        ("METRICS = {'rmse': 'down'}", "METRICS['rmse'] is 'down': write higher or lower"),
-        ("METRICS = {'a b': 'lower'}", "METRICS has the name 'a b'"),
+        ("METRICS = {}", "METRICS: they are no dict of 1 to 16 metrics"),
+        ("METRICS = {'rmse': 'down'}", "METRICS: 'rmse' is 'down', not higher or lower"),
+        ("METRICS = {'rmse': 'lower, 99f'}", "METRICS: 'rmse' has the format '99f'"),
+        ("METRICS = {'rmse': ''}", "METRICS: 'rmse' says '', and not which is better"),
+        ("METRICS = {'a b': 'lower'}", "METRICS: 'a b' is no name"),
         ("MOVING = 'seen'", "MOVING is no list of buffers' names"),
         ("def evaluate(model): return 1", "evaluate(model) will be called as evaluate(model, batc"),
         ("training_step = 3", "training_step is not a function"),

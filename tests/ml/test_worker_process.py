@@ -130,7 +130,7 @@ async def test_rounds_over_the_wire_are_those_of_the_learner(
         assert state.state.root == applied.state.root
         taken = LoadState(round_number, state.state.path, state.state.root)
         again = await worker.take(advance(taken))
-        assert (again.accuracy, again.state.root) == (state.accuracy, state.state.root)
+        assert (again.leading, again.state.root) == (state.leading, state.state.root)
     exported = await worker.averager.ask(Export(str(tmp_path / "model.safetensors")))
     assert exported.size_bytes == (tmp_path / "model.safetensors").stat().st_size
     assert {report.round for report in reports} == {1, 2}

@@ -205,7 +205,7 @@ class ToyTrainer:
                 case Mix():
                     self._mix(request)
         blob = self.state_blob()
-        return StateReady(round=request.round, state=blob, loss=0.5, accuracy=0.5)
+        return StateReady(round=request.round, state=blob, loss=0.5)
 
     def _check_update(self, path: Path) -> None:
         if self.failing_checks:

@@ -6,9 +6,11 @@ import pytest
 
 from daemon.rounds import round_history
 from daemon.rounds.round_history import RoundHistory, read_rounds
+from daemon.rounds.round_record import RoundRecord, best_first
 from ml.opening import StateReady
 from ml.state.blob import Blob
 from protocol.identity import PeerId
+from protocol.metric import MetricValue
 from protocol.peers.peer_messages import UpdateHeader
 from transport.clock import Clock
 
@@ -29,9 +31,12 @@ class HandClock(Clock):
         return int(1000 * (1_700_000_000 + self.now))
 
 
+ACCURACY = (MetricValue("accuracy", 0.9, "higher", ".1%"),)
+
+
 def state(number: int, loss: float = 0.5) -> StateReady:
     blob = Blob(path="", size_bytes=0, root=b"", leaves=())
-    return StateReady(round=number, state=blob, loss=loss, accuracy=0.9)
+    return StateReady(round=number, state=blob, loss=loss, metrics=ACCURACY)
 
 
 def update(
@@ -153,6 +158,66 @@ def test_rounds_that_are_over_are_kept_on_disk_and_read_back(
     assert [(one.round, one.loss) for one in rounds] == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
     assert rounds[-1].losses == {BOB: 0.5}
     assert read_rounds(tmp_path / "nothing") == []
+
+
+def test_what_is_found_of_a_round_later_is_kept_on_disk_and_costs_no_later_round(
+    clock: HandClock, tmp_path: Path
+) -> None:
+    file = tmp_path / "rounds.jsonl"
+    history = RoundHistory(clock, file)
+    for number in (1, 2, 3):
+        history.enter("training", number)
+        clock.now += 1.0
+        history.end_round(state(number), 1)
+    rmse = MetricValue("rmse", 0.25, "lower", ".2f")
+    history.judge(2, 0.125, (rmse,))
+    history.enter("training", 4)
+    history.judge(4, 0.5, (rmse,))  # of a round that is not over: nothing to keep yet
+    rounds = read_rounds(file)
+    assert [(one.round, one.loss) for one in rounds] == [(1, 0.5), (2, 0.125), (3, 0.5)]
+    assert rounds[1].metrics == [rmse]
+    assert rounds[1].accuracy is None
+
+
+def test_rounds_kept_before_metrics_had_names_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "rounds.jsonl"
+    file.write_bytes(b'{"round":7,"started_at":1.5,"seconds":2.0,"loss":0.5,"accuracy":0.75}\n')
+    (record,) = read_rounds(file)
+    assert record.metrics == [MetricValue("accuracy", 0.75, "higher", ".1%")]
+    assert record.accuracy == 0.75
+
+
+def rated(number: int, *metrics: MetricValue, loss: float | None = None) -> RoundRecord:
+    return RoundRecord(round=number, started_at=float(number), loss=loss, metrics=list(metrics))
+
+
+def rmse(value: float | None) -> MetricValue:
+    return MetricValue("rmse", value, "lower", ".2f")
+
+
+UNRANKED = MetricValue("f1", 0.9)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "best"),
+    [
+        ([rated(1, rmse(3.0)), rated(2, rmse(0.5)), rated(3, rmse(0.7))], [2, 3, 1]),
+        ([rated(1, rmse(0.5)), rated(2, rmse(0.5)), rated(3)], [2, 1]),
+        ([rated(1, rmse(0.5)), rated(2, rmse(None)), rated(3, *ACCURACY)], [3]),
+        (
+            [rated(1, *ACCURACY), rated(2, MetricValue("accuracy", 0.95, "higher"), rmse(9.0))],
+            [2, 1],
+        ),
+        # Nobody said which direction is better.
+        ([rated(1, UNRANKED), rated(2, UNRANKED)], []),
+        ([rated(1, UNRANKED, loss=2.0), rated(2, UNRANKED, loss=1.0)], [2, 1]),
+        ([], []),
+    ],
+)
+def test_best_rounds_go_by_the_leading_metric_and_its_direction(
+    rounds: list[RoundRecord], best: list[int]
+) -> None:
+    assert [record.round for record in best_first(rounds)] == best
 
 
 def test_rounds_on_disk_stay_within_their_bound(clock: HandClock, tmp_path: Path) -> None:

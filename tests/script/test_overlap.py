@@ -12,7 +12,7 @@ from torch import nn
 from p2pd import Swarm
 from p2pd.messages import Evaluate, Evaluated, Trained
 from p2pd.script.desk import Desk
-from p2pd.script.hand import Hand
+from p2pd.script.hand import Hand, Measuring
 from p2pd.script.ranks import Alone
 from tests.script.daemon_side import DaemonSide, filled, root_of, value_of
 
@@ -36,7 +36,8 @@ def joined(daemon: DaemonSide, model: nn.Module, **options: Any) -> tuple[Swarm,
     number = daemon.train(1, filled(10.0))
     desk = Desk(daemon, wait_s=WAIT_S)
     daemon.desks.append(desk)
-    return Swarm(Hand(desk, Alone(), model, **options)), number
+    measuring = options.pop("measuring", Measuring())
+    return Swarm(Hand(desk, Alone(), model, measuring=measuring, **options)), number
 
 
 def take_steps(swarm: Swarm, model: nn.Module, count: int = STEPS) -> list[bool]:
@@ -111,13 +112,13 @@ def test_state_is_evaluated_between_two_steps_and_the_training_goes_on(
         seen.append(value_of(model))
         return 0.5
 
-    swarm, _ = joined(daemon, model, evaluate=evaluate)
+    swarm, _ = joined(daemon, model, measuring=Measuring(evaluate=evaluate))
     take_steps(swarm, model)
     daemon.lay(1, filled(20.0))
     asked = daemon.ask(Evaluate(1, root_of(1).hex()))
     wait_asked(daemon)
     assert take_steps(swarm, model, 1) == [False]
-    assert daemon.answer(asked) == Evaluated(None, 0.5)
+    assert daemon.answer(asked) == Evaluated(None, [["accuracy", 0.5, "higher", ".1%"]])
     assert (seen, value_of(model)) == ([20.0], 14.0)
     second = daemon.ask_training(2)
     take_steps(swarm, model, 2)

@@ -24,8 +24,9 @@ from p2pd.messages import (
     Trained,
     TryOut,
 )
+from p2pd.metrics import parse_metrics
 from p2pd.script.desk import Desk
-from p2pd.script.hand import Hand
+from p2pd.script.hand import Hand, Measuring
 from p2pd.script.ranks import Alone
 from tests.script.daemon_side import DaemonSide, filled, root_of, value_of
 
@@ -42,6 +43,7 @@ def daemon(tmp_path: Path) -> Iterator[DaemonSide]:
 
 
 def join(daemon: DaemonSide, model: nn.Module, wait_s: float = 60.0, **options: Any) -> Swarm:
+    options.setdefault("measuring", Measuring())
     desk = Desk(daemon, wait_s=wait_s)
     daemon.desks.append(desk)
     return Swarm(Hand(desk, Alone(), model, **options))
@@ -125,7 +127,7 @@ def test_script_without_evaluation_says_that_it_has_none(daemon: DaemonSide) -> 
     tried = daemon.ask(TryOut(1))
     daemon.train(1, filled(1.0))
     join(daemon, filled(0.0))
-    assert daemon.answer(asked) == Evaluated(None, None)
+    assert daemon.answer(asked) == Evaluated(None)
     failed = daemon.answer(tried)
     assert isinstance(failed, Failed)
     assert "aggregation" in failed.text
@@ -145,8 +147,8 @@ def test_evaluation_of_a_script_is_asked_on_the_state_and_leaves_the_mode(
     daemon.lay(0, filled(4.0))
     asked = daemon.ask(Evaluate(0, root_of(0).hex()))
     daemon.train(1, filled(4.0))
-    join(daemon, model, evaluate=evaluate)
-    assert daemon.answer(asked) == Evaluated(0.5, 0.75)
+    join(daemon, model, measuring=Measuring(evaluate=evaluate))
+    assert daemon.answer(asked) == Evaluated(0.5, [["accuracy", 0.75, "higher", ".1%"]])
     assert seen == [(False, False, 4.0)]
     assert model.training
 
@@ -154,11 +156,28 @@ def test_evaluation_of_a_script_is_asked_on_the_state_and_leaves_the_mode(
 def test_what_a_script_finds_by_itself_is_passed_on(daemon: DaemonSide) -> None:
     swarm, _ = joined(daemon, filled(0.0))
     swarm.evaluated(loss=0.1, accuracy=0.9)
-    assert daemon.said(Judged) == Judged(0, 0.1, 0.9)
+    assert daemon.said(Judged) == Judged(0, 0.1, [["accuracy", 0.9, "higher", ".1%"]])
     swarm.evaluated(loss=float("nan"))
-    assert daemon.said(Judged) == Judged(0, None, None)
-    with pytest.raises(SwarmError, match="one metric"):
-        swarm.evaluated(accuracy=0.9, f1=0.8)
+    assert daemon.said(Judged) == Judged(0, None, [])
+    with pytest.raises(SwarmError, match="could not convert"):
+        swarm.evaluated(accuracy="good")  # type: ignore[arg-type]  # what is tried
+    with pytest.raises(SwarmError, match="no name"):
+        swarm.evaluated(**{"a name of two and more words": 0.5})
+
+
+def test_metrics_of_a_script_have_its_names_and_directions(daemon: DaemonSide) -> None:
+    measuring = Measuring(parse_metrics({"rmse": "lower, .2f", "r2": "higher"}))
+    swarm, _ = joined(daemon, filled(0.0), measuring=measuring)
+    swarm.evaluated(seconds=3, r2=torch.tensor(0.8), rmse=0.31)
+    assert daemon.said(Judged) == Judged(
+        0,
+        None,
+        [
+            ["rmse", 0.31, "lower", ".2f"],
+            ["r2", pytest.approx(0.8), "higher", ".4g"],
+            ["seconds", 3.0, "", ".4g"],
+        ],
+    )
 
 
 def test_complete_swarm_leaves_its_last_state_in_the_model(daemon: DaemonSide) -> None:

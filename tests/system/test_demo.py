@@ -32,6 +32,8 @@ PEER = {
     "rounds",
     "accuracy",
     "accuracy_alone",
+    "metrics",
+    "metrics_alone",
     "updates_received",
     "bytes_sent",
     "bytes_received",
@@ -93,6 +95,7 @@ def run_demo(
         assert peer["updates_received"] == rounds * (PEERS - 1)
         assert min(peer["bytes_sent"], peer["bytes_received"]) > 0
         assert 0.5 < peer["accuracy_alone"] < peer["accuracy"]
+        assert [one["name"] for one in peer["metrics"]] == ["accuracy"]
     return peers
 
 

@@ -13,6 +13,7 @@ from daemon.control.history import History
 from daemon.control.status import PeerStatus, RelayStatus, RendezvousStatus, Status
 from daemon.rounds.round_record import PhaseSpan, RoundRecord
 from daemon.web.page_server import PageServer
+from protocol.metric import MetricValue
 
 NOW = 1_700_000_000.0
 ROUNDS = 40
@@ -78,6 +79,10 @@ class InventedPeer:
             updates=len(ids),
             loss=level,
             accuracy=0.97 - 0.8 * math.exp(-number / 8),
+            metrics=[
+                MetricValue("accuracy", 0.97 - 0.8 * math.exp(-number / 8), "higher", ".1%"),
+                MetricValue("rmse", 3 * level, "lower", ".2f"),
+            ],
         )
 
     def status(self) -> Status:
@@ -96,6 +101,7 @@ class InventedPeer:
             rounds=100,
             loss=self._rounds[-1].loss,
             accuracy=self._rounds[-1].accuracy,
+            metrics=tuple(self._rounds[-1].metrics),
             training_loss=0.15,
             uptime_s=612.0,
             pid=1,

@@ -69,7 +69,7 @@ def test_names_follow_the_conventions(metric: Metric) -> None:
     assert re.fullmatch(r"p2pd_[a-z]+(_[a-z]+)*", metric.name)
     assert metric.name.endswith("_total") == (metric.kind == "counter")
     assert not re.search(r"_(ms|milliseconds|mb|kb|percent|minutes)(_|$)", metric.name)
-    assert set(metric.labels) <= {"path", "outcome", "phase", "version"}
+    assert set(metric.labels) <= {"metric", "path", "outcome", "phase", "version"}
     assert metric.help.endswith(".")
 
 

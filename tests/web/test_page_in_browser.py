@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from daemon.web.page_server import PageServer
+from protocol.metric import MetricValue
 from tests.web.browser import CHROMIUM, Browser, browser
 from tests.web.invented import EVIL_NAME, ROUNDS, InventedPeer, peer_id
 
@@ -42,6 +43,16 @@ def assert_quiet(driven: Browser, url: str) -> None:
     assert not any(page.fragment in request for request in driven.requests[1:])
 
 
+async def test_numbers_are_written_as_python_writes_them() -> None:
+    async with showing(0) as (driven, _):
+        for form in (".1%", ".0%", ".2f", ",.0f", "+.3e", ".4g", ".1g", "g", "G", ".2E", " .3f"):
+            for value in (0.0, 0.7, 1.0, -0.04, 12345.678, 1e-7, 123456789.0, -2.5e-5, 99.96):
+                text = await driven.evaluate(
+                    f"import('./dom.js').then((dom) => dom.formatted({value!r}, {form!r}))"
+                )
+                assert text == MetricValue("m", value, "", form).text, (form, value)
+
+
 async def text_of(driven: Browser, selector: str) -> str:
     text = await driven.evaluate(f"document.querySelector({selector!r}).textContent")
     assert isinstance(text, str)
@@ -57,6 +68,11 @@ async def test_page_tells_who_is_how_reached_who_lags_and_who_is_refused_and_why
     async with showing(5) as (driven, url):
         assert await text_of(driven, "#swarm") == "handwriting"
         assert f"round{ROUNDS} of 100" in await text_of(driven, "#facts")
+        for metric in InventedPeer(5).status().metrics:
+            assert f"{metric.name}{metric.text}" in await text_of(driven, "#facts")
+            assert f"{metric.name}, round {ROUNDS}: {metric.text}" in await text_of(
+                driven, "#quality"
+            )
         assert "waiting for peer-2 (1 behind). Waits 18 s more" in await text_of(driven, "#waiting")
         health = await text_of(driven, "#health")
         assert "no path to peer-4" in health

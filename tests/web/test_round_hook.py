@@ -45,6 +45,7 @@ async def test_each_round_is_one_json_line_on_standard_input(tmp_path: Path) -> 
     assert lines[0]["swarm"] == "handwriting"
     assert len(lines[0]["losses"]) == 3
     assert 0 < lines[0]["accuracy"] < 1
+    assert [one["name"] for one in lines[0]["metrics"]] == ["accuracy", "rmse"]
 
 
 async def test_rounds_of_another_line_are_told_though_their_numbers_are_not_new(

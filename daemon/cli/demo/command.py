@@ -14,8 +14,9 @@ MAX_ROUNDS = 100_000
 
 DESCRIPTION = """\
 Run a rendezvous and some peers as real processes on this machine, on loopback addresses. Each peer
-has its own part of the data; together they train one model. At the end each peer's accuracy stands
-next to what it reaches alone, on its own part, in the same number of rounds.
+has its own part of the data; together they train one model. At the end what the task measures,
+such as the accuracy, stands next to what each peer reaches alone, on its own part, in the same
+number of rounds.
 
 Nothing is left behind: everything lies in a temporary directory unless --keep names one.
 """

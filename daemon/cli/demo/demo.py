@@ -17,10 +17,11 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 
 from daemon.cli.demo.processes import Child, DemoFailedError, run_child
-from daemon.cli.demo.view import DemoView
+from daemon.cli.demo.view import Alone, DemoView, quality_of
 from daemon.cli.documents.kinds import DemoPeer, DemoResult, document_json
 from daemon.control.client import ControlClient, ControlError, NotRunningError
 from daemon.control.status import Status
@@ -29,6 +30,7 @@ from daemon.host.scratch import scratch_directory
 from daemon.rounds.phase import Phase
 from daemon.swarm.found import CreateOptions, ExaminedTask, create_swarm, examine_task
 from protocol.errors import ConfigError
+from protocol.metric import accuracy_among
 from protocol.text import counted
 from protocol.uri import ServerUri
 from transport.error_group import first_error
@@ -143,7 +145,7 @@ class Demo:
                 different_models = await self._export()
                 self._view.step("finishing what each reaches alone")
                 alone = [
-                    float(json.loads(line)["accuracy"])
+                    msgspec.json.decode(line, type=Alone)
                     for line in (await solo.output()).splitlines()
                 ]
         seconds = time.monotonic() - started
@@ -152,13 +154,15 @@ class Demo:
                 peer_id=status.peer_id,
                 shard=shard,
                 rounds=status.round,
-                accuracy=status.accuracy or 0.0,
-                accuracy_alone=accuracy_alone,
+                accuracy=accuracy_among(status.metrics),
+                accuracy_alone=accuracy_among(one.metrics),
+                metrics=quality_of(status.metrics, status.loss),
+                metrics_alone=quality_of(one.metrics, one.loss),
                 updates_received=status.updates_received,
                 bytes_sent=status.bytes_sent,
                 bytes_received=status.bytes_received,
             )
-            for status, shard, accuracy_alone in zip(statuses, self._shards, alone, strict=True)
+            for status, shard, one in zip(statuses, self._shards, alone, strict=True)
         ]
         self._view.results(results, seconds, self._verdict(different_models))
         if self._options.json:

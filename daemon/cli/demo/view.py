@@ -3,18 +3,32 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import msgspec
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from daemon.cli.documents.kinds import DemoPeer
-from daemon.cli.output import byte_count, number, percent
+from daemon.cli.output import UNKNOWN, byte_count, number, qualities
 from daemon.control.status import Status
 from protocol.identity import short
+from protocol.metric import MetricValue
 from protocol.text import printable
 
 REFRESH_PER_S = 4
+
+
+class Alone(msgspec.Struct, frozen=True):
+    """What ``ml.alone`` says that a peer reaches by itself."""
+
+    loss: float | None
+    metrics: tuple[MetricValue, ...]
+
+
+def quality_of(metrics: tuple[MetricValue, ...], loss: float | None) -> tuple[MetricValue, ...]:
+    """What there is to compare peers by."""
+    return metrics or (MetricValue("loss", loss, "lower", ".3f"),)
 
 
 class DemoView:
@@ -57,7 +71,7 @@ class DemoView:
             self._console.print(
                 Text(
                     f"{name}: round {status.round} of {status.rounds} complete,"
-                    f" accuracy {percent(status.accuracy)}, loss {number(status.loss)}"
+                    f" {', '.join(qualities(status.metrics, status.loss))}"
                 )
             )
 
@@ -66,7 +80,9 @@ class DemoView:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("peer", "phase"):
             table.add_column(heading)
-        for heading in ("round", "accuracy", "loss", "samples/s", "peers", "sent", "received"):
+        known = next((one.metrics for one in self._statuses.values() if one and one.metrics), ())
+        metric = known[0].name if known else "metric"
+        for heading in ("round", metric, "loss", "samples/s", "peers", "sent", "received"):
             table.add_column(heading, justify="right")
         for name, status in self._statuses.items():
             if status is None:
@@ -76,7 +92,7 @@ class DemoView:
                 name,
                 Text(printable(status.phase)),
                 f"{status.round}/{status.rounds}",
-                percent(status.accuracy),
+                status.metrics[0].text if status.metrics else UNKNOWN,
                 number(status.loss),
                 number(status.samples_per_second, 0),
                 str(sum(peer.path not in ("connecting", "failed") for peer in status.peers)),
@@ -94,22 +110,35 @@ class DemoView:
         for heading in ("together", "alone", "gain", "updates", "sent", "received"):
             table.add_column(heading, justify="right")
         for name, result in zip(self._statuses, results, strict=True):
-            gain = 100 * (result.accuracy - result.accuracy_alone)
+            together, alone = result.metrics[0], result.metrics_alone[0]
             table.add_row(
                 name,
                 short(result.peer_id),
                 result.shard,
-                percent(result.accuracy),
-                percent(result.accuracy_alone),
-                f"{gain:+.1f}",
+                together.text,
+                alone.text,
+                _gain(together, alone),
                 str(result.updates_received),
                 byte_count(result.bytes_sent),
                 byte_count(result.bytes_received),
             )
         self._console.print(table)
+        measured = results[0].metrics[0]
+        capitalized = measured.name[0].upper() + measured.name[1:]
+        better = " (lower is better)" if measured.better == "lower" else ""
         self._console.print(
-            "Accuracy on the test data: what the peers reached together, and what each reaches"
-            f" alone,\non its own part of the data, in as many rounds ({results[0].rounds})."
-            f" {verdict} {seconds:.1f} s.",
+            f"{capitalized} on the test data{better}: what the peers reached together, and what"
+            f" each reaches\nalone, on its own part of the data, in as many rounds"
+            f" ({results[0].rounds}). {verdict} {seconds:.1f} s.",
             soft_wrap=True,
         )
+
+
+def _gain(together: MetricValue, alone: MetricValue) -> str:
+    """How much higher it is together: in points where it is shown in per cent."""
+    if together.value is None or alone.value is None:
+        return UNKNOWN
+    difference = together.value - alone.value
+    if together.format.endswith("%"):
+        return f"{100 * difference:+.1f}"
+    return format(difference, f"+{together.format.lstrip('+ ')}")

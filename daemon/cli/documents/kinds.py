@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from daemon.control.status import SCHEMA, PeerStatus
+from protocol.metric import MetricValue
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,10 +205,13 @@ class DemoPeer(msgspec.Struct, frozen=True, kw_only=True):
     shard: str
     """``I/N``."""
     rounds: int
-    accuracy: float
-    """Of the averaged model."""
-    accuracy_alone: float
+    accuracy: float | None
+    """Of the averaged model: the metric of that name, if the task has one, as the next."""
+    accuracy_alone: float | None
     """Of what this peer reaches on its own part of the data, in as many rounds."""
+    metrics: tuple[MetricValue, ...]
+    """What the task measures, the leading one first; the loss where it measures nothing."""
+    metrics_alone: tuple[MetricValue, ...]
     updates_received: int
     bytes_sent: int
     bytes_received: int

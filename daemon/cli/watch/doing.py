@@ -73,10 +73,8 @@ def _waiting(status: "Status", history: "History", number: int) -> str:
 def round_line(record: "RoundRecord", rounds: int) -> str:
     """How a round came out, within 80 columns."""
     of_rounds = f" of {rounds}" if rounds else ""
-    parts = (
-        ["complete"] if record.accuracy is None else [f"accuracy {text.percent(record.accuracy)}"]
-    )
-    if record.loss is not None:
+    parts = [text.leading(record.metrics) or "complete"]
+    if record.loss is not None and not (record.metrics and record.metrics[0].name == "loss"):
         parts.append(f"loss {text.number(record.loss)}")
     if record.updates:
         parts.append(counted(record.updates, "update"))

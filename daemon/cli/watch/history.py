@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 from daemon.cli import arguments
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from daemon.cli.arguments import Commands
     from daemon.control.history import History
     from daemon.rounds.round_record import RoundRecord
 
 SHOWN = 20
 MAX_SHOWN = 100_000
-HEADER = ("ROUND", "STARTED", "TOOK", "TRAINING", "WAITING", "UPDATES", "ACCURACY", "LOSS")
+HEADER = ("ROUND", "STARTED", "TOOK", "TRAINING", "WAITING", "UPDATES")
+MAX_METRICS = 3
+"""The leading ones: more would not fit."""
 
 
 def add_commands(commands: "Commands") -> None:
@@ -30,7 +34,7 @@ def add_commands(commands: "Commands") -> None:
         " and how good the averaged model is on the test set. 'p2pd export --round N' writes the"
         " model of one, if its checkpoint is kept ('p2pd join --keep-checkpoints').",
         examples="  p2pd history\n  p2pd history -n 100\n"
-        "  p2pd history --json | jq '.rounds | max_by(.accuracy).round'",
+        "  p2pd history --json | jq '.rounds[] | {round, metrics}'",
     )
     parser.add_argument(
         "-n",
@@ -46,6 +50,7 @@ def add_commands(commands: "Commands") -> None:
 
 def _history(options: argparse.Namespace) -> int:
     from daemon.cli.output import table
+    from daemon.rounds.round_record import best_first
 
     history = _read(options)
     if options.json:
@@ -57,10 +62,21 @@ def _history(options: argparse.Namespace) -> int:
     if not rounds:
         print("no round is complete yet")
         return 0
-    best = max(rounds, key=lambda record: -1.0 if record.accuracy is None else record.accuracy)
-    rated = best.accuracy is not None
-    print(table(HEADER, [_row(record, is_best=rated and record is best) for record in rounds]))
+    best = next(iter(best_first(rounds)), None)
+    names = _metric_names(rounds)
+    header = (*HEADER, *(name.upper() for name in names), *_loss(names), "")
+    print(table(header, [_row(record, names, is_best=record is best) for record in rounds]))
     return 0
+
+
+def _metric_names(rounds: "Sequence[RoundRecord]") -> tuple[str, ...]:
+    """As the newest of the rounds that were evaluated has them."""
+    newest = next((record for record in reversed(rounds) if record.metrics), None)
+    return () if newest is None else tuple(one.name for one in newest.metrics[:MAX_METRICS])
+
+
+def _loss(names: "Sequence[str]") -> tuple[str, ...]:
+    return () if "loss" in names else ("LOSS",)
 
 
 def _read(options: argparse.Namespace) -> "History":
@@ -87,7 +103,7 @@ def _read(options: argparse.Namespace) -> "History":
         return History(peer_id=peer_id, now=time.time(), rounds=rounds)
 
 
-def _row(record: "RoundRecord", *, is_best: bool) -> tuple[str, ...]:
+def _row(record: "RoundRecord", names: "Sequence[str]", *, is_best: bool) -> tuple[str, ...]:
     from daemon.cli import output as text
 
     def spent(*phases: str) -> str:
@@ -95,7 +111,7 @@ def _row(record: "RoundRecord", *, is_best: bool) -> tuple[str, ...]:
         return f"{seconds:.1f} s"
 
     started = time.localtime(record.started_at)
-    accuracy = text.percent(record.accuracy)
+    measured = {one.name: one.text for one in record.metrics}
     return (
         str(record.round),
         time.strftime("%H:%M:%S", started),
@@ -103,6 +119,7 @@ def _row(record: "RoundRecord", *, is_best: bool) -> tuple[str, ...]:
         spent("training"),
         spent("waiting", "exchanging", "agreeing", "fetching", "retrying"),
         str(record.updates),
-        f"{accuracy} best" if is_best else accuracy,
-        text.number(record.loss),
+        *(measured.get(name, text.UNKNOWN) for name in names),
+        *(text.number(record.loss) for _ in _loss(names)),
+        "best" if is_best else "",
     )

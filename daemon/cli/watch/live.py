@@ -4,7 +4,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from daemon.cli.output import UNKNOWN, byte_count, cut, duration, number, percent
+from daemon.cli.output import UNKNOWN, byte_count, cut, duration, number, qualities
 from daemon.cli.watch.doing import doing, round_line, time_left_s
 from daemon.control.history import History
 from daemon.control.status import PeerStatus, Status
@@ -15,6 +15,8 @@ LEAST_PEERS = 3
 OTHER_LINES = 12
 """What stands around the peers."""
 NAME_CHARACTERS = 14
+MAX_METRICS = 2
+"""The leading ones: there is one line."""
 REFRESH_PER_S = 2
 
 
@@ -56,8 +58,7 @@ def _head(status: Status, history: History) -> Text:
     parts = [
         printable(status.swarm) or "p2pd",
         f"round {status.round}{of_rounds}",
-        f"accuracy {percent(status.accuracy)}",
-        f"loss {number(status.loss)}",
+        *qualities(status.metrics[:MAX_METRICS], status.loss),
     ]
     left = time_left_s(status, history)
     if left is not None:

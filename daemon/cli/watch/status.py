@@ -28,7 +28,7 @@ def add_commands(commands: "Commands") -> None:
         " is connected to, and what is wrong, if anything, with what to do about it. Exits 0 when"
         " all is well, 1 when something is not, 3 when no daemon runs.",
         examples="  p2pd status\n"
-        "  p2pd status --json | jq .accuracy\n"
+        "  p2pd status --json | jq '.metrics[0].value'\n"
         "  p2pd status --state-dir ~/peer-2",
     )
     arguments.add_running_state_dir(parser)
@@ -96,9 +96,8 @@ def describe(status: "Status", now: str = "") -> str:
 
     of_rounds = f" of {status.rounds}" if status.rounds else ""
     quality = [
-        ("accuracy", text.percent(status.accuracy)),
-        ("loss", text.number(status.loss)),
-        ("speed", text.number(status.samples_per_second, 0, " samples/s")),
+        *text.qualities(status.metrics, status.loss),
+        f"speed {text.number(status.samples_per_second, 0, ' samples/s')}",
     ]
     paths = Counter(peer.path for peer in status.peers)
     path_counts = ", ".join(f"{count} {path}" for path, count in sorted(paths.items()))
@@ -110,7 +109,7 @@ def describe(status: "Status", now: str = "") -> str:
             ("phase", f"{status.phase}; round {status.round}{of_rounds} complete"),
             *((("now", now),) if now else ()),
             *((("limits", ", ".join(status.limits)),) if status.limits else ()),
-            ("model", ", ".join(f"{label} {value}" for label, value in quality)),
+            ("model", ", ".join(quality)),
             ("rendezvous", _rendezvous(status)),
             *(("relay", _relay(relay)) for relay in status.relays),
             ("addresses", ", ".join(status.addresses) or text.UNKNOWN),

@@ -19,7 +19,7 @@ def add_commands(commands: "Commands") -> None:
         _web,
         summary="show the swarm in a browser",
         description="Print the address of the page that shows the swarm: who is there and over"
-        " which path, how the rounds go, losses and accuracy as curves, and what is wrong with what"
+        " which path, how the rounds go, losses and metrics as curves, and what is wrong with what"
         " to do. The peer serves it on this machine alone, from now on. The address holds a token"
         " that is new at each start of the peer: anybody who has it can look.\n\n"
         "From another machine: ssh -L 8080:127.0.0.1:PORT HOST, then the same address with port"

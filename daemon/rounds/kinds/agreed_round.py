@@ -44,7 +44,7 @@ from protocol.errors import TransportError
 from protocol.identity import PeerId
 from protocol.peers.agreement_messages import Certificate, Outcome, UpdateRef
 from protocol.peers.peer_messages import Agreement, PromiseRequest
-from protocol.text import counted, quality
+from protocol.text import counted
 
 ASK_AGAIN_S = 2.0
 """How often missing members of a decided set are asked for."""
@@ -167,10 +167,10 @@ class AgreedRound(abc.ABC):
         parts.blobs.store.add_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), certificate)
         _log.info(
-            "round %d: %s averaged, accuracy %s, state %s%s",
+            "round %d: %s averaged, %s, state %s%s",
             self.number,
             counted(len(certificate.outcome.updates), "update"),
-            quality(state.accuracy),
+            state.quality,
             state.state.root.hex()[:16],
             weakness(certificate),
         )

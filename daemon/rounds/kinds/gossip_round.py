@@ -21,7 +21,6 @@ from protocol.envelope import VerifiedMessage
 from protocol.errors import VerificationError
 from protocol.identity import PeerId
 from protocol.peers.agreement_messages import Certificate
-from protocol.text import quality
 from protocol.topology import Topology, metropolis_weights
 
 NEAR_ROUNDS = 1
@@ -86,10 +85,10 @@ class GossipRound:
         parts.blobs.store.add_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), None)
         _log.info(
-            "round %d: averaged with %d partners, accuracy %s",
+            "round %d: averaged with %d partners, %s",
             self.number,
             len(neighbours),
-            quality(state.accuracy),
+            state.quality,
         )
         return state
 

@@ -13,10 +13,11 @@ HEALTHY = Metric("p2pd_healthy", "gauge", "1 while 'p2pd status' finds nothing w
 PHASE = Metric("p2pd_phase", "gauge", "1 for what the peer does now, 0 for the rest.", ("phase",))
 ROUND = Metric("p2pd_round", "gauge", "The last complete round.")
 LOSS = Metric("p2pd_model_loss", "gauge", "Loss of the averaged model on the test set.")
-ACCURACY = Metric(
-    "p2pd_model_accuracy_ratio",
+QUALITY = Metric(
+    "p2pd_model_metric",
     "gauge",
-    "The task's metric on the test set, 0 to 1.",
+    "What the task measures of the averaged model on the test set, by its names.",
+    ("metric",),
 )
 TRAINING_LOSS = Metric("p2pd_training_loss", "gauge", "Loss of this peer's local steps.")
 SAMPLE_RATE = Metric(
@@ -41,7 +42,7 @@ CLOCK_OFFSET = Metric(
 RELAYS_UP = Metric("p2pd_relays_up", "gauge", "How many of the swarm's relays this peer reaches.")
 
 PEER_METRICS = (
-    BUILD_INFO, UPTIME, HEALTHY, PHASE, ROUND, LOSS, ACCURACY, TRAINING_LOSS, SAMPLE_RATE, PEERS,
+    BUILD_INFO, UPTIME, HEALTHY, PHASE, ROUND, LOSS, QUALITY, TRAINING_LOSS, SAMPLE_RATE, PEERS,
     ROUND_TRIP, LAG, SENT, RECEIVED, UPDATES, RENDEZVOUS_UP, CLOCK_OFFSET, RELAYS_UP,
 )  # fmt: skip
 """All that a peer has, in the order of docs/metrics.md."""
@@ -72,7 +73,10 @@ def peer_metrics(status: Status) -> str:
             (PHASE, [((phase.value,), phase.value == status.phase) for phase in Phase]),
             (ROUND, one(status.round)),
             (LOSS, one(status.loss)),
-            (ACCURACY, one(status.accuracy)),
+            (
+                QUALITY,
+                [((its.name,), its.value) for its in status.metrics if its.value is not None],
+            ),
             (TRAINING_LOSS, one(status.training_loss)),
             (SAMPLE_RATE, one(status.samples_per_second or 0)),
             (PEERS, [((kind.value,), kinds[kind.value]) for kind in PathKind]),

@@ -1,7 +1,7 @@
 // The page: asks the peer for its state once a second, and hands it to the parts that draw it.
 // While nobody looks at the page, it asks for nothing.
 
-import { byId, clean, duration, html, number, percent } from "./dom.js";
+import { byId, clean, duration, formatted, html, number } from "./dom.js";
 import { drawCurves, drawQuality } from "./curves.js";
 import { drawMap } from "./map.js";
 import { drawPeers } from "./peers.js";
@@ -98,8 +98,8 @@ function drawHead(status) {
   const facts = [
     ["phase", status.paused ? `paused ${status.paused}` : status.phase, "phase"],
     ["round", status.rounds ? `${status.round} of ${status.rounds}` : String(status.round)],
-    ["accuracy", percent(status.accuracy)],
-    ["loss", number(status.loss)],
+    ...status.metrics.map((one) => [one.name, formatted(one.value, one.format)]),
+    ...(status.metrics.some((one) => one.name === "loss") ? [] : [["loss", number(status.loss)]]),
     ["speed", status.samples_per_second === null ? "–"
       : `${status.samples_per_second.toFixed(0)} samples/s`],
     ["other peers", String(status.peers.length)],

@@ -1,6 +1,6 @@
 // Curves over rounds: how good the averaged model is, and each peer's training loss.
 
-import { byId, html, isNew, number, peerName, percent, svg } from "./dom.js";
+import { byId, html, formatted, isNew, number, peerName, svg } from "./dom.js";
 
 const LEFT = 52;
 const RIGHT = 12;
@@ -11,7 +11,7 @@ const MAX_CURVES = 256;
 const reading = new Map();
 
 export function drawQuality(page) {
-  const rounds = page.rounds.filter((round) => round.loss !== null || round.accuracy !== null);
+  const rounds = page.rounds.filter((round) => round.loss !== null || round.metrics.length > 0);
   const box = byId("quality");
   if (!isNew(box, rounds.at(-1), rounds.length, page.status.phase)) return;
   if (rounds.length === 0) {
@@ -21,11 +21,20 @@ export function drawQuality(page) {
         : "The first curve comes with the first complete round."));
     return;
   }
-  const charts = html("div", { class: "charts" },
-    chart({ box, key: "accuracy", title: "accuracy", height: 165, format: percent,
-      series: [{ points: points(rounds, (round) => round.accuracy), css: "c2" }] }),
-    chart({ box, key: "loss", title: "loss", height: 165, format: number,
-      series: [{ points: points(rounds, (round) => round.loss), css: "c0" }] }));
+  // Each metric that any round has, as the newest has it: a task may come to measure others.
+  const metrics = new Map(rounds.flatMap((round) => round.metrics).map((one) => [one.name, one]));
+  const value = (round, name) => round.metrics.find((one) => one.name === name)?.value;
+  const better = { higher: ", higher is better", lower: ", lower is better" };
+  const known = [...metrics.values()].map((one) => ({ key: `metric ${one.name}`, title: one.name,
+    about: better[one.better] ?? "", format: (number) => formatted(number, one.format),
+    series: [{ points: points(rounds, (round) => value(round, one.name)), css: "c2" }] }));
+  if (!metrics.has("loss")) {
+    known.push({ key: "loss", title: "loss", about: better.lower, format: number,
+      series: [{ points: points(rounds, (round) => round.loss), css: "c0" }] });
+  }
+  const charts = html("div", { class: "charts" }, ...known
+    .filter((one) => one.series[0].points.length > 0)
+    .map((one) => chart({ box, height: 165, ...one })));
   box.replaceChildren(charts);
 }
 
@@ -74,7 +83,7 @@ function mean(values) {
   return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
 }
 
-function chart({ box, key, title, height, format, series }) {
+function chart({ box, key, title, about = "", height, format, series }) {
   const width = Math.max(box.clientWidth, 240);
   const all = series.flatMap((one) => one.points);
   const [firstX, lastX] = range(all.map(([x]) => x), 1);
@@ -88,7 +97,7 @@ function chart({ box, key, title, height, format, series }) {
       `${index ? "L" : "M"}${x(px).toFixed(1)} ${y(py).toFixed(1)}`).join(""), class: `curve ${one.css}` }));
   const cursor = svg("line", { y1: TOP, y2: height - BOTTOM, class: "reading", visibility: "hidden" });
   const drawing = svg("svg", { width, height, tabindex: 0, role: "img",
-    "aria-label": `${title} by round; arrow keys read it round by round`, "data-chart": key },
+    "aria-label": `${title} by round${about}; arrow keys read it round by round`, "data-chart": key },
   ...marks.map((mark) => svg("line", { x1: LEFT, x2: width - RIGHT, y1: y(mark), y2: y(mark), class: "gridline" })),
   ...marks.map((mark) => svg("text", { x: LEFT - 7, y: y(mark) + 4, "text-anchor": "end" }, short(format, mark))),
   svg("line", { x1: LEFT, x2: width - RIGHT, y1: height - BOTTOM, y2: height - BOTTOM, class: "axis" }),
@@ -157,5 +166,6 @@ function roundTicks(first, last) {
 }
 
 function short(format, value) {
-  return format === percent ? percent(value).replace(".0 %", " %") : String(Number(value.toPrecision(3)));
+  const text = format(value);
+  return text.endsWith("%") ? text.replace(/\.0+ %/, " %") : String(Number(value.toPrecision(3)));
 }

@@ -74,7 +74,29 @@ export function number(value) {
   return value.toFixed(size < 1 ? 4 : size < 100 ? 3 : 1);
 }
 
-export function percent(value) {
+// A number as Python's format() writes it by `spec`, such as ".1%" or ",.2f"; per cent with a space.
+export function formatted(value, spec) {
   if (value === null || value === undefined) return "–";
-  return value >= 0 && value <= 1 ? `${(100 * value).toFixed(1)} %` : number(value);
+  const [, sign, grouped, digits, kind] = /^([+ ]?)(,?)(?:\.(\d+))?([eEfFgG%]?)$/.exec(spec) ?? [];
+  const places = digits === undefined ? 6 : Number(digits);
+  let text;
+  if (kind === "%") text = (100 * value).toFixed(places);
+  else if (kind === "f" || kind === "F") text = value.toFixed(places);
+  else if (kind === "e" || kind === "E") text = value.toExponential(places);
+  else if (kind || digits !== undefined) text = general(value, Math.max(places, 1));
+  else text = String(value);
+  text = text.replace(/e([+-])(\d)$/, "e$10$2");
+  if (grouped) text = text.replace(/^-?\d+/, (whole) => whole.replace(/\B(?=(\d{3})+$)/g, ","));
+  if (kind && kind === kind.toUpperCase() && kind !== "%") text = text.toUpperCase();
+  return (sign && value >= 0 ? sign : "") + text + (kind === "%" ? " %" : "");
+}
+
+function general(value, significant) {
+  if (value === 0) return "0";
+  const [digits, power] = value.toExponential(significant - 1).split("e");
+  const short = (number) => (number.includes(".") ? number.replace(/\.?0+$/, "") : number);
+  if (Number(power) < -4 || Number(power) >= significant) {
+    return `${short(digits)}e${power}`;
+  }
+  return short(value.toFixed(significant - 1 - Number(power)));
 }
