@@ -50,7 +50,7 @@ from daemon.worker.program import Message
 from daemon.worker.pulse import stuck_after_s
 from daemon.worker.worker import TaskWorker
 from ml.averaging.messages import Export
-from p2pd.messages import Progress
+from p2pd.messages import Progress, encode
 from protocol.errors import TransportError, WorkerError
 from protocol.identity import PeerId
 from protocol.statements.peer_record import PeerRecord
@@ -297,6 +297,8 @@ class Peer:
             loading = self._stage = connected.load(worker)
             opened = await worker.open()
             check_opened(statement, opened)
+            if worker.model is not None:
+                self._state_dir.write_model(encode(worker.model))
             setup = RoundsSetup(
                 identity=self._identity,
                 place=place,

@@ -32,7 +32,7 @@ def train_alone(opening: Opening, rounds: int) -> StateReady:
 
     Raises :class:`ConfigError` and :class:`WorkerError`.
     """
-    learner = Learner(opening, device=torch.device("cpu"))
+    learner = Learner(opening)
     state = None
     for round_number in range(1, rounds + 1):
         trained = learner.train(round_number)

@@ -132,6 +132,7 @@ def main() -> int:
             "parameters": manifest.parameter_count,
             "tensors": tensors,
             "cost": asdict(cost),
+            "text": f"{manifest.as_text()}\n\n{cost.as_text()}",
         }
         print(json.dumps(document))
     else:

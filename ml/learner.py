@@ -2,7 +2,7 @@
 
 It takes the same steps as a peer's averager and trainer under a daemon, in plain calls.
 
-    learner = Learner(opening, device=torch.device("cpu"))
+    learner = Learner(opening)
     trained = learner.train(1)
     state = learner.apply(1, [Contribution("me", trained.updates[0].path, trained.sample_count)])
 """
@@ -13,8 +13,6 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-
-import torch
 
 from ml.averaging.answering import carry_out
 from ml.averaging.averager import Averager
@@ -52,7 +50,6 @@ class Learner:
         self,
         opening: Opening,
         *,
-        device: torch.device,
         on_work: Callable[[], None] = lambda: None,
     ) -> None:
         """``on_work`` is called after each piece of work that is no training step.
@@ -67,7 +64,7 @@ class Learner:
         self._training = threading.Lock()
         """Held by the thread that may ask the trainer."""
         self._averager: Averager | None = None
-        self._trainer = TaskTrainer(Memories(self._descriptors), device, self)
+        self._trainer = TaskTrainer(Memories(self._descriptors), self)
         try:
             self.model, self.opened = self._take(open_task(opening))
         except BaseException:

@@ -10,6 +10,7 @@ import msgspec
 from ml.averaging.messages import OpenStates
 from ml.state.blob import KEPT_CHECKPOINTS, Blob
 from ml.state.manifest import FrozenTensor, Manifest, TensorSpec
+from ml.state.provenance import provenance_of
 from ml.task.choice import TaskChoice, choice_to
 from p2pd.messages import Open, Opened
 from p2pd.metrics import MAX_METRICS, Metric, finite
@@ -34,6 +35,12 @@ class Opening:
     """How many of the last rounds' states stay on disk."""
     checkpoint_bytes: int = 0
     """What they may take of the disk together; 0: no limit."""
+    device: str = "cpu"
+    """Where to train, as torch names it; ``auto``: the best that works."""
+    weights: str = ""
+    """A file with the weights that round 0 has; empty: those that the task makes."""
+    without_data: bool = False
+    """Whether only the model is to be looked at."""
     event_dir: str = ""
     """The directory of event files for TensorBoard; empty: none are written."""
 
@@ -46,6 +53,9 @@ class Opening:
             },
             seed=self.choice.seed,
             threads=self.threads,
+            device=self.device,
+            weights=self.weights,
+            without_data=self.without_data,
             own_directory=str(Path(self.state_dir) / "trainer"),
         )
 
@@ -56,7 +66,7 @@ class Opening:
             tied={str(name): str(first) for name, first in opened.tied.items()},
             settings=self.settings,
             state_dir=self.state_dir,
-            metadata={"task": opened.task_sha256 or opened.task, "swarm": self.swarm_id},
+            metadata=metadata_of(opened, self.swarm_id, self.choice.seed),
             kept_checkpoints=self.kept_checkpoints,
             checkpoint_bytes=self.checkpoint_bytes,
             event_dir=self.event_dir,
@@ -88,6 +98,10 @@ class TaskOpened:
     """What keeps the averager in, in words."""
     frozen: tuple[FrozenTensor, ...] = ()
     """What does not travel."""
+    device: str = ""
+    """Where the trainer trains, for people."""
+    device_problem: str = ""
+    """Why that is not the device that was asked for, or the best one; empty: it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +145,17 @@ class StateReady:
         if self.metrics:
             return str(self.metrics[0])
         return "not evaluated" if math.isnan(self.loss) else f"loss {self.loss:.4f}"
+
+
+def metadata_of(opened: Opened, swarm_id: str, seed: int) -> dict[str, str]:
+    """What an exported file says of where it comes from, whoever exports it."""
+    return provenance_of(
+        task=opened.task,
+        task_sha256=opened.task_sha256,
+        swarm_id=swarm_id,
+        seed=seed,
+        frozen=opened.frozen,
+    )
 
 
 def manifest_from(opened: Opened) -> Manifest:

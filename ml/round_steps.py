@@ -40,6 +40,7 @@ from ml.opening import (
 )
 from p2pd import messages as trainer
 from protocol.errors import WorkerError
+from protocol.text import excerpt
 
 T = TypeVar("T")
 
@@ -55,6 +56,8 @@ def open_task(opening: Opening) -> Steps[tuple[trainer.Opened, TaskOpened]]:
         file_sha256=bytes.fromhex(opened.task_sha256),
         manifest_digest=manifest.digest,
         frozen=manifest.frozen,
+        device=excerpt(opened.device),
+        device_problem=excerpt(opened.device_problem),
         parameter_count=manifest.parameter_count,
         sample_count=opened.sample_count,
         initial_root=states.initial_root,

@@ -35,6 +35,12 @@ class Open:
     """The swarm's: decides initial weights, shards and the order of samples."""
     threads: int = 0
     """Torch's intra-op threads; 0: torch decides."""
+    device: str = "cpu"
+    """Where to train, as torch names it; ``auto``: the best that works. A script has its own."""
+    weights: str = ""
+    """A file of safetensors that the model begins with; empty: with what the task makes."""
+    without_data: bool = False
+    """Say what the model is, and load no data: no training follows."""
     own_directory: str = ""
     """Where the trainer may keep what is its own from round to round, such as an optimizer's state;
     empty: nowhere. It need not be there yet."""
@@ -151,6 +157,10 @@ class Opened:
     frozen: list[Any] = field(default_factory=list)
     """Every tensor that does not travel as [name, dtype, shape, SHA-256 in hex], sorted by name.
     ``dtype`` as torch spells it."""
+    device: str = ""
+    """Where it trains, for people."""
+    device_problem: str = ""
+    """Why that is not the device that was asked for, or the best one; empty: it is."""
     task: str = ""
     """The task's name."""
     task_sha256: str = ""
@@ -202,7 +212,8 @@ class Failed:
     """Could not be done. The trainer lives and holds what it held before."""
 
     kind: str
-    """``config`` (the operator can fix it) or ``internal``."""
+    """``config`` (the operator can fix it), ``data`` (so it is, and the data are what is missing)
+    or ``internal``."""
     text: str
 
 

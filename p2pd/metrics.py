@@ -62,9 +62,6 @@ def parse_metrics(given: object) -> tuple[Metric, ...]:
     """From ``{"rmse": "lower, .2f", "r2": "higher"}``, the leading one first.
 
     Raises :class:`ValueError`.
-
-    >>> parse_metrics({"rmse": "lower, .2f"})
-    (Metric(name='rmse', lower_is_better=True, format='.2f'),)
     """
     if not isinstance(given, Mapping) or not 1 <= len(given) <= MAX_METRICS:
         raise ValueError(

@@ -35,5 +35,9 @@ class ConfigError(P2PDError):
     """What the operator gave cannot work: say what to do about it and stop (exit code 78)."""
 
 
+class NoDataError(ConfigError):
+    """A task's data cannot be loaded on this machine."""
+
+
 class WorkerError(P2PDError):
     """The worker process failed at what it was asked to do."""

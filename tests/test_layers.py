@@ -213,7 +213,14 @@ GIVEN_A_MODEL = (
 )
 """Of p2pd: the rest loads no torch."""
 
-LOADS_TORCH = ("ml.alone", "ml.check_task", "ml.learner", "ml.task", "ml.training")
+LOADS_TORCH = (
+    "ml.alone",
+    "ml.check_task",
+    "ml.learner",
+    "ml.task",
+    "ml.training",
+    "ml.whole_model",
+)
 """Of ml, by how their names begin; everything else loads none."""
 
 

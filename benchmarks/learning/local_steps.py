@@ -110,7 +110,7 @@ def swarm(choices: Sequence[TaskChoice], steps: int, variant: Variant) -> Outcom
     state: StateReady | None = None
     with tempfile.TemporaryDirectory(prefix="p2pd-local-steps-") as directory:
         learners = [
-            Learner(Opening(choice, settings, f"{directory}/{choice.shard_index}", 0), device=CPU)
+            Learner(Opening(choice, settings, f"{directory}/{choice.shard_index}", 0))
             for choice in choices
         ]
         for round_number in range(1, rounds + 1):

@@ -72,7 +72,6 @@ def learners_of(run: Run) -> Iterator[list[Learner]]:
         learners = [
             Learner(
                 opening_of(run, index, Path(directory)),
-                device=torch.device("cpu"),
             )
             for index in range(run.peers)
         ]

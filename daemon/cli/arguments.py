@@ -181,6 +181,19 @@ def absolute_path(text: str) -> Path:
         ) from error
 
 
+def task_file(task: str) -> Path | None:
+    """The file that ``--task`` names; None for a built-in task. Raises :class:`ConfigError`."""
+    if not task.endswith(".py") and os.sep not in task:
+        return None
+    try:
+        path = absolute_path(task)
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(str(error)) from error
+    if not path.is_file():
+        raise ConfigError(f"there is no task file {path}")
+    return path
+
+
 def config(parse: Callable[[str], T]) -> Callable[[str], T]:
     """An argument type from a parser that raises :class:`ConfigError`: a usage error instead."""
 

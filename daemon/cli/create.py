@@ -23,7 +23,8 @@ Found a swarm: sign what it trains and by which rules, leave that with the rende
 invite link. Send the link to those who should take part; it is all that they need.
 
 The founder's key stays in the state directory. You need not take part yourself; if you want to, run
-'p2pd join' here with the same link.
+'p2pd join' here with the same link. You need no data to found: without, nothing is tried, and the
+first who joins sees whether the task trains.
 
 What stands after -- is a command that trains, by the Python package p2pd (docs/python-api.md). It
 runs for a moment, to say what its model is.
@@ -38,6 +39,7 @@ EXAMPLES = """\
   p2pd create --task digits --rendezvous URI --invite-uses 5 --invite-days 7
   p2pd create --task digits --rendezvous URI > link.txt
   p2pd create --rendezvous URI --local-steps 50 -- python train.py
+  p2pd create --task mnist --from best.safetensors --rendezvous URI
 """
 
 OPEN_WARNING = """\
@@ -61,6 +63,14 @@ def add_commands(commands: "Commands") -> None:
         metavar="TASK",
         help="what to train: digits, mnist, or a Python file of your own (needed, unless a command"
         " stands after --)",
+    )
+    parser.add_argument(
+        "--from",
+        dest="weights",
+        type=arguments.absolute_path,
+        metavar="FILE",
+        help="begin with the weights in a file of 'p2pd export', such as those of a swarm with"
+        " other settings; the others get them from this machine, so join here too",
     )
     parser.add_argument(
         "--rendezvous",
@@ -184,6 +194,10 @@ def _create(options: argparse.Namespace) -> int:
     created = asyncio.run(create_swarm(create_options(options), os.environ))
     if options.open:
         print(OPEN_WARNING, file=sys.stderr)
+    if created.untried:
+        print(
+            f"founded without a trial, as the data are not here: {created.untried}", file=sys.stderr
+        )
     if warning := _clock_warning(created.clock_offset_ms):
         print(warning, file=sys.stderr)
     if options.json:
@@ -210,14 +224,11 @@ def create_options(options: argparse.Namespace) -> "CreateOptions":
             else "say what to train: --task TASK, or a command of your own after --"
         )
     task = options.task or "script"
-    task_file = None
-    if task.endswith(".py") or os.sep in task:
-        try:
-            task_file = arguments.absolute_path(task)
-        except argparse.ArgumentTypeError as error:
-            raise ConfigError(str(error)) from error
-        if not task_file.is_file():
-            raise ConfigError(f"there is no task file {task_file}")
+    task_file = arguments.task_file(task)
+    if options.weights is not None and by_script:
+        raise ConfigError("--from is for tasks: a script loads its weights before it founds")
+    if options.weights is not None and not options.weights.is_file():
+        raise ConfigError(f"there is no file {options.weights}")
     settings = round_arguments.chosen_settings(options)
     if options.purpose is not None:
         settings = PURPOSES[options.purpose].settings | settings
@@ -243,6 +254,7 @@ def create_options(options: argparse.Namespace) -> "CreateOptions":
         invite_uses=options.invite_uses,
         invite_days=options.invite_days,
         settings=settings,
+        weights=options.weights,
         command=tuple(options.command),
         script=script,
     )
@@ -281,9 +293,12 @@ def _explanation(options: argparse.Namespace, created: "Created") -> str:
     if options.command:
         task = " -- COMMAND"
     state_dir = f" --state-dir {created.state_dir}" if options.state_dir else ""
+    mine = "to take part yourself"
+    if options.weights:
+        mine = "the others get the initial weights from this machine, so run here"
     return (
         f"swarm {created.name!r} founded; its key is in {created.state_dir}\n"
         "the invite link is below; anybody who has it can join. Others run:"
         f"  p2pd join LINK{task}\n"
-        f"to take part yourself:  p2pd join LINK{task}{state_dir}"
+        f"{mine}:  p2pd join LINK{task}{state_dir}"
     )

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -146,6 +147,14 @@ def add_commands(commands: "Commands") -> None:
         type=arguments.whole_number(0, MAX_THREADS),
         metavar="N",
         help="CPU threads for training (default: 0, all)",
+    )
+    parser.add_argument(
+        "--device",
+        type=_device,
+        metavar="DEVICE",
+        help="where to train: auto (default; the best that works), cpu, cuda, cuda:1, mps or xpu."
+        " Where one cannot be used, 'p2pd status' says so, and the CPU trains. A command after --"
+        " chooses by itself",
     )
     parser.add_argument(
         "--keep-checkpoints",
@@ -308,6 +317,14 @@ def _turn(text: str) -> str:
                 f"{text!r} is neither USER:PASSWORD@HOST:PORT nor a file that can be read"
             ) from error
     return str(TurnServer.parse(text))
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:[0-9]{1,3})?", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no device: write auto, cpu, cuda, cuda:1, mps, xpu or xpu:1"
+        )
+    return text
 
 
 def _join(options: argparse.Namespace) -> int:

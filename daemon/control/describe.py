@@ -95,6 +95,7 @@ def describe(
         sample_count=0 if opened is None else opened.sample_count,
         parameter_count=0 if opened is None else opened.parameter_count,
         pid=os.getpid(),
+        device="" if opened is None else opened.device,
         uptime_s=about.clock.monotonic() - about.started_at,
         worker_pid=None if loading is None else loading.worker.processes.trainer.pid,
         averager_pid=None if loading is None else loading.worker.processes.averager.pid,

@@ -131,6 +131,16 @@ def rounds_fail(times: int, reason: str, retry_s: float) -> HealthItem:
     )
 
 
+def device_left(problem: str, device: str) -> HealthItem:
+    """The trainer does not train on the device that it should have."""
+    return HealthItem(
+        "device",
+        f"{problem}; this peer trains on {device}",
+        "mend the driver, or give the device free: a start of the peer tries it again. Or do"
+        " without it: 'p2pd join --device cpu'",
+    )
+
+
 def peer_unreachable(
     names: tuple[str, ...], *, has_relays: bool, lost_relays: tuple[str, ...]
 ) -> HealthItem:

@@ -116,6 +116,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     sample_count: int = 0
     """Training samples on this machine."""
     parameter_count: int = 0
+    device: str = ""
+    """Where the trainer trains, such as ``cpu``; empty before the task is loaded."""
     uptime_s: float
     pid: int
     worker_pid: int | None = None

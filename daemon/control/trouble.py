@@ -56,10 +56,12 @@ def of_identity(network: PeerNetwork, clock: Clock) -> list[HealthItem]:
 
 
 def of_worker(worker: TaskWorker) -> list[HealthItem]:
-    """Whether the averager or the trainer is gone, or hangs."""
+    """Whether the averager or the trainer is gone, hangs, or lacks its device."""
     found: list[HealthItem] = []
     if worker.opened is not None and not worker.is_ready:
         found.append(health.worker_restarting(worker.last_failure or "not known"))
+    if worker.opened is not None and worker.opened.device_problem:
+        found.append(health.device_left(worker.opened.device_problem, worker.opened.device))
     pulse = worker.processes.stuck_pulse
     if pulse is not None and pulse.is_silent:
         found.append(health.worker_stuck(pulse.silent_s, pulse.allowed_s))

@@ -5,6 +5,7 @@ a time holds it; key files are written once and never again (transport/key_file.
 """
 
 import fcntl
+import logging
 import os
 import re
 import stat
@@ -22,6 +23,8 @@ from protocol.identity import Identity
 from transport.atomic_file import write_atomically
 from transport.curve import CurveKeys
 from transport.key_file import read_or_create_secret
+
+_log = logging.getLogger("p2pd")
 
 _LEFT_OVER = re.compile(
     r"\.[a-z.]+\.[0-9a-f]{16}"  # transport/atomic_file.py
@@ -53,6 +56,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: str = ""
     name: str = ""
     threads: int = 0
+    device: str = "auto"
     kept_checkpoints: int = KEPT_CHECKPOINTS
     event_dir: str = ""
     web: str = ""
@@ -233,6 +237,14 @@ class StateDir:
     def write_statement(self, raw: bytes) -> None:
         """Keep a signed swarm statement. Raises :class:`ConfigError`."""
         self._write(state_paths.STATEMENT_FILE, raw)
+
+    def write_model(self, described: bytes) -> None:
+        """Remember what the model is, for exports while no peer runs. A disk that is full costs
+        these, and no training."""
+        try:
+            self._write(state_paths.MODEL_FILE, described)
+        except ConfigError as error:
+            _log.warning("what the model is, is not kept: %s", error)
 
     def _write(self, name: str, content: bytes) -> None:
         try:

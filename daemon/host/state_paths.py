@@ -19,6 +19,8 @@ STATEMENT_FILE = "swarm.statement"
 ADMITTED_FILE = "admitted"
 SEQUENCE_FILE = "sequence"
 ROUNDS_FILE = "rounds.jsonl"
+MODEL_FILE = "model.json"
+"""What the trainer said of its model (:class:`p2pd.messages.Opened`)."""
 PAGE_FILE = "page"
 """A server's: the address of its page, with the token, while it runs."""
 

@@ -22,8 +22,10 @@ from daemon.worker.processes import WorkerProcesses
 from daemon.worker.program import TRAINER, Program, trainer_by_command, trainer_by_script
 from daemon.worker.script import Command, OwnScript
 from ml.opening import Opening, TaskOpened
+from ml.state.blob import CHECKPOINTS
+from ml.state.provenance import read_provenance
 from ml.task.choice import TaskChoice
-from protocol.errors import ConfigError, TransportError
+from protocol.errors import ConfigError, NoDataError, TransportError
 from protocol.identity import Identity, key_to_text
 from protocol.statements.invite import MAX_RENDEZVOUS, Invite
 from protocol.statements.swarm import (
@@ -42,7 +44,6 @@ from transport.curve import CurveKeys
 from transport.error_group import first_error
 
 NONCE_BYTES = 16
-CHECKPOINTS = "checkpoints"
 REACH_S = 15.0
 MAX_OTHER_PORTS = 1
 DAY_MS = 24 * 3600 * 1000
@@ -72,6 +73,8 @@ class CreateOptions:
     """Relays besides those that come with a rendezvous."""
     take_relays: bool = True
     """Whether those that come with a rendezvous are the swarm's."""
+    weights: Path | None = None
+    """A file with the weights to begin with; None: those that the task makes."""
     command: tuple[str, ...] = ()
     """A script of the user's that trains, in the place of a task; empty: none."""
     script: OwnScript | None = None
@@ -103,6 +106,8 @@ class Created:
     needs_task_file: bool
     clock_offset_ms: int
     """The rendezvous's clock minus this machine's."""
+    untried: str = ""
+    """As :attr:`ExaminedTask.untried`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,8 @@ class ExaminedTask:
 
     reference: TaskReference
     settings: RoundSettings
+    untried: str = ""
+    """Why no step was tried: the data that this machine lacks; empty: some were."""
 
 
 async def examine_task(options: CreateOptions) -> ExaminedTask:
@@ -174,8 +181,8 @@ async def _create(
                 path = swarm_directory(environ, swarm.swarm_id)
                 state_dir = stack.enter_context(StateDir(path))
                 state_dir.keep_identity(founder)
-            if options.by_script:
-                # A script may make other initial weights the next time: these are the swarm's.
+            if options.by_script or options.weights is not None:
+                # Nobody else can make these initial weights: this peer gives them to the others.
                 shutil.copytree(
                     scratch / CHECKPOINTS, state_dir.path / CHECKPOINTS, dirs_exist_ok=True
                 )
@@ -195,6 +202,7 @@ async def _create(
             state_dir=state_dir.path,
             needs_task_file=options.task_file is not None,
             clock_offset_ms=clock.offset_ms,
+            untried=task.untried,
         )
 
 
@@ -234,10 +242,17 @@ async def _complete_servers(
 
 
 async def _examine_task(options: CreateOptions, scratch: Path) -> ExaminedTask:
-    seed = secrets.randbelow(MAX_SEED) if options.seed is None else options.seed
+    seed = options.seed
+    if seed is None and options.weights is not None:
+        # What is under the weights may follow from the seed.
+        named = read_provenance(options.weights).get("seed", "")
+        seed = int(named) if named.isdecimal() and int(named) <= MAX_SEED else None
+    if seed is None:
+        seed = secrets.randbelow(MAX_SEED)
     task = options.task if options.task_file is None else str(options.task_file)
     data_dir = "" if options.data_dir is None else str(options.data_dir)
     builtin = options.task_file is None and not options.by_script
+    untried = ""
     async with WorkerProcesses(options.trainer(scratch)) as processes:
 
         async def open_with(settings: RoundSettings) -> TaskOpened:
@@ -250,13 +265,27 @@ async def _examine_task(options: CreateOptions, scratch: Path) -> ExaminedTask:
                 seed=seed,
                 partition=settings.partition,
             )
-            opening = Opening(choice=choice, settings=settings, state_dir=str(scratch), threads=0)
+            opening = Opening(
+                choice=choice,
+                settings=settings,
+                state_dir=str(scratch),
+                threads=0,
+                weights="" if options.weights is None else str(options.weights),
+                without_data=bool(untried),
+            )
             return await processes.open_once(opening)
 
         first = RoundSettings()
         if options.by_script:  # it suggests nothing
             first = msgspec.structs.replace(first, **options.settings)
-        opened = await open_with(first)
+        try:
+            opened = await open_with(first)
+        except NoDataError as error:
+            if options.data_dir is not None:
+                raise
+            # Whoever only organizes needs no data.
+            untried = str(error)
+            opened = await open_with(first)
         settings = msgspec.structs.replace(opened.suggestion, **options.settings)
         if settings != first:
             # The settings decide what the state consists of, and so its digest.
@@ -269,8 +298,9 @@ async def _examine_task(options: CreateOptions, scratch: Path) -> ExaminedTask:
         seed=seed,
         initial_state_digest=opened.initial_root,
         frozen=frozen_prefixes(opened.frozen),
+        tried=not untried,
     )
-    return ExaminedTask(reference, settings)
+    return ExaminedTask(reference, settings, untried)
 
 
 def _statement(

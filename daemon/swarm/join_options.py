@@ -89,6 +89,8 @@ class JoinOptions:
     """Absolute. Where TensorBoard finds what each round was like; None: nowhere."""
     threads: int = 0
     """The worker's CPU threads; 0: as torch likes."""
+    device: str = "auto"
+    """Where to train, as torch names it; ``auto``: the best that works."""
     web: HostPort | None = None
     """The address of the page from the start on; None: there is no page until somebody asks for
     it."""

@@ -15,7 +15,7 @@ from daemon.worker.program import Message, Program
 from daemon.worker.pulse import KILL_AFTER_S, STUCK_AFTER_S, WorkerPulse
 from ml.averaging import messages as averager
 from p2pd import messages as trainer
-from protocol.errors import ConfigError, VerificationError, WorkerError
+from protocol.errors import ConfigError, NoDataError, VerificationError, WorkerError
 from transport.error_group import leave_tasks
 
 WATCH_INTERVAL_S = 1.0
@@ -206,6 +206,8 @@ def _error_of(failed: trainer.Failed | averager.Failed) -> Exception:
     match failed.kind:
         case "config":
             return ConfigError(failed.text)
+        case "data":
+            return NoDataError(failed.text)
         case "rejected":
             return VerificationError(failed.text)
         case "no_state":

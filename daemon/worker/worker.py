@@ -80,7 +80,7 @@ class TaskWorker:
         self._up = {child: asyncio.Event() for child in processes.both}
         self._finish_early = False
         self._trials: set[asyncio.Task[None]] = set()
-        self._model: trainer.Opened | None = None
+        self.model: trainer.Opened | None = None
         """What the trainer opened, first of all."""
         self._states: StatesOpened | None = None
         """What the averager that runs began with, if that is not its first life."""
@@ -101,7 +101,7 @@ class TaskWorker:
         processes = self.processes
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
-                self._model, self.opened = await processes.take(open_task(self._opening))
+                self.model, self.opened = await processes.take(open_task(self._opening))
                 break
             except WorkerDiedError as error:
                 if attempt == MAX_ATTEMPTS:
@@ -246,13 +246,17 @@ class TaskWorker:
     async def _reopen_model(self) -> None:
         """The trainer loads the task again, and has to come to the same model."""
         opened = await self.processes.trainer.ask(self._opening.for_trainer())
-        before = self._model
+        before = self.model
         if before and (opened.tensors, opened.frozen) != (before.tensors, before.frozen):
             raise ConfigError("the task makes another model now than when this peer began")
+        assert self.opened is not None
+        self.opened = replace(
+            self.opened, device=opened.device, device_problem=opened.device_problem
+        )
 
     def _states_request(self, *, has_initial: bool) -> OpenStates:
-        assert self._model is not None
-        return self._opening.for_averager(self._model, has_initial=has_initial)
+        assert self.model is not None
+        return self._opening.for_averager(self.model, has_initial=has_initial)
 
     def said(self, message: Message) -> None:
         """See :class:`ChildListener`. The averager may want the base memory's parameters tried."""

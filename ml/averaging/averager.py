@@ -30,6 +30,7 @@ from ml.averaging.shared_model import SharedModel
 from ml.averaging.trials import Bench, UpdateTrials
 from ml.averaging.update_writer import UpdateWriter
 from ml.rules.round_rules import parse_rules
+from ml.state.blob import CHECKPOINTS
 from ml.state.checkpoint import CheckpointStore
 from ml.state.export import export_state
 from ml.state.state import State
@@ -80,7 +81,7 @@ class Averager:
         self._whole = UpdateCodec(self._manifest, self._rules.encoding, on_block=on_work)
         directory = Path(opening.state_dir)
         self._checkpoints = CheckpointStore(
-            directory / "checkpoints",
+            directory / CHECKPOINTS,
             self._manifest,
             keeps_momentum=self._rules.outer.momentum > 0,
             kept=opening.kept_checkpoints,

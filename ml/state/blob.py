@@ -2,6 +2,8 @@
 
 from protocol.codec import Message
 
+CHECKPOINTS = "checkpoints"
+"""The directory of the states, in a peer's own."""
 KEPT_CHECKPOINTS = 2
 """The states that stay on disk: the present one, and another in case that is damaged."""
 

@@ -30,6 +30,8 @@ class TaskChoice(Message):
     """How the shards are cut (ml/task/shards.py)."""
     file_sha256: bytes = b""
     """What the task file must be, or it is not run; empty: anything, or a built-in task."""
+    tried: bool = True
+    """Whether what travels was seen in first steps; else the model alone tells."""
 
 
 def choice_to(choice: TaskChoice) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from ml.task.options import Evaluation, Options, options_of, whole_number
 from ml.task.samples import Batch, SampleError, labels_of
 from ml.task.stream import Shard, batches_of
 from ml.task.words import describe_error, described
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, NoDataError
 from protocol.statements.swarm import RoundSettings
 
 DEFAULT_BATCH_SIZE = 64
@@ -274,7 +274,10 @@ class Task:
         self._run("optimizer()'s step()" if has_own else "AdamW's step()", optimizer.step)
 
     def _dataset(self, function: str, *arguments: Any) -> Any:
-        dataset = self._run(function, getattr(self.module, function), *arguments)
+        try:
+            dataset = self._run(function, getattr(self.module, function), *arguments)
+        except ConfigError as error:
+            raise NoDataError(str(error)) from error
         if isinstance(dataset, Iterator):
             raise self._error(
                 function,

@@ -26,15 +26,12 @@ def main() -> None:
     os.nice(NICENESS)  # so that the daemon stays responsive
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s", level=logging.INFO)
     # Not before the guard has split off: torch is large.
-    import torch
-
     from ml.training.trainer import TaskTrainer
     from p2pd.trainer import TrainerEnd
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         daemon = TrainerEnd(Channel(int(sys.argv[1])))
-        daemon.serve(TaskTrainer(daemon.memories, device, daemon))
+        daemon.serve(TaskTrainer(daemon.memories, daemon))
     except (OSError, BrokenChannelError) as error:
         logger.error("the channel to the daemon broke: %s", error)
         os._exit(1)

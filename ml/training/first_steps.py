@@ -11,7 +11,7 @@ from ml.task.task import Task
 from ml.training.train import evaluate, try_step
 from p2pd.model_tensors import ModelTensors
 from p2pd.shared_tensors import NO_ROOT, SharedTensors
-from p2pd.what_travels import UnusableModelError, Watch, tensors_of
+from p2pd.what_travels import UnusableModelError, Watch, still_by_kind, tensors_of
 from protocol.errors import ConfigError
 
 PROBE_SAMPLES = 8
@@ -51,13 +51,16 @@ def initial_tensors(
     *,
     memory: SharedTensors,
     device: torch.device,
+    tried: bool,
     on_work: Callable[[], None],
 ) -> ModelTensors:
     """Try the first steps on ``device``, and leave what travels in ``memory`` as it was before.
 
-    Raises :class:`ConfigError`.
+    ``tried``: what travels is what these steps change; else what the model alone tells. Raises
+    :class:`ConfigError`.
     """
     try:
+        by_kind = still_by_kind(model) - set(task.options.moving)
         # What is trained may be large, and lies in the memory meanwhile; buffers are few.
         buffers = {name: one for name, one in tensors_of(model).items() if not _is_parameter(one)}
         untrained = [name for name, one in tensors_of(model).items() if not one.requires_grad]
@@ -65,13 +68,24 @@ def initial_tensors(
         trained.write(memory, 0, NO_ROOT)
         before = {name: one.detach().to("cpu", copy=True) for name, one in buffers.items()}
         model.to(device)
-        still = try_first_steps(model, task, samples, test_samples, on_work)
+        seen = try_first_steps(model, task, samples, test_samples, on_work)
+        still = seen if tried else by_kind
         trained.read(memory, 0, NO_ROOT)
         with torch.no_grad():
             for name, tensor in tensors_of(model).items():
                 if name in before and name not in still:
                     tensor.copy_(before[name])
         tensors = ModelTensors(model, still)
+    except UnusableModelError as error:
+        raise ConfigError(f"model(): {error}") from error
+    tensors.write(memory, 0, NO_ROOT)
+    return tensors
+
+
+def untried_tensors(model: nn.Module, task: Task, memory: SharedTensors) -> ModelTensors:
+    """The same without any data: no step is tried. Raises :class:`ConfigError`."""
+    try:
+        tensors = ModelTensors(model, still_by_kind(model) - set(task.options.moving))
     except UnusableModelError as error:
         raise ConfigError(f"model(): {error}") from error
     tensors.write(memory, 0, NO_ROOT)

@@ -7,10 +7,12 @@ model is trained than evaluated, so that a training that has begun ahead goes on
 import logging
 import os
 import signal
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ml.aggregate.mixing import TrialMixing
 from ml.rules.round_rules import RoundRules, parse_rules
@@ -19,10 +21,12 @@ from ml.task.data import Data, load_shard, load_test_samples
 from ml.task.load import load_task
 from ml.task.samples import Samples
 from ml.task.task import Task
-from ml.training.first_steps import initial_tensors
+from ml.training.devices import CPU, Chosen, choose_device, reason_in
+from ml.training.first_steps import initial_tensors, untried_tensors
 from ml.training.held_out import HeldOut, hold_out
 from ml.training.local_training import LocalTraining
 from ml.training.train import StepReport, evaluate
+from ml.training.weights import check_base, start_from
 from p2pd.control import TrainingAbandonedError, TrainingControl
 from p2pd.messages import (
     Evaluate,
@@ -40,8 +44,8 @@ from p2pd.metrics import finite, tell
 from p2pd.model_tensors import ModelTensors
 from p2pd.shared_tensors import NO_ROOT, StaleMemoryError
 from p2pd.trainer import Memories, Reports
-from p2pd.what_travels import UnusableModelError, tied_names
-from protocol.errors import ConfigError, P2PDError, WorkerError
+from p2pd.what_travels import Description, UnusableModelError, describe_still, tied_names
+from protocol.errors import ConfigError, NoDataError, P2PDError, WorkerError
 from protocol.statements.swarm import RoundSettings
 
 logger = logging.getLogger(__name__)
@@ -74,11 +78,9 @@ class TaskTrainer:
     def __init__(
         self,
         memories: Memories,
-        device: torch.device,
         reports: Reports,
     ) -> None:
         self._memories = memories
-        self._device = device
         self._on_step = reports.report_step
         self._on_work = reports.report_work
         self._opened: _Open | None = None
@@ -91,22 +93,34 @@ class TaskTrainer:
         if request.threads:
             torch.set_num_threads(request.threads)
         choice = choice_from(request.task)
+        if request.without_data:
+            return self._look_at(choice, request.weights)
         rules = parse_rules(RoundSettings(**request.settings))
-        own_directory = Path(request.own_directory) if request.own_directory else None
-        opened, sample_count = self._load(choice, rules, own_directory)
+        chosen = choose_device(request.device)
+        try:
+            opened, sample_count = self._load(request, choice, rules, chosen.device)
+        except Exception as error:
+            if chosen.device.type == CPU:
+                raise
+            # A device that computes may still lack an operation of this model, or the memory.
+            failed = chosen
+            chosen = Chosen(
+                torch.device(CPU),
+                f"{failed.name} cannot be used for this task: {reason_in(error)}",
+            )
+            opened, sample_count = self._load(request, choice, rules, chosen.device)
+        if chosen.problem:
+            logger.warning("training on %s: %s", chosen.name, chosen.problem)
         self._opened = opened
-        return Opened(
-            tensors=[list(one) for one in opened.tensors.description],
-            tied=dict(tied_names(opened.tensors.model)),
-            sample_count=sample_count,
-            frozen=[list(one) for one in opened.training.frozen],
-            task=opened.task.name,
-            task_sha256=opened.task.file_sha256.hex(),
-            suggestion={
-                name: getattr(opened.task.suggestion, name)
-                for name in RoundSettings.__struct_fields__
-            },
-        )
+        told = _told(opened.task, opened.tensors, opened.training.frozen, request.weights)
+        told = replace(told, device=chosen.name, device_problem=chosen.problem)
+        return replace(told, sample_count=sample_count)
+
+    def _look_at(self, choice: TaskChoice, weights: str) -> Opened:
+        task = load_task(choice.task, builtin=choice.builtin, file_sha256=choice.file_sha256)
+        model = _made(task, choice, weights)
+        tensors = untried_tensors(model, task, self._memories.local)
+        return _told(task, tensors, describe_still(model, tensors.still), weights)
 
     def train(self, request: Train, control: TrainingControl) -> Trained:
         """Train a round and leave what it came to in the local memory.
@@ -171,6 +185,8 @@ class TaskTrainer:
     def failure(self, error: Exception) -> Failed | None:
         """What the daemon is told of ``error``."""
         match error:
+            case NoDataError():
+                return Failed("data", str(error))
             case ConfigError():
                 return Failed("config", str(error))
             case UnusableModelError():
@@ -201,17 +217,17 @@ class TaskTrainer:
         return self._opened
 
     def _load(
-        self, choice: TaskChoice, rules: RoundRules, own_directory: Path | None
+        self, request: Open, choice: TaskChoice, rules: RoundRules, device: torch.device
     ) -> tuple[_Open, int]:
         task = load_task(choice.task, builtin=choice.builtin, file_sha256=choice.file_sha256)
-        samples = load_shard(task, choice, self._device)
+        samples = load_shard(task, choice, device)
         self._on_work()
         tried_samples: Samples | None = None
         if isinstance(rules.mixing, TrialMixing):
             samples, tried_samples = hold_out(samples, choice.seed)
-        test_samples = load_test_samples(task, choice, self._device)
+        test_samples = load_test_samples(task, choice, device)
         self._on_work()
-        model = task.make_model(choice.seed)
+        model = _made(task, choice, request.weights)
         self._on_work()
         tensors = initial_tensors(
             model,
@@ -219,13 +235,14 @@ class TaskTrainer:
             samples,
             test_samples,
             memory=self._memories.local,
-            device=self._device,
+            device=device,
+            tried=choice.tried,
             on_work=self._on_work,
         )
         self._on_work()
         trained = tensors
         if rules.overlap:
-            trained = ModelTensors(task.make_model(choice.seed).to(self._device), tensors.still)
+            trained = ModelTensors(task.make_model(choice.seed).to(device), tensors.still)
         training = LocalTraining(
             tensors=trained,
             task=task,
@@ -233,10 +250,34 @@ class TaskTrainer:
             choice=choice,
             rules=rules,
             memories=self._memories,
-            own_directory=own_directory,
+            own_directory=Path(request.own_directory) if request.own_directory else None,
         )
         held_out = None
         if tried_samples is not None:
             held_out = HeldOut(task, tried_samples, choice.seed, self._on_work)
         count = len(samples) if isinstance(samples, Samples) else 0
         return _Open(task, tensors, training, test_samples, held_out), count
+
+
+def _made(task: Task, choice: TaskChoice, weights: str) -> nn.Module:
+    """The model as it begins. Raises :class:`ConfigError`."""
+    model = task.make_model(choice.seed)
+    if weights:
+        start_from(model, Path(weights))
+    return model
+
+
+def _told(task: Task, tensors: ModelTensors, frozen: Sequence[Description], weights: str) -> Opened:
+    """What a task's model is. Raises :class:`ConfigError`."""
+    if weights:
+        check_base(frozen, Path(weights))
+    suggestion = {name: getattr(task.suggestion, name) for name in RoundSettings.__struct_fields__}
+    return Opened(
+        tensors=[list(one) for one in tensors.description],
+        tied=dict(tied_names(tensors.model)),
+        sample_count=0,
+        frozen=[list(one) for one in frozen],
+        task=task.name,
+        task_sha256=task.file_sha256.hex(),
+        suggestion=suggestion,
+    )

@@ -123,6 +123,7 @@ class Hand:
                     tied=dict(self._replica.tied),
                     sample_count=self.sample_count or 1,
                     frozen=frozen,
+                    device=self._replica.device,
                     task=type(self._replica.model).__name__,
                 )
             )

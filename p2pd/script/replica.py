@@ -41,6 +41,11 @@ class Replica:
             raise SwarmError(f"the model cannot be trained in a swarm: {error}") from error
 
     @property
+    def device(self) -> str:
+        """Where it is, for people."""
+        return str(next(iter(self.model.parameters())).device)
+
+    @property
     def description(self) -> list[list[object]]:
         """Its tensors that travel, as :class:`p2pd.messages.Opened` has them."""
         return [list(one) for one in self._tensors.description]

@@ -50,6 +50,9 @@ class TaskReference(Message):
     frozen: bytes = b""
     """The first 8 bytes of the SHA-256 of each tensor that does not travel, in the manifest's
     order, so that a peer with another one can say which. Empty where there are none or many."""
+    tried: bool = True
+    """Whether the founder saw in first steps which buffers training changes. Where it did not,
+    since it has no data, all that can travel do."""
 
 
 class RoundSettings(Message):

@@ -315,6 +315,7 @@ def test_task_check_prints_the_model_or_what_is_wrong(p2pd: CommandLine) -> None
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert (document["schema"], document["task"]) == (1, "digits")
+    assert document["rehearsal"]["metrics"][0]["name"] == "accuracy"
     (p2pd.home / "wrong.py").write_text("def model(): return None\n")
     done = p2pd("task", "check", "wrong.py")
     assert done.returncode == 78

@@ -15,15 +15,13 @@ from p2pd.control import TrainingControl
 from p2pd.messages import Progress
 from tests.ml.conftest import MakeOpening
 
-CPU = torch.device("cpu")
-
 
 def ignore(report: StepReport | Progress) -> None:
     assert report.step > 0
 
 
 def open_learner(opening: Opening) -> Learner:
-    return Learner(opening, device=CPU)
+    return Learner(opening)
 
 
 def open_three(make_opening: MakeOpening, prefix: str = "peer", **settings: Any) -> list[Learner]:

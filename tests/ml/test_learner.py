@@ -71,11 +71,7 @@ def test_same_seeds_and_peers_give_the_same_weights_again(
 def test_each_kind_of_work_tells_that_it_gets_on(make_opening: MakeOpening) -> None:
     told: list[str] = []
     work = "open"
-    learner = Learner(
-        make_opening(),
-        device=torch.device("cpu"),
-        on_work=lambda: told.append(work),
-    )
+    learner = Learner(make_opening(), on_work=lambda: told.append(work))
     update = train(learner, 1)
     work = "check"
     learner.check_update(Path(update.updates[0].path))

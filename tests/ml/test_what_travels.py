@@ -1,7 +1,9 @@
 """What training changes travels; what it leaves alone is compared once, by its digest."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from daemon.swarm.same_task import check_opened, frozen_prefixes
 from ml.check_task import check_task
 from ml.opening import TaskOpened
 from ml.task.load import load_task
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, NoDataError
 from protocol.statements.swarm import RoundSettings, SwarmStatement, TaskReference
 from tests.ml.conftest import TINY_TASK, MakeOpening
 from tests.ml.running import apply, model_of, open_learner, run_rounds, train
@@ -247,3 +249,34 @@ def statement_of(opened: TaskOpened) -> SwarmStatement:
         members=(),
         banned=(),
     )
+
+
+def test_founder_without_data_has_the_model_that_peers_with_data_have(
+    tmp_path: Path, make_opening: MakeOpening
+) -> None:
+    absent = "\ndef train_dataset(data_dir):\n    raise FileNotFoundError(data_dir)\n"
+    table = ADAPTED.replace("LATER", "pass").replace(
+        "self.calls = 0", 'self.calls = 0\n        self.register_buffer("fixed", torch.ones(5))'
+    )
+    path = tmp_path / "adapted.py"
+    path.write_text(SOURCE.replace("def model():\n", table) + absent)
+    opening = make_opening("founder", task=str(path))
+    with pytest.raises(NoDataError, match=r"train_dataset\(\) failed"):
+        open_learner(opening)
+    founder = open_learner(replace(opening, without_data=True))
+    path.write_text(SOURCE.replace("def model():\n", table))
+    opening = make_opening("peer", task=str(path))
+    tried = open_learner(opening)
+    peer = open_learner(
+        replace(opening, choice=msgspec.structs.replace(opening.choice, tried=False))
+    )
+    assert founder.opened.manifest_digest == peer.opened.manifest_digest
+    assert founder.opened.initial_root == peer.opened.initial_root
+    # What nobody has seen to stay as it is travels.
+    assert tried.opened.manifest_digest != peer.opened.manifest_digest
+    names = {str(name) for name, *_ in peer.model.tensors}
+    assert names - {str(name) for name, *_ in tried.model.tensors} == {"fixed"}
+    state = apply(peer, 1, [train(peer, 1)])
+    assert state.round == 1
+    for learner in (founder, peer, tried):
+        learner.close()

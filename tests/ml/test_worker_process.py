@@ -17,7 +17,6 @@ import msgspec
 import psutil
 import pytest
 import pytest_asyncio
-import torch
 import uvloop
 
 from daemon.net.traffic import TrafficCounter, TrafficMeter
@@ -116,7 +115,7 @@ async def test_rounds_over_the_wire_are_those_of_the_learner(
 ) -> None:
     worker, _, reports = shared
     reports.clear()
-    learner = Learner(make_opening("inside"), device=torch.device("cpu"))
+    learner = Learner(make_opening("inside"))
     opening = await worker.open_once(make_opening("outside"))
     assert opening.initial_root == learner.opened.initial_root
     assert opening.suggestion.local_amount == 20

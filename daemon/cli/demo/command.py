@@ -33,6 +33,7 @@ def add_commands(commands: "Commands") -> None:
         examples="  p2pd demo\n"
         "  p2pd demo --rounds 40 --web\n"
         "  p2pd demo --task mnist --data-dir ~/data\n"
+        "  p2pd demo --task my_task.py\n"
         "  p2pd demo --peers 5 --rounds 10 --json\n"
         "  p2pd demo --peers 4 --exchange allreduce --compression int8\n"
         "  p2pd demo --peers 4 --rounds 6 --local-epochs 2 --compression topk\n"
@@ -57,7 +58,7 @@ def add_commands(commands: "Commands") -> None:
         "--task",
         default="digits",
         metavar="TASK",
-        help="digits (default; nothing to download) or mnist",
+        help="digits (default; nothing to download), mnist, or a Python file of your own",
     )
     arguments.add_data_dir(parser)
     parser.add_argument(
@@ -82,11 +83,13 @@ def _demo(options: argparse.Namespace) -> int:
     from daemon.cli.demo.demo import DemoOptions, run_demo
 
     keep: Path | None = options.keep
+    task_file = arguments.task_file(options.task)
     return run_demo(
         DemoOptions(
             peers=options.peers,
             rounds=options.rounds,
-            task=options.task,
+            task=options.task if task_file is None else task_file.name,
+            task_file=task_file,
             data_dir=options.data_dir,
             keep=keep,
             json=options.json,

@@ -52,6 +52,8 @@ class DemoOptions:
     peers: int
     rounds: int
     task: str
+    """A built-in task's name, or the file name of ``task_file``."""
+    task_file: Path | None
     data_dir: Path | None
     keep: Path | None
     json: bool
@@ -182,6 +184,8 @@ class Demo:
             # First, since it is what can be wrong with what was asked for.
             self._view.step("loading the task")
             examined = await examine_task(self._create_options(()))
+            if examined.untried:
+                raise ConfigError(examined.untried)
             self._view.step("starting a rendezvous")
             rendezvous = await self._start(
                 stack,
@@ -215,8 +219,8 @@ class Demo:
         options = self._options
         return CreateOptions(
             task=options.task,
-            task_file=None,
-            name=options.task,
+            task_file=options.task_file,
+            name=options.task if options.task_file is None else options.task_file.stem,
             rendezvous=rendezvous,
             state_dir=self._directory / "founder",
             data_dir=options.data_dir,
@@ -240,20 +244,22 @@ class Demo:
         return link
 
     async def _start_peer(self, stack: contextlib.AsyncExitStack, index: int, link: Path) -> Child:
-        name = self._names[index]
+        name, task_file = self._names[index], self._options.task_file
         return await self._start(
             stack,
             name,
             *CLI, "join", str(link), "--no-config", "--name", name, "--shard", self._shards[index],
             "--listen", "127.0.0.1:0", "--threads", str(self._threads),
             "--state-dir", str(self._directory / name), *self._data_arguments,
+            *(() if task_file is None else ("--task", str(task_file))),
         )  # fmt: skip
 
     async def _start_solo(self, stack: contextlib.AsyncExitStack) -> Child:
         return await self._start(
             stack,
             "alone",
-            *python_arguments("ml.alone"), "--task", self._options.task,
+            *python_arguments("ml.alone"),
+            "--task", str(self._options.task_file or self._options.task),
             *(word for shard in self._shards for word in ("--shard", shard)),
             "--rounds", str(self._options.rounds), "--seed", str(SEED),
             "--threads", str(self._threads), *self._data_arguments,

@@ -131,6 +131,7 @@ def _harmless(membership: "Membership") -> dict[str, object]:
         "observe": membership.observe,
         "own_task_file": bool(membership.task_file),
         "threads": membership.threads,
+        "device": membership.device,
         "kept_checkpoints": membership.kept_checkpoints,
         "web": membership.web,
     }

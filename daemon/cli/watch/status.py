@@ -98,6 +98,7 @@ def describe(status: "Status", now: str = "") -> str:
     quality = [
         *text.qualities(status.metrics, status.loss),
         f"speed {text.number(status.samples_per_second, 0, ' samples/s')}",
+        *((f"on {printable(status.device)}",) if status.device else ()),
     ]
     paths = Counter(peer.path for peer in status.peers)
     path_counts = ", ".join(f"{count} {path}" for path, count in sorted(paths.items()))
