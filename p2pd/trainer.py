@@ -97,7 +97,7 @@ class TrainerEnd:
     Example (ml/training/__main__.py)::
 
         daemon = TrainerEnd(Channel(int(sys.argv[1])))
-        daemon.serve(TaskTrainer(daemon.memories, device, daemon))
+        daemon.serve(TaskTrainer(daemon.memories, daemon))
     """
 
     def __init__(self, channel: Channel) -> None:

@@ -9,7 +9,7 @@ from daemon.cli import arguments
 
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
-    from daemon.worker.rehearsal import Rehearsed
+    from daemon.worker.rehearsed import Rehearsed
 
 DESCRIPTION = """\
 Try a task: load it, train its model for a few steps, evaluate it on some samples; then take two

@@ -13,38 +13,17 @@ import msgspec
 from daemon.host.scratch import scratch_directory
 from daemon.worker.processes import WorkerProcesses
 from daemon.worker.program import Message
+from daemon.worker.rehearsed import Rehearsed
 from ml.aggregate.needed_updates import needed_updates
 from ml.averaging.messages import Apply, CheckUpdate, Contribution, Mix, Neighbour
 from ml.opening import Opening, StateReady, TaskOpened, Trained
 from ml.round_steps import advance, train_round
 from ml.task.choice import TaskChoice
 from p2pd import messages as trainer
-from protocol.metric import MetricValue
 from protocol.statements.swarm import RoundSettings
 
 MOST_TRAINING_S = 20.0
 """A round's local work may take hours: it is ended early then."""
-
-
-class Rehearsed(msgspec.Struct, frozen=True):
-    """What two rounds came to. Times are those of the second, which finds everything loaded."""
-
-    device: str
-    device_problem: str
-    steps: int
-    """Taken in the second round; all that a round has, or what there was time for."""
-    samples_per_second: float
-    training_s: float
-    averaging_s: float
-    """To check the other's update, to average, to write the next state, and to evaluate it."""
-    update_bytes: int
-    state_bytes: int
-    """What a newcomer fetches, and a checkpoint takes."""
-    trainer_bytes: int | None
-    """The most memory that the trainer had; null where the system does not tell."""
-    averager_bytes: int | None
-    loss: float | None
-    metrics: tuple[MetricValue, ...]
 
 
 async def rehearse(task: str, *, builtin: bool, data_dir: str) -> Rehearsed:
@@ -52,9 +31,9 @@ async def rehearse(task: str, *, builtin: bool, data_dir: str) -> Rehearsed:
 
     Raises :class:`ConfigError` and :class:`WorkerError` saying what is wrong.
 
-    Example, of ``p2pd task check``::
+    Example (daemon/cli/task.py)::
 
-        rehearsed = asyncio.run(rehearse("/home/ada/my_task.py", builtin=False, data_dir=""))
+        rehearsed = asyncio.run(rehearse(task, builtin=builtin, data_dir=data_dir))
     """
     with scratch_directory("p2pd-check-") as scratch:
         async with WorkerProcesses() as processes:

@@ -2,8 +2,7 @@
 
 Required: ``model() -> nn.Module``, ``train_dataset(data_dir)`` and ``test_dataset(data_dir)``
 (sequences of (input, target), such as a torch Dataset; ``data_dir`` is a :class:`pathlib.Path`),
-``loss(outputs, targets)`` (a scalar tensor to minimize) and ``metric(outputs, targets)`` (the
-mean over the given samples, such as the accuracy from 0 to 1).
+``loss(outputs, targets)`` (a scalar tensor to minimize), ``metric(outputs, targets)`` (a mean).
 
 Optional: ``optimizer(parameters)``, ``scheduler(optimizer)``, ``training_step(model, batch)`` in
 place of ``loss``, ``evaluate(model, batches)`` in place of ``metric``, and the constants of

@@ -72,7 +72,7 @@ class TaskTrainer:
     Example (ml/training/__main__.py)::
 
         daemon = TrainerEnd(Channel(int(sys.argv[1])))
-        daemon.serve(TaskTrainer(daemon.memories, device, daemon))
+        daemon.serve(TaskTrainer(daemon.memories, daemon))
     """
 
     def __init__(

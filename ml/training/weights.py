@@ -1,4 +1,15 @@
-"""Weights out of a file that p2pd exported, or that has the same names: safetensors, no pickle."""
+"""Weights out of a file that p2pd exported, or that has the same names: safetensors, no pickle.
+
+>>> import tempfile
+>>> from safetensors.torch import save_file
+>>> theirs, ours = nn.Linear(2, 1), nn.Linear(2, 1)
+>>> with tempfile.TemporaryDirectory() as directory:
+...     file = Path(directory) / "theirs.safetensors"
+...     save_file(theirs.state_dict(), file)
+...     start_from(ours, file)
+>>> torch.equal(ours.weight, theirs.weight)
+True
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

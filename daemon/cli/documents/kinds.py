@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from daemon.control.status import SCHEMA, PeerStatus
+from daemon.worker.rehearsed import Rehearsed
 from protocol.metric import MetricValue
 
 
@@ -255,7 +256,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckedTask(Document, frozen=True, kw_only=True):
-    """A task that can be trained. The process that runs the task prints it (ml/check_task.py)."""
+    """A task that can be trained."""
 
     task: str
     file_sha256: str
@@ -264,3 +265,5 @@ class CheckedTask(Document, frozen=True, kw_only=True):
     parameters: int
     tensors: tuple[TensorKind, ...]
     cost: Cost
+    rehearsal: Rehearsed
+    """What two rounds with another peer in memory came to."""

@@ -61,12 +61,12 @@ def documents_page() -> str:
     parts, told = [HEAD], set[str]()
     for title, kind, where in DOCUMENTS:
         (_, definitions) = msgspec.json.schema_components([kind], ref_template="{name}")
-        parts.append(f"## {title}\n\n{where}\n\n{_table(kind, definitions.pop(kind.__name__))}")
+        parts.append(f"## {title}\n\n{where}\n\n{_table(kind, definitions)}")
         for inner in _structs_in(kind):
             if inner.__name__ not in told:
                 told.add(inner.__name__)
                 about = inspect.cleandoc(inner.__doc__ or "").partition("\n")[0]
-                table = _table(inner, definitions[inner.__name__])
+                table = _table(inner, definitions)
                 parts.append(f"### {inner.__name__}\n\n{about}\n\n{table}")
     return "\n".join(parts)
 
@@ -94,11 +94,11 @@ def _structs_in(kind: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
     return found
 
 
-def _table(kind: type[msgspec.Struct], definition: dict[str, Any]) -> str:
+def _table(kind: type[msgspec.Struct], definitions: dict[str, Any]) -> str:
     said = _said_of_fields(kind)
     rows = [
-        f"| `{name}` | {_type(field)} | {said.get(name, '')} |"
-        for name, field in definition["properties"].items()
+        f"| `{name}` | {_type(field, definitions)} | {said.get(name, '')} |"
+        for name, field in definitions[kind.__name__]["properties"].items()
     ]
     return "\n".join(["| field | type | what it says |", "|---|---|---|", *rows, ""])
 
@@ -118,15 +118,18 @@ def _said_of_fields(kind: type[msgspec.Struct]) -> dict[str, str]:
     return said
 
 
-def _type(field: dict[str, Any]) -> str:
+def _type(field: dict[str, Any], definitions: dict[str, Any]) -> str:
     if "anyOf" in field:
-        return " or ".join(_type(one) for one in field["anyOf"])
+        return " or ".join(_type(one, definitions) for one in field["anyOf"])
     if "$ref" in field:
+        values = definitions[field["$ref"]].get("enum")
+        if values is not None:
+            return " or ".join(f"`{value}`" for value in values)
         return f"[{field['$ref']}](#{field['$ref'].lower()})"
     if field.get("type") == "array":
-        return f"list of {_type(field['items'])}" if field.get("items") else "list"
+        return f"list of {_type(field['items'], definitions)}" if field.get("items") else "list"
     if field.get("type") == "object" and "additionalProperties" in field:
-        return f"object of {_type(field['additionalProperties'])}"
+        return f"object of {_type(field['additionalProperties'], definitions)}"
     return str(field.get("type", "any"))
 
 

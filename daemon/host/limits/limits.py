@@ -20,7 +20,7 @@ class Limits:
     >>> limits = NO_LIMITS.changed({"upload-rate": "2.5", "hours": "18:00-08:00"})
     >>> limits.in_words()
     ['sends at most 2.5 MB/s', 'trains 18:00-08:00']
-    >>> limits.reason_to_pause(12 * 60, is_on_battery=False)
+    >>> limits.reason_to_pause(12 * 60, is_on_battery=False, is_metered=False)
     'until 18:00: hours'
     """
 

@@ -1,4 +1,10 @@
-"""What a message of a round must be to be taken in at all. Pure."""
+"""What a message of a round must be to be taken in at all. Pure.
+
+Example (daemon/rounds/agreement/agreement.py)::
+
+    self._checks = Checks(round_number, base, self._leaders, voice)
+    content = self._checks.content_of(message)
+"""
 
 from daemon.rounds.agreement.ballot_box import Said
 from daemon.rounds.agreement.certificates import certificate_signers
