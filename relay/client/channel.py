@@ -19,6 +19,7 @@ CONNECT_TIMEOUT_S = 10.0
 _SOCKET_LIMITS = SocketLimits(
     max_message_bytes=MAX_FRAME_BYTES,
     queue_messages=1024,
+    max_unread_bytes=64 << 20,
     handshake_s=CONNECT_TIMEOUT_S,
 )
 

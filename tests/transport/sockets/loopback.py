@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -179,6 +180,13 @@ def serve_echo(context: Context) -> EchoMaker:
 async def echo(serve_echo: EchoMaker) -> AsyncIterator[Echo]:
     async with serve_echo() as echo:
         yield echo
+
+
+def bytes_received(tcp: socket.socket) -> int:
+    """How many bytes came over the connection so far: tcpi_bytes_received of linux/tcp.h."""
+    info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+    received: int = struct.unpack_from("=128xQ", info)[0]
+    return received
 
 
 def rss_bytes() -> int:

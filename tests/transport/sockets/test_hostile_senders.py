@@ -13,17 +13,30 @@ import pytest
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from protocol.uri import HostPort
 from tests.transport.sockets.loopback import (
     ADMITTED,
+    DOMAIN,
     LIMITS,
     SERVER,
     Echo,
     EchoMaker,
+    Served,
+    admit_known,
+    bytes_received,
     closed_within,
     eventually,
     rss_bytes,
 )
-from transport.sockets.socket_options import CurveClientRole, SocketLimits, apply_curve
+from transport.sockets.connection_table import SWEEP_INTERVAL_S
+from transport.sockets.server_socket import ServerSocket
+from transport.sockets.socket_options import (
+    CurveClientRole,
+    CurveServerRole,
+    SocketLimits,
+    apply_curve,
+)
+from transport.sockets.zap import ZapAuthenticator
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -162,6 +175,39 @@ async def test_message_of_endless_frames_is_cut_off_before_it_fills_memory(
         # a machine that is busy with other things an interval can be long.
         assert highest - before < 480 * MIB
         await echo.still_serves()
+
+
+async def test_who_sends_faster_than_is_read_is_cut_off(
+    context: "zmq.Context[zmq.Socket[bytes]]",
+) -> None:
+    class Busy(Served):
+        def frame_received(
+            self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
+        ) -> None:
+            with socket.socket(fileno=os.dup(int(frame.get(zmq.SRCFD)))) as tcp:
+                while bytes_received(tcp) < 32 * MIB:
+                    time.sleep(0.01)
+            if not self.messages:
+                time.sleep(2 * SWEEP_INTERVAL_S)  # So that the books are looked at next.
+            self.messages.append((route, curve_key, remote_ip, b""))
+
+    limits = SocketLimits(max_message_bytes=64 * 1024, max_unread_bytes=4 * MIB)
+    role = CurveServerRole(SERVER, DOMAIN)
+    server = ServerSocket(context, HostPort("127.0.0.1", 0), role, limits, Busy())
+    async with ZapAuthenticator(context) as zap, server:
+        zap.add_domain(DOMAIN, admit_known)
+        flood = context.socket(zmq.DEALER)
+        apply_curve(flood, CurveClientRole(ADMITTED, SERVER.public))
+        flood.setsockopt(zmq.LINGER, 0)
+        flood.setsockopt(zmq.SNDHWM, 0)
+        flood.setsockopt(zmq.RECONNECT_IVL, -1)
+        flood.connect(f"tcp://127.0.0.1:{server.address.port}")
+        for _ in range(1000):
+            flood.send(bytes(60_000))
+        await eventually(lambda: bool(server.statistics.cut_off))
+        await eventually(lambda: not server.connection_count)
+        flood.close()
+    assert server.statistics.cut_off == {"unread": 1}
 
 
 def reset(dealer: zmq.Socket[bytes], connected: zmq.Socket[bytes]) -> None:
