@@ -5,6 +5,7 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from daemon.control.client import ControlError, NotRunningError
@@ -27,13 +28,8 @@ class Scene:
     site: Site
     server: PublicHost
     serving: Program
-    address_before: str
-    """The site's, see :func:`address_of`."""
-
-
-def address_of(site: Site) -> str:
-    """What others see of it."""
-    return f"{site.router.public} {site.carrier and site.carrier.public}"
+    address_before: IPv4Address | None
+    """The site's public one."""
 
 
 def happens(blow: Blow, scene: Scene) -> bool:
@@ -48,7 +44,7 @@ def happens(blow: Blow, scene: Scene) -> bool:
         case Fault.REBOOT:
             return True  # It is over as soon as it began: what the router knew is gone.
         case Fault.MOVE:
-            return address_of(scene.site) != scene.address_before
+            return scene.site.public_ipv4 != scene.address_before
         case Fault.FULL_DISK:
             return os.statvfs(scene.peer.state_dir).f_bavail == 0
         case Fault.CLOCK:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.chaos.evidence import Scene, address_of, happens
+from tests.chaos.evidence import Scene, happens
 from tests.chaos.plan import Blow, Fault
 from tests.nat_swarm.nat_swarm import NatSwarm
 from tests.natlab.lab import Host, NatKind, NatLab, PublicHost, Site
@@ -113,7 +113,7 @@ class World:
         """Let it happen, and let it be over."""
         peer, site = self.peers[blow.peer], self.sites[blow.peer]
         assert self._serving is not None
-        scene = Scene(self.lab, peer, site, self.server, self._serving, address_of(site))
+        scene = Scene(self.lab, peer, site, self.server, self._serving, site.public_ipv4)
         self.struck[blow.fault] += 1
         with self._happening(blow):
             was_seen = happens(blow, scene)
@@ -149,8 +149,7 @@ class World:
                 site.reboot_nat()
                 yield
             case Fault.MOVE:
-                if site.kind is not NatKind.OPEN:
-                    site.change_address()
+                site.change_address()
                 yield
             case Fault.FULL_DISK:
                 ballast = peer.state_dir / "ballast"
