@@ -18,6 +18,8 @@ LONGEST_PAUSE = 256
 vain; doubling in between."""
 MAX_PAUSES = 10_000
 """Beyond that the oldest is forgotten: in an open swarm anybody can invent any number of peers."""
+ANY_NEWCOMER = NEIGHBOURS = PeerId("")
+"""Stands for all of them together."""
 TO_MAKE_GOOD = 4
 """In so many rounds a peer has to be in time before its next pause is half as long."""
 
@@ -102,6 +104,8 @@ class Patience:
         """For updates, or parts of a model."""
         self.newcomers = Pauses()
         """For the updates of peers outside the roster, taken together."""
+        self.neighbours = Pauses()
+        """For updates that go from neighbour to neighbour, all together."""
         self.promises = Pauses(first=8, longest=1024)
         """For promises, where this peer leads. A peer that is passed over loses nothing by it."""
         self.leading = Pauses(first=64, longest=4096)

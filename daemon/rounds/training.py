@@ -69,6 +69,7 @@ class Training:
         self._paused = False
         self._held = ""
         self._said: Standing | None = None
+        self._said_at = -math.inf
         self._interrupted = asyncio.Event()
 
     # From outside
@@ -377,12 +378,18 @@ class Training:
     def _announce_standing(self) -> None:
         standing = self.standing()
         if standing != self._said:
-            self._said = standing
-            self._parts.speaker.broadcast(standing)
+            self._say(standing)
+
+    def _say(self, standing: Standing) -> None:
+        self._said, self._said_at = standing, self._parts.clock.monotonic()
+        self._parts.speaker.broadcast(standing)
 
     async def _beat(self) -> None:
+        """Say it again, :data:`BEAT_S` after it was said last: somebody may have missed it."""
         while True:
-            self._said = self.standing()
-            self._parts.speaker.broadcast(self._said)
-            self.wake()
-            await asyncio.sleep(BEAT_S)
+            left_s = self._said_at + BEAT_S - self._parts.clock.monotonic()
+            if left_s <= 0:
+                self._say(self.standing())
+                self.wake()
+                left_s = BEAT_S
+            await asyncio.sleep(left_s)

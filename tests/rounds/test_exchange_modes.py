@@ -7,9 +7,12 @@ import pytest
 
 from daemon.rounds.kinds.choose import choose_exchange
 from daemon.rounds.phase import Phase
+from protocol.codec import decode
+from protocol.peers.peer_messages import PeerMessage, UpdateOffer
 from protocol.statements.swarm import RoundSettings
+from protocol.topology import Topology
 from tests.rounds.simulated_swarm import LATENCY_S, SimulatedSwarm
-from tests.rounds.test_training import ROUND_S, assert_same_history, simulate
+from tests.rounds.test_training import GRACE_S, ROUND_S, assert_same_history, simulate
 
 
 class TestAllReduce:
@@ -144,7 +147,35 @@ class TestGossip:
         simulate(tmp_path, scenario, exchange="gossip", topology="regular:3", min_peers=4)
 
 
+def without_offers(data: bytes, bulk: bool) -> bytes:
+    is_offer = not bulk and isinstance(decode(data, PeerMessage), UpdateOffer)
+    return b"" if bulk or is_offer else data
+
+
 class TestMeshOverFewLinks:
+    def test_members_that_pass_nothing_on_part_no_ring(self, tmp_path: Path) -> None:
+        async def scenario(swarm: SimulatedSwarm) -> None:
+            peers = [swarm.add() for _ in range(7)]
+            await swarm.until_round(2, within_s=30)
+            graph = Topology.parse("ring").graph(swarm.peers, 3)
+            first = peers[0]
+            near = graph[first.id] | {first.id}
+            # Three steps away: neither side holds half of all updates.
+            second = next(peer for peer in peers if not near & (graph[peer.id] | {peer.id}))
+            for liar in (first, second):
+                liar.rewrite = without_offers
+            honest = [peer for peer in peers if peer not in (first, second)]
+            lengthened = 0
+            for number in range(honest[0].round + 1, honest[0].round + 9):
+                took_s = await swarm.until_round(number, *honest, within_s=2 * GRACE_S)
+                lengthened += took_s > GRACE_S
+            assert 1 <= lengthened <= 3
+            number = honest[0].round
+            assert {peer.id for peer in honest} <= honest[0].contributors(number)
+            assert_same_history(*honest)
+
+        simulate(tmp_path, scenario, topology="ring", min_peers=7)
+
     @pytest.mark.parametrize("topology", ["ring", "regular:3"])
     def test_updates_reach_everyone_through_others(self, tmp_path: Path, topology: str) -> None:
         async def scenario(swarm: SimulatedSwarm) -> None:

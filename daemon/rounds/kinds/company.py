@@ -4,11 +4,10 @@ from daemon.rounds.agreement.pace import Past
 from daemon.rounds.agreement.quorums import liars_of
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.parts import Parts
+from daemon.rounds.patience import ANY_NEWCOMER
 from protocol.identity import PeerId
 from protocol.peers.peer_messages import Standing
 
-ANY_NEWCOMER = PeerId("")
-"""Stands for all outside the roster in what is remembered of them together."""
 NEAR_ROUNDS = 2
 """How far behind on the same line a peer may be to be waited for; it then has every chance to get
 here within the grace period, where short rounds would for ever end before it does."""

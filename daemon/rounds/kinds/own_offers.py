@@ -64,9 +64,12 @@ class OwnOffers:
             self._offered.add((signer, offer.header))
             self._offers.append((offer, None))
 
-    def send(self, peers: frozenset[PeerId]) -> None:
-        """Make the offers to those of ``peers`` that have not had them yet."""
+    def send(self, peers: frozenset[PeerId], *, own_only: bool = False) -> None:
+        """Make the offers to those of ``peers`` that have not had them yet. ``own_only``: those of
+        this peer's own updates, none that it passes on."""
         for offer, audience in self._offers:
+            if own_only and offer.header in self._passed_on:
+                continue
             targets = peers if audience is None else peers & {audience}
             for peer in targets:
                 if (peer, offer.header) not in self._offered and self._parts.speaker.send(
