@@ -265,10 +265,10 @@ def test_founder_without_data_has_the_model_that_peers_with_data_have(
         open_learner(opening)
     founder = open_learner(replace(opening, without_data=True))
     path.write_text(SOURCE.replace("def model():\n", table))
-    opening = make_opening("peer", task=str(path))
-    tried = open_learner(opening)
+    tried = open_learner(make_opening("tried", task=str(path)))
+    untried = make_opening("untried", task=str(path))
     peer = open_learner(
-        replace(opening, choice=msgspec.structs.replace(opening.choice, tried=False))
+        replace(untried, choice=msgspec.structs.replace(untried.choice, tried=False))
     )
     assert founder.opened.manifest_digest == peer.opened.manifest_digest
     assert founder.opened.initial_root == peer.opened.initial_root

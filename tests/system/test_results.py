@@ -89,5 +89,5 @@ def test_model_of_a_peer_that_does_not_run_is_had_and_carried_on_with(tmp_path: 
     done = p2pd("export", tmp_path / "other", *peer, "--round", "7")
     assert done.returncode == 78
     assert "no checkpoint of round 7" in done.stderr
-    assert p2pd("history", "--state-dir", tmp_path / "none").returncode == 3
-    assert p2pd("export", tmp_path / "other", "--state-dir", tmp_path / "none").returncode == 3
+    assert p2pd("history", "--state-dir", tmp_path / "nowhere").returncode == 3
+    assert p2pd("export", tmp_path / "other", "--state-dir", tmp_path / "nowhere").returncode == 3

@@ -6,8 +6,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from daemon.control.client import Exported
 from daemon.control.export_file import write_all, written_file
 from daemon.host.python_child import child_command, require_torch
@@ -16,7 +14,7 @@ from daemon.host.state_paths import MODEL_FILE
 from protocol.errors import ConfigError
 from protocol.identity import key_to_text
 from protocol.statements.invite import Invite
-from protocol.statements.swarm import Swarm, open_statement
+from protocol.statements.swarm import RoundSettings, Swarm, open_statement
 from transport.clock import Clock
 
 COPY_CHUNK_BYTES = 1 << 20
@@ -27,12 +25,13 @@ def write_stored(state_dir: Path, destination: Path, rounds: Sequence[int]) -> E
     that is kept; of no rounds: the newest. Raises :class:`ConfigError`."""
     with StateDir(state_dir), tempfile.TemporaryDirectory(prefix="p2pd-export-") as directory:
         swarm = _swarm_of(state_dir)
-        settings = json.dumps(msgspec.to_builtins(swarm.statement.settings))
+        chosen = swarm.statement.settings
+        settings = {name: getattr(chosen, name) for name in RoundSettings.__struct_fields__}
         path = Path(directory) / "model.safetensors"
         told = _run(
             "ml.stored_model",
             *("--state-dir", str(state_dir), "--description", str(state_dir / MODEL_FILE)),
-            *("--settings", settings, "--swarm", key_to_text(swarm.swarm_id)),
+            *("--settings", json.dumps(settings), "--swarm", key_to_text(swarm.swarm_id)),
             *("--seed", str(swarm.statement.task.seed)),
             *("--out", str(path)),
             *(word for number in rounds for word in ("--round", str(number))),
