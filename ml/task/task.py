@@ -319,12 +319,9 @@ class Task:
 def check_module(module: ModuleType, name: str, file_sha256: bytes = b"") -> Task:
     """The task that ``module`` defines. Raises :class:`ConfigError` for what it lacks.
 
-    >>> module = ModuleType("a_task")
-    >>> module.model, module.loss = lambda: nn.Linear(2, 1), nn.functional.mse_loss
-    >>> module.train_dataset = module.test_dataset = lambda data_dir: [(torch.ones(2), 1.0)]
-    >>> check_module(module, "a_task.py")
+    >>> check_module(ModuleType("my_task"), "my_task.py")
     Traceback (most recent call last):
-    protocol.errors.ConfigError: task a_task.py: it has no function metric()
+    protocol.errors.ConfigError: task my_task.py: it has no function model(), train_dataset(), ...
     """
     own_step, own_evaluation = (
         hasattr(module, function) for function in ("training_step", "evaluate")

@@ -51,6 +51,16 @@ def start_from(model: nn.Module, path: Path) -> None:
 
     What is not trained stays as model() makes it, since all peers make it so; a file that has it
     otherwise is refused. Raises :class:`ConfigError` naming the tensor.
+
+    >>> import tempfile
+    >>> from safetensors.torch import save_file
+    >>> model, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = Path(directory) / "model.safetensors"
+    ...     save_file(dict(other.state_dict()), path)
+    ...     start_from(model, path)
+    >>> torch.equal(model.weight, other.weight)
+    True
     """
     given = read_weights(path)
     for name, tensor in tensors_of(model).items():

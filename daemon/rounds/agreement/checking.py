@@ -33,6 +33,15 @@ class OtherRosterError(VerificationError):
     Two peers may have come to one state by different certificates, where few of the last roster
     lived and decided: the same updates, but not the same newcomers. Each goes by its own until one
     takes the other's next state.
+
+    Example (daemon/rounds/at_hand.py)::
+
+        try:
+            self.round.receive_certificate(certificate)
+        except OtherRosterError as error:
+            _log.debug("from %s: %s", peer, error)
+        except RemoteProtocolError as error:
+            self._parts.refusals.add(peer, "certificate", error)
     """
 
 
