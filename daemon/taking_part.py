@@ -15,12 +15,15 @@ from p2pd.messages import Judged, Standing
 from protocol.errors import WorkerError
 
 INTERVAL_S = 1.0
+LAST_EVALUATION_S = 600.0
+"""For which a peer whose rounds are done stays."""
 
 _log = logging.getLogger("p2pd.training")
 
 
 async def take_part(worker: TaskWorker, rounds: Rounds, *, by_script: bool) -> None:
     """Until this peer's rounds are done, or a script of the user's that trains has ended."""
+    worker.judge = rounds.training
     async with asyncio.TaskGroup() as work:
         keeping = work.create_task(worker.keep_alive(rounds.training.worker_restarted))
         running = work.create_task(rounds.run())
@@ -31,6 +34,8 @@ async def take_part(worker: TaskWorker, rounds: Rounds, *, by_script: bool) -> N
             worker.teller = talk
             tasks.append(work.create_task(_keep_told(worker, talk)))
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            await worker.end_evaluations(LAST_EVALUATION_S)
         if by_script:
             worker.tell(talk.standing(complete=running.done()))
         for task in tasks:
@@ -51,7 +56,7 @@ class _Talk:
             except WorkerError as error:
                 _log.warning("%s", error)
             else:
-                self._training.judge(message.round, message.loss, metrics)
+                self._training.judge_round(message.round, message.loss, metrics)
 
     def standing(self, *, complete: bool = False) -> Standing:
         """See :class:`daemon.worker.worker.Teller`. ``complete``: no round follows for this

@@ -32,7 +32,7 @@ from ml.averaging.messages import (
 )
 from ml.averaging.shared_model import SharedModel
 from ml.opening import Opening, StateReady, Trained
-from ml.round_steps import Steps, advance, open_task, train_round
+from ml.round_steps import Advance, Steps, advance, evaluate, open_task, train_round
 from ml.training.trainer import TaskTrainer
 from p2pd import messages as trainer
 from p2pd.control import TrainingControl
@@ -106,7 +106,7 @@ class Learner:
 
     def apply(self, round_number: int, contributions: Sequence[Contribution]) -> StateReady:
         """The next state. Raises :class:`VerificationError` for an update that is not sound."""
-        return self._take(advance(Apply(round_number, tuple(contributions))))
+        return self._advance(Apply(round_number, tuple(contributions)))
 
     def reduce(
         self, round_number: int, part: int, parts: int, contributions: Sequence[Contribution]
@@ -118,15 +118,15 @@ class Learner:
         self, round_number: int, parts: int, results: Sequence[PartResult]
     ) -> StateReady:
         """The next state from averaged parts. Raises :class:`VerificationError` likewise."""
-        return self._take(advance(ApplyParts(round_number, parts, tuple(results))))
+        return self._advance(ApplyParts(round_number, parts, tuple(results)))
 
     def mix(self, round_number: int, own_path: str, neighbours: Sequence[Neighbour]) -> StateReady:
         """The next state between this peer's and others' parameters, in gossip."""
-        return self._take(advance(Mix(round_number, own_path, tuple(neighbours))))
+        return self._advance(Mix(round_number, own_path, tuple(neighbours)))
 
     def load_state(self, round_number: int, path: str, root: bytes) -> StateReady:
         """Take over a state. Raises :class:`VerificationError` when it is not sound."""
-        return self._take(advance(LoadState(round_number, path, root)))
+        return self._advance(LoadState(round_number, path, root))
 
     def note_traffic(self, round_number: int, bytes_sent: int, bytes_received: int) -> None:
         """Note a round's traffic for the event file."""
@@ -153,6 +153,10 @@ class Learner:
             raise WorkerError("no task is open")
         return self._averager
 
+    def _advance(self, request: Advance) -> StateReady:
+        """The new state, evaluated: no round waits for it here."""
+        return self._take(evaluate(self._take(advance(request))))
+
     def _take(self, steps: Steps[T]) -> T:
         reply: Any = None
         with contextlib.closing(steps):
@@ -173,9 +177,13 @@ class Learner:
                 with self._training:
                     return self._trainer.train(request, control)
             case trainer.Evaluate():
-                self._control.abandon()
                 with self._training:
                     return self._trainer.evaluate(request)
+            case trainer.Replaced():
+                self._control.abandon()
+                with self._training:
+                    self._trainer.abandon()
+                return trainer.Done()
             case OpenStates():
                 self._averager = Averager(request, self._shared, bench=self, on_work=self._on_work)
                 return self._averager.opened

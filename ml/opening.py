@@ -120,18 +120,20 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class StateReady:
-    """``round``'s state is held now, and evaluated."""
+    """``round``'s state is held now."""
 
     round: int
     state: Blob
-    loss: float
-    """On the test set."""
+    loss: float = math.nan
+    """On the test set; not a number until it is evaluated, and where nobody does."""
     metrics: tuple[MetricValue, ...] = ()
-    """The task's, on the test set; the leading one first."""
+    """The task's, on the test set, likewise; the leading one first."""
     checkpoint_problem: str = ""
     """Why this state is in memory only, such as a full disk; empty when it is on disk."""
     event_problem: str = ""
     """Why nothing more comes into the event files; empty while it does, or nobody asked for it."""
+    is_evaluating: bool = False
+    """Whether how good it is will be known soon."""
 
     @property
     def leading(self) -> float:

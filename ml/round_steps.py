@@ -14,6 +14,7 @@ Train(round=1, base='00ff')
 
 import math
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ml.averaging.messages import (
@@ -102,20 +103,24 @@ Advance = Apply | ApplyParts | Mix | LoadState
 
 
 def advance(request: Advance) -> Steps[StateReady]:
-    """``request`` leads to a new state, which is evaluated."""
+    """``request`` leads to a new state, which is not evaluated yet."""
     adopted: Adopted = yield request
-    anew = isinstance(request, LoadState)
-    root = adopted.state.root
-    judged: trainer.Evaluated = yield trainer.Evaluate(adopted.round, root.hex(), anew=anew)
-    # Not a number where the trainer does not evaluate.
-    loss = math.nan if judged.loss is None else judged.loss
-    metrics = metrics_from(judged.metrics)
-    noted: Noted = yield NoteState(adopted.round, loss, metrics)
+    if isinstance(request, LoadState):
+        yield trainer.Replaced()
     return StateReady(
         round=adopted.round,
         state=adopted.state,
-        loss=loss,
-        metrics=metrics,
         checkpoint_problem=adopted.checkpoint_problem,
-        event_problem=noted.event_problem,
+        event_problem=adopted.event_problem,
     )
+
+
+def evaluate(ready: StateReady) -> Steps[StateReady]:
+    """How good a state is, which is still held. It may take until the next round is trained."""
+    root = ready.state.root
+    judged: trainer.Evaluated = yield trainer.Evaluate(ready.round, root.hex())
+    # Not a number where the trainer does not evaluate.
+    loss = math.nan if judged.loss is None else judged.loss
+    metrics = metrics_from(judged.metrics)
+    noted: Noted = yield NoteState(ready.round, loss, metrics)
+    return replace(ready, loss=loss, metrics=metrics, event_problem=noted.event_problem)

@@ -22,6 +22,8 @@ from typing import Any, get_type_hints
 REPORT_INTERVAL_S = 1.0
 """Work that gets on says so at most so often."""
 
+SUPERSEDED = "another state came before this one was evaluated"
+
 
 @dataclass(frozen=True, slots=True)
 class Open:
@@ -53,7 +55,8 @@ class Open:
 @dataclass(frozen=True, slots=True)
 class Train:
     """Train round ``round`` from the base memory, which holds the state of the round before; leave
-    what it came to in the local memory. Any other request ends a training without a result."""
+    what it came to in the local memory. Any other request but :class:`Evaluate`
+    ends a training without a result."""
 
     round: int
     base: str
@@ -66,17 +69,26 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Evaluate:
-    """Say how good the state in the base memory is."""
+    """Say how good the state in the base memory is, once no training waits for this process: after
+    the next :class:`Train` is answered, or when nothing else is asked. Fails where another state
+    has taken its place. It ends no training but one of its own round or an earlier one."""
 
     round: int
     root: str
     """The state's Merkle root in hex."""
-    anew: bool = False
-    """It came from elsewhere: a training that has begun ahead is void."""
 
     def reply_kind(self) -> "type[Evaluated]":
         """What answers it."""
         return Evaluated
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """The state in the base memory came from elsewhere: a training that has begun ahead is void."""
+
+    def reply_kind(self) -> "type[Done]":
+        """What answers it."""
+        return Done
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +254,11 @@ class Judged:
     """As in :class:`Evaluated`."""
 
 
-Request = Open | Train | Evaluate | TryOut | Standing | Finish | Abandon | Shutdown
+Request = Open | Train | Evaluate | Replaced | TryOut | Standing | Finish | Abandon | Shutdown
 Reply = Opened | Trained | Evaluated | Tried | Done | Failed
 FromTrainer = Reply | Progress | Working | Judged
 
-_REQUESTS = (Open, Train, Evaluate, TryOut, Standing, Finish, Abandon, Shutdown)
+_REQUESTS = (Open, Train, Evaluate, Replaced, TryOut, Standing, Finish, Abandon, Shutdown)
 _FROM_TRAINER = (Opened, Trained, Evaluated, Tried, Done, Failed, Progress, Working, Judged)
 
 

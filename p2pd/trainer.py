@@ -3,6 +3,9 @@
 Requests are carried out one after the other in the thread that calls :meth:`TrainerEnd.serve`,
 which should be the process's first: that is where a user's code expects to run. Another thread
 reads, so that a training can be ended, and the end of the daemon be noticed, meanwhile.
+
+A state is evaluated when nobody waits for this process: while what it trained next is exchanged, or
+when nothing is asked. So a model's quality comes late, and holds no round up.
 """
 
 import contextlib
@@ -17,6 +20,7 @@ from p2pd.failures import FailureLog
 from p2pd.inbox import Inbox
 from p2pd.messages import (
     REPORT_INTERVAL_S,
+    SUPERSEDED,
     Abandon,
     Done,
     Evaluate,
@@ -27,6 +31,7 @@ from p2pd.messages import (
     Open,
     Opened,
     Progress,
+    Replaced,
     Reply,
     Request,
     Shutdown,
@@ -40,6 +45,9 @@ from p2pd.messages import (
     encode,
 )
 from p2pd.shared_tensors import MEMORIES, SharedTensors
+
+IDLE_S = 0.2
+"""A state is evaluated when so long nothing is asked; a training follows soon, if one does."""
 
 
 class Memories:
@@ -67,6 +75,9 @@ class Trainer(Protocol):
 
     def evaluate(self, request: Evaluate) -> Evaluated:
         """Evaluate the base memory's state."""
+
+    def abandon(self) -> None:
+        """End a training that has begun ahead: its base was replaced."""
 
     def try_out(self, request: TryOut) -> Tried:
         """Evaluate the base memory's parameters on samples that are kept for that."""
@@ -106,6 +117,12 @@ class TrainerEnd:
         self._trainer: Trainer | None = None
         self._control = TrainingControl()
         self._controls: dict[int, TrainingControl] = {}
+        self._wanted: tuple[int, Evaluate] | None = None
+        """An evaluation that waits, and its number."""
+        self._trained_round = 0
+        """That of the training that was asked for last."""
+        self._has_trained = False
+        """Whether a training was answered last: what it came to travels now."""
         self._reports = _Reports()
         self._failures = FailureLog()
         self._inbox: Inbox[Request] = Inbox(channel, self)
@@ -116,8 +133,27 @@ class TrainerEnd:
         self._trainer = trainer
         self._inbox.start()
         while True:
-            number, request = self._inbox.take()
-            self._answer(number, request, trainer)
+            found = self._next()
+            if found is not None and isinstance(found[1], Evaluate):
+                self._give_up_evaluation()
+                self._wanted = (found[0], found[1])
+                continue
+            if found is None:
+                assert self._wanted is not None
+                found, self._wanted = self._wanted, None
+            reply = self._answer(*found, trainer)
+            self._has_trained = isinstance(reply, Trained)
+
+    def _next(self) -> tuple[int, Request] | None:
+        """What is to be done next; None: the evaluation that waits."""
+        if self._wanted is None:
+            return self._inbox.take()
+        return self._inbox.take_soon(0.0 if self._has_trained else IDLE_S)
+
+    def _give_up_evaluation(self) -> None:
+        if self._wanted is not None:
+            self._reply(self._wanted[0], Failed("internal", SUPERSEDED))
+            self._wanted = None
 
     def report_work(self) -> None:
         """See :class:`Reports`."""
@@ -145,6 +181,8 @@ class TrainerEnd:
                 self._control.finish()
             case Abandon():
                 self._control.abandon()
+            case Evaluate() if request.round < self._trained_round:
+                return False
             case Standing():
                 pass  # for those who are in a loop of their own (p2pd/script/swarm.py)
             case Shutdown():
@@ -154,6 +192,7 @@ class TrainerEnd:
                 # Whatever is asked next, the training before it has lost its base or its turn.
                 self._control.abandon()
                 if isinstance(request, Train):
+                    self._trained_round = request.round
                     self._control = TrainingControl()
                     self._reports.reset()
                 return self._remember(number)
@@ -165,7 +204,7 @@ class TrainerEnd:
         self._controls[number] = self._control
         return False
 
-    def _answer(self, number: int, request: Request, trainer: Trainer) -> None:
+    def _answer(self, number: int, request: Request, trainer: Trainer) -> Reply:
         try:
             reply = self._carry_out(number, request, trainer)
         except Exception as error:
@@ -175,9 +214,10 @@ class TrainerEnd:
                 told = Failed("internal", f"{type(error).__name__}: {error}")
             reply = told
         self._reply(number, reply)
+        return reply
 
     def _carry_out(self, number: int, request: Request, trainer: Trainer) -> Reply:
-        control = self._controls.pop(number)
+        control = self._controls.pop(number, self._control)
         match request:
             case Open():
                 return trainer.open(request)
@@ -185,6 +225,9 @@ class TrainerEnd:
                 return trainer.train(request, control)
             case Evaluate():
                 return trainer.evaluate(request)
+            case Replaced():
+                trainer.abandon()
+                return Done()
             case TryOut():
                 return trainer.try_out(request)
         raise TypeError(f"unexpected {type(request).__name__}")

@@ -94,7 +94,7 @@ def describe(rehearsed: "Rehearsed") -> str:
             ("trained on", where),
             ("training", f"{counted(rehearsed.steps, 'step')} in {rehearsed.training_s:.1f} s,"
              f" {rehearsed.samples_per_second:,.0f} samples/s"),
-            ("the rest", f"{rehearsed.averaging_s:.1f} s to check, average and evaluate"),
+            ("the rest", f"{rehearsed.averaging_s:.1f} s to check and average updates"),
             ("traffic", f"{text.byte_count(rehearsed.update_bytes)} a round to each other peer;"
              f" {text.byte_count(rehearsed.state_bytes)} to a newcomer"),
             ("memory", f"trainer {memory(rehearsed.trainer_bytes)},"

@@ -58,7 +58,7 @@ def describe(
     statement = None if connected is None else connected.place.swarm.statement
     network = None if connected is None else connected.network
     training = None if rounds is None else rounds.training
-    state = None if training is None else training.last_state
+    state = None if training is None else training.evaluated_state
     opened = None if loading is None else loading.worker.opened
     traffic = Traffic() if network is None else network.traffic.total
     links = () if network is None else network.links()
@@ -90,6 +90,7 @@ def describe(
         loss=None if state is None else finite(state.loss),
         accuracy=accuracy_among(() if state is None else state.metrics),
         metrics=() if state is None else state.metrics,
+        evaluated_round=None if state is None else state.round,
         training_loss=None if progress is None else progress.loss,
         samples_per_second=progress.samples_per_second if is_training and progress else None,
         sample_count=0 if opened is None else opened.sample_count,

@@ -105,11 +105,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     """After how many the training is complete; 0: never."""
     loss: float | None = None
-    """Of the current state, on the test set."""
+    """On the test set, of the state of ``evaluated_round``."""
     accuracy: float | None = None
     """The metric of that name, if the task has one."""
     metrics: tuple[MetricValue, ...] = ()
-    """All that the task measures, of the current state on the test set; the leading one first."""
+    """All that the task measures, likewise; the leading one first."""
+    evaluated_round: int | None = None
+    """The last one whose state is evaluated; a state is evaluated beside the next round."""
     training_loss: float | None = None
     """Of the local steps, as last measured."""
     samples_per_second: float | None = None

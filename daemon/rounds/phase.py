@@ -22,7 +22,7 @@ class Phase(enum.StrEnum):
     AGREEING = "agreeing"
     """The set of updates is being committed."""
     APPLYING = "applying"
-    """Aggregates, checkpoints, evaluates."""
+    """Aggregates, checkpoints."""
     RETRYING = "retrying"
     """The last round failed here (``health`` says of what); the next try comes after a pause."""
     PAUSED = "paused"

@@ -100,6 +100,7 @@ class RoundHistory:
         record = self.see_round(state.round, updates)
         self._samples += record.samples
         self._ended += 1
+        record.is_evaluating = state.is_evaluating
         self._rate(record, finite(state.loss), state.metrics)
 
     def _rate(
@@ -107,13 +108,16 @@ class RoundHistory:
     ) -> None:
         record.loss, record.metrics = loss, list(metrics)
         record.accuracy = accuracy_among(record.metrics)
-        if self._file is not None and record.seconds is not None:
-            self._keep(self._file, record)
+        if record.seconds is not None:
+            self._keep(record)
 
-    def _keep(self, file: Path, record: RoundRecord) -> None:
+    def _keep(self, *records: RoundRecord) -> None:
+        file = self._file
+        if file is None:
+            return
         try:
             with file.open("ab") as lines:
-                lines.write(msgspec.json.encode(record) + b"\n")
+                lines.write(b"".join(msgspec.json.encode(one) + b"\n" for one in records))
                 is_large = lines.tell() > self._max_file_bytes
             if is_large:
                 kept = file.read_bytes().splitlines(keepends=True)
@@ -125,8 +129,9 @@ class RoundHistory:
             self._is_file_lost = True
 
     def judge(self, round_number: int, loss: float | None, metrics: Iterable[MetricValue]) -> None:
-        """A user's own script found a round's state to be like that."""
+        """A round's state was found to be like that, most often within the next round."""
         if (record := self._find(round_number)) is not None:
+            record.is_evaluating = False
             self._rate(record, loss, metrics)
 
     def see_round(self, round_number: int, updates: int) -> RoundRecord:
@@ -178,6 +183,7 @@ def read_rounds(file: Path) -> list[RoundRecord]:
             record = msgspec.json.decode(line, type=RoundRecord)
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
+        record.is_evaluating = False
         if not record.metrics and record.accuracy is not None:  # as kept before there were others
             record.metrics = [MetricValue("accuracy", record.accuracy, "higher", ".1%")]
         place = _place_of(record, found)

@@ -45,6 +45,8 @@ class RoundRecord(msgspec.Struct, kw_only=True):
     """The metric of that name, if the task has one."""
     metrics: list[MetricValue] = []
     """All that the task measures, on the test set; the leading one first."""
+    is_evaluating: bool = False
+    """Whether these are still to come: a state is evaluated beside the next round."""
 
 
 def best_first(rounds: Iterable[RoundRecord]) -> list[RoundRecord]:

@@ -26,6 +26,7 @@ from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
 from daemon.rounds.updates import RoundUpdates
 from ml.opening import StateReady, TaskOpened
+from p2pd.metrics import finite
 from protocol.envelope import Domain
 from protocol.errors import ConfigError, TransportError, WorkerError
 from protocol.identity import PeerId
@@ -58,6 +59,8 @@ class Training:
         self.lineage = parts.lineage
         self.history = parts.history
         self.last_state: StateReady | None = None
+        self.evaluated_state: StateReady | None = None
+        """The last one of which it is known how good it is; often the one before the last."""
         self.failures = RoundFailures()
         self._parts = parts
         self._updates = updates
@@ -177,16 +180,21 @@ class Training:
         rounds = self._parts.settings.rounds
         return rounds != UNLIMITED and self.lineage.position.round >= rounds
 
-    def judge(
+    def judge(self, state: StateReady) -> None:
+        """A state was evaluated, or could not be: for people to look at."""
+        self.evaluated_state = state
+        self.history.judge(state.round, finite(state.loss), state.metrics)
+        if state.metrics or not math.isnan(state.loss):
+            _log.info("round %d: %s", state.round, state.quality)
+
+    def judge_round(
         self, round_number: int, loss: float | None, metrics: tuple[MetricValue, ...]
     ) -> None:
-        """A user's own script found a round's state to be like that: for people to look at."""
+        """A user's own script found a round's state to be like that, likewise."""
         self.history.judge(round_number, loss, metrics)
         if self.last_state is not None and self.last_state.round == round_number:
-            self.last_state = replace(
-                self.last_state,
-                loss=math.nan if loss is None else loss,
-                metrics=metrics,
+            self.evaluated_state = replace(
+                self.last_state, loss=math.nan if loss is None else loss, metrics=metrics
             )
 
     def worker_restarted(self, opened: TaskOpened) -> None:
@@ -255,6 +263,8 @@ class Training:
         state = await self._catch_up.take(better)
         if state is not None:
             self.last_state = state
+            if not state.is_evaluating:
+                self.judge(state)
         self._announce_standing()
 
     def _note_failure(self, activity: "asyncio.Future[None]") -> None:
@@ -304,8 +314,10 @@ class Training:
     async def _run_round(self) -> None:
         round_ = self._new_round()
         self._at_hand.begin_round(round_)
-        self.last_state = await round_.run()
-        self.history.end_round(self.last_state, round_.averaged)
+        self.last_state = state = await round_.run()
+        self.history.end_round(state, round_.averaged)
+        if not state.is_evaluating:
+            self.judge(state)
         self.failures.clear()
         self._announce_standing()
 

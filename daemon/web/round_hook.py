@@ -2,7 +2,7 @@
 
 Invariants:
 
-- The command holds no round up, since it is told of rounds that are over.
+- The command holds no round up, since it is told of rounds that are over, once they are evaluated.
 - One runs at a time, each for :data:`LONGEST_S` at most; then its whole process group is killed.
 - A failure is logged and changes nothing else.
 
@@ -12,9 +12,11 @@ the peer takes another line of rounds, which is not as far, what it makes there 
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
+from collections.abc import Callable
 
 import msgspec
 
@@ -81,10 +83,13 @@ class RoundHook:
             await asyncio.sleep(LOOK_S)
 
     async def tell_rest(self, shown: Shown) -> None:
-        """Tell of the rounds that it was not told of yet."""
+        """Tell of the rounds that it was not told of yet, once it is known how good they are."""
+        await self._tell_until(shown, lambda record: record.is_evaluating)
+
+    async def _tell_until(self, shown: Shown, is_end: Callable[[RoundRecord], bool]) -> None:
         self._told = min(self._told, shown.status().round)
         history: History = shown.history(self._told)
-        for record in history.rounds:
+        for record in itertools.takewhile(lambda one: not is_end(one), history.rounds):
             self._told = record.round
             await self._tell(shown.status(), record)
 
@@ -92,7 +97,7 @@ class RoundHook:
         """The peer ends: tell of the last rounds, if that is soon done."""
         with contextlib.suppress(TimeoutError):  # said by the bound, and nothing is lost by it
             async with asyncio.timeout(FAREWELL_S):
-                await self.tell_rest(shown)
+                await self._tell_until(shown, lambda record: False)
 
     async def _tell(self, status: Status, record: RoundRecord) -> None:
         news = RoundNews(

@@ -17,7 +17,7 @@ from daemon.worker.rehearsed import Rehearsed
 from ml.aggregate.needed_updates import needed_updates
 from ml.averaging.messages import Apply, CheckUpdate, Contribution, Mix, Neighbour
 from ml.opening import Opening, StateReady, TaskOpened, Trained
-from ml.round_steps import advance, train_round
+from ml.round_steps import advance, evaluate, train_round
 from ml.task.choice import TaskChoice
 from p2pd import messages as trainer
 from protocol.statements.swarm import RoundSettings
@@ -66,6 +66,7 @@ class _Rehearsal:
         trained_s = time.monotonic()
         state = await self._average(trained)
         ended_s = time.monotonic()
+        state = await self._processes.take(evaluate(state))
         both = self._processes
         return Rehearsed(
             device=opened.device,

@@ -19,7 +19,7 @@ class Rehearsed(msgspec.Struct, frozen=True):
     samples_per_second: float
     training_s: float
     averaging_s: float
-    """To check the other's update, to average, to write the next state, and to evaluate it."""
+    """To check the other's update, to average, and to write the next state."""
     update_bytes: int
     state_bytes: int
     """What a newcomer fetches, and a checkpoint takes."""

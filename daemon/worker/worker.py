@@ -31,7 +31,7 @@ from ml.averaging.messages import (
     TrialWanted,
 )
 from ml.opening import Opening, StateReady, TaskOpened, Trained
-from ml.round_steps import Advance, Steps, advance, open_task, train_round
+from ml.round_steps import Advance, Steps, advance, evaluate, open_task, train_round
 from p2pd import messages as trainer
 from protocol.errors import ConfigError, P2PDError, WorkerError
 from transport.backoff import Backoff
@@ -52,6 +52,13 @@ class Teller(Protocol):
 
     def standing(self) -> trainer.Standing:
         """How it stands now."""
+
+
+class Judge(Protocol):
+    """Who learns how good a state is."""
+
+    def judge(self, state: StateReady) -> None:
+        """Its evaluation has ended, or could not be had."""
 
 
 class TaskWorker:
@@ -80,6 +87,7 @@ class TaskWorker:
         self._up = {child: asyncio.Event() for child in processes.both}
         self._finish_early = False
         self._trials: set[asyncio.Task[None]] = set()
+        self._evaluations: set[asyncio.Task[None]] = set()
         self.model: trainer.Opened | None = None
         """What the trainer opened, first of all."""
         self._states: StatesOpened | None = None
@@ -89,6 +97,8 @@ class TaskWorker:
         self.opened: TaskOpened | None = None
         self.teller: Teller | None = None
         """Who knows what a script of the user's is told before each round; None: there is none."""
+        self.judge: Judge | None = None
+        """Who is told of evaluations; None: no state is evaluated."""
         processes.listeners.append(self)
 
     @property
@@ -174,14 +184,34 @@ class TaskWorker:
         raise AssertionError("unreachable")
 
     async def advance(self, request: Advance) -> StateReady:
-        """The new state that ``request`` leads to. Raises as :meth:`ask`."""
+        """The new state that ``request`` leads to; how good it is, :attr:`judge` learns later.
+        Raises as :meth:`ask`."""
         ready = await self._take(advance(request))
         self._states = None
         if self._opening.event_dir and not isinstance(request, LoadState):
             # An averager that dies meanwhile leaves a number out of its event file, and no more.
             with contextlib.suppress(WorkerDiedError):
                 await self.processes.averager.ask(NoteTraffic(ready.round, *self._traffic.take()))
+        if self.judge is None:
+            return ready
+        ready = replace(ready, is_evaluating=True)
+        # Asked for now: before the next training, so that it comes before the next evaluation.
+        task = asyncio.ensure_future(self._evaluate(ready, self.judge))
+        self._evaluations.add(task)
+        task.add_done_callback(self._evaluations.discard)
         return ready
+
+    async def end_evaluations(self, within_s: float) -> None:
+        """Wait for what is being evaluated."""
+        if self._evaluations:
+            await asyncio.wait(self._evaluations, timeout=within_s)
+
+    async def _evaluate(self, ready: StateReady, judge: Judge) -> None:
+        try:
+            ready = await self._take(evaluate(ready))
+        except P2PDError as error:
+            _log.warning("round %d was not evaluated: %s", ready.round, error)
+        judge.judge(replace(ready, is_evaluating=False))
 
     async def _take(self, steps: Steps[T]) -> T:
         return await take(steps, self.ask)

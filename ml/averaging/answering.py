@@ -60,7 +60,7 @@ def carry_out(averager: Averager, request: AveragerRequest) -> AveragerReply:
         case LoadState():
             return averager.load_state(request.round, Path(request.path), request.root)
         case NoteState():
-            averager.journal.end_round(request.round, request.loss, request.metrics)
+            averager.journal.note_quality(request.round, request.loss, request.metrics)
             return Noted(averager.journal.problem)
         case NoteTraffic():
             averager.journal.note_traffic(request.round, request.bytes_sent, request.bytes_received)

@@ -298,7 +298,8 @@ class Averager:
     def _hold(self, state: State) -> Adopted:
         before, self._state = self._state, state
         before.close()
-        return Adopted(state.round, state.blob, self._checkpoints.problem)
+        self.journal.end_round(state.round)
+        return Adopted(state.round, state.blob, self._checkpoints.problem, self.journal.problem)
 
     def _first_state(self, *, has_initial: bool) -> tuple[State, bytes]:
         """The last checkpoint, else round 0's state; and the root of the latter if it is known."""

@@ -40,11 +40,16 @@ class RoundJournal:
             counts["samples"] = samples
         self._contributions = (round_number, counts)
 
-    def end_round(self, round_number: int, loss: float, metrics: Iterable[MetricValue]) -> None:
-        """The state of a round is there, and as good as that on the test set."""
-        now = self._clock()
+    def note_quality(self, round_number: int, loss: float, metrics: Iterable[MetricValue]) -> None:
+        """The state of a round is as good as that on the test set."""
         values = {"test/loss": loss}
         values |= {f"test/{one.name}": one.value for one in metrics if one.value is not None}
+        self._write(round_number, values)
+
+    def end_round(self, round_number: int) -> None:
+        """The state of a round is there."""
+        now = self._clock()
+        values: dict[str, float] = {}
         number, training = self._training
         if number == round_number:
             values |= training

@@ -178,7 +178,8 @@ class LoadState(Message, tag="load_state"):
 
 
 class NoteState(Message, tag="note_state"):
-    """How good the trainer found the state that a round ended in: for the journal."""
+    """How good the trainer found the state that a round ended in: for the journal. It may come
+    after the next round has ended."""
 
     round: int
     loss: float
@@ -295,6 +296,8 @@ class Adopted(Message, tag="adopted"):
     state: Blob
     checkpoint_problem: str = ""
     """Why this state is in memory only, such as a full disk; empty when it is on disk."""
+    event_problem: str = ""
+    """As in :class:`Noted`."""
 
 
 class Noted(Message, tag="noted"):

@@ -158,8 +158,6 @@ class TaskTrainer:
         """Loss and metrics of the base memory's state on the test set."""
         opened = self._require()
         root = bytes.fromhex(request.root)
-        if request.anew:
-            opened.training.abandon()
         if root not in self._evaluations:
             opened.tensors.read(self._memories.base, request.round, root)
             model = opened.tensors.model
@@ -173,6 +171,10 @@ class TaskTrainer:
             while len(self._evaluations) > KEPT_EVALUATIONS:
                 del self._evaluations[next(iter(self._evaluations))]
         return self._evaluations[root]
+
+    def abandon(self) -> None:
+        """End a training that has begun ahead: its base was replaced."""
+        self._require().training.abandon()
 
     def try_out(self, request: TryOut) -> Tried:
         """Losses of the base memory's parameters on held-out samples."""

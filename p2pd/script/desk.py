@@ -11,10 +11,14 @@ from typing import Literal
 
 from p2pd.channel import UNASKED, BrokenChannelError
 from p2pd.messages import (
+    SUPERSEDED,
+    Done,
     Evaluate,
+    Evaluated,
     Failed,
     FromTrainer,
     Open,
+    Replaced,
     Standing,
     Train,
     Trained,
@@ -39,7 +43,9 @@ logger = logging.getLogger("p2pd")
 class Order:
     """One thing to do."""
 
-    kind: Literal["describe", "train", "evaluate", "complete", "go on", "wait", "stop", "fail"]
+    kind: Literal[
+        "describe", "train", "evaluate", "replaced", "complete", "go on", "wait", "stop", "fail"
+    ]
     round: int = 0
     """Of the state in the base memory."""
     root: bytes = NO_ROOT
@@ -49,8 +55,6 @@ class Order:
     """How many train."""
     samples: int = 0
     """What all of them have trained on so far."""
-    anew: bool = False
-    """For ``evaluate``: the state came from elsewhere; what has begun ahead is void."""
 
 
 class Desk:
@@ -61,6 +65,8 @@ class Desk:
 
         Raises :class:`SwarmError`.
         """
+        self.evaluates = False
+        """Whether the script can say how good a state is."""
         self._daemon = daemon
         self._wait_s = wait_s
         self._starts = 0
@@ -70,6 +76,10 @@ class Desk:
         """The number of the request that the last order came from."""
         self._training: Train | None = None
         self._training_number = 0
+        self._evaluation: tuple[int, Evaluate] | None = None
+        """One that waits until no training does, and its number."""
+        self._has_trained = False
+        """Whether what was trained last travels now."""
         self._opened: Open | None = None
         self.end = self._connect()
 
@@ -106,6 +116,7 @@ class Desk:
         """The round's training is done, and in the local memory."""
         self.end.reply(self._training_number, done)
         self._training = None
+        self._has_trained = True
         self._starts = 0
 
     def failed(self, text: str) -> None:
@@ -126,18 +137,36 @@ class Desk:
         if waits_since_s != self._waits_since_s:
             self._waits_since_s, self._tell_after_s = waits_since_s, TOLD_AFTER_S
         while time.monotonic() < beat_s:
-            found = self.end.take(POLL_S) if waits or self.end.is_asked else None
+            wants = self._evaluation is not None
+            if wants and self._overlaps:
+                return self._evaluate()
+            is_free = wants and self._has_trained and not self.end.is_asked
+            found = (
+                self.end.take(0.0 if is_free else POLL_S) if waits or self.end.is_asked else None
+            )
             if found is not None:
                 order = self._order_of(*found)
                 if order is not None:
                     return order
             elif self.end.was_stopped or self.end.lost:
                 return self._without_daemon()
+            elif wants:
+                return self._evaluate()
             elif (standing := self.end.standing) is not None and standing.complete:
                 return self._complete(standing)
             elif not waits:
                 return Order("go on")
         return self._waiting(time.monotonic() - waits_since_s)
+
+    @property
+    def _overlaps(self) -> bool:
+        """Whether this script trains on at once, so that no moment is better than another."""
+        return bool(self.opened.settings["overlap"])
+
+    def _evaluate(self) -> Order:
+        assert self._evaluation is not None
+        (self._asked, wanted), self._evaluation = self._evaluation, None
+        return Order("evaluate", wanted.round, bytes.fromhex(wanted.root))
 
     def leave(self) -> None:
         """End the channel, and a daemon of this script's own."""
@@ -153,15 +182,22 @@ class Desk:
                 return Order("describe")
             case Train():
                 self._training, self._training_number = request, number
+                self._has_trained = False
                 if self.is_void:
                     self.failed("something else was asked meanwhile")
                     return None
                 peers, samples = self._crowd
                 root = bytes.fromhex(request.base)
                 return Order("train", request.round - 1, root, peers=peers, samples=samples)
+            case Evaluate() if not self.evaluates:
+                self.answer(Evaluated(None))
             case Evaluate():
-                root = bytes.fromhex(request.root)
-                return Order("evaluate", request.round, root, anew=request.anew)
+                if self._evaluation is not None:
+                    self.end.reply(self._evaluation[0], Failed("internal", SUPERSEDED))
+                self._evaluation = (number, request)
+            case Replaced():
+                self.answer(Done())
+                return Order("replaced")
             case TryOut():
                 self.answer(
                     Failed(
@@ -207,7 +243,7 @@ class Desk:
             return Order("fail", text=words or f"{self.end.lost}; run the script again to go on")
         logger.warning("%s; starting it again", self.end.lost)
         self.end.close()
-        self._training = None
+        self._training = self._evaluation = None
         try:
             self.end = self._connect()
         except SwarmError as error:

@@ -14,12 +14,14 @@ from p2pd.messages import (
     REPORT_INTERVAL_S,
     Abandon,
     Done,
+    Evaluate,
     Finish,
     FromTrainer,
     Progress,
     Request,
     Shutdown,
     Standing,
+    Train,
     decode_request,
     encode,
 )
@@ -35,7 +37,7 @@ class ScriptEnd:
         self._channel = channel
         self.next_report_s = 0.0
         """When to say again how the training goes, on the monotonic clock."""
-        self._newest = self._finished = 0
+        self._newest = self._finished = self._trained_round = 0
         self._came = self._taken = 0
         """Numbers of the last requests that came to be taken, and were."""
         self.has_news = False
@@ -111,7 +113,12 @@ class ScriptEnd:
                 self._newest = number
             case Shutdown():
                 self.was_stopped = True
+            case Evaluate() if request.round < self._trained_round:
+                self._came = number
+                return False  # it waits for the end of the training
             case _:
+                if isinstance(request, Train):
+                    self._trained_round = request.round
                 # Whatever is asked next, the training before it has lost its base or its turn.
                 self._newest = self._came = number
                 self.has_news = True

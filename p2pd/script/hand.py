@@ -74,6 +74,8 @@ class Hand:
         self._replica = Replica(model, ranks)
         self._inner = None if optimizer is None else InnerState(optimizer, ranks)
         self.measuring = measuring
+        if desk is not None:
+            desk.evaluates = measuring.evaluate is not None
         self._about: Mapping[str, Any] = {}
 
     @property

@@ -265,8 +265,9 @@ class Swarm:
                 case "describe":
                     self._ahead = False
                     self._hand.describe()
+                case "replaced":
+                    self._ahead = False
                 case "evaluate":
-                    self._ahead = self._ahead and not order.anew
                     self._hand.evaluate(order, keeps_model=self._ahead)
                 case "stop":
                     self.leave()

@@ -27,7 +27,7 @@ from daemon.worker.worker import TaskWorker
 from ml.averaging.messages import Apply, CheckUpdate, Contribution, Export, LoadState
 from ml.learner import Learner
 from ml.opening import Trained
-from ml.round_steps import advance, train_round
+from ml.round_steps import advance, evaluate, train_round
 from p2pd.messages import Finish, Progress, Train
 from protocol.errors import ConfigError, VerificationError, WorkerError
 from tests.ml.conftest import TINY_TASK, MakeOpening
@@ -128,8 +128,8 @@ async def test_rounds_over_the_wire_are_those_of_the_learner(
         applied = learner.apply(round_number, own(expected))
         assert state.state.root == applied.state.root
         taken = LoadState(round_number, state.state.path, state.state.root)
-        again = await worker.take(advance(taken))
-        assert (again.leading, again.state.root) == (state.leading, state.state.root)
+        again = await worker.take(evaluate(await worker.take(advance(taken))))
+        assert (again.leading, again.state.root) == (applied.leading, state.state.root)
     exported = await worker.averager.ask(Export(str(tmp_path / "model.safetensors")))
     assert exported.size_bytes == (tmp_path / "model.safetensors").stat().st_size
     assert {report.round for report in reports} == {1, 2}
@@ -186,7 +186,8 @@ async def test_new_state_ends_the_training_on_the_old_one(
 ) -> None:
     await shared.worker.open_once(make_opening(**ENDLESS))
     async with training(shared) as task:
-        assert (await shared.worker.take(advance(Apply(1, ())))).round == 1
+        state = await shared.worker.take(advance(Apply(1, ())))
+        assert (await shared.worker.take(evaluate(state))).round == 1
         with pytest.raises(WorkerError, match="the training was abandoned"):
             await task
     async with training(shared, 2) as task:

@@ -1,5 +1,7 @@
 """What is remembered of rounds for people to look at, and that it stays bounded."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -218,6 +220,24 @@ def test_best_rounds_go_by_the_leading_metric_and_its_direction(
     rounds: list[RoundRecord], best: list[int]
 ) -> None:
     assert [record.round for record in best_first(rounds)] == best
+
+
+def test_rounds_wait_for_their_evaluation_one_by_one(clock: HandClock, tmp_path: Path) -> None:
+    file = tmp_path / "rounds.jsonl"
+    history = RoundHistory(clock, file)
+    for number in (1, 2):
+        history.enter("training", number)
+        history.end_round(replace(state(number, loss=math.nan), metrics=(), is_evaluating=True), 1)
+    waiting = history.done_after(0)
+    assert [(one.is_evaluating, one.accuracy) for one in waiting] == [(True, None)] * 2
+    history.judge(1, 0.25, ACCURACY)
+    history.judge(7, 0.25, ACCURACY)  # of a line that was left
+    for rounds in (history.done_after(0), read_rounds(file)):
+        assert [(one.round, one.loss, one.accuracy) for one in rounds] == [
+            (1, 0.25, 0.9),
+            (2, None, None),
+        ]
+    assert [one.is_evaluating for one in history.done_after(0)] == [False, True]
 
 
 def test_rounds_on_disk_stay_within_their_bound(clock: HandClock, tmp_path: Path) -> None:

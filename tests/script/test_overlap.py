@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from p2pd import Swarm
-from p2pd.messages import Evaluate, Evaluated, Trained
+from p2pd.messages import Evaluate, Evaluated, Replaced, Trained
 from p2pd.script.desk import Desk
 from p2pd.script.hand import Hand, Measuring
 from p2pd.script.ranks import Alone
@@ -132,7 +132,7 @@ def test_state_from_elsewhere_makes_what_began_void(daemon: DaemonSide, number: 
     swarm, _ = joined(daemon, model)
     take_steps(swarm, model)
     daemon.lay(number - 1, filled(50.0))
-    daemon.ask(Evaluate(number - 1, root_of(number - 1).hex(), anew=True))
+    daemon.ask(Replaced())
     training = daemon.ask_training(number)
     wait_asked(daemon)
     assert take_steps(swarm, model, 1) == [True]

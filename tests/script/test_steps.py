@@ -146,11 +146,20 @@ def test_evaluation_of_a_script_is_asked_on_the_state_and_leaves_the_mode(
     daemon.open()
     daemon.lay(0, filled(4.0))
     asked = daemon.ask(Evaluate(0, root_of(0).hex()))
-    daemon.train(1, filled(4.0))
-    join(daemon, model, measuring=Measuring(evaluate=evaluate))
+    training = daemon.ask_training(1)
+    swarm = join(daemon, model, measuring=Measuring(evaluate=evaluate))
+    assert (seen, value_of(model)) == ([], 4.0), "no training waits for it"
+    move(model, 0.5)
+    stepping = threading.Thread(target=steps_until_it_is_noticed, args=(swarm,))
+    stepping.start()
+    assert isinstance(daemon.answer(training), Trained)
     assert daemon.answer(asked) == Evaluated(0.5, [["accuracy", 0.75, "higher", ".1%"]])
+    daemon.train(2, filled(5.0))
+    stepping.join(60)
     assert seen == [(False, False, 4.0)]
     assert model.training
+    assert value_of(daemon.result(filled(0.0), 1)) == 4.5
+    assert value_of(model) == 5.0
 
 
 def test_what_a_script_finds_by_itself_is_passed_on(daemon: DaemonSide) -> None:

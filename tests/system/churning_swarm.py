@@ -11,12 +11,13 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
 import psutil
 
+from daemon.control.client import ControlClient
 from daemon.rounds.phase import Phase
 from tests.system.real_swarm import Program, RealPeer, RealSwarm
 
@@ -183,8 +184,7 @@ class ChurningSwarm:
             if status.round > number:
                 number, last_change = status.round, now
                 peers = 1 + sum(peer.round is not None for peer in status.peers)
-                assert status.accuracy is not None
-                self.record.rounds.append(RoundEnd(number, now - began, status.accuracy, peers))
+                self.record.rounds.append(RoundEnd(number, now - began, math.nan, peers))
                 for peer in self.residents:
                     self._note_usage(peer)
             assert now < last_change + (START_S if number == 0 else stall_s), (
@@ -249,6 +249,18 @@ class ChurningSwarm:
                 lambda status: status.phase == Phase.COMPLETE and status.round == self._rounds,
             )
         self._note_arrivals()
+        first = self.residents[0]
+        first.wait_status(
+            "has evaluated the last round",
+            lambda status: status.evaluated_round == self._rounds,
+        )
+        history = ControlClient(first.state_dir).history()
+        found = {one.round: one.accuracy for one in history.rounds}
+        self.record.rounds = [
+            replace(end, accuracy=accuracy)
+            for end in self.record.rounds
+            if (accuracy := found.get(end.round)) is not None
+        ]
         states: dict[int, set[str]] = {}
         for peer in self._swarm.peers.values():
             for number, averaged in peer.averaged().items():

@@ -39,7 +39,7 @@ MAX_RSS_BYTES = 100_000_000
 """What a daemon may take, its worker apart."""
 LOG_TAIL_BYTES = 6000
 
-_AVERAGED = re.compile(r"round (\d+): (\d+) updates? averaged, .+, state ([0-9a-f]+)")
+_AVERAGED = re.compile(r"round (\d+): (\d+) updates? averaged, state ([0-9a-f]+)")
 _TAKEN = re.compile(r"taking the state of round (\d+), ([0-9a-f]+),")
 
 T = TypeVar("T")

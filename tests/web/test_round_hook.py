@@ -21,6 +21,7 @@ class Growing:
         self._peer = InventedPeer(2)
         self.round = ROUNDS - 2
         self.asked_after: list[int] = []
+        self.evaluating: set[int] = set()
 
     def status(self) -> Status:
         return msgspec.structs.replace(self._peer.status(), round=self.round)
@@ -28,7 +29,11 @@ class Growing:
     def history(self, after: int) -> History:
         self.asked_after.append(after)
         history = self._peer.history(after)
-        history.rounds[:] = [one for one in history.rounds if one.round <= self.round]
+        history.rounds[:] = [
+            msgspec.structs.replace(one, is_evaluating=one.round in self.evaluating)
+            for one in history.rounds
+            if one.round <= self.round
+        ]
         return history
 
 
@@ -57,6 +62,21 @@ async def test_rounds_of_another_line_are_told_though_their_numbers_are_not_new(
         await hook.tell_rest(peer)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["round"] for line in lines] == [1, 2, 3, 4, 3]
+
+
+async def test_round_is_told_once_it_is_evaluated_or_the_peer_ends(tmp_path: Path) -> None:
+    file, peer = tmp_path / "rounds", Growing()
+    hook = RoundHook(f"cat >> {shlex.quote(str(file))}")
+    peer.evaluating = {2, 3}
+    peer.round = 3
+    await hook.tell_rest(peer)
+    assert [json.loads(line)["round"] for line in file.read_text().splitlines()] == [1]
+    peer.evaluating = {3}
+    await hook.tell_rest(peer)
+    assert [json.loads(line)["round"] for line in file.read_text().splitlines()] == [1, 2]
+    await hook.say_farewell(peer)
+    told = [json.loads(line)["round"] for line in file.read_text().splitlines()]
+    assert told == [1, 2, 3]
 
 
 async def test_rounds_of_before_are_not_told(tmp_path: Path) -> None:

@@ -310,7 +310,8 @@ class Demo:
                 pass  # not yet; another task watches whether it ever comes
             else:
                 self._view.update(name, status)
-                if status.phase == Phase.COMPLETE and status.round >= self._options.rounds:
+                is_done = status.phase == Phase.COMPLETE and status.round >= self._options.rounds
+                if is_done and status.evaluated_round == status.round:
                     return status
                 if seen != (status.phase, status.round):
                     seen, changed = (status.phase, status.round), time.monotonic()

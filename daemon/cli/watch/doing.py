@@ -36,7 +36,7 @@ def doing(status: "Status", history: "History") -> str:
         case "agreeing":
             return f"agrees with the others on round {number}"
         case "applying":
-            return f"averages round {number} and tests the model"
+            return f"averages round {number}"
         case "fetching":
             return "takes the model from other peers"
         case "retrying":

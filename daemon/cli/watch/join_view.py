@@ -70,6 +70,8 @@ class JoinView:
         if self._round < 0:
             self._round = 0
         for record in history.rounds:
+            if record.is_evaluating:
+                break
             yield round_line(record, status.rounds)
             self._round = record.round
         # Within a round only what lasts is worth a line.

@@ -167,10 +167,9 @@ class AgreedRound(abc.ABC):
         parts.blobs.store.add_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), certificate)
         _log.info(
-            "round %d: %s averaged, %s, state %s%s",
+            "round %d: %s averaged, state %s%s",
             self.number,
             counted(len(certificate.outcome.updates), "update"),
-            state.quality,
             state.state.root.hex()[:16],
             weakness(certificate),
         )

@@ -84,12 +84,7 @@ class GossipRound:
         state = await parts.worker.advance(Mix(self.number, trained.updates[0].path, neighbours))
         parts.blobs.store.add_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), None)
-        _log.info(
-            "round %d: averaged with %d partners, %s",
-            self.number,
-            len(neighbours),
-            state.quality,
-        )
+        _log.info("round %d: averaged with %d partners", self.number, len(neighbours))
         return state
 
     @property
