@@ -16,7 +16,7 @@ from daemon.host.damaged import put_aside
 from protocol.codec import MAX_MESSAGE_BYTES, Message, decode, encode
 from protocol.errors import RemoteProtocolError
 from protocol.peers.agreement_messages import Ballot, Digest, Prepared, Round
-from transport.atomic_file import write_atomically
+from transport.record_file import DamagedRecordError, RecordFile
 
 KEPT_ROUNDS = 4
 """A peer whose worker comes back with an older state goes through the last rounds again."""
@@ -69,6 +69,7 @@ class VoteFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._file = RecordFile(path)
         self._votes: tuple[OwnVotes, ...] = ()
         self._is_damaged = False
         self._damaged_at: tuple[int, bytes] | None = None
@@ -88,20 +89,18 @@ class VoteFile:
         at = (votes.round, votes.base)
         others = tuple(one for one in self._votes if (one.round, one.base) != at)
         kept = (*others, votes)[-KEPT_ROUNDS:]
-        write_atomically(self._path, encode(_Stored(votes=kept)))
+        self._file.write(encode(_Stored(votes=kept)))
         self._votes = kept
 
     def _read(self) -> None:
         try:
-            data = self._path.read_bytes()
-        except FileNotFoundError:
-            return
+            data = self._file.read()
+            if data is None:
+                return
+            self._votes = decode(data, _Stored, max_bytes=4 * KEPT_ROUNDS * MAX_MESSAGE_BYTES).votes
         except OSError as error:
             self._is_damaged = True
             _log.warning("%s cannot be read (%s): the next round is sat out", self._path, error)
-            return
-        try:
-            self._votes = decode(data, _Stored, max_bytes=4 * KEPT_ROUNDS * MAX_MESSAGE_BYTES).votes
-        except RemoteProtocolError as error:
+        except (RemoteProtocolError, DamagedRecordError) as error:
             self._is_damaged = True
             put_aside(self._path, error, "the next round is sat out")
