@@ -360,7 +360,8 @@ class Training:
             certificate = self._catch_up.certificate_of_started(same)
             if certificate is not None:
                 return certificate
-            gathering.set_candidates(self._gathering_at(same) | {self._parts.me}, now)
+            waiting = self._parts.standings.not_started(same)
+            gathering.set_candidates(waiting | {self._parts.me}, now)
             for message in gathering.messages_to_send():
                 envelope = self._parts.speaker.seal(Domain.AGREEMENT, message)
                 self._parts.speaker.broadcast(Agreement(envelope=envelope))
@@ -368,15 +369,6 @@ class Training:
             timer = gathering.get_timer()
             await self._parts.changes.wait(BEAT_S if timer is None else timer - now)
         return gathering.certificate
-
-    def _gathering_at(self, same: frozenset[PeerId]) -> frozenset[PeerId]:
-        """Those who have not started yet."""
-        standings = self._parts.standings
-        return frozenset(
-            peer
-            for peer in same
-            if (standing := standings.get(peer)) is not None and not standing.started
-        )
 
     def _is_about_to_follow(self, rivals: Rivals) -> bool:
         """Whether the round at hand is decided and leads to where the others are."""

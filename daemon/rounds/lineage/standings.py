@@ -113,6 +113,11 @@ class Standings:
             if standing.ready and (standing.round, standing.base) == (round_number, base)
         )
 
+    def not_started(self, peers: frozenset[PeerId]) -> frozenset[PeerId]:
+        """Those of ``peers`` that wait for a start, as they say."""
+        found = self._standings
+        return frozenset(peer for peer in peers if peer in found and not found[peer].started)
+
     def supporters(self, position: Position) -> frozenset[PeerId]:
         """Live peers that signed that they came to this state, in one of their last rounds."""
         return frozenset(peer for peer in self.live() if position in self._vouches.get(peer, {}))
