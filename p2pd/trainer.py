@@ -44,7 +44,7 @@ from p2pd.messages import (
     decode_request,
     encode,
 )
-from p2pd.shared_tensors import MEMORIES, SharedTensors
+from p2pd.shared_tensors import MEMORIES, SharedTensors, StaleMemoryError
 
 IDLE_S = 0.2
 """A state is evaluated when so long nothing is asked; a training follows soon, if one does."""
@@ -73,8 +73,11 @@ class Trainer(Protocol):
     def train(self, request: Train, control: TrainingControl) -> Trained:
         """Train a round; ask ``control`` after each step."""
 
+    def take_base(self, request: Evaluate) -> None:
+        """Take the base memory's state now, since it may not be there when it is evaluated."""
+
     def evaluate(self, request: Evaluate) -> Evaluated:
-        """Evaluate the base memory's state."""
+        """Evaluate the base memory's state, or that one if it was taken."""
 
     def abandon(self) -> None:
         """End a training that has begun ahead: its base was replaced."""
@@ -222,7 +225,12 @@ class TrainerEnd:
             case Open():
                 return trainer.open(request)
             case Train():
-                return trainer.train(request, control)
+                trained = trainer.train(request, control)
+                if self._wanted is not None:
+                    # Before it is said: once all have trained, the next state takes its place.
+                    with contextlib.suppress(StaleMemoryError):
+                        trainer.take_base(self._wanted[1])
+                return trained
             case Evaluate():
                 return trainer.evaluate(request)
             case Replaced():

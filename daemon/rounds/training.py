@@ -60,7 +60,6 @@ class Training:
         self.history = parts.history
         self.last_state: StateReady | None = None
         self.evaluated_state: StateReady | None = None
-        """The last one of which it is known how good it is; often the one before the last."""
         self.failures = RoundFailures()
         self._parts = parts
         self._updates = updates
@@ -181,21 +180,19 @@ class Training:
         return rounds != UNLIMITED and self.lineage.position.round >= rounds
 
     def judge(self, state: StateReady) -> None:
-        """A state was evaluated, or could not be: for people to look at."""
+        """A state was evaluated, or could not be; most often the next round is at hand by then."""
         self.evaluated_state = state
         self.history.judge(state.round, finite(state.loss), state.metrics)
-        if state.metrics or not math.isnan(state.loss):
-            _log.info("round %d: %s", state.round, state.quality)
+        _log.info("round %d: %s", state.round, state.quality)
 
     def judge_round(
         self, round_number: int, loss: float | None, metrics: tuple[MetricValue, ...]
     ) -> None:
         """A user's own script found a round's state to be like that, likewise."""
         self.history.judge(round_number, loss, metrics)
-        if self.last_state is not None and self.last_state.round == round_number:
-            self.evaluated_state = replace(
-                self.last_state, loss=math.nan if loss is None else loss, metrics=metrics
-            )
+        if (state := self.last_state) is not None and state.round == round_number:
+            loss = math.nan if loss is None else loss
+            self.evaluated_state = replace(state, loss=loss, metrics=metrics)
 
     def worker_restarted(self, opened: TaskOpened) -> None:
         """The worker is back, with the state of ``opened``."""
@@ -263,8 +260,6 @@ class Training:
         state = await self._catch_up.take(better)
         if state is not None:
             self.last_state = state
-            if not state.is_evaluating:
-                self.judge(state)
         self._announce_standing()
 
     def _note_failure(self, activity: "asyncio.Future[None]") -> None:
@@ -316,8 +311,6 @@ class Training:
         self._at_hand.begin_round(round_)
         self.last_state = state = await round_.run()
         self.history.end_round(state, round_.averaged)
-        if not state.is_evaluating:
-            self.judge(state)
         self.failures.clear()
         self._announce_standing()
 

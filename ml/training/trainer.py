@@ -85,11 +85,14 @@ class TaskTrainer:
         self._on_work = reports.report_work
         self._opened: _Open | None = None
         self._evaluations: dict[bytes, Evaluated] = {}
+        self._taken = NO_ROOT
+        """Of the state that the evaluated model holds."""
 
     def open(self, request: Open) -> Opened:
         """Load the task and its data. Raises :class:`ConfigError` for what cannot do."""
         self.close()
         self._evaluations.clear()
+        self._taken = NO_ROOT
         if request.threads:
             torch.set_num_threads(request.threads)
         choice = choice_from(request.task)
@@ -139,6 +142,7 @@ class TaskTrainer:
             )
 
         control.should_finish()
+        self._taken = NO_ROOT
         result = training.train(request.round, base_root, control, note_step)
         control.should_finish()
         from_origin = training.began_elsewhere
@@ -154,12 +158,23 @@ class TaskTrainer:
             from_origin=from_origin,
         )
 
+    def take_base(self, request: Evaluate) -> None:
+        """Have the evaluated model hold the base memory's state.
+
+        Raises :class:`StaleMemoryError` where that is another one.
+        """
+        root = bytes.fromhex(request.root)
+        if self._taken != root:
+            self._taken = NO_ROOT
+            self._require().tensors.read(self._memories.base, request.round, root)
+            self._taken = root
+
     def evaluate(self, request: Evaluate) -> Evaluated:
         """Loss and metrics of the base memory's state on the test set."""
         opened = self._require()
         root = bytes.fromhex(request.root)
         if root not in self._evaluations:
-            opened.tensors.read(self._memories.base, request.round, root)
+            self.take_base(request)
             model = opened.tensors.model
             found = evaluate(model, opened.task, opened.test_samples, self._on_work)
             declared = opened.task.options.metrics
@@ -181,6 +196,7 @@ class TaskTrainer:
         opened = self._require()
         if opened.held_out is None:
             raise WorkerError("no samples are kept for trials")
+        self._taken = NO_ROOT
         opened.tensors.read(self._memories.base, request.round, NO_ROOT)
         return Tried(opened.held_out.losses(opened.tensors.model, request.round))
 

@@ -50,6 +50,10 @@ class NotingTrainer(Trainer):
         self.done.append(f"trained {request.round}")
         return Trained(request.round, 1, 1, 0.0, 0.0)
 
+    def take_base(self, request: Evaluate) -> None:
+        """Notes it."""
+        self.done.append(f"took {request.round}")
+
     def evaluate(self, request: Evaluate) -> Evaluated:
         """The round is its quality."""
         self.done.append(f"evaluated {request.round}")
@@ -109,7 +113,7 @@ def test_state_is_evaluated_once_the_next_round_is_trained(
     daemon.ask(Finish())
     assert isinstance(daemon.answer(following), Trained)
     assert daemon.answer(asked) == Evaluated(0.0)
-    assert trainer.done == ["trained 2", "evaluated 0"]
+    assert trainer.done == ["trained 2", "took 0", "evaluated 0"]
 
 
 def test_state_is_evaluated_when_nothing_else_is_asked(

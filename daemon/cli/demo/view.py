@@ -66,11 +66,12 @@ class DemoView:
         """A peer's newest status."""
         before = self._statuses[name]
         self._statuses[name] = status
-        is_new = status.round > (0 if before is None else before.round)
+        evaluated = status.evaluated_round or 0
+        is_new = evaluated > ((before and before.evaluated_round) or 0)
         if self._live is None and is_new:
             self._console.print(
                 Text(
-                    f"{name}: round {status.round} of {status.rounds} complete,"
+                    f"{name}: round {evaluated} of {status.rounds} complete,"
                     f" {', '.join(qualities(status.metrics, status.loss))}"
                 )
             )
