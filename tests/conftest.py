@@ -23,9 +23,11 @@ REQUIRED = frozenset(filter(None, os.environ.get("P2PD_TESTS_REQUIRED", "").spli
 
 
 def pytest_configure() -> None:
+    # A shell and nohup start what runs in the background so; every process here would inherit it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # As a shell starts what runs in its background; every process here would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

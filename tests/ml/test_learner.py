@@ -366,6 +366,8 @@ def test_export_is_what_torch_loads(make_opening: MakeOpening, tmp_path: Path) -
         "state": state.state.root.hex(),
         "task": learner.opened.file_sha256.hex(),
         "swarm": "the swarm",
+        "seed": "7",
+        "frozen": "",
     }
 
 

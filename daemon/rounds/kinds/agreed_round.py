@@ -59,8 +59,8 @@ class AgreedRound(abc.ABC):
     Example (daemon/rounds/training.py)::
 
         round_ = self._new_round()
-        self.last_state = await round_.run()
-        self.history.end_round(self.last_state, round_.averaged)
+        self.last_state = state = await round_.run()
+        self.history.end_round(state, round_.averaged)
     """
 
     def __init__(self, parts: Parts, updates: RoundUpdates) -> None:

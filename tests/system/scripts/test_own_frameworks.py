@@ -4,14 +4,11 @@ are, in real swarms, through the death of a trainer and of a daemon."""
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 
 from p2pd.tensor_dict_file import read_tensor_dict
-from tests.system.conftest import logs_shown
 from tests.system.real_swarm import (
     ROOT,
     RealPeer,
@@ -27,13 +24,6 @@ TOGETHER = 5
 SWARM_S = 300.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def swarm(tmp_path: Path) -> Iterator[RealSwarm]:
-    with RealSwarm(tmp_path, {"OMP_NUM_THREADS": "1"}) as swarm, logs_shown(swarm):
-        swarm.start_rendezvous()
-        yield swarm
 
 
 def wait_together(peers: list[RealPeer], rounds: int) -> None:

@@ -4,13 +4,10 @@ the death of a rank, of the launcher, of the daemon."""
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.system.conftest import logs_shown
 from tests.system.real_swarm import ROOT, RealPeer, RealSwarm, wait_until
 from tests.system.scripts.own_ranks import STEPS, Line, lines_of
 
@@ -23,13 +20,6 @@ KILLS = 2
 SWARM_S = 300.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def swarm(tmp_path: Path) -> Iterator[RealSwarm]:
-    with RealSwarm(tmp_path, {"OMP_NUM_THREADS": "1"}) as swarm, logs_shown(swarm):
-        swarm.start_rendezvous()
-        yield swarm
 
 
 def lines(peer: RealPeer) -> list[list[Line]]:
