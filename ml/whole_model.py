@@ -18,7 +18,7 @@ from torch import nn
 from ml.stored_model import read_description
 from ml.task.load import load_task
 from ml.training.weights import read_weights
-from p2pd.what_travels import digest_of
+from p2pd.what_travels import digest_of, tied_names
 from protocol.errors import ConfigError
 
 EXIT_CONFIG = 78
@@ -41,7 +41,9 @@ def whole_model(model: nn.Module, weights: Path, frozen: Mapping[str, str]) -> n
         missing, unexpected = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
         raise ConfigError(f"the export is of another model than model() makes: {error}") from error
-    if strange := [*unexpected, *(set(missing) - frozen.keys())]:
+    tied = tied_names(model)
+    absent = {tied.get(name, name) for name in missing} - frozen.keys() - tensors.keys()
+    if strange := [*unexpected, *absent]:
         raise ConfigError(f"the export is of another model than model() makes: {min(strange)}")
     return model
 

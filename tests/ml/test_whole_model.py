@@ -15,7 +15,6 @@ from ml.whole_model import whole_model, write_pretrained, write_whole
 from p2pd.what_travels import describe_still, is_trained, tensors_of
 from protocol.errors import ConfigError
 
-
 # peft asks a model of transformers for a property that its next version names otherwise.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
