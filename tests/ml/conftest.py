@@ -1,6 +1,6 @@
 """Requests with the settings that most tests share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,15 @@ MakeOpening = Callable[..., Opening]
 def _one_thread() -> None:
     """More threads than idle cores slow each other down."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _learners_end() -> Iterator[None]:
+    """Each holds files and memory, of which a process has no end."""
+    yield
+    from tests.ml.running import close_learners
+
+    close_learners()
 
 
 @pytest.fixture

@@ -20,8 +20,21 @@ def ignore(report: StepReport | Progress) -> None:
     assert report.step > 0
 
 
+_open: list[Learner] = []
+
+
 def open_learner(opening: Opening) -> Learner:
-    return Learner(opening)
+    """One that is closed when the test has ended."""
+    learner = Learner(opening)
+    _open.append(learner)
+    return learner
+
+
+def close_learners() -> None:
+    while _open:
+        learner = _open.pop()
+        if learner._descriptors:
+            learner.close()
 
 
 def open_three(make_opening: MakeOpening, prefix: str = "peer", **settings: Any) -> list[Learner]:
