@@ -12,12 +12,14 @@ import math
 import sys
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import torch
 from torch import nn
 
+from ml.cost import RoundCost
 from ml.state.manifest import Manifest
 from ml.task.choice import TaskChoice
 from ml.task.data import Data, load_shard, load_test_samples
@@ -28,7 +30,7 @@ from ml.task.stream import Stream
 from ml.task.task import Task
 from ml.training.first_steps import try_first_steps
 from ml.training.model_tensors import manifest_of
-from ml.training.round_cost import RoundCost, round_cost
+from ml.training.round_cost import round_cost
 from ml.training.train import evaluate
 from p2pd.what_travels import UnusableModelError, still_by_kind, tensors_of
 from protocol.errors import ConfigError
@@ -131,7 +133,7 @@ def main() -> int:
             "manifest_digest": manifest.digest.hex(),
             "parameters": manifest.parameter_count,
             "tensors": tensors,
-            "cost": asdict(cost),
+            "cost": msgspec.to_builtins(cost),
             "text": f"{manifest.as_text()}\n\n{cost.as_text()}",
         }
         print(json.dumps(document))

@@ -13,6 +13,7 @@ import msgspec
 
 from daemon.control.status import SCHEMA, PeerStatus
 from daemon.worker.rehearsed import Rehearsed
+from ml.cost import RoundCost
 from protocol.metric import MetricValue
 
 
@@ -238,23 +239,6 @@ class TensorKind(msgspec.Struct, frozen=True, kw_only=True):
     """``parameter`` or ``buffer``."""
 
 
-class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What a round costs with the settings that the task suggests, on all of its data."""
-
-    train_samples: int
-    """0 where the task makes batches itself, as in ``test_samples``."""
-    test_samples: int
-    loss: float
-    """The mean over the steps that were tried."""
-    samples_per_second: float
-    steps_a_round: int
-    """0: as many as fit into the round's seconds."""
-    training_s: float
-    update_bytes: int
-    """What a peer sends each of the others in a round."""
-    encoding: str
-
-
 class CheckedTask(Document, frozen=True, kw_only=True):
     """A task that can be trained."""
 
@@ -264,6 +248,6 @@ class CheckedTask(Document, frozen=True, kw_only=True):
     manifest_digest: str
     parameters: int
     tensors: tuple[TensorKind, ...]
-    cost: Cost
+    cost: RoundCost
     rehearsal: Rehearsed
     """What two rounds with another peer in memory came to."""

@@ -18,6 +18,8 @@ from protocol.statements.swarm import RoundSettings, Swarm, open_statement
 from transport.clock import Clock
 
 COPY_CHUNK_BYTES = 1 << 20
+LONGEST_S = 3600.0
+"""A model of many gigabytes is read and written within it; what takes longer hangs."""
 
 
 def write_stored(state_dir: Path, destination: Path, rounds: Sequence[int]) -> Exported:
@@ -86,9 +88,16 @@ def _swarm_of(state_dir: Path) -> Swarm:
 
 def _run(module: str, *words: str) -> dict[str, int]:
     """What the program says. Raises :class:`ConfigError` with its last words."""
-    done = subprocess.run(
-        child_command(module, *words), capture_output=True, text=True, check=False
-    )
+    command = child_command(module, *words)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=LONGEST_S
+        )
+    except subprocess.TimeoutExpired as expired:
+        raise ConfigError(
+            f"the export was not done after {LONGEST_S / 60:.0f} min, and was given up: does the"
+            " task's model() wait for something?"
+        ) from expired
     if done.returncode:
         raise ConfigError(done.stderr.strip() or f"{module} failed")
     document: dict[str, int] = json.loads(done.stdout)
