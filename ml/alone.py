@@ -20,6 +20,7 @@ from ml.opening import Opening, StateReady
 from ml.task.choice import TaskChoice
 from ml.task.load import load_task
 from ml.task.task import settings_from
+from ml.training.compiler_on_demand import leave_compiler_until_asked
 from p2pd.metrics import finite
 from protocol.errors import ConfigError, WorkerError
 from protocol.statements.swarm import RoundSettings
@@ -56,6 +57,7 @@ def main() -> int:
     parser.add_argument("--data-dir", default="")
     parser.add_argument("--threads", type=int, default=0)
     arguments = parser.parse_args()
+    leave_compiler_until_asked()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     try:

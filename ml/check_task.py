@@ -28,6 +28,7 @@ from ml.task.samples import Samples
 from ml.task.shards import Partition
 from ml.task.stream import Stream
 from ml.task.task import Task
+from ml.training.compiler_on_demand import leave_compiler_until_asked
 from ml.training.first_steps import try_first_steps
 from ml.training.model_tensors import manifest_of
 from ml.training.round_cost import round_cost
@@ -112,6 +113,7 @@ def main() -> int:
     parser.add_argument("--data-dir", default="", help="where the task's data is")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
+    leave_compiler_until_asked()
     try:
         # The task's own output is no part of the document.
         with contextlib.redirect_stdout(sys.stderr):

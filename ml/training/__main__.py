@@ -26,6 +26,9 @@ def main() -> None:
     os.nice(NICENESS)  # so that the daemon stays responsive
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s", level=logging.INFO)
     # Not before the guard has split off: torch is large.
+    from ml.training.compiler_on_demand import leave_compiler_until_asked
+
+    leave_compiler_until_asked()
     from ml.training.trainer import TaskTrainer
     from p2pd.trainer import TrainerEnd
 
