@@ -23,6 +23,8 @@ REQUIRED = frozenset(filter(None, os.environ.get("P2PD_TESTS_REQUIRED", "").spli
 
 
 def pytest_configure() -> None:
+    # Dozens of trainers share the machine: threads of one that wait for each other would spin.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # A shell and nohup start what runs in the background so; every process here would inherit it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,7 +1,6 @@
 """The command line as a user runs it, and peers for it to talk to."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ import msgspec
 import pytest
 
 from daemon.cli.documents.page import DOCUMENTS
+from tests.kept_environment import kept_environment
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_S = 120.0
@@ -29,9 +29,8 @@ class CommandLine:
 
     @property
     def environ(self) -> dict[str, str]:
-        kept = {key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ}
         return {
-            **kept,
+            **kept_environment(),
             "HOME": str(self.home),
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",

@@ -82,7 +82,6 @@ def run_lives(opening: Opening, kill_at: list[int]) -> list[list[tuple[str, int,
     done = subprocess.run(
         [sys.executable, "-c", script, msgspec.json.encode(opening), json.dumps(kill_at)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=150,

@@ -18,7 +18,7 @@ def test_ranks_describe_write_and_read_one_model(tmp_path: Path) -> None:
             str(ROOT / "tests" / "script" / "sharded_model.py"),
             str(tmp_path),
         ],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

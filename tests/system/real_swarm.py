@@ -25,6 +25,7 @@ from daemon.control.client import ControlClient, ControlError, NotRunningError
 from daemon.control.status import PeerStatus, Status
 from daemon.rounds.phase import Phase
 from tests.free_ports import free_port
+from tests.kept_environment import kept_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "daemon.cli")
@@ -272,7 +273,7 @@ class RealSwarm:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.environ = {
-            **{name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ},
+            **kept_environment(),
             "HOME": str(directory),
             "PYTHONPATH": str(ROOT),
             **(environ or {}),

@@ -22,7 +22,7 @@ from tests.system.real_swarm import (
     wait_until,
 )
 
-ROUNDS = 5
+ROUNDS = 3
 PEERS = 3
 DEMO_S = 420.0
 DOCUMENT = {"schema", "task", "rounds", "seconds", "peers"}

@@ -36,8 +36,8 @@ def start(swarm: RealSwarm, count: int, task: str, *arguments: str) -> list[Real
 @pytest.mark.parametrize(
     ("count", "compression", "number_bytes"),
     [
-        (4, "none", FLOAT_BYTES),
-        pytest.param(8, "int8", 1, marks=pytest.mark.slow),
+        (3, "none", FLOAT_BYTES),
+        pytest.param(6, "int8", 1, marks=pytest.mark.slow),
     ],
 )
 def test_allreduce_sends_about_two_models_a_round_however_many_peers_there_are(
@@ -89,23 +89,23 @@ def test_member_that_is_killed_costs_its_part_and_not_the_round(
 @pytest.mark.parametrize(
     "options",
     [
-        "--exchange allreduce --compression int8",
-        "--exchange gossip --topology regular:2 --aggregation trial --compression fp16",
+        "--peers 3 --exchange allreduce --compression int8",
+        "--peers 4 --exchange gossip --topology regular:2 --aggregation trial --compression fp16",
     ],
 )
-def test_four_peers_learn_digits_together_and_leave_nothing_behind(
+def test_peers_learn_digits_together_and_leave_nothing_behind(
     empty_swarm: RealSwarm, tmp_path: Path, options: str
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     empty_swarm.environ["TMPDIR"] = str(scratch)
-    demo = ("demo", "--peers", "4", "--rounds", "3", "--json", *options.split())
+    demo = ("demo", "--rounds", "2", "--json", *options.split())
     done = empty_swarm.run(*demo, within_s=280)
     assert done.returncode == 0, done.stderr
     for peer in json.loads(done.stdout)["peers"]:
-        assert peer["rounds"] == 3
+        assert peer["rounds"] == 2
         assert peer["accuracy"] >= 0.9
-    assert "peer-0: round 3 of 3 complete" in done.stderr
+    assert "peer-0: round 2 of 2 complete" in done.stderr
     assert list(scratch.iterdir()) == []
     assert processes_of(scratch) == {}
     if "gossip" not in options:

@@ -11,7 +11,7 @@ from tests.system.real_swarm import RealSwarm
 
 @pytest.fixture
 def swarm(tmp_path: Path) -> Iterator[RealSwarm]:
-    """A rendezvous, and one thread for each process that trains."""
-    with RealSwarm(tmp_path, {"OMP_NUM_THREADS": "1"}) as swarm, logs_shown(swarm):
+    """A rendezvous."""
+    with RealSwarm(tmp_path) as swarm, logs_shown(swarm):
         swarm.start_rendezvous()
         yield swarm

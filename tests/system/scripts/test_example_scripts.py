@@ -73,7 +73,6 @@ def run_example(
         **os.environ,
         TRAINER_VARIABLE: path,
         "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
     }
     process = subprocess.Popen(
         [sys.executable, *launcher, str(EXAMPLES / name), *arguments],

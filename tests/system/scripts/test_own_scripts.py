@@ -23,8 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture
 def swarm(tmp_path: Path) -> Iterator[RealSwarm]:
-    environ = {"P2PD_CLI": f"{sys.executable} -m daemon.cli", "OMP_NUM_THREADS": "1"}
-    with RealSwarm(tmp_path, environ) as swarm:
+    with RealSwarm(tmp_path, {"P2PD_CLI": f"{sys.executable} -m daemon.cli"}) as swarm:
         swarm.start_rendezvous()
         yield swarm
         swarm.print_logs()
