@@ -69,8 +69,9 @@ class AtHand:
                 if content.round <= position.round + 2 and self._is_known(message.signer):
                     kind = type(content).__name__
                     self._early.add(peer, message.signer, kind, content.round, envelope)
-            else:
-                self._answer(message.signer, content.round, content.base)
+            elif peer == message.signer:
+                # Who hands on what others said cannot make this peer flood them.
+                self._answer(peer, content.round, content.base)
         except OtherRosterError as error:
             _log.debug("from %s: %s", peer, error)
         except RemoteProtocolError as error:

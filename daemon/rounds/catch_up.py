@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from daemon.rounds.blobs.store import Use
 from daemon.rounds.lineage.few import Few
 from daemon.rounds.lineage.liars import Liars
 from daemon.rounds.lineage.offers import StateOffers
@@ -82,6 +83,8 @@ class CatchUp:
         self._bad_states: OrderedDict[bytes, None] = OrderedDict()
         self._taken: Position | None = None
         """The state that was taken from others last."""
+        self._fetched = b""
+        """The root of the state that was fetched last, in part at least; empty: none."""
         self._news = asyncio.Event()
 
     def receive_offer(self, peer: PeerId, offer: StateOffer) -> None:
@@ -165,7 +168,8 @@ class CatchUp:
         return certificate
 
     async def take(self, better: BetterState) -> StateReady | None:
-        """Load a state that was fetched, which the lineage then ends in; None when that failed."""
+        """Load a state that was fetched, which the lineage then ends in; None when that failed, and
+        nothing has changed."""
         offer, path = better.offer, better.path
         assert path is not None, "fetched before it is taken"
         _log.info(
@@ -176,8 +180,6 @@ class CatchUp:
             self._lineage.position.round,
         )
         try:
-            if better.certificate is not None:
-                self._lineage.keep(better.certificate)
             state = await self._parts.worker.advance(LoadState(offer.round, str(path), offer.root))
         except VerificationError as error:
             self._note_bad_state(better, error)
@@ -186,8 +188,11 @@ class CatchUp:
             _log.warning("the state of round %d was not taken: %s", offer.round, error)
             await asyncio.sleep(RETRY_S)
             return None
-        self._parts.blobs.discard(offer.root)
-        self._parts.blobs.store.add_state(state.state)
+        # Only now: a certificate beside a state that is none tells a restart of nothing.
+        if better.certificate is not None:
+            self._lineage.keep(better.certificate)
+        self._fetch_no_other_than(b"")
+        self._parts.blobs.add_state(state.state)
         self._taken = Position(offer.round, state.state.root)
         self._lineage.replace(self._taken, better.certificate)
         return state
@@ -205,6 +210,7 @@ class CatchUp:
         }
 
     def _note_bad_state(self, better: BetterState, error: Exception) -> None:
+        self._fetch_no_other_than(b"")
         self._bad_states[better.offer.root] = None
         if len(self._bad_states) > MAX_BAD_STATES:
             self._bad_states.popitem(last=False)
@@ -216,6 +222,7 @@ class CatchUp:
         """Get the bytes while the round at hand goes on; None if that failed, or if the state is no
         longer one to take."""
         offer, before = better.offer, self._lineage.position
+        self._fetch_no_other_than(offer.root)
         try:
             path = await self._parts.blobs.fetch_while_served(
                 offer.root,
@@ -223,6 +230,7 @@ class CatchUp:
                 offer.leaves,
                 max_bytes=self._parts.max_state_bytes,
                 sources=better.holders,
+                use=Use.CATCH_UP,
             )
         except VerificationError as error:
             self._note_bad_state(better, error)
@@ -231,9 +239,16 @@ class CatchUp:
             _log.warning("the state of round %d was not taken: %s", offer.round, error)
             return None
         if before != self._lineage.position and not self._is_still_better(better):
-            self._parts.blobs.discard(offer.root)
+            self._fetch_no_other_than(b"")
             return None
         return BetterState(offer, better.certificate, better.holders, better.claim, path)
+
+    def _fetch_no_other_than(self, root: bytes) -> None:
+        """Keep what is here of that state, to go on with, and nothing of the one before: those who
+        offer states and do not give them fill no disk."""
+        if self._fetched not in (b"", root):
+            self._parts.blobs.discard(self._fetched, Use.CATCH_UP)
+        self._fetched = root
 
     def _is_still_better(self, better: BetterState) -> bool:
         """Whether to take it, although this peer's state has changed since it was asked for."""

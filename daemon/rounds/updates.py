@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from daemon.rounds.blobs.service import GivenUpError
+from daemon.rounds.blobs.store import Use
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.parts import Parts
 from daemon.rounds.update_log import UpdateLog
@@ -36,7 +38,6 @@ from protocol.peers.peer_messages import (
 
 MAX_EARLY_BYTES = 16 << 20
 """The most bytes of offers for rounds later than this peer's present one."""
-MAX_ASKED_DIGESTS = 1024
 MAX_REMEMBERED_BASES = 1024
 """A peer that was suspended for so many rounds may wake up with the update of one of them."""
 
@@ -117,7 +118,7 @@ class RoundUpdates:
         kept = {update.header.root for update in self._held_now()}
         for update in (*self._previous.values(), *self._updates.values()):
             if update.header.root not in kept:
-                self._parts.blobs.discard(update.header.root)
+                self._parts.blobs.discard(update.header.root, Use.UPDATE)
         self._previous = self._updates
         self._base = base
         self._bases[base.round] = base.base
@@ -193,7 +194,10 @@ class RoundUpdates:
                     f"part {header.part} of {header.parts} has no place in this round",
                 )
         elif self._is_early(source, header):
-            if len(offer.leaves) != chunk_count(header.size_bytes):
+            if (
+                len(offer.leaves) != chunk_count(header.size_bytes)
+                or header.size_bytes > self._parts.max_update_bytes
+            ):
                 self._parts.refusals.add(
                     source,
                     "update-offer",
@@ -212,9 +216,6 @@ class RoundUpdates:
 
     def receive_request(self, source: PeerId, request: UpdateRequest) -> None:
         """``source`` lacks updates that this peer may hold."""
-        if len(request.digests) > MAX_ASKED_DIGESTS:
-            self._parts.refusals.add(source, "request", f"{len(request.digests)} updates asked for")
-            return
         asked = frozenset(request.digests)
         for update in (*self._updates.values(), *self._previous.values()):
             if update.ref.digest in asked and update.state is UpdateState.HELD:
@@ -361,18 +362,15 @@ class RoundUpdates:
             update.state = UpdateState.REFUSED
             self._parts.refusals.add(update.signer, "update-content", error)
             self._parts.changes.notify()
+        except GivenUpError:
+            pass  # with its round
         except (TransportError, WorkerError) as error:
             # It could not be stored or looked at: nobody's fault, and it may be offered again.
             # Where its round is over and its file gone, that is all that there is to it.
             if self._updates.pop(update.ref, None) is not None:
                 _log.warning("an update of %s was not checked: %s", update.signer, error)
                 if all(other.header.root != header.root for other in self._updates.values()):
-                    self._parts.blobs.discard(header.root)
-        except asyncio.CancelledError:
-            # The fetch was given up with its round. A cancelled task goes on up by itself.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
+                    self._parts.blobs.discard(header.root, Use.UPDATE)
         else:
             update.state = UpdateState.HELD
             self._log.add(update.signer)

@@ -15,14 +15,19 @@ from msgspec import Meta
 from protocol.codec import Message
 from protocol.merkle import MAX_CHUNKS
 from protocol.peers.agreement_messages import MAX_ROSTER, Certificate, Digest, Digests, Round, Vote
+from protocol.statements.admission import MAX_PROOF_BYTES
 
 MAX_REQUEST_CHUNKS = 16
 MAX_VOUCHES = 256
 """The most vouches in one offer of a state: enough for any count, and the offer still fits a
 frame."""
 
+MAX_HEADER_BYTES = 1024
+"""An UpdateHeader in its envelope takes less than 400."""
+
 Leaves = Annotated[tuple[Digest, ...], Meta(max_length=MAX_CHUNKS)]
 SizeBytes = Annotated[int, Meta(ge=0, le=1 << 48)]
+ChunkIndex = Annotated[int, Meta(ge=0, lt=MAX_CHUNKS)]
 
 
 class Vouch(Message):
@@ -74,30 +79,30 @@ class UpdateHeader(Message):
 class UpdateOffer(Message, tag="update_offer"):
     """An update that the sender has whole, its own or another's."""
 
-    header: bytes
+    header: Annotated[bytes, Meta(max_length=MAX_HEADER_BYTES)]
     """Signed envelope of an UpdateHeader."""
     leaves: Leaves
-    proof: bytes
+    proof: Annotated[bytes, Meta(max_length=MAX_PROOF_BYTES)]
     """The update's signer's admission proof, for those who do not know it."""
 
 
 class UpdateRequest(Message, tag="update_request"):
     """Please offer these updates (SHA-256 of their encoded headers)."""
 
-    digests: tuple[bytes, ...]
+    digests: Digests
 
 
 class ChunkRequest(Message, tag="chunk_request"):
     """Please send these chunks of a blob."""
 
-    root: bytes
-    indexes: tuple[int, ...]
+    root: Digest
+    indexes: Annotated[tuple[ChunkIndex, ...], Meta(max_length=MAX_REQUEST_CHUNKS)]
 
 
 class ChunkMissing(Message, tag="chunk_missing"):
     """The sender does not have this blob (any more)."""
 
-    root: bytes
+    root: Digest
 
 
 class Agreement(Message, tag="agreement"):

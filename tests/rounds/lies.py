@@ -15,6 +15,7 @@ from daemon.rounds.speaker import Speaker
 from protocol.codec import decode, encode
 from protocol.envelope import Domain
 from protocol.identity import PeerId, public_key_of
+from protocol.merkle import MAX_CHUNKS
 from protocol.peers.agreement_messages import (
     Accept,
     AgreementMessage,
@@ -130,7 +131,7 @@ class Lies:
         digests = tuple(number.to_bytes(32, "big") for number in range(100))
         return [
             encode(UpdateRequest(digests=digests)),
-            encode(ChunkRequest(root=NO_STATE, indexes=(0, 1, 1 << 40, -1))),
+            encode(ChunkRequest(root=NO_STATE, indexes=(0, 1, MAX_CHUNKS - 1))),
         ]
 
     def _number(self, number: int) -> int:

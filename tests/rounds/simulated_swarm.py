@@ -135,6 +135,8 @@ class ToyTrainer:
         """How many were asked for."""
         self.can_load = True
         """Whether it can take another peer's state over."""
+        self.load_error: Exception | None = None
+        """Raised instead, by each such try from now on."""
         self.applied: list[tuple[int, tuple[str, ...]]] = []
         self.reduced: list[tuple[int, tuple[str, ...]]] = []
         self.parts_applied: list[tuple[int, int, tuple[int, ...]]] = []
@@ -194,6 +196,8 @@ class ToyTrainer:
         if isinstance(request, LoadState):
             if not self.can_load:
                 raise WorkerError("no such file")
+            if self.load_error is not None:
+                raise self.load_error
             self.state = Path(request.path).read_bytes()
         else:
             await asyncio.sleep(0.1)

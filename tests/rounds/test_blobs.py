@@ -15,7 +15,7 @@ from daemon.rounds.blobs.fetch import (
     FetchRequest,
 )
 from daemon.rounds.blobs.pace import Pace
-from daemon.rounds.blobs.store import KEPT_STATES, BlobMissingError, BlobStore
+from daemon.rounds.blobs.store import KEPT_STATES, BlobMissingError, BlobStore, Use
 from ml.state.blob import Blob
 from protocol.errors import VerificationError
 from protocol.identity import PeerId
@@ -44,7 +44,7 @@ def write_chunk(store: BlobStore, root: bytes, index: int, data: bytes) -> bool:
 class TestStore:
     def test_chunks_in_any_order_make_the_file(self, tmp_path: Path) -> None:
         with BlobStore(tmp_path) as store:
-            store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
+            store.begin(ROOT, len(DATA), LEAVES, ENOUGH, Use.UPDATE)
             assert not write_chunk(store, ROOT, 2, CHUNKS[2])
             assert not write_chunk(store, ROOT, 0, CHUNKS[0])
             assert not store.has_whole(ROOT)
@@ -56,7 +56,7 @@ class TestStore:
     def test_wrong_chunk_is_refused_and_stays_missing(self, tmp_path: Path) -> None:
         flipped = bytes([CHUNKS[0][0] ^ 1]) + CHUNKS[0][1:]
         with BlobStore(tmp_path) as store:
-            store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
+            store.begin(ROOT, len(DATA), LEAVES, ENOUGH, Use.UPDATE)
             for bad in (flipped, CHUNKS[0][:-1], b"", CHUNKS[1]):
                 with pytest.raises(VerificationError, match="chunk 0"):
                     write_chunk(store, ROOT, 0, bad)
@@ -68,21 +68,21 @@ class TestStore:
         self, tmp_path: Path
     ) -> None:
         with BlobStore(tmp_path) as store:
-            store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
+            store.begin(ROOT, len(DATA), LEAVES, ENOUGH, Use.UPDATE)
             chunk = store.begin_chunk(ROOT, 0, CHUNKS[0])
             assert chunk is not None
-            store.discard(ROOT)
+            store.discard(ROOT, Use.UPDATE)
             other = tmp_path / "other"
             with other.open("w+b"):
                 chunk.write()
                 assert not store.end_chunk(chunk, is_written=True)
             assert other.read_bytes() == b""
-            store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
+            store.begin(ROOT, len(DATA), LEAVES, ENOUGH, Use.UPDATE)
             assert store.missing(ROOT) == {0, 1, 2}
 
     def test_size_is_what_the_chunks_are_and_not_what_was_claimed(self, tmp_path: Path) -> None:
         with BlobStore(tmp_path) as store:
-            store.begin(ROOT, len(DATA) - 3, LEAVES, ENOUGH)
+            store.begin(ROOT, len(DATA) - 3, LEAVES, ENOUGH, Use.UPDATE)
             for index, chunk in enumerate(CHUNKS):
                 write_chunk(store, ROOT, index, chunk)
             assert store.size_bytes(ROOT) == len(DATA)
@@ -105,7 +105,7 @@ class TestStore:
     ) -> None:
         with BlobStore(tmp_path) as store:
             with pytest.raises(VerificationError, match=text):
-                store.begin(ROOT, size, leaves, most)
+                store.begin(ROOT, size, leaves, most, Use.UPDATE)
             assert list(tmp_path.iterdir()) == []
 
     def test_states_that_are_long_past_are_let_go(self, tmp_path: Path) -> None:
@@ -128,11 +128,11 @@ class TestStore:
         path.write_bytes(DATA)
         with BlobStore(tmp_path / "spool") as store:
             store.add_local(Blob(path=str(path), size_bytes=len(DATA), root=ROOT, leaves=LEAVES))
-            store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
+            store.begin(ROOT, len(DATA), LEAVES, ENOUGH, Use.UPDATE)
             assert store.has_whole(ROOT)
             path.unlink()
             assert store.read_chunk(ROOT, 2) == b"the rest"
-            store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
+            store.begin(ROOT, len(DATA), LEAVES, ENOUGH, Use.UPDATE)
             assert store.missing(ROOT) == {0, 1, 2}
 
     def test_local_file_is_served_after_its_owner_unlinked_it(self, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ class TestStore:
         with BlobStore(tmp_path) as store:
             with pytest.raises(BlobMissingError, match="is not here"):
                 store.read_chunk(ROOT, 0)
-            store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
+            store.begin(ROOT, len(DATA), LEAVES, ENOUGH, Use.UPDATE)
             with pytest.raises(BlobMissingError, match="chunk 0"):
                 store.read_chunk(ROOT, 0)
 
@@ -156,7 +156,7 @@ class TestStore:
         mine.write_bytes(DATA)
         spool = tmp_path / "spool"
         with BlobStore(spool) as store:
-            store.begin(ROOT, len(DATA), LEAVES, ENOUGH)
+            store.begin(ROOT, len(DATA), LEAVES, ENOUGH, Use.UPDATE)
             other = merkle_root(LEAVES[:1])
             store.add_local(
                 Blob(path=str(mine), size_bytes=CHUNK_BYTES, root=other, leaves=LEAVES[:1])

@@ -13,10 +13,10 @@ from daemon.rounds.updates import MAX_REMEMBERED_BASES, is_whole_model
 from protocol.codec import encode
 from protocol.envelope import Domain, seal_envelope
 from protocol.identity import Identity, PeerId
-from protocol.merkle import merkle_root
+from protocol.merkle import CHUNK_BYTES, merkle_root
 from protocol.peers.peer_messages import Standing, UpdateHeader, UpdateOffer, Vouch
 from protocol.statements.swarm import RoundSettings, Swarm
-from tests.rounds.simulated_swarm import ToyTrainer, make_setup, make_swarm
+from tests.rounds.simulated_swarm import MAX_BYTES, ToyTrainer, make_setup, make_swarm
 from transport.clock import Clock
 
 LEAF = bytes(32)
@@ -92,13 +92,14 @@ class Receiving:
         *,
         content: bytes = b"",
         leaves: tuple[bytes, ...] = (LEAF,),
+        size_bytes: int = 10,
     ) -> None:
         """The neighbour offers an update; equal ``content``, equal update."""
         header = UpdateHeader(
             round=round_number,
             base=base,
             root=merkle_root((LEAF,)) if not content else content.rjust(32, b"r"),
-            size_bytes=10,
+            size_bytes=size_bytes,
             sample_count=1,
             loss=0.5,
         )
@@ -206,6 +207,15 @@ async def test_offer_whose_leaves_are_not_those_of_its_size_is_not_kept(
     at_round_8: Receiving,
 ) -> None:
     at_round_8.receive(9, base_of(8), leaves=(LEAF,) * 10_000)
+    assert at_round_8.updates._early == {}
+    assert at_round_8.refusals.of(NEIGHBOUR) == 1
+
+
+async def test_early_offer_of_more_bytes_than_an_update_has_is_not_kept(
+    at_round_8: Receiving,
+) -> None:
+    count = MAX_BYTES // CHUNK_BYTES + 1
+    at_round_8.receive(9, base_of(8), leaves=(LEAF,) * count, size_bytes=count * CHUNK_BYTES)
     assert at_round_8.updates._early == {}
     assert at_round_8.refusals.of(NEIGHBOUR) == 1
 

@@ -5,6 +5,7 @@ The thin shell around :mod:`daemon.rounds.blobs.store` (files) and :mod:`daemon.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,14 +14,14 @@ from pathlib import Path
 from daemon.net.refusals import Refusals
 from daemon.rounds.blobs.fetch import BlobFetcher
 from daemon.rounds.blobs.pace import Pace
-from daemon.rounds.blobs.store import BlobMissingError, BlobStore, IncomingChunk
+from daemon.rounds.blobs.store import BlobMissingError, BlobStore, IncomingChunk, Use
 from daemon.rounds.mail import Mail
 from daemon.rounds.speaker import Speaker
 from ml.state.blob import Blob
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError
 from protocol.identity import PeerId
 from protocol.peers.chunk_frame import MAX_CHUNK_FRAME_BYTES, decode_chunk, encode_chunk
-from protocol.peers.peer_messages import MAX_REQUEST_CHUNKS, ChunkMissing, ChunkRequest
+from protocol.peers.peer_messages import ChunkMissing, ChunkRequest
 from transport.clock import Clock
 
 MAX_QUEUED_CHUNKS = 256
@@ -31,6 +32,10 @@ WORTH_A_THREAD_BYTES = 256 * 1024
 """Smaller chunks are checked sooner than another thread is woken."""
 MAX_IN_THREAD = 8
 """Chunks that wait to be checked there; for others the loop, and so their senders, wait."""
+
+
+class GivenUpError(TransportError):
+    """Nobody needs the blob any more that was being fetched."""
 
 
 class BlobService:
@@ -79,15 +84,16 @@ class BlobService:
         *,
         max_bytes: int,
         sources: Iterable[PeerId],
+        use: Use = Use.UPDATE,
     ) -> Path:
         """The file of the blob ``root``, once every chunk of it is here and verified.
 
         The caller bounds the time. Raises :class:`VerificationError` when size or leaves are wrong,
-        :class:`TransportError` when the disk does not take it or it was given up. Cancelling keeps
-        what is there.
+        :class:`TransportError` when the disk does not take it, and of its kinds
+        :class:`GivenUpError` when it was given up. Cancelling keeps what is there.
         """
         try:
-            self.store.begin(root, size_bytes, leaves, max_bytes)
+            self.store.begin(root, size_bytes, leaves, max_bytes, use)
         except OSError as error:
             raise TransportError(f"no room for a blob of {size_bytes} bytes: {error}") from error
         if self.store.has_whole(root):
@@ -99,11 +105,13 @@ class BlobService:
         for peer in sources:
             self._fetcher.add_source(root, peer, self._clock.monotonic())
         self._pump()
-        await asyncio.shield(future)
-        try:
-            return self.store.path(root)
-        except BlobMissingError:
-            raise TransportError(f"blob {root.hex()[:16]} was given up meanwhile") from None
+        # Not awaited itself: what is given up here must not look like a task that was cancelled.
+        await asyncio.wait({future})
+        if not future.cancelled():
+            future.result()
+            with contextlib.suppress(BlobMissingError):
+                return self.store.path(root)
+        raise GivenUpError(f"blob {root.hex()[:16]} was given up meanwhile")
 
     async def fetch_while_served(
         self,
@@ -113,13 +121,14 @@ class BlobService:
         *,
         max_bytes: int,
         sources: Iterable[PeerId],
+        use: Use,
     ) -> Path:
         """Like :meth:`fetch`, but given up when no source is left that delivers.
 
         Raises :class:`TransportError` then.
         """
         fetching = asyncio.ensure_future(
-            self.fetch(root, size_bytes, leaves, max_bytes=max_bytes, sources=sources)
+            self.fetch(root, size_bytes, leaves, max_bytes=max_bytes, sources=sources, use=use)
         )
         try:
             while True:
@@ -140,8 +149,16 @@ class BlobService:
     def add_local(self, blob: Blob) -> None:
         """Serve a file of this peer's own; callers that wait for the same bytes have them now."""
         self.store.add_local(blob)
-        self._fetcher.cancel(blob.root)
-        future = self._waiting.pop(blob.root, None)
+        self._have(blob.root)
+
+    def add_state(self, blob: Blob) -> None:
+        """Likewise, the state that this peer has come to."""
+        self.store.add_state(blob)
+        self._have(blob.root)
+
+    def _have(self, root: bytes) -> None:
+        self._fetcher.cancel(root)
+        future = self._waiting.pop(root, None)
         if future is not None:
             future.set_result(None)
 
@@ -151,16 +168,16 @@ class BlobService:
         self._pump()
 
     def cancel(self, root: bytes) -> None:
-        """Stop fetching ``root``; callers that wait for it are cancelled."""
+        """Stop fetching ``root``; callers that wait for it are told."""
         self._fetcher.cancel(root)
         future = self._waiting.pop(root, None)
         if future is not None:
             future.cancel()
 
-    def discard(self, root: bytes) -> None:
-        """The blob is no longer needed."""
-        self.cancel(root)
-        self.store.discard(root)
+    def discard(self, root: bytes, use: Use) -> None:
+        """The blob is no longer needed for that."""
+        if self.store.discard(root, use):
+            self.cancel(root)
 
     def receive_chunk(self, peer: PeerId, frame: bytes) -> None:
         """A bulk message came."""
@@ -237,9 +254,6 @@ class BlobService:
     def receive_request(self, peer: PeerId, message: ChunkRequest) -> None:
         """``peer`` asks for chunks."""
         queue = self._to_send.setdefault(peer, deque())
-        if len(message.indexes) > MAX_REQUEST_CHUNKS:
-            self._refusals.add(peer, "request", f"{len(message.indexes)} chunks asked for at once")
-            return
         if len(queue) + len(message.indexes) > MAX_QUEUED_CHUNKS:
             self._refusals.add(peer, "request", "more chunks asked for than are being sent")
             return
@@ -274,7 +288,7 @@ class BlobService:
         self._pump()
 
     def close(self) -> None:
-        """Stop the timer and cancel whoever waits."""
+        """Stop the timer and tell whoever waits."""
         for timer in (self._timer, self._serving_timer):
             if timer is not None:
                 timer.cancel()

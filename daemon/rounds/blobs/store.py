@@ -5,10 +5,13 @@ Invariants:
 - A chunk is written only after its hash matched the tree, whichever thread writes it. So a complete
   blob is what its root says.
 - A blob's file stays open while a chunk of it is written.
+- A blob is kept while anything uses it: who signs an update of the same bytes as a state takes that
+  state from nobody.
 - Nothing of a blob stays in the daemon's memory: files are read and written with pread and pwrite,
   and not mapped, since mapped pages count as the daemon's.
 """
 
+import enum
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,6 +34,16 @@ KEPT_STATES = 3
 """The present state, and those before it that others may still be fetching."""
 
 
+class Use(enum.Enum):
+    """What a blob is kept for."""
+
+    UPDATE = "update"
+    CATCH_UP = "catch-up"
+    """It is being fetched, to become this peer's state."""
+    STATE = "state"
+    """It is this peer's state of one of the last rounds."""
+
+
 class BlobMissingError(KeyError):
     """This store does not have that blob, or not that chunk."""
 
@@ -41,6 +54,7 @@ class _Stored:
     file: int
     size_bytes: int
     leaves: tuple[bytes, ...]
+    uses: set[Use]
     missing: set[int] = field(default_factory=set)
     owned: bool = True
     being_written: int = 0
@@ -82,7 +96,7 @@ class BlobStore:
     >>> leaves = leaves_of([b"tensor bytes"])
     >>> root = merkle_root(leaves)
     >>> with tempfile.TemporaryDirectory() as spool, BlobStore(Path(spool)) as store:
-    ...     store.begin(root, 12, leaves, max_bytes=1000)
+    ...     store.begin(root, 12, leaves, max_bytes=1000, use=Use.UPDATE)
     ...     chunk = store.begin_chunk(root, 0, b"tensor bytes")
     ...     chunk.write()
     ...     store.end_chunk(chunk, is_written=True), store.read_chunk(root, 0)
@@ -108,9 +122,9 @@ class BlobStore:
         trace: TracebackType | None,
     ) -> None:
         for root in list(self._blobs):
-            self.discard(root)
+            self._forget(root)
 
-    def add_local(self, blob: Blob) -> None:
+    def add_local(self, blob: Blob, use: Use = Use.UPDATE) -> None:
         """Serve a file that is whole and was hashed by this peer's own worker.
 
         The file stays open, so its owner may unlink it while it is still being served. Where the
@@ -118,30 +132,41 @@ class BlobStore:
         """
         known = self._blobs.get(blob.root)
         if known is not None and not known.missing and known.owned:
+            known.uses.add(use)
             return
-        self.discard(blob.root)
+        uses = {use, *self._forget(blob.root)}
         path = Path(blob.path)
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._blobs[blob.root] = _Stored(path, file, blob.size_bytes, blob.leaves, owned=False)
+        self._blobs[blob.root] = _Stored(
+            path, file, blob.size_bytes, blob.leaves, uses, owned=False
+        )
 
     def add_state(self, blob: Blob) -> None:
         """Like :meth:`add_local`, for a round's state: it takes the place of the oldest of
         :data:`KEPT_STATES`, which would otherwise keep its file open and its disk space taken."""
-        self.add_local(blob)
+        self.add_local(blob, Use.STATE)
         self._states = [*(root for root in self._states if root != blob.root), blob.root]
         while len(self._states) > KEPT_STATES:
-            self.discard(self._states.pop(0))
+            self.discard(self._states.pop(0), Use.STATE)
 
-    def begin(self, root: bytes, size_bytes: int, leaves: Sequence[bytes], max_bytes: int) -> None:
-        """Make room for an incoming blob; does nothing when it is known already.
+    def begin(
+        self, root: bytes, size_bytes: int, leaves: Sequence[bytes], max_bytes: int, use: Use
+    ) -> None:
+        """Make room for an incoming blob; only notes the ``use`` when it is known already.
 
-        Raises :class:`VerificationError` when it is larger than ``max_bytes`` or the leaves are not
-        those of ``root``, and :class:`OSError` when the disk does not take it.
+        Raises :class:`VerificationError` when it is larger than ``max_bytes``, the leaves are not
+        those of ``root``, or a state is to be used as an update, and :class:`OSError` when the disk
+        does not take it.
         """
         known = self._blobs.get(root)
+        if known is not None and use is Use.UPDATE and known.uses - {Use.UPDATE}:
+            raise VerificationError("an update of the same bytes as a state")
+        uses = {use}
         if known is not None and not known.owned and not known.path.exists():
-            self.discard(root)  # Its owner has unlinked it: it was good for serving only.
+            # Its owner has unlinked it: it was good for serving only.
+            uses |= self._forget(root)
         elif known is not None:
+            known.uses.add(use)
             return
         if not 0 < size_bytes <= max_bytes:
             raise VerificationError(f"blob of {size_bytes} bytes, at most {max_bytes} allowed")
@@ -152,7 +177,7 @@ class BlobStore:
             raise VerificationError("leaves that do not belong to the blob's root")
         path = self._spool / f"{root.hex()}.blob"
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        self._blobs[root] = _Stored(path, file, size_bytes, tuple(leaves), set(range(count)))
+        self._blobs[root] = _Stored(path, file, size_bytes, tuple(leaves), uses, set(range(count)))
 
     def begin_chunk(
         self, root: bytes, index: int, data: bytes | memoryview
@@ -222,14 +247,26 @@ class BlobStore:
         """
         return self._find(root).size_bytes
 
-    def discard(self, root: bytes) -> None:
-        """Forget a blob; an incoming one's file is deleted, a local one's is its owner's."""
-        blob = self._blobs.pop(root, None)
+    def discard(self, root: bytes, use: Use) -> bool:
+        """It is not used for that any more. Without any use it is forgotten: an incoming one's file
+        is deleted, a local one's is its owner's. Whether it is unknown now."""
+        blob = self._blobs.get(root)
         if blob is not None:
-            blob.discarded = True
-            if blob.owned:
-                blob.path.unlink(missing_ok=True)
-            self._close(blob)
+            blob.uses.discard(use)
+            if not blob.uses:
+                self._forget(root)
+        return root not in self._blobs
+
+    def _forget(self, root: bytes) -> set[Use]:
+        """Forget a blob; for what it was used."""
+        blob = self._blobs.pop(root, None)
+        if blob is None:
+            return set()
+        blob.discarded = True
+        if blob.owned:
+            blob.path.unlink(missing_ok=True)
+        self._close(blob)
+        return blob.uses
 
     @staticmethod
     def _close(blob: _Stored) -> None:

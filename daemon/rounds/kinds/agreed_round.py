@@ -164,7 +164,7 @@ class AgreedRound(abc.ABC):
         self._enter(Phase.APPLYING)
         self.averaged = len(certificate.outcome.updates)
         state = await self._average(certificate.outcome)
-        parts.blobs.store.add_state(state.state)
+        parts.blobs.add_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), certificate)
         _log.info(
             "round %d: %s averaged, state %s%s",

@@ -82,7 +82,7 @@ class GossipRound:
         neighbours = self._neighbours()
         self.averaged = 1 + len(neighbours)
         state = await parts.worker.advance(Mix(self.number, trained.updates[0].path, neighbours))
-        parts.blobs.store.add_state(state.state)
+        parts.blobs.add_state(state.state)
         parts.lineage.append(Position(self.number, state.state.root), None)
         _log.info("round %d: averaged with %d partners", self.number, len(neighbours))
         return state

@@ -1,7 +1,7 @@
 """The last rounds' certificates on disk, so that a restarted peer knows who was in its swarm.
 
 Written before a round's updates are averaged: whichever checkpoint a crash leaves, its certificate
-is there.
+is there. That of a state that is taken from others is written once the state was checked.
 """
 
 import logging
