@@ -39,6 +39,8 @@ SEED = 1
 CLI = python_arguments("daemon.cli")
 POLL_S = 0.25
 START_S = 60.0
+TIMED_ROUNDS = 5
+"""The last ones say how long those that come will take."""
 STALL_S = 600.0
 """The demo is given up when nothing changes for so long."""
 SOLO_NICENESS = 10
@@ -306,10 +308,13 @@ class Demo:
         while True:
             try:
                 status = await asyncio.to_thread(client.status)
+                history = await asyncio.to_thread(
+                    client.history, max(0, status.round - TIMED_ROUNDS)
+                )
             except (NotRunningError, ControlError):
                 pass  # not yet; another task watches whether it ever comes
             else:
-                self._view.update(name, status)
+                self._view.update(name, status, history)
                 is_done = status.phase == Phase.COMPLETE and status.round >= self._options.rounds
                 if is_done and status.evaluated_round == status.round:
                     return status

@@ -10,13 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from daemon.cli.documents.kinds import DemoPeer
-from daemon.cli.output import UNKNOWN, byte_count, number, qualities
+from daemon.cli.output import UNKNOWN, byte_count, cut, duration, number, qualities
+from daemon.cli.watch.doing import doing, time_left_s
+from daemon.control.history import History
 from daemon.control.status import Status
+from daemon.rounds.phase import Phase
 from protocol.identity import short
 from protocol.metric import MetricValue
 from protocol.text import printable
 
 REFRESH_PER_S = 4
+METRIC_CHARACTERS = 10
 
 
 class Alone(msgspec.Struct, frozen=True):
@@ -37,6 +41,7 @@ class DemoView:
     def __init__(self, console: Console, names: Sequence[str]) -> None:
         self._console = console
         self._statuses: dict[str, Status | None] = dict.fromkeys(names)
+        self._histories: dict[str, History] = {}
         self._step = ""
         self._live: Live | None = None
 
@@ -55,6 +60,7 @@ class DemoView:
     def step(self, text: str) -> None:
         """What the demo does now."""
         self._step = text
+        self._histories = {}
         if self._live is None:
             self._console.print(Text(text))
 
@@ -62,10 +68,11 @@ class DemoView:
         """Say something that is to stay in sight."""
         self._console.print(Text(text), soft_wrap=True)
 
-    def update(self, name: str, status: Status) -> None:
-        """A peer's newest status."""
+    def update(self, name: str, status: Status, history: History) -> None:
+        """A peer's newest documents; ``history`` has at least the last rounds."""
         before = self._statuses[name]
         self._statuses[name] = status
+        self._histories[name] = history
         evaluated = status.evaluated_round or 0
         is_new = evaluated > ((before and before.evaluated_round) or 0)
         if self._live is None and is_new:
@@ -77,14 +84,14 @@ class DemoView:
             )
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The table of this moment; rich asks for it at each refresh."""
+        """The table of this moment, of 80 columns; rich asks for it at each refresh."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("peer", "phase"):
-            table.add_column(heading)
+            table.add_column(heading, no_wrap=True)
         known = next((one.metrics for one in self._statuses.values() if one and one.metrics), ())
-        metric = known[0].name if known else "metric"
-        for heading in ("round", metric, "loss", "samples/s", "peers", "sent", "received"):
-            table.add_column(heading, justify="right")
+        metric = cut(known[0].name, METRIC_CHARACTERS) if known else "metric"
+        for heading in ("round", metric, "loss", "samples/s", "sent", "received"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for name, status in self._statuses.items():
             if status is None:
                 table.add_row(name, "starting")
@@ -96,12 +103,26 @@ class DemoView:
                 status.metrics[0].text if status.metrics else UNKNOWN,
                 number(status.loss),
                 number(status.samples_per_second, 0),
-                str(sum(peer.path not in ("connecting", "failed") for peer in status.peers)),
                 byte_count(status.bytes_sent),
                 byte_count(status.bytes_received),
             )
         yield table
-        yield Text(self._step, style="dim")
+        yield Text(self._now(), style="dim", no_wrap=True, overflow="ellipsis")
+
+    def _now(self) -> str:
+        """What the demo waits for: while it trains, what the peer does that tells most."""
+        awake = {
+            name: (status, history)
+            for name, history in self._histories.items()
+            if (status := self._statuses[name]) and status.phase != Phase.STARTING
+        }
+        if not awake:
+            return self._step
+        tells = next((name for name, (_, history) in awake.items() if history.waits_for), None)
+        name = tells or next(iter(awake))
+        left = time_left_s(*awake[name])
+        then = "" if left is None else f"; about {duration(left)} left"
+        return f"{name} {doing(*awake[name])}{then}"
 
     def results(self, results: Sequence[DemoPeer], seconds: float, verdict: str) -> None:
         """The table at the end. ``verdict``: on how the peers' models compare."""

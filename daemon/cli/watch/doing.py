@@ -67,6 +67,8 @@ def _waiting(status: "Status", history: "History", number: int) -> str:
         return f"round {number}: waits for {names}{limit}"
     if history.waiting:
         return f"waits: {printable(history.waiting)}"
+    if status.phase == "waiting":
+        return "waits for other peers"
     return f"round {number}: exchanges updates"
 
 

@@ -4,7 +4,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from daemon.cli.output import UNKNOWN, byte_count, cut, duration, number, qualities
+from daemon.cli.output import UNKNOWN, byte_count, cut, duration, number, qualities, wrapped
 from daemon.cli.watch.doing import doing, round_line, time_left_s
 from daemon.control.history import History
 from daemon.control.status import PeerStatus, Status
@@ -15,8 +15,8 @@ LEAST_PEERS = 3
 OTHER_LINES = 12
 """What stands around the peers."""
 NAME_CHARACTERS = 14
-MAX_METRICS = 2
-"""The leading ones: there is one line."""
+SWARM_CHARACTERS = 24
+GAP = "   "
 REFRESH_PER_S = 2
 
 
@@ -37,7 +37,7 @@ class LivePeer:
         if status is None or history is None:
             yield Text("starting")
             return
-        yield _head(status, history)
+        yield Text(_head(status, history, options.max_width), no_wrap=True, overflow="ellipsis")
         yield Text(doing(status, history), style="bold", overflow="ellipsis", no_wrap=True)
         for record in history.rounds[-MAX_ROUNDS:]:
             yield Text(round_line(record, status.rounds), style="dim", no_wrap=True)
@@ -45,25 +45,28 @@ class LivePeer:
             yield Text()
             yield _peers(status, set(history.waits_for), max(LEAST_PEERS, _room(console, status)))
         for item in status.health:
-            yield Text(f"! {printable(item.text)}", style="yellow")
-            yield Text(f"  {printable(item.fix)}", style="dim")
+            yield Text(wrapped(printable(f"! {item.text}"), "", "  "), style="yellow")
+            yield Text(wrapped(printable(item.fix), "  "), style="dim")
 
 
 def _room(console: Console, status: Status) -> int:
     return console.height - OTHER_LINES - 3 * len(status.health)
 
 
-def _head(status: Status, history: History) -> Text:
+def _head(status: Status, history: History, width: int) -> str:
+    """One line: of what says how good the model is, as much as there is room for."""
     of_rounds = f" of {status.rounds}" if status.rounds else ""
     parts = [
-        printable(status.swarm) or "p2pd",
+        cut(printable(status.swarm), SWARM_CHARACTERS) or "p2pd",
         f"round {status.round}{of_rounds}",
-        *qualities(status.metrics[:MAX_METRICS], status.loss),
     ]
     left = time_left_s(status, history)
     if left is not None:
         parts.append(f"about {duration(left)} left")
-    return Text("   ".join(parts), no_wrap=True, overflow="ellipsis")
+    for quality in qualities(status.metrics, status.loss):
+        if len(GAP.join([*parts, quality])) <= width:
+            parts.append(quality)
+    return GAP.join(parts)
 
 
 def _peers(status: Status, awaited: set[str], most: int) -> Table:

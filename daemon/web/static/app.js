@@ -5,7 +5,7 @@ import { byId, clean, duration, formatted, html, number } from "./dom.js";
 import { drawCurves, drawQuality } from "./curves.js";
 import { drawMap } from "./map.js";
 import { drawPeers } from "./peers.js";
-import { drawTimeline } from "./timeline.js";
+import { drawTimeline, phaseName } from "./timeline.js";
 
 const ASK_MS = 1000;
 const RETRY_MS = 3000;
@@ -96,7 +96,7 @@ function drawHead(status) {
     ? `Seen by ${name}, task ${clean(status.task)}, part ${status.shard} of the data`
     : `Seen by ${name}`;
   const facts = [
-    ["phase", status.paused ? `paused ${status.paused}` : status.phase, "phase"],
+    ["phase", status.paused ? `paused ${status.paused}` : phaseName(status.phase), "phase"],
     ["round", status.rounds ? `${status.round} of ${status.rounds}` : String(status.round)],
     ...status.metrics.map((one) => [one.name, formatted(one.value, one.format)]),
     ...(status.metrics.some((one) => one.name === "loss") ? [] : [["loss", number(status.loss)]]),

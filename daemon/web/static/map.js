@@ -4,7 +4,7 @@
 import { byId, bytes, clean, html, isNew, milliseconds, peerName, svg } from "./dom.js";
 
 const MARGIN = { x: 100, y: 34 };
-const HIGHEST = 640;
+const HIGHEST = 820;
 const LABELS_UP_TO = 14;
 const FEW = 40;
 const KINDS = ["direct", "punched", "ice", "relay", "connecting", "failed"];

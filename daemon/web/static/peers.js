@@ -84,7 +84,7 @@ function row(peer, chosen, choose) {
   html("td", { class: "num", "data-label": "sent" }, bytes(peer.bytes_sent)),
   html("td", { class: "num", "data-label": "received" }, bytes(peer.bytes_received)),
   html("td", { class: "num", "data-label": "last update" }, ago(peer.last_update_s)),
-  html("td", { class: isRefused(peer) ? "num refused" : "num", "data-label": "refused" }, String(peer.rejects)),
+  html("td", { class: isRefused(peer) ? "num refused" : "num none", "data-label": "refused" }, String(peer.rejects)),
   html("td", { class: "why" }, why(peer)));
   element.addEventListener("click", () => choose(peer.peer_id));
   element.addEventListener("keydown", (event) => {

@@ -7,12 +7,16 @@ const RIGHT = 64;
 const BAR = 15;
 const GAP = 6;
 const FEW_BARS = 20;
-const MANY_BARS = 34;
+const MANY_BARS = 40;
 const WIDE_WINDOW = 1700;
 const MAX_NAMES = 6;
 const PHASES = ["training", "exchanging", "agreeing", "applying", "fetching", "retrying"];
-const PHASE_NAMES = { applying: "averaging, testing", fetching: "fetching", retrying: "failed, trying again",
-  idle: "waiting, resting" };
+const PHASE_NAMES = { applying: "averaging", retrying: "failed, trying again", idle: "waiting, resting" };
+
+// What a person reads for a phase of the status document.
+export function phaseName(phase) {
+  return PHASE_NAMES[phase] ?? phase;
+}
 
 function kindOf(phase) {
   return PHASES.includes(phase) ? phase : "idle";
@@ -52,7 +56,7 @@ function bar(round, seconds, y, scale, longest) {
     const width = length * scale * fit;
     if (width < 0.3) continue;
     parts.push(svg("rect", { x: LEFT + span.start_s * scale * fit, y, width, height: BAR, rx: 1.5,
-      class: `${kindOf(span.phase)}-bar` }, svg("title", {}, `round ${round.round}: ${span.phase}, ${duration(length)}`)));
+      class: `${kindOf(span.phase)}-bar` }, svg("title", {}, `round ${round.round}: ${phaseName(span.phase)}, ${duration(length)}`)));
   }
   const end = LEFT + Math.min(seconds, longest) * scale + 6;
   parts.push(svg("text", { x: end, y: y + BAR - 3 }, `${cut ? "… " : ""}${duration(seconds)}`));
@@ -78,12 +82,12 @@ function waitingFor(page) {
     return `Round ${status.round + 1}: this peer trains${step}.`;
   }
   if (status.phase === "complete") return `All ${status.rounds} rounds are complete.`;
-  return `Round ${status.round + 1}: ${status.phase}.`;
+  return `Round ${status.round + 1}: ${phaseName(status.phase)}.`;
 }
 
 function drawLegend(rounds) {
   const kinds = new Set(rounds.flatMap((round) => round.phases.map((span) => kindOf(span.phase))));
   byId("phase-legend").replaceChildren(...[...PHASES, "idle"].filter((kind) => kinds.has(kind)).map((kind) =>
     html("li", {}, svg("svg", { width: 14, height: 10, "aria-hidden": "true" },
-      svg("rect", { width: 14, height: 10, rx: 2, class: `${kind}-bar` })), PHASE_NAMES[kind] ?? kind)));
+      svg("rect", { width: 14, height: 10, rx: 2, class: `${kind}-bar` })), phaseName(kind))));
 }
