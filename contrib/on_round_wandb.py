@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Weights & Biases: p2pd join link.txt --on-round contrib/on_round_wandb.py
 
-Needs `pip install wandb` and `wandb login` in the environment that runs it. trackio has the same
-functions: replace the import by `import trackio as wandb` and leave out id and resume.
+Needs `pip install wandb` and `wandb login` in the environment that runs it.
 """
 
 import json

@@ -15,6 +15,7 @@ from tests.cli.conftest import CommandLine
 from tests.process_table import processes_of
 
 WAIT_S = 110.0
+TASK_FILE = Path(__file__).parents[1] / "ml" / "tiny_task.py"
 
 
 @contextlib.contextmanager
@@ -50,13 +51,15 @@ def assert_all_ended(scratch: Path) -> None:
     assert processes_of(scratch) == {}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "options"), [(signal.SIGINT, ()), (signal.SIGTERM, ("--task", str(TASK_FILE)))]
+)
 def test_interrupted_demo_leaves_nothing_behind(
-    p2pd: CommandLine, tmp_path: Path, number: signal.Signals
+    p2pd: CommandLine, tmp_path: Path, number: signal.Signals, options: tuple[str, ...]
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    with running_demo({**p2pd.environ, "TMPDIR": str(scratch)}) as demo:
+    with running_demo({**p2pd.environ, "TMPDIR": str(scratch)}, *options) as demo:
         read_until(demo, "starting 3 peers")
         assert len(processes_of(scratch)) >= 2
         demo.send_signal(number)

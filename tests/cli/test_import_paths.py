@@ -43,6 +43,18 @@ def test_users_own_ml_and_daemon_and_a_backport_shadow_nothing(tmp_path: Path) -
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("p2pd ")
+    (tmp_path / "dataclasses.py").unlink()
+    # What a script imports needs none of the packages that have the user's names.
+    script = subprocess.run(
+        [sys.executable, "-c", "import p2pd; print(p2pd.join.__name__)"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert (script.returncode, script.stdout) == (0, "join\n"), script.stderr
 
 
 def test_worker_of_an_installed_p2pd_finds_the_standard_library_first(tmp_path: Path) -> None:

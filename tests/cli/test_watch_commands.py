@@ -164,6 +164,8 @@ def test_plain_lines_of_join_tell_of_loading_waiting_rounds_and_the_end_once_eac
     assert len(rounds) == 3
     assert lines_of(view, peer.status(), peer.history(3)) == []
     complete = msgspec.structs.replace(peer.status(), phase="complete")
+    last = msgspec.structs.replace(peer.history(0).rounds[2], is_evaluating=True)
+    assert lines_of(view, complete, msgspec.structs.replace(NO_HISTORY, rounds=[last])) == []
     assert lines_of(view, complete, peer.history(3)) == [doing(complete, NO_HISTORY)]
     assert max(map(len, rounds)) <= COLUMNS
 

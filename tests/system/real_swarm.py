@@ -36,6 +36,7 @@ START_S = 120.0
 END_S = 60.0
 ROUND_S = 90.0
 POLL_S = 0.02
+COLUMNS = 80
 MAX_RSS_BYTES = 100_000_000
 """What a daemon may take, its worker apart."""
 LOG_TAIL_BYTES = 6000
@@ -247,6 +248,22 @@ class RealPeer:
     def logged(self, since: int = 0) -> str:
         """Its log, of all of its lives, from that byte on."""
         return self.log.read_bytes()[since:].decode(errors="replace")
+
+    def wait_shown(self, patterns: Sequence[str], within_s: float = ROUND_S) -> None:
+        """Return once its standard output, which is no terminal, has lines like these in this
+        order, and perhaps others; none is too long for a terminal."""
+        output = self.swarm.directory / f"{self.name}.out"
+
+        def probe() -> bool:
+            lines = output.read_text().splitlines()
+            assert all(len(line) <= COLUMNS for line in lines), lines
+            rest = iter(lines)
+            return all(any(re.fullmatch(one, line) for line in rest) for one in patterns)
+
+        try:
+            wait_until(f"{self.name} shows {patterns}", probe, within_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; shown: {output.read_text()}") from None
 
     def averaged(self, since: int = 0) -> dict[int, Averaged]:
         """By the log: the rounds that it took part in."""

@@ -7,6 +7,7 @@ from tests.system.real_swarm import assert_equal_exports, assert_nobody_is_blame
 from tests.system.slow_swarm import SHARDS, SlowSwarm, halted, wait_round_of_all
 
 SAMPLES = 480
+TEST_BATCHES = 30
 
 
 def test_fourth_peer_takes_part_in_the_round_that_is_going_on_and_leaves_when_it_likes(
@@ -20,6 +21,8 @@ def test_fourth_peer_takes_part_in_the_round_that_is_going_on_and_leaves_when_it
             "trains on the swarm's state",
             lambda status: status.round == before and status.phase == Phase.TRAINING,
         )
+        # Who waits to take part evaluates no state but the one that it takes, once.
+        assert (fourth.data_dir / "tested").stat().st_size < 2 * TEST_BATCHES
     everyone = [*founders, fourth]
     wait_round_of_all(everyone, before + 1)
     assert fourth.taken() == {before: founders[0].averaged()[before].state}

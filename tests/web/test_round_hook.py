@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,8 @@ from daemon.control.history import History
 from daemon.control.status import Status
 from daemon.web.round_hook import RoundHook
 from tests.web.invented import ROUNDS, InventedPeer
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Growing:
@@ -51,6 +54,32 @@ async def test_each_round_is_one_json_line_on_standard_input(tmp_path: Path) -> 
     assert len(lines[0]["losses"]) == 3
     assert 0 < lines[0]["accuracy"] < 1
     assert [one["name"] for one in lines[0]["metrics"]] == ["accuracy", "rmse"]
+
+
+TRACKER = """
+import atexit, json, pathlib
+said = []
+init = lambda **given: said.append(given) or Run()
+log = lambda values, step: said.append([values, step])
+finish = lambda: None
+class Run:
+    log, finish = staticmethod(log), staticmethod(finish)
+atexit.register(lambda: pathlib.Path(__file__).with_suffix(".json").write_text(json.dumps(said)))
+"""
+"""Notes what it is told in the way that wandb and trackio are."""
+
+
+@pytest.mark.parametrize("tracker", ["wandb", "trackio"])
+async def test_examples_pass_each_round_on(tmp_path: Path, tracker: str) -> None:
+    (tmp_path / f"{tracker}.py").write_text(TRACKER)
+    script = ROOT / "contrib" / f"on_round_{tracker}.py"
+    hook = RoundHook(shlex.join(["env", f"PYTHONPATH={tmp_path}", sys.executable, str(script)]))
+    peer = Growing()
+    peer.round = 1
+    await hook.tell_rest(peer)
+    given, (values, step) = json.loads((tmp_path / f"{tracker}.json").read_text())
+    assert (given["project"], given["name"], step) == ("handwriting", "alice", 1)
+    assert values.keys() == {"loss", "updates", "seconds", "accuracy", "rmse", "training_loss"}
 
 
 async def test_rounds_of_another_line_are_told_though_their_numbers_are_not_new(

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from daemon.cli.documents.kinds import DemoPeer
-from daemon.cli.output import UNKNOWN, byte_count, cut, duration, number, qualities
+from daemon.cli.output import UNKNOWN, byte_count, cut, duration, number, qualities, wrapped
 from daemon.cli.watch.doing import doing, time_left_s
 from daemon.control.history import History
 from daemon.control.status import Status
@@ -148,12 +148,12 @@ class DemoView:
         measured = results[0].metrics[0]
         capitalized = measured.name[0].upper() + measured.name[1:]
         better = " (lower is better)" if measured.better == "lower" else ""
-        self._console.print(
+        said = (
             f"{capitalized} on the test data{better}: what the peers reached together, and what"
-            f" each reaches\nalone, on its own part of the data, in as many rounds"
-            f" ({results[0].rounds}). {verdict} {seconds:.1f} s.",
-            soft_wrap=True,
+            f" each reaches alone, on its own part of the data, in as many rounds"
+            f" ({results[0].rounds}). {verdict} {seconds:.1f} s."
         )
+        self._console.print(Text(wrapped(said, "")), soft_wrap=True)
 
 
 def _gain(together: MetricValue, alone: MetricValue) -> str:

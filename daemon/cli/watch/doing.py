@@ -42,7 +42,7 @@ def doing(status: "Status", history: "History") -> str:
         case "retrying":
             return f"rests before it tries round {number} again"
         case "complete":
-            return f"complete: all {status.rounds} rounds are done; serves the model to others"
+            return f"complete: {_all_rounds(status.rounds)} done; serves the model to others"
         case "paused":
             return f"paused {printable(status.paused)}".rstrip()
         case "observing":
@@ -72,10 +72,19 @@ def _waiting(status: "Status", history: "History", number: int) -> str:
     return f"round {number}: exchanges updates"
 
 
+def _all_rounds(rounds: int) -> str:
+    return f"all {rounds} rounds are" if rounds > 1 else "its only round is"
+
+
 def round_line(record: "RoundRecord", rounds: int) -> str:
-    """How a round came out, within 80 columns."""
+    """How a round came out, within 80 columns.
+
+    >>> from daemon.rounds.round_record import RoundRecord
+    >>> round_line(RoundRecord(round=3, started_at=0.0, seconds=2.5, updates=2, loss=0.5), 5)
+    'round 3 of 5: complete, loss 0.500, 2 updates, 2.5 s'
+    """
     of_rounds = f" of {rounds}" if rounds else ""
-    parts = [text.leading(record.metrics) or "complete"]
+    parts = ["being tested" if record.is_evaluating else text.leading(record.metrics) or "complete"]
     if record.loss is not None and not (record.metrics and record.metrics[0].name == "loss"):
         parts.append(f"loss {text.number(record.loss)}")
     if record.updates:

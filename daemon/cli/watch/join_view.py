@@ -71,6 +71,8 @@ class JoinView:
             self._round = 0
         for record in history.rounds:
             if record.is_evaluating:
+                if status.phase == "complete":
+                    return  # that comes after the last round
                 break
             yield round_line(record, status.rounds)
             self._round = record.round
