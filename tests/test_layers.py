@@ -209,7 +209,9 @@ print(json.dumps(loaded_by))
 GIVEN_A_MODEL = (
     *("p2pd.model_tensors", "p2pd.starting_point", "p2pd.tensor_dict_file", "p2pd.what_travels"),
     *("p2pd.script.inner_state", "p2pd.script.ranks", "p2pd.script.replica"),
+    "p2pd.script.whole_file",
     *("p2pd.callbacks.batch", "p2pd.callbacks.lightning", "p2pd.callbacks.transformers"),
+    "p2pd.callbacks.schedule",
 )
 """Of p2pd: the rest loads no torch."""
 

@@ -257,28 +257,34 @@ class Training:
             return
         self._enter(Phase.FETCHING)
         self._started = False  # until those who have started say with whom
-        state = await self._catch_up.take(better)
+        try:
+            state = await self._catch_up.take(better)
+        except ConfigError as error:
+            await asyncio.sleep(self._give_up("no state taken", error))
+            return
         if state is not None:
             self.last_state = state
         self._announce_standing()
 
     def _note_failure(self, activity: "asyncio.Future[None]") -> None:
-        """A round that could not end is given up, and tried again after a pause.
-
-        So is one in which the task's own code failed, since that can be a device out of memory or
-        a disk. When it has failed :data:`TASK_TRIES` times in a row it is the task's mistake, and
-        goes on up as :class:`ConfigError`, like anything unexpected.
-        """
+        """A round that could not end is given up; anything unexpected goes on up."""
         error = activity.exception()
         if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
-        may_pass = isinstance(error, ConfigError) and self.failures.count < TASK_TRIES - 1
-        if may_pass or isinstance(error, TransportError | WorkerError):
-            pause_s = self.failures.add(str(error), self._parts.clock.monotonic())
-            _log.warning("round given up: %s; again in %.0f s", error, pause_s)
+        if isinstance(error, ConfigError | TransportError | WorkerError):
+            self._give_up("round given up", error)
             self._announce_standing()
         elif error is not None:
             raise error
+
+    def _give_up(self, what: str, error: ConfigError | TransportError | WorkerError) -> float:
+        """How long to pause. Where the task's own code fails that may pass, as when a device is
+        out of memory; :data:`TASK_TRIES` times in a row it is the task's mistake, and is raised."""
+        if isinstance(error, ConfigError) and self.failures.count >= TASK_TRIES - 1:
+            raise error
+        pause_s = self.failures.add(str(error), self._parts.clock.monotonic())
+        _log.warning("%s: %s; again in %.0f s", what, error, pause_s)
+        return pause_s
 
     async def _activity(self) -> None:
         if self.pause_reason or self.is_complete:

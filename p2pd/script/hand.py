@@ -1,7 +1,7 @@
 """What carries orders out on a script's model: one at each rank, all doing the same."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -138,6 +138,13 @@ class Hand:
         """Have the optimizer's state, as it is after that round, survive this process."""
         if self._inner is not None and self._keeps_inner:
             self._inner.save(round_number)
+
+    def save_whole(self, path: Path, export: Callable[[Path], object]) -> None:
+        """Write what ``export`` writes, and beside it all else that the model has.
+
+        Raises :class:`SwarmError` at all ranks.
+        """
+        self._replica.save_whole(path, export)
 
     def close(self) -> None:
         """Wait for what is being written, and end the channel."""

@@ -2,6 +2,8 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 from p2pd.model_tensors import ModelTensors
 from p2pd.script.errors import SwarmError
 from p2pd.script.ranks import Ranks, plain
+from p2pd.script.whole_file import WholeFile, entry_of, whole_file
 from p2pd.shared_tensors import SharedTensors, StaleMemoryError
 from p2pd.starting_point import StartingPoint
 from p2pd.trainer import Memories
@@ -110,6 +113,32 @@ class Replica:
                 for name, tensor in tensors.items():
                     tensor.copy_(before[name])
 
+    def save_whole(self, path: Path, export: Callable[[Path], object]) -> None:
+        """Write what ``export`` writes, and the tensors that do not travel; asked by all ranks.
+
+        Raises :class:`SwarmError` at all of them.
+        """
+        tensors = tensors_of(self.model)
+        whole = _Whole(tensors, self._ranks)
+        names = sorted(self._tensors.still)
+        with contextlib.ExitStack() as stack:
+            file: WholeFile | None = None
+
+            def begin() -> None:
+                nonlocal file
+                if self._ranks.is_first:
+                    still = {name: entry_of(name, tensors[name]) for name in names}
+                    file = stack.enter_context(whole_file(path, export, still, self.tied))
+
+            def add(name: str, tensor: torch.Tensor) -> None:
+                if file is not None:
+                    file.add(name, tensor)
+
+            self._share_failure(begin)
+            for name in names:
+                self._share_failure(partial(add, name, whole[name]))
+            self._share_failure(stack.close)
+
     def evaluate(self, measure: Callable[[], T]) -> T:
         """What a script's own evaluation of the model says."""
         was_training = self.model.training
@@ -158,6 +187,16 @@ class Replica:
             problem = str(error)
         if problem := self._ranks.share(problem):
             raise StaleMemoryError(problem)
+
+    def _share_failure(self, act: Callable[[], None]) -> None:
+        """Have what fails at the first rank be raised at all of them."""
+        problem = ""
+        try:
+            act()
+        except (OSError, SwarmError) as error:
+            problem = str(error)
+        if problem := self._ranks.share(problem):
+            raise SwarmError(problem)
 
     def _one(self, memory: SharedTensors | None, name: str) -> torch.Tensor | None:
         return None if memory is None else self._tensors.read_one(memory, name)

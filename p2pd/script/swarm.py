@@ -151,11 +151,19 @@ class Swarm:
         document: dict[str, Any] = json.loads(self._run("status", "--json", within_s=COMMAND_S))
         return document
 
-    def save(self, path: str | Path) -> None:
-        """Write the swarm's present state, whole and averaged, as safetensors: the names and dtypes
-        are the model's. The first rank alone writes. Raises :class:`SwarmError`."""
-        if self._ranks.is_first:
-            self._run("export", str(path), within_s=EXPORT_S)
+    def save(self, path: str | Path, *, whole: bool = False) -> None:
+        """Write the swarm's present state, averaged, as safetensors, by the model's names and
+        dtypes: what is trained. ``whole``: with what training leaves as it is, so that
+        ``load_state_dict`` takes it. Every rank calls this; the first one alone writes. Raises
+        :class:`SwarmError`."""
+
+        def export(to: Path) -> None:
+            self._run("export", str(to), within_s=EXPORT_S)
+
+        if whole:
+            self._hand.save_whole(Path(path), export)
+        elif self._ranks.is_first:
+            export(Path(path))
 
     # What a round is made of
 

@@ -15,7 +15,13 @@ from tests.cli.conftest import CommandLine
 from tests.process_table import processes_of
 
 WAIT_S = 110.0
-TASK_FILE = Path(__file__).parents[1] / "ml" / "tiny_task.py"
+TINY_TASK = Path(__file__).parents[1] / "ml" / "tiny_task.py"
+OWN_METRIC = """
+METRICS = {"errors": "lower, .3f"}
+
+def metric(outputs, targets):
+    return (outputs.argmax(1) != targets).float().mean()
+"""
 
 
 @contextlib.contextmanager
@@ -52,7 +58,7 @@ def assert_all_ended(scratch: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "options"), [(signal.SIGINT, ()), (signal.SIGTERM, ("--task", str(TASK_FILE)))]
+    ("number", "options"), [(signal.SIGINT, ()), (signal.SIGTERM, ("--task", str(TINY_TASK)))]
 )
 def test_interrupted_demo_leaves_nothing_behind(
     p2pd: CommandLine, tmp_path: Path, number: signal.Signals, options: tuple[str, ...]
@@ -70,11 +76,17 @@ def test_interrupted_demo_leaves_nothing_behind(
     assert_all_ended(scratch)
 
 
-def test_processes_of_a_killed_demo_end_by_themselves(p2pd: CommandLine, tmp_path: Path) -> None:
+def test_processes_of_a_killed_demo_of_an_own_task_end_by_themselves(
+    p2pd: CommandLine, tmp_path: Path
+) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    with running_demo({**p2pd.environ, "TMPDIR": str(scratch)}) as demo:
+    task = tmp_path / "own.py"
+    task.write_text(TINY_TASK.read_text() + OWN_METRIC)
+    options = ("--task", str(task))
+    with running_demo({**p2pd.environ, "TMPDIR": str(scratch)}, *options) as demo:
         read_until(demo, "train together")
+        read_until(demo, ": round 1 of 100000 complete, errors 0.")
         assert len(processes_of(scratch)) >= 5
         demo.kill()
     assert_all_ended(scratch)

@@ -133,10 +133,8 @@ class ToyTrainer:
         """Raised by each training from now on."""
         self.trainings = 0
         """How many were asked for."""
-        self.can_load = True
-        """Whether it can take another peer's state over."""
         self.load_error: Exception | None = None
-        """Raised instead, by each such try from now on."""
+        """Raised whenever it is to take another peer's state over, from now on."""
         self.applied: list[tuple[int, tuple[str, ...]]] = []
         self.reduced: list[tuple[int, tuple[str, ...]]] = []
         self.parts_applied: list[tuple[int, int, tuple[int, ...]]] = []
@@ -194,8 +192,6 @@ class ToyTrainer:
 
     async def advance(self, request: Advance) -> StateReady:
         if isinstance(request, LoadState):
-            if not self.can_load:
-                raise WorkerError("no such file")
             if self.load_error is not None:
                 raise self.load_error
             self.state = Path(request.path).read_bytes()

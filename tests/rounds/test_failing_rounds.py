@@ -9,7 +9,7 @@ from daemon.rounds.failures import FIRST_PAUSE_S, LONGEST_PAUSE_S, RoundFailures
 from daemon.rounds.phase import Phase
 from daemon.rounds.training import TASK_TRIES
 from protocol.errors import ConfigError, WorkerError
-from tests.rounds.simulated_swarm import SimulatedSwarm
+from tests.rounds.simulated_swarm import SimulatedSwarm, ToyTrainer
 from tests.rounds.test_training import GRACE_S, assert_same_history, simulate
 
 
@@ -100,6 +100,40 @@ def test_failure_of_the_task_s_code_that_passes_ends_nothing(tmp_path: Path) -> 
             await swarm.until_round(peer.round + 2, within_s=120)
 
     simulate(tmp_path, scenario, min_peers=1)
+
+
+def test_failure_of_the_task_s_code_while_a_state_is_taken_is_as_in_a_round(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failures(reason: str) -> list[str]:
+        return [line for line in caplog.messages if line.startswith(f"no state taken: {reason}")]
+
+    async def fail(swarm: SimulatedSwarm, reason: str, tries: int) -> ToyTrainer:
+        late = swarm.add()
+        late.trainer.load_error = ConfigError(reason)
+        for _ in range(240):
+            if len(failures(reason)) < tries:
+                await asyncio.sleep(0.5)
+        assert (len(failures(reason)), late.round) == (tries, 0)
+        return late.trainer
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        a, b = swarm.add(), swarm.add()
+        await swarm.until_round(3, within_s=60)
+        passes = await fail(swarm, "out of memory", TASK_TRIES - 1)
+        passes.load_error = None
+        await swarm.until_round(max(a.round, b.round) + 6, within_s=120)
+        assert_same_history(*swarm.peers.values())
+        await fail(swarm, "a mistake", TASK_TRIES - 1)
+        await asyncio.sleep(60)
+
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(ConfigError, match="a mistake"), flatten_subgroups=True
+    ):
+        simulate(tmp_path, scenario, min_peers=2)
+    assert [line.rpartition("again ")[2] for line in failures("out of memory")] == [
+        f"in {FIRST_PAUSE_S * 2**n:.0f} s" for n in range(TASK_TRIES - 1)
+    ]
 
 
 def test_mistake_of_the_task_ends_the_peer(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from daemon.rounds.phase import Phase
 from protocol.codec import Message, decode, encode
+from protocol.errors import WorkerError
 from protocol.peers.peer_messages import (
     Agreement,
     CertificateRequest,
@@ -325,11 +326,11 @@ def test_member_of_the_roster_that_fell_back_and_cannot_catch_up_is_not_waited_f
         await swarm.until_round(2, within_s=20)
         old = other.training.lineage.position
         await swarm.until_round(5, within_s=20)
-        other.trainer.can_load = False
+        other.trainer.load_error = WorkerError("no such file")
         other.training.fall_back(old)
         back = one.round + 4
         assert await swarm.until_round(back, one, within_s=60) < 5 * ROUND_S
-        other.trainer.can_load = True
+        other.trainer.load_error = None
         await swarm.until_round(one.round + 4, within_s=30)
         assert_same_history(one, other)
 

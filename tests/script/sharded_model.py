@@ -5,13 +5,16 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from p2pd.model_tensors import ModelTensors
+from p2pd.script.errors import SwarmError
 from p2pd.script.inner_state import InnerState
 from p2pd.script.ranks import Ranks, ranks_of
 from p2pd.script.replica import Replica
@@ -20,6 +23,7 @@ from p2pd.trainer import Memories
 from p2pd.what_travels import describe, describe_still, still_by_kind
 
 WAIT_S = 120.0
+FROZEN = "0.weight"
 LAST = "2.weight"
 
 
@@ -27,7 +31,7 @@ def made() -> nn.Module:
     """The same at each rank; its first weights are frozen."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
-    model.get_parameter("0.weight").requires_grad_(False)
+    model.get_parameter(FROZEN).requires_grad_(False)
     return model
 
 
@@ -61,6 +65,21 @@ def keep_momentum(model: nn.Module, ranks: Ranks, directory: Path) -> None:
         assert momentum(optimizer_of(directory)[0]) == kept
 
 
+def save_whole(replica: Replica, whole: nn.Module, path: Path) -> None:
+    """A file has the frozen tensors of all ranks' parts; what fails at the first is told to all."""
+    trained = {name: one for name, one in whole.state_dict().items() if name != FROZEN}
+    replica.save_whole(path, lambda to: save_file(trained, to))
+    dist.barrier()
+    whole.load_state_dict(load_file(path))
+    assert torch.equal(whole.get_parameter(FROZEN), made().get_parameter(FROZEN))
+
+    def fail(to: Path) -> None:
+        raise SwarmError(f"no {to.name}")
+
+    with pytest.raises(SwarmError, match="no trained"):
+        replica.save_whole(path, fail)
+
+
 def main() -> None:
     """Say what the model is, write it, read it back."""
     dist.init_process_group("gloo")
@@ -70,7 +89,7 @@ def main() -> None:
     ranks = ranks_of(WAIT_S)
     replica = Replica(sharded, ranks)
     still = still_by_kind(whole)
-    assert still == {"0.weight"}
+    assert still == {FROZEN}
     assert replica.description == [list(one) for one in describe(whole, still)]
     assert replica.frozen() == [list(one) for one in describe_still(whole, still)]
     memories = Memories([os.memfd_create(name) for name in MEMORIES]) if ranks.is_first else None
@@ -104,6 +123,7 @@ def main() -> None:
     else:
         raise AssertionError("another round than the memory's")
     keep_momentum(sharded, ranks, Path(sys.argv[1]))
+    save_whole(replica, whole, Path(sys.argv[1]) / "whole.safetensors")
     dist.destroy_process_group()
 
 

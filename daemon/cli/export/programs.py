@@ -66,7 +66,7 @@ def _make_model(state_dir: Path, trained: Path, *words: str) -> None:
     if not task.builtin and not file:
         raise ConfigError(
             "this peer trains by a script of your own, which alone can make the model: there,"
-            " model.state_dict() or model.save_pretrained() after a round is the whole of it"
+            " swarm.save(FILE, whole=True), or model.save_pretrained() after a round"
         )
     _run(
         "ml.whole_model",
