@@ -26,9 +26,16 @@ class Digits(lightning.LightningModule):
         inputs, targets = batch
         return nn.functional.cross_entropy(self.network(inputs), targets)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW."""
-        return torch.optim.AdamW(self.parameters(), lr=1e-3)
+    def configure_optimizers(self) -> dict[str, object]:
+        """AdamW with a warm-up, which all peers have together, in the swarm's first steps."""
+        optimizer = torch.optim.AdamW(self.parameters(), lr=1e-3)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1, (step + 1) / 20)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
 
 def main() -> None:

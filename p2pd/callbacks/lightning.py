@@ -1,7 +1,7 @@
 """Lightning in a swarm: ``Trainer(callbacks=[SwarmCallback("link.txt")])``.
 
 The swarm is joined when training begins, and left when it ends; training ends when the swarm is
-complete.
+complete. Schedules of learning rates that are stepped in each step go by the swarm's steps.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 
 from p2pd.callbacks.batch import length_of
+from p2pd.callbacks.schedule import Schedule
 from p2pd.script.joining import join
 from p2pd.script.swarm import Swarm
 
@@ -24,6 +25,7 @@ class SwarmCallback(lightning.Callback):  # type: ignore[misc]  # lightning's ty
         self._options = options
         self._taken = 0
         self._samples = 0
+        self._schedule = Schedule([])
         self.swarm: Swarm | None = None
         """While it trains."""
 
@@ -32,6 +34,11 @@ class SwarmCallback(lightning.Callback):  # type: ignore[misc]  # lightning's ty
         optimizer = trainer.optimizers[0] if len(trainer.optimizers) == 1 else None
         self._taken = trainer.global_step
         self.swarm = join(self._link, pl_module, optimizer, **self._options)
+        configs = trainer.lr_scheduler_configs
+        self._schedule = Schedule(
+            one.scheduler for one in configs if (one.interval, one.frequency) == ("step", 1)
+        )
+        self._schedule.follow(self.swarm.steps, begins=True)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -43,7 +50,8 @@ class SwarmCallback(lightning.Callback):  # type: ignore[misc]  # lightning's ty
             return  # gradients are accumulated
         self._taken = trainer.global_step
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
-        self.swarm.step(loss=loss, samples=self._samples)
+        ended = self.swarm.step(loss=loss, samples=self._samples)
+        self._schedule.follow(self.swarm.steps, begins=ended)
         self._samples = 0
         trainer.should_stop = trainer.should_stop or self.swarm.complete
 

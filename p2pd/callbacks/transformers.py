@@ -1,8 +1,7 @@
 """transformers.Trainer in a swarm: ``Trainer(…, callbacks=[SwarmCallback("link.txt")])``.
 
 The swarm is joined when training begins, and left when it ends; training ends when the swarm is
-complete. For learning rates that follow the swarm, give the Trainer a scheduler that asks
-``callback.swarm.steps``.
+complete. The Trainer's schedule of learning rates goes by the swarm's steps.
 """
 
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from p2pd.callbacks.batch import length_of
+from p2pd.callbacks.schedule import Schedule
 from p2pd.script.joining import join
 from p2pd.script.swarm import Swarm
 
@@ -25,6 +25,7 @@ class SwarmCallback(TrainerCallback):  # type: ignore[misc]  # transformers' typ
         self._loss: torch.Tensor | float = 0.0
         self._samples = 0
         self._hook: Any = None
+        self._schedule = Schedule([])
         self.swarm: Swarm | None = None
         """While it trains."""
 
@@ -39,6 +40,8 @@ class SwarmCallback(TrainerCallback):  # type: ignore[misc]  # transformers' typ
         model, wrapped = parts["model"], parts.get("optimizer")
         optimizer = getattr(wrapped, "optimizer", wrapped)  # as accelerate has it
         self.swarm = join(self._link, model, optimizer, **self._options)
+        self._schedule = Schedule([parts.get("lr_scheduler")])
+        self._schedule.follow(self.swarm.steps, begins=True)
         # A Trainer tells its callbacks no loss of a step.
         self._hook = model.register_forward_hook(self._note, with_kwargs=True)
 
@@ -51,7 +54,8 @@ class SwarmCallback(TrainerCallback):  # type: ignore[misc]  # transformers' typ
     ) -> None:
         """Count the step; end with the swarm."""
         assert self.swarm is not None
-        self.swarm.step(loss=self._loss, samples=max(1, self._samples))
+        ended = self.swarm.step(loss=self._loss, samples=max(1, self._samples))
+        self._schedule.follow(self.swarm.steps, begins=ended)
         self._samples = 0
         if self.swarm.complete:
             control.should_training_stop = True

@@ -4,6 +4,7 @@ are, in real swarms, through the death of a trainer and of a daemon."""
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 import pytest
 from safetensors import safe_open
@@ -18,7 +19,10 @@ from tests.system.real_swarm import (
     wait_until,
 )
 
-EXAMPLES = ROOT / "examples" / "scripts"
+SCRIPT = ROOT / "tests" / "system" / "scripts" / "watched_example.py"
+RATE = 1e-3
+WARM_UP_STEPS = 20
+TRAINER_STEPS = 100_000
 STEPS = 3
 TOGETHER = 5
 SWARM_S = 300.0
@@ -47,11 +51,22 @@ def inner_steps(peer: RealPeer) -> tuple[int, int]:
     return int(path.stem.partition("-")[2]), int(state[0]["step"])
 
 
+def llama_rate(steps: int) -> float:
+    """As transformers has "linear"."""
+    left = (TRAINER_STEPS - steps) / (TRAINER_STEPS - WARM_UP_STEPS)
+    return RATE * min(steps / WARM_UP_STEPS, left)
+
+
+def digits_rate(steps: int) -> float:
+    """As the example says it."""
+    return RATE * min(1, (steps + 1) / WARM_UP_STEPS)
+
+
 @pytest.mark.parametrize(
-    ("example", "needs", "travels", "settings"),
+    ("example", "needs", "travels", "settings", "rate"),
     [
-        ("lora_llama.py", ("transformers", "peft", "accelerate"), ".lora_", ()),
-        ("lightning_digits.py", ("lightning",), "network.", ("--overlap",)),
+        ("lora_llama", ("transformers", "peft", "accelerate"), ".lora_", (), llama_rate),
+        ("lightning_digits", ("lightning",), "network.", ("--overlap",), digits_rate),
     ],
 )
 def test_peers_of_others_trainers_hold_equal_weights_whatever_is_killed(
@@ -60,16 +75,17 @@ def test_peers_of_others_trainers_hold_equal_weights_whatever_is_killed(
     needs: tuple[str, ...],
     travels: str,
     settings: tuple[str, ...],
+    rate: Callable[[int], float],
 ) -> None:
     for needed in needs:
         pytest.importorskip(needed, reason=f"needs {needed}")
-    command = (sys.executable, EXAMPLES / example, "-")
-    work = ("--local-steps", str(STEPS), "--grace", "30", "--min-peers", "2")
-    swarm.create(*work, *settings, "--", *command, within_s=SWARM_S)
     one, two = peers = [RealPeer(swarm, name) for name in ("founder", "two")]
+    script = ("--", sys.executable, SCRIPT, example)
+    work = ("--local-steps", str(STEPS), "--grace", "30", "--min-peers", "2")
+    swarm.create(*work, *settings, *script, one.data_dir, within_s=SWARM_S)
     listen = ("--listen", "127.0.0.1:0")
-    one.join(*listen, "--", *command)
-    two.join(swarm.link, *listen, "--", *command)
+    one.join(*listen, *script, one.data_dir)
+    two.join(swarm.link, *listen, *script, two.data_dir)
     wait_together(peers, 1)
     worker = one.status().worker_pid
     assert worker
@@ -85,6 +101,10 @@ def test_peers_of_others_trainers_hold_equal_weights_whatever_is_killed(
         number, steps = inner_steps(peer)
         # What a kill cut off, or had not written yet, may be lost.
         assert STEPS * (number - 2) <= steps <= STEPS * number, "the inner state goes on"
+        rates = [line.split() for line in (peer.data_dir / "steps").read_text().splitlines()[:-1]]
+        assert len(rates) > STEPS * TOGETHER
+        for at, was in rates:
+            assert float(was) == pytest.approx(rate(int(at))), "the schedule goes on"
     for path in exports_of_one_round(peers, swarm.directory).values():
         with safe_open(path, "numpy") as exported:
             names = list(exported.keys())
