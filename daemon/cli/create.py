@@ -292,7 +292,8 @@ def _explanation(options: argparse.Namespace, created: "Created") -> str:
     task = f" --task {options.task}" if created.needs_task_file else ""
     if options.command:
         task = " -- COMMAND"
-    state_dir = f" --state-dir {created.state_dir}" if options.state_dir else ""
+    own = f" --data-dir {options.data_dir}" if options.data_dir else ""
+    own += f" --state-dir {created.state_dir}" if options.state_dir else ""
     mine = "to take part yourself"
     if options.weights:
         mine = "the others get the initial weights from this machine, so run here"
@@ -300,5 +301,5 @@ def _explanation(options: argparse.Namespace, created: "Created") -> str:
         f"swarm {created.name!r} founded; its key is in {created.state_dir}\n"
         "the invite link is below; anybody who has it can join. Others run:"
         f"  p2pd join LINK{task}\n"
-        f"{mine}:  p2pd join LINK{task}{state_dir}"
+        f"{mine}:  p2pd join LINK{task}{own}"
     )

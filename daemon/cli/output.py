@@ -57,9 +57,17 @@ def leading(metrics: Sequence[MetricValue]) -> str:
 
 
 def qualities(metrics: Sequence[MetricValue], loss: float | None) -> list[str]:
-    """All that is known of how good a model is: the metrics, and the loss where it is none."""
+    """All that is known of how good a model is: the metrics, and the loss where it is none.
+
+    >>> qualities([MetricValue("rmse", 2.5, "lower", ".1f")], None)
+    ['rmse 2.5']
+    >>> qualities([], None)
+    ['loss -']
+    """
     said = [str(one) for one in metrics]
-    return said if any(one.name == "loss" for one in metrics) else [*said, f"loss {number(loss)}"]
+    if said and (loss is None or any(one.name == "loss" for one in metrics)):
+        return said
+    return [*said, f"loss {number(loss)}"]
 
 
 def number(value: float | None, digits: int = 3, unit: str = "") -> str:

@@ -20,6 +20,7 @@ from ml.opening import Opening, StateReady, TaskOpened, Trained
 from ml.round_steps import advance, evaluate, train_round
 from ml.task.choice import TaskChoice
 from p2pd import messages as trainer
+from p2pd.metrics import finite
 from protocol.statements.swarm import RoundSettings
 
 MOST_TRAINING_S = 20.0
@@ -80,7 +81,7 @@ class _Rehearsal:
             state_bytes=state.state.size_bytes,
             trainer_bytes=_peak_bytes(both.trainer.pid),
             averager_bytes=_peak_bytes(both.averager.pid),
-            loss=state.loss,
+            loss=finite(state.loss),
             metrics=state.metrics,
         )
 

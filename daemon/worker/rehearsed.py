@@ -27,4 +27,5 @@ class Rehearsed(msgspec.Struct, frozen=True):
     """The most memory that the trainer had; null where the system does not tell."""
     averager_bytes: int | None
     loss: float | None
+    """Null where the task's own evaluation says none."""
     metrics: tuple[MetricValue, ...]

@@ -79,6 +79,7 @@ def test_model_of_a_peer_that_does_not_run_is_had_and_carried_on_with(tmp_path: 
         link = p2pd(*anew)
         assert link.returncode == 0, link.stderr
         assert "the others get the initial weights from this machine" in link.stderr
+        assert f"--task {TASK} --data-dir {tmp_path / 'data'} --state-dir" in link.stderr
         (tmp_path / "link-2").write_text(link.stdout)
         joined = p2pd("join", tmp_path / "link-2", *founder, *data, "--task", TASK,
                       "--rounds", "1")  # fmt: skip
