@@ -1,6 +1,6 @@
 """Many local steps between exchanges, beside DDP that exchanges gradients at every step.
 
-    python -m benchmarks.learning.local_steps inner_state [--rounds 16 --seeds 1,2]
+    python -m benchmarks.learning.local_steps inner_state [--seeds 1,2 --outer 0.7,0.9]
     python -m benchmarks.learning.local_steps language_model [--steps 3000]
 
 All see the same tokens in the same order, under the same learning rates: peer I's batches of a step
@@ -183,12 +183,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--only", default="", help="the variants with this in their names")
     parser.add_argument("--without-ddp", action="store_true")
+    parser.add_argument(
+        "--outer", default="", help="outer learning rate and momentum, in place of a variant's own"
+    )
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     is_characters = arguments.kind == "inner_state"
     task = CHARACTERS if is_characters else LANGUAGE_MODEL
     steps = arguments.steps or (800 if is_characters else 3000)
+    outer: dict[str, float] = {}
+    if arguments.outer:
+        names = ("outer_learning_rate", "outer_momentum")
+        outer = dict(zip(names, map(float, arguments.outer.split(",")), strict=True))
     outcomes: list[Outcome] = []
     for seed in map(int, arguments.seeds.split(",")):
         choices = [
@@ -200,6 +207,7 @@ def main() -> None:
             runs.append(ddp(choices, steps, 50 if is_characters else 100))
             print(json.dumps(asdict(runs[-1])), flush=True)
         for variant in variants_of(arguments.kind):
+            variant.settings.update(outer)
             if arguments.only in variant.name:
                 runs.append(swarm(choices, steps, variant))
                 print(json.dumps(asdict(runs[-1])), flush=True)

@@ -16,12 +16,12 @@ def watching(callback: type[Any], path: Path) -> type[Any]:
 
     class Watching(callback):  # type: ignore[misc]  # of transformers or of lightning
         def on_step_begin(self, *given: Any, **parts: Any) -> None:
-            self._note(parts["optimizer"])
+            self._look(parts["optimizer"])
 
         def on_train_batch_start(self, trainer: Any, *given: Any) -> None:
-            self._note(trainer.optimizers[0])
+            self._look(trainer.optimizers[0])
 
-        def _note(self, optimizer: Any) -> None:
+        def _look(self, optimizer: Any) -> None:
             with path.open("a") as file:
                 print(self.swarm.steps, optimizer.param_groups[0]["lr"], file=file, flush=True)
 
