@@ -54,6 +54,10 @@ class Clock:
         """Seconds since some fixed moment; never goes back."""
         return time.monotonic()
 
+    def processor_s(self) -> float:
+        """Seconds of a processor that this thread has taken."""
+        return time.thread_time()
+
     def since_boot_ms(self) -> int:
         """Milliseconds since this machine was started, its sleep included."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000

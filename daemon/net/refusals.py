@@ -36,7 +36,7 @@ class Refusals:
     """
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        self.clock = clock
         self._counts: Counter[tuple[PeerId, str]] = Counter()
         self._logged: dict[tuple[PeerId, str], tuple[float, int]] = {}
         self._last_at: dict[PeerId, float] = {}
@@ -49,7 +49,7 @@ class Refusals:
             return
         self._counts[key] += 1
         count = self._counts[key]
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         self._last_at[peer] = now
         self._last_reason[peer] = f"{code}: {str(reason)[:MAX_REASON]}"
         logged_at, logged_count = self._logged.get(key, (now - LOG_INTERVAL_S, 0))
@@ -83,7 +83,7 @@ class Refusals:
     def seconds_since(self, peer: PeerId) -> float | None:
         """How long ago something of ``peer`` was refused last."""
         last_at = self._last_at.get(peer)
-        return None if last_at is None else self._clock.monotonic() - last_at
+        return None if last_at is None else self.clock.monotonic() - last_at
 
     def last_reason(self, peer: PeerId) -> str:
         """Why something of ``peer`` was refused last; empty: nothing was. Holds foreign text."""

@@ -1,7 +1,8 @@
 """Takes each message of a peer to the part that it concerns: all eleven kinds, in one place.
 
-A message that does not decode is refused, and counted against its sender. A peer that only observes
-takes statements and nothing else.
+A message that does not decode is refused, and counted against its sender; so is one of a sender
+whose messages take too much of this machine's time. A peer that only observes takes statements and
+nothing else.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from daemon.net.network import PeerNetwork
 from daemon.net.refusals import Refusals
 from daemon.rounds.at_hand import AtHand
 from daemon.rounds.catch_up import CatchUp
+from daemon.rounds.effort import Effort
 from daemon.rounds.parts import Parts
 from daemon.rounds.training import Training
 from daemon.rounds.updates import RoundUpdates
@@ -68,6 +70,7 @@ class Inbox:
         self._watching = watching
         self._statements = statements
         self._refusals = refusals
+        self._effort = Effort(refusals.clock)
         self._receivers = receivers
 
     def connect(self, network: PeerNetwork) -> None:
@@ -82,6 +85,13 @@ class Inbox:
 
     def receive(self, peer: PeerId, data: bytes) -> None:
         """A control message of ``peer``'s."""
+        if not self._effort.has_left(peer):
+            self._refusals.add(peer, "effort", "its messages take too much time")
+            return
+        with self._effort.spent_on(peer):
+            self._act_on(peer, data)
+
+    def _act_on(self, peer: PeerId, data: bytes) -> None:
         try:
             message = decode(data, PeerMessage)
         except RemoteProtocolError as error:
@@ -106,6 +116,7 @@ class Inbox:
 
     def peer_up(self, peer: PeerId) -> None:
         """A session with ``peer`` is open: say by which rules, and where this peer stands."""
+        self._effort.forget_old()
         self._statements.greet(peer)
         if self._receivers is not None:
             training = self._receivers.training

@@ -8,9 +8,15 @@ from daemon.net.paths.targets import MAX_TARGETS, SYNS_PER_S
 from daemon.net.peers.book import MAX_PEERS, MAX_SEARCHES_PER_S, MAX_UNKNOWN_KEYS
 from daemon.net.peers.memory_share import MAX_SHARE_BYTES, QUEUE_BUDGET_BYTES, WINDOW_BUDGET_BYTES
 from daemon.net.peers.reception import MAX_GREETING, MAX_PATHS
-from daemon.net.refusals import LOG_INTERVAL_S, MAX_REASON
-from daemon.rounds.blobs.service import MAX_IN_THREAD
+from daemon.net.refusals import LOG_INTERVAL_S, MAX_COUNTED, MAX_REASON
+from daemon.rounds import early, effort
+from daemon.rounds.agreement import evidence
+from daemon.rounds.agreement.ballot_box import KEPT_BALLOTS
+from daemon.rounds.blobs.service import MAX_IN_THREAD, MAX_QUEUED_CHUNKS
+from daemon.rounds.blobs.store import KEPT_STATES
+from daemon.rounds.updates import MAX_EARLY_BYTES
 from protocol.codec import MAX_MESSAGE_BYTES
+from protocol.peers.agreement_messages import MAX_ROSTER
 from protocol.peers.sealed_signal import MAX_SIGNAL_BYTES
 from protocol.peers.session_frames import MAX_FRAME_BYTES as MAX_SESSION_FRAME_BYTES
 from protocol.servers.relay_messages import MAX_CONSENTED_KEYS
@@ -176,6 +182,30 @@ def peer() -> list[Row]:
         ("all", "bytes that wait to be sent", size(QUEUE_BUDGET_BYTES)),
         ("all", "chunks of 1 MiB that wait to be checked", number(MAX_IN_THREAD)),
         ("all", "peers remembered as let in, on disk", number(MAX_MET)),
+        ("all", "kinds of refusals that are counted, of all peers", number(MAX_COUNTED)),
+    ]
+
+
+def rounds() -> list[Row]:
+    """A peer that trains, as far as its rounds go."""
+    share = f"{effort.AT_ONCE_S:g} s at once, then {effort.SHARE:.0%} of a core"
+    pair = size(2 * evidence.MAX_ENVELOPE_BYTES)
+    return [
+        ("peer", "processor time that its messages take", share),
+        ("peer", "updates of a round; each is a file as large as the model allows", "1"),
+        ("peer", "averages of its part, in all-reduce, likewise", "1"),
+        ("peer", "chunks of 1 MiB that it has asked for and not got", number(MAX_QUEUED_CHUNKS)),
+        ("peer", "ballots of a round of which its messages are kept", number(KEPT_BALLOTS)),
+        ("peer", "messages of each kind that wait for a round to begin", "1"),
+        ("peer", "bytes of such a message", size(early.MAX_MESSAGE_BYTES)),
+        ("peer", "contradictions of its votes that are kept, on disk", f"1, of {pair}"),
+        ("all", "peers that decide a round", number(MAX_ROSTER)),
+        ("all", "rounds whose updates are kept, on disk", "2"),
+        ("all", "bytes of messages that wait for a round to begin", size(early.MAX_BYTES)),
+        ("all", "bytes of offers of updates that do so", size(MAX_EARLY_BYTES)),
+        ("all", "states of others that are being fetched, on disk", "1"),
+        ("all", "states kept for others, on disk", number(KEPT_STATES)),
+        ("all", "peers whose contradictions are kept", number(evidence.MAX_KEPT)),
     ]
 
 
@@ -187,6 +217,7 @@ def limits_page() -> str:
         ("STUN", stun()),
         ("Relay", relay()),
         ("Peer", peer()),
+        ("Peer that trains", rounds()),
     )
     parts = [INTRODUCTION]
     for title, rows in sections:

@@ -60,6 +60,9 @@ class LoopClock(Clock):
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
 
+    def processor_s(self) -> float:
+        return 0.0  # What happens does not hang on the machine.
+
     def own_ms(self) -> int:
         return int(self.monotonic() * 1000)
 

@@ -95,6 +95,8 @@ class Checks:
         roster = self._quorums.roster
         if certificate.roster_size != len(roster):
             raise OtherRosterError(f"certificate of a roster of {certificate.roster_size}")
+        if len(certificate.accepts) > len(roster):  # Each takes a while to check.
+            raise VerificationError(f"certificate of {len(certificate.accepts)} votes")
         signers = certificate_signers(certificate, self._voice.open_agreement) & roster
         if not signers:
             raise VerificationError(f"certificate of round {self._round} without a vote")
