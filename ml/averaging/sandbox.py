@@ -2,9 +2,10 @@
 
 Invariants, where the kernel grants them (seccomp(2), Linux on x86_64 and aarch64), even if
 strangers' bytes take this process over: no socket is made, no program is run, no other process is
-looked into or signalled, no namespace, mount, module, key or io_uring is touched; and the process
-gains no privilege (PR_SET_NO_NEW_PRIVS). What it has open stays open. Where the kernel refuses,
-training goes on without, and ``p2pd status`` says so.
+traced or signalled, no namespace, mount, module, key or io_uring is touched; and the process
+gains no privilege (PR_SET_NO_NEW_PRIVS). What it has open stays open, and files stay files: also
+those in /proc that show another process of the same account, unless the kernel keeps them shut
+(Yama). Where the kernel refuses, training goes on without, and ``p2pd status`` says so.
 """
 
 import ctypes
@@ -22,10 +23,13 @@ _RET_ERRNO = 0x00050000
 _X32_BIT = 0x40000000
 """System calls of x86_64 from here on are those of another ABI."""
 
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-"""Instructions of classic BPF: load a word, jump if equal, jump if at least, return."""
-_NUMBER_OFFSET, _ARCH_OFFSET = 0, 4
-"""Offsets in struct seccomp_data."""
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+"""Instructions of classic BPF: load a word, jump if equal, if at least, if a bit of these is set;
+return."""
+_NUMBER_OFFSET, _ARCH_OFFSET, _FIRST_ARGUMENT_OFFSET = 0, 4, 16
+"""Offsets in struct seccomp_data; of the argument that of its lower half, on little-endian."""
+_NEW_NAMESPACES = 0x7E020000
+"""The flags CLONE_NEW... of clone(2)."""
 
 _ARCHITECTURES = {"x86_64": (0xC000003E, 317), "aarch64": (0xC00000B7, 277)}
 """The kernel's name for it (AUDIT_ARCH), and the number of seccomp(2)."""
@@ -42,6 +46,10 @@ _REFUSED = {
     "execve": (59, 221),
     "execveat": (322, 281),
     "kill": (62, 129),
+    "tkill": (200, 130),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+    "process_madvise": (440, 440),
     "pidfd_send_signal": (424, 424),
     "pidfd_getfd": (438, 438),
     "ptrace": (101, 117),
@@ -70,6 +78,13 @@ _REFUSED = {
 }
 
 
+_CLONE, _CLONE3 = (56, 220), (435, 435)
+"""Threads are begun by these. The flags of clone3 cannot be looked at: it is said not to exist, and
+clone is taken instead."""
+_ON_ITSELF_ONLY = {"tgkill": (234, 131), "prlimit64": (302, 261)}
+"""The first argument is the process that it is about; 0 is the caller."""
+
+
 class _Program(ctypes.Structure):
     """struct sock_fprog."""
 
@@ -87,7 +102,7 @@ def enter_sandbox() -> str:
     machine = platform.machine()
     if machine not in _ARCHITECTURES:
         return f"{privileges}; no filter of system calls for {machine}"
-    code = filter_of(machine)
+    code = filter_of(machine, os.getpid())
     program = _Program(len(code) // 8, code)
     _, seccomp = _ARCHITECTURES[machine]
     if libc.syscall(
@@ -97,25 +112,46 @@ def enter_sandbox() -> str:
     return f"{privileges}, no network, no programs, no other processes"
 
 
-def filter_of(machine: str) -> bytes:
-    """The filter as the kernel reads it: instructions of 8 bytes."""
+_NEXT, _ALLOW, _REFUSE, _UNKNOWN = 0, "allow", "refuse", "unknown"
+"""Where an instruction may lead to; numbers are instructions to skip."""
+
+_Step = tuple[int, int, int | str, int | str]
+"""An instruction, its value, and where it leads if the comparison holds, and if not."""
+
+
+def filter_of(machine: str, process: int) -> bytes:
+    """The filter as the kernel reads it, instructions of 8 bytes, for this ``process``."""
     architecture, _ = _ARCHITECTURES[machine]
     column = list(_ARCHITECTURES).index(machine)
-    refused = [numbers[column] for numbers in _REFUSED.values()]
-    refuse = _instruction(_RETURN, _RET_ERRNO | errno.EPERM)
-    code = [
-        _instruction(_LOAD, _ARCH_OFFSET),
-        _instruction(_EQUAL, architecture, if_true=1),
-        refuse,
-        _instruction(_LOAD, _NUMBER_OFFSET),
-        _instruction(_AT_LEAST, _X32_BIT, if_true=len(refused) + 1),
+    tgkill, prlimit64 = (numbers[column] for numbers in _ON_ITSELF_ONLY.values())
+    steps: list[_Step] = [
+        (_LOAD, _ARCH_OFFSET, _NEXT, _NEXT),
+        (_EQUAL, architecture, _NEXT, _REFUSE),
+        (_LOAD, _NUMBER_OFFSET, _NEXT, _NEXT),
+        (_AT_LEAST, _X32_BIT, _REFUSE, _NEXT),
+        *((_EQUAL, numbers[column], _REFUSE, _NEXT) for numbers in _REFUSED.values()),
+        (_EQUAL, _CLONE3[column], _UNKNOWN, _NEXT),
+        (_EQUAL, _CLONE[column], _NEXT, 2),
+        (_LOAD, _FIRST_ARGUMENT_OFFSET, _NEXT, _NEXT),
+        (_ANY_BIT, _NEW_NAMESPACES, _REFUSE, _ALLOW),
+        (_EQUAL, tgkill, 1, _NEXT),
+        (_EQUAL, prlimit64, _NEXT, _ALLOW),
+        (_LOAD, _FIRST_ARGUMENT_OFFSET, _NEXT, _NEXT),
+        (_EQUAL, 0, _ALLOW, _NEXT),
+        (_EQUAL, process, _ALLOW, _REFUSE),
     ]
-    for place, number in enumerate(refused):
-        code.append(_instruction(_EQUAL, number, if_true=len(refused) - place))
-    code += [_instruction(_RETURN, _RET_ALLOW), refuse]
+    verdicts = {
+        _ALLOW: _RET_ALLOW,
+        _REFUSE: _RET_ERRNO | errno.EPERM,
+        _UNKNOWN: _RET_ERRNO | errno.ENOSYS,
+    }
+
+    def distance(place: int, to: int | str) -> int:
+        return to if isinstance(to, int) else len(steps) + list(verdicts).index(to) - place - 1
+
+    code = [
+        struct.pack("<HBBI", kind, distance(place, if_true), distance(place, if_false), value)
+        for place, (kind, value, if_true, if_false) in enumerate(steps)
+    ]
+    code += [struct.pack("<HBBI", _RETURN, 0, 0, verdict) for verdict in verdicts.values()]
     return b"".join(code)
-
-
-def _instruction(code: int, value: int, *, if_true: int = 0) -> bytes:
-    """``if_true``: how many instructions to skip where the comparison holds."""
-    return struct.pack("<HBBI", code, if_true, 0, value)

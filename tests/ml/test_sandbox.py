@@ -13,9 +13,19 @@ from ml.averaging.sandbox import filter_of
 ROOT = Path(__file__).parents[2]
 
 TRY = """
-import json, os, pathlib, signal, socket, subprocess, sys, threading
+import ctypes, json, os, pathlib, platform, resource, signal, socket, subprocess, sys, threading
 from ml.averaging.sandbox import enter_sandbox
 
+libc = ctypes.CDLL(None, use_errno=True)
+column = 0 if platform.machine() == "x86_64" else 1
+CALLS = {"tkill": (200, 130), "tgkill": (234, 131), "queued": (129, 138), "clone": (56, 220)}
+NEW_USERS = 0x10000000
+
+def call(name, *arguments):
+    if libc.syscall(CALLS[name][column], *arguments) == -1:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+parent = os.getppid()
 ours, theirs = socket.socketpair()
 waits = threading.Event()
 found = {}
@@ -32,6 +42,15 @@ def attempt_all(prefix):
     attempt(prefix + "unix socket", lambda: socket.socket(socket.AF_UNIX).close())
     attempt(prefix + "program", lambda: subprocess.run(["/bin/true"]))
     attempt(prefix + "signal", lambda: os.kill(os.getppid(), 0))
+    attempt(prefix + "signal to a thread", lambda: call("tkill", parent, 0))
+    attempt(prefix + "signal to a thread of a process", lambda: call("tgkill", parent, parent, 0))
+    attempt(prefix + "queued signal", lambda: call("queued", parent, 0, None))
+    attempt(prefix + "limit of another", lambda: resource.prlimit(parent, resource.RLIMIT_CORE))
+    attempt(prefix + "own limit", lambda: resource.prlimit(0, resource.RLIMIT_CORE))
+    attempt(prefix + "signal to itself", lambda: call("tgkill", os.getpid(), os.getpid(), 0))
+    attempt(prefix + "thread", lambda: threading.Thread(target=waits.set).start())
+    if "no network" in found["sandbox"]:  # Else there would be two of this process.
+        attempt(prefix + "namespace", lambda: call("clone", NEW_USERS | 17, None, None, None, None))
     attempt(prefix + "file", lambda: pathlib.Path(sys.argv[1], "file").write_text("here"))
     attempt(prefix + "channel", lambda: (ours.sendall(b"x"), theirs.recv(1)))
 
@@ -70,17 +89,17 @@ def test_no_socket_no_program_no_signal_and_files_as_before(tmp_path: Path) -> N
     refused = os.strerror(1)
     assert found.pop("sandbox") == "no new privileges, no network, no programs, no other processes"
     for prefix in ("", "thread "):
-        assert {what: found[prefix + what] for what in ("file", "channel")} == {
-            "file": "done",
-            "channel": "done",
-        }
-        for what in ("socket", "unix socket", "program", "signal"):
-            assert found[prefix + what] == refused
+        works = {what for what in found if found[what] == "done"}
+        for what in ("file", "channel", "own limit", "signal to itself", "thread"):
+            assert prefix + what in works
+        tried = {what for what in found if what.startswith("thread ") == bool(prefix)}
+        assert {found[what] for what in tried - works} == {refused}
+        assert len(tried - works) == 9
 
 
 def test_filter_is_one_that_the_kernel_takes_on_every_architecture() -> None:
     for machine in ("x86_64", "aarch64"):
-        code = filter_of(machine)
+        code = filter_of(machine, os.getpid())
         assert len(code) % 8 == 0
         # A jump goes at most 255 instructions on.
         assert len(code) // 8 < 255
