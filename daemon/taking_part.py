@@ -23,7 +23,6 @@ _log = logging.getLogger("p2pd.training")
 
 async def take_part(worker: TaskWorker, rounds: Rounds, *, by_script: bool) -> None:
     """Until this peer's rounds are done, or a script of the user's that trains has ended."""
-    worker.judge = rounds.training
     async with asyncio.TaskGroup() as work:
         keeping = work.create_task(worker.keep_alive(rounds.training.worker_restarted))
         running = work.create_task(rounds.run())
@@ -47,6 +46,7 @@ class _Talk:
 
     def __init__(self, rounds: Rounds) -> None:
         self._training = rounds.training
+        self._evaluations = rounds.evaluations
 
     def said(self, message: Message) -> None:
         """See :class:`daemon.worker.child.ChildListener`: it may say how good a state is."""
@@ -56,7 +56,7 @@ class _Talk:
             except WorkerError as error:
                 _log.warning("%s", error)
             else:
-                self._training.judge_round(message.round, message.loss, metrics)
+                self._evaluations.judge_round(message.round, message.loss, metrics)
 
     def standing(self, *, complete: bool = False) -> Standing:
         """See :class:`daemon.worker.worker.Teller`. ``complete``: no round follows for this

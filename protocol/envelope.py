@@ -44,6 +44,7 @@ class Domain(enum.StrEnum):
     UPDATE = "update"
     AGREEMENT = "agreement"
     STATE = "state"
+    EVALUATION = "evaluation"
 
 
 class _Body(Message):

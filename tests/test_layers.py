@@ -111,7 +111,9 @@ ROOMS = {
         *("signaling", "discovery", "paths", "reach", "peers", "measuring", "network"),
         *("connectivity",),
     ),
-    "daemon.rounds": ("lineage", "blobs", "parts", "updates", "kinds", "training", "rounds"),
+    "daemon.rounds": (
+        *("lineage", "blobs", "parts", "evaluation", "updates", "kinds", "training", "rounds"),
+    ),
     "ml": ("state", "task", "update", "aggregate", "rules", "averaging", "training"),
     "protocol": (
         *("errors", "text", "codec", "identity", "envelope", "uri", "certificate", "merkle"),

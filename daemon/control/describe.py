@@ -21,7 +21,6 @@ from daemon.rounds.rounds import Rounds
 from daemon.rounds.watching import Watching
 from daemon.swarm.join_options import JoinOptions
 from p2pd.messages import Progress
-from p2pd.metrics import finite
 from protocol.identity import PeerId, key_to_text
 from protocol.metric import accuracy_among
 from protocol.text import counted
@@ -58,7 +57,7 @@ def describe(
     statement = None if connected is None else connected.place.swarm.statement
     network = None if connected is None else connected.network
     training = None if rounds is None else rounds.training
-    state = None if training is None else training.evaluated_state
+    quality = None if rounds is None else rounds.evaluations.latest
     opened = None if loading is None else loading.worker.opened
     traffic = Traffic() if network is None else network.traffic.total
     links = () if network is None else network.links()
@@ -87,10 +86,13 @@ def describe(
         limits=_limits_of(about),
         round=_round_of(about, stage),
         rounds=0 if statement is None else statement.settings.rounds,
-        loss=None if state is None else finite(state.loss),
-        accuracy=accuracy_among(() if state is None else state.metrics),
-        metrics=() if state is None else state.metrics,
-        evaluated_round=None if state is None else state.round,
+        loss=None if quality is None else quality.loss,
+        accuracy=accuracy_among(() if quality is None else quality.metrics),
+        metrics=() if quality is None else quality.metrics,
+        evaluated_round=None if quality is None else quality.round,
+        evaluated_by="" if quality is None else quality.by or "",
+        evaluate="" if statement is None else statement.settings.evaluate,
+        evaluate_every=1 if statement is None else statement.settings.evaluate_every,
         training_loss=None if progress is None else progress.loss,
         samples_per_second=progress.samples_per_second if is_training and progress else None,
         sample_count=0 if opened is None else opened.sample_count,

@@ -112,6 +112,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """All that the task measures, likewise; the leading one first."""
     evaluated_round: int | None = None
     """The last one whose state is evaluated; a state is evaluated beside the next round."""
+    evaluated_by: str = ""
+    """Id of the peer that says how good that state is, where it was another's turn: its claim.
+    Empty: this peer measured it, or nobody did."""
+    evaluate: str = ""
+    """Who evaluates states, as the founder chose: ``each`` peer, one in ``turn``, ``none``; empty
+    until the swarm is known."""
+    evaluate_every: int = 1
+    """Of so many rounds one is evaluated; and the last one is."""
     training_loss: float | None = None
     """Of the local steps, as last measured."""
     samples_per_second: float | None = None

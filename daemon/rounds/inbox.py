@@ -1,4 +1,4 @@
-"""Takes each message of a peer to the part that it concerns: all eleven kinds, in one place.
+"""Takes each message of a peer to the part that it concerns: all thirteen kinds, in one place.
 
 A message that does not decode is refused, and counted against its sender; so is one of a sender
 whose messages take too much of this machine's time. A peer that only observes takes statements and
@@ -12,6 +12,7 @@ from daemon.net.refusals import Refusals
 from daemon.rounds.at_hand import AtHand
 from daemon.rounds.catch_up import CatchUp
 from daemon.rounds.effort import Effort
+from daemon.rounds.evaluation.evaluations import Evaluations
 from daemon.rounds.parts import Parts
 from daemon.rounds.training import Training
 from daemon.rounds.updates import RoundUpdates
@@ -26,6 +27,7 @@ from protocol.peers.peer_messages import (
     CertificateRequest,
     ChunkMissing,
     ChunkRequest,
+    EvaluationOffer,
     PeerMessage,
     PromiseRequest,
     Standing,
@@ -46,6 +48,7 @@ class Receivers:
     at_hand: AtHand
     catch_up: CatchUp
     training: Training
+    evaluations: Evaluations
 
 
 class Inbox:
@@ -159,8 +162,17 @@ class Inbox:
             case StateOffer():
                 to.catch_up.receive_offer(peer, message)
                 to.parts.changes.notify()
+            case EvaluationOffer(evaluation):
+                self._take_evaluation(peer, evaluation, to)
             case StatementOffer():  # taken before, whether this peer trains or not
                 pass
+
+    @staticmethod
+    def _take_evaluation(peer: PeerId, evaluation: bytes, to: Receivers) -> None:
+        try:
+            to.evaluations.receive(peer, evaluation)
+        except RemoteProtocolError as error:
+            to.parts.refusals.add(peer, "evaluation", error)
 
     @staticmethod
     def _take_standing(peer: PeerId, standing: Standing, to: Receivers) -> None:

@@ -104,9 +104,13 @@ class RoundHistory:
         self._rate(record, finite(state.loss), state.metrics)
 
     def _rate(
-        self, record: RoundRecord, loss: float | None, metrics: Iterable[MetricValue]
+        self,
+        record: RoundRecord,
+        loss: float | None,
+        metrics: Iterable[MetricValue],
+        by: str = "",
     ) -> None:
-        record.loss, record.metrics = loss, list(metrics)
+        record.loss, record.metrics, record.evaluated_by = loss, list(metrics), by
         record.accuracy = accuracy_among(record.metrics)
         if record.seconds is not None:
             self._keep(record)
@@ -128,11 +132,18 @@ class RoundHistory:
                 _log.warning("rounds are not kept in %s: %s", file.name, error.strerror)
             self._is_file_lost = True
 
-    def judge(self, round_number: int, loss: float | None, metrics: Iterable[MetricValue]) -> None:
-        """A round's state was found to be like that, most often within the next round."""
+    def judge(
+        self,
+        round_number: int,
+        loss: float | None,
+        metrics: Iterable[MetricValue],
+        by: str = "",
+    ) -> None:
+        """A round's state was found to be like that, most often within the next round. ``by``: the
+        id of the peer that says so; empty: this one."""
         if (record := self._find(round_number)) is not None:
             record.is_evaluating = False
-            self._rate(record, loss, metrics)
+            self._rate(record, loss, metrics, by)
 
     def see_round(self, round_number: int, updates: int) -> RoundRecord:
         """A round ended, for others at least; what became of it may be filled in."""

@@ -47,6 +47,9 @@ class RoundRecord(msgspec.Struct, kw_only=True):
     """All that the task measures, on the test set; the leading one first."""
     is_evaluating: bool = False
     """Whether these are still to come: a state is evaluated beside the next round."""
+    evaluated_by: str = ""
+    """Id of the peer that says so, where it was another's turn: its claim. Empty: this peer
+    measured it, or nobody did."""
 
 
 def best_first(rounds: Iterable[RoundRecord]) -> list[RoundRecord]:

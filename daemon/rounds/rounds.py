@@ -16,6 +16,7 @@ from daemon.rounds.blobs.service import BlobService
 from daemon.rounds.blobs.store import BlobStore
 from daemon.rounds.catch_up import CatchUp
 from daemon.rounds.changes import Changes
+from daemon.rounds.evaluation.evaluations import Evaluations
 from daemon.rounds.inbox import Inbox, Receivers
 from daemon.rounds.lineage.lineage import Lineage
 from daemon.rounds.lineage.position import Position
@@ -78,11 +79,14 @@ class Rounds:
         gossips = parts.settings.exchange == "gossip"
         catch_up = CatchUp(parts, GossipSuccession() if gossips else AgreedSuccession())
         at_hand = AtHand(parts)
-        self.training = Training(parts, self.updates, at_hand, catch_up, setup.own_rounds)
+        self.evaluations = Evaluations(parts)
+        self.training = Training(
+            parts, self.updates, at_hand, catch_up, self.evaluations, setup.own_rounds
+        )
         self.inbox = Inbox(
             setup.statements,
             setup.refusals,
-            Receivers(parts, self.updates, at_hand, catch_up, self.training),
+            Receivers(parts, self.updates, at_hand, catch_up, self.training, self.evaluations),
         )
 
     async def __aenter__(self) -> Self:

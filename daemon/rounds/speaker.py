@@ -8,6 +8,7 @@ from protocol.codec import encode
 from protocol.envelope import Domain, VerifiedMessage, open_envelope, seal_envelope
 from protocol.identity import Identity, PeerId
 from protocol.peers.agreement_messages import AgreementMessage
+from protocol.peers.evaluation import Claim, open_evaluation
 from protocol.peers.peer_messages import PeerMessage, Vouch
 from protocol.statements.sequence import SequenceCounter
 from transport.clock import Clock
@@ -68,6 +69,10 @@ class Speaker:
     def open_update(self, raw: bytes) -> VerifiedMessage:
         """An update header of this swarm. Raises :class:`RemoteProtocolError`."""
         return self._open(raw, Domain.UPDATE)
+
+    def open_evaluation(self, raw: bytes) -> Claim:
+        """What somebody says of a state. Raises :class:`RemoteProtocolError`."""
+        return open_evaluation(raw, swarm=self._swarm_id, now_ms=self._clock.now_ms())
 
     def send(self, peer: PeerId, message: PeerMessage) -> bool:
         """Queue a message for ``peer``; False when it has no session or its queue is full."""

@@ -8,11 +8,11 @@ the watch finds a state to take, the activity ends and this peer takes the state
 import asyncio
 import logging
 import math
-from dataclasses import replace
 from typing import Any
 
 from daemon.rounds.at_hand import AtHand
 from daemon.rounds.catch_up import BetterState, CatchUp
+from daemon.rounds.evaluation.evaluations import Evaluations
 from daemon.rounds.failures import RoundFailures
 from daemon.rounds.gathering import Gathering
 from daemon.rounds.kinds.agreed_round import AgreedRound
@@ -26,11 +26,9 @@ from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
 from daemon.rounds.updates import RoundUpdates
 from ml.opening import StateReady, TaskOpened
-from p2pd.metrics import finite
 from protocol.envelope import Domain
 from protocol.errors import ConfigError, TransportError, WorkerError
 from protocol.identity import PeerId
-from protocol.metric import MetricValue
 from protocol.peers.agreement_messages import Certificate
 from protocol.peers.peer_messages import (
     Agreement,
@@ -53,18 +51,19 @@ class Training:
         updates: RoundUpdates,
         at_hand: AtHand,
         catch_up: CatchUp,
+        evaluations: Evaluations,
         own_rounds: int,
     ) -> None:
         """``own_rounds``: leave once that round is complete; 0: stay."""
         self.lineage = parts.lineage
         self.history = parts.history
         self.last_state: StateReady | None = None
-        self.evaluated_state: StateReady | None = None
         self.failures = RoundFailures()
         self._parts = parts
         self._updates = updates
         self._at_hand = at_hand
         self._catch_up = catch_up
+        self._evaluations = evaluations
         self._own_rounds = own_rounds
         self._phase = Phase.STARTING
         self._started = False
@@ -179,21 +178,6 @@ class Training:
         rounds = self._parts.settings.rounds
         return rounds != UNLIMITED and self.lineage.position.round >= rounds
 
-    def judge(self, state: StateReady) -> None:
-        """A state was evaluated, or could not be; most often the next round is at hand by then."""
-        self.evaluated_state = state
-        self.history.judge(state.round, finite(state.loss), state.metrics)
-        _log.info("round %d: %s", state.round, state.quality)
-
-    def judge_round(
-        self, round_number: int, loss: float | None, metrics: tuple[MetricValue, ...]
-    ) -> None:
-        """A user's own script found a round's state to be like that, likewise."""
-        self.history.judge(round_number, loss, metrics)
-        if (state := self.last_state) is not None and state.round == round_number:
-            loss = math.nan if loss is None else loss
-            self.evaluated_state = replace(state, loss=loss, metrics=metrics)
-
     def worker_restarted(self, opened: TaskOpened) -> None:
         """The worker is back, with the state of ``opened``."""
         self.fall_back(Position(opened.round, opened.state.root))
@@ -264,6 +248,7 @@ class Training:
             return
         if state is not None:
             self.last_state = state
+            self._evaluations.state_taken(state)
         self._announce_standing()
 
     def _note_failure(self, activity: "asyncio.Future[None]") -> None:
@@ -316,7 +301,7 @@ class Training:
         round_ = self._new_round()
         self._at_hand.begin_round(round_)
         self.last_state = state = await round_.run()
-        self.history.end_round(state, round_.averaged)
+        self._evaluations.round_ended(state, round_.averaged)
         self.failures.clear()
         self._announce_standing()
 
@@ -393,6 +378,7 @@ class Training:
             left_s = self._said_at + BEAT_S - self._parts.clock.monotonic()
             if left_s <= 0:
                 self._say(self.standing())
+                self._evaluations.look_again()
                 self.wake()
                 left_s = BEAT_S
             await asyncio.sleep(left_s)

@@ -9,6 +9,13 @@ from ml.round_steps import Advance
 T = TypeVar("T")
 
 
+class Judge(Protocol):
+    """Who learns how good a state is."""
+
+    def judge(self, state: StateReady) -> None:
+        """Its evaluation has ended, or could not be had."""
+
+
 class Trainer(Protocol):
     """Owns the tensors. Knows the state of one round at a time.
 
@@ -35,3 +42,6 @@ class Trainer(Protocol):
 
     async def advance(self, request: Advance) -> StateReady:
         """The new state that ``request`` leads to."""
+
+    def evaluate(self, state: StateReady, judge: Judge) -> None:
+        """Have ``state`` evaluated beside the next training; ``judge`` is told."""

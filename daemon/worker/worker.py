@@ -19,6 +19,7 @@ from daemon.worker.child import Child, NoStateError, Request
 from daemon.worker.process import WorkerDiedError
 from daemon.worker.processes import WorkerProcesses, take
 from daemon.worker.program import Message
+from daemon.worker.trainer import Judge
 from ml.averaging.messages import (
     Apply,
     ApplyParts,
@@ -52,13 +53,6 @@ class Teller(Protocol):
 
     def standing(self) -> trainer.Standing:
         """How it stands now."""
-
-
-class Judge(Protocol):
-    """Who learns how good a state is."""
-
-    def judge(self, state: StateReady) -> None:
-        """Its evaluation has ended, or could not be had."""
 
 
 class TaskWorker:
@@ -97,8 +91,6 @@ class TaskWorker:
         self.opened: TaskOpened | None = None
         self.teller: Teller | None = None
         """Who knows what a script of the user's is told before each round; None: there is none."""
-        self.judge: Judge | None = None
-        """Who is told of evaluations; None: no state is evaluated."""
         processes.listeners.append(self)
 
     @property
@@ -184,22 +176,23 @@ class TaskWorker:
         raise AssertionError("unreachable")
 
     async def advance(self, request: Advance) -> StateReady:
-        """The new state that ``request`` leads to; how good it is, :attr:`judge` learns later.
-        Raises as :meth:`ask`."""
+        """The new state that ``request`` leads to. Raises as :meth:`ask`."""
         ready = await self._take(advance(request))
         self._states = None
         if self._opening.event_dir and not isinstance(request, LoadState):
             # An averager that dies meanwhile leaves a number out of its event file, and no more.
             with contextlib.suppress(WorkerDiedError):
                 await self.processes.averager.ask(NoteTraffic(ready.round, *self._traffic.take()))
-        if self.judge is None:
-            return ready
-        ready = replace(ready, is_evaluating=True)
-        # Asked for now: before the next training, so that it comes before the next evaluation.
-        task = asyncio.ensure_future(self._evaluate(ready, self.judge))
+        return ready
+
+    def evaluate(self, state: StateReady, judge: Judge) -> None:
+        """Have ``state`` evaluated beside the next training; ``judge`` is told.
+
+        To be called before the next training is asked for: so it comes before the next evaluation.
+        """
+        task = asyncio.ensure_future(self._evaluate(state, judge))
         self._evaluations.add(task)
         task.add_done_callback(self._evaluations.discard)
-        return ready
 
     async def end_evaluations(self, within_s: float) -> None:
         """Wait for what is being evaluated."""
@@ -211,7 +204,7 @@ class TaskWorker:
             ready = await self._take(evaluate(ready))
         except P2PDError as error:
             _log.warning("round %d was not evaluated: %s", ready.round, error)
-        judge.judge(replace(ready, is_evaluating=False))
+        judge.judge(ready)
 
     async def _take(self, steps: Steps[T]) -> T:
         return await take(steps, self.ask)

@@ -32,6 +32,8 @@ class RoundRules:
     """Whether the inner optimizer's state lives through the rounds."""
     rounds: int
     """The number of rounds after which there is no next one; 0: never."""
+    evaluates: bool
+    """Whether anybody finds out how good states are, so that there have to be test data."""
 
 
 def parse_rules(settings: RoundSettings) -> RoundRules:
@@ -62,6 +64,7 @@ def parse_rules(settings: RoundSettings) -> RoundRules:
         overlap=settings.overlap,
         keeps_inner=_keeps_inner(settings.inner_state),
         rounds=settings.rounds,
+        evaluates=_evaluates(settings.evaluate),
     )
     if isinstance(rules.encoding, TopKEncoding) and isinstance(
         rules.aggregation, Median | TrimmedMean
@@ -109,6 +112,12 @@ def _keeps_inner(inner_state: str) -> bool:
     return inner_state == "keep"
 
 
+def _evaluates(evaluate: str) -> bool:
+    if evaluate not in ("each", "turn", "none"):
+        raise ConfigError(f"evaluate {evaluate!r}: write each, turn or none")
+    return evaluate != "none"
+
+
 def _check_limits(settings: RoundSettings) -> None:
     """What ``create``'s own options cannot say, a task's ROUND or a founder's program can."""
     for field, lowest in (
@@ -116,6 +125,7 @@ def _check_limits(settings: RoundSettings) -> None:
         ("min_peers", 1),
         ("min_updates", 1),
         ("max_sample_weight", 1),
+        ("evaluate_every", 1),
     ):
         count = getattr(settings, field)
         if count < lowest:

@@ -21,10 +21,12 @@ def try_first_steps(
     model: nn.Module,
     task: Task,
     samples: Data,
-    test_samples: Data,
+    test_samples: Data | None,
     on_work: Callable[[], None] = lambda: None,
 ) -> frozenset[str]:
     """The names of the tensors that do not travel; ``model`` moves. Raises :class:`ConfigError`.
+
+    ``test_samples``: None where nobody evaluates.
 
     It is also where torch loads what an optimizer needs, which takes it seconds.
 
@@ -37,7 +39,8 @@ def try_first_steps(
         watch = Watch(model)
         try_step(model, task, samples)
         on_work()
-        evaluate(model, task, test_samples.head(PROBE_SAMPLES), on_work)
+        if test_samples is not None:
+            evaluate(model, task, test_samples.head(PROBE_SAMPLES), on_work)
         return watch.still(task.options.moving)
     except UnusableModelError as error:
         raise ConfigError(f"model(): {error}") from error
@@ -47,7 +50,7 @@ def initial_tensors(
     model: nn.Module,
     task: Task,
     samples: Data,
-    test_samples: Data,
+    test_samples: Data | None,
     *,
     memory: SharedTensors,
     device: torch.device,

@@ -61,7 +61,8 @@ class _Open:
     tensors: ModelTensors
     """The tensors of the model that is evaluated."""
     training: LocalTraining
-    test_samples: Data
+    test_samples: Data | None
+    """None where nobody evaluates."""
     held_out: HeldOut | None
     """In gossip with aggregation ``trial``."""
 
@@ -172,6 +173,8 @@ class TaskTrainer:
     def evaluate(self, request: Evaluate) -> Evaluated:
         """Loss and metrics of the base memory's state on the test set."""
         opened = self._require()
+        if opened.test_samples is None:
+            return Evaluated(None, [])
         root = bytes.fromhex(request.root)
         if root not in self._evaluations:
             self.take_base(request)
@@ -243,7 +246,7 @@ class TaskTrainer:
         tried_samples: Samples | None = None
         if isinstance(rules.mixing, TrialMixing):
             samples, tried_samples = hold_out(samples, choice.seed)
-        test_samples = load_test_samples(task, choice, device)
+        test_samples = load_test_samples(task, choice, device) if rules.evaluates else None
         self._on_work()
         model = _made(task, choice, request.weights)
         self._on_work()

@@ -161,6 +161,13 @@ class StatementOffer(Message, tag="statement_offer"):
     statement: bytes
 
 
+class EvaluationOffer(Message, tag="evaluation"):
+    """How good the sender found a round's state, where the swarm has one evaluate in turn."""
+
+    evaluation: bytes
+    """Signed envelope of an Evaluation (protocol/peers/evaluation.py)."""
+
+
 PeerMessage = (
     Standing
     | UpdateOffer
@@ -174,4 +181,5 @@ PeerMessage = (
     | StateRequest
     | StateOffer
     | StatementOffer
+    | EvaluationOffer
 )

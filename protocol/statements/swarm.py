@@ -20,8 +20,10 @@ protocol.errors.VerificationError: statement version 2 changes the training of a
 
 import hashlib
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from protocol.codec import Message, decode, encode
 from protocol.envelope import Domain, open_envelope, seal_envelope
@@ -31,6 +33,7 @@ from protocol.identity import Identity, PeerId, peer_id_of, public_key_of
 MAX_STATEMENT_BYTES = 64 * 1024
 NUMERICS_VERSION = 2
 UNLIMITED = 0
+MAX_EVALUATE_EVERY = 1_000_000_000
 
 
 class TaskReference(Message):
@@ -92,6 +95,11 @@ class RoundSettings(Message):
     inner_state: str = "keep"
     """Whether each peer's inner optimizer lives through the rounds (``keep``) or begins ``anew`` in
     each."""
+    evaluate: Literal["each", "turn", "none"] = "each"
+    """Who finds out how good a round's state is: ``each`` peer for itself, one in ``turn``, which
+    signs what it found for the others, or ``none``."""
+    evaluate_every: Annotated[int, Meta(ge=1, le=MAX_EVALUATE_EVERY)] = 1
+    """Of so many rounds one is evaluated; and the last one is."""
 
 
 class Token(Message):

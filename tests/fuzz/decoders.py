@@ -23,6 +23,7 @@ from protocol.errors import P2PDError
 from protocol.identity import Identity
 from protocol.peers.agreement_messages import AgreementMessage, Certificate
 from protocol.peers.chunk_frame import decode_chunk
+from protocol.peers.evaluation import open_evaluation
 from protocol.peers.hello import HelloPayload, ResumePoint, Role, open_hello
 from protocol.peers.measure_messages import decode_measure
 from protocol.peers.peer_messages import PeerMessage, UpdateHeader
@@ -124,6 +125,10 @@ def _signal(data: bytes) -> None:
     )
     sealed = seal_signal(CURVE.public, envelope)
     open_peer_signal(ME, CURVE.secret, sealed, swarm=SWARM.swarm_id, now_ms=NOW_MS)
+
+
+def _evaluation(data: bytes) -> None:
+    open_evaluation(_signed(Domain.EVALUATION, data), swarm=SWARM.swarm_id, now_ms=NOW_MS)
 
 
 def _sealed_signal(data: bytes) -> None:
@@ -293,6 +298,7 @@ DECODERS: dict[str, Decoder] = {
     "certificate": lambda data: decode(data, Certificate),
     "chunk_frame": decode_chunk,
     "envelope": _envelope,
+    "evaluation": _evaluation,
     "forwarder": _forwarder,
     "hello": _hello_and_session,
     "host_port": _text(HostPort.parse),

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from daemon.rounds.rounds import Rounds
 from daemon.swarm.membership import SwarmPlace
 from daemon.swarm.statements import Statements, SwarmNetwork
 from daemon.worker.child import Request
+from daemon.worker.trainer import Judge
 from ml.averaging.messages import (
     Apply,
     ApplyParts,
@@ -35,6 +37,7 @@ from ml.state.blob import Blob
 from protocol.errors import VerificationError, WorkerError
 from protocol.identity import Identity, PeerId
 from protocol.merkle import CHUNK_BYTES, leaves_of, merkle_root
+from protocol.metric import MetricValue
 from protocol.statements.invite import Invite
 from protocol.statements.swarm import (
     RoundSettings,
@@ -49,6 +52,7 @@ from transport.clock import Clock
 SILENT_S = 5.0
 LATENCY_S = 0.02
 CHUNK_S = 0.05
+EVALUATION_S = 1.0
 INITIAL = b"initial state"
 INITIAL_ROOT = merkle_root(leaves_of([INITIAL]))
 MAX_BYTES = 1 << 24
@@ -138,6 +142,13 @@ class ToyTrainer:
         """How many were asked for."""
         self.load_error: Exception | None = None
         """Raised whenever it is to take another peer's state over, from now on."""
+        self.averaging_s = 0.1
+        self.can_evaluate = True
+        """Whether an evaluation comes to an end."""
+        self.loss = 0.5
+        """What it finds then."""
+        self.evaluated: list[int] = []
+        """The rounds whose states it was to evaluate."""
         self.applied: list[tuple[int, tuple[str, ...]]] = []
         self.reduced: list[tuple[int, tuple[str, ...]]] = []
         self.parts_applied: list[tuple[int, int, tuple[int, ...]]] = []
@@ -199,7 +210,7 @@ class ToyTrainer:
                 raise self.load_error
             self.state = Path(request.path).read_bytes()
         else:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(self.averaging_s)
             match request:
                 case Apply():
                     self._apply(request)
@@ -207,8 +218,13 @@ class ToyTrainer:
                     self._apply_parts(request)
                 case Mix():
                     self._mix(request)
-        blob = self.state_blob()
-        return StateReady(round=request.round, state=blob, loss=0.5)
+        return StateReady(round=request.round, state=self.state_blob())
+
+    def evaluate(self, state: StateReady, judge: Judge) -> None:
+        self.evaluated.append(state.round)
+        if self.can_evaluate:
+            found = replace(state, loss=self.loss, metrics=(MetricValue("rmse", self.loss),))
+            asyncio.get_running_loop().call_later(EVALUATION_S, judge.judge, found)
 
     def _check_update(self, path: Path) -> None:
         if self.failing_checks:
