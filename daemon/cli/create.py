@@ -36,6 +36,7 @@ EXAMPLES = """\
   p2pd create --task ./my_task.py --rendezvous URI --local-seconds 60
   p2pd create --task mnist --rendezvous URI --exchange auto --compression int8
   p2pd create --task mnist --rendezvous URI --for slow-lines
+  p2pd create --task mnist --rendezvous URI --evaluate turn --evaluate-every 5
   p2pd create --task digits --rendezvous URI --invite-uses 5 --invite-days 7
   p2pd create --task digits --rendezvous URI > link.txt
   p2pd create --rendezvous URI --local-steps 50 -- python train.py
@@ -141,6 +142,7 @@ def add_commands(commands: "Commands") -> None:
         help="after how many the training is complete (default: 0, never)",
     )
     round_arguments.add_local_work(rounds)
+    round_arguments.add_evaluation(rounds)
     rounds.add_argument(
         "--min-peers",
         type=arguments.whole_number(1, MAX_COUNT),
@@ -284,11 +286,15 @@ def _document(created: "Created") -> str:
             founder=created.founder,
             state_dir=str(created.state_dir),
             clock_offset_ms=created.clock_offset_ms,
+            evaluate=created.settings.evaluate,
+            evaluate_every=created.settings.evaluate_every,
         )
     )
 
 
 def _explanation(options: argparse.Namespace, created: "Created") -> str:
+    from daemon.cli.output import who_evaluates
+
     task = f" --task {options.task}" if created.needs_task_file else ""
     if options.command:
         task = " -- COMMAND"
@@ -297,8 +303,10 @@ def _explanation(options: argparse.Namespace, created: "Created") -> str:
     mine = "to take part yourself"
     if options.weights:
         mine = "the others get the initial weights from this machine, so run here"
+    settings = created.settings
     return (
         f"swarm {created.name!r} founded; its key is in {created.state_dir}\n"
+        f"models are evaluated by {who_evaluates(settings.evaluate, settings.evaluate_every)}\n"
         "the invite link is below; anybody who has it can join. Others run:"
         f"  p2pd join LINK{task}\n"
         f"{mine}:  p2pd join LINK{task}{own}"

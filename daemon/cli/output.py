@@ -70,6 +70,42 @@ def qualities(metrics: Sequence[MetricValue], loss: float | None) -> list[str]:
     return [*said, f"loss {number(loss)}"]
 
 
+def judged(
+    metrics: Sequence[MetricValue], loss: float | None, *, by: str, evaluate: str
+) -> list[str]:
+    """The same with whose word it is; or that this swarm evaluates nothing.
+
+    >>> judged([MetricValue("rmse", 0.31)], 0.1, by="abcdefghijkl", evaluate="turn")
+    ['rmse 0.31', 'loss 0.100', 'as abcdefgh says']
+    >>> judged([], None, by="", evaluate="none")
+    ['not evaluated in this swarm']
+    """
+    if evaluate == "none" and loss is None and not metrics:
+        return ["not evaluated in this swarm"]
+    return [*qualities(metrics, loss), *whose_word(by)]
+
+
+def whose_word(by: str) -> list[str]:
+    """That another peer says so, by the beginning of its id; nothing where this one measured."""
+    return [f"as {by[:8]} says"] if by else []
+
+
+def who_evaluates(evaluate: str, every: int) -> str:
+    """The swarm's setting, in words.
+
+    >>> who_evaluates("turn", 5)
+    'one peer in turn, for the others; one round of 5, and the last'
+    """
+    who = {
+        "each": "every peer for itself",
+        "turn": "one peer in turn, for the others",
+        "none": "nobody, as the founder chose",
+    }[evaluate]
+    if evaluate == "none":
+        return who
+    return f"{who}; {'each round' if every == 1 else f'one round of {every}, and the last'}"
+
+
 def number(value: float | None, digits: int = 3, unit: str = "") -> str:
     """``value`` with ``digits`` decimals and its unit; ``-`` when unknown."""
     return UNKNOWN if value is None else f"{value:.{digits}f}{unit}"

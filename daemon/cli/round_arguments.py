@@ -19,6 +19,8 @@ _FIELDS = (
     "partition",
     "overlap",
     "inner_state",
+    "evaluate",
+    "evaluate_every",
 )
 _OUTER_FIELDS = ("outer_learning_rate", "outer_momentum")
 
@@ -49,6 +51,23 @@ def add_local_work(parser: "argparse._ArgumentGroup") -> None:
         choices=("keep", "anew"),
         help="keep (default): each peer's own optimizer goes on from round to round, with its"
         " moments; so does a learning-rate schedule. anew: it begins from nothing in every round",
+    )
+
+
+def add_evaluation(parser: "argparse._ArgumentGroup") -> None:
+    """Who finds out how good the model is, and how often."""
+    parser.add_argument(
+        "--evaluate",
+        choices=("each", "turn", "none"),
+        help="who finds out on the test data how good a round's model is. each (default): every"
+        " peer, for itself. turn: one peer for all, another one in each round; it signs what it"
+        " found, and the others show it as its word. none: nobody, so that no test data are needed",
+    )
+    parser.add_argument(
+        "--evaluate-every",
+        type=arguments.whole_number(1, MAX_COUNT),
+        metavar="N",
+        help="evaluate the model of one round of N, and of the last (default: 1, each round)",
     )
 
 

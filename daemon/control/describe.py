@@ -127,6 +127,9 @@ def describe_history(
 ) -> History:
     """The rounds behind ``after``, and the one at hand."""
     history = History(peer_id=about.peer_id, now=about.clock.now_ms() / 1000)
+    if isinstance(stage, Connected):
+        evaluate = stage.place.swarm.statement.settings.evaluate
+        history = msgspec.structs.replace(history, evaluate=evaluate)
     if not isinstance(stage, TakingPart):
         if not about.options.observe or not isinstance(stage, Connected):
             return history

@@ -16,6 +16,9 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     peer_id: str
     now: float
     """Unix seconds, by the clock that ``started_at`` of the rounds goes by."""
+    evaluate: str = ""
+    """Who evaluates states, as the founder chose: ``each`` peer, one in ``turn``, ``none``; empty:
+    not known."""
     rounds: list[RoundRecord] = []
     """Those that are over, the oldest first; the last 512 at most."""
     current: RoundRecord | None = None

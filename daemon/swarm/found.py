@@ -106,6 +106,8 @@ class Created:
     needs_task_file: bool
     clock_offset_ms: int
     """The rendezvous's clock minus this machine's."""
+    settings: RoundSettings
+    """By which its rounds run."""
     untried: str = ""
     """As :attr:`ExaminedTask.untried`."""
 
@@ -202,6 +204,7 @@ async def _create(
             state_dir=state_dir.path,
             needs_task_file=options.task_file is not None,
             clock_offset_ms=clock.offset_ms,
+            settings=task.settings,
             untried=task.untried,
         )
 

@@ -54,6 +54,9 @@ class RoundNews(msgspec.Struct, frozen=True, kw_only=True):
     """The metric of that name, if the task has one."""
     metrics: list[MetricValue]
     """All that the task measures; the leading one first."""
+    evaluated_by: str
+    """Id of the peer that says so, where it was another's turn; empty: this peer measured it, or
+    nobody did."""
     updates: int
     losses: dict[str, float]
     """Mean training loss by peer id, as each peer says."""
@@ -112,6 +115,7 @@ class RoundHook:
             loss=record.loss,
             accuracy=record.accuracy,
             metrics=record.metrics,
+            evaluated_by=record.evaluated_by,
             updates=record.updates,
             losses=record.losses,
         )

@@ -13,7 +13,7 @@ from ml.learner import Learner
 from ml.task.load import load_task
 from ml.update.codec import parse_encoding
 from p2pd.control import TrainingAbandonedError, TrainingControl
-from protocol.errors import ConfigError, VerificationError, WorkerError
+from protocol.errors import ConfigError, NoDataError, VerificationError, WorkerError
 from tests.ml.conftest import TINY_TASK, MakeOpening
 from tests.ml.running import (
     apply,
@@ -466,3 +466,18 @@ def test_skewed_shards_are_used(make_opening: MakeOpening) -> None:
     ]
     assert sum(sizes) == 480
     assert max(sizes) > 1.5 * min(sizes)
+
+
+def test_swarm_that_evaluates_nothing_needs_no_test_data(
+    make_opening: MakeOpening, tmp_path: Path
+) -> None:
+    task = tmp_path / "task.py"
+    lacking = 'def test_dataset(data_dir):\n    raise FileNotFoundError("no test data here")\n'
+    task.write_text(f"{TINY_TASK.read_text()}\n\n{lacking}")
+    with pytest.raises(NoDataError, match="no test data here"):
+        open_learner(make_opening("each", task=str(task)))
+    learner = open_learner(make_opening("none", task=str(task), evaluate="none"))
+    (state,) = run_rounds([learner], 1)
+    assert (math.isnan(state.loss), state.metrics) == (True, ())
+    with pytest.raises(ConfigError, match="evaluate 'now': write each, turn or none"):
+        open_learner(make_opening("wrong", task=str(task), evaluate="now"))

@@ -79,6 +79,7 @@ class InventedPeer:
             updates=len(ids),
             loss=level,
             accuracy=0.97 - 0.8 * math.exp(-number / 8),
+            evaluated_by=peer_id(0) if number == ROUNDS else "",
             metrics=[
                 MetricValue("accuracy", 0.97 - 0.8 * math.exp(-number / 8), "higher", ".1%"),
                 MetricValue("rmse", 3 * level, "lower", ".2f"),
@@ -102,6 +103,9 @@ class InventedPeer:
             loss=self._rounds[-1].loss,
             accuracy=self._rounds[-1].accuracy,
             metrics=tuple(self._rounds[-1].metrics),
+            evaluated_round=ROUNDS,
+            evaluated_by=self._rounds[-1].evaluated_by,
+            evaluate="turn",
             training_loss=0.15,
             uptime_s=612.0,
             pid=1,

@@ -69,7 +69,7 @@ def test_names_follow_the_conventions(metric: Metric) -> None:
     assert re.fullmatch(r"p2pd_[a-z]+(_[a-z]+)*", metric.name)
     assert metric.name.endswith("_total") == (metric.kind == "counter")
     assert not re.search(r"_(ms|milliseconds|mb|kb|percent|minutes)(_|$)", metric.name)
-    assert set(metric.labels) <= {"metric", "path", "outcome", "phase", "version"}
+    assert set(metric.labels) <= {"metric", "path", "outcome", "phase", "version", "who"}
     assert metric.help.endswith(".")
 
 
@@ -87,6 +87,9 @@ def test_a_peers_numbers_are_those_of_its_status() -> None:
     assert numbers["p2pd_phase"]['phase="exchanging"'] == 1
     assert sum(numbers["p2pd_phase"].values()) == 1
     assert numbers["p2pd_clock_offset_seconds"] == {"": 0.003}
+    assert numbers["p2pd_evaluation"] == {'who="each"': 0, 'who="turn"': 1, 'who="none"': 0}
+    assert numbers["p2pd_evaluated_round"] == {"": 40}
+    assert numbers["p2pd_model_claimed"] == {"": 1}
 
 
 @pytest.mark.interop

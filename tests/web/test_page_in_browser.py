@@ -73,6 +73,8 @@ async def test_page_tells_who_is_how_reached_who_lags_and_who_is_refused_and_why
             assert f"{metric.name}, round {ROUNDS}: {metric.text}" in await text_of(
                 driven, "#quality"
             )
+        assert f"as is said by{peer_id(0)[:8]}" in await text_of(driven, "#facts")
+        assert "1 of these rounds are as others say" in await text_of(driven, "#quality")
         assert "waiting for peer-2 (1 behind). Waits 18 s more" in await text_of(driven, "#waiting")
         health = await text_of(driven, "#health")
         assert "no path to peer-4" in health

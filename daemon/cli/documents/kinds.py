@@ -108,6 +108,10 @@ class Founded(Document, frozen=True, kw_only=True):
     """Where its key is."""
     clock_offset_ms: int
     """The rendezvous' clock minus this machine's."""
+    evaluate: str
+    """Who evaluates states: ``each`` peer, one in ``turn``, ``none``."""
+    evaluate_every: int
+    """Of so many rounds one is evaluated; and the last one is."""
 
 
 class NewInvite(Document, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from daemon.cli import arguments
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
     from daemon.control.client import ControlClient, Exported
+    from daemon.rounds.round_record import RoundRecord
 
 MAX_ROUND = 10**15 - 1
 
@@ -132,19 +133,33 @@ def _export_somehow(options: argparse.Namespace, file: Path) -> "Exported":
     from daemon.cli.export.programs import write_stored
 
     print("the peer does not run: reading its checkpoints", file=sys.stderr)
-    return write_stored(state_dir, file, _stored_rounds(options, state_dir))
+    rated = _rated(state_dir) if options.best else []
+    named = [] if options.round is None else [int(options.round)]
+    exported = write_stored(state_dir, file, [one.round for one in rated] or named)
+    for record in rated:
+        if record.round == exported.round:
+            _tell_whose_word(record)
+    return exported
 
 
-def _stored_rounds(options: argparse.Namespace, state_dir: Path) -> list[int]:
-    """Those whose model is wanted, the first of them that is kept; none: the last one."""
-    if not options.best:
-        return [] if options.round is None else [options.round]
+def _tell_whose_word(record: "RoundRecord") -> None:
+    """That it is best by what another peer says, if it is."""
+    if record.evaluated_by:
+        print(
+            f"round {record.round} is best by what {record.evaluated_by[:8]} says: this peer did"
+            " not measure it",
+            file=sys.stderr,
+        )
+
+
+def _rated(state_dir: Path) -> "list[RoundRecord]":
+    """The rounds that are kept on disk and known to be good or bad, the best first."""
     from daemon.host.state_paths import ROUNDS_FILE
     from daemon.rounds.round_history import read_rounds
     from daemon.rounds.round_record import best_first
     from protocol.errors import ConfigError
 
-    rounds = [record.round for record in best_first(read_rounds(state_dir / ROUNDS_FILE))]
+    rounds = best_first(read_rounds(state_dir / ROUNDS_FILE))
     if not rounds:
         raise ConfigError("no round of this peer was rated: name one, --round N")
     return rounds
@@ -169,12 +184,20 @@ def _export_best(client: "ControlClient", file: Path) -> "Exported":
     from daemon.control.client import ControlError
     from daemon.rounds.round_record import best_first
 
-    for record in best_first(client.history().rounds):
+    history = client.history()
+    for record in best_first(history.rounds):
         try:
-            return client.export(file, record.round)
+            exported = client.export(file, record.round)
+            _tell_whose_word(record)
+            return exported
         except ControlError as error:
             if "no checkpoint of round" not in str(error):
                 raise
+    if history.evaluate == "none":
+        raise ControlError(
+            "no round is best: this swarm was founded with --evaluate none. Name one, --round N; or"
+            " leave out --best for the current model"
+        )
     raise ControlError(
         "no round that was rated since this peer started has a checkpoint: 'p2pd join"
         " --keep-checkpoints N' keeps more of them; 'p2pd export' without --best writes the current"

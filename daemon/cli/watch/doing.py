@@ -87,6 +87,7 @@ def round_line(record: "RoundRecord", rounds: int) -> str:
     parts = ["being tested" if record.is_evaluating else text.leading(record.metrics) or "complete"]
     if record.loss is not None and not (record.metrics and record.metrics[0].name == "loss"):
         parts.append(f"loss {text.number(record.loss)}")
+    parts += text.whose_word(record.evaluated_by)
     if record.updates:
         parts.append(counted(record.updates, "update"))
     if record.seconds is not None:

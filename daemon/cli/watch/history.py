@@ -1,6 +1,7 @@
 """``history``: how each round came out, and how long it took."""
 
 import argparse
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -66,6 +67,8 @@ def _history(options: argparse.Namespace) -> int:
     names = _metric_names(rounds)
     header = (*HEADER, *(name.upper() for name in names), *_loss(names), "")
     print(table(header, [_row(record, names, is_best=record is best) for record in rounds]))
+    if history.evaluate == "none":
+        print("no round is evaluated: this swarm was founded with --evaluate none")
     return 0
 
 
@@ -88,19 +91,26 @@ def _read(options: argparse.Namespace) -> "History":
     except NotRunningError:
         # Only now: what a peer keeps on disk takes longer to load.
         from daemon.control.history import History
-        from daemon.host.state_dir import read_identity
+        from daemon.host.state_dir import read_identity, read_statement
         from daemon.host.state_paths import ROUNDS_FILE
         from daemon.rounds.round_history import read_rounds
-        from protocol.errors import ConfigError
+        from protocol.errors import ConfigError, RemoteProtocolError
+        from protocol.statements.swarm import open_statement
 
         try:
             state_dir = options.state_dir or only_identity()
             peer_id = read_identity(state_dir).peer_id
+            raw = read_statement(state_dir)
         except ConfigError as error:
             raise NotRunningError(str(error)) from error
         print("this peer does not run: from its disk", file=sys.stderr)
         rounds = read_rounds(state_dir / ROUNDS_FILE)
-        return History(peer_id=peer_id, now=time.time(), rounds=rounds)
+        evaluate = ""
+        if raw is not None:
+            with contextlib.suppress(RemoteProtocolError):  # told when the peer is started
+                swarm = open_statement(raw, swarm_id=None, now_ms=0)
+                evaluate = swarm.statement.settings.evaluate
+        return History(peer_id=peer_id, now=time.time(), rounds=rounds, evaluate=evaluate)
 
 
 def _row(record: "RoundRecord", names: "Sequence[str]", *, is_best: bool) -> tuple[str, ...]:
@@ -121,5 +131,5 @@ def _row(record: "RoundRecord", names: "Sequence[str]", *, is_best: bool) -> tup
         str(record.updates),
         *(measured.get(name, text.UNKNOWN) for name in names),
         *(text.number(record.loss) for _ in _loss(names)),
-        "best" if is_best else "",
+        ", ".join([*(["best"] if is_best else []), *text.whose_word(record.evaluated_by)]),
     )

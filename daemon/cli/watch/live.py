@@ -4,7 +4,16 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from daemon.cli.output import UNKNOWN, byte_count, cut, duration, number, qualities, wrapped
+from daemon.cli.output import (
+    UNKNOWN,
+    byte_count,
+    cut,
+    duration,
+    judged,
+    number,
+    whose_word,
+    wrapped,
+)
 from daemon.cli.watch.doing import doing, round_line, time_left_s
 from daemon.control.history import History
 from daemon.control.status import PeerStatus, Status
@@ -63,10 +72,11 @@ def _head(status: Status, history: History, width: int) -> str:
     left = time_left_s(status, history)
     if left is not None:
         parts.append(f"about {duration(left)} left")
-    for quality in qualities(status.metrics, status.loss):
-        if len(GAP.join([*parts, quality])) <= width:
+    word = whose_word(status.evaluated_by)
+    for quality in judged(status.metrics, status.loss, by="", evaluate=status.evaluate):
+        if len(GAP.join([*parts, quality, *word])) <= width:
             parts.append(quality)
-    return GAP.join(parts)
+    return GAP.join([*parts, *word])
 
 
 def _peers(status: Status, awaited: set[str], most: int) -> Table:

@@ -96,7 +96,7 @@ def describe(status: "Status", now: str = "") -> str:
 
     of_rounds = f" of {status.rounds}" if status.rounds else ""
     quality = [
-        *text.qualities(status.metrics, status.loss),
+        *text.judged(status.metrics, status.loss, by=status.evaluated_by, evaluate=status.evaluate),
         f"speed {text.number(status.samples_per_second, 0, ' samples/s')}",
         *((f"on {printable(status.device)}",) if status.device else ()),
     ]
@@ -111,6 +111,7 @@ def describe(status: "Status", now: str = "") -> str:
             *((("now", now),) if now else ()),
             *((("limits", ", ".join(status.limits)),) if status.limits else ()),
             ("model", ", ".join(quality)),
+            *((("evaluated by", _evaluated_by(status)),) if status.evaluate else ()),
             ("rendezvous", _rendezvous(status)),
             *(("relay", _relay(relay)) for relay in status.relays),
             ("addresses", ", ".join(status.addresses) or text.UNKNOWN),
@@ -141,6 +142,12 @@ def _swarm(status: "Status") -> str:
     if not status.task:
         return f"not known yet, shard {status.shard}"
     return f"{status.swarm}, task {status.task}, shard {status.shard}"
+
+
+def _evaluated_by(status: "Status") -> str:
+    from daemon.cli import output as text
+
+    return text.who_evaluates(status.evaluate, status.evaluate_every)
 
 
 def _rendezvous(status: "Status") -> str:

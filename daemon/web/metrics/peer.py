@@ -19,6 +19,16 @@ QUALITY = Metric(
     "What the task measures of the averaged model on the test set, by its names.",
     ("metric",),
 )
+EVALUATION = Metric(
+    "p2pd_evaluation",
+    "gauge",
+    "1 for who evaluates in this swarm, 0 for the rest; with none there are no p2pd_model numbers.",
+    ("who",),
+)
+EVALUATED = Metric("p2pd_evaluated_round", "gauge", "The round that p2pd_model numbers are of.")
+CLAIMED = Metric(
+    "p2pd_model_claimed", "gauge", "1 while p2pd_model numbers are another peer's word, else 0."
+)
 TRAINING_LOSS = Metric("p2pd_training_loss", "gauge", "Loss of this peer's local steps.")
 SAMPLE_RATE = Metric(
     "p2pd_training_samples_per_second",
@@ -42,8 +52,9 @@ CLOCK_OFFSET = Metric(
 RELAYS_UP = Metric("p2pd_relays_up", "gauge", "How many of the swarm's relays this peer reaches.")
 
 PEER_METRICS = (
-    BUILD_INFO, UPTIME, HEALTHY, PHASE, ROUND, LOSS, QUALITY, TRAINING_LOSS, SAMPLE_RATE, PEERS,
-    ROUND_TRIP, LAG, SENT, RECEIVED, UPDATES, RENDEZVOUS_UP, CLOCK_OFFSET, RELAYS_UP,
+    BUILD_INFO, UPTIME, HEALTHY, PHASE, ROUND, LOSS, QUALITY, EVALUATION, EVALUATED, CLAIMED,
+    TRAINING_LOSS, SAMPLE_RATE, PEERS, ROUND_TRIP, LAG, SENT, RECEIVED, UPDATES, RENDEZVOUS_UP,
+    CLOCK_OFFSET, RELAYS_UP,
 )  # fmt: skip
 """All that a peer has, in the order of docs/metrics.md."""
 
@@ -77,6 +88,9 @@ def peer_metrics(status: Status) -> str:
                 QUALITY,
                 [((its.name,), its.value) for its in status.metrics if its.value is not None],
             ),
+            (EVALUATION, [((who,), who == status.evaluate) for who in ("each", "turn", "none")]),
+            (EVALUATED, one(status.evaluated_round)),
+            (CLAIMED, one(bool(status.evaluated_by))),
             (TRAINING_LOSS, one(status.training_loss)),
             (SAMPLE_RATE, one(status.samples_per_second or 0)),
             (PEERS, [((kind.value,), kinds[kind.value]) for kind in PathKind]),

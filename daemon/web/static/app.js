@@ -95,11 +95,15 @@ function drawHead(status) {
   byId("about").textContent = status.task
     ? `Seen by ${name}, task ${clean(status.task)}, part ${status.shard} of the data`
     : `Seen by ${name}`;
+  const isUnknown = status.evaluate === "none" && status.loss === null && status.metrics.length === 0;
   const facts = [
     ["phase", status.paused ? `paused ${status.paused}` : phaseName(status.phase), "phase"],
     ["round", status.rounds ? `${status.round} of ${status.rounds}` : String(status.round)],
-    ...status.metrics.map((one) => [one.name, formatted(one.value, one.format)]),
-    ...(status.metrics.some((one) => one.name === "loss") ? [] : [["loss", number(status.loss)]]),
+    ...(isUnknown ? [["model", "not evaluated in this swarm"]] : [
+      ...status.metrics.map((one) => [one.name, formatted(one.value, one.format)]),
+      ...(status.metrics.some((one) => one.name === "loss") ? [] : [["loss", number(status.loss)]]),
+    ]),
+    ...(status.evaluated_by ? [["as is said by", status.evaluated_by.slice(0, 8)]] : []),
     ["speed", status.samples_per_second === null ? "–"
       : `${status.samples_per_second.toFixed(0)} samples/s`],
     ["other peers", String(status.peers.length)],

@@ -18,7 +18,9 @@ export function drawQuality(page) {
     box.replaceChildren(html("p", { class: "quiet" },
       page.status.phase === "observing"
         ? "This peer only observes: it holds no model to test."
-        : "The first curve comes with the first complete round."));
+        : page.status.evaluate === "none"
+          ? "No round is evaluated: this swarm was founded so."
+          : "The first curve comes with the first complete round."));
     return;
   }
   // Each metric that any round has, as the newest has it: a task may come to measure others.
@@ -35,7 +37,9 @@ export function drawQuality(page) {
   const charts = html("div", { class: "charts" }, ...known
     .filter((one) => one.series[0].points.length > 0)
     .map((one) => chart({ box, height: 165, ...one })));
-  box.replaceChildren(charts);
+  const claimed = rounds.filter((round) => round.evaluated_by).length;
+  box.replaceChildren(...(claimed === 0 ? [] : [html("p", { class: "quiet" },
+    `One peer in turn evaluates. ${claimed} of these rounds are as others say.`)]), charts);
 }
 
 export function drawCurves(page, choose) {
