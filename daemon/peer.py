@@ -46,7 +46,7 @@ from daemon.swarm.statements import Statements
 from daemon.taking_part import take_part
 from daemon.web.page_server import PageServer
 from daemon.worker.processes import WorkerProcesses
-from daemon.worker.program import Message
+from daemon.worker.program import TRAINER, Message
 from daemon.worker.pulse import stuck_after_s
 from daemon.worker.worker import TaskWorker
 from ml.averaging.messages import Export
@@ -196,6 +196,11 @@ class Peer:
 
     async def _live(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
+            started: WorkerProcesses | None = None
+            if not self._options.observe and self._options.trainer is TRAINER:
+                # It loads torch while the swarm is looked for. Nothing of the user's own is run
+                # before the swarm is known.
+                started = await stack.enter_async_context(self._make_processes())
             context = stack.enter_context(make_context())
             zap = await stack.enter_async_context(ZapAuthenticator(context))
             discovery = Discovery(
@@ -258,7 +263,7 @@ class Peer:
                         self._notifier.ready(f"{place.swarm.statement.name}: observing")
                         await self.stopping.wait()
                     else:
-                        await self._train(connected)
+                        await self._train(connected, started)
                 finally:
                     for chore in chores:
                         chore.cancel()
@@ -275,19 +280,23 @@ class Peer:
         if isinstance(self._stage, TakingPart):
             self._stage.rounds.training.pause()
 
-    async def _train(self, connected: Connected) -> None:
-        """Train with the others until the rounds that were asked for are done."""
+    def _make_processes(self) -> WorkerProcesses:
+        return WorkerProcesses(
+            self._options.trainer,
+            self,
+            stuck_after_s=stuck_after_s(self._notifier.watchdog_s),
+            niceness=self._options.niceness,
+        )
+
+    async def _train(self, connected: Connected, started: WorkerProcesses | None) -> None:
+        """Train with the others until the rounds that were asked for are done.
+
+        ``started``: the processes, where they run already.
+        """
         place, network, statements = connected.place, connected.network, connected.statements
         statement = place.swarm.statement
         async with contextlib.AsyncExitStack() as stack:
-            processes = await stack.enter_async_context(
-                WorkerProcesses(
-                    self._options.trainer,
-                    self,
-                    stuck_after_s=stuck_after_s(self._notifier.watchdog_s),
-                    niceness=self._options.niceness,
-                )
-            )
+            processes = started or await stack.enter_async_context(self._make_processes())
             worker = TaskWorker(
                 processes,
                 open_task(self._options, place.swarm, self._state_dir.path),

@@ -39,6 +39,7 @@ def test_link_stands_alone_on_standard_output_and_leads_to_the_swarm(
     assert done.stdout == f"{invite}\n"
     assert "p2pd join LINK" in done.stderr
     assert str(invite) not in done.stderr
+    assert "evaluated by every peer for itself; each round" in done.stderr
 
     swarm = left_with(rendezvous, invite.swarm_id)
     statement = swarm.statement
@@ -72,7 +73,8 @@ def test_document_for_scripts_and_an_open_swarm_with_its_warning(
     p2pd: CommandLine, rendezvous: str, tmp_path: Path
 ) -> None:
     arguments = ("create", "--task", "digits", "--rendezvous", rendezvous, "--name", "try it")
-    done = p2pd(*arguments, "--open", "--json", "--state-dir", tmp_path / "founder")
+    turns = ("--evaluate", "turn", "--evaluate-every", "3")
+    done = p2pd(*arguments, *turns, "--open", "--json", "--state-dir", tmp_path / "founder")
     assert done.returncode == 0, done.stderr
     assert "invent a crowd of peers and take it over" in done.stderr
     document = json.loads(done.stdout)
@@ -89,7 +91,11 @@ def test_document_for_scripts_and_an_open_swarm_with_its_warning(
         "swarm": "try it",
         "founder": swarm.founder,
         "state_dir": str(tmp_path / "founder"),
+        "evaluate": "turn",
+        "evaluate_every": 3,
     }
+    settings = swarm.statement.settings
+    assert (settings.evaluate, settings.evaluate_every) == ("turn", 3)
 
     again = p2pd(*arguments, "--open", "--state-dir", tmp_path / "founder")
     assert again.returncode == 78
