@@ -296,7 +296,9 @@ class Peer:
         place, network, statements = connected.place, connected.network, connected.statements
         statement = place.swarm.statement
         async with contextlib.AsyncExitStack() as stack:
-            processes = started or await stack.enter_async_context(self._make_processes())
+            processes = started
+            if processes is None:
+                processes = await stack.enter_async_context(self._make_processes())
             worker = TaskWorker(
                 processes,
                 open_task(self._options, place.swarm, self._state_dir.path),

@@ -201,7 +201,7 @@ import importlib, json, sys
 loaded_by = {}
 for name in sys.argv[1:]:
     importlib.import_module(name)
-    for heavy in ("numpy", "torch", "torchvision", "sklearn", "safetensors"):
+    for heavy in ("numpy", "torch", "torchvision", "sklearn", "safetensors", "async_upnp_client"):
         if heavy in sys.modules:
             loaded_by.setdefault(heavy, name)
 print(json.dumps(loaded_by))
@@ -250,13 +250,15 @@ def test_nothing_but_the_trainer_loads_torch() -> None:
     names += [name for name in modules_of("p2pd") if name not in GIVEN_A_MODEL]
     assert {"ml.averaging.__main__", "ml.round_steps", "p2pd.trainer"} <= set(names)
     names = [name for name in names if not name.startswith("daemon.cli.__main__")]
-    assert set(loaded_by(names)) == {"numpy"}
+    assert set(loaded_by(names)) == {"numpy", "async_upnp_client"}
 
 
 def test_daemon_does_not_compute() -> None:
-    """What it imports of ml are messages: its memory has no room for NumPy."""
+    """What it imports of ml are messages: its memory has no room for NumPy. And a peer starts
+    without what it may never need."""
     names = [name for name in modules_of("daemon") if not name.endswith("__main__")]
-    assert loaded_by(names) == {}
+    found = loaded_by(["daemon.peer_process", *names])
+    assert found == {"async_upnp_client": "daemon.net.nat.port_mapping.upnp"}
 
 
 def test_files_of_the_quick_part_are_there() -> None:

@@ -215,6 +215,13 @@ def test_other_metrics_than_accuracy_are_shown_by_their_name_and_format() -> Non
     assert round_line(record, 5) == "round 1 of 5: rmse 12,345.7, loss 0.375, 2 updates, 8.0 s"
     status = msgspec.structs.replace(peer.status(), accuracy=None, metrics=metrics)
     assert "rmse 12,345.7, r2 0.125, loss 0.125, speed 1234 samples/s" in describe(status)
+    said = msgspec.structs.replace(status, evaluated_by="gkx3q7abcdef", evaluate="turn")
+    assert "loss 0.125, as gkx3q7ab says" in describe(said)
+    assert "one peer in turn, for the others; each round" in describe(said)
+    record.evaluated_by = "gkx3q7abcdef"
+    assert "loss 0.375, as gkx3q7ab says, 2 updates" in round_line(record, 5)
+    unknown = msgspec.structs.replace(status, metrics=(), loss=None, evaluate="none")
+    assert "not evaluated in this swarm, speed 1234" in describe(unknown)
     led_by_loss = msgspec.structs.replace(status, metrics=(MetricValue("loss", 0.5, "lower"),))
     assert "loss 0.5, speed 1234 samples/s" in describe(led_by_loss)
     console = Console(width=COLUMNS, file=io.StringIO())
