@@ -8,6 +8,7 @@ brings (`parts.RoundsSetup`) and its way to the others (`mail.Mail`). From there
     training  the loop: gathers peers, runs rounds, catches up, rests
     at_hand   the round that runs now, and the agreement messages for it
     kinds/    one round, of each kind
+    evaluation/ how good the states are, and whose word that is
     updates   the updates of a round: offered, fetched, checked
     parts     what all of these work with
     lineage/  which states this peer's came from, and where the others stand

@@ -76,7 +76,7 @@ class Evaluations:
 
     Example (daemon/rounds/training.py)::
 
-        self.evaluations.round_ended(state, round_.averaged)
+        self._evaluations.round_ended(state, round_.averaged)
     """
 
     def __init__(self, parts: Parts) -> None:

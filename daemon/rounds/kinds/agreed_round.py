@@ -60,7 +60,7 @@ class AgreedRound(abc.ABC):
 
         round_ = self._new_round()
         self.last_state = state = await round_.run()
-        self.history.end_round(state, round_.averaged)
+        self._evaluations.round_ended(state, round_.averaged)
     """
 
     def __init__(self, parts: Parts, updates: RoundUpdates) -> None:
