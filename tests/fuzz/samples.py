@@ -14,6 +14,7 @@ from protocol.codec import encode
 from protocol.envelope import Domain, seal_envelope
 from protocol.identity import Identity
 from protocol.peers.agreement_messages import AgreementMessage, Certificate
+from protocol.peers.evaluation import Evaluation, Measured
 from protocol.peers.hello import HelloPayload, ResumePoint, Role
 from protocol.peers.measure_messages import MeasureMessage, encode_measure
 from protocol.peers.peer_messages import PeerMessage, UpdateHeader
@@ -167,6 +168,19 @@ def samples() -> dict[str, list[bytes]]:
             SEALED_RECORD,
         ],
         "forwarder": [framed(*relay), framed(*relay[:3])],
+        "evaluation": [
+            encode(
+                Evaluation(
+                    round=7,
+                    base=bytes(32),
+                    loss=0.25,
+                    metrics=(
+                        Measured("accuracy", 0.9, "higher", ".1%"),
+                        Measured("rmse", None, "lower", ",.2f"),
+                    ),
+                )
+            )
+        ],
         "hello": [_hello()],
         "host_port": [b"192.0.2.1:5555", b"[fe80::1%eth0]:1", b"host.example:65535"],
         "invite_link": _links(),

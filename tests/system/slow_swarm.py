@@ -34,7 +34,7 @@ class SlowSwarm:
         swarm.start_rendezvous()
         swarm.create(
             *("--task", TASK_FILE, "--first-peers", str(len(NAMES)), "--seed", "1"),
-            *("--grace", str(GRACE_S)),
+            *("--grace", str(GRACE_S), "--evaluate", "turn"),
         )
         found = cls(swarm)
         found.peers = [found.join(name, shard) for shard, name in enumerate(NAMES)]

@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 
 from daemon.control.status import Status
 from daemon.rounds.phase import Phase
-from tests.system.real_swarm import assert_equal_exports, updates_averaged
+from daemon.rounds.round_record import RoundRecord
+from tests.system.real_swarm import ROUND_S, assert_equal_exports, updates_averaged, wait_until
 from tests.system.slow_swarm import SlowSwarm, wait_round_of_all
 
 STATUS = {
@@ -70,6 +71,26 @@ def test_healthy_peer_says_all_about_itself_and_exits_0(slow_swarm: SlowSwarm) -
     assert slow_swarm.swarm.run("peers", *place).returncode == 0
     assert slow_swarm.swarm.run("peers", "bob", *place).returncode == 0
     assert slow_swarm.swarm.run("peers", "nobody", *place).returncode == UNKNOWN
+
+
+def test_one_peer_in_turn_measures_a_round_and_the_others_go_by_its_word(
+    slow_swarm: SlowSwarm,
+) -> None:
+    peers = {peer.status().peer_id: peer for peer in slow_swarm.peers}
+
+    def known_to_all() -> list[dict[str, RoundRecord]]:
+        found = {
+            peer_id: {one.round: one for one in peer.control.history().rounds if one.metrics}
+            for peer_id, peer in peers.items()
+        }
+        common = set.intersection(*(set(rounds) for rounds in found.values()))
+        return [{who: rounds[number] for who, rounds in found.items()} for number in common]
+
+    for records in wait_until("a round is measured and told", known_to_all, ROUND_S):
+        (measured,) = (who for who, record in records.items() if not record.evaluated_by)
+        words = {record.evaluated_by for who, record in records.items() if who != measured}
+        assert words == {measured}
+        assert len({record.loss for record in records.values()}) == 1
 
 
 def test_paused_peer_keeps_up_without_training_until_it_is_resumed(
