@@ -15,6 +15,7 @@ protocol.errors.VerificationError: signature does not verify with key 3b6a27bcce
 
 import base64
 import binascii
+from functools import lru_cache
 from typing import NewType
 
 from cryptography.exceptions import InvalidSignature
@@ -27,6 +28,8 @@ PeerId = NewType("PeerId", str)
 
 KEY_BYTES = 32
 KEY_TEXT_LENGTH = 52
+REMEMBERED_KEYS = 4096
+"""Spellings of keys that are kept, since each message names the same few keys again; about 1 MB."""
 
 
 def key_to_text(key: bytes) -> str:
@@ -45,17 +48,21 @@ def key_from_text(text: str) -> bytes:
     return key
 
 
+_spelling_of = lru_cache(REMEMBERED_KEYS)(key_to_text)
+_spelt_by = lru_cache(REMEMBERED_KEYS)(key_from_text)
+
+
 def peer_id_of(public_key: bytes) -> PeerId:
     """The peer id of a raw 32-byte Ed25519 public key."""
     if len(public_key) != KEY_BYTES:
         raise VerificationError(f"public key of {len(public_key)} bytes, {KEY_BYTES} expected")
-    return PeerId(key_to_text(public_key))
+    return PeerId(_spelling_of(public_key))
 
 
 def public_key_of(peer_id: PeerId) -> bytes:
     """The raw 32-byte Ed25519 public key that ``peer_id`` spells."""
     try:
-        return key_from_text(peer_id)
+        return _spelt_by(peer_id)
     except ValueError as error:
         raise VerificationError(f"peer id {peer_id!r}: {error}") from error
 

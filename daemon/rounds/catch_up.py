@@ -195,6 +195,7 @@ class CatchUp:
         self._parts.blobs.add_state(state.state)
         self._taken = Position(offer.round, state.state.root)
         self._lineage.replace(self._taken, better.certificate)
+        self._standings.fall_in_step()
         return state
 
     # Inside

@@ -38,6 +38,9 @@ from protocol.peers.peer_messages import (
     UpdateRequest,
 )
 
+OUT_OF_STEP_ROUNDS = 2
+"""Who is so far away is told where this peer stands."""
+
 
 @dataclass(frozen=True, slots=True)
 class Receivers:
@@ -158,6 +161,8 @@ class Inbox:
             case CertificateReply(certificate):
                 to.at_hand.receive_certificate(peer, certificate)
             case StateRequest():
+                # The offer has to be of the state where this peer says that it stands.
+                to.parts.speaker.send(peer, to.training.standing())
                 to.catch_up.answer(peer, message)
             case StateOffer():
                 to.catch_up.receive_offer(peer, message)
@@ -181,10 +186,14 @@ class Inbox:
             return  # it made other bits of round 0 and has to take the founder's
         is_first = parts.standings.get(peer) is None
         try:
-            if parts.standings.update(peer, standing):
+            own_round = parts.lineage.position.round
+            is_news = parts.standings.update(peer, standing, own_round)
+            if is_news:
                 parts.changes.notify()
-            if is_first:
-                # When the session opened, it perhaps did not train yet and took no standing.
+            is_out_of_step = is_news and abs(standing.round - own_round) >= OUT_OF_STEP_ROUNDS
+            if is_first or (is_out_of_step and parts.settings.exchange == "gossip"):
+                # When the session opened, it perhaps did not train yet and took no standing. And
+                # in gossip those of other rounds hear of this peer seldom.
                 parts.speaker.send(peer, to.training.standing())
         except RemoteProtocolError as error:
             parts.refusals.add(peer, "standing", error)

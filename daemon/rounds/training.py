@@ -20,6 +20,7 @@ from daemon.rounds.kinds.allreduce_round import AllReduceRound
 from daemon.rounds.kinds.choose import choose_exchange
 from daemon.rounds.kinds.gossip_round import GossipRound
 from daemon.rounds.kinds.mesh_round import MeshRound
+from daemon.rounds.lineage.announcement import Announcement
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.lineage.succession import Rivals
 from daemon.rounds.parts import Parts
@@ -69,8 +70,7 @@ class Training:
         self._started = False
         self._paused = False
         self._held = ""
-        self._said: Standing | None = None
-        self._said_at = -math.inf
+        self._announcement = Announcement()
         self._interrupted = asyncio.Event()
 
     # From outside
@@ -364,21 +364,17 @@ class Training:
         self.history.enter(phase, self.lineage.position.round + 1)
 
     def _announce_standing(self) -> None:
-        standing = self.standing()
-        if standing != self._said:
-            self._say(standing)
-
-    def _say(self, standing: Standing) -> None:
-        self._said, self._said_at = standing, self._parts.clock.monotonic()
-        self._parts.speaker.broadcast(standing)
+        """Say where this peer stands, to those whom it has not told."""
+        standing, now = self.standing(), self._parts.clock.monotonic()
+        round_, said = self._at_hand.round, self._announcement
+        concerned = round_.concerned if isinstance(round_, GossipRound) else None
+        said.begin(standing, now, concerned)
+        said.told = self._parts.speaker.broadcast(standing, but=said.told)
 
     async def _beat(self) -> None:
-        """Say it again, :data:`BEAT_S` after it was said last: somebody may have missed it."""
+        """Look every :data:`BEAT_S` who has not been told: silent for a while, or without room."""
         while True:
-            left_s = self._said_at + BEAT_S - self._parts.clock.monotonic()
-            if left_s <= 0:
-                self._say(self.standing())
-                self._evaluations.look_again()
-                self.wake()
-                left_s = BEAT_S
-            await asyncio.sleep(left_s)
+            self._announce_standing()
+            self._evaluations.look_again()
+            self.wake()
+            await asyncio.sleep(BEAT_S)

@@ -222,15 +222,24 @@ class RoundUpdates:
                 self._parts.speaker.send(source, update.offer)
 
     def ask(self, refs: tuple[UpdateRef, ...], holders: tuple[PeerId, ...]) -> None:
-        """Ask ``holders`` for updates that the roster agrees on and that are missing here."""
+        """Get updates that the roster agrees on, and that are missing here, from ``holders``."""
         self._decided.update(ref.digest for ref in refs)
         self.ask_early(refs, holders)
 
     def ask_early(self, refs: tuple[UpdateRef, ...], holders: tuple[PeerId, ...]) -> None:
-        """Ask ``holders`` for updates that nothing is agreed on about yet."""
-        request = UpdateRequest(digests=tuple(ref.digest for ref in refs))
-        for holder in holders:
-            self._parts.speaker.send(holder, request)
+        """Get updates that nothing is agreed on about yet from ``holders`` too.
+
+        They have said that they hold them. Of those that were offered already, that is all that
+        another offer would say; for the rest they are asked.
+        """
+        unknown = tuple(ref.digest for ref in refs if ref not in self._updates)
+        for ref in refs:
+            known = self._updates.get(ref)
+            if known is not None and known.state is UpdateState.FETCHING:
+                self._parts.blobs.add_sources(known.header.root, *holders)
+        if unknown:
+            for holder in holders:
+                self._parts.speaker.send(holder, UpdateRequest(digests=unknown))
 
     def lacks(self, outcome: Outcome) -> tuple[UpdateRef, ...]:
         """Which updates of ``outcome`` are not here (yet)."""
@@ -291,7 +300,8 @@ class RoundUpdates:
         source says to be in, if this peer was asleep or away meanwhile."""
         if header.round <= self._base.round + 1:
             return False
-        return header.round == self._base.round + 2 or self._is_where_source_stands(source, header)
+        is_next = header.round == self._base.round + 2
+        return is_next or self._may_be_there(source, header)
 
     def _is_late(self, source: PeerId, header: UpdateHeader) -> bool:
         """Whether nobody is to blame that it is of no use: the round has just ended, or its signer
@@ -299,10 +309,13 @@ class RoundUpdates:
         return (
             self._base.round - 1 <= header.round <= self._base.round
             or self._bases.get(header.round - 1) == header.base
-            or self._is_where_source_stands(source, header)
+            or self._may_be_there(source, header)
         )
 
-    def _is_where_source_stands(self, source: PeerId, header: UpdateHeader) -> bool:
+    def _may_be_there(self, source: PeerId, header: UpdateHeader) -> bool:
+        """Whether ``source`` says that it is in that round; in gossip it need not have said so."""
+        if self._parts.settings.exchange == "gossip":
+            return header.base == self._parts.initial_root
         standing = self._parts.standings.get(source)
         return standing is not None and (standing.round, standing.base) == (
             header.round - 1,
@@ -319,7 +332,7 @@ class RoundUpdates:
         ref = UpdateRef(signer=public_key_of(message.signer), digest=digest)
         known = self._updates.get(ref)
         if known is not None:
-            self._parts.blobs.add_source(known.header.root, source)
+            self._parts.blobs.add_sources(known.header.root, source)
             return
         slot = (message.signer, header.part, header.reduced)
         other = next((update for update in self._updates.values() if update.slot == slot), None)

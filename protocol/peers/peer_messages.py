@@ -42,7 +42,7 @@ class Vouch(Message):
 
 
 class Standing(Message, tag="standing"):
-    """The sender's standing; sent every second and whenever it changes."""
+    """The sender's standing; sent whenever it changes, and now and then."""
 
     round: Round
     """The last complete round, whose state it holds."""

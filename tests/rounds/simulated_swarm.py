@@ -6,11 +6,12 @@ whose state is a few bytes, so that equal histories, and only they, give equal s
 import asyncio
 import hashlib
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from daemon.host.state_dir import StateDir
 from daemon.net.refusals import Refusals
@@ -47,6 +48,7 @@ from protocol.statements.swarm import (
     seal_statement,
 )
 from tests.rounds.lies import Mouth
+from tests.rounds.virtual_time import TURN_S
 from transport.clock import Clock
 
 SILENT_S = 5.0
@@ -117,6 +119,9 @@ T = TypeVar("T")
 
 class ToyTrainer:
     """A state that is the hash of all that went into it, filled up to ``state_bytes``."""
+
+    reduced_bytes = 0
+    """How large a reduced part is, at least."""
 
     def __init__(
         self,
@@ -217,7 +222,7 @@ class ToyTrainer:
                 case ApplyParts():
                     self._apply_parts(request)
                 case Mix():
-                    self._mix(request)
+                    self.mix(request)
         return StateReady(round=request.round, state=self.state_blob())
 
     def evaluate(self, state: StateReady, judge: Judge) -> None:
@@ -244,7 +249,7 @@ class ToyTrainer:
         for one in contributions:
             assert f" {request.round} {request.part} ".encode() in Path(one.path).read_bytes()
         self.reduced.append((request.round, tuple(sorted(one.peer_id for one in contributions))))
-        content = b"reduced " + _digest_of(contributions)
+        content = (b"reduced " + _digest_of(contributions)).ljust(self.reduced_bytes)
         path = self._directory / f"reduced-{request.round}-{request.part}"
         count = sum(one.sample_count for one in contributions)
         return Reduced(update=make_blob(path, content), sample_count=count)
@@ -257,7 +262,8 @@ class ToyTrainer:
         parts = tuple(sorted(one.part for one in request.results))
         self.parts_applied.append((request.round, request.parts, parts))
 
-    def _mix(self, request: Mix) -> None:
+    def mix(self, request: Mix) -> None:
+        """Come to the state that follows from this peer's parameters and its partners'."""
         digest = hashlib.sha256(Path(request.own_path).read_bytes())
         for one in request.neighbours:
             digest.update(Path(one.path).read_bytes())
@@ -316,15 +322,17 @@ def make_setup(
 
 
 class Line:
-    """Is busy with each chunk for ``chunk_s``, one after the other."""
+    """Is busy with each message for ``chunk_s`` and as long as its bytes take, one after the
+    other."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_s: float = math.inf) -> None:
         self.chunk_s = 0.0
+        self.bytes_s = bytes_s
         self._free_at = 0.0
 
-    def take(self, now: float) -> float:
-        """How long it is until a chunk that comes now is through."""
-        self._free_at = max(self._free_at, now) + self.chunk_s
+    def take(self, now: float, size_bytes: int) -> float:
+        """How long it is until a message that comes now is through."""
+        self._free_at = max(self._free_at, now) + self.chunk_s + size_bytes / self.bytes_s
         return self._free_at - now
 
 
@@ -372,6 +380,8 @@ class SimulatedPeer:
         """What its chunks of blobs come in by."""
         self.uplink = Line()
         """What they go out by."""
+        self.small_line, self.small_uplink = Line(), Line()
+        """The same for control messages, which go before all chunks."""
         self.rewrite: Callable[[bytes, bool], bytes] = lambda data, bulk: data
         """What becomes of the messages that it sends; with it a test makes a liar. Nothing: it is
         not sent."""
@@ -423,6 +433,12 @@ class SimulatedPeer:
 class SimulatedSwarm:
     """The peers and the network between them."""
 
+    trainer_kind: type[ToyTrainer] = ToyTrainer
+    latency_s = LATENCY_S
+    """What a control message takes."""
+    chunk_s = CHUNK_S
+    """What a chunk takes, beside the time on its sender's and its receiver's line."""
+
     def __init__(self, directory: Path, settings: RoundSettings, *, state_bytes: int = 0) -> None:
         """``state_bytes``: how large states are after the first round."""
         self.state_bytes = state_bytes
@@ -439,8 +455,10 @@ class SimulatedSwarm:
         self._cut: set[frozenset[PeerId]] = set()
         self._silent_since: dict[PeerId, float] = {}
         self._parted_since: dict[frozenset[PeerId], float] = {}
+        self._last: dict[tuple[PeerId, PeerId], float] = {}
+        """When the last message from the one to the other arrives."""
 
-    async def __aenter__(self) -> "SimulatedSwarm":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -459,7 +477,7 @@ class SimulatedSwarm:
         number = next(self._numbers)
         directory = self._directory / str(number)
         directory.mkdir()
-        trainer = ToyTrainer(
+        trainer = self.trainer_kind(
             directory,
             data=data or str(number),
             training_s=training_s,
@@ -553,24 +571,33 @@ class SimulatedSwarm:
         if not data or (bulk and (source, target) in self.lines_down):
             return True
         for one in [data] if liar.lies is None else liar.lies.of(data, target, bulk):
-            self._carry(source, target, one, bulk=bulk)
+            self.carry(source, target, one, bulk=bulk)
         return True
 
-    def _carry(self, source: PeerId, target: PeerId, data: bytes, *, bulk: bool) -> None:
+    def carry(self, source: PeerId, target: PeerId, data: bytes, *, bulk: bool) -> None:
+        """Take a message from one peer to another: control messages by themselves, chunks one
+        after the other."""
         self.messages_sent += 1
         loop = asyncio.get_running_loop()
         if bulk:
             self.bulk_bytes_sent[source] += len(data)
-            sent_s = self.peers[source].uplink.take(loop.time())
+            sent_s = self.peers[source].uplink.take(loop.time(), len(data))
             loop.call_later(sent_s, self._come_in, source, target, data)
         else:
-            loop.call_later(LATENCY_S, self._deliver, source, target, data, False)
+            there_s = self.latency_s + self.peers[source].small_uplink.take(loop.time(), len(data))
+            if target in self.peers:
+                line = self.peers[target].small_line
+                there_s += line.take(loop.time() + there_s, len(data))
+            # A session keeps the order, and a loop does not, of what is due at one moment.
+            moment = max(loop.time() + there_s, self._last.get((source, target), 0.0) + TURN_S)
+            self._last[source, target] = moment
+            loop.call_at(moment, self._deliver, source, target, data, False)
 
     def _come_in(self, source: PeerId, target: PeerId, data: bytes) -> None:
         loop = asyncio.get_running_loop()
         if target in self.peers:
-            received_s = self.peers[target].line.take(loop.time())
-            loop.call_later(CHUNK_S + received_s, self._deliver, source, target, data, True)
+            received_s = self.peers[target].line.take(loop.time(), len(data))
+            loop.call_later(self.chunk_s + received_s, self._deliver, source, target, data, True)
 
     def _deliver(self, source: PeerId, target: PeerId, data: bytes, bulk: bool) -> None:
         peer = self.peers.get(target)

@@ -41,7 +41,9 @@ class BallotBox:
     """The messages of one round's instance."""
 
     def __init__(self) -> None:
-        self._said: dict[tuple[type[Said], PeerId], dict[int, Envelope]] = {}
+        self._said: dict[type[Said], dict[PeerId, dict[int, Envelope]]] = {
+            kind: {} for kind in (Promise, Proposal, Prepare, Accept)
+        }
         self._asked_for: frozenset[bytes] = frozenset()
         self._others: dict[bytes, tuple[PeerId, Promise]] = {}
         """Promises that a proposal names, by digest: they count in it whatever else their signers
@@ -52,7 +54,7 @@ class BallotBox:
         envelope = Envelope(content, message.raw, hashlib.sha256(message.raw).digest())
         if isinstance(content, Promise) and envelope.digest in self._asked_for:
             self._others[envelope.digest] = (message.signer, content)
-        by_ballot = self._said.setdefault((type(content), message.signer), {})
+        by_ballot = self._said[type(content)].setdefault(message.signer, {})
         known = by_ballot.get(content.ballot)
         if known is not None:
             return known if known.content != content else None
@@ -65,9 +67,8 @@ class BallotBox:
         """The messages of one kind in one ballot, by signer."""
         return {
             signer: envelope.content
-            for (said, signer), by_ballot in self._said.items()
-            if said is kind
-            and (envelope := by_ballot.get(ballot)) is not None
+            for signer, by_ballot in self._said[kind].items()
+            if (envelope := by_ballot.get(ballot)) is not None
             and isinstance(envelope.content, kind)
         }
 
@@ -75,24 +76,20 @@ class BallotBox:
         """The messages of one kind in one ballot with their signed bytes, by signer."""
         return {
             signer: by_ballot[ballot]
-            for (said, signer), by_ballot in self._said.items()
-            if said is kind and ballot in by_ballot
+            for signer, by_ballot in self._said[kind].items()
+            if ballot in by_ballot
         }
 
     def ballots(self, kind: type[Said]) -> dict[PeerId, int]:
         """The latest ballot of each signer."""
-        return {
-            signer: max(by_ballot)
-            for (said, signer), by_ballot in self._said.items()
-            if said is kind and by_ballot
-        }
+        return {signer: max(by_ballot) for signer, by_ballot in self._said[kind].items()}
 
     def promises_from(self, ballot: int) -> dict[PeerId, bytes]:
         """Everybody's latest promise, of this ballot or a later one, by signer."""
         return {
             signer: by_ballot[latest].raw
-            for (said, signer), by_ballot in self._said.items()
-            if said is Promise and (latest := max(by_ballot)) >= ballot
+            for signer, by_ballot in self._said[Promise].items()
+            if (latest := max(by_ballot)) >= ballot
         }
 
     def promises_named(
@@ -161,7 +158,6 @@ class BallotBox:
         return holders
 
     def _each(self, kind: type[Said]) -> Iterator[tuple[PeerId, Envelope]]:
-        for (said, signer), by_ballot in self._said.items():
-            if said is kind:
-                for envelope in by_ballot.values():
-                    yield signer, envelope
+        for signer, by_ballot in self._said[kind].items():
+            for envelope in by_ballot.values():
+                yield signer, envelope

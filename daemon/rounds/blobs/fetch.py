@@ -8,6 +8,7 @@ nothing holds nobody up twice. A source that stalls is dropped for that blob, an
 for what it owed.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -46,6 +47,17 @@ class _Want:
     def owe(self) -> set[PeerId]:
         """The peers that were asked for something that has not come."""
         return {asked.peer for each in self.in_flight.values() for asked in each}
+
+    def stalls_at(self) -> float:
+        """When the first of those who owe something is dropped, unless it delivers."""
+        sources = self.sources
+        heard = [
+            sources[asked.peer]
+            for each in self.in_flight.values()
+            for asked in each
+            if asked.peer in sources
+        ]
+        return min(heard) + STALL_S if heard else math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +165,8 @@ class BlobFetcher:
                 shares.setdefault(peer, []).append(index)
             requests += [FetchRequest(peer, root, tuple(share)) for peer, share in shares.items()]
         for root, want in self._wants.items():
+            if len(want.sources) == 1:
+                continue  # That one owes it: nobody else can be asked.
             for peer in sorted(want.sources):
                 # The one that was asked for last is the last to come.
                 late = [(at, index) for at, index in self._late(want, peer, load) if at <= now]
@@ -194,11 +208,8 @@ class BlobFetcher:
     def get_timer(self) -> float | None:
         """When :meth:`handle_timer` wants to be called."""
         load = self._load()
-        moments = [
-            want.sources[peer] + STALL_S
-            for want in self._wants.values()
-            for peer in want.owe() & want.sources.keys()
-        ]
+        stalls_at = min((want.stalls_at() for want in self._wants.values()), default=math.inf)
+        moments = [] if math.isinf(stalls_at) else [stalls_at]
         held_until = () if self._held_until is None else (self._held_until,)
         moments += [
             max(at, *held_until) if held_until else at
@@ -212,6 +223,8 @@ class BlobFetcher:
     def handle_timer(self, now: float) -> None:
         """Drop sources that have stalled."""
         for root, want in self._wants.items():
+            if now < want.stalls_at():
+                continue
             for peer in want.owe() & want.sources.keys():
                 if now >= want.sources[peer] + STALL_S:
                     self.drop_source(root, peer)

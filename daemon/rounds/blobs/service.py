@@ -162,9 +162,10 @@ class BlobService:
         if future is not None:
             future.set_result(None)
 
-    def add_source(self, root: bytes, peer: PeerId) -> None:
-        """``peer`` has a blob that may be being fetched."""
-        self._fetcher.add_source(root, peer, self._clock.monotonic())
+    def add_sources(self, root: bytes, *peers: PeerId) -> None:
+        """``peers`` have a blob that may be being fetched."""
+        for peer in peers:
+            self._fetcher.add_source(root, peer, self._clock.monotonic())
         self._pump()
 
     def cancel(self, root: bytes) -> None:

@@ -35,21 +35,16 @@ class Company:
     def present(self) -> frozenset[PeerId]:
         """Who takes part: those of the live roster who can or have done so already, and who else is
         ready to train from this base."""
-        standings = self._parts.standings.live()
-        ready = self._parts.standings.ready()
-        able = {peer for peer in self.roster & ready if self._can_take_part(standings[peer])}
-        others = self._parts.standings.ready_at(self._base.round, self._base.base)
-        return frozenset(able | others | {self._parts.me})
+        return self._present(self._ready())
 
     def expected(self) -> frozenset[PeerId]:
         """Who is waited for: the live roster, and others here or near, as long as that pays.
 
         Of the roster no more are passed over than may lie: where more are late, it is the network.
         """
-        standings = self._parts.standings.live()
-        others = self._parts.standings.ready() - self.roster
-        near = {peer for peer in others if self._is_near(standings[peer])}
-        expected = self.present() | near
+        ready = self._ready()
+        near = {peer for peer in ready.keys() - self.roster if self._is_near(ready[peer])}
+        expected = self._present(ready) | near
         if not self._are_newcomers_worth_waiting(self._number):
             expected = (expected & self.roster) | {self._parts.me}
         pauses = self._parts.patience.updates
@@ -78,6 +73,17 @@ class Company:
 
     def _are_newcomers_worth_waiting(self, round_number: int) -> bool:
         return self._parts.patience.newcomers.is_worth_waiting(ANY_NEWCOMER, round_number)
+
+    def _ready(self) -> dict[PeerId, Standing]:
+        """Where the live peers stand that can train now."""
+        live = self._parts.standings.live()
+        return {peer: standing for peer, standing in live.items() if standing.ready}
+
+    def _present(self, ready: dict[PeerId, Standing]) -> frozenset[PeerId]:
+        able = {peer for peer in self.roster & ready.keys() if self._can_take_part(ready[peer])}
+        here = (self._base.round, self._base.base)
+        others = {peer for peer, one in ready.items() if (one.round, one.base) == here}
+        return frozenset(able | others | {self._parts.me})
 
     @property
     def _may_lie(self) -> int:

@@ -21,7 +21,7 @@ from protocol.envelope import VerifiedMessage
 from protocol.errors import VerificationError
 from protocol.identity import PeerId
 from protocol.peers.agreement_messages import Certificate
-from protocol.topology import Topology, metropolis_weights
+from protocol.topology import Graph, Topology, metropolis_weights
 
 NEAR_ROUNDS = 1
 """Peers this close are partners; those further away catch up, or are waited for by nobody."""
@@ -52,6 +52,8 @@ class GossipRound:
         self._parts = parts
         self._updates = updates
         self._topology = Topology.parse(parts.settings.topology)
+        self._graphs: dict[int, tuple[frozenset[PeerId], Graph[PeerId]]] = {}
+        """Who exchanges with whom, by round, with the members of which it was made."""
         # In the headers round 0's state stands for the base, which is every peer's own.
         self._common = Position(self.base.round, parts.initial_root)
         self._offers = OwnOffers(parts, updates, self._common)
@@ -122,21 +124,39 @@ class GossipRound:
         """``peer``'s session ended."""
         self._offers.forget(peer)
 
+    @property
+    def concerned(self) -> frozenset[PeerId]:
+        """Whom it concerns that this peer has come to another round: its partners of now, and
+        those of the next one."""
+        return self._partners() | self._partners(self.number + 1)
+
     def _members(self) -> frozenset[PeerId]:
-        """Peers that are in this round, or in the one before or after it, and this one."""
-        parts = self._parts
+        """Peers that are in this round, or in the one before or after it, and this one.
+
+        Those who say so seldom are thought to be as far from this peer as when they said it last.
+        """
+        standings = self._parts.standings
         return frozenset(
             peer
-            for peer, standing in parts.standings.live().items()
-            if standing.ready and abs(standing.round - self.base.round) <= NEAR_ROUNDS
-        ) | {parts.me}
+            for peer, standing in standings.live().items()
+            if standing.ready
+            and min(abs(standing.round - self.base.round), abs(standings.lead(peer))) <= NEAR_ROUNDS
+        ) | {self._parts.me}
 
-    def _partners(self) -> frozenset[PeerId]:
-        return self._topology.graph(self._members(), self.number)[self._parts.me]
+    def _partners(self, number: int = 0) -> frozenset[PeerId]:
+        """This peer's partners in that round, by default in this one."""
+        return self._graph(number or self.number)[self._parts.me]
+
+    def _graph(self, number: int) -> Graph[PeerId]:
+        members = self._members()
+        known = self._graphs.get(number)
+        if known is None or known[0] != members:  # It takes a hash of each member's id, and more.
+            known = self._graphs[number] = (members, self._topology.graph(members, number))
+        return known[1]
 
     def _neighbours(self) -> tuple[Neighbour, ...]:
         parts = self._parts
-        weights = metropolis_weights(self._topology.graph(self._members(), self.number), parts.me)
+        weights = metropolis_weights(self._graph(self.number), parts.me)
         held = self._updates.held()
         present = [peer for peer in sorted(weights) if peer in held]
         files = self._updates.paths(held[peer] for peer in present)

@@ -58,6 +58,7 @@ class Lineage:
         self._history[position.round] = position.base
         self.position = position
         self.certificate = certificate
+        self._roster: tuple[Certificate | None, frozenset[PeerId]] = (None, frozenset())
 
     @classmethod
     def load(cls, directory: Path, position: Position) -> Self:
@@ -79,7 +80,12 @@ class Lineage:
     @property
     def roster(self) -> frozenset[PeerId]:
         """Who is expected in the next round."""
-        return frozenset() if self.certificate is None else next_roster(self.certificate.outcome)
+        certificate, roster = self._roster
+        if certificate is not self.certificate:  # Each message asks, and few rounds change it.
+            certificate = self.certificate
+            roster = frozenset() if certificate is None else next_roster(certificate.outcome)
+            self._roster = (certificate, roster)
+        return roster
 
     @property
     def last_to_lead(self) -> frozenset[PeerId]:

@@ -49,14 +49,16 @@ class Standings:
         self._opener = opener
         self._standings: dict[PeerId, Standing] = {}
         self._vouches: dict[PeerId, dict[Position, bytes]] = {}
+        self._leads: dict[PeerId, int] = {}
 
-    def update(self, peer: PeerId, standing: Standing) -> bool:
-        """Note what ``peer`` says; True if it is news.
+    def update(self, peer: PeerId, standing: Standing, own_round: int = 0) -> bool:
+        """Note what ``peer`` says; True if it is news. ``own_round``: this peer's own.
 
         Raises :class:`RemoteProtocolError` unless it signed that it came to that state.
         """
         known = self._standings.get(peer)
         if known == standing:
+            self._leads[peer] = standing.round - own_round
             return False
         position = Position(standing.round, standing.base)
         if self._opener is not None and (
@@ -70,6 +72,7 @@ class Standings:
             kept = list(before.items())[1 - KEPT_VOUCHES :]
             self._vouches[peer] = {**dict(kept), position: standing.vouch}
         self._standings[peer] = standing
+        self._leads[peer] = standing.round - own_round
         return True
 
     def signer_of(self, vouch: bytes, position: Position) -> PeerId:
@@ -87,10 +90,20 @@ class Standings:
         """``peer``'s session is gone."""
         self._standings.pop(peer, None)
         self._vouches.pop(peer, None)
+        self._leads.pop(peer, None)
 
     def get(self, peer: PeerId) -> Standing | None:
         """What ``peer`` last said, if its session lasts."""
         return self._standings.get(peer)
+
+    def lead(self, peer: PeerId) -> int:
+        """By how many rounds ``peer`` was ahead of this one when it last said where it stands."""
+        return self._leads.get(peer, 0)
+
+    def fall_in_step(self) -> None:
+        """This peer has taken another's state: the others are thought to be where it is now. Those
+        who are not say so when they hear of it (daemon/rounds/inbox.py)."""
+        self._leads = dict.fromkeys(self._leads, 0)
 
     def is_here(self, peer: PeerId) -> bool:
         """Whether ``peer`` has a session, or said where it stands."""
@@ -100,10 +113,6 @@ class Standings:
         """The standings of the live peers."""
         live = self._mail.live_peers()
         return {peer: standing for peer, standing in self._standings.items() if peer in live}
-
-    def ready(self) -> frozenset[PeerId]:
-        """Live peers that can train now."""
-        return frozenset(peer for peer, standing in self.live().items() if standing.ready)
 
     def ready_at(self, round_number: int, base: bytes) -> frozenset[PeerId]:
         """Live peers that can train now from this very state."""
