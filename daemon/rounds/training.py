@@ -7,7 +7,6 @@ the watch finds a state to take, the activity ends and this peer takes the state
 
 import asyncio
 import logging
-import math
 from typing import Any
 
 from daemon.rounds.at_hand import AtHand
