@@ -6,7 +6,7 @@ Schema 1, under the same promise as the status document (daemon/control/status.p
 import msgspec
 
 from daemon.control.status import SCHEMA
-from daemon.rounds.round_record import RoundRecord
+from daemon.rounds.record.round_record import RoundRecord
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):

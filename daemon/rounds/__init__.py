@@ -12,6 +12,7 @@ brings (`parts.RoundsSetup`) and its way to the others (`mail.Mail`). From there
     updates   the updates of a round: offered, fetched, checked
     parts     what all of these work with
     lineage/  which states this peer's came from, and where the others stand
+    record/   what is remembered of rounds, for people
     blobs/    model bytes on disk and between peers
 
 Needs `worker`, `swarm` and `net`. Not in it: numbers (`ml`), and how messages travel (`net`).

@@ -11,7 +11,7 @@ from daemon.rounds.changes import Changes
 from daemon.rounds.lineage.lineage import Lineage
 from daemon.rounds.lineage.standings import Standings
 from daemon.rounds.patience import Patience
-from daemon.rounds.round_history import RoundHistory
+from daemon.rounds.record.round_history import RoundHistory
 from daemon.rounds.speaker import Speaker
 from daemon.swarm.membership import SwarmPlace
 from daemon.swarm.statements import Statements

@@ -25,10 +25,10 @@ from daemon.rounds.lineage.succession import AgreedSuccession, GossipSuccession
 from daemon.rounds.mail import Mail
 from daemon.rounds.parts import Parts, RoundsSetup
 from daemon.rounds.patience import Patience
-from daemon.rounds.round_history import RoundHistory
+from daemon.rounds.record.round_history import RoundHistory
+from daemon.rounds.record.update_log import UpdateLog
 from daemon.rounds.speaker import Speaker
 from daemon.rounds.training import Training
-from daemon.rounds.update_log import UpdateLog
 from daemon.rounds.updates import RoundUpdates
 
 SPOOL = "incoming"

@@ -22,7 +22,7 @@ from daemon.rounds.blobs.service import GivenUpError
 from daemon.rounds.blobs.store import Use
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.parts import Parts
-from daemon.rounds.update_log import UpdateLog
+from daemon.rounds.record.update_log import UpdateLog
 from ml.averaging.messages import CheckUpdate, Contribution
 from protocol.codec import decode
 from protocol.envelope import VerifiedMessage

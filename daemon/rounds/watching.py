@@ -2,7 +2,7 @@
 
 from daemon.rounds.lineage.standings import Standings
 from daemon.rounds.mail import Mail
-from daemon.rounds.round_history import RoundHistory
+from daemon.rounds.record.round_history import RoundHistory
 from protocol.identity import PeerId
 from protocol.peers.peer_messages import Standing
 from transport.clock import Clock

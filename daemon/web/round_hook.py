@@ -22,7 +22,7 @@ import msgspec
 
 from daemon.control.history import History
 from daemon.control.status import Status
-from daemon.rounds.round_record import RoundRecord
+from daemon.rounds.record.round_record import RoundRecord
 from daemon.web.page_server import Shown
 from protocol.metric import MetricValue
 

@@ -19,7 +19,7 @@ from daemon.host.state_dir import StateDir
 from daemon.net.measuring.results import PingResult, SpeedResult
 from daemon.net.path_kind import PathKind
 from daemon.rounds.phase import Phase
-from daemon.rounds.round_record import PhaseSpan, RoundRecord
+from daemon.rounds.record.round_record import PhaseSpan, RoundRecord
 from daemon.web.page_server import PageServer
 from protocol.errors import ConfigError, TransportError
 from protocol.metric import MetricValue

@@ -132,7 +132,9 @@ def test_state_of_a_peer_that_claims_another_one_than_most_is_not_believed(tmp_p
         liar.rewrite = lie
         new = swarm.add()
         await swarm.until_round(ROUNDS, within_s=20)
-        await asyncio.sleep(30)  # it goes on lying
+        for _ in range(30):  # it goes on lying
+            await asyncio.sleep(1)
+            liar.speaker.broadcast(liar.training.standing())
         assert lies > 20
         assert_same_history(*honest, new)
         assert new.round == ROUNDS

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.rounds import round_history
-from daemon.rounds.round_history import RoundHistory, read_rounds
-from daemon.rounds.round_record import RoundRecord, best_first
+from daemon.rounds.record import round_history
+from daemon.rounds.record.round_history import RoundHistory, read_rounds
+from daemon.rounds.record.round_record import RoundRecord, best_first
 from ml.opening import StateReady
 from ml.state.blob import Blob
 from protocol.identity import PeerId

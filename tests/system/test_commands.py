@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from daemon.control.status import Status
 from daemon.rounds.phase import Phase
-from daemon.rounds.round_record import RoundRecord
+from daemon.rounds.record.round_record import RoundRecord
 from tests.system.real_swarm import ROUND_S, assert_equal_exports, updates_averaged, wait_until
 from tests.system.slow_swarm import SlowSwarm, wait_round_of_all
 

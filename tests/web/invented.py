@@ -11,7 +11,7 @@ import sys
 from daemon.control.health import peer_unreachable, updates_rejected
 from daemon.control.history import History
 from daemon.control.status import PeerStatus, RelayStatus, RendezvousStatus, Status
-from daemon.rounds.round_record import PhaseSpan, RoundRecord
+from daemon.rounds.record.round_record import PhaseSpan, RoundRecord
 from daemon.web.page_server import PageServer
 from protocol.metric import MetricValue
 

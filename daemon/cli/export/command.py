@@ -12,7 +12,7 @@ from daemon.cli import arguments
 if TYPE_CHECKING:
     from daemon.cli.arguments import Commands
     from daemon.control.client import ControlClient, Exported
-    from daemon.rounds.round_record import RoundRecord
+    from daemon.rounds.record.round_record import RoundRecord
 
 MAX_ROUND = 10**15 - 1
 
@@ -155,8 +155,8 @@ def _tell_whose_word(record: "RoundRecord") -> None:
 def _rated(state_dir: Path) -> "list[RoundRecord]":
     """The rounds that are kept on disk and known to be good or bad, the best first."""
     from daemon.host.state_paths import ROUNDS_FILE
-    from daemon.rounds.round_history import read_rounds
-    from daemon.rounds.round_record import best_first
+    from daemon.rounds.record.round_history import read_rounds
+    from daemon.rounds.record.round_record import best_first
     from protocol.errors import ConfigError
 
     rounds = best_first(read_rounds(state_dir / ROUNDS_FILE))
@@ -182,7 +182,7 @@ def _stopped_peer(state_dir: Path | None) -> Path | None:
 def _export_best(client: "ControlClient", file: Path) -> "Exported":
     """The best round's model, of those that can be had. Raises :class:`ControlError`."""
     from daemon.control.client import ControlError
-    from daemon.rounds.round_record import best_first
+    from daemon.rounds.record.round_record import best_first
 
     history = client.history()
     for record in best_first(history.rounds):

@@ -8,7 +8,7 @@ from protocol.text import counted, printable
 if TYPE_CHECKING:
     from daemon.control.history import History
     from daemon.control.status import Status
-    from daemon.rounds.round_record import RoundRecord
+    from daemon.rounds.record.round_record import RoundRecord
 
 MAX_NAMES = 3
 NAME_CHARACTERS = 16
@@ -79,7 +79,7 @@ def _all_rounds(rounds: int) -> str:
 def round_line(record: "RoundRecord", rounds: int) -> str:
     """How a round came out, within 80 columns.
 
-    >>> from daemon.rounds.round_record import RoundRecord
+    >>> from daemon.rounds.record.round_record import RoundRecord
     >>> round_line(RoundRecord(round=3, started_at=0.0, seconds=2.5, updates=2, loss=0.5), 5)
     'round 3 of 5: complete, loss 0.500, 2 updates, 2.5 s'
     """

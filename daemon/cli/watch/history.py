@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from daemon.cli.arguments import Commands
     from daemon.control.history import History
-    from daemon.rounds.round_record import RoundRecord
+    from daemon.rounds.record.round_record import RoundRecord
 
 SHOWN = 20
 MAX_SHOWN = 100_000
@@ -51,7 +51,7 @@ def add_commands(commands: "Commands") -> None:
 
 def _history(options: argparse.Namespace) -> int:
     from daemon.cli.output import table
-    from daemon.rounds.round_record import best_first
+    from daemon.rounds.record.round_record import best_first
 
     history = _read(options)
     if options.json:
@@ -93,7 +93,7 @@ def _read(options: argparse.Namespace) -> "History":
         from daemon.control.history import History
         from daemon.host.state_dir import read_identity, read_statement
         from daemon.host.state_paths import ROUNDS_FILE
-        from daemon.rounds.round_history import read_rounds
+        from daemon.rounds.record.round_history import read_rounds
         from protocol.errors import ConfigError, RemoteProtocolError
         from protocol.statements.swarm import open_statement
 

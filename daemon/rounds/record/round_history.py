@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.rounds.round_record import PhaseSpan, RoundRecord
+from daemon.rounds.record.round_record import PhaseSpan, RoundRecord
 from ml.opening import StateReady
 from p2pd.metrics import finite
 from protocol.identity import PeerId
