@@ -32,7 +32,7 @@ from rendezvous.server.service import SOCKET_LIMITS
 from rendezvous.stun.server import StunLimits
 from transport.border import MAX_LINE, TOLD_EVERY_S
 from transport.rate_limit import Rate
-from transport.sockets.connection_table import NETWORK_SHARE
+from transport.sockets.connection_table import ALL_UNREAD, NETWORK_SHARE
 from transport.sockets.handshake_rate import NETWORK_RATE, SOURCE_RATE
 from transport.sockets.zap import ADMIT_TIMEOUT_S, MAX_PENDING
 
@@ -81,6 +81,7 @@ def every_socket() -> list[Row]:
         ("network", "handshakes", rate(NETWORK_RATE)),
         ("all", "keys whose admission is looked up at a time", number(MAX_PENDING)),
         ("all", "time for such a look-up", f"{ADMIT_TIMEOUT_S:g} s"),
+        ("all", "bytes that were sent and nobody read", f"{ALL_UNREAD} times one connection's"),
         ("all", "log lines for each kind of error", f"one in {TOLD_EVERY_S:g} s"),
         ("all", "foreign text in such a line", f"{MAX_LINE} characters"),
     ]

@@ -38,6 +38,10 @@ _RESERVED_DESCRIPTORS = 256
 NETWORK_SHARE = 4
 """An IPv4 /24 or IPv6 /48 may have as many connections as so many of its addresses may."""
 
+ALL_UNREAD = 16
+"""All connections together may have sent so many times what one may, and not been read: beyond
+that the one with most is cut."""
+
 # struct tcp_info of linux/tcp.h: tcpi_bytes_acked and tcpi_bytes_received.
 _TCP_INFO_BYTES = 192
 _TCP_INFO_COUNTERS = struct.Struct("=120xQQ")
@@ -58,6 +62,8 @@ class _Connection:
     route: bytes | None = None
     read: int = 0
     """Bytes of the messages that were read here, as they were on the wire."""
+    unread: int = 0
+    """Bytes that it had sent and nobody had read when it was last looked at."""
     sent: int = 0
     acknowledged_before: int = 0
     queued: int = 0
@@ -110,6 +116,8 @@ class ConnectionTable:
         self._silent_s = limits.silent_s
         self._max_queued_bytes = limits.max_queued_bytes or queue_bytes + _KERNEL_BUFFER_BYTES
         self._max_unread_bytes = limits.max_unread_bytes or queue_bytes + _KERNEL_BUFFER_BYTES
+        self._max_all_unread_bytes = ALL_UNREAD * self._max_unread_bytes
+        self._all_unread_bytes = 0
         self._open: dict[int, _Connection] = {}
         self._descriptor_of: dict[bytes, int] = {}
         self._per_group: Counter[str] = Counter()
@@ -247,6 +255,7 @@ class ConnectionTable:
         return over
 
     def _forget(self, connection: _Connection) -> None:
+        self._note_unread(connection, 0)
         for group in connection.groups:
             self._per_group[group] -= 1
             if not self._per_group[group]:
@@ -262,17 +271,28 @@ class ConnectionTable:
         counters = _counters_of(descriptor, connection)
         if counters is None:
             return
-        if counters.received - connection.read > self._max_unread_bytes:
+        self._note_unread(connection, max(0, counters.received - connection.read))
+        if connection.unread > self._max_unread_bytes:
             self._cut(descriptor, connection, "unread")
             return
+        if self._all_unread_bytes > self._max_all_unread_bytes:
+            most = max(self._open, key=lambda each: self._open[each].unread)
+            self._cut(most, self._open[most], "unread")
+            if most == descriptor:
+                return
         connection.note_acknowledged(counters.acknowledged)
         if connection.queued > self._max_queued_bytes:
             self._cut(descriptor, connection, "slow_reader")
+
+    def _note_unread(self, connection: _Connection, size_bytes: int) -> None:
+        self._all_unread_bytes += size_bytes - connection.unread
+        connection.unread = size_bytes
 
     def _cut(self, descriptor: int, connection: _Connection, reason: str) -> None:
         if connection.cut:
             return
         connection.cut = True
+        self._note_unread(connection, 0)
         self.cut_off[reason] += 1
         # It may have ended by itself in this moment: then that is what was wanted.
         with contextlib.suppress(OSError), _borrowed(descriptor) as tcp:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tests.transport.sockets.loopback import closed_within
-from transport.sockets.connection_table import ConnectionTable
+from transport.sockets.connection_table import ALL_UNREAD, ConnectionTable
 from transport.sockets.socket_options import SocketLimits
 
 TcpPair = tuple[socket.socket, socket.socket]
@@ -231,6 +231,29 @@ def test_bytes_that_nobody_read_are_borne_up_to_the_limit_only(
     table.sweep(0.0)
     assert table.cut_off == {"unread": 1}
     assert closed_within(far, 1.0)
+
+
+def test_crowd_of_which_each_bears_the_limit_is_bounded_together(
+    connect: Callable[[], TcpPair],
+) -> None:
+    table = ConnectionTable(replace(LIMITS, max_unread_bytes=1 << 20))
+    ends = [connect() for _ in range(ALL_UNREAD + 1)]
+    for near, _ in ends:
+        table.opened(near.fileno())
+    for number, (near, far) in enumerate(ends):
+        size = (1 << 20) - 100 * (len(ends) - number)  # The last one sends most.
+        far.sendall(bytes(size // 2))
+        near.recv(size // 2, socket.MSG_WAITALL)
+        far.sendall(bytes(size - size // 2))
+        near.recv(size - size // 2, socket.MSG_WAITALL)
+    for _ in range(4 * len(ends)):
+        table.sweep(0.0)
+    assert table.cut_off == {"unread": 1}
+    near, far = ends[0]
+    table.closed(near.fileno())
+    for _ in range(4 * len(ends)):
+        table.sweep(0.0)
+    assert table.cut_off == {"unread": 1}, "what it left does not count any more"
 
 
 def test_what_is_read_may_be_any_amount(connect: Callable[[], TcpPair]) -> None:
