@@ -38,11 +38,12 @@ class Effort:
     @contextmanager
     def spent_on(self, peer: PeerId) -> Iterator[None]:
         """What the block takes counts as ``peer``'s, whatever comes of it."""
+        left = self._left[peer]  # It may be forgotten meanwhile.
         began = self._clock.processor_s()
         try:
             yield
         finally:
-            self._left[peer].take(self._clock.processor_s() - began)
+            left.take(self._clock.processor_s() - began)
 
     def forget_old(self) -> None:
         """Forget those who have all of theirs left."""
