@@ -13,8 +13,8 @@ class Mail(Protocol):
 
     Example (daemon/rounds/speaker.py)::
 
-        for peer in self._mail.live_peers():
-            self._mail.send(peer, data)
+        live = self._mail.live_peers()
+        return (live & but) | {peer for peer in live - but if self._mail.send(peer, data)}
     """
 
     def send(self, peer_id: PeerId, message: bytes) -> bool:

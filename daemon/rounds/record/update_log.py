@@ -7,7 +7,13 @@ from transport.clock import Clock
 
 
 class UpdateLog:
-    """Counts the valid updates of other peers."""
+    """Counts the valid updates of other peers.
+
+    >>> log, ann = UpdateLog(Clock()), PeerId("ann")
+    >>> log.add(ann)
+    >>> log.count(ann), log.total(), log.seconds_since(PeerId("bob"))
+    (1, 1, None)
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
