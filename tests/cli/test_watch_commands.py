@@ -15,12 +15,13 @@ from daemon.cli.watch.doing import doing, round_line, time_left_s
 from daemon.cli.watch.join_view import JoinView
 from daemon.cli.watch.live import LivePeer
 from daemon.cli.watch.status import describe
+from daemon.control.health import rendezvous_unreachable
 from daemon.control.history import History
 from daemon.control.status import Status
 from daemon.web.metrics.peer import peer_metrics
 from protocol.metric import MetricValue
 from tests.cli.conftest import CommandLine, StartPeer
-from tests.cli.fake_peer import BOB, FakePeer
+from tests.cli.fake_peer import BOB, URI, FakePeer
 
 COLUMNS = 80
 NO_HISTORY = History(peer_id="a" * 52, now=0.0)
@@ -145,6 +146,23 @@ def test_the_time_left_follows_the_last_rounds() -> None:
     endless = msgspec.structs.replace(peer.status(), rounds=0)
     assert time_left_s(endless, peer.history(0)) is None
     assert time_left_s(peer.status(), NO_HISTORY) is None
+
+
+def test_what_is_wrong_and_how_long_it_takes_stand_whole_in_the_live_picture() -> None:
+    peer = FakePeer("a" * 52, (rendezvous_unreachable(URI, "nobody answers", "training goes on"),))
+    metrics = tuple(MetricValue(f"metric-{number}", 0.5) for number in range(9))
+    picture = LivePeer()
+    picture.update(msgspec.structs.replace(peer.status(), metrics=metrics), peer.history(0))
+    console = Console(width=COLUMNS, file=io.StringIO())
+    with console.capture() as seen:
+        console.print(picture)
+    lines = [line.rstrip() for line in seen.get().splitlines()]
+    assert lines[0].startswith("digits   round 3 of 5   about 16 s left   metric-0 0.5")
+    assert "…" not in lines[0]
+    first = next(line for line in lines if line.startswith("! "))
+    told = lines[lines.index(first) :]
+    assert all(line.startswith("  ") for line in told[1:])
+    assert any(line.startswith("  fix: ") for line in told)
 
 
 def lines_of(view: JoinView, status: Status, history: History) -> list[str]:

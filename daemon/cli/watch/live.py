@@ -55,7 +55,7 @@ class LivePeer:
             yield _peers(status, set(history.waits_for), max(LEAST_PEERS, _room(console, status)))
         for item in status.health:
             yield Text(wrapped(printable(f"! {item.text}"), "", "  "), style="yellow")
-            yield Text(wrapped(printable(item.fix), "  "), style="dim")
+            yield Text(wrapped(printable(f"fix: {item.fix}"), "  ", "    "), style="dim")
 
 
 def _room(console: Console, status: Status) -> int:
@@ -73,7 +73,8 @@ def _head(status: Status, history: History, width: int) -> str:
     if left is not None:
         parts.append(f"about {duration(left)} left")
     word = whose_word(status.evaluated_by)
-    for quality in judged(status.metrics, status.loss, by="", evaluate=status.evaluate):
+    said = judged(status.metrics, status.loss, by="", evaluate=status.evaluate)
+    for quality in said if status.round else ():
         if len(GAP.join([*parts, quality, *word])) <= width:
             parts.append(quality)
     return GAP.join([*parts, *word])
