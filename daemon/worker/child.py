@@ -19,6 +19,7 @@ from protocol.errors import ConfigError, NoDataError, VerificationError, WorkerE
 from transport.error_group import leave_tasks
 
 WATCH_INTERVAL_S = 1.0
+FIRST_REQUEST = 1
 
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
@@ -65,7 +66,7 @@ class Child:
         self._tasks = asyncio.TaskGroup()
         self._watching: asyncio.Task[None] | None = None
         self._life: Life | None = None
-        self._next_request = 1
+        self._next_request = FIRST_REQUEST
         self.pulse = WorkerPulse(
             stuck_after_s=max(stuck_after_s, program.silent_for_s),
             kill_after_s=max(kill_after_s, program.silent_for_s),
@@ -92,7 +93,7 @@ class Child:
             if self._watching is not None:
                 self._watching.cancel()
             if self._life is not None:
-                await self._life.end()
+                await self._life.end(was_asked=self._next_request > FIRST_REQUEST)
         finally:
             await leave_tasks(self._tasks, error)
 

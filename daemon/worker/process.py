@@ -93,8 +93,14 @@ class Life:
         self._started.kill()
         await asyncio.wait([self._attending])
 
-    async def end(self) -> None:
-        """End the process, kindly if it listens; returns when it is gone."""
+    async def end(self, *, was_asked: bool = True) -> None:
+        """End the process, kindly if it listens; returns when it is gone.
+
+        ``was_asked``: whether it was asked for anything. Else it has nothing to lose, and may still
+        load and not listen: unless it is a program of the user's, it is killed at once.
+        """
+        if not was_asked and not self._started.may_leave:
+            self._started.kill()
         try:
             self.send(UNASKED, self._program.shutdown)
             await asyncio.wait([self._attending], timeout=END_DEADLINE_S)

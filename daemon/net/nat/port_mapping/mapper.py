@@ -34,7 +34,7 @@ class Router:
 
     def methods(self, gateway: str) -> Sequence[MappingMethod]:
         """The ways to ask it, the cheapest first."""
-        # Only now: it takes a tenth of the time that a peer's start takes to load.
+        # Only now: a peer whose machine has no router never needs it.
         from daemon.net.nat.port_mapping.upnp import UpnpMethod
 
         return (
