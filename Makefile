@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DEMO_ARGS ?=
 TEST_ARGS ?=
 # So many processes run tests at a time; most tests wait more than they compute.
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 5
 BENCH_ARGS ?=
 ATTACKS ?= 10000
 ROUNDS ?= 500
@@ -69,7 +69,7 @@ fuzz: $(STAMP) ## Fuzz every decoder of foreign bytes, guided by coverage (FUZZ_
 
 attack: $(STAMP) ## Search for what lying members could do to rounds (ATTACKS=100000 SEED=7)
 	P2PD_ATTACKS=$(ATTACKS) P2PD_ATTACK_SEED=$(SEED) $(BIN)/python -m pytest -q \
-	  tests/rounds/test_byzantine_agreement.py tests/rounds/test_byzantine_search.py
+	  tests/rounds/agreement/test_byzantine_agreement.py tests/rounds/liars/test_byzantine_search.py
 
 chaos: $(STAMP) ## Eight peers and two liars in namespaces, and all that happens to them; root (ROUNDS=50 SEED=7)
 	$(BIN)/python -m tests.chaos.campaign --rounds $(ROUNDS) --seed $(SEED)

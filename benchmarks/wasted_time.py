@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 from statistics import mean
 
+from tests.rounds.liars.time_wasters import WASTES, seconds_each_round
 from tests.rounds.simulated_swarm import SimulatedSwarm
 from tests.rounds.test_training import simulate
-from tests.rounds.time_wasters import WASTES, seconds_each_round
 
 SWARMS = ((4, 1), (7, 2))
 

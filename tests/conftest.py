@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     that start swarms and browsers, so that none of them is left to one process at the end."""
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: (item.path not in slow, item.path.parent.name not in LARGE))
+        items.sort(key=lambda item: (item.path not in slow, LARGE.isdisjoint(item.path.parts)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -23,7 +23,14 @@ from matplotlib import pyplot  # the backend has to be chosen before
 
 from benchmarks.learning.report import table
 from benchmarks.promises import Promise, check, listed
-from tests.system.churning_swarm import ChurningSwarm, ChurnRecord, Event, Usage, plan_churn, slope
+from tests.system.faults.churning_swarm import (
+    ChurningSwarm,
+    ChurnRecord,
+    Event,
+    Usage,
+    plan_churn,
+    slope,
+)
 from tests.system.real_swarm import RealSwarm, assert_equal_exports
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -15,7 +15,7 @@ from ml.averaging.messages import Mix
 from protocol.codec import encode
 from protocol.identity import PeerId
 from protocol.statements.swarm import RoundSettings
-from tests.rounds.lies import LIES, Lies
+from tests.rounds.liars.lies import LIES, Lies
 from tests.rounds.simulated_swarm import SimulatedPeer, SimulatedSwarm, ToyTrainer
 from tests.rounds.virtual_time import run_virtual
 

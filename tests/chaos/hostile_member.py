@@ -16,7 +16,7 @@ from daemon.rounds.parts import RoundsSetup
 from daemon.rounds.rounds import Rounds
 from protocol.identity import PeerId
 from protocol.statements.swarm import Swarm
-from tests.rounds.lies import LIES, Lies
+from tests.rounds.liars.lies import LIES, Lies
 
 LIE_S = 20.0
 """How long one lie lasts."""

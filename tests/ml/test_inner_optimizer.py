@@ -13,8 +13,8 @@ from p2pd.messages import Progress
 from protocol.errors import ConfigError
 from tests.ml.conftest import TINY_TASK, MakeOpening
 from tests.ml.running import apply, open_learner, train, training_of
+from tests.ml.task.test_task import load
 from tests.ml.test_overlap import tensors_of_update
-from tests.ml.test_task import load
 
 SOURCE = TINY_TASK.read_text().replace("torch.optim.SGD(parameters, lr=0.1, momentum=0.9)", "OPT")
 ADAM = SOURCE.replace("OPT", "torch.optim.AdamW(parameters, lr=0.01)")

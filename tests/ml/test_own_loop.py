@@ -17,9 +17,9 @@ from p2pd.messages import Evaluate, Evaluated
 from protocol.errors import ConfigError
 from tests.ml.conftest import TINY_TASK, MakeOpening
 from tests.ml.running import apply, open_learner, train
+from tests.ml.task.test_task import error_of, load
 from tests.ml.test_inner_optimizer import inner_of
 from tests.ml.test_overlap import tensors_of_update
-from tests.ml.test_task import error_of, load
 
 SOURCE = TINY_TASK.read_text()
 STEPS = 4

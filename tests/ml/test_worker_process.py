@@ -30,8 +30,8 @@ from ml.opening import Trained
 from ml.round_steps import advance, evaluate, train_round
 from p2pd.messages import Finish, Progress, Train
 from protocol.errors import ConfigError, VerificationError, WorkerError
+from tests.ml.averaging.test_event_files import read_scalars
 from tests.ml.conftest import TINY_TASK, MakeOpening
-from tests.ml.test_event_files import read_scalars
 
 ROOT = Path(__file__).parents[2]
 MAX_AVERAGER_BYTES = 90_000_000

@@ -25,7 +25,7 @@ from tests.nat_swarm.nat_swarm import PORT, NatSwarm
 from tests.nat_swarm.plaintext import known_plaintext, looks_random
 from tests.natlab.lab import NatLab, Site
 from tests.natlab.requirements import natlab_marks
-from tests.net.paths.nat_report import PAGE, WRITES_DOCS, write_faults
+from tests.net.paths.nats.nat_report import PAGE, WRITES_DOCS, write_faults
 from tests.system.real_swarm import (
     ROUND_S,
     Program,

@@ -47,7 +47,7 @@ from protocol.statements.swarm import (
     TaskReference,
     seal_statement,
 )
-from tests.rounds.lies import Mouth
+from tests.rounds.liars.lies import Mouth
 from tests.rounds.virtual_time import TURN_S
 from transport.clock import Clock
 

@@ -14,7 +14,7 @@ from daemon.rounds.agreement.vote_book import OwnVotes, VoteBook, VoteFile
 from daemon.rounds.rounds import VOTE_FILE
 from protocol.identity import PeerId
 from protocol.statements.swarm import RoundSettings
-from tests.rounds.agreement_world import (
+from tests.rounds.agreement.agreement_world import (
     BASE,
     ROUND,
     MemoryVotes,
