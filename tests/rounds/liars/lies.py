@@ -58,6 +58,7 @@ LIES = (
     "no bytes",
     "missing",
     "repeat",
+    "state bytes",
 )
 NOTHING = b""
 FAR = 1000
@@ -110,6 +111,8 @@ class Lies:
                 number = self._number(message.round)
                 lie = {"round": number, "root": NO_STATE, "vouches": (self._vouch(number),)}
                 return [encode(msgspec.structs.replace(message, **lie))]
+            case "state bytes", UpdateOffer():
+                return [self._state_as_update(message)]
             case (("two updates" | "boast"), UpdateOffer()):
                 return [self._offer(message, second=bool(is_second))]
             case "pairs", Agreement(envelope):
@@ -156,6 +159,14 @@ class Lies:
             header = msgspec.structs.replace(header, sample_count=header.sample_count + 1)
         sealed = self._speaker.seal(Domain.UPDATE, header)
         return encode(msgspec.structs.replace(message, header=sealed))
+
+    def _state_as_update(self, message: UpdateOffer) -> bytes:
+        """The base itself, where that has one chunk, whose hash is then its root."""
+        header = decode(self._speaker.open_update(message.header).payload, UpdateHeader)
+        root = header.base
+        lie = msgspec.structs.replace(header, root=root, size_bytes=1, part=0, parts=1)
+        sealed = self._speaker.seal(Domain.UPDATE, lie)
+        return encode(msgspec.structs.replace(message, header=sealed, leaves=(root,)))
 
     def _certificate(self, message: Agreement | Standing) -> Certificate:
         """One that it signed alone, for a roster of itself."""

@@ -1,7 +1,8 @@
 """A search over what a lying member does to whole swarms, beside crashes and partitions.
 
 The product's own rounds, in virtual time. After each step: honest peers of one round hold equal
-bits, nobody honest took a state that no honest peer made, no task died, and what waits is bounded.
+bits, nobody honest took a state that no honest peer made, each has its own to give, no task died,
+and what waits is bounded.
 """
 
 import asyncio
@@ -43,6 +44,7 @@ def check(honest: list[SimulatedPeer], liar: SimulatedPeer) -> None:
         made.setdefault(lineage.position.round, set()).add(lineage.position.base)
         assert lineage.position.base != NO_STATE, "a state that no honest peer made"
         assert lineage.position.round < FAR
+        assert peer.store.has_whole(lineage.position.base), "its own state, for others to take"
         updates = peer.rounds.updates
         assert len(updates._updates) <= 2 * COUNT * (COUNT + 2)
         assert len(updates._early) <= 2 * (COUNT + 2)
