@@ -22,6 +22,7 @@ from daemon.host import state_paths
 from daemon.host.log_line import LogLine
 from daemon.host.log_ring import LogRing
 from daemon.host.state_dir import StateDir
+from daemon.host.state_paths import EXPORTS
 from daemon.host.systemd import SystemdNotifier, feed_watchdog
 from daemon.net.connectivity import Connectivity
 from daemon.net.discovery import Discovery
@@ -35,7 +36,7 @@ from daemon.net.sequence_file import SequenceFile
 from daemon.net.traffic import TrafficMeter
 from daemon.rounds.inbox import Inbox
 from daemon.rounds.parts import RoundsSetup
-from daemon.rounds.rounds import Rounds
+from daemon.rounds.rounds import SPOOL, Rounds
 from daemon.rounds.watching import Watching
 from daemon.swarm.join_options import JoinOptions
 from daemon.swarm.membership import SwarmPlace, find_place
@@ -50,6 +51,7 @@ from daemon.worker.program import TRAINER, Message
 from daemon.worker.pulse import stuck_after_s
 from daemon.worker.worker import TaskWorker
 from ml.averaging.messages import Export
+from ml.state.blob import CHECKPOINTS, OWN_UPDATES
 from p2pd.messages import Progress, encode
 from protocol.errors import TransportError, WorkerError
 from protocol.identity import PeerId
@@ -281,9 +283,17 @@ class Peer:
             self._stage.rounds.training.pause()
 
     def _make_processes(self) -> WorkerProcesses:
+        # Not the state directory itself: this peer's keys are there.
+        own = [self._state_dir.path / name for name in (CHECKPOINTS, OWN_UPDATES, SPOOL, EXPORTS)]
+        if self._options.event_dir is not None:
+            own.append(self._options.event_dir)
+        for directory in own:
+            with contextlib.suppress(OSError):  # who writes there says so
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return WorkerProcesses(
             self._options.trainer,
             self,
+            own_files=own,
             stuck_after_s=stuck_after_s(self._notifier.watchdog_s),
             niceness=self._options.niceness,
         )

@@ -41,6 +41,7 @@ from daemon.control.history import History, encode_history
 from daemon.control.http import bounded_runner
 from daemon.control.status import SCHEMA, Status, encode_status
 from daemon.host.log_line import LogLine
+from daemon.host.state_paths import EXPORTS
 from daemon.host.unix_socket import listen_control, peer_uid
 from daemon.net.measuring.results import PingResult, SpeedResult
 from daemon.net.path_kind import PathKind
@@ -256,14 +257,15 @@ class ControlApi:
         return _document(measuring.result())
 
     async def _export(self, request: web.Request) -> web.StreamResponse:
-        """Export into the directory of the socket and send it. Its name is gone before the first
+        """Export into a directory beside the socket and send it. Its name is gone before the first
         byte is sent.
 
         The client writes the file that the user named: with the user's rights, and also where a
         hardened service could not write.
         """
-        path = self._socket_path.with_name(f"export-{secrets.token_hex(8)}.safetensors")
+        path = self._socket_path.with_name(EXPORTS) / f"export-{secrets.token_hex(8)}.safetensors"
         round_number = _number_of(request, "round")
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         try:
             result = await self._control.export(path, round_number)
             response = web.StreamResponse(headers={ROUND_HEADER: str(result.round)})

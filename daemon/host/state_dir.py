@@ -184,9 +184,10 @@ class StateDir:
 
     def _delete_left_overs(self) -> None:
         """Delete what a killed process left half-written: nobody writes before the lock is held."""
-        for path in self.path.iterdir():
-            if _LEFT_OVER.fullmatch(path.name):
-                path.unlink()
+        for place in (self.path, self.path / state_paths.EXPORTS):
+            for path in place.glob("*"):
+                if _LEFT_OVER.fullmatch(path.name):
+                    path.unlink()
 
     @property
     def control_socket(self) -> Path:

@@ -21,6 +21,8 @@ SEQUENCE_FILE = "sequence"
 ROUNDS_FILE = "rounds.jsonl"
 MODEL_FILE = "model.json"
 """What the trainer said of its model (:class:`p2pd.messages.Opened`)."""
+EXPORTS = "exports"
+"""The directory where exports lie while they are sent."""
 PAGE_FILE = "page"
 """A server's: the address of its page, with the token, while it runs."""
 

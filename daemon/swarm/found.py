@@ -256,7 +256,7 @@ async def _examine_task(options: CreateOptions, scratch: Path) -> ExaminedTask:
     data_dir = "" if options.data_dir is None else str(options.data_dir)
     builtin = options.task_file is None and not options.by_script
     untried = ""
-    async with WorkerProcesses(options.trainer(scratch)) as processes:
+    async with WorkerProcesses(options.trainer(scratch), own_files=[scratch]) as processes:
 
         async def open_with(settings: RoundSettings) -> TaskOpened:
             choice = TaskChoice(

@@ -96,11 +96,12 @@ class _ModuleProcess(OwnChild):
 
 @dataclass(frozen=True, slots=True)
 class PythonModule:
-    """Starts a module of p2pd's: ``python -m MODULE FD LIFELINE``."""
+    """Starts a module of p2pd's: ``python -m MODULE FD LIFELINE ARGUMENT…``."""
 
     module: str
     environment: tuple[str, ...] | None = None
     """The variables that it gets to see; None: all."""
+    arguments: tuple[str, ...] = ()
 
     def __call__(self, descriptors: Sequence[int]) -> Started:
         """Start it from this thread: the kernel ends the process when the thread that started it
@@ -116,7 +117,9 @@ class PythonModule:
             socket.send_fds(ours, [GREETING], descriptors)
             passed = (theirs.fileno(), reading)
             process = spawn(
-                child_command(self.module, *map(str, passed)), passed, self._variables()
+                child_command(self.module, *map(str, passed), *self.arguments),
+                passed,
+                self._variables(),
             )
             failed.pop_all()
         return _ModuleProcess(process, writing, ours)

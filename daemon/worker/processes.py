@@ -1,14 +1,15 @@
 """The two processes beside the daemon, as one thing: which request is for whom, who says what."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from daemon.host.python_child import require_torch
 from daemon.worker.child import Child, ChildListener
 from daemon.worker.memory import SharedMemory
-from daemon.worker.program import AVERAGER, TRAINER, Message, Program
+from daemon.worker.program import TRAINER, Message, Program, averager_in
 from daemon.worker.pulse import KILL_AFTER_S, STUCK_AFTER_S, WorkerPulse
 from ml.averaging.messages import AveragerRequest
 from ml.opening import Opening, TaskOpened
@@ -24,12 +25,14 @@ class WorkerProcesses:
         self,
         program: Program = TRAINER,
         *listeners: ChildListener,
+        own_files: Sequence[Path] = (),
         stuck_after_s: float = STUCK_AFTER_S,
         kill_after_s: float = KILL_AFTER_S,
         niceness: int = 0,
     ) -> None:
         """``program``: the trainer. ``listeners`` hear what the two say unasked:
-        :class:`p2pd.messages.Progress` about once a second while it trains."""
+        :class:`p2pd.messages.Progress` about once a second while it trains. ``own_files``: the
+        directories, which are there, to whose files the averager is kept; none: it gets to all."""
         self._needs_torch = program is TRAINER
         self.listeners = list(listeners)
         self._stack = contextlib.AsyncExitStack()
@@ -42,7 +45,7 @@ class WorkerProcesses:
             kill_after_s=kill_after_s,
         )
         self.averager = Child(
-            replace(AVERAGER, niceness=niceness),
+            replace(averager_in(own_files), niceness=niceness),
             self._memory,
             self,
             stuck_after_s=stuck_after_s,

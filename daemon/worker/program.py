@@ -9,8 +9,9 @@ Traceback (most recent call last):
 protocol.errors.RemoteProtocolError: ...
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from daemon.worker.launch import Launch, PythonModule
@@ -74,6 +75,12 @@ AVERAGER = Program(
     decode=_decode_from_averager,
     shutdown=averager.Shutdown(),
 )
+
+
+def averager_in(directories: Sequence[Path]) -> Program:
+    """The averager, which gets to no files but those in ``directories``; none: to all."""
+    arguments = tuple(map(str, directories))
+    return replace(AVERAGER, launch=PythonModule("ml.averaging", NEEDED_VARIABLES, arguments))
 
 
 def trainer_by_command(command: Command) -> Program:

@@ -37,7 +37,7 @@ async def rehearse(task: str, *, builtin: bool, data_dir: str) -> Rehearsed:
         rehearsed = asyncio.run(rehearse(task, builtin=builtin, data_dir=data_dir))
     """
     with scratch_directory("p2pd-check-") as scratch:
-        async with WorkerProcesses() as processes:
+        async with WorkerProcesses(own_files=[scratch]) as processes:
             choice = TaskChoice(task, builtin, 0, 1, data_dir=data_dir, seed=0)
             return await _Rehearsal(processes, choice, scratch).take()
 

@@ -1,4 +1,5 @@
-"""The averager process: ``python -m ml.averaging FD``, started and supervised by the daemon.
+"""The averager process: ``python -m ml.averaging FD LIFELINE [DIRECTORY …]``. The daemon starts and
+watches it. It is kept to files in the directories, if any are named.
 
 Two threads: one reads requests, so that it notices at once when the daemon is gone and ends the
 process, whatever the other is doing; the first carries the requests out in their order.
@@ -15,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -32,6 +34,7 @@ from ml.averaging.messages import (
     TrialWanted,
     Working,
 )
+from ml.averaging.own_files import keep_to
 from ml.averaging.sandbox import enter_sandbox
 from ml.averaging.shared_model import SharedModel
 from p2pd.channel import MAX_BODY_BYTES, UNASKED, BrokenChannelError, Channel
@@ -160,8 +163,10 @@ def main() -> None:
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s", level=logging.INFO)
     try:
         channel = Channel(int(sys.argv[1]))
-        # Before the first byte of anybody's is read.
-        AveragerEnd(channel, enter_sandbox()).serve()
+        own = [Path(directory) for directory in sys.argv[3:]]
+        # Before the first byte of anybody's is read, and before there are threads.
+        files = keep_to(own) if own else "all files"
+        AveragerEnd(channel, f"{enter_sandbox()}, {files}").serve()
     except (OSError, BrokenChannelError) as error:
         logger.error("the channel to the daemon broke: %s", error)
         os._exit(1)

@@ -30,7 +30,7 @@ from ml.averaging.shared_model import SharedModel
 from ml.averaging.trials import Bench, UpdateTrials
 from ml.averaging.update_writer import UpdateWriter
 from ml.rules.round_rules import parse_rules
-from ml.state.blob import CHECKPOINTS
+from ml.state.blob import CHECKPOINTS, OWN_UPDATES
 from ml.state.checkpoint import CheckpointStore
 from ml.state.export import export_state
 from ml.state.state import State
@@ -91,8 +91,8 @@ class Averager:
         self.journal = RoundJournal(
             EventFile(Path(opening.event_dir)) if opening.event_dir else None, time.monotonic
         )
-        self._reduced = OwnUpdates(directory / "spool", "reduced")
-        delete_left_overs(directory / "spool")
+        self._reduced = OwnUpdates(directory / OWN_UPDATES, "reduced")
+        delete_left_overs(directory / OWN_UPDATES)
         self._trust: dict[str, float] = {}
         self._state, initial_root = self._first_state(has_initial=opening.has_initial)
         self._update_writer = UpdateWriter(

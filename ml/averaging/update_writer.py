@@ -8,7 +8,7 @@ from ml.averaging.error_feedback import ErrorFeedback
 from ml.averaging.own_updates import OwnUpdates, UpdateKey, WorkDone
 from ml.averaging.shared_model import TrainedModel
 from ml.rules.round_rules import RoundRules
-from ml.state.blob import Blob
+from ml.state.blob import OWN_UPDATES, Blob
 from ml.state.manifest import Manifest, TensorSpec
 from ml.state.state import State
 from ml.state.tensor_file import AnyArray, TensorSink
@@ -33,7 +33,7 @@ class UpdateWriter:
         """``round_number``: of the state that is held now."""
         self._rules = rules
         self._manifest = manifest
-        self._updates = OwnUpdates(state_dir / "spool", "update")
+        self._updates = OwnUpdates(state_dir / OWN_UPDATES, "update")
         self._paths: frozenset[str] = frozenset()
         self._feedback: ErrorFeedback | None = None
         decay = rules.encoding.residual_decay

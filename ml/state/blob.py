@@ -4,6 +4,8 @@ from protocol.codec import Message
 
 CHECKPOINTS = "checkpoints"
 """The directory of the states, in a peer's own."""
+OWN_UPDATES = "spool"
+"""The directory of the updates that this peer made."""
 KEPT_CHECKPOINTS = 2
 """The states that stay on disk: the present one, and another in case that is damaged."""
 

@@ -97,6 +97,69 @@ def test_no_socket_no_program_no_signal_and_files_as_before(tmp_path: Path) -> N
         assert len(tried - works) == 9
 
 
+FILES = """
+import json, os, pathlib, sys
+from ml.averaging.own_files import keep_to
+
+base = pathlib.Path(sys.argv[1])
+one, two, outside = base / "one", base / "two", base / "outside"
+found = {"files": keep_to([one, two, base / "not there"])}
+
+def attempt(name, what):
+    try:
+        what()
+        found[name] = "done"
+    except OSError as error:
+        found[name] = error.strerror
+
+attempt("own write", lambda: (one / "made").write_bytes(b"bytes"))
+attempt("own move", lambda: (one / "made").rename(two / "moved"))
+attempt("own read", lambda: (two / "moved").read_bytes())
+attempt("own directory", lambda: (one / "directory").mkdir())
+attempt("own list", lambda: list(two.iterdir()))
+attempt("own removal", lambda: (two / "moved").unlink())
+memory = os.memfd_create("memory")
+attempt("own memory", lambda: open(f"/proc/{os.getpid()}/fd/{memory}", "rb").close())
+attempt("module", lambda: __import__("colorsys"))
+attempt("write", lambda: (outside / "file").write_bytes(b""))
+attempt("new file", lambda: (outside / "new").touch())
+attempt("read", lambda: (outside / "file").read_bytes())
+attempt("list", lambda: list(outside.iterdir()))
+attempt("move", lambda: (outside / "file").rename(one / "taken"))
+attempt("removal", lambda: (outside / "file").unlink())
+attempt("link", lambda: (one / "link").symlink_to(outside / "file"))
+attempt("cut", lambda: os.truncate(outside / "file", 0))
+attempt("parent's memory", lambda: open(f"/proc/{os.getppid()}/mem", "rb").close())
+attempt("parent's variables", lambda: open(f"/proc/{os.getppid()}/environ", "rb").close())
+print(json.dumps(found))
+"""
+
+
+def test_no_files_but_its_own_and_no_process_is_looked_into(tmp_path: Path) -> None:
+    for name in ("one", "two", "outside"):
+        (tmp_path / name).mkdir()
+    secret = tmp_path / "outside" / "file"
+    secret.write_bytes(b"secret")
+    done = subprocess.run(
+        [sys.executable, "-c", FILES, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    files = found.pop("files")
+    if files.startswith("all files"):
+        pytest.skip(f"the kernel refuses: {files}")
+    assert files == "no files but its own"
+    own = {what for what in found if what.startswith("own") or what == "module"}
+    assert {found[what] for what in own} == {"done"}
+    assert {found[what] for what in found.keys() - own} <= {os.strerror(13), os.strerror(18)}
+    assert len(found) == 18
+    assert secret.read_bytes() == b"secret"
+
+
 def test_filter_is_one_that_the_kernel_takes_on_every_architecture() -> None:
     for machine in ("x86_64", "aarch64"):
         code = filter_of(machine, os.getpid())

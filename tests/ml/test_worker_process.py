@@ -458,7 +458,7 @@ async def test_averager_is_small_without_torch_and_sandboxed(
     layers = "nn.Linear(8, 16), nn.Linear(16, 4096), nn.Linear(4096, 4096), nn.Linear(4096, 16)"
     task.write_text(TINY_TASK.read_text().replace("nn.Linear(8, 16)", layers))
     settings = {"compression": "int8", "outer_momentum": 0.5, "local_amount": 1}
-    async with WorkerProcesses() as worker:
+    async with WorkerProcesses(own_files=[tmp_path]) as worker:
         opened = await worker.open_once(make_opening(task=str(task), **settings))
         assert opened.parameter_count > 16_000_000
         trained = await worker.take(train_round(1, 1))

@@ -104,7 +104,7 @@ async def test_export_arrives_whole_and_leaves_nothing_in_the_state_directory(
     exported = await asyncio.to_thread(ControlClient(state_dir).export, target)
     assert exported.round == 3
     assert target.read_bytes() == peer.model
-    assert [path.name for path in state_dir.iterdir()] == ["control.sock"]
+    assert [path.name for path in state_dir.rglob("*") if not path.is_dir()] == ["control.sock"]
     assert os.listdir(target.parent) == ["model.safetensors"]
 
 
