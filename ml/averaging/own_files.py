@@ -57,8 +57,10 @@ def keep_to(directories: Sequence[Path]) -> str:
         return "all files: this is not Linux"
     libc = ctypes.CDLL(None, use_errno=True)
     abi = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _GET_VERSION)
+    if abi < 0:
+        return f"all files: Landlock: {os.strerror(ctypes.get_errno())}"
     if abi < _OLDEST_ABI:
-        return "all files: this kernel has no Landlock that is new enough"
+        return "all files: this kernel's Landlock is too old"
     written = _READ | _WRITE_FILE | _REMOVE | _MAKE_DIRECTORY | _MAKE_FILE | _MOVE
     written |= _TRUNCATE if abi >= _TRUNCATE_ABI else 0
     handled = ctypes.c_uint64(written | _EXECUTE | _MAKE_OTHERS)
@@ -71,6 +73,8 @@ def keep_to(directories: Sequence[Path]) -> str:
                 _allow(libc, ruleset, path, allowed)
         if libc.syscall(_RESTRICT_SELF, ruleset, 0):
             return f"all files: {os.strerror(ctypes.get_errno())}"
+    except OSError as error:  # else it could not do its work
+        return f"all files: {error.strerror}"
     finally:
         os.close(ruleset)
     return "no files but its own"
@@ -83,7 +87,10 @@ def _read_only() -> Iterable[Path]:
 
 
 def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, allowed: int) -> None:
-    """Whatever is not there, or cannot be opened, is not allowed either."""
+    """What is not there, or cannot be opened, is not allowed either.
+
+    Raises :class:`OSError` when the kernel takes no such rule.
+    """
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -92,6 +99,7 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, allowed: int) -> None:
         if not path.is_dir():
             allowed &= ~(1 << 3)
         beneath = _Beneath(allowed, descriptor)
-        libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.byref(beneath), 0)
+        if libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.byref(beneath), 0):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     finally:
         os.close(descriptor)

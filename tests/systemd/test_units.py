@@ -90,6 +90,18 @@ def test_it_is_watched_and_not_restarted_when_only_a_person_can_help(name: str) 
     assert "MemoryMax" in unit
 
 
+def test_averager_may_give_up_its_rights_in_the_peers_unit() -> None:
+    """The calls that do so are in none of systemd's sets of a usual service."""
+    granted = {
+        call
+        for line in settings("p2pd@.service")["SystemCallFilter"]
+        if not line.startswith("~")
+        for call in line.split()
+    }
+    landlock = {f"landlock_{call}" for call in ("create_ruleset", "add_rule", "restrict_self")}
+    assert {"seccomp", *landlock} <= granted
+
+
 def test_only_units_without_torch_forbid_memory_that_is_written_and_run() -> None:
     assert "MemoryDenyWriteExecute" not in settings("p2pd@.service")
     assert settings("p2pd-rendezvous.service")["MemoryDenyWriteExecute"] == ["yes"]
