@@ -173,8 +173,8 @@ async def test_message_of_endless_frames_is_cut_off_before_it_fills_memory(
         assert list(echo.server.statistics.cut_off.values()) == [1]
         assert set(echo.server.statistics.cut_off) <= {"multipart", "unread"}
         assert len(echo.messages) == 1, "only the honest one"
-        # 960 MB were on their way; what comes within a sweep's interval is what may be held, and on
-        # a machine that is busy with other things an interval can be long.
+        # 960 MB were on their way, 100 MB a second; what comes within a sweep's interval may
+        # be held, and on a machine that is busy with other things an interval can be seconds.
         assert highest - before < 480 * MIB
         await echo.still_serves()
 

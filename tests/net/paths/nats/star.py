@@ -49,6 +49,7 @@ class Star:
         """From when to when no path was possible."""
         self._lab = lab
         self._name = name
+        self._words = 0
         for index, (kind, nat) in enumerate(kinds.items(), 1):
             site = lab.lab.add_site(f"{name}-{kind.value}", nat, **options)
             self.leaves[kind] = Leaf(number + index, site, lab.start_node(site.host))
@@ -79,7 +80,19 @@ class Star:
             self.node.ask("bulk", leaf.number, ENDLESS, MESSAGE_BYTES)
 
     def wait_resumed(self) -> None:
-        """Return when some more have come everywhere, or when that took too long."""
+        """Return when all goes on everywhere, or when that took too long.
+
+        A word sent now has come, which shows a path that stands: bulk that was on its way through a
+        relay comes without one. And some more of bulk has come.
+        """
+        self._words += 1
+        word = f"word-{self._words}"
+        for leaf in self.leaves.values():
+            self.node.ask("send", leaf.number, word)
+        for leaf in self.leaves.values():
+            leaf.node.tell("hear", word, RESUME_S)
+        for leaf in self.leaves.values():
+            leaf.node.hear()
         counts = {leaf.number: leaf.node.ask("status")["bulk"] for leaf in self.leaves.values()}
         for leaf in self.leaves.values():
             leaf.node.tell("whole", counts[leaf.number] + SOME_MESSAGES, RESUME_S)
