@@ -129,6 +129,7 @@ COMPARISONS = (
             Way("topk:128", 2, outer_learning_rate=2.0, all_seeds=True),
             Way("topk:256", 2, outer_learning_rate=2.0),
             Way("int8", 2),
+            Way("int4", 2),
         ),
     ),
     Comparison(
@@ -142,6 +143,7 @@ COMPARISONS = (
         ways=(
             PLAIN,
             Way("int8", 2, outer_momentum=0.8, exchange="allreduce", all_seeds=True),
+            Way("int4", 2, outer_momentum=0.8, exchange="allreduce"),
         ),
         note=(
             " So many peers take few steps an epoch: in the end both have\nmore to learn. The outer"

@@ -99,10 +99,11 @@ def add_exchange(parser: "argparse._ArgumentGroup") -> None:
     parser.add_argument(
         "--compression",
         metavar="CODE",
-        help="how numbers travel: none (default, 4 bytes each), fp16 (2 bytes), int8 (1 byte), or"
-        " topk (the largest 64 of each 4096, 1/150 of the bytes or less, for mesh only; topk:128"
-        " keeps more). What an update loses is added to the peer's next update, except in gossip."
-        " With topk use an outer momentum of 0.5, since many numbers arrive a round or more late",
+        help="how numbers travel: none (default, 4 bytes each), fp16 (2 bytes), int8 (1 byte), int4"
+        " (half a byte; not for gossip), or topk (the largest 64 of each 4096, 1/150 of the bytes"
+        " or less, for mesh only; topk:128 keeps more). What an update loses is"
+        " added to the peer's next update, except in gossip. With topk use an outer"
+        " momentum of 0.5, since many numbers arrive a round or more late",
     )
     parser.add_argument(
         "--partition",

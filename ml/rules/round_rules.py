@@ -8,6 +8,7 @@ from ml.aggregate.mixing import TRIAL, Mixing, parse_mixing
 from ml.aggregate.outer_optimizer import OuterOptimizer
 from ml.rules.local_work import LocalWork
 from ml.update.codec import parse_encoding
+from ml.update.dense import Int4Encoding
 from ml.update.encoding import Encoding
 from ml.update.topk import TopKEncoding
 from protocol.errors import ConfigError
@@ -150,7 +151,8 @@ def _check_allreduce(settings: RoundSettings, rules: RoundRules) -> None:
         )
     if isinstance(rules.encoding, TopKEncoding):
         raise ConfigError(
-            "compression topk does not go with allreduce, since averages are not sparse: take int8"
+            "compression topk does not go with allreduce, since averages are not sparse: take int4"
+            " or int8"
         )
 
 
@@ -158,6 +160,11 @@ def _check_gossip(rules: RoundRules) -> None:
     if isinstance(rules.encoding, TopKEncoding):
         raise ConfigError(
             "compression topk does not go with gossip, where parameters travel: take int8"
+        )
+    if isinstance(rules.encoding, Int4Encoding):
+        raise ConfigError(
+            "compression int4 does not go with gossip, where parameters travel, and what is rounded"
+            " off them is lost: take int8"
         )
     if rules.overlap:
         raise ConfigError(

@@ -24,7 +24,7 @@ from ml.state.tensor_file import (
     TensorSink,
     layout_of,
 )
-from ml.update.dense import Float16Encoding, Float32Encoding, Int8Encoding
+from ml.update.dense import Float16Encoding, Float32Encoding, Int4Encoding, Int8Encoding
 from ml.update.encoding import Encoding
 from ml.update.parts import segments_of
 from ml.update.topk import TopKEncoding
@@ -49,7 +49,7 @@ class _Place(NamedTuple):
 
 
 def parse_encoding(text: str) -> Encoding:
-    """Read its spelling in settings: none, fp16, int8, topk or topk:KEPT.
+    """Read its spelling in settings: none, fp16, int8, int4, topk or topk:KEPT.
 
     Raises :class:`ConfigError`.
 
@@ -64,9 +64,11 @@ def parse_encoding(text: str) -> Encoding:
             return Float16Encoding()
         case "int8" if not amount:
             return Int8Encoding()
+        case "int4" if not amount:
+            return Int4Encoding()
         case "topk":
             return TopKEncoding.parse(amount)
-    raise ConfigError(f"compression {text!r}: write none, fp16, int8, topk or topk:64")
+    raise ConfigError(f"compression {text!r}: write none, fp16, int8, int4, topk or topk:64")
 
 
 class UpdateCodec:

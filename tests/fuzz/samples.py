@@ -81,7 +81,7 @@ MANIFEST = Manifest(
         TensorSpec("weight", "F32", (17, 31), "parameter"),
     )
 )
-ENCODINGS = ("none", "fp16", "int8", "topk:8")
+ENCODINGS = ("none", "fp16", "int8", "int4", "topk:8")
 
 
 def framed(*frames: bytes) -> bytes:

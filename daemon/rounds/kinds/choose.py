@@ -11,7 +11,7 @@ ALLREDUCE_FROM_PEERS = 4
 """Below, mesh sends at most as much: (n - 1) models a peer, against about 2."""
 ALLREDUCE_FROM_BYTES = 256 * 1024
 """Below, the second exchange of all-reduce costs more time than it saves."""
-_DENSE = ("none", "fp32", "fp16", "int8")
+_DENSE = ("none", "fp32", "fp16", "int8", "int4")
 
 
 def choose_exchange(settings: RoundSettings, roster_size: int, update_bytes: int) -> str:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ml.update.codec import parse_encoding
-from ml.update.dense import Float16Encoding, Float32Encoding, Int8Encoding
+from ml.update.dense import Float16Encoding, Float32Encoding, Int4Encoding, Int8Encoding
 from ml.update.encoding import MAX_MAGNITUDE, Encoding
 from ml.update.topk import CHUNK_ELEMENTS, TopKEncoding
 from protocol.errors import ConfigError, VerificationError
@@ -14,6 +14,7 @@ ENCODINGS: list[Encoding] = [
     Float32Encoding(),
     Float16Encoding(),
     Int8Encoding(),
+    Int4Encoding(),
     TopKEncoding(64),
     TopKEncoding(4),
     TopKEncoding(65),
@@ -71,7 +72,12 @@ def test_blocks_are_encoded_independently(encoding: Encoding) -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "max_error"),
-    [(Float32Encoding(), 0.0), (Float16Encoding(), 2**-11), (Int8Encoding(), 0.02)],
+    [
+        (Float32Encoding(), 0.0),
+        (Float16Encoding(), 2**-11),
+        (Int8Encoding(), 0.02),
+        (Int4Encoding(), 0.13),
+    ],
 )
 def test_dense_encodings_are_this_exact(encoding: Encoding, max_error: float) -> None:
     values = normal(5000)
@@ -86,6 +92,19 @@ def test_int8_keeps_the_largest_of_each_block_and_zero_exactly() -> None:
     assert decoded[3] == np.float32(-1.27)
     assert decoded[5] == pytest.approx(0.01, rel=1e-6)
     assert np.count_nonzero(decoded) == 2
+
+
+def test_int4_on_the_wire() -> None:
+    """The scale, then two numbers a byte, the first one low; zero is code 8."""
+    values = np.array([0.7, -0.7, 0.0, 0.2, 0.14], np.float32)
+    wire = Int4Encoding().encode(values)
+    assert wire[:4].tobytes() == np.float32(0.1).tobytes()
+    assert wire[4:].tolist() == [0x1F, 0xA8, 0x89]
+    assert Int4Encoding().decode(wire, 5) == pytest.approx([0.7, -0.7, 0.0, 0.2, 0.1])
+
+
+def test_int4_takes_little_more_than_half_a_byte_a_number() -> None:
+    assert Int4Encoding().wire_count(1_000_000) < 1_000_000 * 0.54
 
 
 def test_topk_keeps_the_places_and_signs_of_the_largest() -> None:

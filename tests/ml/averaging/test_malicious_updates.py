@@ -189,7 +189,7 @@ def test_compressed_bomb_is_bounded_by_the_model(base: State, tmp_path: Path) ->
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 10_000
 
 
-@pytest.mark.parametrize("compression", ["none", "fp16", "int8", "topk"])
+@pytest.mark.parametrize("compression", ["none", "fp16", "int8", "int4", "topk"])
 def test_any_flipped_byte_is_refused_or_harmless(
     base: State, tmp_path: Path, compression: str
 ) -> None:

@@ -97,7 +97,7 @@ def test_sparse_updates_leave_running_statistics_exact(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("compression", ["fp16", "int8", "topk:4"])
+@pytest.mark.parametrize("compression", ["fp16", "int8", "int4", "topk:4"])
 def test_encoded_parameters_are_one_tensor_of_the_file(tmp_path: Path, compression: str) -> None:
     """Names and places of many small tensors would be longer than their numbers."""
     model = make_model()
@@ -113,7 +113,9 @@ def test_encoded_parameters_are_one_tensor_of_the_file(tmp_path: Path, compressi
     assert loaded[PACKED].size == sum(
         encoding.wire_count(spec.element_count) for spec in parameters
     )
-    assert loaded[PACKED].dtype.itemsize == {"fp16": 2, "int8": 1, "topk:4": 1}[compression]
+    assert (
+        loaded[PACKED].dtype.itemsize == {"fp16": 2, "int8": 1, "int4": 1, "topk:4": 1}[compression]
+    )
 
 
 def test_export_has_every_name_and_the_models_own_dtypes(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_claims_of_any_number_of_samples_end_no_round(make_opening: MakeOpening)
     assert decode(encode(reduced), Reduced) == reduced
 
 
-@pytest.mark.parametrize("compression", ["none", "fp16", "int8"])
+@pytest.mark.parametrize("compression", ["none", "fp16", "int8", "int4"])
 def test_peers_hold_the_same_weights_near_those_of_the_mesh(
     make_opening: MakeOpening, compression: str
 ) -> None:

@@ -42,6 +42,7 @@ def test_krum_goes_with_as_many_peers_as_it_needs() -> None:
         ),
         ({"exchange": "allreduce", "compression": "topk"}, "topk does not go with allreduce"),
         ({"exchange": "gossip", "compression": "topk:8"}, "topk does not go with gossip"),
+        ({"exchange": "gossip", "compression": "int4"}, "int4 does not go with gossip"),
         ({"aggregation": "median", "compression": "topk"}, "median does not go with compression"),
         ({"exchange": "gossip", "aggregation": "krum:1"}, "krum:1' does not go with gossip"),
         ({"exchange": "gossip", "outer_momentum": 0.9}, "optimizer does not go with gossip"),
