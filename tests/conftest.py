@@ -34,10 +34,23 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where several processes share the tests, files with slow ones come first, and then those
-    that start swarms and browsers, so that none of them is left to one process at the end."""
+    that start swarms and browsers, so that none of them is left to one process at the end. Before
+    all come those that share a swarm, so that it soon can be ended (tests/system/conftest.py)."""
     if hasattr(config, "workerinput"):
+        shared = {item.path for item in items if shares_a_swarm(item)}
         slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: (item.path not in slow, LARGE.isdisjoint(item.path.parts)))
+        items.sort(
+            key=lambda item: (
+                item.path not in shared,
+                item.path not in slow,
+                LARGE.isdisjoint(item.path.parts),
+            )
+        )
+
+
+def shares_a_swarm(item: pytest.Item) -> bool:
+    """Whether a test is one of those that use one running swarm in turn."""
+    return "slow_swarm" in getattr(item, "fixturenames", ())
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,11 +2,13 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import shares_a_swarm
 from tests.system.real_swarm import RealSwarm
 from tests.system.slow_swarm import SlowSwarm
 
@@ -19,18 +21,36 @@ def _terminated_as_interrupted() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.fixture(scope="session")
-def _running_slow_swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlowSwarm]:
-    with RealSwarm(tmp_path_factory.mktemp("slow")) as swarm:
-        yield SlowSwarm.found(swarm)
+_shared = ExitStack()
+_running: list[SlowSwarm] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """The shared swarm ends where the next file has no use for it: even at rest its peers take
+    some of a core from the tests that follow."""
+    yield
+    if _running and (nextitem is None or nextitem.path not in _users(item.session)):
+        _running.clear()
+        _shared.close()
+
+
+@cache
+def _users(session: pytest.Session) -> frozenset[Path]:
+    return frozenset(item.path for item in session.items if shares_a_swarm(item))
 
 
 @pytest.fixture
-def slow_swarm(_running_slow_swarm: SlowSwarm) -> Iterator[SlowSwarm]:
+def slow_swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlowSwarm]:
     """Three peers with slow rounds, all of them in the same round."""
-    with logs_shown(_running_slow_swarm.swarm):
-        _running_slow_swarm.make_whole()
-        yield _running_slow_swarm
+    if not _running:
+        _shared.close()  # what could not be made whole
+        place = tmp_path_factory.mktemp("slow")
+        _running.append(SlowSwarm.found(_shared.enter_context(RealSwarm(place))))
+    [swarm] = _running
+    with logs_shown(swarm.swarm):
+        swarm.make_whole()
+        yield swarm
 
 
 @pytest.fixture
