@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ START_S = 120.0
 ANSWER_S = 120.0
 """For a machine that has much else to do."""
 LOOK_S = 0.1
+STOP_S = 20.0
 CHROMIUM = shutil.which("chromium")
 
 
@@ -134,6 +136,7 @@ async def browser() -> AsyncIterator[Browser]:
             "--disable-extensions", "--hide-scrollbars", "--remote-debugging-port=0",
             "--remote-allow-origins=*", f"--user-data-dir={profile}", "about:blank",
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+            env=os.environ | {"TMPDIR": profile},
         )  # fmt: skip
         try:
             port = await _debugging_port(Path(profile))
@@ -152,7 +155,11 @@ async def browser() -> AsyncIterator[Browser]:
                         await asyncio.gather(reading, return_exceptions=True)
         finally:
             process.terminate()
-            await process.wait()
+            try:
+                await asyncio.wait_for(process.wait(), STOP_S)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
 
 
 async def _debugging_port(profile: Path) -> int:
