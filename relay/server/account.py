@@ -9,6 +9,11 @@ from transport.rate_limit import TokenBucket
 
 MIN_BURST_BYTES = 256 * 1024
 """The least burst: even a slow rate lets a whole frame pass."""
+STRAY_RATE_S = 500.0
+STRAY_BURST = 5_000.0
+"""Frames that go nowhere, such as control messages over the rate or data of a link that has ended.
+A peer that sends more of them is sent away: reading them takes time, and while they wait, memory.
+"""
 
 
 class Account:
@@ -19,7 +24,15 @@ class Account:
     (True, False)
     """
 
-    __slots__ = ("_limits", "_period_ends", "_used_bytes", "_was_told", "bytes", "controls")
+    __slots__ = (
+        "_limits",
+        "_period_ends",
+        "_used_bytes",
+        "_was_told",
+        "bytes",
+        "controls",
+        "strays",
+    )
 
     def __init__(self, limits: RelayLimits, now: float) -> None:
         self._limits = limits
@@ -28,6 +41,7 @@ class Account:
         self._was_told = False
         self.bytes = byte_bucket(limits.peer_rate_bytes_s, limits, now)
         self.controls = TokenBucket(limits.control_rate_s, limits.control_burst, now)
+        self.strays = TokenBucket(STRAY_RATE_S, STRAY_BURST, now)
 
     def use(self, size_bytes: int, now: float) -> bool:
         """Count what the peer sent; False when its quota for this period is used up."""

@@ -201,7 +201,7 @@ class Forwarder(Generic[Frame]):
         direction = None if link is None else link.directions.get(peer.curve_key)
         if link is None or direction is None or link.state is not LinkState.OPEN:
             # On the way when the link ended, as a rule.
-            self.dropped["no_link"] += 1
+            self._drop_stray(peer, "no_link", now)
             return
         obstacle = self._charge(link, direction, len(view) - DATA_HEADER.size, now)
         if obstacle is not None:
@@ -233,7 +233,7 @@ class Forwarder(Generic[Frame]):
         link = peer.links.get(number)
         direction = None if link is None else link.towards(peer)
         if direction is None:
-            self.dropped["no_link"] += 1
+            self._drop_stray(peer, "no_link", now)
         elif not self._gate.grant(direction, total, now):
             self._dismiss(peer, Code.MALFORMED, "credit for more than the window", RETRY_S, now)
 
@@ -249,7 +249,7 @@ class Forwarder(Generic[Frame]):
                 case Open() if allowed or peer.account.tell_once():
                     self._switchboard.open(peer, message, now, too_often=not allowed)
                 case _ if not allowed:
-                    self.dropped["throttled"] += 1
+                    self._drop_stray(peer, "throttled", now)
                 case Ping(number=number):
                     self.send(peer, Pong(number))
                 case Introduce(record=raw):
@@ -262,6 +262,11 @@ class Forwarder(Generic[Frame]):
                     self._switchboard.close(peer, message, now)
         except RemoteProtocolError as error:
             self._dismiss(peer, Code.MALFORMED, str(error), RETRY_S, now)
+
+    def _drop_stray(self, peer: ConnectedPeer, reason: str, now: float) -> None:
+        self.dropped[reason] += 1
+        if not peer.account.strays.take_one(now):
+            self._dismiss(peer, Code.THROTTLED, "too many frames that go nowhere", RETRY_S, now)
 
     def _introduce(self, peer: ConnectedPeer, raw: bytes) -> None:
         record = open_record(raw, swarm=None, now_ms=self._clock.own_ms())

@@ -24,6 +24,7 @@ from protocol.servers.rendezvous_messages import MAX_FRAME_BYTES, MAX_LOOKUP
 from protocol.statements.admission import MAX_MET
 from protocol.statements.peer_record import MAX_ADDRESSES, MAX_RECORD_BYTES
 from protocol.statements.swarm import MAX_STATEMENT_BYTES
+from relay.server.account import STRAY_BURST, STRAY_RATE_S
 from relay.server.forwarder import MAX_CONTROL_BYTES
 from relay.server.limits import RelayLimits
 from relay.server.server import socket_limits
@@ -138,12 +139,14 @@ def relay() -> list[Row]:
     limits = RelayLimits()
     socket = socket_limits(limits)
     control = Rate(burst=limits.control_burst, per_s=limits.control_rate_s, patience=0)
+    strays = Rate(burst=STRAY_BURST, per_s=STRAY_RATE_S, patience=0)
     return [
         ("network", "peers", number(limits.max_peers_per_network)),
         ("peer", "links", number(limits.max_links_per_peer)),
         ("peer", "calls that wait for its answer", number(limits.max_asks_per_peer)),
         ("peer", "keys that it lets call unasked", number(MAX_CONSENTED_KEYS)),
         ("peer", "control messages", rate(control)),
+        ("peer", "frames that go nowhere, before it is sent away", rate(strays)),
         ("peer", "bytes of answers that it does not read", size(MAX_CONTROL_BYTES)),
         ("peer", "bytes on the way to it", size(limits.max_peer_unread_bytes)),
         ("peer", "bytes that it sent and nobody read", size(socket.max_unread_bytes or 0)),

@@ -1,5 +1,6 @@
 """Whom the relay takes in and sends away, and that frames go nowhere but where they should."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -308,6 +309,33 @@ def test_flood_of_control_messages_is_dropped_and_counted() -> None:
     world.pass_time(1.0)
     peer.say(Ping(1))
     assert len(peer.heard(Pong)) == 1
+
+
+def floods_with_pings(peer: RawPeer) -> None:
+    for number in range(7_000):
+        peer.say(Ping(number))
+
+
+def floods_with_credit(peer: RawPeer) -> None:
+    for _ in range(7_000):
+        peer.grant(99, 1)
+
+
+def floods_with_data(peer: RawPeer) -> None:
+    for _ in range(7_000):
+        peer.send_data(99, b"x")
+
+
+@pytest.mark.parametrize("flood", [floods_with_pings, floods_with_credit, floods_with_data])
+def test_who_floods_with_what_goes_nowhere_is_sent_away(flood: Callable[[RawPeer], None]) -> None:
+    world = World()
+    peer, other = world.peer(), world.peer()
+    flood(peer)
+    assert dismissed(world) == {"throttled": 1}
+    reasons = dropped(world)
+    assert reasons.get("throttled", 0) + reasons.get("no_link", 0) < 6_000
+    other.say(Ping(1))
+    assert other.next_message() == Pong(1)
 
 
 def test_reconnecting_gives_no_new_allowance() -> None:

@@ -42,6 +42,9 @@ ALL_UNREAD = 16
 """All connections together may have sent so many times what one may, and not been read: beyond
 that the one with most is cut."""
 
+_MESSAGE_COST_BYTES = 128
+"""What libzmq keeps for each message that waits, beside its bytes."""
+
 # struct tcp_info of linux/tcp.h: tcpi_bytes_acked and tcpi_bytes_received.
 _TCP_INFO_BYTES = 192
 _TCP_INFO_COUNTERS = struct.Struct("=120xQQ")
@@ -62,8 +65,10 @@ class _Connection:
     route: bytes | None = None
     read: int = 0
     """Bytes of the messages that were read here, as they were on the wire."""
+    read_messages: int = 0
     unread: int = 0
-    """Bytes that it had sent and nobody had read when it was last looked at."""
+    """What it had sent and nobody had read when it was last looked at: bytes of memory, if those
+    messages are as long as the ones before."""
     sent: int = 0
     acknowledged_before: int = 0
     queued: int = 0
@@ -71,6 +76,12 @@ class _Connection:
     seen_at: float | None = None
     """When it was first looked at."""
     cut: bool = False
+
+    def memory_of(self, wire_bytes: int) -> int:
+        """Of so many bytes that were received and not read."""
+        if not self.read:
+            return wire_bytes
+        return wire_bytes + wire_bytes * self.read_messages * _MESSAGE_COST_BYTES // self.read
 
     def note_acknowledged(self, acknowledged: int) -> None:
         """So much has been acknowledged since the connection was made."""
@@ -194,6 +205,7 @@ class ConnectionTable:
         """
         connection = self._open[descriptor]
         connection.read += wire_bytes
+        connection.read_messages += 1
         before = connection.route
         if before == route:
             return None
@@ -271,7 +283,8 @@ class ConnectionTable:
         counters = _counters_of(descriptor, connection)
         if counters is None:
             return
-        self._note_unread(connection, max(0, counters.received - connection.read))
+        waiting = max(0, counters.received - connection.read)
+        self._note_unread(connection, connection.memory_of(waiting))
         if connection.unread > self._max_unread_bytes:
             self._cut(descriptor, connection, "unread")
             return

@@ -211,7 +211,7 @@ def test_connections_above_the_limit_are_cut_but_loopback_is_not_limited_by_addr
 def test_bytes_that_nobody_read_are_borne_up_to_the_limit_only(
     connect: Callable[[], TcpPair],
 ) -> None:
-    table = ConnectionTable(replace(LIMITS, max_unread_bytes=8 << 20))
+    table = ConnectionTable(replace(LIMITS, max_unread_bytes=(8 << 20) + 1024))
     near, far = connect()
     table.opened(near.fileno())
     chunk = bytes(1 << 20)
@@ -231,6 +231,27 @@ def test_bytes_that_nobody_read_are_borne_up_to_the_limit_only(
     table.sweep(0.0)
     assert table.cut_off == {"unread": 1}
     assert closed_within(far, 1.0)
+
+
+def test_many_small_messages_count_with_what_is_kept_for_each(
+    connect: Callable[[], TcpPair],
+) -> None:
+    table = ConnectionTable(replace(LIMITS, max_unread_bytes=1 << 20))
+    near, far = connect()
+    table.opened(near.fileno())
+    for _ in range(10):
+        far.sendall(bytes(64))
+        near.recv(64, socket.MSG_WAITALL)
+        table.delivered(near.fileno(), b"route", 64)
+    for _ in range(5):  # 320 KiB, and twice as much for 5,120 messages of 64 bytes.
+        far.sendall(bytes(1 << 16))
+        near.recv(1 << 16, socket.MSG_WAITALL)
+        table.sweep(0.0)
+    assert not table.cut_off
+    far.sendall(bytes(1 << 16))
+    near.recv(1 << 16, socket.MSG_WAITALL)
+    table.sweep(0.0)
+    assert table.cut_off == {"unread": 1}
 
 
 def test_crowd_of_which_each_bears_the_limit_is_bounded_together(
