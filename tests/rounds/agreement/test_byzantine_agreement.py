@@ -57,13 +57,17 @@ class AttackedSwarm(Swarm):
         if peer in self.bad or peer in self.down:
             return
         core = self.cores[peer]
-        if core.state.value != "open" and peer not in self.promised:
-            self.promised[peer] = frozenset(self.held[peer])
+        self.note_promise(peer)
         before = len(self.flying)
         super().collect(peer)
         for _, raw in self.flying[before:]:
             self.hear(raw)
         assert sum(map(len, core._box._said.values())) <= 8 * len(self.ids)
+
+    def note_promise(self, peer: PeerId) -> None:
+        """What it held when it closed; what it gets later, its promise does not name."""
+        if self.cores[peer].state.value != "open" and peer not in self.promised:
+            self.promised[peer] = frozenset(self.held[peer])
 
     def promise_of(self, leader: PeerId, digest: bytes) -> bytes | None:
         if leader in self.bad:
@@ -210,6 +214,7 @@ def run(count: int, first: int, actions: list[tuple[str, object, int]]) -> Attac
                 peer = swarm.honest[index % len(swarm.honest)]
                 if peer not in swarm.down:
                     swarm.cores[peer].close(swarm.now)
+                    swarm.note_promise(peer)
             case "hold", int(index):
                 peer = swarm.honest[index % len(swarm.honest)]
                 if peer not in swarm.down:
@@ -249,6 +254,7 @@ def finish(swarm: AttackedSwarm) -> None:
         swarm.restart(peer)
     for peer in swarm.honest:
         swarm.cores[peer].close(swarm.now)
+        swarm.note_promise(peer)
     swarm.may_have_said_more = True
     swarm.settle()
     swarm.advance((2 * liars_of(len(swarm.ids)) + 3) * BALLOT_TIMEOUT_S)
@@ -278,3 +284,10 @@ def test_honest_peers_decide_alike_and_in_time_whatever_liars_send(
     count: int, first: int, actions: list[tuple[str, object, int]]
 ) -> None:
     run(count, first, actions)
+
+
+def test_what_came_after_a_peer_had_closed_may_be_left_out() -> None:
+    """Found by the search: three honest peers hold it in the end, and one promised it."""
+    late = [("close", 0, 0), ("close", 2, 0), ("hold", 0, 0), ("hold", 2, 0)]
+    swarm = run(4, 0, late)
+    assert len(swarm.outcomes()) == 1
