@@ -5,6 +5,7 @@ restarts and time. ``make attack ATTACKS=N`` runs N schedules; the suite some hu
 """
 
 import os
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -199,7 +200,7 @@ ACTIONS = st.one_of(
 )
 
 
-def run(count: int, first: int, actions: list[tuple[str, object, int]]) -> AttackedSwarm:
+def run(count: int, first: int, actions: Sequence[tuple[str, object, int]]) -> AttackedSwarm:
     swarm = AttackedSwarm(count, first)
     refs = [ref(peer) for peer in swarm.peers.values()]
     for peer in swarm.honest:
