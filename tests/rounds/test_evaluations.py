@@ -128,6 +128,19 @@ def test_newcomer_trains_and_does_not_evaluate_what_it_took(tmp_path: Path) -> N
     simulate(tmp_path, scenario, rounds=ROUNDS)
 
 
+def test_initial_weights_that_were_taken_are_evaluated_by_nobody(tmp_path: Path) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        odd = swarm.add(initial=b"other bits")
+        await asyncio.sleep(3)
+        for _ in range(2):
+            swarm.add()
+        await swarm.until_round(2, within_s=40)
+        assert not odd.training.lacks_initial_state
+        assert odd.trainer.evaluated == [1, 2]
+
+    simulate(tmp_path, scenario)
+
+
 def sealed(swarm: SimulatedSwarm, peer: SimulatedPeer, found: Evaluation) -> bytes:
     return seal_envelope(
         peer.identity, Domain.EVALUATION, encode(found), swarm=swarm.swarm.swarm_id, sequence=1

@@ -28,6 +28,7 @@ from protocol.identity import PeerId, peer_id_of
 from protocol.metric import MetricValue
 from protocol.peers.evaluation import MAX_TEXT_CHARACTERS, Claim, Evaluation, Measured
 from protocol.peers.peer_messages import EvaluationOffer
+from protocol.statements.swarm import UNLIMITED
 
 KEPT_ROUNDS = 16
 MAX_EARLY = 256
@@ -102,7 +103,8 @@ class Evaluations:
         whoever comes anew trains at once."""
         self._turns.clear()
         self._own_turns.clear()
-        if state.round == self._parts.settings.rounds:
+        rounds = self._parts.settings.rounds
+        if rounds != UNLIMITED and state.round == rounds:
             self._begin(state)
 
     def look_again(self) -> None:
