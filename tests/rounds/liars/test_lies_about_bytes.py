@@ -106,7 +106,7 @@ def test_peer_that_fetches_a_state_outlives_an_update_of_the_same_bytes(tmp_path
 
 def test_state_that_is_none_changes_nothing_on_disk(tmp_path: Path) -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:
-        victim, _, _ = await one_comes_back(swarm)
+        victim, others, _ = await one_comes_back(swarm)
         victim.trainer.load_error = VerificationError("not a state")
         while not victim.refusals.by_code().get("state"):
             await asyncio.sleep(0.1)
@@ -118,8 +118,11 @@ def test_state_that_is_none_changes_nothing_on_disk(tmp_path: Path) -> None:
         assert lineage.position.round > 3
         for number in range(lineage.position.round):
             assert stored.base_of(number) == lineage.base_of(number)
-        roots = {path.stem for path in spool.iterdir()}
-        assert not any(bytes.fromhex(root) in victim.store._states for root in roots)
+        fetched = victim.training._catch_up._fetched
+        left = {bytes.fromhex(path.stem) for path in spool.iterdir()} - {fetched}
+        line = others[0].training.lineage
+        states = {line.base_of(number) for number in range(line.position.round + 1)}
+        assert not left & states, "nothing of what was refused"
         victim.trainer.load_error = None
 
     simulate(tmp_path, scenario, min_peers=4)
