@@ -11,7 +11,7 @@ import ctypes
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -24,8 +24,9 @@ _TRUNCATE_ABI = 3
 
 _EXECUTE = 1 << 0
 _WRITE_FILE = 1 << 1
-_READ = 1 << 2 | 1 << 3
-"""Files, and directories."""
+_READ_FILE = 1 << 2
+_LIST = 1 << 3
+_READ = _READ_FILE | _LIST
 _REMOVE = 1 << 4 | 1 << 5
 """Directories, and files."""
 _MAKE_DIRECTORY = 1 << 7
@@ -37,6 +38,10 @@ _TRUNCATE = 1 << 14
 
 _SYSTEM = ("/usr", "/lib", "/lib64", "/etc/localtime", "/etc/ld.so.cache")
 _ITSELF = "/proc/self"
+_SOURCE = Path(__file__).resolve().parents[2]
+"""p2pd's source folder, if it runs from there; else where packages are installed."""
+_PACKAGES = ("ml", "p2pd", "protocol")
+"""Those of p2pd's that the averager uses."""
 
 
 class _Beneath(ctypes.Structure):
@@ -68,9 +73,8 @@ def keep_to(directories: Sequence[Path]) -> str:
     if ruleset < 0:
         return f"all files: {os.strerror(ctypes.get_errno())}"
     try:
-        for paths, allowed in ((directories, written), (_read_only(), _READ)):
-            for path in paths:
-                _allow(libc, ruleset, path, allowed)
+        for path, allowed in (*((one, written) for one in directories), *_python()):
+            _allow(libc, ruleset, path, allowed)
         if libc.syscall(_RESTRICT_SELF, ruleset, 0):
             return f"all files: {os.strerror(ctypes.get_errno())}"
     except OSError as error:  # else it could not do its work
@@ -80,10 +84,19 @@ def keep_to(directories: Sequence[Path]) -> str:
     return "no files but its own"
 
 
-def _read_only() -> Iterable[Path]:
-    """What Python may import later, and what it asks the system for."""
-    python = (sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *sys.path)
-    return map(Path, dict.fromkeys((*_SYSTEM, _ITSELF, *filter(None, python))))
+def _python() -> Iterator[tuple[Path, int]]:
+    """What Python may import later, and what it asks the system for; what may be done with each.
+
+    Of p2pd's source folder its packages alone are read: people keep their peers' directories there.
+    """
+    places = (sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *sys.path)
+    has_source = (_SOURCE / "pyproject.toml").is_file()
+    for path in map(Path, dict.fromkeys((*_SYSTEM, _ITSELF, *filter(None, places)))):
+        if not has_source or path.resolve() != _SOURCE:
+            yield path, _READ
+    if has_source:
+        yield _SOURCE, _LIST
+        yield from ((_SOURCE / package, _READ) for package in _PACKAGES)
 
 
 def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, allowed: int) -> None:
@@ -97,7 +110,7 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, allowed: int) -> None:
         return
     try:
         if not path.is_dir():
-            allowed &= ~(1 << 3)
+            allowed &= ~_LIST
         beneath = _Beneath(allowed, descriptor)
         if libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.byref(beneath), 0):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
