@@ -106,7 +106,9 @@ def _settings(text: str, task: str, *, builtin: bool) -> RoundSettings:
     except json.JSONDecodeError as error:
         raise ConfigError(f"--settings is no JSON: {error}") from error
     settings = given or load_task(task, builtin=builtin).suggestion
-    return msgspec.structs.replace(settings, exchange="mesh", topology="full", aggregation="mean")
+    return msgspec.structs.replace(
+        settings, exchange="mesh", topology="full", aggregation="mean", evaluate="each"
+    )
 
 
 if __name__ == "__main__":

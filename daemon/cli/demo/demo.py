@@ -234,6 +234,7 @@ class Demo:
                 **options.settings,
                 "rounds": options.rounds,
                 "min_peers": options.peers,
+                "evaluate": "each",  # It compares how good they are.
             },
         )
 
