@@ -29,6 +29,10 @@ relay.toml.
 
 What 'p2pd join' was told on the command line before is kept in the peer's state directory, and
 counts where nothing else is set.
+
+How a swarm trains is its founder's choice ('p2pd create'), for all members alike. No setting of a
+peer changes it, so nothing of it is shown here; 'p2pd status' tells how many rounds there are, and
+who evaluates.
 """
 
 EXAMPLES = """\
