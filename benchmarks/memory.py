@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.promises import Promise, check, listed
+from tests.interruption import unwind_when_interrupted
 from tests.system.real_swarm import RealPeer, RealSwarm, pss_bytes
 
 DAEMON_MB = 75.0
@@ -60,6 +61,7 @@ class PeerMemory:
 
 def main() -> None:
     """Measure, and print a table."""
+    unwind_when_interrupted()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory")
     parser.add_argument("--peers", type=int, default=3)
     parser.add_argument("--task", default="digits")

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.promises import Promise, check, listed
+from tests.interruption import unwind_when_interrupted
 from tests.nat_swarm.nat_swarm import NatSwarm
 from tests.natlab.lab import NatLab
 from tests.system.real_swarm import wait_until
@@ -83,6 +84,7 @@ class Line:
 
 def main() -> None:
     """Measure, print, and write the report."""
+    unwind_when_interrupted()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overlap")
     parser.add_argument("--rate", default="20mbit")
     parser.add_argument("--rounds", type=int, default=8)

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from benchmarks.promises import Promise, check, listed
+from tests.interruption import unwind_when_interrupted
 
 ASK_S = 1.0
 PROMISED_IDLE_PERCENT = 1.0
@@ -33,6 +34,7 @@ ANSWER_S = 30.0
 
 def main() -> None:
     """Measure, and print what was promised beside it."""
+    unwind_when_interrupted()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.page_cost")
     parser.add_argument("--peers", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=30.0, help="for how long each is measured")

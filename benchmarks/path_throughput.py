@@ -37,6 +37,7 @@ from benchmarks.relay_throughput import (
     measure,
 )
 from daemon.net.path_kind import PathKind
+from tests.interruption import unwind_when_interrupted
 from tests.nat_swarm.nat_swarm import NatSwarm
 from tests.natlab.lab import Host, NatKind, NatLab
 from tests.system.real_swarm import RealPeer
@@ -117,6 +118,7 @@ class Bench:
 
 def main() -> None:
     """Measure, print, and write the report."""
+    unwind_when_interrupted()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.path_throughput")
     parser.add_argument("--megabytes", type=int, default=200, help="per run, of 10^6 bytes")
     parser.add_argument("--repeat", type=int, default=3)

@@ -37,6 +37,7 @@ from protocol.uri import ServerUri
 from rendezvous.server.directory import Directory, StoredRecord
 from rendezvous.server.redis_store import RECORDS
 from rendezvous.server.snapshot import encode_snapshot
+from tests.interruption import unwind_when_interrupted
 from transport.curve import CurveKeys, key_to_z85
 
 PEERS_PER_SWARM = 100
@@ -271,6 +272,7 @@ def run(arguments: argparse.Namespace) -> list[Result]:
 
 def main() -> None:
     """Measure, and print a table or JSON."""
+    unwind_when_interrupted()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--peers", type=int, default=100_000, help="records in the directory")
     parser.add_argument("--connected", type=int, default=1_000, help="how many of them connect")

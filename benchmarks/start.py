@@ -29,6 +29,7 @@ from typing import TypeVar
 import psutil
 
 from daemon.control.history import History
+from tests.interruption import unwind_when_interrupted
 from tests.system.real_swarm import RealPeer, RealSwarm
 
 LOOK_S = 0.01
@@ -41,6 +42,7 @@ T = TypeVar("T")
 
 def main() -> None:
     """Measure, and print medians."""
+    unwind_when_interrupted()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.start")
     parser.add_argument("--samples", type=int, default=5, help="how many newcomers")
     parser.add_argument("--peers", type=int, default=2, help="how many train before")

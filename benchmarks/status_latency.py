@@ -21,6 +21,7 @@ import psutil
 
 from benchmarks.promises import Promise, check, listed
 from daemon.rounds.phase import Phase
+from tests.interruption import unwind_when_interrupted
 from tests.system.real_swarm import RealPeer, RealSwarm, peak_rss_bytes
 
 BUSY_S = 2.0
@@ -30,6 +31,7 @@ PROMISED_MB = 100.0
 
 def main() -> None:
     """Measure, and print a table."""
+    unwind_when_interrupted()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.status_latency")
     parser.add_argument("--peers", type=int, default=2)
     parser.add_argument("--samples", type=int, default=30, help="how often each is measured")

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from benchmarks.averaging import p2pd_rounds
 from benchmarks.averaging.measured import Case, Measured
+from tests.interruption import unwind_when_interrupted
 
 HERE = Path(__file__).parent
 HIVEMIND = "hivemind==1.1.12"
@@ -37,6 +38,7 @@ SYSTEMS = ("gloo", *SETTINGS, "hivemind")
 
 def main() -> None:
     """Measure, print a table, and write what was measured."""
+    unwind_when_interrupted()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.averaging")
     parser.add_argument("--peers", type=int, nargs="+", default=[4])
     parser.add_argument("--millions", type=float, nargs="+", default=[11.7], help="of parameters")

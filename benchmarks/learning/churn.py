@@ -9,7 +9,6 @@ memory than is promised.
 """
 
 import argparse
-import signal
 import statistics
 import tempfile
 from collections import Counter
@@ -23,6 +22,7 @@ from matplotlib import pyplot  # the backend has to be chosen before
 
 from benchmarks.learning.report import table
 from benchmarks.promises import Promise, check, listed
+from tests.interruption import unwind_when_interrupted
 from tests.system.faults.churning_swarm import (
     ChurningSwarm,
     ChurnRecord,
@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seeds", default="1,2", help="a run with churn for each")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the swarm ends with this
+    unwind_when_interrupted()
     calm = run(arguments.rounds, [])
     churned = {
         seed: run(arguments.rounds, plan_churn(seed, arguments.rounds))

@@ -23,6 +23,7 @@ from pathlib import Path
 from benchmarks.same.cases import CASES, Case
 from benchmarks.same.facts import facts_of
 from benchmarks.same.swarm import UnfinishedError, digests_of
+from tests.interruption import unwind_when_interrupted
 
 BASELINE = Path(__file__).with_name("digests.json")
 TRIES = 3
@@ -47,6 +48,7 @@ class Baseline:
 
 def main() -> None:
     """Run, compare, print a line for each swarm."""
+    unwind_when_interrupted()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.same")
     parser.add_argument(
         "--only", metavar="WORD", default="", help="the swarms with this in their names"

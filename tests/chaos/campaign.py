@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.chaos.plan import plan
 from tests.chaos.watch import Watch
 from tests.chaos.world import HONEST, ChaosSwarm, World
+from tests.interruption import unwind_when_interrupted
 from tests.natlab.lab import NatLab
 
 START_S = 300.0
@@ -27,6 +28,7 @@ LOGS = Path("chaos-logs")
 
 def main() -> int:
     """Run the campaign."""
+    unwind_when_interrupted()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=500, help="how many rounds long")
     parser.add_argument("--seed", type=int, default=None, help="default: a random one")

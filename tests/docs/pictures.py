@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from tests.docs.terminal import Terminal, moving_svg
+from tests.interruption import unwind_when_interrupted
 from tests.system.real_swarm import COMMAND, ROOT, START_S, RealSwarm
 from tests.web.browser import browser
 
@@ -134,6 +135,7 @@ async def photograph(url: str) -> None:
 
 
 if __name__ == "__main__":
+    unwind_when_interrupted()
     wanted = sys.argv[1:] or ["demo", "swarm"]
     if "demo" in wanted:
         film_demo()
