@@ -22,6 +22,18 @@ function fill(element, attributes, children) {
   return element;
 }
 
+// `element`, which calls `act` when it is chosen with the mouse or with the keyboard.
+export function onChoice(element, act) {
+  element.addEventListener("click", act);
+  element.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      act();
+    }
+  });
+  return element;
+}
+
 // Whether what `box` shows, by `key` and at its width, is not what it shows already.
 export function isNew(box, ...key) {
   const text = JSON.stringify([box.clientWidth, ...key]);

@@ -1,7 +1,7 @@
 // The swarm as a map: this peer in the middle, the others around it. The closer, the shorter the
 // round trip; the line says over which kind of path.
 
-import { byId, bytes, clean, html, isNew, milliseconds, peerName, svg } from "./dom.js";
+import { byId, bytes, clean, html, isNew, milliseconds, onChoice, peerName, svg } from "./dom.js";
 
 const MARGIN = { x: 100, y: 34 };
 const HIGHEST = 820;
@@ -109,14 +109,7 @@ function node(peer, x, y, { many, chosen, labelled, right, choose }) {
   const element = svg("g", { class: `node${chosen ? " chosen" : ""}`, tabindex: 0, role: "button",
     "aria-pressed": String(chosen), "aria-label": describe(peer), "data-peer": peer.peer_id },
   svg("title", {}, describe(peer)), ...parts);
-  element.addEventListener("click", () => choose(peer.peer_id));
-  element.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === " ") {
-      event.preventDefault();
-      choose(peer.peer_id);
-    }
-  });
-  return element;
+  return onChoice(element, () => choose(peer.peer_id));
 }
 
 function describe(peer) {

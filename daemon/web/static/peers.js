@@ -1,6 +1,6 @@
 // The list of peers: sorted, searched, and never more rows than a reader takes in.
 
-import { ago, byId, bytes, clean, html, milliseconds, peerName } from "./dom.js";
+import { ago, byId, bytes, clean, html, milliseconds, onChoice, peerName } from "./dom.js";
 import { isLate, isRefused, swatch } from "./map.js";
 
 const MAX_ROWS = 15;
@@ -86,14 +86,7 @@ function row(peer, chosen, choose) {
   html("td", { class: "num", "data-label": "last update" }, ago(peer.last_update_s)),
   html("td", { class: isRefused(peer) ? "num refused" : "num none", "data-label": "refused" }, String(peer.rejects)),
   html("td", { class: "why" }, why(peer)));
-  element.addEventListener("click", () => choose(peer.peer_id));
-  element.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === " ") {
-      event.preventDefault();
-      choose(peer.peer_id);
-    }
-  });
-  return element;
+  return onChoice(element, () => choose(peer.peer_id));
 }
 
 function why(peer) {
