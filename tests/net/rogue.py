@@ -13,7 +13,8 @@ from protocol.identity import PeerId
 from protocol.peers.hello import ResumePoint, VerifiedHello
 from protocol.peers.session_frames import Close, Hello, StreamAck, decode_frame, is_data_frame
 from protocol.uri import HostPort
-from tests.net.swarm_peers import Keys, Node, eventually, own_record_of
+from tests.eventually import eventually
+from tests.net.swarm_peers import Keys, Node, own_record_of
 from transport.clock import Clock
 
 _CREDIT = StreamAck(next_sequence=0, credit_bytes=1 << 30, received=())

@@ -1,6 +1,5 @@
 """Peers with keys, of one swarm, and their networks on loopback."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -39,13 +38,6 @@ from tests.free_ports import free_port
 from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.sockets.zap import ZapAuthenticator
-
-
-async def eventually(condition: Callable[[], bool], within_s: float = 90.0) -> None:
-    """Return as soon as ``condition()`` holds."""
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 — conditions are of many kinds, few have an event.
-            await asyncio.sleep(0.005)
 
 
 def make_swarm(

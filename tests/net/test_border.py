@@ -25,8 +25,9 @@ from protocol.peers.session_frames import Stream, encode_data
 from protocol.servers.rendezvous_messages import Joined, Left, Notice, Signal
 from protocol.statements.admission import AdmissionBook
 from protocol.statements.peer_record import VerifiedRecord
+from tests.eventually import eventually
 from tests.net.rogue import rogue_at
-from tests.net.swarm_peers import SWARM, Keys, eventually, in_order_of_id, introduce, running
+from tests.net.swarm_peers import SWARM, Keys, in_order_of_id, introduce, running
 from tests.net.test_peer_book import Links
 from transport.border import refused
 from transport.clock import Clock

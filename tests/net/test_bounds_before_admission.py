@@ -20,16 +20,9 @@ from daemon.net.session.handshake import BusyError, Channel
 from protocol.peers.hello import Role
 from protocol.statements.admission import AdmissionBook, DeniedError
 from protocol.statements.peer_record import VerifiedRecord
+from tests.eventually import eventually
 from tests.net.path_parts import parts_of
-from tests.net.swarm_peers import (
-    SWARM,
-    Keys,
-    eventually,
-    in_order_of_id,
-    introduce,
-    make_swarm,
-    running,
-)
+from tests.net.swarm_peers import SWARM, Keys, in_order_of_id, introduce, make_swarm, running
 from tests.net.test_peer_book import Nobody
 from transport.clock import Clock
 

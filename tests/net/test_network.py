@@ -19,17 +19,9 @@ from protocol.peers.session_frames import (
 from protocol.statements.admission import prove_admission
 from protocol.statements.peer_record import VerifiedRecord
 from protocol.statements.swarm import Swarm
+from tests.eventually import eventually
 from tests.net.rogue import rogue_at
-from tests.net.swarm_peers import (
-    SWARM,
-    Keys,
-    Node,
-    eventually,
-    in_order_of_id,
-    introduce,
-    make_swarm,
-    running,
-)
+from tests.net.swarm_peers import SWARM, Keys, Node, in_order_of_id, introduce, make_swarm, running
 
 UNUSED_PORT = 1
 

@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 
 from daemon.net.path_kind import PathKind
 from protocol.identity import PeerId
+from tests.eventually import eventually
 from tests.net.memory_path import connect
-from tests.net.swarm_peers import Keys, Node, eventually, in_order_of_id, introduce, running
+from tests.net.swarm_peers import Keys, Node, in_order_of_id, introduce, running
 from tests.net.tcp_proxy import TcpProxy, proxy_to
 
 NOWHERE = ("127.0.0.1:1",)

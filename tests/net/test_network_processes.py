@@ -13,7 +13,8 @@ import pytest
 
 from protocol.errors import ConfigError
 from protocol.uri import HostPort
-from tests.net.swarm_peers import Keys, Node, eventually, running
+from tests.eventually import eventually
+from tests.net.swarm_peers import Keys, Node, running
 
 
 class PeerProcess:

@@ -19,7 +19,8 @@ from protocol.statements.invite import Invite
 from protocol.statements.swarm import Swarm
 from protocol.uri import ServerUri
 from rendezvous import RendezvousClient
-from tests.net.swarm_peers import eventually, make_swarm
+from tests.eventually import eventually
+from tests.net.swarm_peers import make_swarm
 from tests.rendezvous.live import serving
 from transport.clock import Clock
 from transport.curve import CurveKeys

@@ -1,10 +1,7 @@
 """Relays and clients on loopback, with real sockets."""
 
 import asyncio
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +10,7 @@ from typing import TypeVar, cast
 
 import zmq
 
-from daemon.server import ServerOptions, serve
+from daemon.server import ServerOptions
 from protocol.identity import Identity, PeerId
 from protocol.servers.relay_messages import (
     FrameKind,
@@ -26,23 +23,13 @@ from protocol.uri import HostPort, ServerUri
 from relay.client.client import IncomingCall, RelayClient, RelayState
 from relay.client.link import RelayLink
 from relay.server.limits import RelayLimits
-from tests.free_ports import free_port
+from tests.eventually import eventually
+from tests.live_server import server_in_process, unused_address
 from transport.curve import CurveKeys, key_to_z85
 
 SWARM = b"s" * 32
 
 M = TypeVar("M", bound=FromRelay)
-
-
-async def eventually(condition: Callable[[], bool], within_s: float = 90.0) -> None:
-    """Return as soon as ``condition()`` holds."""
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 — conditions are of many kinds, few have an event.
-            await asyncio.sleep(0.005)
-
-
-def unused_address() -> HostPort:
-    return HostPort("127.0.0.1", free_port())
 
 
 @asynccontextmanager
@@ -54,70 +41,14 @@ async def serving(
     also_listen: Sequence[HostPort] = (),
 ) -> AsyncIterator[ServerUri]:
     """A relay in this process."""
-    ready: asyncio.Future[ServerUri] = asyncio.get_running_loop().create_future()
-    stop = asyncio.Event()
     options = ServerOptions(
         listen or unused_address(),
         state_dir,
         relay=limits or RelayLimits(),
         also_listen=tuple(also_listen),
     )
-    running = asyncio.create_task(serve(options, ready.set_result, stop))
-    try:
-        await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            await running
-        yield ready.result()
-    finally:
-        stop.set()
-        await running
-
-
-RELAY_SCRIPT = """
-import asyncio, logging, sys
-from pathlib import Path
-from daemon.server import ServerOptions, serve
-from protocol.uri import HostPort
-from relay.server.limits import RelayLimits
-from tests.free_ports import free_port
-
-logging.basicConfig(level=logging.INFO)
-options = ServerOptions(
-    HostPort.parse(sys.argv[1], any_port=True), Path(sys.argv[2]), relay=RelayLimits()
-)
-asyncio.run(serve(options, lambda uri: print(uri, flush=True), asyncio.Event()))
-"""
-
-
-class RelayProcess:
-    """A relay in a process of its own, to be watched and killed."""
-
-    def __init__(self, state_dir: Path) -> None:
-        self._state_dir = state_dir
-        self._listen = unused_address()
-
-    async def start(self) -> ServerUri:
-        """Start, or start again at the same address."""
-        self._process = subprocess.Popen(  # noqa: ASYNC220 — it only has to start.
-            [sys.executable, "-c", RELAY_SCRIPT, str(self._listen), str(self._state_dir)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)},
-        )
-        assert self._process.stdout is not None
-        uri = ServerUri.parse((await asyncio.to_thread(self._process.stdout.readline)).strip())
-        self._listen = uri.address
-        return uri
-
-    def kill(self) -> None:
-        assert self._process.stdout is not None
-        self._process.kill()
-        self._process.wait()
-        self._process.stdout.close()
-
-    def rss_bytes(self) -> int:
-        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+    async with server_in_process(options) as uri:
+        yield uri
 
 
 @dataclass

@@ -33,14 +33,9 @@ from protocol.uri import HostPort, ServerUri
 from relay.client.client import RelayState
 from relay.client.events import LinkRefusedError
 from relay.server.limits import RelayLimits
-from tests.relay.relay_live import (
-    SWARM,
-    RawSocket,
-    RelayProcess,
-    connected,
-    eventually,
-    serving,
-)
+from tests.eventually import eventually
+from tests.live_server import ServerProcess
+from tests.relay.relay_live import SWARM, RawSocket, connected, serving
 from tests.relay.tapped_relay import tapped_relay
 from transport.curve import CurveKeys
 
@@ -193,7 +188,7 @@ async def test_stopped_relay_says_so_and_is_found_again(tmp_path: Path) -> None:
 async def test_killed_relay_ends_the_links_and_its_successor_carries_new_ones(
     tmp_path: Path,
 ) -> None:
-    relay = RelayProcess(tmp_path)
+    relay = ServerProcess("relay", tmp_path)
     uri = await relay.start()
     try:
         async with connected(uri) as alice, connected(uri) as bob:
@@ -216,7 +211,7 @@ async def test_killed_relay_ends_the_links_and_its_successor_carries_new_ones(
 
 async def test_peer_that_never_reads_leaves_the_relays_memory_flat(tmp_path: Path) -> None:
     """A sender opens link after link to it, and sends more on each than it may."""
-    relay = RelayProcess(tmp_path)
+    relay = ServerProcess("relay", tmp_path)
     uri = await relay.start()
     try:
         with RawSocket(uri, queue_messages=1) as deaf, RawSocket(uri) as sender:

@@ -1,19 +1,15 @@
 """Rendezvous servers and clients on loopback, with real sockets."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
 
-from daemon.server import ServerOptions, serve
+from daemon.server import ServerOptions
 from protocol.codec import decode, encode
 from protocol.identity import Identity
 from protocol.servers.rendezvous_messages import FromServer, Notice, Request
@@ -22,18 +18,12 @@ from protocol.uri import HostPort, ServerUri
 from rendezvous.client.client import RendezvousClient
 from rendezvous.client.connection import Timeouts
 from rendezvous.server.limits import RegistryLimits
-from tests.free_ports import free_port
+from tests.eventually import eventually
+from tests.live_server import server_in_process, unused_address
 from transport.clock import Clock
 from transport.curve import CurveKeys, key_to_z85
 
 SWARM = b"s" * 32
-
-
-async def eventually(condition: Callable[[], bool], within_s: float = 90.0) -> None:
-    """Return as soon as ``condition()`` holds."""
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 — conditions are of many kinds, few have an event.
-            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
@@ -46,8 +36,6 @@ async def serving(
     store: str = "",
 ) -> AsyncIterator[ServerUri]:
     """A server in this process."""
-    ready: asyncio.Future[ServerUri] = asyncio.get_running_loop().create_future()
-    stop = asyncio.Event()
     options = ServerOptions(
         listen or unused_address(),
         state_dir,
@@ -55,68 +43,8 @@ async def serving(
         advertise=advertise,
         store=store,
     )
-    running = asyncio.create_task(serve(options, ready.set_result, stop))
-    try:
-        await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            await running
-        yield ready.result()
-    finally:
-        stop.set()
-        await running
-
-
-SERVER_SCRIPT = """
-import asyncio, logging, sys
-from pathlib import Path
-from daemon.server import ServerOptions, serve
-from protocol.uri import HostPort
-from rendezvous.server.limits import RegistryLimits
-from tests.free_ports import free_port
-
-logging.basicConfig(level=logging.INFO)
-options = ServerOptions(
-    HostPort.parse(sys.argv[1], any_port=True), Path(sys.argv[2]), rendezvous=RegistryLimits()
-)
-asyncio.run(serve(options, lambda uri: print(uri, flush=True), asyncio.Event()))
-"""
-
-
-class ServerProcess:
-    """A server in a process of its own, to be killed."""
-
-    def __init__(self, state_dir: Path, listen: HostPort | None = None) -> None:
-        self._state_dir = state_dir
-        self._listen = listen or unused_address()
-
-    async def start(self) -> ServerUri:
-        """Start, or start again at the same address."""
-        self._process = subprocess.Popen(  # noqa: ASYNC220 — it only has to start.
-            [sys.executable, "-c", SERVER_SCRIPT, str(self._listen), str(self._state_dir)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)},
-        )
-        assert self._process.stdout is not None
-        uri = ServerUri.parse((await asyncio.to_thread(self._process.stdout.readline)).strip())
-        self._listen = uri.address
-        return uri
-
-    def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def rss_bytes(self) -> int:
-        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-
-    def cpu_s(self) -> float:
-        """Processor time used so far."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    async with server_in_process(options) as uri:
+        yield uri
 
 
 @dataclass
@@ -228,7 +156,3 @@ class Stranger:
         assert await asyncio.to_thread(self.socket.poll, 5000)
         reply: FromServer = decode(self.socket.recv(zmq.NOBLOCK), FromServer)
         return reply
-
-
-def unused_address() -> HostPort:
-    return HostPort("127.0.0.1", free_port())

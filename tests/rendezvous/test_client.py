@@ -14,15 +14,9 @@ from protocol.uri import HostPort, ServerUri
 from rendezvous.client.client import RendezvousClient
 from rendezvous.client.connection import Timeouts
 from rendezvous.server.limits import RegistryLimits
-from tests.rendezvous.live import (
-    SWARM,
-    LivePeer,
-    ServerProcess,
-    eventually,
-    joined,
-    serving,
-    unused_address,
-)
+from tests.eventually import eventually
+from tests.live_server import ServerProcess, unused_address
+from tests.rendezvous.live import SWARM, LivePeer, joined, serving
 from tests.rendezvous.world import statement
 from transport.clock import Clock
 from transport.curve import CurveKeys
@@ -200,7 +194,7 @@ class TestReturn:
     async def test_killed_server_is_announced_to_again_soon_after_its_return(
         self, tmp_path: Path
     ) -> None:
-        server = ServerProcess(tmp_path)
+        server = ServerProcess("rendezvous", tmp_path)
         try:
             uri = await server.start()
             async with joined(uri) as one, joined(uri) as two:
@@ -234,7 +228,7 @@ class TestReturn:
                     assert await other.client.lookup(SWARM, 5) == [peer.record()]
 
     async def test_server_that_hangs_is_noticed_by_the_next_heartbeat(self, tmp_path: Path) -> None:
-        server = ServerProcess(tmp_path)
+        server = ServerProcess("rendezvous", tmp_path)
         try:
             uri = await server.start()
             async with joined(uri, timeouts=Timeouts(reply_s=0.3)) as peer:

@@ -22,7 +22,8 @@ from rendezvous.server.store import SnapshotStore
 from rendezvous.stun.message import encode_request
 from rendezvous.stun.responder import DropReason
 from rendezvous.stun.server import StunServer
-from tests.rendezvous.live import SWARM, Stranger, eventually
+from tests.eventually import eventually
+from tests.rendezvous.live import SWARM, Stranger
 from transport.clock import Clock
 from transport.curve import CurveKeys
 from transport.sockets.server_socket import ServerSocket

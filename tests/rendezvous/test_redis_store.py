@@ -23,7 +23,8 @@ from rendezvous.server.directory import (
     StatementStored,
 )
 from rendezvous.server.redis_store import CHANNEL, RECORDS, RedisStore
-from tests.rendezvous.live import SWARM, eventually, joined, serving
+from tests.eventually import eventually
+from tests.rendezvous.live import SWARM, joined, serving
 from tests.rendezvous.redis_server import RedisServer
 from tests.rendezvous.test_store import CHANGES, stored, sum_of
 from tests.rendezvous.world import Peer, statement

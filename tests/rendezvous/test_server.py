@@ -28,15 +28,9 @@ from protocol.servers.rendezvous_messages import (
 from protocol.statements.peer_record import PeerRecord, seal_record
 from protocol.uri import HostPort, ServerUri
 from rendezvous.server.limits import RegistryLimits
-from tests.rendezvous.live import (
-    SWARM,
-    ServerProcess,
-    Stranger,
-    eventually,
-    joined,
-    serving,
-    unused_address,
-)
+from tests.eventually import eventually
+from tests.live_server import ServerProcess, unused_address
+from tests.rendezvous.live import SWARM, Stranger, joined, serving
 from tests.rendezvous.world import statement
 from transport.clock import Clock
 
@@ -190,7 +184,7 @@ class TestPeers:
     async def test_statement_survives_a_kill_once_it_was_called_published(
         self, tmp_path: Path
     ) -> None:
-        server = ServerProcess(tmp_path)
+        server = ServerProcess("rendezvous", tmp_path)
         try:
             uri = await server.start()
             swarm = statement()
@@ -299,7 +293,7 @@ class TestHostile:
     async def test_everything_at_once_leaves_memory_flat_and_the_server_alive(
         self, tmp_path: Path, stranger_at: StrangerMaker
     ) -> None:
-        server = ServerProcess(tmp_path)
+        server = ServerProcess("rendezvous", tmp_path)
         try:
             uri = await server.start()
             async with joined(uri) as peer:
@@ -334,7 +328,7 @@ async def test_connected_client_is_not_disturbed_by_a_server_that_stops_orderly(
 
 
 async def test_server_that_was_stopped_for_a_while_goes_on(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path)
+    server = ServerProcess("rendezvous", tmp_path)
     try:
         uri = await server.start()
         async with joined(uri) as peer:
@@ -349,7 +343,7 @@ async def test_server_that_was_stopped_for_a_while_goes_on(tmp_path: Path) -> No
 
 
 async def test_idle_server_uses_next_to_no_processor(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path)
+    server = ServerProcess("rendezvous", tmp_path)
     try:
         uri = await server.start()
         async with joined(uri), joined(uri):

@@ -16,7 +16,8 @@ from daemon.swarm.join_options import JoinOptions
 from protocol.statements.invite import Invite
 from protocol.uri import HostPort
 from rendezvous import RendezvousClient
-from tests.net.swarm_peers import eventually, make_swarm
+from tests.eventually import eventually
+from tests.net.swarm_peers import make_swarm
 from tests.rendezvous.live import serving
 from transport.clock import Clock
 from transport.curve import CurveKeys

@@ -15,16 +15,9 @@ from protocol.merkle import CHUNK_BYTES
 from protocol.peers.measure_messages import Echo, TransferReport, encode_measure
 from protocol.statements.swarm import Swarm
 from protocol.uri import HostPort, ServerUri
+from tests.eventually import eventually
 from tests.net.memory_path import MemoryPath, connect
-from tests.net.swarm_peers import (
-    SWARM,
-    Node,
-    eventually,
-    in_order_of_id,
-    introduce,
-    make_swarm,
-    running,
-)
+from tests.net.swarm_peers import SWARM, Node, in_order_of_id, introduce, make_swarm, running
 from transport.curve import CurveKeys
 
 NOWHERE = ("127.0.0.1:1",)

@@ -1,7 +1,6 @@
 """Shared by the STUN tests: servers on loopback, and the programs of others."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -24,10 +23,3 @@ async def two_addresses() -> AsyncIterator[StunServer]:
     """A STUN server on two ports of two addresses."""
     async with StunServer(HostPort(LOOPBACK, 0), 0, SECOND_LOOPBACK) as server:
         yield server
-
-
-async def eventually(condition: Callable[[], bool], timeout_s: float = 90.0) -> None:
-    """Wait until ``condition`` holds; fails if that takes too long."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
-            await asyncio.sleep(0.01)

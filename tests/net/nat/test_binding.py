@@ -29,7 +29,8 @@ from rendezvous.stun.message import (
 )
 from rendezvous.stun.responder import DropReason
 from rendezvous.stun.server import StunLimits, StunServer
-from tests.net.nat.conftest import LOOPBACK, SECOND_LOOPBACK, eventually
+from tests.eventually import eventually
+from tests.net.nat.conftest import LOOPBACK, SECOND_LOOPBACK
 
 ID = bytes(range(12))
 SERVER = HostPort("198.51.100.1", 3478)

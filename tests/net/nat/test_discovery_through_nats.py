@@ -14,9 +14,9 @@ from daemon.net.nat.network_state import NetworkState, read_network_state
 from protocol.statements.nat_behavior import Dependence, FamilyBehavior, NatBehavior, PortAllocation
 from protocol.uri import HostPort
 from rendezvous.stun.server import StunServer
+from tests.eventually import eventually
 from tests.natlab.lab import Host, IpStack, NatKind, NatLab, Site
 from tests.natlab.requirements import natlab_marks
-from tests.net.nat.conftest import eventually
 from tests.net.nat.lab_loop import run_on, run_on_each, serving_on
 from tests.net.nat.programs import requires_program
 

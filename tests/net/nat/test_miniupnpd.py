@@ -15,9 +15,9 @@ from daemon.net.nat.port_mapping.mapper import PortMapper
 from daemon.net.nat.port_mapping.request import MappingMethod, MappingRequest, PortMapping
 from daemon.net.nat.port_mapping.upnp import UpnpMethod
 from protocol.uri import HostPort
+from tests.eventually import eventually
 from tests.natlab.lab import Host, NatLab
 from tests.natlab.requirements import natlab_marks
-from tests.net.nat.conftest import eventually
 from tests.net.nat.lab_loop import run_on
 from tests.net.nat.miniupnpd import PUBLIC_HOST, UpnpRouter, upnp_router
 from tests.net.nat.programs import requires_program

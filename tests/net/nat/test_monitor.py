@@ -20,7 +20,8 @@ from daemon.net.nat.network_state import (
 from protocol.statements.nat_behavior import FamilyBehavior, NatBehavior, TransportBehavior
 from protocol.uri import HostPort
 from rendezvous.stun.message import encode_success, parse_request
-from tests.net.nat.conftest import LOOPBACK, eventually
+from tests.eventually import eventually
+from tests.net.nat.conftest import LOOPBACK
 
 FOUND = NatBehavior(ipv4=FamilyBehavior(udp=TransportBehavior(reachable=True)))
 
@@ -85,6 +86,11 @@ async def scripted_server() -> AsyncIterator[tuple[ScriptedServer, HostPort]]:
         transport.close()
 
 
+def monitor_of(address: HostPort, discoveries: Discoveries) -> NatMonitor:
+    """One that asks the server at ``address`` again and again."""
+    return NatMonitor([address], discoveries, check_interval_s=0.01, discover=discoveries.discover)
+
+
 @asynccontextmanager
 async def running(monitor: NatMonitor) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
@@ -96,12 +102,7 @@ async def running(monitor: NatMonitor) -> AsyncIterator[None]:
 async def test_changed_mapping_is_discovered_again_and_an_unchanged_one_is_not() -> None:
     discoveries = Discoveries()
     async with scripted_server() as (server, address):
-        monitor = NatMonitor(
-            [address],
-            discoveries,
-            check_interval_s=0.01,
-            discover=discoveries.discover,
-        )
+        monitor = monitor_of(address, discoveries)
         async with running(monitor):
             assert await discoveries.next() == FOUND
             assert monitor.behavior == FOUND
@@ -117,12 +118,7 @@ async def test_mapping_that_never_lasts_is_no_news_but_another_address_is() -> N
     discoveries = Discoveries()
     async with scripted_server() as (server, address):
         server.moves_each_time = True
-        monitor = NatMonitor(
-            [address],
-            discoveries,
-            check_interval_s=0.01,
-            discover=discoveries.discover,
-        )
+        monitor = monitor_of(address, discoveries)
         async with running(monitor):
             await discoveries.next()
             await server.hear(10)
@@ -134,12 +130,7 @@ async def test_mapping_that_never_lasts_is_no_news_but_another_address_is() -> N
 async def test_answer_after_a_silence_is_discovered_again() -> None:
     discoveries = Discoveries()
     async with scripted_server() as (server, address):
-        monitor = NatMonitor(
-            [address],
-            discoveries,
-            check_interval_s=0.01,
-            discover=discoveries.discover,
-        )
+        monitor = monitor_of(address, discoveries)
         async with running(monitor):
             await discoveries.next()
             await server.hear(2)

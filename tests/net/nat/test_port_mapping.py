@@ -23,8 +23,9 @@ from daemon.net.nat.port_mapping.request import (
 from daemon.net.nat.port_mapping.upnp import MAX_DOCUMENT_BYTES, UpnpMethod, is_of_gateway
 from protocol.errors import TransportError
 from protocol.uri import HostPort
+from tests.eventually import eventually
 from tests.free_ports import free_port
-from tests.net.nat.conftest import LOOPBACK, eventually
+from tests.net.nat.conftest import LOOPBACK
 
 REQUEST = MappingRequest(Transport.TCP, 40000, 40000, 600)
 MAPPING = PortMapping("test", Transport.TCP, 40000, HostPort("203.0.113.7", 50000), 600)

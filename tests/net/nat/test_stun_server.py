@@ -23,7 +23,8 @@ from rendezvous.stun.message import (
 )
 from rendezvous.stun.responder import DropReason
 from rendezvous.stun.server import StunLimits, StunServer
-from tests.net.nat.conftest import LOOPBACK, SECOND_LOOPBACK, eventually
+from tests.eventually import eventually
+from tests.net.nat.conftest import LOOPBACK, SECOND_LOOPBACK
 from tests.stopped_clock import StoppedClock
 
 BOTH = Change.IP | Change.PORT

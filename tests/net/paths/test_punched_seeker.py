@@ -36,8 +36,9 @@ from protocol.peers.signal_messages import (
 from protocol.statements.nat_behavior import Dependence, TransportBehavior
 from protocol.statements.nat_summary import NatSummary, TransportSummary
 from protocol.uri import HostPort
+from tests.eventually import eventually
 from tests.net.path_parts import parts_of, signaling_of
-from tests.net.swarm_peers import Keys, eventually, in_order_of_id
+from tests.net.swarm_peers import Keys, in_order_of_id
 
 LOW, HIGH = in_order_of_id(2, first=30)
 OTHER = "another seeker"

@@ -17,16 +17,11 @@ from daemon.net.peers.peer_status import NONE_YET
 from protocol.servers.relay_messages import FrameKind
 from protocol.statements.peer_record import VerifiedRecord
 from protocol.uri import HostPort, ServerUri
+from tests.eventually import eventually
+from tests.live_server import ServerProcess
 from tests.net.paths.bulk_stream import BulkStream
-from tests.net.swarm_peers import (
-    Node,
-    eventually,
-    in_order_of_id,
-    introduce,
-    make_swarm,
-    running,
-)
-from tests.relay.relay_live import RelayProcess, serving
+from tests.net.swarm_peers import Node, in_order_of_id, introduce, make_swarm, running
+from tests.relay.relay_live import serving
 from tests.relay.tapped_relay import tapped_relay
 from transport.curve import CurveKeys
 
@@ -174,7 +169,7 @@ async def test_stranger_is_refused_at_every_relay(tmp_path: Path) -> None:
 
 
 async def test_transfer_goes_on_over_another_relay_when_one_is_killed(tmp_path: Path) -> None:
-    processes = [RelayProcess(tmp_path / "one"), RelayProcess(tmp_path / "two")]
+    processes = [ServerProcess("relay", tmp_path / "one"), ServerProcess("relay", tmp_path / "two")]
     uris = [await process.start() for process in processes]
     try:
         async with two_peers(*uris) as (first, second):
@@ -235,7 +230,7 @@ async def test_newer_statement_moves_the_swarm_to_other_relays(tmp_path: Path) -
 
 
 async def test_relay_that_is_away_at_the_start_is_used_once_it_is_there(tmp_path: Path) -> None:
-    process = RelayProcess(tmp_path)
+    process = ServerProcess("relay", tmp_path)
     uri = await process.start()
     process.kill()
     async with two_peers(uri) as (first, second):
@@ -276,7 +271,7 @@ async def test_relay_that_is_killed_is_the_reason_until_it_is_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "relay.client.client")
-    process = RelayProcess(tmp_path)
+    process = ServerProcess("relay", tmp_path)
     uri = await process.start()
     try:
         async with two_peers(uri) as (first, second):

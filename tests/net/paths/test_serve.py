@@ -21,8 +21,9 @@ from protocol.uri import HostPort, ServerUri
 from relay.server.limits import RelayLimits
 from rendezvous import RendezvousClient
 from rendezvous.server.limits import RegistryLimits
+from tests.eventually import eventually
 from tests.free_ports import free_port
-from tests.net.swarm_peers import eventually, in_order_of_id, introduce, make_swarm, running
+from tests.net.swarm_peers import in_order_of_id, introduce, make_swarm, running
 from transport.curve import CurveKeys
 from transport.sockets.server_socket import ListenError
 

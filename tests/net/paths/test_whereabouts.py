@@ -17,8 +17,8 @@ from protocol.peers.signal_messages import NextPort
 from protocol.statements.nat_behavior import Dependence, PortAllocation, TransportBehavior
 from protocol.uri import HostPort
 from rendezvous.stun.service import serving_stun
+from tests.eventually import eventually
 from tests.free_ports import free_port
-from tests.net.swarm_peers import eventually
 from transport.sockets.listening_socket import open_listening_socket
 
 LOOPBACK = HostPort("127.0.0.1", 0)

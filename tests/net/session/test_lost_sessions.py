@@ -7,8 +7,9 @@ import re
 import pytest
 
 from daemon.net.session.session import KEPT_S
+from tests.eventually import eventually
 from tests.net.memory_path import connect
-from tests.net.swarm_peers import Node, eventually, in_order_of_id, running
+from tests.net.swarm_peers import Node, in_order_of_id, running
 from transport.clock import Clock
 
 NOWHERE = ("127.0.0.1:1",)

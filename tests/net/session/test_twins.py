@@ -11,7 +11,8 @@ from daemon.net.twin import REMEMBERED_S, Twin, TwinWatch
 from protocol.statements.peer_record import VerifiedRecord, open_record
 from protocol.uri import ServerUri
 from rendezvous import RendezvousClient
-from tests.net.swarm_peers import SWARM, Keys, Node, eventually, in_order_of_id, running
+from tests.eventually import eventually
+from tests.net.swarm_peers import SWARM, Keys, Node, in_order_of_id, running
 from tests.rendezvous.live import serving
 from transport.clock import Clock
 

@@ -19,7 +19,8 @@ from protocol.codec import decode
 from protocol.identity import PeerId
 from protocol.merkle import CHUNK_BYTES, leaves_of, merkle_root
 from protocol.peers.peer_messages import ChunkRequest, PeerMessage
-from tests.net.swarm_peers import SWARM, Node, eventually, in_order_of_id, introduce, running
+from tests.eventually import eventually
+from tests.net.swarm_peers import SWARM, Node, in_order_of_id, introduce, running
 from transport.clock import Clock
 
 RATE = 4 * CHUNK_BYTES

@@ -13,7 +13,8 @@ from functools import partial
 import zmq
 
 from protocol.uri import HostPort
-from tests.transport.sockets.loopback import Served, eventually
+from tests.eventually import eventually
+from tests.transport.sockets.loopback import Served
 from transport.curve import CurveKeys
 from transport.sockets.server_socket import ServerSocket
 from transport.sockets.socket_options import CurveServerRole, SocketLimits

@@ -1,6 +1,5 @@
 """Sockets on loopback, and the ways of strangers."""
 
-import asyncio
 import gc
 import os
 import socket
@@ -15,6 +14,7 @@ import pytest
 import zmq
 
 from protocol.uri import HostPort
+from tests.eventually import eventually
 from transport.curve import CurveKeys
 from transport.sockets.client_socket import ClientSocket, LinkEvent, Reconnect
 from transport.sockets.server_socket import ServerSocket
@@ -29,13 +29,6 @@ ADMITTED = CurveKeys.generate()
 STRANGER = CurveKeys.generate()
 
 Context = zmq.Context[zmq.Socket[bytes]]
-
-
-async def eventually(condition: Callable[[], bool], within_s: float = 90.0) -> None:
-    """Return as soon as ``condition()`` holds."""
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 — conditions are of many kinds, few have an event.
-            await asyncio.sleep(0.005)
 
 
 async def admit_known(curve_key: bytes, remote_ip: str) -> bool:

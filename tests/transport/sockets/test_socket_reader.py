@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from tests.transport.sockets.loopback import eventually
+from tests.eventually import eventually
 from transport.sockets.socket_reader import BURST_MESSAGES, SocketReader
 
 Pair = tuple[zmq.Socket[bytes], zmq.Socket[bytes]]

@@ -9,6 +9,7 @@ import zmq
 
 from protocol.errors import ConfigError
 from protocol.uri import HostPort
+from tests.eventually import eventually
 from tests.free_ports import free_port
 from tests.transport.sockets.loopback import (
     ADMITTED,
@@ -22,7 +23,6 @@ from tests.transport.sockets.loopback import (
     Heard,
     Served,
     bytes_received,
-    eventually,
 )
 from transport.sockets.client_socket import ClientSocket, LinkEvent, Reconnect
 from transport.sockets.server_socket import ServerSocket

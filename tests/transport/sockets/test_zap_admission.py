@@ -1,11 +1,13 @@
 """Who is let in, by ZAP."""
 
 import asyncio
+from collections.abc import Mapping
 
 import pytest
 import zmq
 
 from protocol.uri import HostPort
+from tests.eventually import eventually
 from tests.transport.sockets.loopback import (
     ADMITTED,
     DOMAIN,
@@ -15,7 +17,6 @@ from tests.transport.sockets.loopback import (
     EchoMaker,
     Heard,
     Served,
-    eventually,
 )
 from transport.sockets.client_socket import ClientSocket, LinkEvent, Reconnect
 from transport.sockets.server_socket import ServerSocket
@@ -48,20 +49,17 @@ async def test_key_that_is_not_admitted_is_refused_and_told_so(echo: Echo) -> No
     await echo.still_serves()
 
 
-async def test_client_without_curve_is_dropped(echo: Echo) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {zmq.PLAIN_USERNAME: b"user", zmq.PLAIN_PASSWORD: b"password"}],
+    ids=["no mechanism", "plain"],
+)
+async def test_client_without_curve_is_dropped(
+    echo: Echo, options: Mapping[zmq.SocketOption, bytes]
+) -> None:
     dealer = echo.dealer(None)
-    dealer.connect(echo.address.zmq_endpoint)
-    dealer.send(b"plain")
-    await eventually(lambda: echo.server.statistics.handshakes_failed.total() > 0)
-    dealer.close()
-    assert echo.messages == []
-    await echo.still_serves()
-
-
-async def test_client_with_the_plain_mechanism_is_dropped(echo: Echo) -> None:
-    dealer = echo.dealer(None)
-    dealer.setsockopt(zmq.PLAIN_USERNAME, b"user")
-    dealer.setsockopt(zmq.PLAIN_PASSWORD, b"password")
+    for option, value in options.items():
+        dealer.setsockopt(option, value)
     dealer.connect(echo.address.zmq_endpoint)
     dealer.send(b"plain")
     await eventually(lambda: echo.server.statistics.handshakes_failed.total() > 0)
