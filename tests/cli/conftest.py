@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import msgspec
 import pytest
@@ -22,6 +23,13 @@ class CommandLine:
     """Runs ``p2pd`` in an environment of its own."""
 
     home: Path
+
+    @classmethod
+    def with_home_in(cls, directory: Path) -> Self:
+        """One with a new home."""
+        home = directory / "home"
+        home.mkdir()
+        return cls(home)
 
     @property
     def state_root(self) -> Path:
@@ -74,9 +82,7 @@ def _through(kind: type[msgspec.Struct], line: str) -> object:
 
 @pytest.fixture
 def p2pd(tmp_path: Path) -> CommandLine:
-    home = tmp_path / "home"
-    home.mkdir()
-    return CommandLine(home)
+    return CommandLine.with_home_in(tmp_path)
 
 
 StartPeer = Callable[..., Path]

@@ -16,10 +16,10 @@ from transport.curve import CurveKeys
 
 
 @contextmanager
-def rendezvous_process(p2pd: CommandLine, state_dir: Path) -> Iterator[str]:
-    """The URI of a rendezvous that runs meanwhile."""
+def server_process(p2pd: CommandLine, state_dir: Path, *command: str) -> Iterator[str]:
+    """The URI of a server that runs meanwhile: ``p2pd COMMAND``."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "daemon.cli", "rendezvous", "--listen", "127.0.0.1:0",
+        [sys.executable, "-m", "daemon.cli", *command, "--listen", "127.0.0.1:0",
          "--state-dir", str(state_dir)],
         env=p2pd.environ,
         stdout=subprocess.PIPE,

@@ -13,7 +13,7 @@ from protocol.identity import Identity, key_from_text
 from protocol.statements.invite import Invite
 from protocol.uri import ServerUri
 from tests.cli.conftest import CommandLine
-from tests.cli.servers import left_with, rendezvous_process
+from tests.cli.servers import left_with, server_process
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -21,7 +21,7 @@ DAY_MS = 24 * 3600 * 1000
 @pytest.fixture
 def rendezvous(p2pd: CommandLine, tmp_path: Path) -> Iterator[str]:
     """The URI of one that runs."""
-    with rendezvous_process(p2pd, tmp_path / "rendezvous") as uri:
+    with server_process(p2pd, tmp_path / "rendezvous", "rendezvous") as uri:
         yield uri
 
 

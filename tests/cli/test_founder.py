@@ -22,7 +22,7 @@ from protocol.statements.swarm import Swarm, SwarmStatement, Token, seal_stateme
 from protocol.uri import ServerUri
 from rendezvous import RendezvousClient
 from tests.cli.conftest import CommandLine
-from tests.cli.servers import left_with, rendezvous_process
+from tests.cli.servers import left_with, server_process
 from tests.net.swarm_peers import make_swarm
 from transport.curve import CurveKeys
 
@@ -30,7 +30,7 @@ from transport.curve import CurveKeys
 @pytest.fixture
 def rendezvous(p2pd: CommandLine, tmp_path: Path) -> Iterator[str]:
     """The URI of one that runs."""
-    with rendezvous_process(p2pd, tmp_path / "rendezvous") as uri:
+    with server_process(p2pd, tmp_path / "rendezvous", "rendezvous") as uri:
         yield uri
 
 

@@ -12,7 +12,7 @@ from ml.rules.round_rules import parse_rules
 from protocol.statements.invite import Invite
 from protocol.statements.swarm import RoundSettings
 from tests.cli.conftest import CommandLine
-from tests.cli.servers import left_with, rendezvous_process
+from tests.cli.servers import left_with, server_process
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,7 +48,7 @@ def test_explanation_names_what_was_picked_and_that_own_flags_were_not_measured(
 def test_founder_gets_the_settings_and_own_flags_count_more(
     p2pd: CommandLine, tmp_path: Path
 ) -> None:
-    with rendezvous_process(p2pd, tmp_path / "rendezvous") as uri:
+    with server_process(p2pd, tmp_path / "rendezvous", "rendezvous") as uri:
         done = p2pd(
             "create", "--task", "digits", "--rendezvous", uri, "--for", "hostile",
             "--local-steps", "7",

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,16 +74,21 @@ print(json.dumps(found))
 """
 
 
-def test_no_socket_no_program_no_signal_and_files_as_before(tmp_path: Path) -> None:
+def found_by(script: str, directory: Path) -> Any:
+    """What a script prints, which is run in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", TRY, str(tmp_path)],
+        [sys.executable, "-c", script, str(directory)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=150,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_no_socket_no_program_no_signal_and_files_as_before(tmp_path: Path) -> None:
+    found = found_by(TRY, tmp_path)
     assert found.pop("new privileges") == ["1"]
     if "no network" not in found["sandbox"]:
         pytest.skip(f"the kernel refuses: {found['sandbox']}")
@@ -142,15 +148,7 @@ def test_no_files_but_its_own_and_no_process_is_looked_into(tmp_path: Path) -> N
         (tmp_path / name).mkdir()
     secret = tmp_path / "outside" / "file"
     secret.write_bytes(b"secret")
-    done = subprocess.run(
-        [sys.executable, "-c", FILES, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=150,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = found_by(FILES, tmp_path)
     files = found.pop("files")
     if files.startswith("all files"):
         pytest.skip(f"the kernel refuses: {files}")

@@ -65,11 +65,12 @@ def test_statement_of_another_kind_is_refused() -> None:
         open_envelope(sealed(), Domain.HELLO, now_ms=NOW_MS, swarm=SWARM)
 
 
-def test_other_protocol_version_says_what_to_do() -> None:
-    body = encode(
+def body_of_version(version: int) -> bytes:
+    """What Alice signs."""
+    return encode(
         _Body(
             domain="update",
-            version=99,
+            version=version,
             signer=ALICE.public_key,
             swarm=SWARM,
             audience=b"",
@@ -78,24 +79,17 @@ def test_other_protocol_version_says_what_to_do() -> None:
             payload=b"",
         )
     )
+
+
+def test_other_protocol_version_says_what_to_do() -> None:
+    body = body_of_version(99)
     raw = encode(_Envelope(body=body, signature=ALICE.sign(b"p2pd signed envelope\x00" + body)))
     with pytest.raises(RemoteProtocolError, match="needs an upgrade"):
         opened(raw)
 
 
 def test_signature_that_was_made_for_something_else_is_refused() -> None:
-    body = encode(
-        _Body(
-            domain="update",
-            version=1,
-            signer=ALICE.public_key,
-            swarm=SWARM,
-            audience=b"",
-            expires_ms=0,
-            sequence=0,
-            payload=b"",
-        )
-    )
+    body = body_of_version(1)
     with pytest.raises(VerificationError, match="does not verify"):
         opened(encode(_Envelope(body=body, signature=ALICE.sign(body))))
 

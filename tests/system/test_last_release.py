@@ -14,8 +14,6 @@ and the last checkpoint, without ``lock`` and ``spool``, is kept. Their keys are
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -25,6 +23,7 @@ from daemon.host.state_dir import read_identity, read_membership
 from protocol.statements.invite import Invite
 from protocol.uri import ServerUri
 from tests.cli.conftest import ROOT, CommandLine
+from tests.cli.servers import server_process
 
 RELEASED = sorted((ROOT / "tests" / "data").glob("state-*"))
 WAIT_S = 250.0
@@ -32,9 +31,7 @@ WAIT_S = 250.0
 
 @pytest.fixture
 def p2pd(tmp_path: Path) -> CommandLine:
-    home = tmp_path / "home"
-    home.mkdir()
-    return CommandLine(home)
+    return CommandLine.with_home_in(tmp_path)
 
 
 def copied(kept: Path, here: Path) -> Path:
@@ -43,24 +40,6 @@ def copied(kept: Path, here: Path) -> Path:
     for path in (here, *here.rglob("*")):
         path.chmod(0o700 if path.is_dir() else 0o600)
     return here
-
-
-@contextmanager
-def server(p2pd: CommandLine, state_dir: Path) -> Iterator[ServerUri]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "daemon.cli", "serve", "--listen", "127.0.0.1:0",
-         "--state-dir", str(state_dir)],
-        env=p2pd.environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        yield ServerUri.parse(process.stdout.readline().strip())
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
 
 
 @pytest.mark.parametrize("kept", RELEASED, ids=lambda path: path.name)
@@ -72,7 +51,8 @@ def test_peer_and_server_of_the_last_release_go_on(
     identity, membership = read_identity(peer), read_membership(peer)
     assert membership is not None
     old = Invite.parse(membership.link)
-    with server(p2pd, servers) as uri:
+    with server_process(p2pd, servers, "serve") as printed:
+        uri = ServerUri.parse(printed)
         assert uri.key == old.rendezvous[0].key
         link = str(msgspec.structs.replace(old, rendezvous=(uri,)))
         joined = subprocess.run(

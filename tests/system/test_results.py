@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.cli.conftest import CommandLine
-from tests.cli.servers import rendezvous_process
+from tests.cli.servers import server_process
 from tests.system.real_swarm import ROOT
 
 TASK = ROOT / "tests" / "system" / "regression_task.py"
@@ -25,13 +25,11 @@ def write_points(directory: Path) -> None:
 
 @pytest.mark.timeout(900)
 def test_model_of_a_peer_that_does_not_run_is_had_and_carried_on_with(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    p2pd = CommandLine(home)
+    p2pd = CommandLine.with_home_in(tmp_path)
     write_points(tmp_path / "data")
     data = ("--data-dir", tmp_path / "data")
     peer = ("--state-dir", tmp_path / "peer")
-    with rendezvous_process(p2pd, tmp_path / "rendezvous") as uri:
+    with server_process(p2pd, tmp_path / "rendezvous", "rendezvous") as uri:
         found = ("create", "--task", TASK, "--rendezvous", uri, "--min-peers", "1")
         missing = p2pd(*found, "--state-dir", tmp_path / "none", "--data-dir", tmp_path)
         assert missing.returncode == 78

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from daemon.control.client import ControlClient
+from tests.systemd.service import ROOT, as_service
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT_S = 60.0
 WATCHDOG_S = 0.4
 CLI = (sys.executable, "-m", "daemon.cli")
@@ -52,28 +52,12 @@ def link(tmp_path: Path) -> Iterator[Path]:
 @contextmanager
 def peer(tmp_path: Path, link: Path) -> Iterator[tuple[subprocess.Popen[str], socket.socket]]:
     """The service, and the socket on which it tells systemd how it is."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(WAIT_S)
-        process = subprocess.Popen(
-            [*CLI, "join", str(link), "--listen", "127.0.0.1:0", "--threads", "1", "--nice", "3"],
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "NOTIFY_SOCKET": str(tmp_path / "notify"),
-                "WATCHDOG_USEC": str(int(1e6 * WATCHDOG_S)),
-                "STATE_DIRECTORY": str(tmp_path / "state"),
-                "JOURNAL_STREAM": "8:1",
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            yield process, manager
-        finally:
-            process.kill()
-            process.communicate(timeout=WAIT_S)
+    command = [*CLI, "join", str(link), "--listen", "127.0.0.1:0", "--threads", "1", "--nice", "3"]
+    environ = {"JOURNAL_STREAM": "8:1"}
+    with as_service(
+        command, tmp_path, watchdog_s=WATCHDOG_S, wait_s=WAIT_S, environ=environ
+    ) as service:
+        yield service
 
 
 def next_but_signs_of_life(manager: socket.socket) -> str:

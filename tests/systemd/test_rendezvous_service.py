@@ -1,6 +1,5 @@
 """``p2pd rendezvous`` as systemd runs it: readiness, end, and under the unit's memory rule."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -12,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from protocol.uri import ServerUri
+from tests.systemd.service import ROOT, as_service
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT_S = 30.0
 
 PR_SET_MDWE = 65
@@ -33,27 +32,9 @@ def rendezvous(
     tmp_path: Path, *before: str
 ) -> Iterator[tuple[subprocess.Popen[str], socket.socket]]:
     """The service, with the state directory and the notification socket that systemd would give."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(WAIT_S)
-        process = subprocess.Popen(
-            [sys.executable, *before, "-m", "daemon.cli", "rendezvous", "--listen", "127.0.0.1:0"],
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "NOTIFY_SOCKET": str(tmp_path / "notify"),
-                "WATCHDOG_USEC": "200000",
-                "STATE_DIRECTORY": str(tmp_path / "state"),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            yield process, manager
-        finally:
-            process.kill()
-            process.communicate(timeout=WAIT_S)
+    command = [sys.executable, *before, "-m", "daemon.cli", "rendezvous", "--listen", "127.0.0.1:0"]
+    with as_service(command, tmp_path, watchdog_s=0.2, wait_s=WAIT_S) as service:
+        yield service
 
 
 def test_it_is_ready_when_its_uri_is_known_is_watched_and_says_that_it_ends(tmp_path: Path) -> None:

@@ -25,9 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def p2pd(tmp_path: Path) -> CommandLine:
-    home = tmp_path / "home"
-    home.mkdir()
-    return CommandLine(home)
+    return CommandLine.with_home_in(tmp_path)
 
 
 def test_files_of_a_system_service_lie_below_the_root_and_the_link_is_nobody_elses(

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.cli.conftest import CommandLine
+from tests.cli.servers import server_process
 from tests.web.browser import CHROMIUM, browser
 
 WAIT_S = 60.0
@@ -20,28 +19,16 @@ WAIT_S = 60.0
 
 @pytest.fixture
 def p2pd(tmp_path: Path) -> CommandLine:
-    home = tmp_path / "home"
-    home.mkdir()
-    return CommandLine(home)
+    return CommandLine.with_home_in(tmp_path)
 
 
 @pytest.fixture
 def server(p2pd: CommandLine, tmp_path: Path) -> Iterator[Path]:
     """The state directory of a server that runs, with a page."""
     state_dir = tmp_path / "server"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "daemon.cli", "serve", "--listen", "127.0.0.1:0",
-         "--web", "127.0.0.1:0", "--state-dir", str(state_dir)],
-        env=p2pd.environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("p2p://")
-    yield state_dir
-    process.terminate()
-    process.communicate(timeout=WAIT_S)
+    with server_process(p2pd, state_dir, "serve", "--web", "127.0.0.1:0") as uri:
+        assert uri.startswith("p2p://")
+        yield state_dir
     assert not (state_dir / "page").exists()
 
 

@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -31,17 +30,6 @@ from protocol.errors import ConfigError, WorkerError
 from tests.cli.fake_peer import FakePeer
 
 NOBODY = 65534
-
-
-@pytest.fixture
-async def peer() -> FakePeer:
-    return FakePeer("a" * 52)
-
-
-@pytest.fixture
-async def state_dir(tmp_path: Path, peer: FakePeer) -> AsyncIterator[Path]:
-    async with ControlApi(peer, tmp_path / "control.sock"):
-        yield tmp_path
 
 
 def exchange(state_dir: Path, request: bytes) -> bytes:

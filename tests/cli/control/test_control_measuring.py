@@ -1,27 +1,14 @@
 """Ping and speed over the control API's real unix socket."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from daemon.control.api import ControlApi
 from daemon.control.client import ControlClient, ControlError
 from daemon.host.unix_socket import connect_control
 from protocol.errors import TransportError
 from tests.cli.fake_peer import BOB, FakePeer
-
-
-@pytest.fixture
-async def peer() -> FakePeer:
-    return FakePeer("a" * 52)
-
-
-@pytest.fixture
-async def state_dir(tmp_path: Path, peer: FakePeer) -> AsyncIterator[Path]:
-    async with ControlApi(peer, tmp_path / "control.sock"):
-        yield tmp_path
 
 
 async def test_ping_and_speed_come_as_their_documents(state_dir: Path) -> None:

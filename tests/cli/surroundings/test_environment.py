@@ -17,7 +17,7 @@ from protocol.statements.invite import Invite
 from protocol.statements.swarm import RoundSettings, SwarmStatement, TaskReference
 from tests.cli.conftest import ROOT, CommandLine, StartPeer
 from tests.cli.fake_peer import FakePeer
-from tests.cli.servers import rendezvous_process
+from tests.cli.servers import server_process
 
 MODEL = FakePeer("a" * 52).model
 
@@ -55,7 +55,7 @@ def test_a_full_output_is_said_in_a_sentence(p2pd: CommandLine, start_peer: Star
 
 
 def test_a_link_that_was_lost_can_be_had_again(p2pd: CommandLine, tmp_path: Path) -> None:
-    with rendezvous_process(p2pd, tmp_path / "rendezvous") as uri:
+    with server_process(p2pd, tmp_path / "rendezvous", "rendezvous") as uri:
         done = shell(p2pd, f"p2pd create --task digits --rendezvous {uri} >/dev/full")
         assert done.returncode == 1
         assert "'p2pd invite' prints another link" in done.stderr

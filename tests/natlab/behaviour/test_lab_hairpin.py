@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from tests.natlab.lab import NatKind, NatLab
 from tests.natlab.probes import (
+    Endpoint,
     fence_tcp,
     listener,
     observe_tcp,
@@ -29,12 +34,13 @@ HAIRPINNING = [
 TRANSLATING = [*HAIRPINNING, NatKind.MASQUERADE, NatKind.SYMMETRIC, NatKind.SYMMETRIC_SEQUENTIAL]
 
 
-@pytest.mark.parametrize("kind", HAIRPINNING, ids=lambda kind: kind.value)
-def test_hairpinned_datagrams_carry_the_outer_source_and_meet_the_filter(
-    lab: NatLab, kind: NatKind
-) -> None:
+@contextmanager
+def two_hosts(
+    lab: NatLab, kind: NatKind, *, hairpin: bool
+) -> Iterator[tuple[socket.socket, socket.socket, Endpoint, socket.socket, Endpoint]]:
+    """An observer, and of each host of one home a socket and its outer endpoint."""
     server = lab.add_public_host("server", addresses=2)
-    site = lab.add_site("home", kind, hosts=2, hairpin=True)
+    site = lab.add_site("home", kind, hosts=2, hairpin=hairpin)
     with (
         observers(lab, server) as echo,
         udp_socket(lab, site.hosts[0], ("", ONE_PORT)) as one,
@@ -42,8 +48,16 @@ def test_hairpinned_datagrams_carry_the_outer_source_and_meet_the_filter(
     ):
         one_outside = observe_udp(one, echo.udp[0])
         other_outside = observe_udp(other, echo.udp[0])
+        yield echo.udp[0], one, one_outside, other, other_outside
+
+
+@pytest.mark.parametrize("kind", HAIRPINNING, ids=lambda kind: kind.value)
+def test_hairpinned_datagrams_carry_the_outer_source_and_meet_the_filter(
+    lab: NatLab, kind: NatKind
+) -> None:
+    with two_hosts(lab, kind, hairpin=True) as (observer, one, one_outside, other, other_outside):
         one.sendto(b"uninvited", other_outside)
-        arrived = received_before_fence(other, echo.udp[0], other_outside)
+        arrived = received_before_fence(other, observer, other_outside)
         assert arrived == ([b"uninvited"] if kind is NatKind.FULL_CONE else [])
         # The first one wanted to talk to the other, so the other is let in now, and then both are.
         other.sendto(b"answer", one_outside)
@@ -89,20 +103,12 @@ def test_two_hosts_of_one_home_open_a_hairpinned_connection_simultaneously(lab: 
 
 @pytest.mark.parametrize("kind", TRANSLATING, ids=lambda kind: kind.value)
 def test_without_hairpinning_nothing_comes_back_in(lab: NatLab, kind: NatKind) -> None:
-    server = lab.add_public_host("server", addresses=2)
-    site = lab.add_site("home", kind, hosts=2)
-    with (
-        observers(lab, server) as echo,
-        udp_socket(lab, site.hosts[0], ("", ONE_PORT)) as one,
-        udp_socket(lab, site.hosts[1], ("", OTHER_PORT)) as other,
-    ):
-        one_outside = observe_udp(one, echo.udp[0])
-        other_outside = observe_udp(other, echo.udp[0])
+    with two_hosts(lab, kind, hairpin=False) as (observer, one, one_outside, other, other_outside):
         one.sendto(b"lost", other_outside)
         other.sendto(b"lost too", one_outside)
         one.sendto(b"lost again", other_outside)
-        assert received_before_fence(other, echo.udp[0], other_outside) == []
-        assert received_before_fence(one, echo.udp[0], one_outside) == []
+        assert received_before_fence(other, observer, other_outside) == []
+        assert received_before_fence(one, observer, one_outside) == []
 
 
 def test_hosts_of_one_home_talk_on_their_own_network(lab: NatLab) -> None:

@@ -319,17 +319,7 @@ class TestMessagesThatBreakTheRules:
 
     def test_certificate_with_a_minority_of_votes(self) -> None:
         empty = Outcome(updates=(), newcomers=())
-        accept = Accept(
-            round=ROUND, base=BASE, ballot=0, outcome_digest=empty.digest, roster_size=3
-        )
-        certificate = Certificate(
-            round=ROUND,
-            base=BASE,
-            ballot=0,
-            outcome=empty,
-            roster_size=3,
-            accepts=(sealed(self.other, accept),),
-        )
+        certificate = self.certificate(empty, voted=empty)
         self.core.receive_certificate(certificate, 0.0)
         assert self.core.next_event() is None, (
             "others may see fewer that live; here it is not enough"
@@ -340,19 +330,22 @@ class TestMessagesThatBreakTheRules:
     def test_certificate_with_a_vote_for_another_outcome(self) -> None:
         empty = Outcome(updates=(), newcomers=())
         full = Outcome(updates=(ref(self.other),), newcomers=())
+        with pytest.raises(VerificationError, match="vote for something else"):
+            certificate_signers(self.certificate(full, voted=empty), opened)
+
+    def certificate(self, outcome: Outcome, *, voted: Outcome) -> Certificate:
+        """That the round ended in ``outcome``, with one vote, which is for ``voted``."""
         accept = Accept(
-            round=ROUND, base=BASE, ballot=0, outcome_digest=empty.digest, roster_size=3
+            round=ROUND, base=BASE, ballot=0, outcome_digest=voted.digest, roster_size=3
         )
-        certificate = Certificate(
+        return Certificate(
             round=ROUND,
             base=BASE,
             ballot=0,
-            outcome=full,
+            outcome=outcome,
             roster_size=3,
             accepts=(sealed(self.other, accept),),
         )
-        with pytest.raises(VerificationError, match="vote for something else"):
-            certificate_signers(certificate, opened)
 
 
 def test_peer_ids_of_the_roster_follow_from_updates_and_newcomers() -> None:
