@@ -12,7 +12,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -100,14 +100,16 @@ def main() -> None:
     )
     parser.add_argument("--peers", type=int, nargs="+", default=[16, 32, 64])
     parser.add_argument("--exchange", nargs="+", default=["mesh", "allreduce", "gossip"])
-    parser.add_argument("--topology", default="full", help="full, ring or regular:K")
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--training-s", type=float, default=2.0)
-    parser.add_argument("--delay-ms", type=float, default=20.0)
-    parser.add_argument("--mbit", type=float, default=100.0, help="of each line, each way")
-    parser.add_argument("--model-mb", type=float, default=1.0, help="of an encoded update")
-    parser.add_argument("--churn-s", type=float, default=0.0, help="one goes, one comes, so often")
-    parser.add_argument("--liars", type=int, default=0)
+    parser.add_argument("--topology", help="full, ring or regular:K")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--training-s", type=float)
+    parser.add_argument("--delay-ms", type=float)
+    parser.add_argument("--mbit", type=float, help="of each line, each way")
+    parser.add_argument("--model-mb", type=float, help="of an encoded update")
+    parser.add_argument("--churn-s", type=float, help="one goes, one comes, so often; 0: never")
+    parser.add_argument("--liars", type=int)
+    usual = {one.name: one.default for one in fields(Scenario)}
+    parser.set_defaults(**{name: usual[name] for name in usual.keys() - {"peers", "exchange"}})
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     given = vars(parser.parse_args())
