@@ -56,7 +56,7 @@ class Average:
     def _stack(self, spec: TensorSpec, start: int, stop: int) -> Floats:
         stack = np.empty((len(self._updates), stop - start), np.float32)
         for row, update in zip(stack, self._updates, strict=True):
-            row[:] = update.read(spec, start, stop)
+            update.read_into(row, spec, start, stop)
         return stack
 
     def _parameter_stacks(self) -> Iterator[Floats]:

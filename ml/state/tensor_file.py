@@ -138,14 +138,17 @@ class TensorFile:
             raise
         return file
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> AnyArray:
-        """Elements ``start`` to ``stop`` of a tensor, flat; a new array that the caller owns.
+    def read(
+        self, name: str, start: int = 0, stop: int | None = None, into: AnyArray | None = None
+    ) -> AnyArray:
+        """Elements ``start`` to ``stop`` of a tensor, flat; a new array that the caller owns, or
+        ``into``, which is as long and of the tensor's dtype.
 
         Raises :class:`VerificationError` when the file has become shorter.
         """
         tensor = self.layout.tensors[name]
         stop = tensor.element_count if stop is None else stop
-        values = np.empty(stop - start, numpy_dtype(tensor.dtype))
+        values = np.empty(stop - start, numpy_dtype(tensor.dtype)) if into is None else into
         buffer = values.view(np.uint8).data
         offset = self.layout.offsets[name] + start * values.itemsize
         while len(buffer):

@@ -25,7 +25,7 @@ from ml.state.tensor_file import (
     layout_of,
 )
 from ml.update.dense import Float16Encoding, Float32Encoding, Int4Encoding, Int8Encoding
-from ml.update.encoding import Encoding
+from ml.update.encoding import Encoding, Floats
 from ml.update.parts import segments_of
 from ml.update.topk import TopKEncoding
 from protocol.errors import ConfigError, VerificationError
@@ -127,11 +127,18 @@ class UpdateCodec:
                 for start, stop in segment.blocks():
                     update.read(segment.spec, start, stop)
 
-    def decode(self, file: TensorFile, spec: TensorSpec, start: int, stop: int) -> AnyArray:
-        """A block out of a file of this layout. Raises :class:`VerificationError`."""
+    def decode(
+        self, file: TensorFile, spec: TensorSpec, start: int, stop: int, into: Floats | None
+    ) -> AnyArray:
+        """A block out of a file of this layout; it may come to lie in ``into``.
+
+        Raises :class:`VerificationError`.
+        """
         self._on_block()
         encoding = self._encoding_of(spec)
         place = self._places[spec.name]
+        if not isinstance(encoding, Float32Encoding):
+            into = None  # It is decoded into another array.
         if encoding is None:
             values = file.read(place.tensor, start - place.start, stop - place.start)
             if spec.dtype == "BOOL" and (values.view(np.uint8) > 1).any():
@@ -141,7 +148,7 @@ class UpdateCodec:
             place.first + encoding.wire_count(bound - place.start) for bound in (start, stop)
         )
         try:
-            return encoding.decode(file.read(place.tensor, begin, end), stop - start)
+            return encoding.decode(file.read(place.tensor, begin, end, into), stop - start)
         except VerificationError as error:
             raise VerificationError(f"{error}, in tensor {spec.name}") from error
 
@@ -182,7 +189,13 @@ class UpdateFile:
 
         Raises :class:`VerificationError` naming the tensor.
         """
-        return self._codec.decode(self._file, spec, start, stop)
+        return self._codec.decode(self._file, spec, start, stop, None)
+
+    def read_into(self, row: Floats, spec: TensorSpec, start: int, stop: int) -> None:
+        """The same of floats, into ``row``, which has room for just them."""
+        values = self._codec.decode(self._file, spec, start, stop, row)
+        if values is not row:
+            row[:] = values
 
     def close(self) -> None:
         """Close the file."""

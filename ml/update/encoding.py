@@ -60,7 +60,10 @@ class Encoding(Protocol):
 
 def within_magnitude(values: AnyArray) -> bool:
     """Whether all of ``values`` are numbers up to :data:`MAX_MAGNITUDE`; NaN is not."""
-    return values.size == 0 or bool(np.abs(values).max() <= MAX_MAGNITUDE)
+    if values.size == 0:
+        return True
+    # Two looks, and no copy as the absolute values would be.
+    return bool(values.max() <= MAX_MAGNITUDE and values.min() >= -MAX_MAGNITUDE)
 
 
 def checked(values: Floats) -> Floats:
