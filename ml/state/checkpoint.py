@@ -3,8 +3,9 @@
 Invariants: a checkpoint's file name has its round and its Merkle root, and it is used only if its
 bytes have that root; it comes to its name whole; a bad one is put aside and the one before it used.
 It is synced beside the next round, and older ones are deleted only then: a process that is killed
-leaves the newest, a power cut perhaps the one before it. Where the disk takes no more, the new
-state lives in memory, the old files stay, and the reason is told.
+leaves the newest, a power cut perhaps the one before it, or where the disk is slower than the
+rounds one up to three before it. Where the disk takes no more, the new state lives in memory, the
+old files stay, and the reason is told.
 """
 
 import logging
@@ -24,6 +25,9 @@ from protocol.merkle import merkle_root
 
 _FILE_NAME = re.compile(r"round-(\d{8,})-([0-9a-f]{64})\.safetensors")
 _QUARANTINED = ".corrupt"
+MOST_BEHIND = 2
+"""States beside those that are kept, which are there since a newer one is not synced yet. So none
+is lost of more rounds than a peer knows its votes of (daemon/rounds/agreement/vote_book.py)."""
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +92,7 @@ class CheckpointStore:
         that was left), and once it is synced the oldest that are too many. Raises
         :class:`VerificationError` when the root turns out to be another.
         """
-        self._sync.wait()
+        self._wait_for_disk(round_number)
         layout = self.layout(round_number)
 
         def name_of(found: bytes) -> str:
@@ -184,7 +188,7 @@ class CheckpointStore:
     def _leave_fork(self, round_number: int, root: bytes) -> None:
         for other_round, other_root, path in self._checkpoints():
             if other_round >= round_number and (other_round, other_root) != (round_number, root):
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def _synced(self, round_number: int, problem: str) -> None:
         """In the syncing thread: a round's state is on disk, or why not."""
@@ -192,12 +196,19 @@ class CheckpointStore:
             if not problem:
                 older = [path for number, _, path in self._checkpoints() if number < round_number]
                 for path in older[self._most_kept(round_number) - 1 :]:
-                    path.unlink()
+                    path.unlink(missing_ok=True)
         except OSError as error:
             problem = error.strerror or str(error)
         if problem:
             self.problem = f"the checkpoint of round {round_number} may be lost: {problem}"
             logger.error("%s", self.problem)
+
+    def _wait_for_disk(self, round_number: int) -> None:
+        """Let a disk that is slower than the rounds come after them, as soon as it is too many
+        states behind."""
+        behind = 0 if self._quota_bytes else MOST_BEHIND
+        if len(self._checkpoints()) > self._most_kept(round_number) + behind:
+            self._sync.wait()
 
     def _most_kept(self, round_number: int) -> int:
         if not self._quota_bytes:
