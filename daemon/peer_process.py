@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import sys
 import signal
 from collections.abc import Callable
 
@@ -23,6 +24,10 @@ from transport.allocator import keep_freed_memory
 from transport.clock import Clock
 from transport.error_group import first_error
 
+SWITCH_S = 0.0005
+"""For how long the event loop keeps Python's lock from the thread that checks and writes chunks,
+which wants it for a moment, twice a chunk. With Python's 5 ms it waited longer than it worked."""
+
 _log = logging.getLogger("p2pd.peer")
 
 
@@ -41,6 +46,7 @@ def run_peer(options: JoinOptions, view: PeerView, reread: Callable[[], JoinOpti
     log_ring = LogRing()
     logging.getLogger().addHandler(log_ring)
     keep_freed_memory()
+    sys.setswitchinterval(SWITCH_S)
     with StopDeadline() as deadline, StateDir(options.state_dir) as state_dir:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -159,12 +159,12 @@ def close_frame(code: CloseCode, text: str) -> bytes:
     return encode(Close(code=code.value, text=text[:MAX_CLOSE_TEXT]))
 
 
-def is_data_frame(data: bytes) -> bool:
+def is_data_frame(data: bytes | memoryview) -> bool:
     """Whether ``data`` is a data frame, or claims to be one."""
     return data[:1] == _DATA_MARK_BYTE
 
 
-def decode_frame(data: bytes) -> Frame:
+def decode_frame(data: bytes | memoryview) -> Frame:
     """The frame in ``data``, whose payload is not copied. Raises :class:`RemoteProtocolError`."""
     if len(data) > MAX_FRAME_BYTES:
         raise RemoteProtocolError(f"frame of {len(data)} bytes, at most {MAX_FRAME_BYTES} allowed")

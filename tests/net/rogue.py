@@ -62,7 +62,7 @@ class Rogue:
         self._handshake.handle_timer(0.0)
         self._flush()
 
-    def path_received(self, path: Path, frame: bytes) -> None:
+    def path_received(self, path: Path, frame: bytes | memoryview) -> None:
         message = None if is_data_frame(frame) else decode_frame(frame)
         if isinstance(message, Hello):
             self.is_confirmed |= self._handshake.receive(message.envelope, 0.0) is not None

@@ -67,7 +67,7 @@ class OpenedPath(ABC):
         self._is_open = True
         self._owner.path_opened(self)
 
-    def _pass_on(self, frame: bytes) -> None:
+    def _pass_on(self, frame: bytes | memoryview) -> None:
         """A frame came."""
         if self._is_open and not self._has_ended:
             self._owner.path_received(self, frame)

@@ -186,8 +186,8 @@ class PathOwner(Protocol):
     def path_opened(self, path: Path) -> None:
         """Frames can pass from now on."""
 
-    def path_received(self, path: Path, frame: bytes) -> None:
-        """A frame came."""
+    def path_received(self, path: Path, frame: bytes | memoryview) -> None:
+        """A frame came. Its bytes stay as they are."""
 
     def path_writable(self, path: Path) -> None:
         """After :meth:`Path.send` said False: there is room again. Kinds that cannot tell don't."""

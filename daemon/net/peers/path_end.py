@@ -74,7 +74,7 @@ class PathEnd:
         self._traffic.sent += len(frame)
         return True
 
-    def note_received(self, frame: bytes) -> None:
+    def note_received(self, frame: bytes | memoryview) -> None:
         """Count ``frame``, which has come over the path."""
         self.bytes_received += len(frame)
         self._traffic.received += len(frame)

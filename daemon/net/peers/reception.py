@@ -10,6 +10,7 @@ Invariants:
 - Each path is closed with a reason that the other side is told.
 """
 
+import asyncio
 import logging
 import secrets
 
@@ -62,6 +63,8 @@ class Reception:
         self._clock = clock
         self._refusals = refusals
         self._ends: dict[Path, PathEnd] = {}
+        self._received: dict[PathEnd, None] = {}
+        """The ends over which data frames came that are taken in and not acted on yet."""
         self._count = 0
 
     def path_opened(self, path: Path) -> None:
@@ -83,23 +86,27 @@ class Reception:
         )
         end.start()
 
-    def path_received(self, path: Path, frame: bytes) -> None:
+    def path_received(self, path: Path, frame: bytes | memoryview) -> None:
         """See :class:`PathOwner`."""
         end = self._ends.get(path)
         if end is None:
             return
         end.note_received(frame)
+        is_data = is_data_frame(frame)
+        if not is_data:
+            self._flush_received()  # The end of a path does not overtake what came over it.
         try:
             self._take_in(end, frame)
         except Exception as error:
             self.end_failed(end, refused(error))
             return
-        link = self._links.get(end.peer_id)
-        if link is not None:
-            try:
-                link.flush()
-            except Exception as error:
-                self.end_failed(end, refused(error))
+        if not is_data:
+            self._flush(end)
+        elif end not in self._received:
+            # Once for all that a socket has: it costs as much as to take in some frames.
+            if not self._received:
+                asyncio.get_running_loop().call_soon(self._flush_received)
+            self._received[end] = None
 
     def path_writable(self, path: Path) -> None:
         """See :class:`PathOwner`."""
@@ -120,6 +127,20 @@ class Reception:
         for end in list(self._ends.values()):
             end.close(CloseCode.LEAVING, "the peer stops")
 
+    def _flush_received(self) -> None:
+        """Act on the data frames that have come."""
+        received, self._received = self._received, {}
+        for end in received:
+            self._flush(end)
+
+    def _flush(self, end: PathEnd) -> None:
+        link = self._links.get(end.peer_id)
+        if link is not None:
+            try:
+                link.flush()
+            except Exception as error:
+                self.end_failed(end, refused(error))
+
     def _came_from_outside(self, path: Path) -> bool:
         """Whether the other side opened it without anything that this side asked for."""
         opened_here = path.kind in (PathKind.PUNCHED, PathKind.ICE)  # By both, after signals.
@@ -135,7 +156,7 @@ class Reception:
             oldest = min(greeting, key=lambda end: end.number)
             oldest.close(CloseCode.BUSY, "too many others came that say no hello")
 
-    def _take_in(self, end: PathEnd, frame: bytes) -> None:
+    def _take_in(self, end: PathEnd, frame: bytes | memoryview) -> None:
         message = None if is_data_frame(frame) else decode_frame(frame)
         link = self._links.get(end.peer_id)
         match message:

@@ -172,7 +172,7 @@ class RemotePeer:
             self._session.detach_path(end.number, self._clock.monotonic())
             self.flush()
 
-    def receive(self, end: PathEnd, frame: bytes) -> None:
+    def receive(self, end: PathEnd, frame: bytes | memoryview) -> None:
         """Take in a frame; :meth:`flush` then acts on it. Raises :class:`RemoteProtocolError`."""
         self._session.receive_frame(end.number, frame, self._clock.monotonic())
 

@@ -201,7 +201,7 @@ class Session:
 
     # Frames
 
-    def receive_frame(self, path_id: int, data: bytes, now: float) -> None:
+    def receive_frame(self, path_id: int, data: bytes | memoryview, now: float) -> None:
         """Take in a frame that came over ``path_id``, any but hello and close.
 
         Raises :class:`RemoteProtocolError`.

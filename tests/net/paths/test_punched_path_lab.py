@@ -43,8 +43,8 @@ class Outcome:
     def path_opened(self, path: Path) -> None:
         self.opened.append(path.remote_address)
 
-    def path_received(self, path: Path, frame: bytes) -> None:
-        self.frames.append(frame)
+    def path_received(self, path: Path, frame: bytes | memoryview) -> None:
+        self.frames.append(bytes(frame))
 
     def path_writable(self, path: Path) -> None: ...
 

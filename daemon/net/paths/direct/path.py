@@ -116,7 +116,7 @@ class DirectListener:
             self._per_key[curve_key] = self._per_key.get(curve_key, 0) + 1
             self._owner.path_opened(path)
         if not path.is_closed:
-            self._owner.path_received(path, frame.bytes)
+            self._owner.path_received(path, frame.buffer)
 
     def connection_lost(self, route: bytes) -> None:
         """See :class:`ServerOwner`."""
@@ -238,7 +238,7 @@ class DialledPath(OpenedPath):
 
     def frame_received(self, frame: zmq.Frame) -> None:
         """See :class:`ConnectionOwner`."""
-        self._pass_on(frame.bytes)
+        self._pass_on(frame.buffer)
 
     def link_changed(self, event: LinkEvent) -> None:
         """See :class:`ConnectionOwner`."""

@@ -150,7 +150,7 @@ class PunchedPath(OpenedPath):
 
     def frame_received(self, frame: zmq.Frame) -> None:
         """See :class:`PunchOwner`."""
-        self._pass_on(frame.bytes)
+        self._pass_on(frame.buffer)
 
     def pair_changed(self, event: LinkEvent, pair: CandidatePair) -> None:
         """See :class:`PunchOwner`."""
