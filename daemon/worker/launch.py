@@ -18,6 +18,9 @@ from typing import IO, Protocol
 from daemon.host.python_child import child_command
 from p2pd.channel import GREETING
 
+REUSED_BYTES = 32 << 20
+"""What a child that works on a model block by block keeps of the memory that it has freed."""
+
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -129,12 +132,15 @@ class PythonModule:
         if self.environment is None:
             return variables
         kept = {name: variables[name] for name in self.environment if name in variables}
-        # Threads of a library for matrices, of which it multiplies none.
         return {
             **kept,
             "PYTHONUNBUFFERED": "1",
+            # Threads of a library for matrices, of which it multiplies none.
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
+            # Blocks of a model reuse each other's memory (transport/allocator.py says why).
+            "MALLOC_MMAP_THRESHOLD_": str(REUSED_BYTES),
+            "MALLOC_TRIM_THRESHOLD_": str(REUSED_BYTES),
         }
 
 

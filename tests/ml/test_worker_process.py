@@ -35,7 +35,13 @@ from tests.ml.conftest import TINY_TASK, MakeOpening
 
 ROOT = Path(__file__).parents[2]
 MAX_AVERAGER_BYTES = 90_000_000
-SET_VARIABLES = {"PYTHONUNBUFFERED", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"}
+SET_VARIABLES = {
+    "PYTHONUNBUFFERED",
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TRIM_THRESHOLD_",
+}
 ENDLESS: dict[str, Any] = {"local_unit": "seconds", "local_amount": 3600.0}
 
 in_shared_loop = pytest.mark.asyncio(loop_scope="module")
