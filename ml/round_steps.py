@@ -4,11 +4,10 @@ Each function is a generator: it yields a request to one of the two processes an
 answer. So the daemon, which waits for processes, and :class:`ml.learner.Learner`, which calls
 objects, take the same steps.
 
->>> from ml.averaging.messages import UpdateWritten
 >>> steps = train_round(1, parts=1)
 >>> next(steps)
 FindUpdate(round=1, parts=1)
->>> steps.send(UpdateWritten(base_root=bytes.fromhex("00ff")))
+>>> steps.send(UpdateFound(base_root=bytes.fromhex("00ff")))
 Train(round=1, base='00ff')
 """
 
@@ -28,6 +27,7 @@ from ml.averaging.messages import (
     Noted,
     NoteState,
     StatesOpened,
+    UpdateFound,
     WriteUpdate,
 )
 from ml.opening import (
@@ -71,30 +71,35 @@ def open_task(opening: Opening) -> Steps[tuple[trainer.Opened, TaskOpened]]:
     )
 
 
-def train_round(round_number: int, parts: int) -> Steps[Trained]:
-    """Train a round from the present state, and write its update in ``parts`` files."""
-    written = yield FindUpdate(round_number, parts)
-    if not written.updates:
-        trained: trainer.Trained = yield trainer.Train(round_number, written.base_root.hex())
+def train_round(round_number: int, parts: int, first: int = 0) -> Steps[Trained]:
+    """Train a round from the present state, and write its update in ``parts`` files, that of part
+    ``first`` first."""
+    found: UpdateFound = yield FindUpdate(round_number, parts)
+    written = dict(enumerate(found.parts))
+    if not written:
+        trained: trainer.Trained = yield trainer.Train(round_number, found.base_root.hex())
         if trained.sample_count < 1 or trained.steps < 1:
             raise WorkerError("the trainer has trained on nothing")
-        written = yield WriteUpdate(
-            round=round_number,
-            parts=parts,
-            sample_count=trained.sample_count,
-            steps=trained.steps,
-            loss=trained.loss,
-            seconds=trained.seconds,
-            samples_per_second=trained.samples_per_second,
-            from_origin=trained.from_origin,
-        )
+        for part in (*range(first, parts), *range(first)):
+            written[part] = yield WriteUpdate(
+                round=round_number,
+                part=part,
+                parts=parts,
+                sample_count=trained.sample_count,
+                steps=trained.steps,
+                loss=trained.loss,
+                seconds=trained.seconds,
+                samples_per_second=trained.samples_per_second,
+                from_origin=trained.from_origin,
+            )
+    one = written[first]
     return Trained(
         round=round_number,
-        updates=written.updates,
-        sample_count=written.sample_count,
-        steps=written.steps,
-        loss=written.loss,
-        seconds=written.seconds,
+        updates=tuple(written[part].update for part in range(parts)),
+        sample_count=one.sample_count,
+        steps=one.steps,
+        loss=one.loss,
+        seconds=one.seconds,
     )
 
 

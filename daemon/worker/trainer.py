@@ -3,6 +3,7 @@
 from typing import Protocol, TypeVar
 
 from daemon.worker.child import Request
+from ml.averaging.messages import PartWritten
 from ml.opening import StateReady, Trained
 from ml.round_steps import Advance
 
@@ -14,6 +15,13 @@ class Judge(Protocol):
 
     def judge(self, state: StateReady) -> None:
         """Its evaluation has ended, or could not be had."""
+
+
+class PartTaker(Protocol):
+    """Who takes the parts of an update, each as soon as it is written."""
+
+    def part_written(self, part: int, written: PartWritten) -> None:
+        """A part of the update that is asked for is there."""
 
 
 class Trainer(Protocol):
@@ -31,8 +39,11 @@ class Trainer(Protocol):
     def is_ready(self) -> bool:
         """Whether it can be asked now."""
 
-    async def train(self, round_number: int, parts: int = 1) -> Trained:
-        """Train a round from the present state; the update comes in so many parts."""
+    async def train(
+        self, round_number: int, parts: int = 1, first: int = 0, taker: PartTaker | None = None
+    ) -> Trained:
+        """Train a round from the present state; the update comes in so many parts, that of index
+        ``first`` first, and ``taker`` is told of each."""
 
     def finish_training(self) -> None:
         """End the training that runs, or is about to, after the step in hand."""

@@ -10,7 +10,7 @@ not ready.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -19,7 +19,7 @@ from daemon.worker.child import Child, NoStateError, Request
 from daemon.worker.process import WorkerDiedError
 from daemon.worker.processes import WorkerProcesses, take
 from daemon.worker.program import Message
-from daemon.worker.trainer import Judge
+from daemon.worker.trainer import Judge, PartTaker
 from ml.averaging.messages import (
     Apply,
     ApplyParts,
@@ -27,9 +27,12 @@ from ml.averaging.messages import (
     Mix,
     NoteTraffic,
     OpenStates,
+    PartWritten,
     StatesOpened,
     TrialLosses,
     TrialWanted,
+    UpdateFound,
+    WriteUpdate,
 )
 from ml.opening import Opening, StateReady, TaskOpened, Trained
 from ml.round_steps import Advance, Steps, advance, evaluate, open_task, train_round
@@ -140,12 +143,22 @@ class TaskWorker:
         except ExceptionGroup as group:
             raise first_error(group) from group
 
-    async def train(self, round_number: int, parts: int = 1) -> Trained:
+    async def train(
+        self, round_number: int, parts: int = 1, first: int = 0, taker: PartTaker | None = None
+    ) -> Trained:
         """Train a round. Raises :class:`WorkerError`."""
         self._finish_early = False
         if self.teller is not None:
             self.tell(self.teller.standing())
-        return await self._take(train_round(round_number, parts))
+
+        async def ask(request: Request[Any]) -> Any:
+            answer = await self.ask(request)
+            if taker is not None:
+                for part, written in _parts_in(request, answer):
+                    taker.part_written(part, written)
+            return answer
+
+        return await take(train_round(round_number, parts, first), ask)
 
     def finish_training(self) -> None:
         """End the training that runs, or is about to, after the step in hand."""
@@ -295,3 +308,12 @@ class TaskWorker:
         except (P2PDError, ValueError, TypeError) as error:
             losses = TrialLosses((), f"the trainer could not try a model: {error}")
         self.processes.averager.say(losses)
+
+
+def _parts_in(request: object, answer: object) -> Iterable[tuple[int, PartWritten]]:
+    """The parts of an update that an answer tells of."""
+    match request, answer:
+        case WriteUpdate(part=part), PartWritten():
+            yield part, answer
+        case _, UpdateFound(parts=parts):
+            yield from enumerate(parts)

@@ -39,6 +39,7 @@ def carry_out(averager: Averager, request: AveragerRequest) -> AveragerReply:
         case WriteUpdate():
             return averager.write_update(
                 request.round,
+                request.part,
                 request.parts,
                 WorkDone(request.sample_count, request.steps, request.loss, request.seconds),
                 samples_per_second=request.samples_per_second,

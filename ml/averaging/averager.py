@@ -21,9 +21,10 @@ from ml.averaging.messages import (
     Neighbour,
     OpenStates,
     PartResult,
+    PartWritten,
     Reduced,
     StatesOpened,
-    UpdateWritten,
+    UpdateFound,
 )
 from ml.averaging.own_updates import OwnUpdates, UpdateKey, WorkDone, delete_left_overs
 from ml.averaging.shared_model import SharedModel
@@ -120,33 +121,31 @@ class Averager:
 
     # This peer's update
 
-    def find_update(self, round_number: int, parts: int) -> UpdateWritten:
-        """The update that was written before a restart, if there is one."""
+    def find_update(self, round_number: int, parts: int) -> UpdateFound:
+        """The update that was written before a restart, if all of it is there."""
         base = self._base_of(round_number)
         found = self._update_writer.find(base, parts)
-        if found is None:
-            return UpdateWritten(base.blob.root)
-        blobs, done = found
-        return UpdateWritten(base.blob.root, blobs, *done)
+        return UpdateFound(base.blob.root, tuple(PartWritten(one.blob, *one.done) for one in found))
 
     def write_update(
         self,
         round_number: int,
+        part: int,
         parts: int,
         done: WorkDone,
         *,
         samples_per_second: float = 0.0,
         from_origin: bool = False,
-    ) -> UpdateWritten:
-        """Write the update out of what the trainer left in shared memory.
+    ) -> PartWritten:
+        """Write a part of the update out of what the trainer left in shared memory.
 
         Raises :class:`WorkerError` when that cannot be used.
         """
         base = self._base_of(round_number)
         trained = self._shared.trained(round_number, base.blob.root, from_origin=from_origin)
-        blobs = self._update_writer.write(base, parts, trained, done)
+        written = self._update_writer.write(base, part, parts, trained, done)
         self.journal.note_training(round_number, done.loss, samples_per_second)
-        return UpdateWritten(base.blob.root, blobs, *done)
+        return PartWritten(written.blob, *written.done)
 
     # What others sent
 
@@ -173,20 +172,20 @@ class Averager:
         codec = self._codec(part, parts)
         self._note_contributions(round_number, contributions)
         key = UpdateKey(round_number, base.blob.root, part, parts)
-        found = self._reduced.find(key, [codec.layout])
-        if found is not None:
-            blobs, done = found
-        else:
+        reduced = self._reduced.find(key, codec.layout)
+        if reduced is None:
             with self._average(contributions, codec) as average:
                 if average is None:
                     raise WorkerError(f"nothing to average for part {part}")
                 read = average.read
                 total = min(MAX_SAMPLE_COUNT, sum(one.sample_count for one in contributions))
-                done = WorkDone(total, 0, 0.0, 0.0)
-                blobs = self._reduced.save(
-                    key, [codec.layout], [lambda writer: codec.fill(writer, read, None)], done
+                reduced = self._reduced.save(
+                    key,
+                    codec.layout,
+                    lambda writer: codec.fill(writer, read, None),
+                    WorkDone(total, 0, 0.0, 0.0),
                 )
-        return Reduced(blobs[0], done.sample_count)
+        return Reduced(reduced.blob, reduced.done.sample_count)
 
     def apply_parts(self, round_number: int, parts: int, results: Sequence[PartResult]) -> Adopted:
         """The next state from averaged parts. Raises :class:`VerificationError` likewise."""

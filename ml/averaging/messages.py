@@ -50,19 +50,20 @@ class FindUpdate(Message, tag="find_update"):
     round: int
     parts: int
 
-    def reply_kind(self) -> "type[UpdateWritten]":
-        """What answers it; without updates where there is none."""
-        return UpdateWritten
+    def reply_kind(self) -> "type[UpdateFound]":
+        """What answers it; without parts where one of them is not there."""
+        return UpdateFound
 
 
 class WriteUpdate(Message, tag="write_update"):
-    """Make this peer's update of ``round`` out of the local memory, in ``parts`` files.
+    """Make one part of this peer's update of ``round`` out of the local memory.
 
     Part j is about the elements from P·j//parts on of the P elements of all tensors in the
-    manifest's order.
+    manifest's order. One that was written before a restart is not made again.
     """
 
     round: int
+    part: int
     parts: int
     sample_count: int
     steps: int
@@ -72,9 +73,9 @@ class WriteUpdate(Message, tag="write_update"):
     from_origin: bool
     """Whether the training began at what the origin memory holds, not at the base."""
 
-    def reply_kind(self) -> "type[UpdateWritten]":
+    def reply_kind(self) -> "type[PartWritten]":
         """What answers it."""
-        return UpdateWritten
+        return PartWritten
 
 
 class CheckUpdate(Message, tag="check_update"):
@@ -268,17 +269,23 @@ class StatesOpened(Message, tag="states_opened"):
     """What keeps the averager in, in words."""
 
 
-class UpdateWritten(Message, tag="update_written"):
-    """This peer's update is written."""
+class PartWritten(Message, tag="part_written"):
+    """One part of this peer's update is written, and what training is behind it."""
+
+    update: Blob
+    sample_count: int
+    steps: int
+    loss: float
+    seconds: float
+
+
+class UpdateFound(Message, tag="update_found"):
+    """What is there of this peer's update."""
 
     base_root: bytes
     """The root of the state that it begins from."""
-    updates: tuple[Blob, ...] = ()
-    """One for each part; none: no such update was found."""
-    sample_count: int = 0
-    steps: int = 0
-    loss: float = 0.0
-    seconds: float = 0.0
+    parts: tuple[PartWritten, ...] = ()
+    """All of them, in their order; none: no such update was found."""
 
 
 class Reduced(Message, tag="reduced"):
@@ -339,6 +346,14 @@ class TrialWanted(Message, tag="trial_wanted"):
 
 
 AveragerReply = (
-    StatesOpened | UpdateWritten | Reduced | Adopted | Noted | Exported | Finished | Failed
+    StatesOpened
+    | UpdateFound
+    | PartWritten
+    | Reduced
+    | Adopted
+    | Noted
+    | Exported
+    | Finished
+    | Failed
 )
 FromAverager = AveragerReply | Working | TrialWanted

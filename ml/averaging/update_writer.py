@@ -1,18 +1,20 @@
-"""What this peer adds to a round: its update in files, made from what the trainer left."""
+"""What this peer adds to a round: its update in files, made from what the trainer left.
+
+In all-reduce part by part, so that the first is on its way while the next is encoded.
+"""
 
 from pathlib import Path
 
 import numpy as np
 
 from ml.averaging.error_feedback import ErrorFeedback
-from ml.averaging.own_updates import OwnUpdates, UpdateKey, WorkDone
+from ml.averaging.own_updates import OwnUpdate, OwnUpdates, UpdateKey, WorkDone
 from ml.averaging.shared_model import TrainedModel
 from ml.rules.round_rules import RoundRules
-from ml.state.blob import OWN_UPDATES, Blob
+from ml.state.blob import OWN_UPDATES
 from ml.state.manifest import Manifest, TensorSpec
 from ml.state.state import State
 from ml.state.tensor_file import AnyArray, TensorSink
-from ml.state.tensor_store import Fill
 from ml.update.codec import UpdateCodec
 from ml.update.pseudo_gradient import difference, pseudo_gradient, trained_values
 from p2pd.shared_tensors import StaleMemoryError
@@ -35,42 +37,53 @@ class UpdateWriter:
         self._manifest = manifest
         self._updates = OwnUpdates(state_dir / OWN_UPDATES, "update")
         self._paths: frozenset[str] = frozenset()
+        self._written: dict[UpdateKey, OwnUpdate] = {}
+        """The parts that were written together, as far as they are asked for again."""
         self._feedback: ErrorFeedback | None = None
         decay = rules.encoding.residual_decay
         if decay is not None and rules.mixing is None:
             self._feedback = ErrorFeedback(state_dir / "checkpoints", manifest, decay, round_number)
 
-    def find(self, base: State, parts: int) -> tuple[tuple[Blob, ...], WorkDone] | None:
-        """The update of the round after ``base`` that was written before, if it is there whole."""
-        layouts = [codec.layout for codec in self._codecs(parts)]
-        found = self._updates.find(self._key(base, parts), layouts)
-        if not found:
-            return None
+    def find(self, base: State, parts: int) -> list[OwnUpdate]:
+        """The update of the round after ``base`` that was written before, in so many parts; empty
+        unless all of it is there whole."""
+        found = []
+        for part in range(parts):
+            one = self._updates.find(self._key(base, part, parts), self._codec(part, parts).layout)
+            if one is None:
+                return []
+            found.append(one)
         if self._feedback is not None and not self._feedback.take_pending(base.round + 1):
-            return None
-        self._paths = frozenset(blob.path for blob in found[0])
+            return []
+        self._paths = frozenset(one.blob.path for one in found)
         return found
 
     def write(
-        self, base: State, parts: int, trained: TrainedModel, done: WorkDone
-    ) -> tuple[Blob, ...]:
-        """Write the update of the round after ``base`` in ``parts`` files.
+        self, base: State, part: int, parts: int, trained: TrainedModel, done: WorkDone
+    ) -> OwnUpdate:
+        """Write one part of the update of the round after ``base``, unless it was written before.
 
         Raises :class:`WorkerError` when the training left numbers that cannot be used, or is not of
         this base.
         """
+        key = self._key(base, part, parts)
         try:
             with trained.reading:
-                blobs = self._write(base, parts, trained, done)
+                if self._feedback is None:
+                    written = self._find_or_save(base, key, trained, done)
+                else:
+                    written = self._save_all(self._feedback, base, key, trained, done)
         except StaleMemoryError as error:
             raise WorkerError(f"the training is not of this round's base: {error}") from error
-        self._paths = frozenset(blob.path for blob in blobs)
-        return blobs
+        self._paths |= {written.blob.path}
+        return written
 
     def settle(self, round_number: int, paths: frozenset[str]) -> None:
         """``round_number``'s state is there, made from the files at ``paths`` among others."""
         if self._feedback is not None:
             self._feedback.settle(round_number, committed=not self._paths.isdisjoint(paths))
+        self._paths = frozenset()
+        self._written = {}
 
     def settle_parts(self, round_number: int) -> None:
         """The same in all-reduce, where the parts' owners had the update in hand."""
@@ -82,40 +95,56 @@ class UpdateWriter:
         if self._feedback is not None:
             self._feedback.close()
 
-    def _codecs(self, parts: int) -> list[UpdateCodec]:
-        return [
-            UpdateCodec(self._manifest, self._rules.encoding, part, parts) for part in range(parts)
-        ]
+    def _codec(self, part: int, parts: int) -> UpdateCodec:
+        return UpdateCodec(self._manifest, self._rules.encoding, part, parts)
 
-    def _key(self, base: State, parts: int) -> UpdateKey:
-        return UpdateKey(base.round + 1, base.blob.root, 0, parts)
+    def _key(self, base: State, part: int, parts: int) -> UpdateKey:
+        return UpdateKey(base.round + 1, base.blob.root, part, parts)
 
-    def _write(
-        self, base: State, parts: int, trained: TrainedModel, done: WorkDone
-    ) -> tuple[Blob, ...]:
-        key = self._key(base, parts)
-        codecs = self._codecs(parts)
-        feedback = self._feedback
+    def _find_or_save(
+        self, base: State, key: UpdateKey, trained: TrainedModel, done: WorkDone
+    ) -> OwnUpdate:
+        codec = self._codec(key.part, key.parts)
+        found = self._updates.find(key, codec.layout)
+        if found is not None:
+            return found
 
-        def movement(spec: TensorSpec, start: int, stop: int) -> AnyArray:
-            values = self._movement(base, trained, spec, start, stop)
-            if feedback is None or not spec.has_momentum:
-                return values
-            return feedback.add_to(spec, start, values.astype(np.float32, copy=False))
+        def fill(writer: TensorSink) -> None:
+            codec.fill(writer, lambda *block: self._movement(base, trained, *block), None)
 
-        def save(residual: TensorSink | None) -> tuple[Blob, ...]:
-            def fill_of(codec: UpdateCodec) -> Fill:
-                left_over = residual.write if residual else None
-                return lambda writer: codec.fill(writer, movement, left_over)
+        return self._updates.save(key, codec.layout, fill, done)
 
-            layouts = [codec.layout for codec in codecs]
-            return self._updates.save(key, layouts, [fill_of(codec) for codec in codecs], done)
+    def _save_all(
+        self,
+        feedback: ErrorFeedback,
+        base: State,
+        key: UpdateKey,
+        trained: TrainedModel,
+        done: WorkDone,
+    ) -> OwnUpdate:
+        """Write all parts at once, since what they leave over is one file; nobody hears of one
+        before that is whole."""
+        if key not in self._written:
 
-        if feedback is None:
-            return save(None)
-        saved: list[tuple[Blob, ...]] = []
-        feedback.write_pending(key.round, lambda residual: saved.append(save(residual)))
-        return saved[-1]
+            def movement(spec: TensorSpec, start: int, stop: int) -> AnyArray:
+                values = self._movement(base, trained, spec, start, stop)
+                if not spec.has_momentum:
+                    return values
+                return feedback.add_to(spec, start, values.astype(np.float32, copy=False))
+
+            def save(residual: TensorSink) -> None:
+                self._written = {}
+                for part in range(key.parts):
+                    codec = self._codec(part, key.parts)
+
+                    def fill(writer: TensorSink, codec: UpdateCodec = codec) -> None:
+                        codec.fill(writer, movement, residual.write)
+
+                    one = key._replace(part=part)
+                    self._written[one] = self._updates.save(one, codec.layout, fill, done)
+
+            feedback.write_pending(key.round, save)
+        return self._written[key]
 
     def _movement(
         self, base: State, trained: TrainedModel, spec: TensorSpec, start: int, stop: int

@@ -20,7 +20,7 @@ from daemon.rounds.rounds import Rounds
 from daemon.swarm.membership import SwarmPlace
 from daemon.swarm.statements import Statements, SwarmNetwork
 from daemon.worker.child import Request
-from daemon.worker.trainer import Judge
+from daemon.worker.trainer import Judge, PartTaker
 from ml.averaging.messages import (
     Apply,
     ApplyParts,
@@ -29,6 +29,7 @@ from ml.averaging.messages import (
     Finished,
     LoadState,
     Mix,
+    PartWritten,
     Reduce,
     Reduced,
 )
@@ -166,7 +167,9 @@ class ToyTrainer:
     def state_blob(self) -> Blob:
         return make_blob(self._directory / f"{hashlib.sha256(self.state).hexdigest()}", self.state)
 
-    async def train(self, round_number: int, parts: int = 1) -> Trained:
+    async def train(
+        self, round_number: int, parts: int = 1, first: int = 0, taker: PartTaker | None = None
+    ) -> Trained:
         self._finish.clear()
         self.trainings += 1
         if self.training_error is not None:
@@ -178,16 +181,19 @@ class ToyTrainer:
         except TimeoutError:
             pass  # trained to the end
         seconds = asyncio.get_running_loop().time() - began
-        updates = []
-        for part in range(parts):
+        updates = {}
+        sample_count = max(1, int(seconds * 100))
+        for part in (*range(first, parts), *range(first)):
             content = f"{self._data} {round_number} {part} ".encode() + self.state + self.poison
             content = content.ljust(self._size_bytes // parts, b".")
             path = self._directory / f"update-{round_number}-{part}"
-            updates.append(make_blob(path, content))
+            updates[part] = blob = make_blob(path, content)
+            if taker is not None:
+                taker.part_written(part, PartWritten(blob, sample_count, 1, 0.5, seconds))
         return Trained(
             round=round_number,
-            updates=tuple(updates),
-            sample_count=max(1, int(seconds * 100)),
+            updates=tuple(updates[part] for part in range(parts)),
+            sample_count=sample_count,
             steps=1,
             loss=0.5,
             seconds=seconds,

@@ -16,6 +16,7 @@ daemon/rounds/kinds/mesh_round.py and daemon/rounds/kinds/allreduce_round.py.
 import abc
 import asyncio
 import logging
+from collections.abc import Awaitable
 
 from daemon.rounds.agreement.agreement import RoundAgreement
 from daemon.rounds.agreement.certificates import weakness
@@ -236,11 +237,11 @@ class AgreedRound(abc.ABC):
             await self._wait_for_change(None)
         contributing.cancel()
 
-    async def _train(self, parts: int = 1) -> Trained:
+    async def _train(self, training: Awaitable[Trained]) -> Trained:
         self._enter(Phase.TRAINING)
         self._training = True
         try:
-            return await self._parts.worker.train(self.number, parts)
+            return await training
         finally:
             self._training = False
             self._parts.changes.notify()

@@ -14,7 +14,7 @@ from daemon.rounds.kinds.agreed_round import AgreedRound
 from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
 from daemon.rounds.updates import Accepts, RoundUpdates
-from ml.averaging.messages import ApplyParts, PartResult, Reduce
+from ml.averaging.messages import ApplyParts, PartResult, PartWritten, Reduce
 from ml.opening import StateReady
 from protocol.identity import PeerId
 from protocol.peers.agreement_messages import Outcome, UpdateRef
@@ -88,17 +88,10 @@ class AllReduceRound(AgreedRound):
     async def _contribute(self) -> None:
         parts = self._parts
         count = len(self._owners)
-        trained = await self._train(count)
+        # Each begins with another part, and its own, which goes nowhere, comes last.
+        first = 0 if self._own_part is None else (self._own_part + 1) % count
+        trained = await self._train(parts.worker.train(self.number, count, first, self))
         self._enter(Phase.EXCHANGING)
-        for part, (owner, update) in enumerate(zip(self._owners, trained.updates, strict=True)):
-            self._offers.add(
-                update,
-                sample_count=trained.sample_count,
-                loss=trained.loss,
-                part=part,
-                parts=count,
-                audience=owner,
-            )
         if self._own_part is None:
             return
         absent = self._collect(now := parts.clock.monotonic())
@@ -116,6 +109,17 @@ class AllReduceRound(AgreedRound):
             part=self._own_part,
             parts=count,
             reduced=True,
+        )
+
+    def part_written(self, part: int, written: PartWritten) -> None:
+        """See :class:`PartTaker`: it goes to its owner while the next one is encoded."""
+        self._offers.add(
+            written.update,
+            sample_count=written.sample_count,
+            loss=written.loss,
+            part=part,
+            parts=len(self._owners),
+            audience=self._owners[part],
         )
 
     async def _average(self, outcome: Outcome) -> StateReady:

@@ -81,7 +81,7 @@ class MeshRound(AgreedRound):
         return super()._to_ask_for if self._topology.kind == "full" else frozenset()
 
     async def _contribute(self) -> None:
-        trained = await self._train()
+        trained = await self._train(self._parts.worker.train(self.number))
         self._enter(Phase.EXCHANGING)
         self._waits_until = self._parts.clock.monotonic() + self._parts.settings.grace_s / 2
         self._offers.add(trained.updates[0], sample_count=trained.sample_count, loss=trained.loss)
