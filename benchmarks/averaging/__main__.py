@@ -1,28 +1,30 @@
 """How long a round of averaging takes, beside gloo and hivemind in the same run.
 
     python -m benchmarks.averaging [--peers 4] [--millions 11.7] [--rounds 5] [--turns 3]
-                                   [--system p2pd-mesh …] [--json FILE]
+                                   [--system p2pd-mesh …] [--json FILE] [--page]
 
 Every peer's update is another one, and the training is one step. All systems take turns on this
 machine, each turn in the opposite order of the one before; a turn's figure is the median of its
 rounds, and ratios are of figures of one turn. gloo is plain TCP without any check of anything: the
 limit. hivemind is installed into an environment of its own (about 2 GB in the temporary directory,
-kept with --environment DIR). Wants a machine that has nothing else to do.
+kept with --environment DIR). Wants a machine that has nothing else to do. --page writes
+docs/averaging.md, with what was measured of other cases before.
 """
 
 import argparse
 import json
 import os
-import statistics
+import platform
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.averaging import p2pd_rounds
 from benchmarks.averaging.measured import Case, Measured
+from benchmarks.averaging.page import FIGURES, keep, load, rows, write_page
 from tests.interruption import unwind_when_interrupted
 
 HERE = Path(__file__).parent
@@ -48,7 +50,8 @@ def main() -> None:
     parser.add_argument(
         "--environment", type=Path, help="where hivemind is, or is to be, installed"
     )
-    parser.add_argument("--json", type=Path, help="a file for all figures")
+    parser.add_argument("--json", type=Path, help="a file for all figures; other cases in it stay")
+    parser.add_argument("--page", action="store_true", help="write docs/averaging.md")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="p2pd-hivemind-") as directory:
         environment = arguments.environment or Path(directory)
@@ -59,17 +62,14 @@ def main() -> None:
             for millions in arguments.millions
             for peers in arguments.peers
         ]
-        documents = []
         for case in cases:
             taken = take_turns(case, arguments.system, arguments, environment)
             print_table(case, taken)
-            documents += [
-                {"peers": case.peers, "parameters": case.parameters, "system": system}
-                | {"turns": [asdict(turn) for turn in turns]}
-                for system, turns in taken.items()
-            ]
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"schema": 1, "measured": documents}, indent=1) + "\n")
+            if arguments.json:
+                keep(case, taken, arguments.json)
+            if arguments.page:
+                keep(case, taken, FIGURES)
+                write_page(load(FIGURES), machine())
 
 
 def take_turns(
@@ -114,22 +114,25 @@ def install_hivemind(environment: Path) -> None:
 
 
 def print_table(case: Case, taken: dict[str, list[Measured]]) -> None:
-    """One line a system: seconds of a round, its spread, beside gloo, CPU and memory."""
+    """One line a system: seconds of a round, its spread, beside gloo and hivemind, CPU, memory."""
     print(f"{case} parameters")
-    print(f"{'':22}{'median s':>10}{'least':>9}{'most':>9}{'x gloo':>9}{'CPU s':>8}{'MB':>8}")
-    for system, turns in taken.items():
-        medians = [statistics.median(turn.round_s) for turn in turns]
-        ratios = [
-            median / statistics.median(gloo.round_s)
-            for median, gloo in zip(medians, taken.get("gloo", []), strict=False)
-        ]
+    print(
+        f"{'':22}{'median s':>10}{'least':>9}{'most':>9}{'x gloo':>9}{'hivemind':>9}"
+        f"{'CPU s':>8}{'MB':>8}"
+    )
+    for system, median, least, most, *rest in rows(taken):
+        beside_gloo, beside_hivemind, cpu_s, peak = rest
         print(
-            f"{system:22}{statistics.median(medians):10.3f}{min(medians):9.3f}{max(medians):9.3f}"
-            f"{statistics.median(ratios) if ratios else float('nan'):9.1f}"
-            f"{statistics.median(turn.cpu_s for turn in turns):8.2f}"
-            f"{max(turn.peak_bytes for turn in turns) / 1e6:8.0f}",
+            f"{system:22}{median:>10}{least:>9}{most:>9}{beside_gloo:>9}{beside_hivemind:>9}"
+            f"{cpu_s:>8}{peak:>8}",
             flush=True,
         )
+
+
+def machine() -> str:
+    """What this machine is, for the page."""
+    model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return f"{os.cpu_count()} cores of {model[1] if model else platform.machine()}"
 
 
 if __name__ == "__main__":
