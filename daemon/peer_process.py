@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import os
-import sys
 import signal
+import sys
 from collections.abc import Callable
 
 import uvloop
