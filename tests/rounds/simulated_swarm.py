@@ -149,6 +149,8 @@ class ToyTrainer:
         self.load_error: Exception | None = None
         """Raised whenever it is to take another peer's state over, from now on."""
         self.averaging_s = 0.1
+        self.writing_s = 0.0
+        """Of one part of an update."""
         self.can_evaluate = True
         """Whether an evaluation comes to an end."""
         self.loss = 0.5
@@ -186,7 +188,8 @@ class ToyTrainer:
         for part in (*range(first, parts), *range(first)):
             content = f"{self._data} {round_number} {part} ".encode() + self.state + self.poison
             content = content.ljust(self._size_bytes // parts, b".")
-            path = self._directory / f"update-{round_number}-{part}"
+            path = self.update_path(round_number, part)
+            await asyncio.sleep(self.writing_s)
             updates[part] = blob = make_blob(path, content)
             if taker is not None:
                 taker.part_written(part, PartWritten(blob, sample_count, 1, 0.5, seconds))
@@ -198,6 +201,9 @@ class ToyTrainer:
             loss=0.5,
             seconds=seconds,
         )
+
+    def update_path(self, round_number: int, part: int) -> Path:
+        return self._directory / f"update-{round_number}-{part}"
 
     def finish_training(self) -> None:
         self._finish.set()

@@ -11,8 +11,14 @@ from protocol.codec import decode
 from protocol.peers.peer_messages import PeerMessage, UpdateOffer
 from protocol.statements.swarm import RoundSettings
 from protocol.topology import Topology
-from tests.rounds.simulated_swarm import LATENCY_S, SimulatedSwarm
+from tests.rounds.simulated_swarm import LATENCY_S, SimulatedPeer, SimulatedSwarm, make_blob
 from tests.rounds.test_training import GRACE_S, ROUND_S, assert_same_history, simulate
+
+
+def has_part(owner: SimulatedPeer, writer: SimulatedPeer, number: int, part: int) -> bool:
+    """Whether ``owner`` has that part of what ``writer`` adds to a round."""
+    path = writer.trainer.update_path(number, part)
+    return path.exists() and owner.store.has_whole(make_blob(path, path.read_bytes()).root)
 
 
 class TestAllReduce:
@@ -48,6 +54,27 @@ class TestAllReduce:
             assert survivors[0].trainer.parts_applied[-1][1:] == (3, (0, 1, 2))
 
         simulate(tmp_path, scenario, exchange="allreduce", min_peers=4)
+
+    def test_each_part_is_with_its_owner_while_the_next_is_written(self, tmp_path: Path) -> None:
+        async def scenario(swarm: SimulatedSwarm) -> None:
+            peers = [swarm.add() for _ in range(3)]
+            await swarm.until_round(2, within_s=30)
+            writer = peers[0]
+            writer.trainer.writing_s = 1.0
+            owners = sorted(swarm.peers)
+            first = (owners.index(writer.id) + 1) % 3
+            await swarm.until_round(3, within_s=30)
+            async with asyncio.timeout(2 * ROUND_S):
+                owner = swarm.peers[owners[first]]
+                while not has_part(owner, writer, 4, first):  # noqa: ASYNC110 — it has no event.
+                    await asyncio.sleep(LATENCY_S)
+            assert writer.training.phase is Phase.TRAINING
+            second = (first + 1) % 3
+            assert not has_part(swarm.peers[owners[second]], writer, 4, second)
+            await swarm.until_round(5, within_s=30)
+            assert_same_history(*peers)
+
+        simulate(tmp_path, scenario, exchange="allreduce")
 
     def test_owner_that_trained_longest_averages_its_part_at_once(self, tmp_path: Path) -> None:
         async def scenario(swarm: SimulatedSwarm) -> None:

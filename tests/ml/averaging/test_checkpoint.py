@@ -1,6 +1,7 @@
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import safetensors.numpy
 from torch import nn
 
 from ml.state.checkpoint import CheckpointStore
+from ml.state.late_sync import LateSync
 from ml.state.state import State, blocks_of, tensor_name
 from ml.state.tensor_file import TensorSink
 from ml.state.tensor_store import Fill
@@ -136,6 +138,29 @@ def test_checkpoints_keep_within_their_quota_but_for_what_a_restart_needs(
         store.save(round_number, filled_with(round_number)).close()
     store.close()
     assert len(checkpoint_paths(tmp_path)) == kept
+
+
+def test_of_what_waits_for_a_slow_disk_the_newest_alone_is_synced(tmp_path: Path) -> None:
+    sync, is_busy, may_go_on, done = LateSync(), threading.Event(), threading.Event(), []
+
+    def first(problem: str) -> None:
+        is_busy.set()
+        may_go_on.wait()
+        done.append(("first", problem))
+
+    with (tmp_path / "file").open("wb") as file:
+        sync.add(tmp_path, [file.fileno()], first)
+        is_busy.wait()
+        for name in ("second", "third"):
+            sync.add(
+                tmp_path, [file.fileno()], lambda problem, name=name: done.append((name, problem))
+            )
+        may_go_on.set()
+        sync.wait()
+        assert done == [("first", ""), ("third", "")]
+        sync.add(tmp_path, [file.fileno()], lambda problem: done.append(("fourth", problem)))
+        sync.close()
+    assert done[2:] == [("fourth", "")]
 
 
 def test_state_of_an_unexpected_root_is_not_kept(tmp_path: Path) -> None:

@@ -230,3 +230,39 @@ def test_what_does_not_go_with_allreduce_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="does not go with allreduce"):
         open_learner(make_opening(exchange="allreduce", **settings))
+
+
+def test_part_that_was_written_before_a_crash_is_not_made_again(
+    make_opening: MakeOpening,
+) -> None:
+    opening = make_opening(exchange="allreduce", local_unit="steps", local_amount=1)
+    learner = open_learner(opening)
+    before = train(learner, 1, parts=3)
+    learner.close()
+    kept, lost = (Path(before.updates[part].path) for part in (0, 1))
+    file = kept.stat().st_ino
+    lost.unlink()
+    after = train(open_learner(opening), 1, parts=3)
+    assert after.updates[0] == before.updates[0]
+    assert kept.stat().st_ino == file
+    assert lost.stat().st_size == before.updates[1].size_bytes
+
+
+def test_parts_of_one_training_are_written_together_where_they_leave_something_over(
+    make_opening: MakeOpening,
+) -> None:
+    """What is left over is one file: without it a part must not be known to anybody."""
+    opening = make_opening(
+        exchange="allreduce", compression="int8", local_unit="steps", local_amount=1
+    )
+    learner = open_learner(opening)
+    before = train(learner, 1, parts=3)
+    learner.close()
+    kept, lost = (Path(before.updates[part].path) for part in (0, 2))
+    file = kept.stat().st_ino
+    lost.unlink()
+    after = train(open_learner(opening), 1, parts=3)
+    assert kept.stat().st_ino != file
+    assert [blob.size_bytes for blob in after.updates] == [
+        blob.size_bytes for blob in before.updates
+    ]

@@ -97,3 +97,11 @@ def test_text_of_a_close_is_cut_to_what_fits() -> None:
     frame = decode_frame(close_frame(CloseCode.PROTOCOL, "why " * 1000))
     assert isinstance(frame, Close)
     assert len(frame.text) == MAX_CLOSE_TEXT
+
+
+def test_payload_of_a_frame_is_not_copied() -> None:
+    data = memoryview(encode_data(Stream.BULK, 1, first=True, last=True, payload=b"tensor bytes"))
+    frame = decode_frame(data)
+    assert isinstance(frame, Data)
+    assert frame.payload == b"tensor bytes"
+    assert frame.payload.obj is data.obj
