@@ -70,7 +70,7 @@ class Rogue:
         elif isinstance(message, Close):
             self.closed_with = message
         else:
-            self.frames.append(frame)
+            self.frames.append(bytes(frame))
 
     def path_writable(self, path: Path) -> None:
         raise NotImplementedError

@@ -2,6 +2,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -141,26 +142,28 @@ def test_checkpoints_keep_within_their_quota_but_for_what_a_restart_needs(
 
 
 def test_of_what_waits_for_a_slow_disk_the_newest_alone_is_synced(tmp_path: Path) -> None:
-    sync, is_busy, may_go_on, done = LateSync(), threading.Event(), threading.Event(), []
+    sync, is_busy, may_go_on = LateSync(), threading.Event(), threading.Event()
+    synced: list[str] = []
 
     def first(problem: str) -> None:
         is_busy.set()
         may_go_on.wait()
-        done.append(("first", problem))
+        synced.append(f"first{problem}")
+
+    def noting(name: str) -> Callable[[str], None]:
+        return lambda problem: synced.append(f"{name}{problem}")
 
     with (tmp_path / "file").open("wb") as file:
         sync.add(tmp_path, [file.fileno()], first)
         is_busy.wait()
-        for name in ("second", "third"):
-            sync.add(
-                tmp_path, [file.fileno()], lambda problem, name=name: done.append((name, problem))
-            )
+        sync.add(tmp_path, [file.fileno()], noting("second"))
+        sync.add(tmp_path, [file.fileno()], noting("third"))
         may_go_on.set()
         sync.wait()
-        assert done == [("first", ""), ("third", "")]
-        sync.add(tmp_path, [file.fileno()], lambda problem: done.append(("fourth", problem)))
+        assert synced == ["first", "third"]
+        sync.add(tmp_path, [file.fileno()], noting("fourth"))
         sync.close()
-    assert done[2:] == [("fourth", "")]
+    assert synced == ["first", "third", "fourth"]
 
 
 def test_state_of_an_unexpected_root_is_not_kept(tmp_path: Path) -> None:

@@ -103,5 +103,5 @@ def test_payload_of_a_frame_is_not_copied() -> None:
     data = memoryview(encode_data(Stream.BULK, 1, first=True, last=True, payload=b"tensor bytes"))
     frame = decode_frame(data)
     assert isinstance(frame, Data)
-    assert frame.payload == b"tensor bytes"
+    assert bytes(frame.payload) == b"tensor bytes"
     assert frame.payload.obj is data.obj
