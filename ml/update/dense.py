@@ -121,7 +121,7 @@ class Int4Encoding:
         return (checked(scales) * steps).reshape(-1)[:count]
 
 
-def _scaled(blocks: Floats, largest: int) -> tuple[AnyArray, AnyArray]:
+def _scaled(blocks: AnyArray, largest: int) -> tuple[AnyArray, AnyArray]:
     """Each row's scale, shape (rows, 1), and its numbers in scales, up to ``largest`` of them."""
     scales = (np.abs(blocks).max(axis=1, keepdims=True) / np.float32(largest)).astype("<f4")
     divisors = np.where(scales > 0, scales, np.float32(1))

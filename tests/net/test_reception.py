@@ -1,8 +1,9 @@
 """What comes over a path in one go: acted on once, in its order, and none of it lost at the end."""
 
 from protocol.peers.session_frames import CloseCode, Stream, close_frame, encode_data
+from tests.eventually import eventually
 from tests.net.memory_path import MemoryPath, connect
-from tests.net.swarm_peers import Node, eventually, in_order_of_id, running
+from tests.net.swarm_peers import Node, in_order_of_id, running
 
 NOWHERE = ("127.0.0.1:1",)
 LOW, HIGH = in_order_of_id(2)

@@ -14,6 +14,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from protocol.uri import HostPort
+from tests.eventually import eventually
 from tests.transport.sockets.loopback import (
     ADMITTED,
     DOMAIN,
@@ -25,7 +26,6 @@ from tests.transport.sockets.loopback import (
     admit_known,
     bytes_received,
     closed_within,
-    eventually,
     rss_bytes,
 )
 from transport.sockets.connection_table import SWEEP_INTERVAL_S
