@@ -62,6 +62,7 @@ def main() -> None:
             for millions in arguments.millions
             for peers in arguments.peers
         ]
+        here = machine()
         for case in cases:
             taken = take_turns(case, arguments.system, arguments, environment)
             print_table(case, taken)
@@ -69,7 +70,7 @@ def main() -> None:
                 keep(case, taken, arguments.json)
             if arguments.page:
                 keep(case, taken, FIGURES)
-                write_page(load(FIGURES), machine())
+                write_page(load(FIGURES), here)
 
 
 def take_turns(
@@ -130,9 +131,10 @@ def print_table(case: Case, taken: dict[str, list[Measured]]) -> None:
 
 
 def machine() -> str:
-    """What this machine is, for the page."""
+    """What this machine is and how busy, for the page: a busy one takes several times as long."""
     model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return f"{os.cpu_count()} cores of {model[1] if model else platform.machine()}"
+    name = model[1] if model else platform.machine()
+    return f"{os.cpu_count()} cores of {name} (load average before: {os.getloadavg()[0]:.0f})"
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ HEAD = (
     "least",
     "most",
     "times gloo",
-    "times faster than hivemind",
+    "times as fast as hivemind",
     "CPU s a peer",
     "peak MB a peer",
 )
@@ -131,6 +131,9 @@ loopback, so that what is compared is what each system does with the processor, 
 All systems of a case take turns in one run, each turn in the opposite order of the one before. A
 turn's figure is the median of its rounds. Ratios are of figures of one turn. CPU is of all
 processes of one peer, for one round; memory is the most that they held together.
+
+A machine that does something else too, or has fewer cores than processes, stretches all of it, and
+most what runs in most processes: a p2pd peer is three. CPU seconds say what such a machine cannot.
 
 Measured on {machine}. Written by `python -m benchmarks.averaging --page`.
 
