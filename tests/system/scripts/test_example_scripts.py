@@ -114,8 +114,9 @@ def test_loop_becomes_a_peer_by_six_lines(listener: socket.socket) -> None:
 
 def test_each_peer_trains_on_its_own_file(listener: socket.socket, tmp_path: Path) -> None:
     with (tmp_path / "own.csv").open("w", newline="") as file:
-        rows = [[i / 10, i % 3, i / 10 + i % 3] for i in range(100)]
-        csv.writer(file).writerows([["a", "b", "sum"], *rows])
+        # One target for all, so that the loss falls whichever rows a round happens to draw.
+        rows = [[i / 10, i % 3, 20] for i in range(100)]
+        csv.writer(file).writerows([["a", "b", "target"], *rows])
     opened, trained = run_example(listener, "csv_peers.py", "-", "own.csv")
     assert opened.sample_count == 100
     assert trained[0].loss > trained[1].loss
