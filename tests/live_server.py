@@ -13,6 +13,7 @@ from daemon.server import ServerOptions, serve
 from protocol.uri import HostPort, ServerUri
 from tests.free_ports import free_port
 
+KILL_S = 30.0
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
 import asyncio, logging, sys
@@ -77,8 +78,11 @@ class ServerProcess:
         self._process.send_signal(number)
 
     def kill(self) -> None:
+        """Also one that was killed before."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait(KILL_S)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def rss_bytes(self) -> int:
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
