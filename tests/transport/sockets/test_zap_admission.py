@@ -23,6 +23,9 @@ from transport.sockets.server_socket import ServerSocket
 from transport.sockets.socket_options import CurveClientRole, CurveServerRole, SocketLimits
 from transport.sockets.zap import ADMIT_TIMEOUT_S, MAX_PENDING
 
+CROWD = 50
+"""So many connect at once: a listening socket has room for 100."""
+
 
 async def never() -> bool:
     await asyncio.Event().wait()
@@ -169,11 +172,13 @@ async def test_more_checks_than_may_be_pending_are_refused_at_once(serve_echo: E
         return await never()
 
     async with serve_echo(admit=admit) as echo:
-        dealers = []
-        for _ in range(MAX_PENDING + 5):
-            dealers.append(echo.dealer())
-            dealers[-1].connect(echo.address.zmq_endpoint)
-        await eventually(lambda: echo.zap.statistics["busy"] == 5)
+        dealers: list[zmq.Socket[bytes]] = []
+        while len(dealers) < MAX_PENDING + 5:
+            for _ in range(CROWD):  # More at once would wait for TCP to try again.
+                dealers.append(echo.dealer())
+                dealers[-1].connect(echo.address.zmq_endpoint)
+            await eventually(lambda: echo.zap._pending >= min(len(dealers), MAX_PENDING))
+        await eventually(lambda: echo.zap.statistics["busy"] == len(dealers) - MAX_PENDING)
         for dealer in dealers:
             dealer.close()
 
