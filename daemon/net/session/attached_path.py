@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 HEARTBEAT_S = 1.0
+"""How often a session says that it lives, and asks each path for its round trip: in one go, so that
+either side is woken once."""
 PATH_SILENT_S = 3.0
 """A path that was silent for so long is not used while there is another."""
 PATH_FAILED_S = 10.0
@@ -18,8 +20,7 @@ class AttachedPath:
     path_id: int
     score: float
     heard_at: float
-    ping_at: float
-    """When the next ping is due."""
+    is_ping_due: bool = True
     rtt_s: float | None = None
     """Smoothed round trip of pings, which wait in the path's queues like everything else."""
     blocked_until: float = 0.0
@@ -38,7 +39,7 @@ class AttachedPath:
 
     def take_ping(self, now: float) -> int:
         """The number of a ping that is sent now."""
-        self.ping_at = now + HEARTBEAT_S
+        self.is_ping_due = False
         self._last_ping += 1
         self._pings[self._last_ping] = now
         if len(self._pings) > _MAX_PINGS:
@@ -78,7 +79,7 @@ class PathSet:
 
     def add(self, path_id: int, *, score: float, now: float) -> None:
         """A path that was just heard."""
-        self._paths[path_id] = AttachedPath(path_id, score, heard_at=now, ping_at=now)
+        self._paths[path_id] = AttachedPath(path_id, score, heard_at=now)
 
     def remove(self, path_id: int) -> bool:
         """Forget a path; False if it was gone already."""
@@ -92,10 +93,15 @@ class PathSet:
         self.active = best
         return changed
 
-    def take_due_ping(self, now: float) -> tuple[int, int] | None:
-        """Path and number of a ping to be sent now; silent paths are asked too."""
+    def ping_all(self) -> None:
+        """Have each path asked now, the silent ones too."""
         for path in self:
-            if now >= path.ping_at:
+            path.is_ping_due = True
+
+    def take_due_ping(self, now: float) -> tuple[int, int] | None:
+        """Path and number of a ping to be sent now."""
+        for path in self:
+            if path.is_ping_due:
                 return path.path_id, path.take_ping(now)
         return None
 
@@ -104,10 +110,7 @@ class PathSet:
         # While a path is active its silence is still to be noticed, even if it began before now.
         return min(
             (
-                min(
-                    path.ping_at,
-                    path.heard_at + (PATH_SILENT_S if path is self.active else PATH_FAILED_S),
-                )
+                path.heard_at + (PATH_SILENT_S if path is self.active else PATH_FAILED_S)
                 for path in self
             ),
             default=None,

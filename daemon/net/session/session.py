@@ -295,6 +295,7 @@ class Session:
         if now >= self._heartbeat_at:
             self._heartbeat_at = now + HEARTBEAT_S
             self._streams.acks.due_at = now  # If the last one was lost, credit must not be.
+            self._paths.ping_all()
         for path in [path for path in self._paths if path.has_failed(now)]:
             self._fail_path(path.path_id, "silent for 10 s")
         self._choose_path(now)

@@ -55,6 +55,21 @@ def test_idle_path_carries_a_heartbeat_a_second_and_little_else() -> None:
     assert 40 <= lab.wires[path].carried - before <= 70
 
 
+def test_idle_session_says_what_it_has_to_say_over_all_paths_at_once() -> None:
+    lab = Lab()
+    wires = Wire(), Wire()
+    for wire in wires:
+        lab.attach(wire)
+        lab.run(0.3)
+    busy_moments = 0
+    for _ in range(200):
+        before = sum(wire.carried for wire in wires)
+        lab.run(0.05)
+        busy_moments += sum(wire.carried for wire in wires) > before
+    assert 10 <= busy_moments <= 11
+    assert min(wire.carried for wire in wires) > 20
+
+
 def test_peer_is_down_after_5_s_of_silence_and_up_when_heard_again() -> None:
     lab = Lab()
     path = lab.attach()
