@@ -275,11 +275,11 @@ class Training:
             self._enter(Phase.COMPLETE if self.is_complete else Phase.PAUSED)
             self._announce_standing()
             while self.pause_reason or self.is_complete:
-                await self._parts.changes.wait(BEAT_S)
+                await self._parts.changes.wait()
         elif not self._can_train:
             self._enter(Phase.FETCHING if self._parts.worker.is_ready else Phase.STARTING)
             while not self._can_train:
-                await self._parts.changes.wait(BEAT_S)
+                await self._parts.changes.wait()
         elif self._rest_s:
             self._enter(Phase.RETRYING)
             while rest_s := self._rest_s:

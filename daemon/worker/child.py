@@ -67,6 +67,7 @@ class Child:
         self._watching: asyncio.Task[None] | None = None
         self._life: Life | None = None
         self._next_request = FIRST_REQUEST
+        self._asked = asyncio.Event()
         self.pulse = WorkerPulse(
             stuck_after_s=max(stuck_after_s, program.silent_for_s),
             kill_after_s=max(kill_after_s, program.silent_for_s),
@@ -131,6 +132,7 @@ class Child:
         self._next_request += 1
         if not isinstance(request, _AT_ONCE):
             self.pulse.asked(number, loads=isinstance(request, trainer.Open | averager.OpenStates))
+            self._asked.set()
         answer = life.expect(number)
         try:
             life.send(number, request)
@@ -186,6 +188,9 @@ class Child:
         interval_s = min(WATCH_INTERVAL_S, pulse.stuck_after_s / 4, pulse.kill_after_s / 4)
         was_stuck = False
         while True:
+            if not pulse.owes:
+                self._asked.clear()
+                await self._asked.wait()
             await asyncio.sleep(interval_s)
             life = self._alive_or_dead()
             if life.death.done():

@@ -65,9 +65,14 @@ class WorkerPulse:
         """Requests without an answer yet, by number, and whether they load the task."""
 
     @property
+    def owes(self) -> bool:
+        """Whether it was asked for something and has not answered."""
+        return bool(self._owed)
+
+    @property
     def is_stuck(self) -> bool:
         """Whether it is silent for too long, or owes something and restarts do not help."""
-        return self.is_silent or (bool(self._owed) and self.kills_in_vain >= HOPELESS_KILLS)
+        return self.is_silent or (self.owes and self.kills_in_vain >= HOPELESS_KILLS)
 
     @property
     def is_silent(self) -> bool:
@@ -77,7 +82,7 @@ class WorkerPulse:
     @property
     def is_overdue(self) -> bool:
         """Whether it is to be killed."""
-        return bool(self._owed) and self.silent_s >= self.allowed_s
+        return self.owes and self.silent_s >= self.allowed_s
 
     @property
     def allowed_s(self) -> float:
