@@ -333,8 +333,11 @@ def _join(options: argparse.Namespace) -> int:
     settings = PeerSettings(options, os.environ)
 
     # Only now: what is wrong with the options is said at once.
-    from daemon.cli.watch.join_view import JoinView
-    from daemon.peer_process import run_peer
+    from p2pd.importing import collector_off
+
+    with collector_off():
+        from daemon.cli.watch.join_view import JoinView
+        from daemon.peer_process import run_peer
 
     view = JoinView(live=sys.stdout is not None and sys.stdout.isatty())
     return run_peer(settings.options, view, settings.again)

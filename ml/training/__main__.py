@@ -10,6 +10,7 @@ import signal
 import sys
 
 from p2pd.channel import BrokenChannelError, Channel
+from p2pd.importing import collector_off
 from p2pd.process import end_with_parent, forbid_new_privileges, guard_group
 
 NICENESS = 5
@@ -26,11 +27,12 @@ def main() -> None:
     os.nice(NICENESS)  # so that the daemon stays responsive
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s", level=logging.INFO)
     # Not before the guard has split off: torch is large.
-    from ml.training.compiler_on_demand import leave_compiler_until_asked
+    with collector_off():
+        from ml.training.compiler_on_demand import leave_compiler_until_asked
 
-    leave_compiler_until_asked()
-    from ml.training.trainer import TaskTrainer
-    from p2pd.trainer import TrainerEnd
+        leave_compiler_until_asked()
+        from ml.training.trainer import TaskTrainer
+        from p2pd.trainer import TrainerEnd
 
     try:
         daemon = TrainerEnd(Channel(int(sys.argv[1])))
