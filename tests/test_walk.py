@@ -1,6 +1,7 @@
 """ARCHITECTURE.md walks one update through the rooms; each arrow is a call that is really there."""
 
 import ast
+import functools
 import itertools
 import re
 from collections import defaultdict
@@ -14,6 +15,7 @@ PACKAGES = ("daemon", "ml", "p2pd", "protocol", "relay", "rendezvous", "transpor
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+@functools.cache
 def names_in_product() -> dict[str, list[ast.AST]]:
     """Every class, function and ``Class.method`` of the product, by that name."""
     found: dict[str, list[ast.AST]] = defaultdict(list)
@@ -29,7 +31,6 @@ def names_in_product() -> dict[str, list[ast.AST]]:
     return found
 
 
-NAMES = names_in_product()
 TEXT = (ROOT / "ARCHITECTURE.md").read_text()
 WALK = TEXT.split("## The walk of one update\n")[1].split("\n## ")[0]
 ROWS = [
@@ -57,10 +58,11 @@ def test_the_walk_is_there() -> None:
 
 @pytest.mark.parametrize("chain", CHAINS, ids=" → ".join)
 def test_each_arrow_is_a_call_under_that_name(chain: list[str]) -> None:
-    assert [name for name in chain if name not in NAMES] == []
+    names = names_in_product()
+    assert [name for name in chain if name not in names] == []
     for caller, called in itertools.pairwise(chain):
         name = called.rpartition(".")[2]
-        assert any(name in calls_in(node) for node in NAMES[caller]), f"{caller} calls no {called}"
+        assert any(name in calls_in(node) for node in names[caller]), f"{caller} calls no {called}"
 
 
 def test_rooms_of_the_walk_are_there() -> None:

@@ -1,13 +1,12 @@
 """An export with all that did not travel, and in the form that transformers and peft load."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from ml.state.provenance import frozen_digest
 from ml.training.weights import check_base, start_from
@@ -15,11 +14,17 @@ from ml.whole_model import whole_model, write_pretrained, write_whole
 from p2pd.what_travels import describe_still, is_trained, tensors_of
 from protocol.errors import ConfigError
 
+# Peft and transformers take many seconds to load: only who needs them does so.
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
 # peft asks a model of transformers for a property that its next version names otherwise.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
 
-def llama() -> LlamaForCausalLM:
+def llama() -> "LlamaForCausalLM":
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(3)
     sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 8}
@@ -27,6 +32,8 @@ def llama() -> LlamaForCausalLM:
 
 
 def adapted() -> nn.Module:
+    from peft import LoraConfig, get_peft_model
+
     model: nn.Module = get_peft_model(llama(), LoraConfig(r=2, task_type="CAUSAL_LM"))
     return model
 
@@ -56,12 +63,14 @@ def test_model_of_transformers_is_loaded_by_from_pretrained(tmp_path: Path) -> N
     save_file({name: one.clone() for name, one in exported.items()}, tmp_path / "export")
     model = whole_model(llama(), tmp_path / "export", {})
     write_pretrained(model, tmp_path / "pretrained")
-    again = LlamaForCausalLM.from_pretrained(tmp_path / "pretrained")
+    again = type(model).from_pretrained(tmp_path / "pretrained")
     assert torch.equal(answers(again), answers(model))
     assert not torch.equal(answers(again), answers(llama()))
 
 
 def test_adapter_of_peft_is_loaded_on_its_base(tmp_path: Path) -> None:
+    from peft import PeftModel
+
     save_file(trained_in(adapted()), tmp_path / "export")
     model = whole_model(adapted(), tmp_path / "export", frozen_in(adapted()))
     write_pretrained(model, tmp_path / "adapter")

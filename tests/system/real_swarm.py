@@ -35,7 +35,9 @@ COMMAND_S = 120.0
 START_S = 120.0
 END_S = 60.0
 ROUND_S = 90.0
-POLL_S = 0.02
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.25
+"""Between two looks. Looking takes time of the peers that are looked at, so what has not come for
+long is looked for less often."""
 COLUMNS = 80
 MAX_RSS_BYTES = 100_000_000
 """What a daemon may take, its worker apart."""
@@ -49,10 +51,11 @@ T = TypeVar("T")
 
 def wait_until(what: str, probe: Callable[[], T | None], within_s: float) -> T:
     """The first thing that ``probe`` finds. Fails, saying ``what``, when that takes too long."""
-    deadline = time.monotonic() + within_s
+    began_at = time.monotonic()
     while not (found := probe()):
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
-        time.sleep(POLL_S)
+        waited_s = time.monotonic() - began_at
+        assert waited_s < within_s, f"not within {within_s:g} s: {what}"
+        time.sleep(min(FIRST_PAUSE_S + waited_s / 20, LONGEST_PAUSE_S))
     return found
 
 

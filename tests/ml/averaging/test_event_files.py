@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ml.averaging.messages import (
     Contribution,
@@ -25,6 +24,8 @@ ROOT = Path(__file__).parents[3]
 
 def read_scalars(directory: Path) -> dict[str, dict[int, float]]:
     """All values by name and round."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     accumulator = EventAccumulator(str(directory))
     accumulator.Reload()
     return {

@@ -2,8 +2,6 @@
 
 import hashlib
 
-from sklearn import datasets
-
 from ml.task.builtin.digits import load_digits
 from tests.ml.conftest import MakeOpening
 from tests.ml.running import open_three, run_rounds
@@ -16,6 +14,8 @@ def test_three_peers_learn_digits_in_five_rounds(make_opening: MakeOpening) -> N
 
 
 def test_digits_are_those_of_scikit_learn_bit_for_bit() -> None:
+    from sklearn import datasets  # takes seconds to load
+
     pixels, labels = load_digits()
     known_pixels, known_labels = datasets.load_digits(return_X_y=True)
     assert (pixels == known_pixels).all()

@@ -21,6 +21,7 @@ Reads commands from standard input, and answers each with a JSON document on a l
 """
 
 import asyncio
+import functools
 import logging
 import sys
 import time
@@ -42,6 +43,7 @@ from daemon.net.paths.ice.turn_server import TurnServer
 from daemon.net.peers.peer_status import NONE_YET, LinkStatus
 from daemon.net.reach import Sockets
 from daemon.net.refusals import Refusals
+from protocol.identity import PeerId
 from protocol.servers.rendezvous_messages import Notice
 from protocol.statements.admission import AdmissionBook
 from protocol.uri import HostPort, ServerUri, by_server
@@ -51,7 +53,7 @@ from tests.net.swarm_peers import Keys, make_swarm, own_record_of
 from transport.clock import Clock
 from transport.sockets.zap import ZapAuthenticator
 
-POLL_S = 0.005
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 0.05
 STEADY_S = 2.0
 
 
@@ -111,8 +113,9 @@ class LabNode:
         began_at = time.monotonic()
         try:
             async with asyncio.timeout(float(seconds)):
-                while not condition():  # noqa: ASYNC110 — there is no event for it.
-                    await asyncio.sleep(POLL_S)
+                while not condition():
+                    waited_s = time.monotonic() - began_at
+                    await asyncio.sleep(min(FIRST_PAUSE_S + waited_s / 20, LONGEST_PAUSE_S))
         except TimeoutError:
             return {"found": False, **self.status()}
         now = time.monotonic()
@@ -184,8 +187,14 @@ class LabNode:
         }
 
     def _link(self, number: str) -> LinkStatus | None:
-        peer_id = Keys(int(number)).peer_id
+        peer_id = id_of(int(number))
         return next((link for link in self.network.links() if link.peer_id == peer_id), None)
+
+
+@functools.cache
+def id_of(number: int) -> PeerId:
+    """The id of the peer with that number. Making its keys takes long."""
+    return Keys(number).peer_id
 
 
 @asynccontextmanager
