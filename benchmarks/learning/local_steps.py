@@ -1,22 +1,24 @@
 """Many local steps between exchanges, beside DDP that exchanges gradients at every step.
 
-    python -m benchmarks.learning.local_steps inner_state [--seeds 1,2 --outer 0.7,0.9]
-    python -m benchmarks.learning.local_steps language_model [--steps 3000]
+    python -m benchmarks.learning.local_steps inner_state --seeds 1,2 --keep outcomes.jsonl
+    python -m benchmarks.learning.local_steps language_model --keep outcomes.jsonl
+    python -m benchmarks.learning.local_steps page --keep outcomes.jsonl
 
 All see the same tokens in the same order, under the same learning rates: peer I's batches of a step
 together are DDP's batch of that step. ``inner_state`` trains examples/char_transformer.py with the
 inner optimizer kept and begun anew; ``language_model`` a transformer of 10 M parameters
 (language_model_task.py; LM_WIDTH and LM_LAYERS make it smaller) with some numbers of local steps
 and encodings. The real averager, codecs and trainer in one process; bytes are those of the update
-files.
+files. ``page`` writes docs/learning-local-steps.md of what was kept.
 """
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,24 @@ CPU = torch.device("cpu")
 FLOAT_BYTES = 4
 OUTER = {"outer_learning_rate": 0.7, "outer_momentum": 0.9}
 OUTER_OF_TOPK = {"outer_learning_rate": 0.7, "outer_momentum": 0.5}
+PAGE = ROOT / "docs" / "learning-local-steps.md"
+
+
+INTRODUCTION = """\
+# Local steps between exchanges
+
+Peers train so many steps by themselves, then exchange what these came to. Beside them DDP, which
+exchanges gradients at every step. All see the same tokens in the same order: the peers' batches of
+a step together are DDP's batch of that step. AdamW inside, with warm-up and a cosine over the whole
+training by the swarm's progress; Nesterov's momentum outside (DiLoCo, arXiv 2311.08105). Bytes are
+those that one peer sends to one other.
+
+Written by `python -m benchmarks.learning.local_steps`, which says how.
+"""
+HEADINGS = {
+    CHARACTERS.stem: "Characters: the inner optimizer kept, and begun anew every round",
+    LANGUAGE_MODEL.stem: "A language model",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +76,10 @@ class Variant:
 class Outcome:
     """What it came to."""
 
+    kind: str
     name: str
     seed: int
+    peers: int
     steps: int
     loss: float
     metric: float
@@ -67,7 +89,7 @@ class Outcome:
     seconds: float
 
 
-def ddp(choices: Sequence[TaskChoice], steps: int, local_steps: int) -> Outcome:
+def ddp(kind: str, choices: Sequence[TaskChoice], steps: int, local_steps: int) -> Outcome:
     """Every step by the mean gradient of all peers' batches."""
     started = time.monotonic()
     task = load_task(choices[0].task, builtin=False)
@@ -94,12 +116,12 @@ def ddp(choices: Sequence[TaskChoice], steps: int, local_steps: int) -> Outcome:
     found = evaluate(model, task, load_test_samples(task, choices[0], CPU))
     loss, metric = found.loss, found.metrics["accuracy"]
     return Outcome(
-        "DDP, every step", choices[0].seed, steps, loss, metric,
+        kind, "DDP, every step", choices[0].seed, len(choices), steps, loss, metric,
         FLOAT_BYTES * parameters * steps, parameters, time.monotonic() - started,
     )  # fmt: skip
 
 
-def swarm(choices: Sequence[TaskChoice], steps: int, variant: Variant) -> Outcome:
+def swarm(kind: str, choices: Sequence[TaskChoice], steps: int, variant: Variant) -> Outcome:
     """Rounds of local steps, averaged as in a mesh."""
     started = time.monotonic()
     rounds = steps // variant.local_steps
@@ -128,55 +150,74 @@ def swarm(choices: Sequence[TaskChoice], steps: int, variant: Variant) -> Outcom
             learner.close()
     assert state is not None
     return Outcome(
-        variant.name, choices[0].seed, rounds * variant.local_steps, state.loss, state.leading,
-        sent_bytes, parameters, time.monotonic() - started,
+        kind, variant.name, choices[0].seed, len(choices), rounds * variant.local_steps,
+        state.loss, state.leading, sent_bytes, parameters, time.monotonic() - started,
     )  # fmt: skip
 
 
 def as_table(outcomes: Sequence[Outcome]) -> str:
     """Means over the seeds, beside DDP's."""
     names = list(dict.fromkeys(one.name for one in outcomes))
-    means = {
-        name: float(np.mean([one.loss for one in outcomes if one.name == name])) for name in names
-    }
-    reference = [one for one in outcomes if one.name.startswith("DDP")]
+    losses = {name: [one.loss for one in outcomes if one.name == name] for name in names}
+    reference = next((losses[name] for name in names if name.startswith("DDP")), [math.nan])
     rows = []
     for name in names:
-        mine = [one for one in outcomes if one.name == name]
-        above = 100 * (means[name] / means[reference[0].name] - 1) if reference else float("nan")
-        fewer = FLOAT_BYTES * mine[0].parameters * mine[0].steps / mine[0].sent_bytes
+        mine = next(one for one in outcomes if one.name == name)
+        above = 100 * (np.mean(losses[name]) / np.mean(reference) - 1)
+        fewer = FLOAT_BYTES * mine.parameters * mine.steps / mine.sent_bytes
         rows.append(
             (
                 name,
-                f"{means[name]:.4f}",
-                ", ".join(f"{one.loss:.4f}" for one in mine),
+                f"{np.mean(losses[name]):.4f}",
+                ", ".join(f"{loss:.4f}" for loss in losses[name]),
                 f"{above:+.2f} %",
-                f"{mine[0].sent_bytes / 1e6:.2f}",
+                f"{mine.sent_bytes / 1e6:,.2f}",
                 f"{fewer:,.0f}",
             )
         )
-    heads = ("", "test loss", "by seed", "above DDP", "MB sent", "times fewer bytes")
+    heads = ("", "test loss", "by seed", "beside DDP", "MB sent", "times fewer bytes")
     return table(heads, rows)
 
 
 def variants_of(kind: str) -> list[Variant]:
     """What is compared with DDP."""
-    if kind == "inner_state":
+    if kind == CHARACTERS.stem:
         return [
-            Variant(f"50 local steps, inner state {state}", 50, {"inner_state": state})
+            Variant(f"50 local steps, inner state {state}", 50, {"inner_state": state} | OUTER)
             for state in ("keep", "anew")
         ]
     return [
-        Variant(f"H {steps}, {code}", steps, {"compression": code} | outer)
+        Variant(f"{steps} local steps, {code}", steps, {"compression": code} | outer)
         for steps in (30, 100)
         for code, outer in (("int8", OUTER), ("topk:64", OUTER_OF_TOPK))
     ]
 
 
+def with_outer(variant: Variant, text: str) -> Variant:
+    """``variant`` with that outer learning rate and momentum in place of its own."""
+    rate, momentum = map(float, text.split(","))
+    outer = {"outer_learning_rate": rate, "outer_momentum": momentum}
+    name = f"{variant.name}, outer {rate:g} and {momentum:g}"
+    return replace(variant, name=name, settings=variant.settings | outer)
+
+
+def page(outcomes: Sequence[Outcome]) -> str:
+    """What docs say."""
+    parts = [INTRODUCTION]
+    for kind, heading in HEADINGS.items():
+        mine = [one for one in outcomes if one.kind == kind]
+        if mine:
+            seeds = ", ".join(sorted({str(one.seed) for one in mine}))
+            size = f"{mine[0].parameters / 1e6:.2f} M parameters"
+            text = f"{mine[0].peers} peers, {mine[0].steps} steps, {size}, seeds {seeds}."
+            parts.append(f"## {heading}\n\n{text}\n\n{as_table(mine)}")
+    return "\n".join(parts)
+
+
 def main() -> None:
-    """Train each, print a line of JSON for each and the table."""
+    """Train each, print a line of JSON for each and the table; or write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning.local_steps")
-    parser.add_argument("kind", choices=("inner_state", "language_model"))
+    parser.add_argument("kind", choices=("inner_state", "language_model", "page"))
     parser.add_argument("--steps", type=int, default=0, help="default: 800, or 3000")
     parser.add_argument("--peers", type=int, default=4)
     parser.add_argument("--seeds", default="1", help="separated by commas")
@@ -186,32 +227,39 @@ def main() -> None:
     parser.add_argument(
         "--outer", default="", help="outer learning rate and momentum, in place of a variant's own"
     )
+    parser.add_argument("--keep", type=Path, help="add outcomes to this file, or read them there")
     arguments = parser.parse_args()
+    if arguments.kind == "page":
+        lines = arguments.keep.read_text().splitlines()
+        PAGE.write_text(page([Outcome(**json.loads(line)) for line in lines]))
+        return
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     is_characters = arguments.kind == "inner_state"
     task = CHARACTERS if is_characters else LANGUAGE_MODEL
     steps = arguments.steps or (800 if is_characters else 3000)
-    outer: dict[str, float] = {}
+    variants = [one for one in variants_of(task.stem) if arguments.only in one.name]
     if arguments.outer:
-        names = ("outer_learning_rate", "outer_momentum")
-        outer = dict(zip(names, map(float, arguments.outer.split(",")), strict=True))
+        variants = [with_outer(one, arguments.outer) for one in variants]
     outcomes: list[Outcome] = []
+
+    def note(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        line = json.dumps(asdict(outcome))
+        print(line, flush=True)
+        if arguments.keep is not None:
+            with arguments.keep.open("a") as file:
+                file.write(f"{line}\n")
+
     for seed in map(int, arguments.seeds.split(",")):
         choices = [
             TaskChoice(str(task), False, index, arguments.peers, "", seed)
             for index in range(arguments.peers)
         ]
-        runs: list[Outcome] = []
         if not arguments.without_ddp:
-            runs.append(ddp(choices, steps, 50 if is_characters else 100))
-            print(json.dumps(asdict(runs[-1])), flush=True)
-        for variant in variants_of(arguments.kind):
-            variant.settings.update(outer)
-            if arguments.only in variant.name:
-                runs.append(swarm(choices, steps, variant))
-                print(json.dumps(asdict(runs[-1])), flush=True)
-        outcomes += runs
+            note(ddp(task.stem, choices, steps, 50 if is_characters else 100))
+        for variant in variants:
+            note(swarm(task.stem, choices, steps, variant))
     print(as_table(outcomes))
 
 
