@@ -9,7 +9,7 @@ the run too.
 import gc
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import hypothesis
 import pytest
@@ -63,6 +63,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def shares_a_swarm(item: pytest.Item) -> bool:
     """Whether a test is one of those that use one running swarm in turn."""
     return "slow_swarm" in getattr(item, "fixturenames", ())
+
+
+@pytest.fixture(scope="session")
+def with_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """An environment in which p2pd's trainers begin at once; started with the first that asks."""
+    from tests.forked_trainers import forked_trainers
+
+    with forked_trainers(tmp_path_factory.mktemp("trainers")) as variables:
+        yield variables
 
 
 @pytest.hookimpl(wrapper=True)

@@ -65,7 +65,7 @@ def listen_control(path: Path) -> socket.socket:
 
 
 def connect_control(path: Path, timeout_s: float) -> socket.socket:
-    """A connection to the daemon behind ``path``. Raises :class:`OSError`."""
+    """A connection to the process that listens at ``path``. Raises :class:`OSError`."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(timeout_s)

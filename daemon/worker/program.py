@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from daemon.worker.fork_server import TrainerLaunch
 from daemon.worker.launch import Launch, PythonModule
 from daemon.worker.pulse import COMMAND_SILENCE_S, SCRIPT_SILENCE_S
 from daemon.worker.script import Command, OwnScript
@@ -63,7 +64,7 @@ def _decode_from_averager(body: bytes) -> Message:
 
 TRAINER = Program(
     name="trainer",
-    launch=PythonModule("ml.training"),
+    launch=TrainerLaunch(),
     encode=trainer.encode,
     decode=_decode_from_trainer,
     shutdown=trainer.Shutdown(),

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -23,13 +23,15 @@ class CommandLine:
     """Runs ``p2pd`` in an environment of its own."""
 
     home: Path
+    more: dict[str, str] = field(default_factory=dict)
+    """More of its environment."""
 
     @classmethod
-    def with_home_in(cls, directory: Path) -> Self:
+    def with_home_in(cls, directory: Path, more: dict[str, str] | None = None) -> Self:
         """One with a new home."""
         home = directory / "home"
         home.mkdir()
-        return cls(home)
+        return cls(home, more or {})
 
     @property
     def state_root(self) -> Path:
@@ -42,6 +44,7 @@ class CommandLine:
             "HOME": str(self.home),
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",
+            **self.more,
         }
 
     def __call__(
@@ -83,6 +86,12 @@ def _through(kind: type[msgspec.Struct], line: str) -> object:
 @pytest.fixture
 def p2pd(tmp_path: Path) -> CommandLine:
     return CommandLine.with_home_in(tmp_path)
+
+
+@pytest.fixture
+def trainers_at_once(p2pd: CommandLine, with_forks: dict[str, str]) -> None:
+    """The trainers of this test's commands begin at once."""
+    p2pd.more.update(with_forks)
 
 
 StartPeer = Callable[..., Path]

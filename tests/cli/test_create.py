@@ -17,6 +17,8 @@ from tests.cli.servers import left_with, server_process
 
 DAY_MS = 24 * 3600 * 1000
 
+pytestmark = pytest.mark.usefixtures("trainers_at_once")
+
 
 @pytest.fixture
 def rendezvous(p2pd: CommandLine, tmp_path: Path) -> Iterator[str]:

@@ -26,6 +26,8 @@ from tests.cli.servers import left_with, server_process
 from tests.net.swarm_peers import make_swarm
 from transport.curve import CurveKeys
 
+pytestmark = pytest.mark.usefixtures("trainers_at_once")
+
 
 @pytest.fixture
 def rendezvous(p2pd: CommandLine, tmp_path: Path) -> Iterator[str]:

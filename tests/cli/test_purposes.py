@@ -16,6 +16,8 @@ from tests.cli.servers import left_with, server_process
 
 ROOT = Path(__file__).resolve().parents[2]
 
+pytestmark = pytest.mark.usefixtures("trainers_at_once")
+
 
 @pytest.mark.parametrize("name", PURPOSES)
 def test_settings_of_a_purpose_go_together(name: str) -> None:

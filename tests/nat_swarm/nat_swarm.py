@@ -1,6 +1,6 @@
 """Whole daemons on the machines of a laboratory of NATs, started through the command line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.natlab.lab import Host, NatLab, PublicHost
@@ -12,8 +12,8 @@ PORT = 5555
 class NatSwarm(RealSwarm):
     """Programs run on the machines that were given to their names, all others on this one."""
 
-    def __init__(self, directory: Path, lab: NatLab) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: Path, lab: NatLab, environ: Mapping[str, str]) -> None:
+        super().__init__(directory, environ)
         self.lab = lab
         self._machines: dict[str, Host] = {}
 

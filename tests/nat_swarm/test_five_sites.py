@@ -62,8 +62,10 @@ NOTHING = "nothing"
 
 
 @pytest.fixture(scope="module")
-def running_five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FiveSites]:
-    with NatLab() as lab, NatSwarm(tmp_path_factory.mktemp("five"), lab) as swarm:
+def running_five(
+    tmp_path_factory: pytest.TempPathFactory, with_forks: dict[str, str]
+) -> Iterator[FiveSites]:
+    with NatLab() as lab, NatSwarm(tmp_path_factory.mktemp("five"), lab, with_forks) as swarm:
         try:
             founded = FiveSites.found(lab, swarm)
         except BaseException:

@@ -18,8 +18,8 @@ ROUNDS = 2
 
 
 @pytest.fixture
-def swarm(tmp_path: Path) -> Iterator[NatSwarm]:
-    with NatLab() as lab, NatSwarm(tmp_path, lab) as swarm:
+def swarm(tmp_path: Path, with_forks: dict[str, str]) -> Iterator[NatSwarm]:
+    with NatLab() as lab, NatSwarm(tmp_path, lab, with_forks) as swarm:
         yield swarm
         swarm.print_logs()
 

@@ -60,6 +60,13 @@ def empty_swarm(tmp_path: Path) -> Iterator[RealSwarm]:
         yield swarm
 
 
+@pytest.fixture
+def light_swarm(tmp_path: Path, with_forks: dict[str, str]) -> Iterator[RealSwarm]:
+    """The same, whose trainers begin at once."""
+    with RealSwarm(tmp_path / "swarm", with_forks) as swarm, logs_shown(swarm):
+        yield swarm
+
+
 @contextmanager
 def logs_shown(swarm: RealSwarm) -> Iterator[None]:
     """Print the ends of all logs in the end; pytest shows that for a test that failed."""

@@ -32,9 +32,9 @@ def meets(peer: RealPeer, *others: str) -> None:
 
 
 def test_banned_member_stays_out_under_a_new_key_and_earlier_members_stay(
-    empty_swarm: RealSwarm, tmp_path: Path
+    light_swarm: RealSwarm, tmp_path: Path
 ) -> None:
-    swarm = empty_swarm
+    swarm = light_swarm
     swarm.start_rendezvous()
     swarm.create("--task", "digits")
     # The founder takes part where it founded the swarm, so that it meets who comes.

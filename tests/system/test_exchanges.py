@@ -41,10 +41,10 @@ def start(swarm: RealSwarm, count: int, task: str, *arguments: str) -> list[Real
     ],
 )
 def test_allreduce_sends_about_two_models_a_round_however_many_peers_there_are(
-    empty_swarm: RealSwarm, tmp_path: Path, count: int, compression: str, number_bytes: int
+    light_swarm: RealSwarm, tmp_path: Path, count: int, compression: str, number_bytes: int
 ) -> None:
     peers = start(
-        empty_swarm,
+        light_swarm,
         count,
         "wide_task.py",
         *("--exchange", "allreduce", "--compression", compression, "--rounds", str(ROUNDS)),
@@ -68,10 +68,10 @@ def test_allreduce_sends_about_two_models_a_round_however_many_peers_there_are(
 
 
 def test_member_that_is_killed_costs_its_part_and_not_the_round(
-    empty_swarm: RealSwarm, tmp_path: Path
+    light_swarm: RealSwarm, tmp_path: Path
 ) -> None:
     *survivors, victim = peers = start(
-        empty_swarm, 4, "slow_task.py", "--exchange", "allreduce", "--grace", str(START_S)
+        light_swarm, 4, "slow_task.py", "--exchange", "allreduce", "--grace", str(START_S)
     )
     for peer in peers:
         peer.wait_round(1, START_S)
@@ -94,13 +94,13 @@ def test_member_that_is_killed_costs_its_part_and_not_the_round(
     ],
 )
 def test_peers_learn_digits_together_and_leave_nothing_behind(
-    empty_swarm: RealSwarm, tmp_path: Path, options: str
+    light_swarm: RealSwarm, tmp_path: Path, options: str
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    empty_swarm.environ["TMPDIR"] = str(scratch)
+    light_swarm.environ["TMPDIR"] = str(scratch)
     demo = ("demo", "--rounds", "2", "--json", *options.split())
-    done = empty_swarm.run(*demo, within_s=280)
+    done = light_swarm.run(*demo, within_s=280)
     assert done.returncode == 0, done.stderr
     for peer in json.loads(done.stdout)["peers"]:
         assert peer["rounds"] == 2
@@ -114,9 +114,9 @@ def test_peers_learn_digits_together_and_leave_nothing_behind(
 
 @pytest.mark.timeout(400)
 def test_krum_waits_for_as_many_peers_as_it_needs_says_so_and_goes_on(
-    empty_swarm: RealSwarm,
+    light_swarm: RealSwarm,
 ) -> None:
-    peers = start(empty_swarm, 3, "wide_task.py", "--aggregation", "krum:0")
+    peers = start(light_swarm, 3, "wide_task.py", "--aggregation", "krum:0")
     for peer in peers:
         peer.wait_round(2, START_S)
     peers.pop().running.signal(signal.SIGKILL, to_all=True)
@@ -128,7 +128,7 @@ def test_krum_waits_for_as_many_peers_as_it_needs_says_so_and_goes_on(
         assert item.text == "the round waits: krum:0 needs 3 peers, 2 are here"
     for peer in peers:
         peer.wait_shown(["waits: krum:0 needs 3 peers, 2 are here"])
-    new = empty_swarm.join(
+    new = light_swarm.join(
         "new", *("--task", HERE / "wide_task.py", "--shard", "2/3", "--listen", "127.0.0.1:0")
     )
     everyone = (*peers, new)

@@ -24,8 +24,10 @@ def write_points(directory: Path) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_model_of_a_peer_that_does_not_run_is_had_and_carried_on_with(tmp_path: Path) -> None:
-    p2pd = CommandLine.with_home_in(tmp_path)
+def test_model_of_a_peer_that_does_not_run_is_had_and_carried_on_with(
+    tmp_path: Path, with_forks: dict[str, str]
+) -> None:
+    p2pd = CommandLine.with_home_in(tmp_path, with_forks)
     write_points(tmp_path / "data")
     data = ("--data-dir", tmp_path / "data")
     peer = ("--state-dir", tmp_path / "peer")

@@ -29,6 +29,7 @@ from daemon.host.python_child import python_arguments, require_torch
 from daemon.host.scratch import scratch_directory
 from daemon.rounds.phase import Phase
 from daemon.swarm.found import CreateOptions, ExaminedTask, create_swarm, examine_task
+from daemon.worker import fork_server
 from protocol.errors import ConfigError
 from protocol.metric import accuracy_among
 from protocol.text import counted
@@ -107,16 +108,25 @@ def _directory(keep: Path | None) -> Iterator[Path]:
 @contextlib.contextmanager
 def _temporary_files_in(directory: Path) -> Iterator[None]:
     """Have children make their temporary files where a killed child's are deleted too."""
-    before = os.environ.get("TMPDIR")
-    with tempfile.TemporaryDirectory(prefix="tmp-", dir=directory) as temporary:
-        os.environ["TMPDIR"] = temporary
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["TMPDIR"]
-            else:
-                os.environ["TMPDIR"] = before
+    with (
+        tempfile.TemporaryDirectory(prefix="tmp-", dir=directory) as temporary,
+        _variable("TMPDIR", temporary),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Have this process and its children see an environment variable."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 class Demo:
@@ -183,6 +193,13 @@ class Demo:
     async def _processes(self) -> AsyncIterator[tuple[list[Child], Child]]:
         """The peers, training together, and then the same peers alone."""
         async with contextlib.AsyncExitStack() as stack:
+            self._view.step("loading PyTorch")
+            socket_path = self._directory / "trainers.sock"
+            trainers = await self._start(
+                stack, "trainers", *python_arguments("ml.training.fork_server"), str(socket_path)
+            )
+            await trainers.first_line(START_S)
+            stack.enter_context(_variable(fork_server.VARIABLE, str(socket_path)))
             # First, since it is what can be wrong with what was asked for.
             self._view.step("loading the task")
             examined = await examine_task(self._create_options(()))
@@ -203,9 +220,11 @@ class Demo:
             peers = [
                 await self._start_peer(stack, index, link) for index in range(len(self._names))
             ]
-            # Told all at once; each is then waited for as the stack unwinds.
+            # Told all at once; each is then waited for as the stack unwinds, and what the trainers
+            # are forks of at last.
             for child in self.children:
-                stack.callback(child.terminate)
+                if child is not trainers:
+                    stack.callback(child.terminate)
             yield peers, solo
 
     async def _start(

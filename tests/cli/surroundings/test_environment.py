@@ -54,6 +54,7 @@ def test_a_full_output_is_said_in_a_sentence(p2pd: CommandLine, start_peer: Star
     assert done.stderr == "p2pd: cannot write standard output: No space left on device\n"
 
 
+@pytest.mark.usefixtures("trainers_at_once")
 def test_a_link_that_was_lost_can_be_had_again(p2pd: CommandLine, tmp_path: Path) -> None:
     with server_process(p2pd, tmp_path / "rendezvous", "rendezvous") as uri:
         done = shell(p2pd, f"p2pd create --task digits --rendezvous {uri} >/dev/full")

@@ -24,8 +24,8 @@ MOST_MODELS_ON_DISK = 20
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_swarm_lives_through_churn(empty_swarm: RealSwarm, tmp_path: Path) -> None:
-    churning = ChurningSwarm(empty_swarm, ROUNDS, residents=2, visitors=2)
+def test_swarm_lives_through_churn(light_swarm: RealSwarm, tmp_path: Path) -> None:
+    churning = ChurningSwarm(light_swarm, ROUNDS, residents=2, visitors=2)
     present = churning.run(PLAN)
     record = churning.record
     assert record.events == PLAN

@@ -47,9 +47,9 @@ def test_full_disk_is_told_by_status_and_training_goes_on(tmp_path: Path) -> Non
 
 
 def test_peer_starts_without_its_rendezvous_and_says_once_that_it_is_away(
-    empty_swarm: RealSwarm,
+    light_swarm: RealSwarm,
 ) -> None:
-    swarm = empty_swarm
+    swarm = light_swarm
     swarm.start_rendezvous()
     swarm.create("--task", "digits")
     ada = swarm.join("ada", "--observe")
@@ -83,9 +83,9 @@ def test_peer_starts_without_its_rendezvous_and_says_once_that_it_is_away(
 
 
 def test_keys_invites_and_passwords_are_in_no_log_and_no_document(
-    empty_swarm: RealSwarm, tmp_path: Path
+    light_swarm: RealSwarm, tmp_path: Path
 ) -> None:
-    swarm = empty_swarm
+    swarm = light_swarm
     swarm.start_rendezvous()
     swarm.create("--task", "digits")
     turn = tmp_path / "turn"

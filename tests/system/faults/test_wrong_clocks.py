@@ -28,10 +28,10 @@ class SwarmOfClocks(RealSwarm):
 
 
 @pytest.fixture
-def swarm(tmp_path: Path) -> Iterator[SwarmOfClocks]:
+def swarm(tmp_path: Path, with_forks: dict[str, str]) -> Iterator[SwarmOfClocks]:
     if shutil.which("faketime") is None:
         pytest.skip("faketime is not installed")
-    with SwarmOfClocks(tmp_path / "swarm") as swarm, logs_shown(swarm):
+    with SwarmOfClocks(tmp_path / "swarm", with_forks) as swarm, logs_shown(swarm):
         swarm.shifts = dict(SHIFTS)
         swarm.start_rendezvous()
         yield swarm
