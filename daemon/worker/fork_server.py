@@ -4,6 +4,10 @@
 Its socket is named by :data:`VARIABLE` in the environment; ml/training/fork_server.py is the other
 end. Else such a trainer is as one that this process started: it speaks over a channel of its own,
 its output is read, and it ends with this process.
+
+Example (daemon/worker/program.py)::
+
+    launch=TrainerLaunch(),
 """
 
 import asyncio
