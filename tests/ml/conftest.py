@@ -31,6 +31,13 @@ def _learners_end() -> Iterator[None]:
 
 
 @pytest.fixture
+def trainers_at_once(with_forks: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainers that a test starts begin at once."""
+    for name, value in with_forks.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
 def make_opening(tmp_path: Path) -> MakeOpening:
     """Makes requests to open the tiny task, each with a state directory of its own."""
 

@@ -10,6 +10,8 @@ from daemon.worker.rehearsal import rehearse
 from protocol.errors import ConfigError
 from tests.ml.conftest import TINY_TASK
 
+pytestmark = pytest.mark.usefixtures("trainers_at_once")
+
 SQLITE = """
 import sqlite3
 

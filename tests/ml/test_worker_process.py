@@ -267,6 +267,7 @@ async def test_worker_that_dies_while_it_loads_the_task_is_started_again(
         assert worker.is_ready
 
 
+@pytest.mark.usefixtures("trainers_at_once")
 async def test_traffic_of_the_last_round_is_in_the_event_file_when_the_worker_ends(
     make_opening: MakeOpening, tmp_path: Path
 ) -> None:
@@ -280,6 +281,7 @@ async def test_traffic_of_the_last_round_is_in_the_event_file_when_the_worker_en
     assert read_scalars(tmp_path / "events")["round/bytes_sent"] == {1: 0}
 
 
+@pytest.mark.usefixtures("trainers_at_once")
 async def test_killed_worker_fails_what_waits_and_goes_on_from_its_checkpoint(
     make_opening: MakeOpening,
 ) -> None:
@@ -305,6 +307,7 @@ async def test_killed_worker_fails_what_waits_and_goes_on_from_its_checkpoint(
             assert not task.done()
 
 
+@pytest.mark.usefixtures("trainers_at_once")
 async def test_worker_that_trains_ends_when_told_to(make_opening: MakeOpening) -> None:
     async with watched() as one:
         await one.worker.open_once(make_opening(**ENDLESS))
@@ -369,6 +372,7 @@ async def test_stopped_worker_is_killed_with_its_context(make_opening: MakeOpeni
     assert not any(map(is_running, pids))
 
 
+@pytest.mark.usefixtures("trainers_at_once")
 async def test_training_that_hangs_is_killed(make_opening: MakeOpening, tmp_path: Path) -> None:
     task = tmp_path / "hangs.py"
     # Not in the step that is tried while the task is opened.
@@ -477,6 +481,7 @@ async def test_averager_is_small_without_torch_and_sandboxed(
         assert opened.sandbox.startswith("no new privileges")
 
 
+@pytest.mark.usefixtures("trainers_at_once")
 async def test_averager_that_dies_while_the_trainer_trains_gets_what_that_comes_to(
     make_opening: MakeOpening,
 ) -> None:
