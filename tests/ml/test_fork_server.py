@@ -97,7 +97,9 @@ async def test_trainers_end_with_their_server_and_without_one_it_is_said(
         server.kill()
         assert await worker.trainer.wait_died() == "trainer died: signal 9"
         await eventually(lambda: not trainer.is_running())
-        with pytest.raises(WorkerError, match=f"no fork server answers at .*{fork_server.VARIABLE}"):
+        with pytest.raises(
+            WorkerError, match=f"no fork server answers at .*{fork_server.VARIABLE}"
+        ):
             await worker.trainer.restart()
 
 

@@ -12,7 +12,9 @@ PORT = 5555
 class NatSwarm(RealSwarm):
     """Programs run on the machines that were given to their names, all others on this one."""
 
-    def __init__(self, directory: Path, lab: NatLab, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: Path, lab: NatLab, environ: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(directory, environ)
         self.lab = lab
         self._machines: dict[str, Host] = {}

@@ -195,6 +195,7 @@ class Demo:
         async with contextlib.AsyncExitStack() as stack:
             self._view.step("loading PyTorch")
             socket_path = self._directory / "trainers.sock"
+            stack.callback(socket_path.unlink, missing_ok=True)
             trainers = await self._start(
                 stack, "trainers", *python_arguments("ml.training.fork_server"), str(socket_path)
             )
