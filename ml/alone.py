@@ -38,7 +38,7 @@ def train_alone(opening: Opening, rounds: int) -> StateReady:
     for round_number in range(1, rounds + 1):
         trained = learner.train(round_number)
         own = Contribution("alone", trained.updates[0].path, trained.sample_count)
-        state = learner.apply(round_number, [own])
+        state = learner.apply(round_number, [own], is_evaluated=round_number == rounds)
     learner.close()
     if state is None:
         raise ConfigError("--rounds must be 1 or more")

@@ -104,9 +104,16 @@ class Learner:
         """Raises :class:`VerificationError` with the reason."""
         self._opened().check_update(path, part, parts)
 
-    def apply(self, round_number: int, contributions: Sequence[Contribution]) -> StateReady:
+    def apply(
+        self,
+        round_number: int,
+        contributions: Sequence[Contribution],
+        *,
+        is_evaluated: bool = True,
+    ) -> StateReady:
         """The next state. Raises :class:`VerificationError` for an update that is not sound."""
-        return self._advance(Apply(round_number, tuple(contributions)))
+        request = Apply(round_number, tuple(contributions))
+        return self._advance(request) if is_evaluated else self._take(advance(request))
 
     def reduce(
         self, round_number: int, part: int, parts: int, contributions: Sequence[Contribution]
