@@ -1,6 +1,7 @@
 """Three peers that train the slow task for ever, for tests that take one of them away."""
 
 import contextlib
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +53,8 @@ class SlowSwarm:
         for peer in self.swarm.peers.values():
             (peer.data_dir / "hold").unlink(missing_ok=True)
             if peer not in self.peers and peer.program is not None and peer.program.runs:
-                peer.program.close()
+                peer.program.signal(signal.SIGTERM)  # so that nobody looks for it any more
+                peer.program.wait_end()
                 was_whole = False
         for peer in self.peers:
             if peer.program is None or not peer.program.runs:
