@@ -93,12 +93,16 @@ class ModelTensors:
         """The same with other tensors than the model's own, of the same kind."""
         with memory.writing(self.layout, round_number, root):
             for name, place in self.layout.places.items():
-                offset = place.offset
-                for block in blocks_of(tensors[name]):
-                    values = block.to(torch.float32) if block.dtype.is_floating_point else block
-                    data = bytes_of(values)
-                    memory.write(offset, data)
-                    offset += len(data)
+                _write_one(tensors[name], memory, place.offset)
+
+
+def _write_one(tensor: torch.Tensor, memory: SharedTensors, offset: int) -> None:
+    """In a function of its own: nothing of a tensor is held when the next one is made whole."""
+    for block in blocks_of(tensor):
+        values = block.to(torch.float32) if block.dtype.is_floating_point else block
+        data = bytes_of(values)
+        memory.write(offset, data)
+        offset += len(data)
 
 
 def _lies_as(tensor: torch.Tensor, place: Place) -> bool:

@@ -3,6 +3,7 @@ its exit code. For torchrun, with a directory."""
 
 import os
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from torch.distributed.fsdp import fully_shard
 from p2pd.model_tensors import ModelTensors
 from p2pd.script.errors import SwarmError
 from p2pd.script.inner_state import InnerState
-from p2pd.script.ranks import Ranks, ranks_of
+from p2pd.script.ranks import Group, Ranks, ranks_of
 from p2pd.script.replica import Replica
 from p2pd.shared_tensors import MEMORIES, NO_ROOT, StaleMemoryError
 from p2pd.trainer import Memories
@@ -25,6 +26,19 @@ from p2pd.what_travels import describe, describe_still, still_by_kind
 WAIT_S = 120.0
 FROZEN = "0.weight"
 LAST = "2.weight"
+
+
+class Watched(Group):
+    """Fails when a tensor is made whole while the last one is still held."""
+
+    _last: weakref.ref[torch.UntypedStorage] | None = None
+
+    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        assert self._last is None or self._last() is None, "two whole tensors at once"
+        whole = super().whole(tensor)
+        if whole is not tensor:
+            self._last = weakref.ref(whole.untyped_storage())
+        return whole
 
 
 def made() -> nn.Module:
@@ -87,7 +101,7 @@ def main() -> None:
     sharded = made()
     fully_shard(sharded, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
     ranks = ranks_of(WAIT_S)
-    replica = Replica(sharded, ranks)
+    replica = Replica(sharded, Watched(WAIT_S))
     still = still_by_kind(whole)
     assert still == {FROZEN}
     assert replica.description == [list(one) for one in describe(whole, still)]
