@@ -16,7 +16,7 @@ import torch
 
 from p2pd import Swarm
 from p2pd.script.desk import Desk
-from p2pd.script.hand import Hand
+from p2pd.script.hand import Hand, Measuring
 from p2pd.script.ranks import Alone
 from tests.script.daemon_side import DaemonSide, filled
 
@@ -31,7 +31,7 @@ def microseconds_a_step(steps: int) -> float:
         daemon.open()
         daemon.train(1, filled(1.0))
         desk = Desk(daemon, wait_s=60.0)
-        swarm = Swarm(Hand(desk, Alone(), filled(0.0)))
+        swarm = Swarm(Hand(desk, Alone(), filled(0.0), measuring=Measuring()))
         loss = torch.tensor(1.0, requires_grad=True)
         began_s = time.perf_counter()
         for _ in range(steps):
