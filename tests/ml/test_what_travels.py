@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from daemon.swarm.same_task import check_opened, frozen_prefixes
+from ml.averaging.messages import Neighbour
 from ml.check_task import check_task
 from ml.opening import TaskOpened
 from ml.task.load import load_task
@@ -88,6 +89,28 @@ def test_nothing_of_what_is_frozen_is_in_update_state_or_export(
     assert exported.size_bytes < TRAINED_BYTES + header_bytes
     for learner in learners:
         learner.close()
+
+
+def test_constants_of_any_size_are_no_trouble_in_gossip(
+    tmp_path: Path, make_opening: MakeOpening
+) -> None:
+    more = """
+
+class Constants(Adapted):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("least", torch.full((4,), torch.finfo(torch.float32).min))
+        self.register_buffer("large", torch.full((4,), 1e13))
+
+def model():
+    return Constants()
+"""
+    task = adapted(tmp_path, more=more)
+    learner = open_learner(make_opening(task=task, exchange="gossip"))
+    own = train(learner, 1).updates[0].path
+    state = learner.mix(1, own, (Neighbour("peer", own, 0.5),))
+    assert state.round == 1
+    assert not {"least", "large", "mask"} & {str(name) for name, *_ in learner.model.tensors}
 
 
 def test_buffer_that_steps_change_is_averaged(tmp_path: Path, make_opening: MakeOpening) -> None:
