@@ -5,6 +5,7 @@ needs.
 
 >>> split_command(["join", "--name", "ann", "--", "python", "train.py"])
 (['join', '--name', 'ann'], ['python', 'train.py'])
+>>> split_command(["service", "install", "home", "link.txt", "--", "--name", "ann"])[1]
 >>> byte_size(0, 10**12)("1.5G")
 1500000000
 >>> whole_number(1, 64)("many")
@@ -83,15 +84,17 @@ def add_command(
     return parser
 
 
-TAKE_COMMAND = ("join", "create")
-"""Of these, what stands after ``--`` is a command line of the user's."""
+TAKE_COMMAND = {"join": 1, "create": 1, "service": 2}
+"""Of these, what stands after so many ``--`` is a command line of the user's."""
 
 
 def split_command(words: Sequence[str]) -> tuple[list[str], list[str] | None]:
     """What is p2pd's of a command line, and what is the user's own after ``--``; None: nothing."""
-    if not words or words[0] not in TAKE_COMMAND or "--" not in words:
+    number = TAKE_COMMAND.get(words[0], 0) if words else 0
+    places = [place for place, word in enumerate(words) if word == "--"]
+    if not 0 < number <= len(places):
         return list(words), None
-    place = list(words).index("--")
+    place = places[number - 1]
     return list(words[:place]), list(words[place + 1 :])
 
 

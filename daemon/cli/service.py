@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Make a systemd service of a peer: write its files, say what each is for, and start it, now and at
-each boot. What stands after -- are options of 'p2pd join'. They become the service's settings,
-NAME.toml, which you may edit. 'p2pd config check --config FILE' reads it, and
-'systemctl reload' lets the peer take over what can change while it runs.
+each boot. What stands after -- are options of 'p2pd join', and after a second -- a command that
+trains, with its whole path. They become the service's settings, NAME.toml, which you may edit.
+'p2pd config check --config FILE' reads it, and 'systemctl reload' lets the peer take over what can
+change while it runs.
 
 Without --user this needs root. The service then runs under a user of its own, sees neither /home
 nor /root, and keeps its state in /var/lib/p2pd/NAME. With --user it runs as you.
@@ -26,6 +27,7 @@ nor /root, and keeps its state in /var/lib/p2pd/NAME. With --user it runs as you
 EXAMPLES = """\
   p2pd service install hospital link.txt -- --task /opt/tasks/scan.py
   p2pd service install --user home link.txt -- --shard 0/4
+  p2pd service install --user home link.txt -- -- ~/venv/bin/python ~/train.py
   p2pd service install --root /mnt/image hospital link.txt    files only
 """
 
@@ -60,6 +62,7 @@ def add_commands(commands: "Commands") -> None:
     parser.add_argument(
         "join", metavar="OPTION", nargs="*", help="options of 'p2pd join', after --"
     )
+    parser.set_defaults(command=None)
     parser.add_argument("--user", action="store_true", help="run as you, in your own systemd")
     parser.add_argument("--no-start", action="store_true", help="write the files, start nothing")
     parser.add_argument(
@@ -82,7 +85,7 @@ def _install(options: argparse.Namespace) -> int:
         )
     if options.user and options.root:
         raise UsageError("--root writes a system service; leave out --user")
-    settings = _settings(str(read_invite(options.link)), options.join)
+    settings = _settings(str(read_invite(options.link)), options.join, options.command)
     if options.user:
         home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
         files = service.user_service(options.name, settings, Path(home))
@@ -109,7 +112,7 @@ def _install(options: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(link: str, join: list[str]) -> "ServiceSettings":
+def _settings(link: str, join: list[str], command: list[str] | None) -> "ServiceSettings":
     """Refuse now what ``p2pd join`` would refuse, so that no service starts only to end again."""
     from daemon.cli.join import add_commands as add_join
     from daemon.cli.settings.layers import as_file, as_variables, settle
@@ -118,8 +121,7 @@ def _settings(link: str, join: list[str]) -> "ServiceSettings":
     parser = argparse.ArgumentParser(prog="p2pd")
     add_join(parser.add_subparsers())
     # Ends the command with 2 and argparse's own words where they are wrong.
-    words, command = arguments.split_command(["join", link, "--no-config", *join])
-    parsed = parser.parse_args(words)
+    parsed = parser.parse_args(["join", link, "--no-config", *join])
     if command is not None:
         parsed.command = command
     settled = settle(parsed, {})

@@ -35,7 +35,7 @@ def test_files_of_a_system_service_lie_below_the_root_and_the_link_is_nobody_els
     done = p2pd(
         "service", "install", "--root", root, "ward-7", LINK, "--",
         "--shard", "0/4", "--advertise", "192.0.2.7:6000", "--name", "ward 7", "--no-port-mapping",
-        "--task", "task.py", "--turn", "ada:secret@192.0.2.1:3478",
+        "--data-dir", "data", "--turn", "ada:secret@192.0.2.1:3478", "--", "python", "train.py",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "systemctl enable --now p2pd@ward-7.service" in done.stdout
@@ -48,13 +48,14 @@ def test_files_of_a_system_service_lie_below_the_root_and_the_link_is_nobody_els
         "advertise": ["192.0.2.7:6000"],
         "name": "ward 7",
         "port-mapping": False,
-        "task": str(p2pd.home / "task.py"),
+        "data-dir": str(p2pd.home / "data"),
+        "command": ["python", "train.py"],
     }
     secrets = link.parent / "ward-7.env"
     assert secrets.read_text() == 'P2PD_TURN="ada:secret@192.0.2.1:3478"\n'
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
     checked = p2pd("config", "check", "--config", settings)
-    assert (checked.returncode, checked.stdout) == (0, f"{settings}: 5 settings, all good\n")
+    assert (checked.returncode, checked.stdout) == (0, f"{settings}: 6 settings, all good\n")
     unit = (root / "etc" / "systemd" / "system" / "p2pd@.service").read_text()
     assert f"ExecStart={Path(sys.prefix) / 'bin' / 'p2pd'} join" in unit
     assert LINK not in done.stdout + unit
