@@ -1,8 +1,8 @@
 """A user's own training script: ``own_script.py SEED RENDEZVOUS|LINK STATE_DIR``.
 
 It founds the swarm where it is given a rendezvous, and leaves the link in STATE_DIR.link. After
-each round it leaves its model in STATE_DIR.models, and ends once there is STATE_DIR.end. A step
-takes a moment, so that there is time to kill something.
+each round it leaves its model in STATE_DIR.models and a line in STATE_DIR.lines. It ends once there
+is STATE_DIR.end. A step takes a moment, so that there is time to kill something.
 """
 
 import logging
@@ -37,6 +37,7 @@ def main() -> None:
     end = Path(f"{state_dir}.end")
     models = Path(f"{state_dir}.models")
     models.mkdir(exist_ok=True)
+    lines = Path(f"{state_dir}.lines")
     if target.startswith("p2p:"):
         link = Path(f"{state_dir}.link")
         swarm = p2pd.create(
@@ -53,7 +54,7 @@ def main() -> None:
     else:
         # Where a daemon has started this script, the target does not matter.
         swarm = p2pd.join(target, model, optimizer, state_dir=state_dir, options=options)
-    with swarm:
+    with swarm, lines.open("a") as file:
         while not end.exists():
             inputs = torch.randn(SAMPLES, 8)
             loss = nn.functional.mse_loss(model(inputs), inputs.sum(1, keepdim=True))
@@ -62,9 +63,12 @@ def main() -> None:
             optimizer.step()
             time.sleep(0.02)
             if swarm.step(loss=loss, samples=SAMPLES):
-                print(swarm.round, swarm.steps, swarm.samples, swarm.peers, flush=True)
+                taken = int(next(iter(optimizer.state.values()))["step"])
+                print(swarm.round, swarm.steps, swarm.samples, taken, file=file, flush=True)
                 swarm.evaluated(accuracy=1 / (1 + loss.item()))
-                torch.save(model.state_dict(), models / f"{swarm.round}.pt")
+                # Whole or not at all: this process is killed at any moment.
+                torch.save(model.state_dict(), models / "unfinished")
+                (models / "unfinished").rename(models / f"{swarm.round}.pt")
         swarm.save(f"{state_dir}.safetensors", whole=True)
         assert swarm.status()["round"] >= swarm.round
 
