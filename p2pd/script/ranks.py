@@ -24,6 +24,8 @@ class Ranks(abc.ABC):
 
     number = 0
     """Of this process among them."""
+    count = 1
+    """How many they are."""
     is_first = True
     """Whether this is the one that speaks with the daemon."""
 
@@ -89,7 +91,7 @@ class Group(Ranks):
         group = dist.new_group(backend="gloo", timeout=timedelta(seconds=wait_s))
         assert isinstance(group, dist.ProcessGroup)  # this process is one of all
         self._group = group
-        self.number = dist.get_rank()
+        self.number, self.count = dist.get_rank(), dist.get_world_size()
         self.is_first = self.number == 0
         self._number = torch.zeros(1, dtype=torch.int64)
 

@@ -60,6 +60,8 @@ class Swarm:
         """Whether the present round's steps began before they were asked for (overlap)."""
         self._counts = RoundCounts()
         self._ended = self._steps_in_ended = 0
+        self._foreseen = 0.0
+        """How many steps the first round will have, as far as its first one tells."""
         self._left = False
         self.complete = False
         """Whether the swarm's last round is done: the model is the result."""
@@ -98,6 +100,8 @@ class Swarm:
                 else "the swarm's last round is done: end the loop once swarm.complete is true"
             )
         self._counts.add(loss, samples)
+        if self._counts.steps == 1 and not self._ended and self._unit != "steps":
+            self._foresee()
         self._report(loss)
         return self._carry_on()
 
@@ -129,10 +133,11 @@ class Swarm:
     def steps(self) -> int:
         """The steps of who was there from the first one on: for schedules of learning rates, so
         that who comes later goes on with the others'. Exact where the swarm counts rounds in
-        steps; else rounds before this script's first are taken to have been as long as its own."""
+        steps; else rounds before this script's first are taken to have been as long as its own,
+        and that one as long as its first step lets expect."""
         if self._unit == "steps":
             return self.round * self._amount + self._counts.steps
-        mean = self._steps_in_ended / self._ended if self._ended else 0.0
+        mean = self._steps_in_ended / self._ended if self._ended else self._foreseen
         return round(mean * self.round) + self._counts.steps
 
     @property
@@ -175,6 +180,21 @@ class Swarm:
     def _amount(self) -> int:
         return math.ceil(float(self._hand.settings["local_amount"]))
 
+    def _foresee(self) -> None:
+        """One step of the first round is done: who comes late, or back, has to be where the
+        others' schedule is, and cannot wait for the round's end."""
+        counts = self._counts
+        if self._unit == "epochs":
+            steps = self._samples_a_rank / max(1, counts.samples)
+        else:
+            steps = self._amount / max(1e-6, time.monotonic() - counts.began_s)
+        self._foreseen = self._ranks.share(max(1.0, steps))  # ranks have clocks of their own
+
+    @property
+    def _samples_a_rank(self) -> float:
+        """Each rank's share of a round of epochs: they see parts of one set of samples."""
+        return self._hand.sample_count * self._amount / self._ranks.count
+
     def _report(self, loss: "torch.Tensor | float") -> None:
         """Let the daemon know how the training goes, now and then."""
         if self._desk is None or self._ahead:
@@ -215,7 +235,7 @@ class Swarm:
             return counts.steps >= self._amount
         if self._unit == "seconds":
             return time.monotonic() - counts.began_s >= self._amount
-        return counts.samples >= self._hand.sample_count * self._amount
+        return counts.samples >= self._samples_a_rank
 
     def _end_round(self) -> bool:
         """Hand over what the round came to, and begin the next one: True."""

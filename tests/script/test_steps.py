@@ -44,9 +44,10 @@ def daemon(tmp_path: Path) -> Iterator[DaemonSide]:
 
 def join(daemon: DaemonSide, model: nn.Module, wait_s: float = 60.0, **options: Any) -> Swarm:
     options.setdefault("measuring", Measuring())
+    ranks = options.pop("ranks", Alone())
     desk = Desk(daemon, wait_s=wait_s)
     daemon.desks.append(desk)
-    return Swarm(Hand(desk, Alone(), model, **options))
+    return Swarm(Hand(desk, ranks, model, **options))
 
 
 def joined(daemon: DaemonSide, model: nn.Module, **options: Any) -> tuple[Swarm, int]:
@@ -254,6 +255,25 @@ def test_model_that_cannot_be_exchanged_is_told(daemon: DaemonSide, wrong: Any) 
         join(daemon, wrong)
 
 
+@pytest.mark.parametrize(("inner_state", "kept"), [("keep", 2), ("anew", 0)])
+def test_optimizer_goes_on_or_begins_anew_as_the_swarm_says(
+    daemon: DaemonSide, inner_state: str, kept: int
+) -> None:
+    daemon.settings |= {"inner_state": inner_state, "local_amount": 1.0}
+    model = filled(0.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.5)
+    swarm, training = joined(daemon, model, optimizer=optimizer)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    stepping = threading.Thread(target=swarm.step, args=(1.0,))
+    stepping.start()
+    assert isinstance(daemon.answer(training), Trained)
+    daemon.train(2, filled(3.0))
+    stepping.join(60)
+    assert (swarm.round, len(optimizer.state)) == (1, kept)
+
+
 def test_epochs_need_the_number_of_samples(daemon: DaemonSide) -> None:
     daemon.settings |= {"local_unit": "epochs", "local_amount": 2.0}
     daemon.open()
@@ -261,12 +281,38 @@ def test_epochs_need_the_number_of_samples(daemon: DaemonSide) -> None:
         join(daemon, filled(0.0))
 
 
-def test_round_of_epochs_ends_when_all_samples_were_seen_so_often(daemon: DaemonSide) -> None:
+class OneOfTwo(Alone):
+    """The first of two ranks, without the other one."""
+
+    count = 2
+
+
+@pytest.mark.parametrize("ranks", [Alone(), OneOfTwo()], ids=lambda ranks: f"{ranks.count}")
+def test_round_of_epochs_ends_when_all_samples_were_seen_so_often(
+    daemon: DaemonSide, ranks: Alone
+) -> None:
     daemon.settings |= {"local_unit": "epochs", "local_amount": 2.0}
-    swarm, training = joined(daemon, filled(0.0), samples=4)
-    swarm.step(loss=1.0, samples=4)
+    swarm, training = joined(daemon, filled(0.0), ranks=ranks, samples=4)
+    mine = 4 // ranks.count
+    swarm.step(loss=1.0, samples=mine)
     daemon.stand(0, complete=True)
-    swarm.step(loss=1.0, samples=4)
+    swarm.step(loss=1.0, samples=mine)
     trained = daemon.answer(training)
     assert isinstance(trained, Trained)
     assert (trained.steps, trained.sample_count) == (2, 4)
+
+
+@pytest.mark.parametrize(("unit", "expected"), [("epochs", 200 * 4 + 1), ("seconds", None)])
+def test_who_comes_in_round_201_is_where_the_schedule_is_after_one_step(
+    daemon: DaemonSide, unit: str, expected: int | None
+) -> None:
+    """In rounds of so many steps, at once."""
+    daemon.settings |= {"local_unit": unit, "local_amount": 1000.0 if unit == "seconds" else 2.0}
+    daemon.open()
+    daemon.train(201, filled(1.0))
+    swarm = join(daemon, filled(0.0), samples=4)
+    swarm.step(loss=1.0, samples=2)
+    first = swarm.steps
+    assert first > 200 if expected is None else first == expected
+    swarm.step(loss=1.0, samples=2)
+    assert swarm.steps == first + 1, "it does not waver"
