@@ -106,7 +106,9 @@ class Bench:
                 )
             )
             for source, sink in ((sender, receiver), (receiver, sender)):
+                assert source.stdout is not None
                 print(source.stdout.readline(), end="", file=sink.stdin, flush=True)
+            assert receiver.stdout is not None
             result = json.loads(receiver.stdout.readline())
             assert result["bytes"] == self.size
             return self.size / MEGA / float(result["seconds"])
@@ -204,7 +206,9 @@ def take_turns(measured: dict[str, Callable[[], float]], count: int) -> dict[str
 def within_turns(rates: dict[str, list[float]], name: str, others: Sequence[str]) -> float:
     """The median of the ratios to the fastest of others."""
     fastest = (max(turn) for turn in zip(*(rates[other] for other in others), strict=True))
-    return statistics.median(rate / other for rate, other in zip(rates[name], fastest, strict=True))
+    turns = zip(rates[name], fastest, strict=True)
+    ratio: float = statistics.median(rate / other for rate, other in turns)
+    return ratio
 
 
 def describe(

@@ -94,7 +94,7 @@ def way(system: str, environment: Path) -> Callable[[Case, int], Measured]:
 
 def run(python: Path, script: Path, case: Case, rounds: int) -> Measured:
     """What another program measured and printed."""
-    command = [python, script, str(case.peers), str(case.parameters), str(rounds)]
+    command: list[str | Path] = [python, script, str(case.peers), str(case.parameters), str(rounds)]
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         command, env=clean, capture_output=True, text=True, timeout=RUN_S, check=False

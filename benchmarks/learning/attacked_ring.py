@@ -8,6 +8,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from benchmarks.learning import attacks
 from benchmarks.learning.mnist_shards import MnistShards
 from ml.aggregate.mixing import TRIAL, Partner, moved, parse_mixing
-from ml.task.samples import Batch, Samples
+from ml.task.samples import Samples
 from ml.task.seeds import derive_seed, permutation
 from ml.training.held_out import GROUPS, TRIED_SAMPLES, hold_out
 from ml.training.train import evaluate
@@ -36,6 +37,8 @@ CURVE_EVERY = 100
 CURVE_SAMPLES = 1000
 ATTACKERS_BATCH_SIZE = 128
 
+Tried = tuple[Any, Any, int]
+"""Inputs, targets, and how many they are."""
 Attack = Callable[["Ring", int], Floats]
 """What the attackers of an honest peer send it."""
 
@@ -87,13 +90,13 @@ class Ring:
             index, samples.take(self.random.integers(0, len(samples), ATTACKERS_BATCH_SIZE))
         )
 
-    def tried(self, index: int, iteration: int) -> Batch:
+    def tried(self, index: int, iteration: int) -> Tried:
         """The samples on which a peer tries its neighbours' models this time."""
         samples = self._tried[index]
         order = permutation(len(samples), self._data.seed, "trial", iteration)[:TRIED_SAMPLES]
         return next(samples.take(order).batches(TRIED_SAMPLES))
 
-    def losses(self, model: Floats, batch: Batch) -> NDArray[np.float64]:
+    def losses(self, model: Floats, batch: Tried) -> NDArray[np.float64]:
         """Of ``model``, for each of some groups of samples."""
         self._load(model)
         self._model.eval()

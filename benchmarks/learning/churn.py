@@ -120,28 +120,26 @@ def describe(calm: ChurnRecord, churned: Mapping[int, ChurnRecord]) -> str:
     ]
     never_arrived = sum(sum(one.never_arrived.values()) for one in churned.values())
     usages = [usage for one in churned.values() for usage in one.usage.values()]
-    rows = [
-        [what, *(tell(one) for one in records)]
-        for what, tell in (
-            ("rounds", lambda one: str(one.rounds[-1].round)),
-            ("events", lambda one: str(len(one.events))),
-            (
-                f"accuracy, mean of the last {LAST_ROUNDS} rounds, %",
-                lambda one: f"{final_accuracy(one):.2f}",
-            ),
-            (
-                "accuracy of the last round, %",
-                lambda one: f"{100 * one.rounds[-1].accuracy:.2f}",
-            ),
-            (
-                "median time of a round, s",
-                lambda one: f"{statistics.median(one.round_times_s):.2f}",
-            ),
-            ("longest time between two rounds, s", lambda one: f"{max(one.round_times_s):.2f}"),
-            ("rounds that ended in two states", lambda one: str(len(one.forks))),
-            ("refused of each other by honest peers", lambda one: str(one.rejects)),
-        )
-    ]
+    told: tuple[tuple[str, Callable[[ChurnRecord], str]], ...] = (
+        ("rounds", lambda one: str(one.rounds[-1].round)),
+        ("events", lambda one: str(len(one.events))),
+        (
+            f"accuracy, mean of the last {LAST_ROUNDS} rounds, %",
+            lambda one: f"{final_accuracy(one):.2f}",
+        ),
+        (
+            "accuracy of the last round, %",
+            lambda one: f"{100 * one.rounds[-1].accuracy:.2f}",
+        ),
+        (
+            "median time of a round, s",
+            lambda one: f"{statistics.median(one.round_times_s):.2f}",
+        ),
+        ("longest time between two rounds, s", lambda one: f"{max(one.round_times_s):.2f}"),
+        ("rounds that ended in two states", lambda one: str(len(one.forks))),
+        ("refused of each other by honest peers", lambda one: str(one.rejects)),
+    )
+    rows = [[what, *(tell(one) for one in records)] for what, tell in told]
     return (
         "# Churn\n\n"
         f"{rounds} rounds of digits with real daemons on one machine; joins, leaves and kills by"

@@ -89,7 +89,7 @@ def _compare(
             continue
         started = time.monotonic()
         wanted = list(baseline.digests[case.name])
-        seen = []
+        seen: list[list[str]] = []
         while len(seen) < TRIES and wanted not in seen:
             seen.append(_run(case, p2pd))
         results.append("same" if wanted in seen else "OTHER")

@@ -8,6 +8,7 @@ take part in every round: the first waits for them, and every round waits long f
 import hashlib
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 from benchmarks.same.cases import EXACT, Case
@@ -73,7 +74,7 @@ def _start(case: Case, swarm: RealSwarm) -> list[RealPeer]:
         secret = hashlib.sha256(f"p2pd same {index}".encode()).digest()
         state_dir = swarm.directory / name
         state_dir.mkdir(mode=0o700)
-        read_or_create_secret(state_dir / "identity.key", lambda secret=secret: secret)
+        read_or_create_secret(state_dir / "identity.key", partial(bytes, secret))
         shard = f"{index}/{case.peers}"
         peers.append(swarm.join(name, *own_file, "--shard", shard, "--listen", "127.0.0.1:0"))
     return peers
