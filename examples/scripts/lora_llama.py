@@ -1,8 +1,9 @@
 """LoRA on a small Llama made from a configuration, by transformers.Trainer: ``lora_llama.py LINK``.
 
 Only the adapters travel. The base stays where it is, and is compared by its digest: all peers make
-it from one seed here, as they would load one file elsewhere. Needs p2pd-train[transformers] and
-peft.
+it from one seed here, as they would load one file elsewhere. With ``--freeze-a`` at the end half of
+each adapter stays too, and the average is exact (docs/learning-adapters.md). Needs
+p2pd-train[transformers] and peft.
 """
 
 import sys
@@ -10,7 +11,7 @@ import tempfile
 from pydoc_data import topics
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
@@ -34,8 +35,8 @@ class Bytes(Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": tokens, "labels": tokens}
 
 
-def main() -> None:
-    """Train until the swarm is complete."""
+def adapted(*, freeze_a: bool) -> PeftModel:
+    """The model, at every peer the same: what is frozen is compared."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=256,
@@ -47,6 +48,15 @@ def main() -> None:
         max_position_embeddings=LENGTH,
     )
     model = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=4, task_type="CAUSAL_LM"))
+    for name, parameter in model.named_parameters():
+        if freeze_a and ".lora_A." in name:
+            parameter.requires_grad_(False)
+    return model
+
+
+def main() -> None:
+    """Train until the swarm is complete."""
+    model = adapted(freeze_a="--freeze-a" in sys.argv[2:])
     model.print_trainable_parameters()
     with tempfile.TemporaryDirectory() as directory:
         arguments = TrainingArguments(

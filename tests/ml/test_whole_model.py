@@ -1,7 +1,9 @@
 """An export with all that did not travel, and in the form that transformers and peft load."""
 
+import importlib.util
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -9,9 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ml.state.provenance import frozen_digest
+from ml.task.load import load_task
 from ml.training.weights import check_base, start_from
-from ml.whole_model import whole_model, write_pretrained, write_whole
-from p2pd.what_travels import describe_still, is_trained, tensors_of
+from ml.whole_model import main, whole_model, write_pretrained, write_whole
+from p2pd.messages import Opened, encode
+from p2pd.what_travels import describe, describe_still, is_trained, still_by_kind, tensors_of
 from protocol.errors import ConfigError
 
 # Peft and transformers take many seconds to load: only who needs them does so.
@@ -20,6 +24,10 @@ if TYPE_CHECKING:
 
 # peft asks a model of transformers for a property that its next version names otherwise.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+
+
+ROOT = Path(__file__).parents[2]
+ADAPTERS_TASK = ROOT / "benchmarks" / "learning" / "adapters_task.py"
 
 
 def llama() -> "LlamaForCausalLM":
@@ -83,6 +91,46 @@ def test_adapter_of_peft_is_loaded_on_its_base(tmp_path: Path) -> None:
     assert not torch.equal(answers(again), answers(adapted()))
 
 
+@pytest.fixture(scope="module")
+def lora_example() -> Any:
+    path = ROOT / "examples" / "scripts" / "lora_llama.py"
+    spec = importlib.util.spec_from_file_location("lora_llama", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def added(model: nn.Module) -> list[torch.Tensor]:
+    """What the adapters add to each layer."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = [one for one in model.modules() if isinstance(one, LoraLayer)]
+    return [layer.get_delta_weight("default").detach() for layer in layers]
+
+
+@pytest.mark.parametrize("freeze_a", [False, True])
+def test_average_of_adapters_is_exact_where_one_factor_is_frozen(
+    lora_example: Any, freeze_a: bool
+) -> None:
+    """The mean of several B times the mean of several A is not the mean of their products."""
+    one, two, mean = (lora_example.adapted(freeze_a=freeze_a) for _ in range(3))
+    tensors = [tensors_of(model) for model in (one, two, mean)]
+    trained = [name for name, tensor in tensors[0].items() if is_trained(tensor)]
+    assert trained
+    assert any(".lora_A." in name for name in trained) == (not freeze_a)
+    with torch.no_grad():
+        for name in trained:
+            tensors[0][name].normal_()
+            tensors[1][name].normal_()
+            tensors[2][name].copy_((tensors[0][name] + tensors[1][name]) / 2)
+    pairs = zip(added(one), added(two), added(mean), strict=True)
+    exact = [torch.allclose((a + b) / 2, c, atol=1e-4) for a, b, c in pairs]
+    assert exact == [freeze_a] * len(exact)
+    assert exact
+
+
 def small() -> nn.Module:
     torch.manual_seed(5)
     return nn.Sequential(nn.Linear(2, 3).requires_grad_(False), nn.Linear(3, 1))
@@ -140,3 +188,38 @@ def test_weights_on_another_base_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no model")
     with pytest.raises(ConfigError, match="no file of safetensors"):
         check_base(frozen, tmp_path / "text")
+
+
+def test_program_writes_what_peft_loads_on_the_base_of_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What ``p2pd export DIR --pretrained`` starts, with the task of a benchmark."""
+    from peft import PeftModel
+
+    task = load_task(str(ADAPTERS_TASK), builtin=False)
+    model = task.make_model(4)
+    still = still_by_kind(model)
+    said = Opened(
+        tensors=[list(one) for one in describe(model, still)],
+        frozen=[list(one) for one in describe_still(model, still)],
+        tied={},
+        sample_count=1,
+    )
+    (tmp_path / "description").write_bytes(encode(said))
+    save_file(trained_in(model), tmp_path / "export", metadata={"round": "7"})
+    words = {
+        "task": ADAPTERS_TASK,
+        "sha256": task.file_sha256.hex(),
+        "seed": 4,
+        "description": tmp_path / "description",
+        "weights": tmp_path / "export",
+        "pretrained": tmp_path / "adapter",
+    }
+    monkeypatch.setattr("sys.argv", ["", *(f"--{name}={value}" for name, value in words.items())])
+    assert main() == 0
+    assert json.loads(capsys.readouterr().out)["round"] == 7
+    torch.manual_seed(4)
+    again = PeftModel.from_pretrained(task.module.base_model(), tmp_path / "adapter")
+    expected = whole_model(model, tmp_path / "export", frozen_in(model))
+    assert torch.equal(answers(again), answers(expected))
+    assert not torch.equal(answers(again), answers(task.make_model(4)))
