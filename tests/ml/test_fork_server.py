@@ -43,7 +43,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.P
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         (process,) = (
-            one for one in psutil.Process().children() if "fork_server" in " ".join(one.cmdline())
+            one
+            for one in psutil.Process().children()
+            if variables[fork_server.VARIABLE] in one.cmdline()
         )
         yield process
 
