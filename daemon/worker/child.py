@@ -112,7 +112,7 @@ class Child:
         """Start the process; one that still runs is ended first. No task is open then."""
         if self._life is not None:
             await self._life.end()
-        self._life = Life.start(self._program, self._memory.descriptors, self._tasks, self)
+        self._life = await Life.start(self._program, self._memory.descriptors, self._tasks, self)
         self.pulse.restarted()
 
     async def wait_died(self) -> str:

@@ -12,7 +12,6 @@ Example (daemon/worker/program.py)::
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -20,14 +19,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from daemon.host.unix_socket import connect_control
+from daemon.host.unix_socket import connect_control, peer_uid
 from daemon.worker.launch import PythonModule, Started, Streams
 from p2pd.channel import GREETING, HEAD, to_frame
 from protocol.errors import WorkerError
 
 VARIABLE = "P2PD_FORK_SERVER"
-ANSWER_S = 30.0
-"""Within which it answers: a busy machine may be slow to fork."""
+CONNECT_S = 1.0
+ANSWER_S = 120.0
+"""Within which it answers: it may still load PyTorch, and a busy machine is slow to fork."""
 CODE_S = 1.0
 """Within which it says how a trainer ended that has ended."""
 
@@ -38,21 +38,18 @@ class TrainerLaunch:
     def __init__(self) -> None:
         self._module = PythonModule("ml.training")
 
-    def __call__(self, descriptors: Sequence[int]) -> Started:
+    async def __call__(self, descriptors: Sequence[int]) -> Started:
         """See :class:`daemon.worker.launch.Launch`."""
         path = os.environ.get(VARIABLE)
-        return _fork(path, descriptors) if path else self._module(descriptors)
+        return await (_fork(path, descriptors) if path else self._module(descriptors))
 
 
-def _fork(path: str, descriptors: Sequence[int]) -> Started:
+async def _fork(path: str, descriptors: Sequence[int]) -> Started:
+    variables = {**os.environb, b"PYTHONUNBUFFERED": b"1"}
+    environment = b"".join(b"%s=%s\0" % pair for pair in variables.items())
     with contextlib.ExitStack() as stack:
         failed = stack.enter_context(contextlib.ExitStack())
-        try:
-            server = connect_control(Path(path), ANSWER_S)
-        except OSError as error:
-            raise WorkerError(
-                f"no fork server answers at {path}, which {VARIABLE} names: {error.strerror}"
-            ) from error
+        server = _connect(path)
         failed.callback(server.close)
         ours, theirs = socket.socketpair()
         stack.enter_context(theirs)
@@ -66,17 +63,47 @@ def _fork(path: str, descriptors: Sequence[int]) -> Started:
         failed.callback(os.close, output)
         directory = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, directory)
-        request = to_frame(0, json.dumps(dict(os.environ)).encode())
         passed = [theirs.fileno(), lifeline, written, directory]
-        socket.send_fds(server, [request[: HEAD.size]], passed)
-        server.sendall(request[HEAD.size :])
-        answer = server.recv(HEAD.size, socket.MSG_WAITALL)
-        if len(answer) < HEAD.size:
-            raise WorkerError(f"the fork server at {path} starts no trainer: see its log")
-        _, pid = HEAD.unpack(answer)
-        server.settimeout(CODE_S)
+        try:
+            pid = await _ask(server, environment, passed)
+        except TimeoutError:
+            raise WorkerError(
+                f"the fork server at {path} does not answer within {ANSWER_S:g} s"
+            ) from None
+        except OSError as error:
+            raise WorkerError(
+                f"the fork server at {path} starts no trainer ({error}): see what it printed"
+            ) from error
         failed.pop_all()
-    return _Forked(pid, server, ours, writing, open(output, "rb", buffering=0))
+    return _Forked(pid, server, ours, writing, output)
+
+
+def _connect(path: str) -> socket.socket:
+    try:
+        server = connect_control(Path(path), CONNECT_S)
+    except OSError as error:
+        raise WorkerError(
+            f"no fork server answers at {path}, which {VARIABLE} names: {error.strerror or error}"
+        ) from error
+    if peer_uid(server) != os.geteuid():
+        server.close()
+        raise WorkerError(f"the fork server at {path} is another user's")
+    return server
+
+
+async def _ask(server: socket.socket, environment: bytes, passed: Sequence[int]) -> int:
+    """The process id of a trainer. Raises :class:`OSError`."""
+    loop = asyncio.get_running_loop()
+    request = to_frame(0, environment)
+    server.setblocking(False)
+    async with asyncio.timeout(ANSWER_S):
+        socket.send_fds(server, [request[: HEAD.size]], passed)
+        await loop.sock_sendall(server, request[HEAD.size :])
+        answer = await loop.sock_recv(server, HEAD.size)
+    if len(answer) < HEAD.size:
+        raise ConnectionResetError("it hung up")
+    _, pid = HEAD.unpack(answer)
+    return int(pid)
 
 
 class _Forked(Started):
@@ -88,13 +115,13 @@ class _Forked(Started):
         server: socket.socket,
         channel: socket.socket,
         lifeline: int,
-        output: IO[bytes],
+        output: int,
     ) -> None:
         super().__init__(pid)
         self._server = server
         self._channel = channel
         self._lifeline = lifeline
-        self._output = output
+        self._output = open(output, "rb", buffering=0)  # noqa: SIM115 — closed by who reads it
 
     @property
     def output(self) -> IO[bytes]:
@@ -115,6 +142,7 @@ class _Forked(Started):
         """See :class:`Started`. Where the server died, so did the trainer."""
         os.close(self._lifeline)
         code = b""
+        self._server.settimeout(CODE_S)
         with contextlib.suppress(OSError):  # so it is gone, or does not answer
             code = self._server.recv(4, socket.MSG_WAITALL)
         self._server.close()

@@ -56,8 +56,11 @@ class Started(abc.ABC):
 class Launch(Protocol):
     """A way to start."""
 
-    def __call__(self, descriptors: Sequence[int]) -> Started:
-        """Start a process. ``descriptors``: of the shared memory. Raises :class:`OSError`."""
+    async def __call__(self, descriptors: Sequence[int]) -> Started:
+        """Start a process. ``descriptors``: of the shared memory.
+
+        Raises :class:`OSError` and :class:`WorkerError`.
+        """
 
 
 class OwnChild(Started):
@@ -106,7 +109,7 @@ class PythonModule:
     """The variables that it gets to see; None: all."""
     arguments: tuple[str, ...] = ()
 
-    def __call__(self, descriptors: Sequence[int]) -> Started:
+    async def __call__(self, descriptors: Sequence[int]) -> Started:
         """Start it from this thread: the kernel ends the process when the thread that started it
         ends."""
         with contextlib.ExitStack() as stack:

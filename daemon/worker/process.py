@@ -54,7 +54,7 @@ class Life:
         self._attending = tasks.create_task(self._attend(), name=name)
 
     @classmethod
-    def start(
+    async def start(
         cls,
         program: Program,
         descriptors: Sequence[int],
@@ -63,7 +63,7 @@ class Life:
     ) -> "Life":
         """``descriptors``: of the shared memory. Raises :class:`OSError` and
         :class:`WorkerError`."""
-        started = program.launch(descriptors)
+        started = await program.launch(descriptors)
         if started.is_child and program.niceness:
             # Before it has further threads, which take theirs from the first.
             own = os.getpriority(os.PRIO_PROCESS, 0)
@@ -217,7 +217,10 @@ class Listener(Protocol):
 
 async def _wait_exit(pid: int) -> None:
     """Wait until the child is a zombie."""
-    descriptor = os.pidfd_open(pid)
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:  # and waited for, as is a fork whose fork server has died
+        return
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_reader(descriptor, ended.set)

@@ -39,7 +39,7 @@ class Command:
         self._words = tuple(words)
         self._socket_path = directory / SOCKET_NAME
 
-    def __call__(self, descriptors: Sequence[int]) -> Started:
+    async def __call__(self, descriptors: Sequence[int]) -> Started:
         """See :class:`daemon.worker.launch.Launch`. Raises :class:`ConfigError` too."""
         variables = {
             **os.environ,
@@ -108,7 +108,7 @@ class OwnScript:
         self._pid = pid
         self._is_started = False
 
-    def __call__(self, descriptors: Sequence[int]) -> Started:
+    async def __call__(self, descriptors: Sequence[int]) -> Started:
         """See :class:`daemon.worker.launch.Launch`: it is there, once."""
         if self._is_started:
             raise WorkerError("the script that started this daemon has left")

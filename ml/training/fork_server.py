@@ -5,27 +5,30 @@ asks for is a fork of it, which begins at once and shares the memory of what was
 a trainer as any other (ml/training/__main__.py). daemon/worker/fork_server.py is who asks.
 
 A daemon's connection lives as long as its trainer: when the trainer ends, its exit code is written
-there; when the daemon closes it, what is left of the trainer is killed. Only then is the trainer
+there; when the daemon closes it, what is left of the trainer is killed. Only after both is it
 waited for, so its process id is nobody else's before. All trainers end with this process, and this
 process with the one that started it.
 
 Example (daemon/cli/demo/demo.py)::
 
-    stack, "trainers", *python_arguments("ml.training.fork_server"), str(socket_path)
+    stack, "fork-server", *python_arguments("ml.training.fork_server"), str(socket_path)
 """
 
+import argparse
 import contextlib
-import json
+import errno
+import io
 import logging
 import os
-import random
 import selectors
 import signal
 import socket
+import stat
 import sys
-import traceback
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from p2pd.channel import HEAD
 from p2pd.importing import collector_off
@@ -34,8 +37,11 @@ from p2pd.process import end_with_parent
 DESCRIPTORS = 4
 """The trainer's: its channel, its lifeline, where its output goes, and its working directory."""
 ASK_S = 5.0
-"""Within which a daemon says all that it wants."""
-MAX_REQUEST_BYTES = 4 << 20
+"""A daemon that says nothing for so long while it asks is left alone."""
+MAX_REQUEST_BYTES = 6 << 20
+"""No process has a larger environment (execve(2))."""
+FULL_S = 0.1
+"""How long to wait for a descriptor when all are taken."""
 READY = "ready"
 
 _log = logging.getLogger(__name__)
@@ -44,28 +50,40 @@ _log = logging.getLogger(__name__)
 class Place:
     """What a trainer's process gets to see of the daemon that asked for it."""
 
-    def __init__(self, request: bytes, descriptors: list[int]) -> None:
-        """``request``: the environment as a JSON object. Raises :class:`ValueError`."""
-        told = json.loads(request)
-        if not isinstance(told, dict):
-            raise ValueError("no JSON object")
-        self.variables = {str(name): str(value) for name, value in told.items()}
+    def __init__(self, environment: bytes, descriptors: list[int]) -> None:
+        """``environment``: NAME=VALUE, each with a zero byte behind it. Raises
+        :class:`ValueError`."""
+        *variables, rest = environment.split(b"\0")
+        self.variables = {}
+        for variable in variables:
+            name, equals, value = variable.partition(b"=")
+            if not (name and equals):
+                raise ValueError("no environment")
+            self.variables[name] = value
+        if rest:
+            raise ValueError("no environment")
         self.channel, self.lifeline, self.output, self.directory = descriptors
 
     def enter(self) -> None:
         """Have this process, a fork, be as one that the daemon started itself."""
+        import numpy
+        import torch
+
         with open(os.devnull, "rb") as nothing:
             os.dup2(nothing.fileno(), 0)
         os.dup2(self.output, 1)
         os.dup2(self.output, 2)
-        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 — for good
-        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-        os.environ.clear()
-        os.environ.update(self.variables)
+        sys.stdout, sys.stderr = _printed(1, "strict"), _printed(2, "backslashreplace")
+        logging.root.handlers.clear()  # The trainer has its own.
+        os.environb.clear()
+        os.environb.update(self.variables)
+        time.tzset()
         os.fchdir(self.directory)
         os.close(self.directory)
-        random.seed()
         os.close(self.output)
+        # Else all trainers would draw the same. Python's own generator sees to that itself.
+        numpy.random.seed()
+        torch.default_generator.seed()
         sys.argv[1:] = [str(self.channel), str(self.lifeline)]
 
     def leave(self) -> None:
@@ -74,30 +92,29 @@ class Place:
             os.close(descriptor)
 
 
+def _printed(descriptor: int, errors: str) -> io.TextIOWrapper:
+    """A standard stream as Python makes it where PYTHONUNBUFFERED is set."""
+    raw = open(descriptor, "wb", buffering=0, closefd=False)  # noqa: SIM115 — for good
+    return io.TextIOWrapper(raw, errors=errors, write_through=True)
+
+
 @dataclass(slots=True, eq=False)
 class _Trainer:
-    """One that runs, or has ended and is still its daemon's."""
+    """One that runs or whose daemon still has it: it is waited for when neither holds."""
 
     pid: int
+    daemon: socket.socket
     handle: int
     """Of the process (pidfd_open(2))."""
-    daemon: socket.socket
-    is_over: bool = False
+    has_ended: bool = False
+    is_let_go: bool = False
 
 
 class ForkServer:
     """Answers on one socket until the process ends."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises :class:`OSError`."""
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        os.chdir(path.parent)  # The path may be longer than the 107 bytes that a socket's can be.
-        mask = os.umask(0o177)
-        try:
-            self._listener.bind(path.name)
-        finally:
-            os.umask(mask)
-        self._listener.listen()
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
         self._selector = selectors.EpollSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
 
@@ -107,11 +124,20 @@ class ForkServer:
             for key, _ in self._selector.select():
                 trainer: _Trainer | None = key.data
                 if trainer is None:
-                    self._answer(self._listener.accept()[0])
-                elif not trainer.is_over:
-                    self._look_at(trainer, key.fd)
+                    self._answer()
+                elif key.fd == trainer.handle:
+                    self._note_end(trainer)
+                else:
+                    self._let_go(trainer)
 
-    def _answer(self, daemon: socket.socket) -> None:
+    def _answer(self) -> None:
+        """What goes wrong here is one daemon's affair: with this process all trainers would end."""
+        try:
+            daemon, _ = self._listener.accept()
+        except OSError as error:
+            _log.warning("nobody more can be let in: %s", error)
+            time.sleep(FULL_S)
+            return
         daemon.settimeout(ASK_S)
         try:
             place = _read_request(daemon)
@@ -119,37 +145,81 @@ class ForkServer:
             _log.warning("a request that cannot be carried out: %s", error)
             daemon.close()
             return
-        own = [self._selector.fileno(), *(key.fd for key in self._selector.get_map().values())]
-        pid = os.fork()
+        own_pid = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _log.error("no trainer can be started: %s", error)
+            place.leave()
+            daemon.close()
+            return
         if not pid:
-            _become_trainer(place, [*own, daemon.fileno()])
-        os.setpgid(pid, pid)
+            end_with_parent()
+            if os.getppid() != own_pid:
+                os._exit(1)  # It had ended before the kernel was asked.
+            known = (key.fd for key in self._selector.get_map().values())
+            _become_trainer(place, [*known, self._selector.fileno(), daemon.fileno()])
         place.leave()
-        trainer = _Trainer(pid, os.pidfd_open(pid), daemon)
-        for descriptor in (trainer.handle, daemon):
+        self._hold(_Trainer(pid, daemon, os.pidfd_open(pid)))
+
+    def _hold(self, trainer: _Trainer) -> None:
+        os.setpgid(trainer.pid, trainer.pid)
+        for descriptor in (trainer.handle, trainer.daemon):
             self._selector.register(descriptor, selectors.EVENT_READ, trainer)
         with contextlib.suppress(OSError):  # gone again: seen next
-            daemon.sendall(HEAD.pack(0, pid))
+            trainer.daemon.sendall(HEAD.pack(0, trainer.pid))
 
-    def _look_at(self, trainer: _Trainer, descriptor: int) -> None:
-        if descriptor == trainer.handle:
-            self._selector.unregister(trainer.handle)
-            ended = os.waitid(os.P_PIDFD, trainer.handle, os.WEXITED | os.WNOWAIT)
-            assert ended is not None
-            code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-            with contextlib.suppress(OSError):  # the daemon is gone too: seen next
-                trainer.daemon.sendall(code.to_bytes(4, "big", signed=True))
-            return
-        # The daemon has nothing more to say: it is done with the trainer, or gone.
-        trainer.is_over = True
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(trainer.pid, signal.SIGKILL)
-        os.waitpid(trainer.pid, 0)
-        self._selector.unregister(trainer.daemon)
-        with contextlib.suppress(KeyError):  # so it had ended before
-            self._selector.unregister(trainer.handle)
-        trainer.daemon.close()
+    def _note_end(self, trainer: _Trainer) -> None:
+        ended = os.waitid(os.P_PIDFD, trainer.handle, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        self._selector.unregister(trainer.handle)
         os.close(trainer.handle)
+        trainer.has_ended = True
+        if trainer.is_let_go:
+            os.waitpid(trainer.pid, 0)
+            return
+        code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        with contextlib.suppress(OSError):  # the daemon is gone too: seen next
+            trainer.daemon.sendall(code.to_bytes(4, "big", signed=True))
+
+    def _let_go(self, trainer: _Trainer) -> None:
+        """The daemon has nothing more to say: it is done with the trainer, or gone."""
+        with contextlib.suppress(ProcessLookupError):  # it may have gone to another group
+            os.killpg(trainer.pid, signal.SIGKILL)
+        self._selector.unregister(trainer.daemon)
+        trainer.daemon.close()
+        trainer.is_let_go = True
+        if trainer.has_ended:
+            os.waitpid(trainer.pid, 0)
+
+
+def listen(path: Path) -> socket.socket:
+    """A socket at ``path`` for this user alone, in place of one at which nobody listens any more.
+
+    Goes to its folder, since the path may be longer than a socket's can be. Raises
+    :class:`OSError`.
+    """
+    os.chdir(path.parent)
+    if _is_left_over(path.name):
+        os.unlink(path.name)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(path.name)
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(mask)
+    return listener
+
+
+def _is_left_over(name: str) -> bool:
+    if not os.path.lexists(name) or not stat.S_ISSOCK(os.lstat(name).st_mode):
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        return caller.connect_ex(name) == errno.ECONNREFUSED
 
 
 def _read_request(connection: socket.socket) -> Place:
@@ -173,40 +243,41 @@ def _read_request(connection: socket.socket) -> Place:
         raise
 
 
-def _become_trainer(place: Place, others: list[int]) -> None:
-    """In the fork: never returns."""
-    code = 1
-    try:
-        os.setpgid(0, 0)
-        for descriptor in others:
-            os.close(descriptor)
-        place.enter()
-        from ml.training.__main__ import main
+def _become_trainer(place: Place, others: list[int]) -> NoReturn:
+    """In the fork, which ends as any Python process does: no ``except`` may stand around this."""
+    os.setpgid(0, 0)
+    for descriptor in others:
+        os.close(descriptor)
+    place.enter()
+    from ml.training.__main__ import main
 
-        main()
-        code = 0
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+    main()
+    sys.exit()
 
 
 def main() -> None:
     """Serve."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ml.training.fork_server",
+        description="Start the trainers of many peers on one machine: docs/processes.md.",
+    )
+    parser.add_argument("socket", type=Path, help="what P2PD_FORK_SERVER names for them")
+    path: Path = parser.parse_args().socket
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started it to act on
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s", level=logging.INFO)
+    try:
+        listener = listen(path)  # Who comes before all is loaded waits.
+    except OSError as error:
+        sys.exit(f"no fork server can listen at {path}: {error.strerror}")
     with collector_off():
         from ml.training.compiler_on_demand import leave_compiler_until_asked
 
         leave_compiler_until_asked()
         import ml.training.__main__
         import ml.training.trainer  # noqa: F401 — what trainers need
-    server = ForkServer(Path(sys.argv[1]))
     print(READY, flush=True)
-    server.serve()
+    ForkServer(listener).serve()
 
 
 if __name__ == "__main__":
