@@ -29,7 +29,7 @@ from daemon.host.python_child import python_arguments, require_torch
 from daemon.host.scratch import scratch_directory
 from daemon.rounds.phase import Phase
 from daemon.swarm.found import CreateOptions, ExaminedTask, create_swarm, examine_task
-from daemon.worker import fork_server
+from daemon.worker.fork_server import VARIABLE
 from protocol.errors import ConfigError
 from protocol.metric import accuracy_among
 from protocol.text import counted
@@ -40,6 +40,8 @@ SEED = 1
 CLI = python_arguments("daemon.cli")
 POLL_S = 0.25
 START_S = 60.0
+LOAD_S = 300.0
+"""A slow disk takes its time to read PyTorch."""
 TIMED_ROUNDS = 5
 """The last ones say how long those that come will take."""
 STALL_S = 600.0
@@ -154,8 +156,8 @@ class Demo:
             loop.add_signal_handler(number, task.cancel)
         started = time.monotonic()
         with self._view.running():
-            async with self._processes() as (peers, solo):
-                statuses = await self._train(peers)
+            async with self._processes() as (needed, solo):
+                statuses = await self._train(needed)
                 different_models = await self._export()
                 self._view.step("finishing what each reaches alone")
                 alone = [
@@ -191,16 +193,17 @@ class Demo:
 
     @contextlib.asynccontextmanager
     async def _processes(self) -> AsyncIterator[tuple[list[Child], Child]]:
-        """The peers, training together, and then the same peers alone."""
+        """The peers that train together, with the fork server of their trainers; and then the same
+        peers alone."""
         async with contextlib.AsyncExitStack() as stack:
             self._view.step("loading PyTorch")
             socket_path = self._directory / "trainers.sock"
             stack.callback(socket_path.unlink, missing_ok=True)
-            trainers = await self._start(
-                stack, "trainers", *python_arguments("ml.training.fork_server"), str(socket_path)
+            fork_server = await self._start(
+                stack, "fork-server", *python_arguments("ml.training.fork_server"), str(socket_path)
             )
-            await trainers.first_line(START_S)
-            stack.enter_context(_variable(fork_server.VARIABLE, str(socket_path)))
+            await fork_server.first_line(LOAD_S)
+            stack.enter_context(_variable(VARIABLE, str(socket_path)))
             # First, since it is what can be wrong with what was asked for.
             self._view.step("loading the task")
             examined = await examine_task(self._create_options(()))
@@ -224,9 +227,9 @@ class Demo:
             # Told all at once; each is then waited for as the stack unwinds, and what the trainers
             # are forks of at last.
             for child in self.children:
-                if child is not trainers:
+                if child is not fork_server:
                     stack.callback(child.terminate)
-            yield peers, solo
+            yield [*peers, fork_server], solo
 
     async def _start(
         self, stack: contextlib.AsyncExitStack, name: str, *arguments: str, niceness: int = 0
@@ -297,14 +300,15 @@ class Demo:
         work = {name: chosen[name] for name in ("local_unit", "local_amount") if name in chosen}
         return ["--settings", json.dumps(work)] if work else []
 
-    async def _train(self, peers: list[Child]) -> list[Status]:
-        """Watch until every peer has all rounds; their last statuses."""
+    async def _train(self, needed: list[Child]) -> list[Status]:
+        """Watch until every peer has all rounds; their last statuses. ``needed``: without which
+        they never will."""
         self._view.step("the peers load the task, then train together")
         if self._options.web:
             self._view.tell(f"the page of {self._names[0]}: {await self._page()}")
         try:
             async with asyncio.TaskGroup() as group:
-                ends = [group.create_task(_fail_when_ended(peer)) for peer in peers]
+                ends = [group.create_task(_fail_when_ended(child)) for child in needed]
                 watches = [group.create_task(self._watch(name)) for name in self._names]
                 statuses = [await watch for watch in watches]
                 for end in ends:
