@@ -95,7 +95,12 @@ class Outcome:
     seconds: float
 
 
-def ddp(kind: str, choices: Sequence[TaskChoice], steps: int, local_steps: int) -> Outcome:
+def kind_of(choices: Sequence[TaskChoice]) -> str:
+    """The task file's name, by which outcomes belong together."""
+    return Path(choices[0].task).stem
+
+
+def ddp(choices: Sequence[TaskChoice], steps: int, local_steps: int) -> Outcome:
     """Every step by the mean gradient of all peers' batches."""
     started = time.monotonic()
     task = load_task(choices[0].task, builtin=False)
@@ -122,12 +127,12 @@ def ddp(kind: str, choices: Sequence[TaskChoice], steps: int, local_steps: int) 
     found = evaluate(model, task, load_test_samples(task, choices[0], CPU))
     loss, metric = found.loss, found.metrics["accuracy"]
     return Outcome(
-        kind, "DDP, every step", choices[0].seed, len(choices), steps, loss, metric,
+        kind_of(choices), "DDP, every step", choices[0].seed, len(choices), steps, loss, metric,
         FLOAT_BYTES * parameters * steps, parameters, time.monotonic() - started,
     )  # fmt: skip
 
 
-def swarm(kind: str, choices: Sequence[TaskChoice], steps: int, variant: Variant) -> Outcome:
+def swarm(choices: Sequence[TaskChoice], steps: int, variant: Variant) -> Outcome:
     """Rounds of local steps, averaged as in a mesh."""
     started = time.monotonic()
     rounds = steps // variant.local_steps
@@ -156,7 +161,7 @@ def swarm(kind: str, choices: Sequence[TaskChoice], steps: int, variant: Variant
             learner.close()
     assert state is not None
     return Outcome(
-        kind, variant.name, choices[0].seed, len(choices), rounds * variant.local_steps,
+        kind_of(choices), variant.name, choices[0].seed, len(choices), rounds * variant.local_steps,
         state.loss, state.leading, sent_bytes, parameters, time.monotonic() - started,
     )  # fmt: skip
 
@@ -270,9 +275,9 @@ def main() -> None:
             for index in range(arguments.peers)
         ]
         if not arguments.without_ddp:
-            note(ddp(task.stem, choices, steps, 50 if is_characters else 100))
+            note(ddp(choices, steps, 50 if is_characters else 100))
         for variant in variants:
-            note(swarm(task.stem, choices, steps, variant))
+            note(swarm(choices, steps, variant))
     print(as_table(outcomes))
 
 
