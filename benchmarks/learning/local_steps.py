@@ -62,9 +62,10 @@ Written by `python -m benchmarks.learning.local_steps`, which says how.
 CHARACTERS_PART = """\
 ## Characters: the inner optimizer kept, and begun anew every round
 
-examples/char_transformer.py. Its text is small: 1,600 steps see each character 20 times. By then
-DDP has begun to learn it by heart, and its test loss rises; peers that train apart do so later.
-800 steps are only 16 exchanges. Outer momentum has hardly built up then, and 3 % remain.
+examples/char_transformer.py; outer learning rate 1 and momentum 0.7 where nothing else is said. 800
+steps are only 16 exchanges: outer momentum has hardly built up then, and 3 % remain. The text is
+small: 1,600 steps see each character 20 times. By then DDP has begun to learn it by heart, and its
+test loss rises; peers that train apart do so later, and later still if they begin anew.
 """
 PARTS = {CHARACTERS.stem: CHARACTERS_PART, LANGUAGE_MODEL.stem: "## A language model\n"}
 
