@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from p2pd.script.ranks import Ranks
 
+TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
+"""torchrun sets it for the ranks that it starts."""
 FOUND_S = 600.0
 WAIT_S = 24 * 3600.0
 
@@ -72,8 +74,7 @@ def join(
     from p2pd.script.ranks import ranks_of
 
     measuring = _measuring(evaluate, metrics)
-    if TRAINER_VARIABLE in os.environ:
-        end_with_parent()  # torchrun's own end would leave its ranks behind
+    _end_with_launcher()
     ranks = ranks_of(wait_s)
     desk = _desk(link, state_dir, options, wait_s) if ranks.is_first else None
     return Swarm(Hand(desk, ranks, model, optimizer, measuring=measuring, samples=samples))
@@ -103,21 +104,14 @@ def create(
     from p2pd.script.ranks import ranks_of
 
     measuring = _measuring(evaluate, metrics)
-    if TRAINER_VARIABLE in os.environ:
-        return join(
-            None,
-            model,
-            optimizer,
-            evaluate=evaluate,
-            metrics=metrics,
-            samples=samples,
-            wait_s=wait_s,
-        )
+    _end_with_launcher()
     ranks = ranks_of(wait_s)
     directory = os.path.abspath(state_dir)
-    is_new = not os.path.exists(os.path.join(directory, MEMBERSHIP_FILE))
-    link = ""
-    if ranks.share(is_new):
+    is_member = TRAINER_VARIABLE in os.environ or os.path.exists(
+        os.path.join(directory, MEMBERSHIP_FILE)
+    )
+    # Of several machines only the first one has a daemon, and a state directory.
+    if not ranks.share(is_member):
         words = ["create", "--json", "--rendezvous", rendezvous, "--state-dir", directory]
         for name, value in settings.items():
             words.append("--" + name.replace("_", "-"))
@@ -128,6 +122,12 @@ def create(
             announce(link)
     desk = _desk(None, directory, options, wait_s) if ranks.is_first else None
     return Swarm(Hand(desk, ranks, model, optimizer, measuring=measuring, samples=samples))
+
+
+def _end_with_launcher() -> None:
+    """torchrun's own end, by a kill, would leave its ranks behind."""
+    if TRAINER_VARIABLE in os.environ or TORCHRUN_VARIABLE in os.environ:
+        end_with_parent()
 
 
 def _measuring(evaluate: Evaluation | None, metrics: Mapping[str, str] | None) -> Measuring:

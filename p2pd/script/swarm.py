@@ -60,8 +60,8 @@ class Swarm:
         """Whether the present round's steps began before they were asked for (overlap)."""
         self._counts = RoundCounts()
         self._ended = self._steps_in_ended = 0
-        self._foreseen = 0.0
-        """How many steps the first round will have, as far as its first one tells."""
+        self._foreseen = self._samples_foreseen = 0.0
+        """The steps and samples of this script's first round, as far as its first step tells."""
         self._left = False
         self.complete = False
         """Whether the swarm's last round is done: the model is the result."""
@@ -100,7 +100,7 @@ class Swarm:
                 else "the swarm's last round is done: end the loop once swarm.complete is true"
             )
         self._counts.add(loss, samples)
-        if self._counts.steps == 1 and not self._ended and self._unit != "steps":
+        if self._counts.steps == 1 and not self._ended:
             self._foresee()
         self._report(loss)
         return self._carry_on()
@@ -143,8 +143,11 @@ class Swarm:
     @property
     def samples(self) -> int:
         """The samples that all peers together have trained on, in the rounds that are complete;
-        rounds before this peer's first are taken to have had as many as those after it."""
-        return self._base.samples
+        rounds before this peer's first are taken to have had as many as those after it. In its
+        first one all peers are taken to train on as many as this script, by its first step."""
+        if self._base.samples:
+            return self._base.samples
+        return round(self._samples_foreseen * self.round * self.peers)
 
     @property
     def peers(self) -> int:
@@ -184,11 +187,15 @@ class Swarm:
         """One step of the first round is done: who comes late, or back, has to be where the
         others' schedule is, and cannot wait for the round's end."""
         counts = self._counts
-        if self._unit == "epochs":
+        if self._unit == "steps":
+            steps = float(self._amount)
+        elif self._unit == "epochs":
             steps = self._samples_a_rank / max(1, counts.samples)
         else:
             steps = self._amount / max(1e-6, time.monotonic() - counts.began_s)
-        self._foreseen = self._ranks.share(max(1.0, steps))  # ranks have clocks of their own
+        steps = self._ranks.share(max(1.0, steps))  # ranks have clocks of their own
+        self._foreseen = steps
+        self._samples_foreseen = steps * self._ranks.total([float(counts.samples)])[0]
 
     @property
     def _samples_a_rank(self) -> float:

@@ -94,10 +94,13 @@ class DaemonSide(Daemon):
         """Have the base memory hold ``model`` as the state of that round."""
         ModelTensors(model).write(self.base, number, root_of(number))
 
-    def stand(self, number: int, *, complete: bool = False, waits_for: str = "") -> None:
-        """Tell how the swarm stands: three peers at that round."""
+    def stand(
+        self, number: int, *, complete: bool = False, waits_for: str = "", samples: int = 100
+    ) -> None:
+        """Tell how the swarm stands: three peers at that round, so many samples in each; 0: this
+        peer has seen none end."""
         root = root_of(number).hex()
-        self.ask(Standing(number, root, 3, 100 * number, "waiting", waits_for, complete))
+        self.ask(Standing(number, root, 3, samples * number, "waiting", waits_for, complete))
 
     def answer(self, number: int) -> FromTrainer:
         """The answer to that request; what else comes is passed over."""

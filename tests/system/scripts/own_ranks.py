@@ -1,7 +1,8 @@
 """A user's own training script for several processes: ``own_ranks.py ddp|fsdp2|alone DIRECTORY``.
 
-Each rank leaves a line in DIRECTORY after each round: see :class:`Line`. With
-``alone``, and without torchrun, it founds a swarm.
+Each rank leaves a line in DIRECTORY after each round: see :class:`Line`. With ``alone``, and
+without torchrun, it founds a swarm; with RENDEZVOUS and STATE_DIR as further words it does so by
+``p2pd.create``, or goes on there.
 """
 
 import hashlib
@@ -67,15 +68,32 @@ def made(kind: str) -> nn.Module:
     return model
 
 
+def taking_part(
+    model: nn.Module, optimizer: torch.optim.Optimizer, rendezvous: str = "", state_dir: str = ""
+) -> p2pd.Swarm:
+    """Where ``rendezvous`` is given, in a swarm of one peer."""
+    if not rendezvous:
+        return p2pd.join(None, model, optimizer)
+    return p2pd.create(
+        model,
+        optimizer,
+        rendezvous=rendezvous,
+        state_dir=state_dir,
+        options=["--listen", "127.0.0.1:0"],
+        local_steps=STEPS,
+        min_peers=1,
+    )
+
+
 def main() -> None:
     """Train for ever."""
-    kind, directory = sys.argv[1:]
+    kind, directory, *founding = sys.argv[1:]
     if kind != "alone":
         dist.init_process_group("gloo")
     model = made(kind)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     path = Path(directory) / f"rank-{os.environ.get('RANK', '-')}"
-    with p2pd.join(None, model, optimizer) as swarm, path.open("a") as file:
+    with taking_part(model, optimizer, *founding) as swarm, path.open("a") as file:
         while True:
             inputs = torch.randn(SAMPLES, 8)
             loss = nn.functional.mse_loss(model(inputs), inputs.sum(1, keepdim=True))

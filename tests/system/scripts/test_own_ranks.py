@@ -15,8 +15,8 @@ SCRIPT = ROOT / "tests" / "system" / "scripts" / "own_ranks.py"
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 RANKS = 2
 TOGETHER = 5
-LOST = 2
-"""Rounds that a kill may cost the inner state."""
+LOST = 6
+"""Rounds that three kills may cost the inner state."""
 SWARM_S = 300.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -58,9 +58,8 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def wait_gone(groups: list[tuple[psutil.Process, dict[int, psutil.Process]]]) -> None:
+def wait_gone(processes: list[psutil.Process]) -> None:
     """Return once none of them runs."""
-    processes = [one for launcher, ranks in groups for one in (launcher, *ranks.values())]
     wait_until(
         f"{[process.pid for process in processes]} end",
         lambda: not any(map(is_alive, processes)),
@@ -78,10 +77,27 @@ def averaged_of_all(peers: list[RealPeer], since: int) -> set[int]:
     }
 
 
+def kill(peer: RealPeer, victim: str) -> list[psutil.Process]:
+    """Kill its launcher, one of its ranks, or its daemon; the processes of its trainer."""
+    launcher, ranks = processes_of(peer)
+    pids = {"launcher": launcher.pid, "rank": ranks[0].pid, "daemon": peer.status().pid}
+    os.kill(pids[victim], signal.SIGKILL)
+    return [launcher, *ranks.values()]
+
+
+def wait_all_averaged(peers: list[RealPeer], rounds: int, since: int) -> None:
+    """Return once so many rounds after that one have all updates, and a line of each rank."""
+    wait_until(
+        f"{rounds} rounds of all ranks after round {since}",
+        lambda: len(averaged_of_all(peers, since)) >= rounds,
+        SWARM_S,
+    )
+
+
 def test_ranks_of_ddp_and_fsdp2_hold_equal_weights_whatever_is_killed(swarm: RealSwarm) -> None:
     kinds = {"founder": "ddp", "two": "fsdp2", "three": "fsdp2"}
     peers = [RealPeer(swarm, name) for name in kinds]
-    one, _, three = peers
+    one, two, three = peers
     rounds = ("--local-steps", str(STEPS), "--grace", "30", "--min-peers", str(len(peers)))
     command = (sys.executable, SCRIPT, "alone", one.data_dir)
     swarm.create(*rounds, "--", *command, within_s=SWARM_S)
@@ -89,20 +105,21 @@ def test_ranks_of_ddp_and_fsdp2_hold_equal_weights_whatever_is_killed(swarm: Rea
     for peer in peers:
         link = () if peer is one else (swarm.link,)
         peer.join(*link, *listen, "--", *TORCHRUN, SCRIPT, kinds[peer.name], peer.data_dir)
-    wait_until("a round of all ranks", lambda: averaged_of_all(peers, 0), SWARM_S)
-    # A trainer, which is the launcher; a rank: torchrun ends the other one; and a daemon.
-    groups = [processes_of(peer) for peer in peers]
-    since = last(peers)
-    groups[0][0].send_signal(signal.SIGKILL)
-    groups[1][1][0].send_signal(signal.SIGKILL)
-    os.kill(three.status().pid, signal.SIGKILL)
-    wait_gone(groups)
-    three.join(*listen)
-    wait_until(
-        f"{TOGETHER} rounds of all ranks after the deaths",
-        lambda: len(averaged_of_all(peers, since)) >= TOGETHER,
-        SWARM_S,
-    )
+    since = 0
+    # Each of DDP's processes, and each of FSDP2's. When a rank dies, torchrun ends the other one.
+    for victims in (
+        {one: "launcher", two: "rank", three: "daemon"},
+        {one: "rank", two: "launcher"},
+        {one: "daemon"},
+    ):
+        wait_all_averaged(peers, 1, since)
+        since = last(peers)
+        groups = [kill(peer, victim) for peer, victim in victims.items()]
+        wait_gone([process for group in groups for process in group])
+        for peer, victim in victims.items():
+            if victim == "daemon":
+                peer.join(*listen)
+    wait_all_averaged(peers, TOGETHER, since)
     for number, digests in common(peers).items():
         assert len(digests) == 1, f"round {number}"
     for peer in peers:
