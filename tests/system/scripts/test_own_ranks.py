@@ -108,16 +108,18 @@ def test_ranks_of_ddp_and_fsdp2_hold_equal_weights_whatever_is_killed(swarm: Rea
     since = 0
     # Each of DDP's processes, and each of FSDP2's. When a rank dies, torchrun ends the other one.
     for victims in (
-        {one: "launcher", two: "rank", three: "daemon"},
-        {one: "rank", two: "launcher"},
-        {one: "daemon"},
+        [(one, "launcher"), (two, "rank"), (three, "daemon")],
+        [(one, "rank"), (two, "launcher")],
+        [(one, "daemon")],
     ):
         wait_all_averaged(peers, 1, since)
         since = last(peers)
-        groups = [kill(peer, victim) for peer, victim in victims.items()]
+        groups = [kill(peer, victim) for peer, victim in victims]
         wait_gone([process for group in groups for process in group])
-        for peer, victim in victims.items():
+        for peer, victim in victims:
             if victim == "daemon":
+                assert peer.program is not None
+                peer.program.wait_end()
                 peer.join(*listen)
     wait_all_averaged(peers, TOGETHER, since)
     for number, digests in common(peers).items():
