@@ -333,7 +333,11 @@ def _join(options: argparse.Namespace) -> int:
     settings = PeerSettings(options, os.environ)
 
     # Only now: what is wrong with the options is said at once.
+    from daemon.worker.program import begin_trainer
     from p2pd.importing import collector_off
+
+    if not settings.options.observe:
+        begin_trainer(settings.options.trainer)
 
     with collector_off():
         from daemon.cli.watch.join_view import JoinView

@@ -22,9 +22,14 @@ def python_arguments(module: str) -> tuple[str, ...]:
     return ("-P", start_child.__file__, module)
 
 
+def has_torch() -> bool:
+    """Whether this installation can train."""
+    return importlib.util.find_spec("torch") is not None
+
+
 def require_torch() -> None:
     """Raises :class:`ConfigError` in an installation that cannot train."""
-    if importlib.util.find_spec("torch") is None:
+    if not has_torch():
         raise ConfigError(
             "training needs torch, which this installation of p2pd lacks. In p2pd's source folder,"
             " with this environment's pip: pip install '.[train]'"

@@ -1,5 +1,5 @@
-"""Trainers that a fork server starts, which has PyTorch loaded: where many peers are on one machine
-(``p2pd demo``). docs/processes.md says how.
+"""p2pd's own trainers; those that a fork server starts, which has PyTorch loaded: where many peers
+are on one machine (``p2pd demo``). docs/processes.md says how.
 
 Its socket is named by :data:`VARIABLE` in the environment; ml/training/fork_server.py is the other
 end. Else such a trainer is as one that this process started: it speaks over a channel of its own,
@@ -7,7 +7,7 @@ its output is read, and it ends with this process.
 
 Example (daemon/worker/program.py)::
 
-    launch=TrainerLaunch(),
+    _OWN_TRAINER = TrainerLaunch()
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from daemon.host.unix_socket import connect_control, peer_uid
-from daemon.worker.launch import PythonModule, Started, Streams
+from daemon.worker.launch import ModuleProcess, PythonModule, Started, Streams
 from p2pd.channel import GREETING, HEAD, to_frame
 from protocol.errors import WorkerError
 
@@ -37,11 +37,24 @@ class TrainerLaunch:
 
     def __init__(self) -> None:
         self._module = PythonModule("ml.training")
+        self._begun: ModuleProcess | None = None
+
+    def begin(self) -> None:
+        """Start the next trainer before it is asked for: PyTorch takes longer to load than all of
+        the daemon. It ends with this process, whether it was asked for or not."""
+        if self._begun is None and VARIABLE not in os.environ:
+            self._begun = self._module.begin()
 
     async def __call__(self, descriptors: Sequence[int]) -> Started:
         """See :class:`daemon.worker.launch.Launch`."""
-        path = os.environ.get(VARIABLE)
-        return await (_fork(path, descriptors) if path else self._module(descriptors))
+        if path := os.environ.get(VARIABLE):
+            return await _fork(path, descriptors)
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            with contextlib.suppress(OSError):  # it has ended
+                begun.greet(descriptors)
+                return begun
+        return await self._module(descriptors)
 
 
 async def _fork(path: str, descriptors: Sequence[int]) -> Started:

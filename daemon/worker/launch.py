@@ -89,14 +89,30 @@ class OwnChild(Started):
         return self._process.wait()  # at once: it has ended, or was killed just now
 
 
-class _ModuleProcess(OwnChild):
+class ModuleProcess(OwnChild):
+    """A module of p2pd's that runs."""
+
     def __init__(
         self, process: "subprocess.Popen[bytes]", lifeline: int, channel: socket.socket
     ) -> None:
         super().__init__(process, lifeline)
         self._channel = channel
 
+    def greet(self, descriptors: Sequence[int]) -> None:
+        """Hand it the descriptors, without which it does nothing. Raises :class:`OSError` where it
+        has ended; nothing is left of it then."""
+        try:
+            socket.send_fds(self._channel, [GREETING], descriptors)
+        except OSError:
+            self._channel.close()
+            if self.output is not None:
+                self.output.close()
+            self.kill()
+            self.reap()
+            raise
+
     async def connect(self) -> Streams:
+        """See :class:`Started`."""
         return await asyncio.open_unix_connection(sock=self._channel)
 
 
@@ -110,8 +126,14 @@ class PythonModule:
     arguments: tuple[str, ...] = ()
 
     async def __call__(self, descriptors: Sequence[int]) -> Started:
-        """Start it from this thread: the kernel ends the process when the thread that started it
-        ends."""
+        """See :class:`Launch`."""
+        process = self.begin()
+        process.greet(descriptors)
+        return process
+
+    def begin(self) -> ModuleProcess:
+        """Start it from this thread, for it to load what it needs and then wait to be greeted: the
+        kernel ends the process when the thread that started it ends."""
         with contextlib.ExitStack() as stack:
             ours, theirs = socket.socketpair()
             stack.enter_context(theirs)
@@ -120,7 +142,6 @@ class PythonModule:
             reading, writing = os.pipe2(os.O_CLOEXEC)
             stack.callback(os.close, reading)
             failed.callback(os.close, writing)
-            socket.send_fds(ours, [GREETING], descriptors)
             passed = (theirs.fileno(), reading)
             process = spawn(
                 child_command(self.module, *map(str, passed), *self.arguments),
@@ -128,7 +149,7 @@ class PythonModule:
                 self._variables(),
             )
             failed.pop_all()
-        return _ModuleProcess(process, writing, ours)
+        return ModuleProcess(process, writing, ours)
 
     def _variables(self) -> dict[str, str]:
         variables = {**os.environ, "PYTHONUNBUFFERED": "1"}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from daemon.host.python_child import has_torch
 from daemon.worker.fork_server import TrainerLaunch
 from daemon.worker.launch import Launch, PythonModule
 from daemon.worker.pulse import COMMAND_SILENCE_S, SCRIPT_SILENCE_S
@@ -62,9 +63,10 @@ def _decode_from_averager(body: bytes) -> Message:
     return message
 
 
+_OWN_TRAINER = TrainerLaunch()
 TRAINER = Program(
     name="trainer",
-    launch=TrainerLaunch(),
+    launch=_OWN_TRAINER,
     encode=trainer.encode,
     decode=_decode_from_trainer,
     shutdown=trainer.Shutdown(),
@@ -82,6 +84,12 @@ def averager_in(directories: Sequence[Path]) -> Program:
     """The averager, which gets to no files but those in ``directories``; none: to all."""
     arguments = tuple(map(str, directories))
     return replace(AVERAGER, launch=PythonModule("ml.averaging", NEEDED_VARIABLES, arguments))
+
+
+def begin_trainer(program: Program) -> None:
+    """Have p2pd's own trainer start now, if ``program`` is that one, for whoever launches it."""
+    if program is TRAINER and has_torch():
+        _OWN_TRAINER.begin()
 
 
 def trainer_by_command(command: Command) -> Program:
