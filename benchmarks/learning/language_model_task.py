@@ -93,7 +93,7 @@ def metric(outputs, targets):
 
 def optimizer(parameters):
     """AdamW as for its larger kin."""
-    return torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1)
+    return torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
 
 def scheduler(optimizer, total_steps):
