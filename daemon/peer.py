@@ -47,7 +47,7 @@ from daemon.swarm.statements import Statements
 from daemon.taking_part import take_part
 from daemon.web.page_server import PageServer
 from daemon.worker.processes import WorkerProcesses
-from daemon.worker.program import TRAINER, Message
+from daemon.worker.program import Message, Program
 from daemon.worker.pulse import stuck_after_s
 from daemon.worker.worker import TaskWorker
 from ml.averaging.messages import Export
@@ -78,9 +78,12 @@ class Peer:
         notifier: SystemdNotifier,
         clock: Clock,
         log_ring: LogRing,
+        trainer: Program | None = None,
     ) -> None:
-        """``log_ring``: keeps what is logged, for ``p2pd logs``."""
+        """``log_ring``: keeps what is logged, for ``p2pd logs``. ``trainer``: that of ``options``,
+        where it has begun."""
         self._log_ring = log_ring
+        self._trainer = trainer or options.trainer
         self._options = options
         self._state_dir = state_dir
         self._notifier = notifier
@@ -199,7 +202,7 @@ class Peer:
     async def _live(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             started: WorkerProcesses | None = None
-            if not self._options.observe and self._options.trainer is TRAINER:
+            if not (self._options.observe or self._options.by_script):
                 # It loads torch while the swarm is looked for. Nothing of the user's own is run
                 # before the swarm is known.
                 started = await stack.enter_async_context(self._make_processes())
@@ -291,7 +294,7 @@ class Peer:
             with contextlib.suppress(OSError):  # who writes there says so
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return WorkerProcesses(
-            self._options.trainer,
+            self._trainer,
             self,
             own_files=own,
             stuck_after_s=stuck_after_s(self._notifier.watchdog_s),

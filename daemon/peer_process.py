@@ -19,6 +19,7 @@ from daemon.peer import Peer
 from daemon.swarm.join_options import JoinOptions
 from daemon.web.page_server import PeerView
 from daemon.web.round_hook import RoundHook
+from daemon.worker.program import Program
 from protocol.errors import ConfigError
 from transport.allocator import keep_freed_memory
 from transport.clock import Clock
@@ -31,16 +32,18 @@ which wants it for a moment, twice a chunk. With Python's 5 ms it waited longer 
 _log = logging.getLogger("p2pd.peer")
 
 
-def run_peer(options: JoinOptions, view: PeerView, reread: Callable[[], JoinOptions]) -> int:
+def run_peer(
+    options: JoinOptions, view: PeerView, reread: Callable[[], JoinOptions], trainer: Program
+) -> int:
     """Run one peer as a process, until it ends; the exit code.
 
-    ``reread``: what the options are now, when SIGHUP asks for that. Builds the real clock, log,
+    ``reread``: what the options are now, when SIGHUP asks for that. ``trainer``: that of
+    ``options``, which may have begun. Builds the real clock, log,
     loop and state directory. Raises :class:`ConfigError` for what the operator can change.
 
     Example (daemon/cli/join.py)::
 
-        settings = PeerSettings(options, os.environ)
-        return run_peer(settings.options, view, settings.again)
+        return run_peer(chosen, view, settings.again, trainer)
     """
     set_up_logging(options.limits.log_level, os.environ)
     log_ring = LogRing()
@@ -50,7 +53,7 @@ def run_peer(options: JoinOptions, view: PeerView, reread: Callable[[], JoinOpti
     with StopDeadline() as deadline, StateDir(options.state_dir) as state_dir:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_run(options, state_dir, log_ring, view, deadline, reread))
+                runner.run(_run(options, state_dir, log_ring, view, deadline, reread, trainer))
         except BaseExceptionGroup as group:
             raise first_error(group) from group
     return 0
@@ -63,6 +66,7 @@ async def _run(
     view: PeerView,
     deadline: StopDeadline,
     reread: Callable[[], JoinOptions],
+    trainer: Program,
 ) -> None:
     peer = Peer(
         options,
@@ -70,6 +74,7 @@ async def _run(
         notifier=SystemdNotifier(os.environ),
         clock=Clock(),
         log_ring=log_ring,
+        trainer=trainer,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -333,15 +333,17 @@ def _join(options: argparse.Namespace) -> int:
     settings = PeerSettings(options, os.environ)
 
     # Only now: what is wrong with the options is said at once.
-    from daemon.worker.program import begin_trainer
+    from daemon.worker.program import begun_trainer
     from p2pd.importing import collector_off
 
-    if not settings.options.observe:
-        begin_trainer(settings.options.trainer)
+    chosen = settings.options
+    # One that is to be nicer is told so by the daemon, before it has threads.
+    begins = not (chosen.observe or chosen.by_script or chosen.niceness)
+    trainer = begun_trainer() if begins else chosen.trainer
 
     with collector_off():
         from daemon.cli.watch.join_view import JoinView
         from daemon.peer_process import run_peer
 
     view = JoinView(live=sys.stdout is not None and sys.stdout.isatty())
-    return run_peer(settings.options, view, settings.again)
+    return run_peer(chosen, view, settings.again, trainer)

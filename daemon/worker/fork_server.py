@@ -1,13 +1,13 @@
-"""p2pd's own trainers; those that a fork server starts, which has PyTorch loaded: where many peers
-are on one machine (``p2pd demo``). docs/processes.md says how.
+"""How p2pd's own trainers start: as processes of their own, or as forks of one that has PyTorch
+loaded, where many peers are on one machine (``p2pd demo``). docs/processes.md says how.
 
-Its socket is named by :data:`VARIABLE` in the environment; ml/training/fork_server.py is the other
-end. Else such a trainer is as one that this process started: it speaks over a channel of its own,
-its output is read, and it ends with this process.
+The fork server's socket is named by :data:`VARIABLE` in the environment; ml/training/fork_server.py
+is the other end. Else such a trainer is as one that this process started: it speaks over a channel
+of its own, its output is read, and it ends with this process.
 
 Example (daemon/worker/program.py)::
 
-    _OWN_TRAINER = TrainerLaunch()
+    launch=TrainerLaunch(),
 """
 
 import asyncio
@@ -51,8 +51,11 @@ class TrainerLaunch:
             return await _fork(path, descriptors)
         begun, self._begun = self._begun, None
         if begun is not None:
-            with contextlib.suppress(OSError):  # it has ended
+            try:
                 begun.greet(descriptors)
+            except OSError:  # it has ended meanwhile
+                begun.discard()
+            else:
                 return begun
         return await self._module(descriptors)
 

@@ -100,16 +100,16 @@ class ModuleProcess(OwnChild):
 
     def greet(self, descriptors: Sequence[int]) -> None:
         """Hand it the descriptors, without which it does nothing. Raises :class:`OSError` where it
-        has ended; nothing is left of it then."""
-        try:
-            socket.send_fds(self._channel, [GREETING], descriptors)
-        except OSError:
-            self._channel.close()
-            if self.output is not None:
-                self.output.close()
-            self.kill()
-            self.reap()
-            raise
+        has ended."""
+        socket.send_fds(self._channel, [GREETING], descriptors)
+
+    def discard(self) -> None:
+        """End it, and leave nothing of it."""
+        self._channel.close()
+        if self.output is not None:
+            self.output.close()
+        self.kill()
+        self.reap()
 
     async def connect(self) -> Streams:
         """See :class:`Started`."""
@@ -126,9 +126,10 @@ class PythonModule:
     arguments: tuple[str, ...] = ()
 
     async def __call__(self, descriptors: Sequence[int]) -> Started:
-        """See :class:`Launch`."""
+        """See :class:`Launch`. One that ends at once is told of as any other that ends."""
         process = self.begin()
-        process.greet(descriptors)
+        with contextlib.suppress(OSError):
+            process.greet(descriptors)
         return process
 
     def begin(self) -> ModuleProcess:

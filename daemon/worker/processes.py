@@ -33,7 +33,7 @@ class WorkerProcesses:
         """``program``: the trainer. ``listeners`` hear what the two say unasked:
         :class:`p2pd.messages.Progress` about once a second while it trains. ``own_files``: the
         directories, which are there, to whose files the averager is kept; none: it gets to all."""
-        self._needs_torch = program is TRAINER
+        self._needs_torch = program.needs_torch
         self.listeners = list(listeners)
         self._stack = contextlib.AsyncExitStack()
         self._memory = SharedMemory()

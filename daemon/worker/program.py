@@ -47,6 +47,8 @@ class Program:
     """The request that ends it."""
     niceness: int = 0
     """How much less of the processor it gets than this process."""
+    needs_torch: bool = False
+    """Whether it does nothing without torch in this installation."""
     silent_for_s: float = 0.0
     """How much silence is nothing to worry about, if more than a healthy child's of p2pd's own."""
 
@@ -63,13 +65,13 @@ def _decode_from_averager(body: bytes) -> Message:
     return message
 
 
-_OWN_TRAINER = TrainerLaunch()
 TRAINER = Program(
     name="trainer",
-    launch=_OWN_TRAINER,
+    launch=TrainerLaunch(),
     encode=trainer.encode,
     decode=_decode_from_trainer,
     shutdown=trainer.Shutdown(),
+    needs_torch=True,
 )
 AVERAGER = Program(
     name="averager",
@@ -86,17 +88,25 @@ def averager_in(directories: Sequence[Path]) -> Program:
     return replace(AVERAGER, launch=PythonModule("ml.averaging", NEEDED_VARIABLES, arguments))
 
 
-def begin_trainer(program: Program) -> None:
-    """Have p2pd's own trainer start now, if ``program`` is that one, for whoever launches it."""
-    if program is TRAINER and has_torch():
-        _OWN_TRAINER.begin()
+def begun_trainer() -> Program:
+    """p2pd's own trainer, the first of which starts now and waits until it is launched."""
+    launch = TrainerLaunch()
+    if has_torch():
+        launch.begin()
+    return replace(TRAINER, launch=launch)
 
 
 def trainer_by_command(command: Command) -> Program:
     """A trainer that a command of the user's is."""
-    return replace(TRAINER, name="script", launch=command, silent_for_s=COMMAND_SILENCE_S)
+    return _script(command, COMMAND_SILENCE_S)
 
 
 def trainer_by_script(script: OwnScript) -> Program:
     """A trainer that the script is which started this daemon. Nobody would start it again."""
-    return replace(TRAINER, name="script", launch=script, silent_for_s=SCRIPT_SILENCE_S)
+    return _script(script, SCRIPT_SILENCE_S)
+
+
+def _script(launch: Launch, silent_for_s: float) -> Program:
+    return replace(
+        TRAINER, name="script", launch=launch, needs_torch=False, silent_for_s=silent_for_s
+    )

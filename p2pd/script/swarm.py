@@ -195,7 +195,13 @@ class Swarm:
             steps = self._amount / max(1e-6, time.monotonic() - counts.began_s)
         steps = self._ranks.share(max(1.0, steps))  # ranks have clocks of their own
         self._foreseen = steps
-        self._samples_foreseen = steps * self._ranks.total([float(counts.samples)])[0]
+        self._samples_foreseen = self._different(
+            steps * self._ranks.total([float(counts.samples)])[0]
+        )
+
+    def _different(self, samples: float) -> float:
+        """How many of them a round counts: none twice."""
+        return min(samples, self._hand.sample_count or samples)
 
     @property
     def _samples_a_rank(self) -> float:
@@ -262,7 +268,7 @@ class Swarm:
             self._desk.trained(
                 Trained(
                     round=base.round + 1,
-                    sample_count=int(min(samples, self._hand.sample_count or samples)),
+                    sample_count=int(self._different(samples)),
                     steps=counts.steps,
                     loss=loss,
                     seconds=seconds,

@@ -1,13 +1,16 @@
 """A trainer that starts before it is asked for, while the daemon still loads."""
 
+import asyncio
 import os
 import signal
+import sys
 from dataclasses import replace
 
 import psutil
 import pytest
 
 from daemon.worker.fork_server import VARIABLE, TrainerLaunch
+from daemon.worker.launch import ModuleProcess, PythonModule
 from daemon.worker.processes import WorkerProcesses
 from daemon.worker.program import TRAINER
 from tests.eventually import eventually
@@ -54,3 +57,16 @@ async def test_another_one_is_started_where_the_begun_one_has_died(
     async with WorkerProcesses(replace(TRAINER, launch=launch)) as worker:
         await worker.open_once(make_opening())
         assert pid not in trainers()
+
+
+@pytest.mark.asyncio
+async def test_module_that_ends_at_once_is_started_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its end is then told of as any other's."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    for _ in range(20):
+        started = await PythonModule("ml.training")(())
+        assert await asyncio.to_thread(os.waitid, os.P_PID, started.pid, os.WEXITED | os.WNOWAIT)
+        assert isinstance(started, ModuleProcess)
+        started.discard()

@@ -318,13 +318,15 @@ def test_who_comes_in_round_201_is_where_the_schedule_is_after_one_step(
     assert swarm.steps == first + 1, "it does not waver"
 
 
+@pytest.mark.parametrize(("own_samples", "in_a_round"), [(0, 6), (100, 6), (4, 4)])
 def test_samples_of_who_comes_late_are_taken_to_be_as_many_a_peer_as_its_own(
-    daemon: DaemonSide,
+    daemon: DaemonSide, own_samples: int, in_a_round: int
 ) -> None:
+    """Of three steps with two samples each; no sample counts twice."""
     daemon.open()
     daemon.stand(200, samples=0)
     daemon.train(201, filled(1.0))
-    swarm = join(daemon, filled(0.0), samples=4)
+    swarm = join(daemon, filled(0.0), samples=own_samples)
     swarm.step(loss=1.0, samples=2)
-    rounds, peers, steps = 200, 3, 3
-    assert swarm.samples == rounds * peers * steps * 2
+    rounds, peers = 200, 3
+    assert swarm.samples == rounds * peers * in_a_round

@@ -406,6 +406,14 @@ class RealSwarm:
         return peer
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Not for one that has ended and that nobody has waited for."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def peak_rss_bytes(pid: int) -> int:
     """The most memory that a process ever had, its children apart."""
     status = Path(f"/proc/{pid}/status").read_text()

@@ -23,7 +23,7 @@ class JoinView:
     Example (daemon/cli/join.py)::
 
         view = JoinView(live=sys.stdout is not None and sys.stdout.isatty())
-        return run_peer(settings.options, view, settings.again)
+        return run_peer(chosen, view, settings.again, trainer)
     """
 
     def __init__(self, *, live: bool) -> None:

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.free_ports import free_port
 from tests.system.conftest import logs_shown
-from tests.system.real_swarm import ROOT, Program, RealPeer, RealSwarm, wait_until
+from tests.system.real_swarm import ROOT, Program, RealPeer, RealSwarm, is_alive, wait_until
 from tests.system.scripts.own_ranks import STEPS, lines_of
 
 SCRIPT = ROOT / "tests" / "system" / "scripts" / "own_ranks.py"
@@ -70,10 +71,17 @@ def test_ranks_on_two_machines_found_a_swarm_and_go_on_after_one_died(swarm: Rea
         for program in programs:
             stack.callback(program.close)
         last = wait_rounds(peer, 0)
-        # The second machine fails: the first one's ranks end too, and the daemon with its script.
-        programs[1].signal(signal.SIGKILL, to_all=True)
+        # The second machine's torchrun dies: its rank does, then the first machine's, and the
+        # daemon with its script.
+        started = [
+            process
+            for program in programs
+            for process in psutil.Process(program.pid).children(recursive=True)
+        ]
+        assert len(started) > MACHINES
+        programs[1].signal(signal.SIGKILL)
         assert programs[0].wait_end(SWARM_S) != 0
-        programs[0].wait_nothing_left(SWARM_S)
+        wait_until("all of them end", lambda: not any(map(is_alive, started)), SWARM_S)
         # Now by a daemon that starts the first machine's; the second one's have none.
         port = free_port()
         peer.join("--listen", "127.0.0.1:0", "--", *ranks_command(peer, 0, port))
