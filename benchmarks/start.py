@@ -3,9 +3,10 @@
     python -m benchmarks.start [--samples 5] [--peers 2] [--json FILE]
 
 Starts a swarm of real processes on loopback that trains digits in rounds of two seconds, with
-``--nice 19``: these would be on machines of their own, and leave this one to who comes. Then
-newcomers join it, one after the other, each with a state directory of its own. Of each it notes
-the seconds from the command to
+``--nice 19``: these would be on machines of their own, and leave this one to who comes (where the
+kernel shares the processor among sessions first, the whole session is told so). Then newcomers join
+it, one after the other, each with a state directory of its own. Of each it notes the seconds from
+the command to
 
 - ``daemon``: ``p2pd status`` is answered,
 - ``trainer``: the task is loaded, and the peer ready to train,
@@ -81,6 +82,9 @@ def start(swarm: RealSwarm, count: int) -> list[RealPeer]:
     swarm.create("--task", "digits", "--local-seconds", "2", "--first-peers", str(count))
     peers = [swarm.join(f"peer-{index}", *THREADS, "--nice", "19") for index in range(count)]
     for peer in peers:
+        session = Path(f"/proc/{peer.running.pid}/autogroup")
+        if session.exists():
+            session.write_text("19")
         peer.wait_round(1, WAIT_S)
     return peers
 
