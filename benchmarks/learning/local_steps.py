@@ -195,14 +195,16 @@ def swarm(choices: Sequence[TaskChoice], steps: int, variant: Variant) -> Outcom
 
 
 def as_table(outcomes: Sequence[Outcome]) -> str:
-    """Means over the seeds, beside DDP's."""
+    """Means over the seeds, and of the ratios to DDP's with the same seed."""
     names = list(dict.fromkeys(one.name for one in outcomes))
     losses = {name: [one.loss for one in outcomes if one.name == name] for name in names}
-    reference = next((losses[name] for name in names if name.startswith("DDP")), [math.nan])
+    reference = {one.seed: one.loss for one in outcomes if one.name.startswith("DDP")}
     rows = []
     for name in names:
-        mine = next(one for one in outcomes if one.name == name)
-        above = 100 * (np.mean(losses[name]) / np.mean(reference) - 1)
+        of_name = [one for one in outcomes if one.name == name]
+        mine = of_name[0]
+        ratios = [one.loss / reference.get(one.seed, math.nan) for one in of_name]
+        above = 100 * (np.mean(ratios) - 1)
         fewer = FLOAT_BYTES * mine.parameters * mine.steps / mine.sent_bytes
         rows.append(
             (
