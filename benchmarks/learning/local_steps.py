@@ -84,11 +84,11 @@ later, and later still if they begin anew.
 LANGUAGE_MODEL_PART = """\
 ## A language model, and few bytes
 
-Bytes of Python's manual and standard library; a peer's batch of 2 windows of 64 bytes. 70 exchanges
-in all. int8 costs what few exchanges cost. `topk:64` sends 1 of 64 numbers in an exchange: in 70 of
-them a number's turn comes once on average, and what waits for its turn is not in the model. So it
-needs many more exchanges than there are here; it is for trainings of hundreds of rounds and more.
-DDP sees as many tokens as the others, in the order of rounds of 100 steps.
+Bytes of Python's manual and standard library; a peer's batch of 2 windows of 64 bytes, or of 32
+with 9,000 steps: 70 and 300 exchanges in all. int8 costs what few exchanges cost. `topk:64` sends 1
+of 64 numbers in an exchange, and what waits for its turn is not in the model: it costs much here,
+also with 300 exchanges. It is for who cannot send more. DDP sees as many tokens as the others, in
+the order of rounds of 100 steps.
 """
 PARTS = {
     LONG_TEXT.stem: LONG_TEXT_PART,
