@@ -38,8 +38,8 @@ def run_peer(
     """Run one peer as a process, until it ends; the exit code.
 
     ``reread``: what the options are now, when SIGHUP asks for that. ``trainer``: that of
-    ``options``, which may have begun. Builds the real clock, log,
-    loop and state directory. Raises :class:`ConfigError` for what the operator can change.
+    ``options``, which may have begun. Builds the real clock, log, loop and state directory. Raises
+    :class:`ConfigError` for what the operator can change.
 
     Example (daemon/cli/join.py)::
 

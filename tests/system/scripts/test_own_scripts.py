@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,14 +21,6 @@ LOST = 2
 """Rounds that a kill may cost the inner state, or have trained twice."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def swarm(tmp_path: Path) -> Iterator[RealSwarm]:
-    with RealSwarm(tmp_path, {"P2PD_CLI": f"{sys.executable} -m daemon.cli"}) as swarm:
-        swarm.start_rendezvous()
-        yield swarm
-        swarm.print_logs()
 
 
 def beside(peer: RealPeer, suffix: str) -> Path:

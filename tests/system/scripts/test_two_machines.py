@@ -4,14 +4,11 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.free_ports import free_port
-from tests.system.conftest import logs_shown
 from tests.system.real_swarm import ROOT, Program, RealPeer, RealSwarm, is_alive, wait_until
 from tests.system.scripts.own_ranks import STEPS, lines_of
 
@@ -22,16 +19,6 @@ LOST = 2
 SWARM_S = 240.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def swarm(tmp_path: Path) -> Iterator[RealSwarm]:
-    with (
-        RealSwarm(tmp_path, {"P2PD_CLI": f"{sys.executable} -m daemon.cli"}) as swarm,
-        logs_shown(swarm),
-    ):
-        swarm.start_rendezvous()
-        yield swarm
 
 
 def ranks_command(peer: RealPeer, machine: int, port: int) -> list[str]:
