@@ -8,7 +8,7 @@ objects, take the same steps.
 >>> next(steps)
 FindUpdate(round=1, parts=1)
 >>> steps.send(UpdateFound(base_root=bytes.fromhex("00ff")))
-Train(round=1, base='00ff')
+Train(round=1, base='00ff', from_origin=False)
 """
 
 import math
@@ -77,7 +77,9 @@ def train_round(round_number: int, parts: int, first: int = 0) -> Steps[Trained]
     found: UpdateFound = yield FindUpdate(round_number, parts)
     written = dict(enumerate(found.parts))
     if not written:
-        trained: trainer.Trained = yield trainer.Train(round_number, found.base_root.hex())
+        trained: trainer.Trained = yield trainer.Train(
+            round_number, found.base_root.hex(), found.from_origin
+        )
         if trained.sample_count < 1 or trained.steps < 1:
             raise WorkerError("the trainer has trained on nothing")
         for part in (*range(first, parts), *range(first)):

@@ -5,7 +5,7 @@ unasked while work gets on. Parameters never pass through here: they lie in shar
 (p2pd/shared_tensors.py). docs/processes.md says who says what when.
 
 >>> encode(Train(round=3, base="00ff"))
-b'{"type": "Train", "round": 3, "base": "00ff"}'
+b'{"type": "Train", "round": 3, "base": "00ff", "from_origin": false}'
 >>> decode_request(b'{"type": "Train", "round": 3, "base": "00ff"}').reply_kind()
 <class 'p2pd.messages.Trained'>
 >>> decode_request(b'{"type": "Train", "round": "three"}')
@@ -61,6 +61,9 @@ class Train:
     round: int
     base: str
     """The state's Merkle root in hex, which stands in the base memory too."""
+    from_origin: bool = False
+    """Begin at what the origin memory holds, which is of that state too, and not at the state: it
+    lacks what this peer's earlier updates left over."""
 
     def reply_kind(self) -> "type[Trained]":
         """What answers it."""
@@ -194,7 +197,8 @@ class Trained:
     seconds: float
     samples_per_second: float = 0.0
     from_origin: bool = False
-    """It began at what the origin memory holds, not at the base (overlap)."""
+    """It began at what the origin memory holds, not at the base: as it was asked to, or with
+    overlap, where the trainer wrote that memory itself."""
 
 
 @dataclass(frozen=True, slots=True)

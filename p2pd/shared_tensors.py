@@ -4,7 +4,8 @@ Three such memories belong to a peer, made by the daemon, so that they outlive e
 
 - *base*: the state that the next round begins from; the averager writes, the trainer reads;
 - *local*: what the training came to; the trainer writes, the averager reads;
-- *origin*: where that training began, if that was not the base.
+- *origin*: where that training began, if that was not the base; the averager writes it beforehand
+  where training has to go on from what updates left over, with overlap the trainer does.
 
 Each begins with :data:`HEAD`; then come the tensors in the manifest's order, each at a multiple of
 :data:`ALIGNMENT_BYTES`. Floats lie there as float32, everything else as it is, little-endian.

@@ -103,6 +103,7 @@ class Averager:
             round_number=self._state.round,
         )
         shared.publish(self._state)
+        self._publish_start()
         self.opened = StatesOpened(
             round=self._state.round,
             state=self._state.blob,
@@ -125,7 +126,11 @@ class Averager:
         """The update that was written before a restart, if all of it is there."""
         base = self._base_of(round_number)
         found = self._update_writer.find(base, parts)
-        return UpdateFound(base.blob.root, tuple(PartWritten(one.blob, *one.done) for one in found))
+        return UpdateFound(
+            base.blob.root,
+            tuple(PartWritten(one.blob, *one.done) for one in found),
+            self._update_writer.has_start,
+        )
 
     def write_update(
         self,
@@ -162,6 +167,7 @@ class Averager:
             fill = fill_next_state(base, self._rules.outer, [piece], self._on_work)
             adopted = self._go_on_to(round_number, fill)
         self._update_writer.settle(round_number, frozenset(one.path for one in contributions))
+        self._publish_start()
         return adopted
 
     def reduce(
@@ -203,6 +209,7 @@ class Averager:
             fill = fill_next_state(base, self._rules.outer, pieces, self._on_work)
             adopted = self._go_on_to(round_number, fill)
         self._update_writer.settle_parts(round_number)
+        self._publish_start()
         return adopted
 
     def mix(self, round_number: int, own_path: str, neighbours: Sequence[Neighbour]) -> Adopted:
@@ -232,6 +239,7 @@ class Averager:
         self._shared.publish(state)
         adopted = self._hold(state)
         self._update_writer.settle(round_number, frozenset())
+        self._publish_start()
         return adopted
 
     # For people
@@ -293,6 +301,14 @@ class Averager:
             self._shared.publish(self._state)
             raise
         return self._hold(state)
+
+    def _publish_start(self) -> None:
+        """Let the trainer have what the next training begins with, where that is not the state."""
+        writer, state = self._update_writer, self._state
+        if writer.has_start:
+            self._shared.publish_start(
+                self._manifest, lambda *block: writer.read_start(state, *block), state
+            )
 
     def _hold(self, state: State) -> Adopted:
         before, self._state = self._state, state

@@ -1,5 +1,9 @@
 """Error feedback: the next update also carries what the encoding lost (arXiv 1901.09847).
 
+Where that is most of the update, the next training begins with it: at the base less the left-over,
+which points from the trained model to the base as a pseudo-gradient does. So the peer's own model
+loses nothing of what it learnt, and others see of it what has been sent.
+
 The left-over is a file next to the checkpoints, named by the round whose update it comes from. It
 counts only once that update has been committed: an update that was never applied was not sent. It
 is synced beside the round: a power cut may cost it, and nothing else.
@@ -43,6 +47,17 @@ class ErrorFeedback:
             return values
         left_over = self._current.file.read(spec.name, start, start + values.size)
         return values + np.float32(self._decay) * left_over.astype(np.float32, copy=False)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left over."""
+        return self._current is None
+
+    def begin_with(self, spec: TensorSpec, start: int, values: Floats) -> Floats:
+        """Where training begins: ``values`` of the base, less what is left over for them."""
+        if self._current is None:
+            return values
+        return values - self._current.file.read(spec.name, start, start + values.size)
 
     def write_pending(self, round_number: int, fill: Fill) -> None:
         """Write the left-over of ``round_number``'s update."""

@@ -286,6 +286,8 @@ class UpdateFound(Message, tag="update_found"):
     """The root of the state that it begins from."""
     parts: tuple[PartWritten, ...] = ()
     """All of them, in their order; none: no such update was found."""
+    from_origin: bool = False
+    """Whether training begins at what the origin memory holds, not at the base."""
 
 
 class Reduced(Message, tag="reduced"):

@@ -55,7 +55,7 @@ class SharedModel:
 
     def publish(self, state: State) -> None:
         """Put ``state`` into the base memory. Raises :class:`OSError` where memory is full."""
-        self._write(state.manifest, state.read, state.round, state.blob.root)
+        self._write(state.manifest, state.read, state.round, state.blob.root, self._base)
 
     @contextmanager
     def publishing(self, round_number: int) -> Iterator["Publication"]:
@@ -67,9 +67,14 @@ class SharedModel:
         with self._base.writing(self._layout, round_number, lambda: publication.root):
             yield publication
 
+    def publish_start(self, manifest: Manifest, read: ReadBlock, state: State) -> None:
+        """Put into the origin memory where the training from ``state`` begins, as that is not
+        ``state`` itself. Raises :class:`OSError` likewise."""
+        self._write(manifest, read, state.round, state.blob.root, self._origin)
+
     def publish_candidate(self, manifest: Manifest, read: ReadBlock, round_number: int) -> None:
         """Put parameters there that are only to be tried, in round ``round_number``."""
-        self._write(manifest, read, round_number, NO_ROOT)
+        self._write(manifest, read, round_number, NO_ROOT, self._base)
 
     def fill_initial(self, manifest: Manifest) -> Fill:
         """Writes round 0's state out of the local memory."""
@@ -97,15 +102,16 @@ class SharedModel:
         read: ReadBlock,
         round_number: int,
         root: bytes,
+        memory: SharedTensors,
     ) -> None:
-        with self._base.writing(self._layout, round_number, root):
+        with memory.writing(self._layout, round_number, root):
             for spec in manifest.tensors:
                 place = self._layout.places[spec.name]
                 for start, stop in blocks_of(spec):
                     block = np.ascontiguousarray(read(spec, start, stop))
                     block = block.astype(numpy_dtype(place.dtype), copy=False)
                     data = block.reshape(-1).view(np.uint8).data
-                    self._base.write(place.offset + start * block.itemsize, data)
+                    memory.write(place.offset + start * block.itemsize, data)
                     self._on_work()
 
     def _read(self, memory: SharedTensors, spec: TensorSpec, start: int, stop: int) -> AnyArray:

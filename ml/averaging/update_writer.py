@@ -16,7 +16,7 @@ from ml.state.manifest import Manifest, TensorSpec
 from ml.state.state import State
 from ml.state.tensor_file import AnyArray, TensorSink
 from ml.update.codec import UpdateCodec
-from ml.update.pseudo_gradient import difference, pseudo_gradient, trained_values
+from ml.update.pseudo_gradient import pseudo_gradient, trained_values
 from p2pd.shared_tensors import StaleMemoryError
 from protocol.errors import WorkerError
 
@@ -41,8 +41,12 @@ class UpdateWriter:
         """The parts that were written together, as far as they are asked for again."""
         self._feedback: ErrorFeedback | None = None
         decay = rules.encoding.residual_decay
+        self._goes_on = rules.encoding.leaves_much_over and not rules.overlap
+        """Whether training begins with the left-over; with overlap it has begun already."""
         if decay is not None and rules.mixing is None:
-            self._feedback = ErrorFeedback(state_dir / "checkpoints", manifest, decay, round_number)
+            self._feedback = ErrorFeedback(
+                state_dir / "checkpoints", manifest, 1.0 if self._goes_on else decay, round_number
+            )
 
     def find(self, base: State, parts: int) -> list[OwnUpdate]:
         """The update of the round after ``base`` that was written before, in so many parts; empty
@@ -57,6 +61,18 @@ class UpdateWriter:
             return []
         self._paths = frozenset(one.blob.path for one in found)
         return found
+
+    @property
+    def has_start(self) -> bool:
+        """Whether the next training begins at :meth:`read_start`, not at its base."""
+        return self._goes_on and self._feedback is not None and not self._feedback.is_empty
+
+    def read_start(self, base: State, spec: TensorSpec, start: int, stop: int) -> AnyArray:
+        """A block of where the next training begins."""
+        values = base.read(spec, start, stop)
+        if self._feedback is None or not spec.has_momentum:
+            return values
+        return self._feedback.begin_with(spec, start, values.astype(np.float32, copy=False))
 
     def write(
         self, base: State, part: int, parts: int, trained: TrainedModel, done: WorkDone
@@ -153,6 +169,5 @@ class UpdateWriter:
         values = trained.read(spec, start, stop)
         if not spec.is_float or self._rules.mixing is not None:
             return trained_values(spec, values)
-        if trained.began_elsewhere:
-            return difference(spec, trained.read_origin(spec, start, stop), values)
-        return pseudo_gradient(spec, base.read(spec, start, stop), values)
+        began = trained.read_origin if trained.began_elsewhere else base.read
+        return pseudo_gradient(spec, began(spec, start, stop), values)

@@ -58,11 +58,12 @@ class LocalTraining:
         """What does not travel, as :class:`p2pd.messages.Opened` has it."""
         self._head_start: HeadStart | None = None
         self._start = StartingPoint()
+        self._from_origin = False
 
     @property
     def began_elsewhere(self) -> bool:
         """Whether the training that came last began at another place than at its round's base."""
-        return self._start.is_elsewhere
+        return self._from_origin or self._start.is_elsewhere
 
     @property
     def has_head_start(self) -> bool:
@@ -70,19 +71,29 @@ class LocalTraining:
         return self._head_start is not None
 
     def train(
-        self, round_number: int, base_root: bytes, control: TrainingControl, on_step: OnStep
+        self,
+        round_number: int,
+        base_root: bytes,
+        control: TrainingControl,
+        on_step: OnStep,
+        *,
+        from_origin: bool = False,
     ) -> LocalResult:
-        """Train a round from the state in the base memory, which has to be that of ``base_root``.
+        """Train a round from the state in the base memory, which has to be that of ``base_root``,
+        or from what the origin memory holds for it.
 
         Raises as :func:`ml.training.train.train` does, and :class:`StaleMemoryError`.
         """
         head_start, self._head_start = self._head_start, None
         if head_start is not None:
             if head_start.round == round_number:
+                self._from_origin = False
                 return head_start.join(control, on_step)
             head_start.abandon()
         self._start.is_base()
-        self._tensors.read(self._memories.base, round_number - 1, base_root)
+        self._from_origin = from_origin
+        memory = self._memories.origin if from_origin else self._memories.base
+        self._tensors.read(memory, round_number - 1, base_root)
         return self._run(round_number, control.should_finish, on_step)
 
     def leave(self, round_number: int, base_root: bytes) -> None:

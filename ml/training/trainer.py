@@ -144,7 +144,9 @@ class TaskTrainer:
 
         control.should_finish()
         self._taken = NO_ROOT
-        result = training.train(request.round, base_root, control, note_step)
+        result = training.train(
+            request.round, base_root, control, note_step, from_origin=request.from_origin
+        )
         control.should_finish()
         from_origin = training.began_elsewhere
         training.leave(request.round, base_root)

@@ -28,6 +28,7 @@ class Float32Encoding:
     wire_dtype = "F32"
     block_elements = 1
     residual_decay = None
+    leaves_much_over = False
 
     def wire_count(self, count: int) -> int:
         """One number on the wire for each value."""
@@ -48,6 +49,7 @@ class Float16Encoding:
     wire_dtype = "F16"
     block_elements = 1
     residual_decay = 1.0
+    leaves_much_over = False
 
     def wire_count(self, count: int) -> int:
         """One number on the wire for each value."""
@@ -68,6 +70,7 @@ class Int8Encoding:
     wire_dtype = "U8"
     block_elements = INT8_BLOCK_ELEMENTS
     residual_decay = 1.0
+    leaves_much_over = False
 
     def wire_count(self, count: int) -> int:
         """One byte a number and four a block."""
@@ -96,6 +99,7 @@ class Int4Encoding:
     wire_dtype = "U8"
     block_elements = INT4_BLOCK_ELEMENTS
     residual_decay = 1.0
+    leaves_much_over = False
 
     def wire_count(self, count: int) -> int:
         """A byte for two numbers and four bytes a block."""

@@ -30,16 +30,12 @@ def trained_values(spec: TensorSpec, trained: AnyArray) -> AnyArray:
 def pseudo_gradient(spec: TensorSpec, base: AnyArray, trained: AnyArray) -> Floats:
     """``base - trained`` for a block of a float tensor (DiLoCo, arXiv 2311.08105, algorithm 1).
 
-    The base is taken as the model had it: where that computes in half precision, the rounding of
-    the base on loading is not part of the update. Raises :class:`WorkerError` when the training
-    left numbers that cannot be used.
+    ``base`` is where the training began, which may be elsewhere. It is taken as the model had it:
+    where that computes in half precision, the rounding of the base on loading is not part of the
+    update. Raises :class:`WorkerError` when the training left numbers that cannot be used.
     """
-    return difference(spec, in_model_precision(spec, base), trained)
-
-
-def difference(spec: TensorSpec, began_from: AnyArray, trained: AnyArray) -> Floats:
-    """The same for a training that began elsewhere than at the base."""
-    way = began_from.astype(np.float32, copy=False) - trained.astype(np.float32, copy=False)
+    began = in_model_precision(spec, base).astype(np.float32, copy=False)
+    way = began - trained.astype(np.float32, copy=False)
     if not within_magnitude(way):
         raise _diverged(spec)
     return way

@@ -49,6 +49,8 @@ class Order:
     round: int = 0
     """Of the state in the base memory."""
     root: bytes = NO_ROOT
+    from_origin: bool = False
+    """Whether training begins at what the origin memory holds for that state."""
     text: str = ""
     """For ``fail``: why."""
     peers: int = 1
@@ -188,7 +190,14 @@ class Desk:
                     return None
                 peers, samples = self._crowd
                 root = bytes.fromhex(request.base)
-                return Order("train", request.round - 1, root, peers=peers, samples=samples)
+                return Order(
+                    "train",
+                    request.round - 1,
+                    root,
+                    request.from_origin,
+                    peers=peers,
+                    samples=samples,
+                )
             case Evaluate() if not self.evaluates:
                 self.answer(Evaluated(None))
             case Evaluate():

@@ -154,8 +154,8 @@ class Hand:
             self.desk.leave()
 
     def begin(self, order: Order) -> bool:
-        """Be ready to train from the base that ``order`` names; False where it is there no more."""
-        if not self._read(order):
+        """Be ready to train from where ``order`` says; False where that is there no more."""
+        if not self._read(order, is_origin=order.from_origin):
             return False
         if self._inner is not None:
             if self._keeps_inner:
@@ -203,10 +203,12 @@ class Hand:
     def _keeps_inner(self) -> bool:
         return bool(self.settings["inner_state"] == "keep")
 
-    def _read(self, order: Order) -> bool:
-        memory = None if self._memories is None else self._memories.base
+    def _read(self, order: Order, *, is_origin: bool = False) -> bool:
+        memory = None
+        if self._memories is not None:
+            memory = self._memories.origin if is_origin else self._memories.base
         try:
-            self._replica.read(memory, order.round, order.root)
+            self._replica.read(memory, order.round, order.root, is_origin=is_origin)
         except StaleMemoryError as error:
             if self.desk is not None:
                 self.desk.failed(str(error))

@@ -37,6 +37,7 @@ class Replica:
         self._ranks = ranks
         self.model = plain(model)
         self._start = StartingPoint()
+        self._from_origin = False
         try:
             self._tensors = ModelTensors(self.model, still_by_kind(self.model))
             self.tied = dict(tied_names(self.model))
@@ -61,7 +62,7 @@ class Replica:
     @property
     def began_elsewhere(self) -> bool:
         """Whether the present training began at another place than at its round's base."""
-        return self._start.is_elsewhere
+        return self._from_origin or self._start.is_elsewhere
 
     def leave(self, memories: Memories | None, round_number: int, root: bytes) -> None:
         """Put the parameters into the local memory, and where they began, if not at the base of
@@ -72,13 +73,22 @@ class Replica:
         local = None if memories is None else memories.local
         self._write(self._tensors.own(), local, round_number, root)
 
-    def read(self, memory: SharedTensors | None, round_number: int, root: bytes) -> None:
-        """Make the parameters those in ``memory``; the next training begins there.
+    def read(
+        self,
+        memory: SharedTensors | None,
+        round_number: int,
+        root: bytes,
+        *,
+        is_origin: bool = False,
+    ) -> None:
+        """Make the parameters those in ``memory``, the base or the origin; the next training
+        begins there.
 
         Raises :class:`p2pd.shared_tensors.StaleMemoryError` at all ranks; the model then holds
         nothing of use.
         """
         self._start.is_base()
+        self._from_origin = is_origin
         tensors = self._tensors.own()
         with torch.no_grad(), self._reading(memory, round_number, root):
             for name in self._tensors.layout.places:
@@ -93,6 +103,7 @@ class Replica:
             self._ranks.spread(values, self._one(memory, name))
             return values
 
+        self._from_origin = False
         tensors = self._tensors.own()
         with contextlib.ExitStack() as stack:
             if self._start.is_elsewhere:
@@ -103,12 +114,13 @@ class Replica:
     def kept(self) -> Iterator[None]:
         """Whatever is read inside, the parameters and where they began are as before after it."""
         start, self._start = self._start, StartingPoint()
+        from_origin = self._from_origin
         tensors = self._tensors.own()
         before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         try:
             yield
         finally:
-            self._start = start
+            self._start, self._from_origin = start, from_origin
             with torch.no_grad():
                 for name, tensor in tensors.items():
                     tensor.copy_(before[name])

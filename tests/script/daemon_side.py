@@ -94,6 +94,10 @@ class DaemonSide(Daemon):
         """Have the base memory hold ``model`` as the state of that round."""
         ModelTensors(model).write(self.base, number, root_of(number))
 
+    def lay_origin(self, number: int, model: nn.Module) -> None:
+        """Have the origin memory hold ``model`` as where training from that state begins."""
+        ModelTensors(model).write(self.origin, number, root_of(number))
+
     def stand(
         self, number: int, *, complete: bool = False, waits_for: str = "", samples: int = 100
     ) -> None:

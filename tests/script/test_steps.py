@@ -21,6 +21,7 @@ from p2pd.messages import (
     Opened,
     Progress,
     Shutdown,
+    Train,
     Trained,
     TryOut,
 )
@@ -61,6 +62,12 @@ def move(model: nn.Module, by: float) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(by)
+
+
+def began_elsewhere(daemon: DaemonSide, number: int) -> bool:
+    answer = daemon.answer(number)
+    assert isinstance(answer, Trained)
+    return answer.from_origin
 
 
 def steps_until_it_is_noticed(swarm: Swarm) -> None:
@@ -204,6 +211,41 @@ def test_complete_swarm_leaves_its_last_state_in_the_model(daemon: DaemonSide) -
     assert value_of(model) == 8.0
     with pytest.raises(SwarmError, match="last round is done"):
         swarm.step(loss=1.0)
+
+
+def test_training_goes_on_from_what_was_left_over_and_ends_at_the_state(
+    daemon: DaemonSide,
+) -> None:
+    """With a code that sends little, the origin memory holds where a training begins."""
+    model = filled(0.0)
+    seen: list[float] = []
+
+    def evaluate() -> float:
+        seen.append(value_of(model))
+        return 0.5
+
+    daemon.settings |= {"local_amount": 1.0}
+    swarm, first = joined(daemon, model, measuring=Measuring(evaluate=evaluate))
+    assert value_of(model) == 1.0
+    stepping = threading.Thread(target=swarm.step, args=(1.0,))
+    stepping.start()
+    assert began_elsewhere(daemon, first) is False
+    daemon.lay(1, filled(20.0))
+    daemon.lay_origin(1, filled(23.0))
+    asked = daemon.ask(Evaluate(1, root_of(1).hex()))
+    assert daemon.answer(asked) == Evaluated(None, [["accuracy", 0.5, "higher", ".1%"]])
+    second = daemon.ask(Train(2, root_of(1).hex(), from_origin=True))
+    stepping.join(60)
+    assert (swarm.round, seen, value_of(model)) == (1, [20.0], 23.0)
+    move(model, 2.0)
+    stepping = threading.Thread(target=swarm.step, args=(1.0,))
+    stepping.start()
+    assert began_elsewhere(daemon, second) is True
+    assert value_of(daemon.result(filled(0.0), 2)) == 25.0
+    daemon.lay(2, filled(30.0))
+    daemon.stand(2, complete=True)
+    stepping.join(60)
+    assert (swarm.complete, swarm.round, value_of(model)) == (True, 2, 30.0)
 
 
 def test_progress_is_said(daemon: DaemonSide) -> None:
