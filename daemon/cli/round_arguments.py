@@ -101,9 +101,9 @@ def add_exchange(parser: "argparse._ArgumentGroup") -> None:
         metavar="CODE",
         help="how numbers travel: none (default, 4 bytes each), fp16 (2 bytes), int8 (1 byte), int4"
         " (half a byte; not for gossip), or topk (the largest 64 of each 4096, 1/150 of the bytes"
-        " or less, for mesh only; topk:128 keeps more). What an update loses is"
-        " added to the peer's next update, except in gossip. With topk use an outer"
-        " momentum of 0.5, since many numbers arrive a round or more late",
+        " or less, for mesh only; topk:128 keeps more). What an update loses, later"
+        " ones bring, except in gossip; with topk the peer's own model keeps it until then. With"
+        " topk use an outer learning rate of 2, since few peers send the same numbers",
     )
     parser.add_argument(
         "--partition",
