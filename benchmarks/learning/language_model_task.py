@@ -1,8 +1,9 @@
 """A language model of 10 M parameters on bytes of Python's own documentation and standard library.
 
 The text is what ships with Python: the help topics and the sources of the standard library, some 10
-MB. LM_WIDTH, LM_LAYERS, LM_CONTEXT and LM_BATCH make it smaller. The metric is the share of bytes
-predicted right. Peers load this as a user's task file: no import of p2pd.
+MB. LM_WIDTH, LM_LAYERS, LM_CONTEXT and LM_BATCH make it smaller; LM_LEARNING_RATE is AdamW's. The
+metric is the share of bytes predicted right. Peers load this as a user's task file: no import of
+p2pd.
 """
 # mypy: ignore-errors
 
@@ -20,6 +21,7 @@ WIDTH = int(os.environ.get("LM_WIDTH", "384"))
 LAYERS = int(os.environ.get("LM_LAYERS", "6"))
 CONTEXT = int(os.environ.get("LM_CONTEXT", "128"))
 BATCH_SIZE = int(os.environ.get("LM_BATCH", "8"))
+LEARNING_RATE = float(os.environ.get("LM_LEARNING_RATE", "1e-3"))
 HEADS = max(1, WIDTH // 64)
 TEST_WINDOWS = 200
 WARM_UP_STEPS = 50
@@ -93,7 +95,9 @@ def metric(outputs, targets):
 
 def optimizer(parameters):
     """AdamW as for its larger kin."""
-    return torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    return torch.optim.AdamW(
+        parameters, lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+    )
 
 
 def scheduler(optimizer, total_steps):

@@ -50,7 +50,7 @@ CPU = torch.device("cpu")
 FLOAT_BYTES = 4
 OUTER = {"outer_learning_rate": 1.0, "outer_momentum": 0.7}
 """A momentum of 0.9 takes ten rounds to build up, and as many to run out: here there are few."""
-OUTER_OF_TOPK = {"outer_learning_rate": 4.0, "outer_momentum": 0.0}
+OUTER_OF_TOPK = {"outer_learning_rate": 3.0, "outer_momentum": 0.5}
 """Most numbers are sent by one of four peers, so that their mean is a quarter of what it sent."""
 PAGE = ROOT / "docs" / "learning-local-steps.md"
 
@@ -121,11 +121,20 @@ class Outcome:
     """By one peer, to one other, over the whole training."""
     parameters: int
     seconds: float
+    learning_rate: float = 1e-3
+    """The inner optimizer's."""
 
 
 def kind_of(choices: Sequence[TaskChoice]) -> str:
     """The task file's name, by which outcomes belong together."""
     return Path(choices[0].task).stem
+
+
+def learning_rate_of(choices: Sequence[TaskChoice]) -> float:
+    """Of the task's inner optimizer, at its highest."""
+    task = load_task(choices[0].task, builtin=False)
+    (optimizer,) = task.make_optimizers([torch.nn.Parameter(torch.zeros(1))])
+    return float(optimizer.defaults["lr"])
 
 
 def ddp(choices: Sequence[TaskChoice], steps: int, local_steps: int) -> Outcome:
@@ -157,6 +166,7 @@ def ddp(choices: Sequence[TaskChoice], steps: int, local_steps: int) -> Outcome:
     return Outcome(
         kind_of(choices), "DDP, every step", choices[0].seed, len(choices), steps, loss, metric,
         FLOAT_BYTES * parameters * steps, parameters, time.monotonic() - started,
+        learning_rate_of(choices),
     )  # fmt: skip
 
 
@@ -191,6 +201,7 @@ def swarm(choices: Sequence[TaskChoice], steps: int, variant: Variant) -> Outcom
     return Outcome(
         kind_of(choices), variant.name, choices[0].seed, len(choices), rounds * variant.local_steps,
         state.loss, state.leading, sent_bytes, parameters, time.monotonic() - started,
+        learning_rate_of(choices),
     )  # fmt: skip
 
 
@@ -230,7 +241,11 @@ def variants_of(kind: str) -> list[Variant]:
     return [
         Variant(f"{steps} local steps, {code}", steps, {"compression": code} | outer)
         for steps in (30, 100)
-        for code, outer in (("int8", OUTER), ("topk:64", OUTER_OF_TOPK))
+        for code, outer in (
+            ("int8", OUTER),
+            ("topk:64", OUTER_OF_TOPK),
+            ("topk:128", OUTER_OF_TOPK),
+        )
     ]
 
 
@@ -249,13 +264,19 @@ def page(outcomes: Sequence[Outcome]) -> str:
         of_kind = [one for one in outcomes if one.kind == kind]
         if of_kind:
             parts.append(text)
-        for steps, parameters in sorted({(one.steps, one.parameters) for one in of_kind}):
-            mine = [one for one in of_kind if (one.steps, one.parameters) == (steps, parameters)]
+        for key in sorted({_beside(one) for one in of_kind}):
+            mine = [one for one in of_kind if _beside(one) == key]
+            steps, parameters, rate = key
             seeds = " and ".join(sorted({str(one.seed) for one in mine}))
             size = f"{parameters / 1e6:.2f} M parameters"
-            line = f"{mine[0].peers} peers, {steps:,} steps, {size}, seed {seeds}:"
+            line = f"{mine[0].peers} peers, {steps:,} steps, {size}, lr {rate:g}, seed {seeds}:"
             parts.append(f"{line}\n\n{as_table(mine)}")
     return "\n".join(parts)
+
+
+def _beside(outcome: Outcome) -> tuple[int, int, float]:
+    """What outcomes in one table have in common."""
+    return outcome.steps, outcome.parameters, outcome.learning_rate
 
 
 def main() -> None:
