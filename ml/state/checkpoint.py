@@ -205,9 +205,12 @@ class CheckpointStore:
 
     def _wait_for_disk(self, round_number: int) -> None:
         """Let a disk that is slower than the rounds come after them, as soon as it is too many
-        states behind."""
+        states behind; and where a fork is left, lest what comes after its last state's sync takes
+        the new state for an older one."""
+        there = self._checkpoints()
         behind = 0 if self._quota_bytes else MOST_BEHIND
-        if len(self._checkpoints()) > self._most_kept(round_number) + behind:
+        leaves_fork = bool(there) and there[0][0] >= round_number
+        if leaves_fork or len(there) > self._most_kept(round_number) + behind:
             self._sync.wait()
 
     def _most_kept(self, round_number: int) -> int:

@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -91,6 +92,42 @@ def test_history_is_left_with_a_line_that_was_left(tmp_path: Path) -> None:
         f"{number:08d}" for number in (3, 4, 5)
     ]
     assert numbers_in(latest(tmp_path)) == {50.0}
+
+
+def test_late_sync_of_a_line_that_is_left_does_not_take_the_new_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The left line's last state is on disk just when the new one is there, and it still too."""
+    is_there, is_synced = threading.Event(), threading.Event()
+    sync, leave, synced = os.fsync, CheckpointStore._leave_fork, CheckpointStore._synced
+
+    def fsync(descriptor: int) -> None:
+        is_there.wait(1.0)
+        sync(descriptor)
+
+    def leave_fork(store: CheckpointStore, round_number: int, root: bytes) -> None:
+        if round_number == 1:
+            is_there.set()
+            is_synced.wait(1.0)
+        leave(store, round_number, root)
+
+    def note_synced(store: CheckpointStore, round_number: int, problem: str) -> None:
+        synced(store, round_number, problem)
+        is_synced.set()
+
+    store = open_store(tmp_path)
+    for number in range(3):
+        store.save(number, filled_with(number)).close()
+    store.find(2).close()  # All is synced.
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(CheckpointStore, "_leave_fork", leave_fork)
+    monkeypatch.setattr(CheckpointStore, "_synced", note_synced)
+    store.save(3, filled_with(3)).close()
+    store.save(1, filled_with(-1)).close()
+    store.close()
+    state = latest(tmp_path)
+    assert (state.round, numbers_in(state)) == (1, {-1.0})
+    state.close()
 
 
 def test_damaged_checkpoint_is_not_taken_for_history(tmp_path: Path) -> None:
