@@ -100,9 +100,9 @@ class Learner:
         self._on_step = on_step
         return self._take(train_round(round_number, parts))
 
-    def check_update(self, path: Path, part: int = 0, parts: int = 1) -> None:
+    def check_update(self, round_number: int, path: Path, part: int = 0, parts: int = 1) -> None:
         """Raises :class:`VerificationError` with the reason."""
-        self._opened().check_update(path, part, parts)
+        self._opened().check_update(round_number, path, part, parts)
 
     def apply(
         self,

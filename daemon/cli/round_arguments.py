@@ -10,12 +10,15 @@ from daemon.cli import arguments
 
 MAX_COUNT = 1_000_000_000
 MAX_SECONDS = 30 * 86400.0
+MAX_FRAGMENTS = 64
+"""The constant of that name in protocol/statements/swarm.py, which takes too long to load here."""
 
 _FIELDS = (
     "exchange",
     "topology",
     "aggregation",
     "compression",
+    "fragments",
     "partition",
     "overlap",
     "inner_state",
@@ -104,6 +107,14 @@ def add_exchange(parser: "argparse._ArgumentGroup") -> None:
         " or less, for mesh only; topk:128 keeps more). What an update loses, later"
         " ones bring, except in gossip; with topk the peer's own model keeps it until then. With"
         " topk use an outer learning rate of 2, since few peers send the same numbers",
+    )
+    parser.add_argument(
+        "--fragments",
+        type=arguments.whole_number(1, MAX_FRAGMENTS),
+        metavar="N",
+        help="cut the model into N and exchange one of them in each round, in turn, so that a round"
+        " sends 1/N of the bytes; meanwhile a peer's own model keeps the rest of what it learned"
+        " (default: 1, the whole model; for mesh and allreduce)",
     )
     parser.add_argument(
         "--partition",

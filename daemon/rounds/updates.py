@@ -369,7 +369,9 @@ class RoundUpdates:
             if size_bytes != header.size_bytes:
                 raise VerificationError(f"{size_bytes} bytes, {header.size_bytes} were claimed")
             update.state = UpdateState.CHECKING
-            await self._parts.worker.ask(CheckUpdate(str(update.path), header.part, header.parts))
+            await self._parts.worker.ask(
+                CheckUpdate(header.round, str(update.path), header.part, header.parts)
+            )
         except VerificationError as error:
             # The blob stays until the round ends: another update may have the same bytes.
             update.state = UpdateState.REFUSED

@@ -101,7 +101,7 @@ class _Rehearsal:
     async def _average(self, trained: Trained) -> StateReady:
         """Average with others, who have come to the same."""
         own, processes = trained.updates[0], self._processes
-        await processes.averager.ask(CheckUpdate(own.path))
+        await processes.averager.ask(CheckUpdate(trained.round, own.path))
         if self._settings.exchange == "gossip":
             mix = Mix(trained.round, own.path, (Neighbour("another", own.path, 0.5),))
             return await processes.take(advance(mix))

@@ -46,7 +46,7 @@ def carry_out(averager: Averager, request: AveragerRequest) -> AveragerReply:
                 from_origin=request.from_origin,
             )
         case CheckUpdate():
-            averager.check_update(Path(request.path), request.part, request.parts)
+            averager.check_update(request.round, Path(request.path), request.part, request.parts)
             return Finished()
         case Apply():
             return averager.apply(request.round, request.contributions)

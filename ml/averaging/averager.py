@@ -79,7 +79,11 @@ class Averager:
         self._tied = opening.tied
         self._metadata = opening.metadata
         shared.lay_out(self._manifest)
-        self._whole = UpdateCodec(self._manifest, self._rules.encoding, on_block=on_work)
+        self._fragments = [
+            self._make_codec(number, self._rules.fragments)
+            for number in range(self._rules.fragments)
+        ]
+        """What a round exchanges, by fragment; the whole model where it is not cut."""
         directory = Path(opening.state_dir)
         self._checkpoints = CheckpointStore(
             directory / CHECKPOINTS,
@@ -108,7 +112,7 @@ class Averager:
             round=self._state.round,
             state=self._state.blob,
             initial_root=initial_root,
-            max_update_bytes=self._whole.layout.size_bytes,
+            max_update_bytes=max(one.layout.size_bytes for one in self._fragments),
             max_state_bytes=self._checkpoints.layout(LAST_ROUND).size_bytes,
         )
 
@@ -154,17 +158,19 @@ class Averager:
 
     # What others sent
 
-    def check_update(self, path: Path, part: int = 0, parts: int = 1) -> None:
+    def check_update(self, round_number: int, path: Path, part: int = 0, parts: int = 1) -> None:
         """Raises :class:`VerificationError` with the reason."""
-        self._codec(part, parts).check(path)
+        self._codec(round_number, part, parts).check(path)
 
     def apply(self, round_number: int, contributions: Sequence[Contribution]) -> Adopted:
         """The next state. Raises :class:`VerificationError` for an update that is not sound."""
         base = self._base_of(round_number)
         self._note_contributions(round_number, contributions)
-        with self._average(contributions, self._whole) as average:
-            piece = Piece(self._whole.segments, average.read if average else None)
-            fill = fill_next_state(base, self._rules.outer, [piece], self._on_work)
+        exchanged = self._codec(round_number)
+        with self._average(contributions, exchanged) as average:
+            averaged = Piece(exchanged.segments, average.read if average else None)
+            pieces = self._pieces(round_number, [averaged])
+            fill = fill_next_state(base, self._rules.outer, pieces, self._on_work)
             adopted = self._go_on_to(round_number, fill)
         self._update_writer.settle(round_number, frozenset(one.path for one in contributions))
         self._publish_start()
@@ -175,7 +181,7 @@ class Averager:
     ) -> Reduced:
         """The average of one part. Raises :class:`VerificationError` likewise."""
         base = self._base_of(round_number)
-        codec = self._codec(part, parts)
+        codec = self._codec(round_number, part, parts)
         self._note_contributions(round_number, contributions)
         key = UpdateKey(round_number, base.blob.root, part, parts)
         reduced = self._reduced.find(key, codec.layout)
@@ -198,14 +204,14 @@ class Averager:
         base = self._base_of(round_number)
         paths = {result.part: result.path for result in results}
         with contextlib.ExitStack() as stack:
-            pieces = []
+            averaged = []
             for part in range(parts):
-                codec = self._codec(part, parts)
+                codec = self._codec(round_number, part, parts)
+                read = None
                 if part in paths:
-                    update = stack.enter_context(codec.open(Path(paths[part])))
-                    pieces.append(Piece(codec.segments, update.read))
-                else:
-                    pieces.append(Piece(codec.segments, None))
+                    read = stack.enter_context(codec.open(Path(paths[part]))).read
+                averaged.append(Piece(codec.segments, read))
+            pieces = self._pieces(round_number, averaged)
             fill = fill_next_state(base, self._rules.outer, pieces, self._on_work)
             adopted = self._go_on_to(round_number, fill)
         self._update_writer.settle_parts(round_number)
@@ -228,7 +234,8 @@ class Averager:
         if not all(weight >= 0 for weight in weights) or not math.fsum(weights) < 1 + 1e-6:
             raise WorkerError(f"weights {weights}: not below 0, and at most 1 together")
         with contextlib.ExitStack() as stack:
-            updates = _open_all(stack, self._whole, [own_path, *(one.path for one in neighbours)])
+            paths = [own_path, *(one.path for one in neighbours)]
+            updates = _open_all(stack, self._codec(round_number), paths)
             trials = UpdateTrials(self._bench, self._shared, base, updates, self._trust)
             average = Average(updates, lambda stacks: mixing.plan(partners, stacks, trials))
             return self._go_on_to(round_number, fill_mixed_state(self._manifest, average.read))
@@ -259,12 +266,26 @@ class Averager:
         samples = sum(one.sample_count for one in contributions)
         self.journal.note_contributions(round_number, len(contributions), samples)
 
-    def _codec(self, part: int, parts: int) -> UpdateCodec:
-        if parts == 1 and part == 0:
-            return self._whole
-        return UpdateCodec(
-            self._manifest, self._rules.encoding, part, parts, on_block=self._on_work
-        )
+    def _pieces(self, round_number: int, averaged: Sequence[Piece]) -> list[Piece]:
+        """The whole model in its order: what the round exchanged, and the rest as it is."""
+        exchanged = self._codec(round_number)
+        pieces: list[Piece] = []
+        for fragment in self._fragments:
+            rest = Piece(fragment.segments, None)
+            pieces += averaged if fragment is exchanged else [rest]
+        return pieces
+
+    def _codec(self, round_number: int, part: int = 0, parts: int = 1) -> UpdateCodec:
+        """Of one part of what a round exchanges. Raises :class:`VerificationError` where there is
+        no such part."""
+        if not 0 <= part < parts:
+            raise VerificationError(f"part {part} of {parts}")
+        place, places = self._rules.place_of(round_number, part, parts)
+        return self._fragments[place] if parts == 1 else self._make_codec(place, places)
+
+    def _make_codec(self, place: int, places: int) -> UpdateCodec:
+        encoding = self._rules.encoding
+        return UpdateCodec(self._manifest, encoding, place, places, on_block=self._on_work)
 
     def _base_of(self, round_number: int) -> State:
         """The state, if it is what ``round_number`` starts from. Raises :class:`WorkerError`."""

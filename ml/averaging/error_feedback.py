@@ -57,7 +57,8 @@ class ErrorFeedback:
         """Where training begins: ``values`` of the base, less what is left over for them."""
         if self._current is None:
             return values
-        return values - self._current.file.read(spec.name, start, start + values.size)
+        left_over = self._current.file.read(spec.name, start, start + values.size)
+        return values - left_over.astype(np.float32, copy=False)
 
     def write_pending(self, round_number: int, fill: Fill) -> None:
         """Write the left-over of ``round_number``'s update."""

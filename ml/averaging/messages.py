@@ -6,7 +6,7 @@ described by :class:`ml.state.blob.Blob`, or in shared memory. This module impor
 daemon may import it. docs/processes.md says who says what when.
 
 >>> from protocol.codec import decode, encode
->>> request = decode(encode(CheckUpdate("spool/update", part=0, parts=2)), AveragerRequest)
+>>> request = decode(encode(CheckUpdate(1, "spool/update", part=0, parts=2)), AveragerRequest)
 >>> request.path, request.reply_kind()
 ('spool/update', <class 'ml.averaging.messages.Finished'>)
 """
@@ -79,8 +79,10 @@ class WriteUpdate(Message, tag="write_update"):
 
 
 class CheckUpdate(Message, tag="check_update"):
-    """Check an update's file against the manifest, before anything of it is believed."""
+    """Check the file of an update of ``round`` against the manifest, before anything of it is
+    believed."""
 
+    round: int
     path: str
     part: int = 0
     parts: int = 1

@@ -3,6 +3,7 @@
 In all-reduce part by part, so that the first is on its way while the next is encoded.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ml.state.manifest import Manifest, TensorSpec
 from ml.state.state import State
 from ml.state.tensor_file import AnyArray, TensorSink
 from ml.update.codec import UpdateCodec
+from ml.update.parts import Segment, segments_of
 from ml.update.pseudo_gradient import pseudo_gradient, trained_values
 from p2pd.shared_tensors import StaleMemoryError
 from protocol.errors import WorkerError
@@ -40,20 +42,17 @@ class UpdateWriter:
         self._written: dict[UpdateKey, OwnUpdate] = {}
         """The parts that were written together, as far as they are asked for again."""
         self._feedback: ErrorFeedback | None = None
-        decay = rules.encoding.residual_decay
-        self._goes_on = rules.encoding.leaves_much_over and not rules.overlap
-        """Whether training begins with the left-over; with overlap it has begun already."""
+        decay = 1.0 if rules.leaves_much_over else rules.encoding.residual_decay
         if decay is not None and rules.mixing is None:
-            self._feedback = ErrorFeedback(
-                state_dir / "checkpoints", manifest, 1.0 if self._goes_on else decay, round_number
-            )
+            self._feedback = ErrorFeedback(state_dir / "checkpoints", manifest, decay, round_number)
 
     def find(self, base: State, parts: int) -> list[OwnUpdate]:
         """The update of the round after ``base`` that was written before, in so many parts; empty
         unless all of it is there whole."""
         found = []
         for part in range(parts):
-            one = self._updates.find(self._key(base, part, parts), self._codec(part, parts).layout)
+            key = self._key(base, part, parts)
+            one = self._updates.find(key, self._codec(key).layout)
             if one is None:
                 return []
             found.append(one)
@@ -65,7 +64,9 @@ class UpdateWriter:
     @property
     def has_start(self) -> bool:
         """Whether the next training begins at :meth:`read_start`, not at its base."""
-        return self._goes_on and self._feedback is not None and not self._feedback.is_empty
+        if self._feedback is None or not self._rules.leaves_much_over:
+            return False
+        return not self._feedback.is_empty
 
     def read_start(self, base: State, spec: TensorSpec, start: int, stop: int) -> AnyArray:
         """A block of where the next training begins."""
@@ -111,8 +112,9 @@ class UpdateWriter:
         if self._feedback is not None:
             self._feedback.close()
 
-    def _codec(self, part: int, parts: int) -> UpdateCodec:
-        return UpdateCodec(self._manifest, self._rules.encoding, part, parts)
+    def _codec(self, key: UpdateKey) -> UpdateCodec:
+        place = self._rules.place_of(key.round, key.part, key.parts)
+        return UpdateCodec(self._manifest, self._rules.encoding, *place)
 
     def _key(self, base: State, part: int, parts: int) -> UpdateKey:
         return UpdateKey(base.round + 1, base.blob.root, part, parts)
@@ -120,7 +122,7 @@ class UpdateWriter:
     def _find_or_save(
         self, base: State, key: UpdateKey, trained: TrainedModel, done: WorkDone
     ) -> OwnUpdate:
-        codec = self._codec(key.part, key.parts)
+        codec = self._codec(key)
         found = self._updates.find(key, codec.layout)
         if found is not None:
             return found
@@ -151,16 +153,29 @@ class UpdateWriter:
             def save(residual: TensorSink) -> None:
                 self._written = {}
                 for part in range(key.parts):
-                    codec = self._codec(part, key.parts)
+                    one = key._replace(part=part)
+                    codec = self._codec(one)
 
                     def fill(writer: TensorSink, codec: UpdateCodec = codec) -> None:
                         codec.fill(writer, movement, residual.write)
 
-                    one = key._replace(part=part)
                     self._written[one] = self._updates.save(one, codec.layout, fill, done)
+                for segment in self._not_exchanged(key.round):
+                    for start, stop in segment.blocks():
+                        values = movement(segment.spec, start, stop)
+                        residual.write(segment.spec.name, start, values)
 
             feedback.write_pending(key.round, save)
         return self._written[key]
+
+    def _not_exchanged(self, round_number: int) -> Iterator[Segment]:
+        """What of the parameters a round leaves to others."""
+        mine, count = self._rules.place_of(round_number, 0, 1)
+        grain = self._rules.encoding.block_elements
+        for fragment in range(count):
+            if fragment != mine:
+                segments = segments_of(self._manifest, fragment, count, grain)
+                yield from (one for one in segments if one.spec.has_momentum)
 
     def _movement(
         self, base: State, trained: TrainedModel, spec: TensorSpec, start: int, stop: int

@@ -27,6 +27,8 @@ class RoundRules:
     """The rule for parameters in gossip; None elsewhere."""
     encoding: Encoding
     outer: OuterOptimizer
+    fragments: int
+    """Of so many fragments of the model a round exchanges one, in turn."""
     overlap: bool
     """Whether the next round's training begins before this round's average is there."""
     keeps_inner: bool
@@ -35,6 +37,18 @@ class RoundRules:
     """The number of rounds after which there is no next one; 0: never."""
     evaluates: bool
     """Whether anybody finds out how good states are, so that there have to be test data."""
+
+    @property
+    def leaves_much_over(self) -> bool:
+        """Whether a round exchanges a small share of what was learned, so that training goes on
+        from the rest; with overlap it has begun already."""
+        is_much = self.encoding.leaves_much_over or self.fragments > 1
+        return is_much and self.mixing is None and not self.overlap
+
+    def place_of(self, round_number: int, part: int, parts: int) -> tuple[int, int]:
+        """Part ``part`` of ``parts`` of what a round exchanges, as a part of the whole model."""
+        fragment = (round_number - 1) % self.fragments
+        return fragment * parts + part, self.fragments * parts
 
 
 def parse_rules(settings: RoundSettings) -> RoundRules:
@@ -62,6 +76,7 @@ def parse_rules(settings: RoundSettings) -> RoundRules:
         mixing=parse_mixing(settings.aggregation) if is_gossip else None,
         encoding=parse_encoding(settings.compression),
         outer=OuterOptimizer(settings.outer_learning_rate, settings.outer_momentum),
+        fragments=settings.fragments,
         overlap=settings.overlap,
         keeps_inner=_keeps_inner(settings.inner_state),
         rounds=settings.rounds,
@@ -74,6 +89,11 @@ def parse_rules(settings: RoundSettings) -> RoundRules:
             f"aggregation {settings.aggregation} does not go with compression topk, which leaves"
             " most numbers of most updates zero, and so what is in their middle: take"
             " centered_clip, or int8"
+        )
+    if rules.fragments > 1 and rules.overlap:
+        raise ConfigError(
+            "fragments do not go with overlap, where training has begun before it is known what a"
+            " round left over: leave one of them out"
         )
     if isinstance(rules.aggregation, Krum):
         needed = rules.aggregation.needed_updates
@@ -127,6 +147,7 @@ def _check_limits(settings: RoundSettings) -> None:
         ("min_updates", 1),
         ("max_sample_weight", 1),
         ("evaluate_every", 1),
+        ("fragments", 1),
     ):
         count = getattr(settings, field)
         if count < lowest:
@@ -165,6 +186,11 @@ def _check_gossip(rules: RoundRules) -> None:
         raise ConfigError(
             "compression int4 does not go with gossip, where parameters travel, and what is rounded"
             " off them is lost: take int8"
+        )
+    if rules.fragments > 1:
+        raise ConfigError(
+            "fragments do not go with gossip, where the average itself is trained on: take mesh or"
+            " allreduce"
         )
     if rules.overlap:
         raise ConfigError(

@@ -13,6 +13,7 @@ from ml.task.task import Task
 from ml.training.train import StepReport, steps_an_epoch, train
 from ml.update.codec import UpdateCodec, parse_encoding
 from protocol.errors import ConfigError, WorkerError
+from protocol.statements.swarm import RoundSettings
 
 TRIED_STEPS = 20
 TRIED_S = 3.0
@@ -59,6 +60,13 @@ def round_cost(
         samples_per_second=speed,
         steps_a_round=steps,
         training_s=training_s,
-        update_bytes=UpdateCodec(manifest, parse_encoding(settings.compression)).layout.size_bytes,
+        update_bytes=_update_bytes(manifest, settings),
         encoding=settings.compression,
     )
+
+
+def _update_bytes(manifest: Manifest, settings: RoundSettings) -> int:
+    """The largest fragment's."""
+    encoding, count = parse_encoding(settings.compression), settings.fragments
+    codecs = (UpdateCodec(manifest, encoding, number, count) for number in range(count))
+    return max(codec.layout.size_bytes for codec in codecs)

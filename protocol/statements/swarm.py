@@ -34,6 +34,7 @@ MAX_STATEMENT_BYTES = 64 * 1024
 NUMERICS_VERSION = 2
 UNLIMITED = 0
 MAX_EVALUATE_EVERY = 1_000_000_000
+MAX_FRAGMENTS = 64
 
 
 class TaskReference(Message):
@@ -100,6 +101,8 @@ class RoundSettings(Message):
     signs what it found for the others, or ``none``."""
     evaluate_every: Annotated[int, Meta(ge=1, le=MAX_EVALUATE_EVERY)] = 1
     """Of so many rounds one is evaluated; and the last one is."""
+    fragments: Annotated[int, Meta(ge=1, le=MAX_FRAGMENTS)] = 1
+    """The model is cut into so many, of which a round exchanges one, in turn."""
 
 
 class Token(Message):

@@ -76,6 +76,6 @@ def run_rounds(learners: list[Learner], rounds: int) -> list[StateReady]:
     for round_number in range(1, rounds + 1):
         updates = [train(learner, round_number) for learner in learners]
         for update in updates:
-            learners[0].check_update(Path(update.updates[0].path))
+            learners[0].check_update(round_number, Path(update.updates[0].path))
         states = [apply(learner, round_number, updates) for learner in learners]
     return states

@@ -74,7 +74,7 @@ def test_each_kind_of_work_tells_that_it_gets_on(make_opening: MakeOpening) -> N
     learner = Learner(make_opening(), on_work=lambda: told.append(work))
     update = train(learner, 1)
     work = "check"
-    learner.check_update(Path(update.updates[0].path))
+    learner.check_update(1, Path(update.updates[0].path))
     work = "apply"
     state = apply(learner, 1, [update])
     work = "carry over"
@@ -215,7 +215,7 @@ def test_error_feedback_makes_up_for_what_was_not_sent(
             meant = (base - left_over) - local + left_over
         else:
             meant = base - local + np.float32(encoding.residual_decay) * left_over
-        with averager_of(learner)._whole.open(Path(update.updates[0].path)) as file:
+        with averager_of(learner)._codec(round_number).open(Path(update.updates[0].path)) as file:
             sent = file.read(spec, 0, spec.element_count).astype(np.float32)
         assert np.array_equal(sent, encoding.decode(encoding.encode(meant), spec.element_count))
         left_over = meant - sent

@@ -127,7 +127,7 @@ async def test_rounds_over_the_wire_are_those_of_the_learner(
     assert opening.suggestion.local_amount == 20
     for round_number in (1, 2):
         trained = await worker.take(train_round(round_number, 1))
-        await worker.averager.ask(CheckUpdate(trained.updates[0].path))
+        await worker.averager.ask(CheckUpdate(trained.round, trained.updates[0].path))
         state = await worker.take(advance(Apply(round_number, own(trained))))
         expected = learner.train(round_number)
         assert trained.updates[0].root == expected.updates[0].root
@@ -151,7 +151,7 @@ async def test_requests_are_answered_while_it_trains(
     await worker.open_once(make_opening(**ENDLESS))
     async with training(shared) as task:
         with pytest.raises(VerificationError, match="pickle"):
-            await worker.averager.ask(CheckUpdate(str(tmp_path / "bad")))
+            await worker.averager.ask(CheckUpdate(1, str(tmp_path / "bad")))
         assert (await worker.averager.ask(Export(str(tmp_path / "model.safetensors")))).round == 0
         assert not task.done()
         await worker.trainer.ask(Finish())
@@ -237,7 +237,7 @@ async def test_what_fails_again_in_the_same_way_is_logged_in_one_line(
     with caplog.at_level(logging.INFO, logger="p2pd.worker"):
         for _ in range(3):
             with pytest.raises(WorkerError, match="ValueError: embedded null byte"):
-                await shared.worker.averager.ask(CheckUpdate("no\0file"))
+                await shared.worker.averager.ask(CheckUpdate(1, "no\0file"))
         async with asyncio.timeout(90):
             again = "failed as before: ValueError: embedded null byte"
             while caplog.text.count(again) < 2:  # noqa: ASYNC110 — the log has no event.
@@ -472,7 +472,7 @@ async def test_averager_is_small_without_torch_and_sandboxed(
         opened = await worker.open_once(make_opening(task=str(task), **settings))
         assert opened.parameter_count > 16_000_000
         trained = await worker.take(train_round(1, 1))
-        await worker.averager.ask(CheckUpdate(trained.updates[0].path))
+        await worker.averager.ask(CheckUpdate(trained.round, trained.updates[0].path))
         await worker.take(advance(Apply(1, own(trained))))
         averager = psutil.Process(worker.averager.pid)
         assert averager.memory_full_info().pss < MAX_AVERAGER_BYTES

@@ -52,7 +52,7 @@ def reduce_all(learners: list[Learner], round_number: int) -> list[Reduced]:
     parts = len(learners)
     for part, ones in enumerate(contributions):
         for one in ones:
-            learners[part].check_update(Path(one.path), part, parts)
+            learners[part].check_update(round_number, Path(one.path), part, parts)
     return [
         learner.reduce(round_number, part, parts, contributions[part])
         for part, learner in enumerate(learners)
@@ -203,9 +203,9 @@ def test_part_in_place_of_another_is_refused(make_opening: MakeOpening) -> None:
     learners = open_three(make_opening, exchange="allreduce")
     contributions = train_in_parts(learners, 1)
     with pytest.raises(VerificationError, match=r"tensor .* has shape|is not in the model"):
-        learners[0].check_update(Path(contributions[0][0].path), 1, 3)
+        learners[0].check_update(1, Path(contributions[0][0].path), 1, 3)
     with pytest.raises(VerificationError):
-        learners[0].check_update(Path(contributions[0][0].path))
+        learners[0].check_update(1, Path(contributions[0][0].path))
 
 
 def test_nothing_to_average_is_told(make_opening: MakeOpening) -> None:

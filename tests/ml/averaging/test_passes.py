@@ -68,7 +68,7 @@ def test_passes_of_a_mesh_round_of_two(make_opening: MakeOpening, tmp_path: Path
     # the update, which is hashed meanwhile.
     assert passes.since() == (3, 2)
     path = trained.updates[0].path
-    learner.check_update(Path(path))
+    learner.check_update(1, Path(path))
     assert passes.since() == (1, 0)
     learner.apply(1, [Contribution("one", path, 1), Contribution("two", path, 1)])
     # Base and updates are read; the state is written into its file and into shared memory, and
