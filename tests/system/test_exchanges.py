@@ -34,21 +34,27 @@ def start(swarm: RealSwarm, count: int, task: str, *arguments: str) -> list[Real
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    ("count", "compression", "number_bytes"),
+    ("count", "compression", "number_bytes", "fragments"),
     [
-        (3, "none", FLOAT_BYTES),
-        pytest.param(6, "int8", 1, marks=pytest.mark.slow),
+        (3, "none", FLOAT_BYTES, 1),
+        pytest.param(6, "int8", 1, 2, marks=pytest.mark.slow),
     ],
 )
 def test_allreduce_sends_about_two_models_a_round_however_many_peers_there_are(
-    light_swarm: RealSwarm, tmp_path: Path, count: int, compression: str, number_bytes: int
+    light_swarm: RealSwarm,
+    tmp_path: Path,
+    count: int,
+    compression: str,
+    number_bytes: int,
+    fragments: int,
 ) -> None:
+    """Or of that fragment of it which the round exchanges."""
     peers = start(
         light_swarm,
         count,
         "wide_task.py",
         *("--exchange", "allreduce", "--compression", compression, "--rounds", str(ROUNDS)),
-        *("--partition", "quantity:2", "--grace", str(START_S)),
+        *("--partition", "quantity:2", "--grace", str(START_S), "--fragments", str(fragments)),
     )
     samples = []
     for peer in peers:
@@ -58,7 +64,7 @@ def test_allreduce_sends_about_two_models_a_round_however_many_peers_there_are(
         samples.append(status.sample_count)
         model_bytes = number_bytes * status.parameter_count
         # Everything that was ever sent to peers, not only the parts.
-        models = status.bytes_sent / model_bytes / ROUNDS
+        models = fragments * status.bytes_sent / model_bytes / ROUNDS
         print(f"{peer.name}: {models:.3f} models a round, of {count} peers")
         assert models <= 2.1
         assert models >= 2 * (count - 1) / count
