@@ -5,7 +5,7 @@ unasked while work gets on. Parameters never pass through here: they lie in shar
 (p2pd/shared_tensors.py). docs/processes.md says who says what when.
 
 >>> encode(Train(round=3, base="00ff"))
-b'{"type": "Train", "round": 3, "base": "00ff", "from_origin": false}'
+b'{"type": "Train", "round": 3, "base": "00ff"}'
 >>> decode_request(b'{"type": "Train", "round": 3, "base": "00ff"}').reply_kind()
 <class 'p2pd.messages.Trained'>
 >>> decode_request(b'{"type": "Train", "round": "three"}')
@@ -14,7 +14,7 @@ p2pd.messages.MalformedMessageError: Train: round is str
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from types import MappingProxyType, UnionType
 from typing import Any, get_type_hints
@@ -271,8 +271,13 @@ class MalformedMessageError(ValueError):
 
 
 def encode(message: Request | FromTrainer) -> bytes:
-    """The JSON of ``message``."""
-    return json.dumps({"type": type(message).__name__, **asdict(message)}).encode()
+    """The JSON of ``message``, without what is as it is by default."""
+    said = {
+        one.name: getattr(message, one.name)
+        for one in fields(message)
+        if getattr(message, one.name) != one.default
+    }
+    return json.dumps({"type": type(message).__name__, **said}).encode()
 
 
 def decode_request(data: bytes) -> Request:

@@ -4,6 +4,7 @@ One thread asks, one thing after the other. A request that fails leaves the stat
 """
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,8 @@ from ml.state.state import State
 from ml.state.tensor_store import Fill, write_to_memory
 from ml.update.codec import UpdateCodec, UpdateFile
 from protocol.errors import VerificationError, WorkerError
+
+logger = logging.getLogger(__name__)
 
 LAST_ROUND = 10**15
 MAX_SAMPLE_COUNT = 2**63 - 1
@@ -133,7 +136,7 @@ class Averager:
         return UpdateFound(
             base.blob.root,
             tuple(PartWritten(one.blob, *one.done) for one in found),
-            self._update_writer.has_start,
+            self._has_start,
         )
 
     def write_update(
@@ -171,9 +174,10 @@ class Averager:
             averaged = Piece(exchanged.segments, average.read if average else None)
             pieces = self._pieces(round_number, [averaged])
             fill = fill_next_state(base, self._rules.outer, pieces, self._on_work)
+            paths = frozenset(one.path for one in contributions)
+            self._update_writer.prepare(round_number, paths)
             adopted = self._go_on_to(round_number, fill)
-        self._update_writer.settle(round_number, frozenset(one.path for one in contributions))
-        self._publish_start()
+        self._settle(round_number)
         return adopted
 
     def reduce(
@@ -213,9 +217,9 @@ class Averager:
                 averaged.append(Piece(codec.segments, read))
             pieces = self._pieces(round_number, averaged)
             fill = fill_next_state(base, self._rules.outer, pieces, self._on_work)
+            self._update_writer.prepare_parts(round_number, paths.keys())
             adopted = self._go_on_to(round_number, fill)
-        self._update_writer.settle_parts(round_number)
-        self._publish_start()
+        self._settle(round_number)
         return adopted
 
     def mix(self, round_number: int, own_path: str, neighbours: Sequence[Neighbour]) -> Adopted:
@@ -245,8 +249,8 @@ class Averager:
         state = self._checkpoints.save_copy(round_number, path, root)
         self._shared.publish(state)
         adopted = self._hold(state)
-        self._update_writer.settle(round_number, frozenset())
-        self._publish_start()
+        self._update_writer.prepare_takeover()
+        self._settle(round_number)
         return adopted
 
     # For people
@@ -323,13 +327,24 @@ class Averager:
             raise
         return self._hold(state)
 
+    def _settle(self, round_number: int) -> None:
+        self._update_writer.settle(round_number)
+        self._publish_start()
+
     def _publish_start(self) -> None:
         """Let the trainer have what the next training begins with, where that is not the state."""
         writer, state = self._update_writer, self._state
-        if writer.has_start:
+        self._has_start = False
+        if not writer.has_start:
+            return
+        try:
             self._shared.publish_start(
                 self._manifest, lambda *block: writer.read_start(state, *block), state
             )
+            self._has_start = True
+        except OSError as error:
+            # The next update adds the left-over; this training alone goes without it.
+            logger.error("training begins at the state alone: %s", error.strerror or error)
 
     def _hold(self, state: State) -> Adopted:
         before, self._state = self._state, state

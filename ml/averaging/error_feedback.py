@@ -1,14 +1,15 @@
 """Error feedback: the next update also carries what the encoding lost (arXiv 1901.09847).
 
-Where that is most of the update, the next training begins with it: at the base less the left-over,
-which points from the trained model to the base as a pseudo-gradient does. So the peer's own model
-loses nothing of what it learnt, and others see of it what has been sent.
+Where the left-over stays in the peer's own model, the next training begins with it: at the base
+less the left-over, which points from the trained model to the base as a pseudo-gradient does. So
+the peer's own model loses nothing of what it learned, and others see of it what has been sent.
 
 The left-over is a file next to the checkpoints, named by the round whose update it comes from. It
 counts only once that update has been committed: an update that was never applied was not sent. It
 is synced beside the round: a power cut may cost it, and nothing else.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +17,16 @@ import numpy as np
 
 from ml.state.late_sync import LateSync
 from ml.state.manifest import Manifest, TensorSpec
-from ml.state.tensor_file import FileTensor, TensorFile, layout_of
+from ml.state.tensor_file import FileTensor, TensorFile, TensorSink, layout_of
 from ml.state.tensor_store import Fill, write_tensors
+from ml.update.codec import ReadBlock
 from ml.update.encoding import Floats
 from protocol.errors import VerificationError
+
+_Block = tuple[TensorSpec, int, int, ReadBlock | None]
+_NAMES = "residual-*.safetensors"
+_PASSED_OVER = ".residual.tmp"
+"""Of an update that is not in the state; deleted at the next opening (ml/state/checkpoint.py)."""
 
 
 class ErrorFeedback:
@@ -28,7 +35,8 @@ class ErrorFeedback:
     def __init__(
         self, directory: Path, manifest: Manifest, decay: float, round_number: int
     ) -> None:
-        """Takes up the left-over of ``round_number``'s update if there is one."""
+        """Takes up the left-over of ``round_number``'s update if there is one, else the newest
+        before it: a process that was killed did not come to name it anew."""
         self._directory = directory
         self._sync = LateSync()
         self._decay = decay
@@ -38,7 +46,15 @@ class ErrorFeedback:
             if spec.has_momentum
         ]
         self._layout = layout_of(tensors, {"format": "p2pd-residual-1"})
-        self._current = self._open(round_number)
+        earlier = [self._path(round_number), *sorted(directory.glob(_NAMES), reverse=True)]
+        self._current = next(
+            (
+                one
+                for path in earlier
+                if path <= self._path(round_number) and (one := self._open(path)) is not None
+            ),
+            None,
+        )
         self._pending: _LeftOver | None = None
 
     def add_to(self, spec: TensorSpec, start: int, values: Floats) -> Floats:
@@ -72,8 +88,44 @@ class ErrorFeedback:
     def take_pending(self, round_number: int) -> bool:
         """Take up the left-over of an update that was written before a restart, if it is there."""
         self._drop_pending()
-        self._pending = self._open(round_number)
+        self._pending = self._open(self._path(round_number))
         return self._pending is not None
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether there is an update under way."""
+        return self._pending is not None
+
+    def give_back(self, round_number: int, blocks: Iterable[_Block]) -> None:
+        """Of the update of ``round_number``, some was not averaged: that is left over as well.
+
+        ``blocks``: all of the parameters', each with what reads its sent numbers, or None.
+        """
+        before, self._pending = self._pending, None
+        if before is None:
+            return
+
+        def fill(writer: TensorSink) -> None:
+            for spec, start, stop, read_sent in blocks:
+                values = before.file.read(spec.name, start, stop).astype(np.float32, copy=False)
+                if read_sent is not None:
+                    values = values + read_sent(spec, start, stop).astype(np.float32, copy=False)
+                writer.write(spec.name, start, values)
+
+        try:
+            self.write_pending(round_number, fill)
+        finally:
+            before.file.close()
+
+    def pass_over(self, round_number: int) -> None:
+        """``round_number``'s state will be there, without this peer's update. So its name goes to
+        what was left over before, lest a killed process takes up the other."""
+        path = self._path(round_number)
+        if self._pending is not None:
+            self._pending = self._pending.moved_to(self._directory / _PASSED_OVER)
+        if self._current is not None and self._current.path != path and self._current.is_on_disk:
+            path.unlink(missing_ok=True)
+            path.hardlink_to(self._current.path)
 
     def settle(self, round_number: int, *, committed: bool) -> None:
         """``round_number``'s state is there, with or without this peer's update in it."""
@@ -83,7 +135,8 @@ class ErrorFeedback:
         if self._current is not None:
             # Named by the round of the state, so that a restart from that state finds it.
             self._current = self._current.moved_to(self._path(round_number))
-        for other in self._directory.glob("residual-*.safetensors"):
+        (self._directory / _PASSED_OVER).unlink(missing_ok=True)
+        for other in self._directory.glob(_NAMES):
             if self._current is None or other != self._current.path:
                 other.unlink()
 
@@ -97,8 +150,7 @@ class ErrorFeedback:
     def _path(self, round_number: int) -> Path:
         return self._directory / f"residual-{round_number:08d}.safetensors"
 
-    def _open(self, round_number: int) -> "_LeftOver | None":
-        path = self._path(round_number)
+    def _open(self, path: Path) -> "_LeftOver | None":
         try:
             return _LeftOver(path, TensorFile.open(path, self._layout))
         except (FileNotFoundError, VerificationError):
@@ -116,7 +168,11 @@ class _LeftOver(NamedTuple):
     path."""
     file: TensorFile
 
+    @property
+    def is_on_disk(self) -> bool:
+        return self.path.exists()
+
     def moved_to(self, path: Path) -> "_LeftOver":
-        if self.path != path and self.path.exists():
-            self.path.rename(path)
+        if self.path != path and self.is_on_disk:
+            self.path.replace(path)
         return _LeftOver(path, self.file)

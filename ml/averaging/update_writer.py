@@ -3,7 +3,8 @@
 In all-reduce part by part, so that the first is on its way while the next is encoded.
 """
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ml.state.blob import OWN_UPDATES
 from ml.state.manifest import Manifest, TensorSpec
 from ml.state.state import State
 from ml.state.tensor_file import AnyArray, TensorSink
-from ml.update.codec import UpdateCodec
+from ml.update.codec import ReadBlock, UpdateCodec
 from ml.update.parts import Segment, segments_of
 from ml.update.pseudo_gradient import pseudo_gradient, trained_values
 from p2pd.shared_tensors import StaleMemoryError
@@ -41,8 +42,12 @@ class UpdateWriter:
         self._paths: frozenset[str] = frozenset()
         self._written: dict[UpdateKey, OwnUpdate] = {}
         """The parts that were written together, as far as they are asked for again."""
+        self._committed = False
+        """Whether the state that is made next has this peer's update in it."""
         self._feedback: ErrorFeedback | None = None
-        decay = 1.0 if rules.leaves_much_over else rules.encoding.residual_decay
+        decay = rules.encoding.residual_decay
+        if rules.left_over_stays and (decay is not None or rules.fragments > 1):
+            decay = 1.0
         if decay is not None and rules.mixing is None:
             self._feedback = ErrorFeedback(state_dir / "checkpoints", manifest, decay, round_number)
 
@@ -58,13 +63,14 @@ class UpdateWriter:
             found.append(one)
         if self._feedback is not None and not self._feedback.take_pending(base.round + 1):
             return []
+        self._written = {self._key(base, part, parts): one for part, one in enumerate(found)}
         self._paths = frozenset(one.blob.path for one in found)
         return found
 
     @property
     def has_start(self) -> bool:
         """Whether the next training begins at :meth:`read_start`, not at its base."""
-        if self._feedback is None or not self._rules.leaves_much_over:
+        if self._feedback is None or not self._rules.left_over_stays:
             return False
         return not self._feedback.is_empty
 
@@ -95,16 +101,41 @@ class UpdateWriter:
         self._paths |= {written.blob.path}
         return written
 
-    def settle(self, round_number: int, paths: frozenset[str]) -> None:
-        """``round_number``'s state is there, made from the files at ``paths`` among others."""
+    def prepare(self, round_number: int, paths: frozenset[str]) -> None:
+        """``round_number``'s state is about to be made from the files at ``paths``."""
+        feedback = self._feedback
+        self._committed = not self._paths.isdisjoint(paths)
+        if feedback is not None and feedback.has_pending and not self._committed:
+            feedback.pass_over(round_number)
+
+    def prepare_parts(self, round_number: int, averaged: Collection[int]) -> None:
+        """The same in all-reduce: of these parts. Their owners had the update in hand; what it has
+        of the other parts is left over, where that stays."""
+        self._committed = True
+        missing = {key for key in self._written if key.part not in averaged}
+        if self._feedback is None or not missing or not self._rules.left_over_stays:
+            return
+        with contextlib.ExitStack() as stack:
+            blocks: list[tuple[TensorSpec, int, int, ReadBlock | None]] = []
+            for key, one in self._written.items():
+                codec, read = self._codec(key), None
+                if key in missing:
+                    read = stack.enter_context(codec.open(Path(one.blob.path))).read
+                blocks += _blocks_of(codec.segments, read)
+            blocks += _blocks_of(self._not_exchanged(round_number), None)
+            self._feedback.give_back(round_number, blocks)
+
+    def prepare_takeover(self) -> None:
+        """A state is about to be taken from others. Where left-overs stay, this peer's update
+        counts as averaged: learning that is lost does less harm than such that counts twice."""
+        self._committed = self._rules.left_over_stays
+
+    def settle(self, round_number: int) -> None:
+        """``round_number``'s state is there."""
         if self._feedback is not None:
-            self._feedback.settle(round_number, committed=not self._paths.isdisjoint(paths))
+            self._feedback.settle(round_number, committed=self._committed)
         self._paths = frozenset()
         self._written = {}
-
-    def settle_parts(self, round_number: int) -> None:
-        """The same in all-reduce, where the parts' owners had the update in hand."""
-        self.settle(round_number, self._paths)
 
     def close(self) -> None:
         """Close all files."""
@@ -160,16 +191,14 @@ class UpdateWriter:
                         codec.fill(writer, movement, residual.write)
 
                     self._written[one] = self._updates.save(one, codec.layout, fill, done)
-                for segment in self._not_exchanged(key.round):
-                    for start, stop in segment.blocks():
-                        values = movement(segment.spec, start, stop)
-                        residual.write(segment.spec.name, start, values)
+                for spec, start, stop, _ in _blocks_of(self._not_exchanged(key.round), None):
+                    residual.write(spec.name, start, movement(spec, start, stop))
 
             feedback.write_pending(key.round, save)
         return self._written[key]
 
     def _not_exchanged(self, round_number: int) -> Iterator[Segment]:
-        """What of the parameters a round leaves to others."""
+        """What of the parameters a round leaves to other rounds."""
         mine, count = self._rules.place_of(round_number, 0, 1)
         grain = self._rules.encoding.block_elements
         for fragment in range(count):
@@ -186,3 +215,15 @@ class UpdateWriter:
             return trained_values(spec, values)
         began = trained.read_origin if trained.began_elsewhere else base.read
         return pseudo_gradient(spec, began(spec, start, stop), values)
+
+
+def _blocks_of(
+    segments: Iterable[Segment], read: ReadBlock | None
+) -> list[tuple[TensorSpec, int, int, ReadBlock | None]]:
+    """Of the parameters in these segments."""
+    return [
+        (segment.spec, start, stop, read)
+        for segment in segments
+        if segment.spec.has_momentum
+        for start, stop in segment.blocks()
+    ]

@@ -29,6 +29,8 @@ class RoundRules:
     outer: OuterOptimizer
     fragments: int
     """Of so many fragments of the model a round exchanges one, in turn."""
+    left_over_stays: bool
+    """Whether training goes on from what updates have not sent."""
     overlap: bool
     """Whether the next round's training begins before this round's average is there."""
     keeps_inner: bool
@@ -37,13 +39,6 @@ class RoundRules:
     """The number of rounds after which there is no next one; 0: never."""
     evaluates: bool
     """Whether anybody finds out how good states are, so that there have to be test data."""
-
-    @property
-    def leaves_much_over(self) -> bool:
-        """Whether a round exchanges a small share of what was learned, so that training goes on
-        from the rest; with overlap it has begun already."""
-        is_much = self.encoding.leaves_much_over or self.fragments > 1
-        return is_much and self.mixing is None and not self.overlap
 
     def place_of(self, round_number: int, part: int, parts: int) -> tuple[int, int]:
         """Part ``part`` of ``parts`` of what a round exchanges, as a part of the whole model."""
@@ -77,6 +72,7 @@ def parse_rules(settings: RoundSettings) -> RoundRules:
         encoding=parse_encoding(settings.compression),
         outer=OuterOptimizer(settings.outer_learning_rate, settings.outer_momentum),
         fragments=settings.fragments,
+        left_over_stays=_stays(settings.left_over) or settings.fragments > 1,
         overlap=settings.overlap,
         keeps_inner=_keeps_inner(settings.inner_state),
         rounds=settings.rounds,
@@ -90,10 +86,11 @@ def parse_rules(settings: RoundSettings) -> RoundRules:
             " most numbers of most updates zero, and so what is in their middle: take"
             " centered_clip, or int8"
         )
-    if rules.fragments > 1 and rules.overlap:
+    if rules.left_over_stays and rules.overlap:
+        name = "fragments do" if rules.fragments > 1 else "left over stay does"
         raise ConfigError(
-            "fragments do not go with overlap, where training has begun before it is known what a"
-            " round left over: leave one of them out"
+            f"{name} not go with overlap, where training has begun before it is known what a round"
+            " left over: leave one of them out"
         )
     if isinstance(rules.aggregation, Krum):
         needed = rules.aggregation.needed_updates
@@ -131,6 +128,12 @@ def _keeps_inner(inner_state: str) -> bool:
     if inner_state not in ("keep", "anew"):
         raise ConfigError(f"inner state {inner_state!r}: write keep or anew")
     return inner_state == "keep"
+
+
+def _stays(left_over: str) -> bool:
+    if left_over not in ("add", "stay"):
+        raise ConfigError(f"left over {left_over!r}: write add or stay")
+    return left_over == "stay"
 
 
 def _evaluates(evaluate: str) -> bool:
@@ -187,9 +190,10 @@ def _check_gossip(rules: RoundRules) -> None:
             "compression int4 does not go with gossip, where parameters travel, and what is rounded"
             " off them is lost: take int8"
         )
-    if rules.fragments > 1:
+    if rules.left_over_stays:
+        name = "fragments do" if rules.fragments > 1 else "left over stay does"
         raise ConfigError(
-            "fragments do not go with gossip, where the average itself is trained on: take mesh or"
+            f"{name} not go with gossip, where the average itself is trained on: take mesh or"
             " allreduce"
         )
     if rules.overlap:

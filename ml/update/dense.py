@@ -28,7 +28,6 @@ class Float32Encoding:
     wire_dtype = "F32"
     block_elements = 1
     residual_decay = None
-    leaves_much_over = False
 
     def wire_count(self, count: int) -> int:
         """One number on the wire for each value."""
@@ -49,7 +48,6 @@ class Float16Encoding:
     wire_dtype = "F16"
     block_elements = 1
     residual_decay = 1.0
-    leaves_much_over = False
 
     def wire_count(self, count: int) -> int:
         """One number on the wire for each value."""
@@ -70,7 +68,6 @@ class Int8Encoding:
     wire_dtype = "U8"
     block_elements = INT8_BLOCK_ELEMENTS
     residual_decay = 1.0
-    leaves_much_over = False
 
     def wire_count(self, count: int) -> int:
         """One byte a number and four a block."""
@@ -99,7 +96,6 @@ class Int4Encoding:
     wire_dtype = "U8"
     block_elements = INT4_BLOCK_ELEMENTS
     residual_decay = 1.0
-    leaves_much_over = False
 
     def wire_count(self, count: int) -> int:
         """A byte for two numbers and four bytes a block."""

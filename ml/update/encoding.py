@@ -43,11 +43,7 @@ class Encoding(Protocol):
     @property
     def residual_decay(self) -> float | None:
         """The factor by which error feedback multiplies the earlier left-over; None: nothing is
-        left over. It is 1 where training goes on from the left-over."""
-
-    @property
-    def leaves_much_over(self) -> bool:
-        """Whether training should go on from the left-over, since that is most of the update."""
+        left over. It is 1 where the left-over stays in the peer's own model."""
 
     def wire_count(self, count: int) -> int:
         """How many wire elements the first ``count`` numbers of a tensor take.

@@ -2,12 +2,11 @@
 
 Of every 4096 numbers the ``kept`` largest by magnitude travel, each as its place and two bits for
 sign and level. A chunk's two levels are the means of its kept magnitudes above and below their own
-mean. What is left out stays in this peer's own model: its training goes on from the base and the
-left-over together, so nothing is learnt twice or lost, and later rounds bring it
-(ml/averaging/error_feedback.py). SparseLoCo begins at the base, and adds the left-over to the next
-update; so does this with overlap, but halves it each time, since steps that began without it have
-made much of it once more. Most numbers are sent by few of the peers, so their mean over all is
-small, and the outer learning rate should be above 1.
+mean. Error feedback brings what was left out in later rounds. Where the left-over is added to the
+next update, it is halved from round to round: local steps begin at the base, which lacks it, and
+make much of it once more, so that with SparseLoCo's decay of 0.95 rounds of many steps overshoot.
+Most numbers are sent by few of the peers, so their mean over all is small, and the outer learning
+rate should be above 1.
 
 A chunk on the wire is its two levels as float32, then one run of bits, low ones first: the places
 as an Elias-Fano code, that is the low bits of each, then the high bits h of the i-th as a one at
@@ -75,11 +74,6 @@ class TopKEncoding:
     def residual_decay(self) -> float | None:
         """Measured."""
         return 0.5
-
-    @property
-    def leaves_much_over(self) -> bool:
-        """All but a few numbers of a chunk."""
-        return True
 
     def wire_count(self, count: int) -> int:
         """Whole chunks, and what is left in a shorter one."""

@@ -103,6 +103,9 @@ class RoundSettings(Message):
     """Of so many rounds one is evaluated; and the last one is."""
     fragments: Annotated[int, Meta(ge=1, le=MAX_FRAGMENTS)] = 1
     """The model is cut into so many, of which a round exchanges one, in turn."""
+    left_over: Literal["add", "stay"] = "add"
+    """What becomes of what an update does not send: the next one ``add``s it, or it ``stay``s in
+    the peer's own model. With fragments it stays."""
 
 
 class Token(Message):

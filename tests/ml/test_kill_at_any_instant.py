@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import msgspec
+import pytest
 import torch
 
 from ml.opening import Opening
@@ -22,6 +23,8 @@ from tests.ml.running import apply, open_learner, train
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 6
+LEFT_OUT = 4
+"""The round whose average has not this peer's update."""
 KILLS = 15
 NEVER = 0
 
@@ -47,7 +50,8 @@ def live(opening: Opening, kill_at: int) -> int:
     print(json.dumps(["opened", number, root.hex()]), flush=True)
     while number < ROUNDS:
         number += 1
-        state = apply(learner, number, [train(learner, number)])
+        update = train(learner, number)
+        state = apply(learner, number, [] if number == LEFT_OUT else [update])
         print(json.dumps(["saved", number, state.state.root.hex()]), flush=True)
     learner.close()
     sys.setprofile(None)
@@ -97,10 +101,15 @@ def run_lives(opening: Opening, kill_at: list[int]) -> list[list[tuple[str, int,
     return lives
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [{"compression": "topk"}, {"compression": "topk", "fragments": 2, "left_over": "stay"}],
+    ids=str,
+)
 def test_peer_killed_again_and_again_comes_to_the_same_weights_as_one_that_is_not(
-    make_opening: MakeOpening, tmp_path: Path
+    make_opening: MakeOpening, tmp_path: Path, chosen: dict[str, Any]
 ) -> None:
-    settings = {"compression": "topk", "outer_learning_rate": 0.7, "outer_momentum": 0.6}
+    settings = {"outer_learning_rate": 0.7, "outer_momentum": 0.6} | chosen
     (undisturbed,) = run_lives(make_opening("undisturbed", **settings), [NEVER])
     expected = {number: root for word, number, root in undisturbed if word != "ended"}
     assert list(expected) == list(range(ROUNDS + 1))

@@ -211,10 +211,7 @@ def test_error_feedback_makes_up_for_what_was_not_sent(
         base = averager_of(learner)._state.read(spec, 0, spec.element_count).astype(np.float32)
         update = train(learner, round_number)
         local = model_of(learner).state_dict()[spec.name].numpy().reshape(-1)
-        if encoding.leaves_much_over:  # Training went on from it.
-            meant = (base - left_over) - local + left_over
-        else:
-            meant = base - local + np.float32(encoding.residual_decay) * left_over
+        meant = base - local + np.float32(encoding.residual_decay) * left_over
         with averager_of(learner)._codec(round_number).open(Path(update.updates[0].path)) as file:
             sent = file.read(spec, 0, spec.element_count).astype(np.float32)
         assert np.array_equal(sent, encoding.decode(encoding.encode(meant), spec.element_count))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ml.averaging.messages import Contribution, PartResult
 from ml.learner import Learner
-from ml.opening import StateReady
+from ml.opening import StateReady, Trained
 from ml.state.manifest import TensorSpec
 from ml.state.tensor_file import AnyArray
 from ml.update.parts import segments_of
@@ -121,9 +121,7 @@ def test_update_of_another_fragment_is_refused(make_opening: MakeOpening) -> Non
         learner.check_update(2, path)
 
 
-def test_peer_that_was_away_goes_on_with_what_it_kept(make_opening: MakeOpening) -> None:
-    """Closed and opened again, a peer's next update is the one that it would have been."""
-
+def test_peer_that_is_opened_again_goes_on_with_what_it_kept(make_opening: MakeOpening) -> None:
     def third_update(name: str, *, restarts: bool) -> bytes:
         opening = make_opening(name, fragments=2, compression="int8", local_amount=0.2)
         learner = open_learner(opening)
@@ -135,6 +133,69 @@ def test_peer_that_was_away_goes_on_with_what_it_kept(make_opening: MakeOpening)
         return train(learner, 3).updates[0].root
 
     assert third_update("a", restarts=True) == third_update("b", restarts=False)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"fragments": 2}, {"compression": "topk:4", "left_over": "stay"}], ids=str
+)
+def test_peer_that_was_away_keeps_what_it_learned_and_sends_nothing_twice(
+    make_opening: MakeOpening, settings: dict[str, Any]
+) -> None:
+    """The state that it takes from others has its update in it."""
+    learners = [
+        open_learner(make_opening(f"peer {i}", local_unit="steps", local_amount=3, **settings))
+        for i in range(2)
+    ]
+    run_round(learners, 1)
+    updates = [train(learner, 2) for learner in learners]
+    state = apply(learners[1], 2, updates)
+    learners[0].load_state(2, state.state.path, state.state.root)
+    for spec in _parameters(learners[0]):
+        here, there = (left_over_of(learner, spec) for learner in learners)
+        assert np.array_equal(here, there), "both trained on the same data"
+    assert any(left_over_of(learners[0], spec).any() for spec in _parameters(learners[0]))
+    states = run_round(learners, 3)
+    assert states[0].state.root == states[1].state.root
+
+
+@pytest.mark.parametrize("dropped", [0, 1, 2])
+def test_what_a_dropped_part_would_have_sent_is_left_over_again(
+    make_opening: MakeOpening, dropped: int
+) -> None:
+    settings: dict[str, Any] = {"fragments": 2, "local_unit": "steps", "local_amount": 3}
+    learners = open_three(make_opening, exchange="allreduce", **settings)
+    apply_all(learners, 1)
+    before = parameters_of(learners[0])
+    names = [spec.name for spec in _parameters(learners[0])]
+    updates = [train(learner, 2, parts=3) for learner in learners]
+    trained = model_of(learners[0]).state_dict()
+    # All that the peer's own model is away from the base, by earlier rounds too.
+    learned = {name: before[name] - trained[name].numpy().reshape(-1) for name in names}
+    apply_reduced(learners, 2, updates, without=dropped)
+    exchanged = exchanged_in(learners[0], 2)
+    rules = averager_of(learners[0])._rules
+    missing = segments_of(averager_of(learners[0])._manifest, *rules.place_of(2, dropped, 3), 1)
+    kept_numbers = 0
+    for spec in _parameters(learners[0]):
+        kept = ~exchanged[spec.name]
+        for segment in missing:
+            if segment.spec == spec:
+                kept[segment.start : segment.stop] = True
+        found = left_over_of(learners[0], spec)
+        assert np.allclose(found[kept], learned[spec.name][kept], atol=1e-6)
+        assert not found[~kept].any()
+        kept_numbers += int((kept & exchanged[spec.name]).sum())
+    assert kept_numbers > 0
+
+
+def left_over_of(learner: Learner, spec: TensorSpec) -> NDArray[np.float32]:
+    """Where the next training begins, as seen from the state."""
+    averager = averager_of(learner)
+    state, writer = averager._state, averager._update_writer
+    values = state.read(spec, 0, spec.element_count).astype(np.float32)
+    feedback = writer._feedback
+    assert feedback is not None
+    return values - feedback.begin_with(spec, 0, values)
 
 
 def test_a_fragment_takes_its_share_of_the_bytes(make_opening: MakeOpening) -> None:
@@ -156,14 +217,22 @@ def run_round(learners: list[Learner], round_number: int) -> list[StateReady]:
 
 def apply_all(learners: list[Learner], round_number: int) -> list[StateReady]:
     """An all-reduce round, each peer the owner of one part."""
+    updates = [train(learner, round_number, parts=len(learners)) for learner in learners]
+    return apply_reduced(learners, round_number, updates)
+
+
+def apply_reduced(
+    learners: list[Learner], round_number: int, updates: list[Trained], without: int | None = None
+) -> list[StateReady]:
+    """The same of what was trained; the owner of part ``without`` is gone."""
     parts = len(learners)
-    updates = [train(learner, round_number, parts=parts) for learner in learners]
     results = []
     for part, owner in enumerate(learners):
         contributions = [
             Contribution(f"peer {index}", update.updates[part].path, update.sample_count)
             for index, update in enumerate(updates)
         ]
-        reduced = owner.reduce(round_number, part, parts, contributions)
-        results.append(PartResult(part, reduced.update.path))
+        if part != without:
+            reduced = owner.reduce(round_number, part, parts, contributions)
+            results.append(PartResult(part, reduced.update.path))
     return [learner.apply_parts(round_number, parts, results) for learner in learners]
