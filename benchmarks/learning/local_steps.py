@@ -50,7 +50,7 @@ CPU = torch.device("cpu")
 FLOAT_BYTES = 4
 OUTER = {"outer_learning_rate": 1.0, "outer_momentum": 0.7}
 """A momentum of 0.9 takes ten rounds to build up, and as many to run out: here there are few."""
-OUTER_OF_TOPK = {"outer_learning_rate": 3.0, "outer_momentum": 0.5}
+TOPK = {"left_over": "stay", "outer_learning_rate": 3.0, "outer_momentum": 0.5}
 """Most numbers are sent by one of four peers, so that their mean is a quarter of what it sent."""
 PAGE = ROOT / "docs" / "learning-local-steps.md"
 
@@ -239,12 +239,12 @@ def variants_of(kind: str) -> list[Variant]:
             for state in ("keep", "anew")
         ]
     return [
-        Variant(f"{steps} local steps, {code}", steps, {"compression": code} | outer)
+        Variant(f"{steps} local steps, {name}", steps, settings)
         for steps in (30, 100)
-        for code, outer in (
-            ("int8", OUTER),
-            ("topk:64", OUTER_OF_TOPK),
-            ("topk:128", OUTER_OF_TOPK),
+        for name, settings in (
+            ("int8", {"compression": "int8"} | OUTER),
+            ("topk:64, left over stays", {"compression": "topk:64"} | TOPK),
+            ("topk:128, left over stays", {"compression": "topk:128"} | TOPK),
         )
     ]
 

@@ -60,13 +60,13 @@ class CheckpointStore:
         kept: int = KEPT_CHECKPOINTS,
         quota_bytes: int = 0,
         on_block: Callable[[], None] = lambda: None,
+        sync: LateSync | None = None,
     ) -> None:
         """Makes the directory and deletes what a killed writer left half-written.
 
         ``kept``: how many of the last states stay there; ``quota_bytes``: what they may take, the
         next one included while it is written (0: no limit; what a restart needs stays);
-        ``on_block`` is called after each block of
-        a copy.
+        ``on_block`` is called after each block of a copy; ``sync`` is closed with the store.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left_over in directory.glob(".*.tmp"):
@@ -77,7 +77,7 @@ class CheckpointStore:
         self._kept = max(kept, KEPT_CHECKPOINTS)
         self._quota_bytes = quota_bytes
         self._on_block = on_block
-        self._sync = LateSync()
+        self._sync = sync or LateSync()
         self.problem = ""
         """Why the last state is in memory only; empty when it is on disk."""
 

@@ -6,6 +6,7 @@ asked for, and returns once the next base is in the model.
 """
 
 import json
+import logging
 import math
 import os
 import subprocess
@@ -24,6 +25,8 @@ from p2pd.script.round_counts import RoundCounts
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 COMMAND_S = 60.0
 EXPORT_S = 600.0
@@ -90,7 +93,8 @@ class Swarm:
         True: a round has ended. The model then holds the state that the next one begins from, in
         place, or, once :attr:`complete`, the result; the optimizer keeps its state. At a round's
         end this waits until the others have averaged; in a swarm with overlap it does not, and
-        the model goes on from where this script is, until the next round's end. Raises
+        the model goes on from where this script is, until the next round's end. With fragments, or
+        left over stay, the model also holds what this peer has not sent yet. Raises
         :class:`SwarmError` when training cannot go on.
         """
         if self._left or self.complete:
@@ -110,9 +114,17 @@ class Swarm:
     ) -> None:
         """Say how good this round's state was found to be, for people to look at:
         ``swarm.evaluated(rmse=0.31, r2=0.8)``, by any names. Which rounds are best goes by those
-        that ``p2pd.join(metrics=…)`` names. Raises :class:`SwarmError` for what is no number."""
+        that ``p2pd.join(metrics=…)`` names. It is not passed on where the model is not that state
+        (overlap, fragments, left over stay), and a warning says so. Raises :class:`SwarmError` for
+        what is no number."""
         said = self._hand.measuring.told({"loss": loss, **metrics})
-        if self._desk is not None:
+        if self._hand.began_elsewhere and not self.complete:
+            logger.warning(
+                "the model is this peer's own, not the state of round %d: what you evaluate is not"
+                " shown. Give p2pd.join(evaluate=…), which is called on each state",
+                self.round,
+            )
+        elif self._desk is not None:
             self._desk.say(Judged(self.round, *said))
 
     def leave(self) -> None:

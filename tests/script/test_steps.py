@@ -214,9 +214,9 @@ def test_complete_swarm_leaves_its_last_state_in_the_model(daemon: DaemonSide) -
 
 
 def test_training_goes_on_from_what_was_left_over_and_ends_at_the_state(
-    daemon: DaemonSide,
+    daemon: DaemonSide, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With a code that sends little, the origin memory holds where a training begins."""
+    """Where left-overs stay, the origin memory holds where a training begins."""
     model = filled(0.0)
     seen: list[float] = []
 
@@ -237,6 +237,8 @@ def test_training_goes_on_from_what_was_left_over_and_ends_at_the_state(
     second = daemon.ask(Train(2, root_of(1).hex(), from_origin=True))
     stepping.join(60)
     assert (swarm.round, seen, value_of(model)) == (1, [20.0], 23.0)
+    swarm.evaluated(accuracy=0.5)
+    assert "not the state of round 1" in caplog.text
     move(model, 2.0)
     stepping = threading.Thread(target=swarm.step, args=(1.0,))
     stepping.start()

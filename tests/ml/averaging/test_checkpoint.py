@@ -1,9 +1,8 @@
-import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -94,36 +93,35 @@ def test_history_is_left_with_a_line_that_was_left(tmp_path: Path) -> None:
     assert numbers_in(latest(tmp_path)) == {50.0}
 
 
-def test_late_sync_of_a_line_that_is_left_does_not_take_the_new_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The left line's last state is on disk just when the new one is there, and it still too."""
-    is_there, is_synced = threading.Event(), threading.Event()
-    sync, leave, synced = os.fsync, CheckpointStore._leave_fork, CheckpointStore._synced
+class HeldSync(LateSync):
+    """Syncs nothing before it is waited for."""
 
-    def fsync(descriptor: int) -> None:
-        is_there.wait(1.0)
-        sync(descriptor)
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[Callable[[str], None]] = []
 
-    def leave_fork(store: CheckpointStore, round_number: int, root: bytes) -> None:
-        if round_number == 1:
-            is_there.set()
-            is_synced.wait(1.0)
-        leave(store, round_number, root)
+    def add(self, directory: Path, descriptors: Sequence[int], then: Callable[[str], None]) -> None:
+        self.held.append(then)
 
-    def note_synced(store: CheckpointStore, round_number: int, problem: str) -> None:
-        synced(store, round_number, problem)
-        is_synced.set()
+    def wait(self) -> None:
+        while self.held:
+            self.held.pop(0)("")
 
-    store = open_store(tmp_path)
-    for number in range(3):
+
+def test_line_is_left_when_its_last_state_is_synced(tmp_path: Path) -> None:
+    """What comes after that deletes older states, and would take the new one for such."""
+    sync = HeldSync()
+    store = CheckpointStore(tmp_path, MANIFEST, keeps_momentum=False, sync=sync)
+    for number in range(4):
         store.save(number, filled_with(number)).close()
-    store.find(2).close()  # All is synced.
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(CheckpointStore, "_leave_fork", leave_fork)
-    monkeypatch.setattr(CheckpointStore, "_synced", note_synced)
-    store.save(3, filled_with(3)).close()
-    store.save(1, filled_with(-1)).close()
+    assert len(sync.held) == 4
+    fill = filled_with(-1)
+
+    def fill_then(writer: TensorSink) -> None:
+        assert not sync.held
+        fill(writer)
+
+    store.save(1, fill_then).close()
     store.close()
     state = latest(tmp_path)
     assert (state.round, numbers_in(state)) == (1, {-1.0})
