@@ -9,6 +9,7 @@ counts only once that update has been committed: an update that was never applie
 is synced beside the round: a power cut may cost it, and nothing else.
 """
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,8 @@ from ml.state.tensor_store import Fill, write_tensors
 from ml.update.codec import ReadBlock
 from ml.update.encoding import Floats
 from protocol.errors import VerificationError
+
+logger = logging.getLogger(__name__)
 
 _Block = tuple[TensorSpec, int, int, ReadBlock | None]
 _NAMES = "residual-*.safetensors"
@@ -121,11 +124,15 @@ class ErrorFeedback:
         """``round_number``'s state will be there, without this peer's update. So its name goes to
         what was left over before, lest a killed process takes up the other."""
         path = self._path(round_number)
-        if self._pending is not None:
-            self._pending = self._pending.moved_to(self._directory / _PASSED_OVER)
-        if self._current is not None and self._current.path != path and self._current.is_on_disk:
-            path.unlink(missing_ok=True)
-            path.hardlink_to(self._current.path)
+        try:
+            if self._pending is not None:
+                self._pending = self._pending.moved_to(self._directory / _PASSED_OVER)
+            if self._current is not None and self._current.path != path:
+                path.unlink(missing_ok=True)
+                if self._current.is_on_disk:
+                    path.hardlink_to(self._current.path)
+        except OSError as error:  # Not every file system has hard links; the round goes on.
+            logger.warning("left-over of round %d: %s", round_number, error.strerror or error)
 
     def settle(self, round_number: int, *, committed: bool) -> None:
         """``round_number``'s state is there, with or without this peer's update in it."""
