@@ -175,7 +175,7 @@ class Averager:
             pieces = self._pieces(round_number, [averaged])
             fill = fill_next_state(base, self._rules.outer, pieces, self._on_work)
             paths = frozenset(one.path for one in contributions)
-            self._update_writer.prepare(round_number, paths)
+            self._update_writer.prepare(base, paths)
             adopted = self._go_on_to(round_number, fill)
         self._settle(round_number)
         return adopted
@@ -217,7 +217,7 @@ class Averager:
                 averaged.append(Piece(codec.segments, read))
             pieces = self._pieces(round_number, averaged)
             fill = fill_next_state(base, self._rules.outer, pieces, self._on_work)
-            self._update_writer.prepare_parts(round_number, paths.keys())
+            self._update_writer.prepare_parts(base, parts, paths.keys())
             adopted = self._go_on_to(round_number, fill)
         self._settle(round_number)
         return adopted
@@ -246,10 +246,10 @@ class Averager:
 
     def load_state(self, round_number: int, path: Path, root: bytes) -> Adopted:
         """Take over a state. Raises :class:`VerificationError` when it is not sound."""
+        self._update_writer.prepare_takeover(self._state, round_number)
         state = self._checkpoints.save_copy(round_number, path, root)
         self._shared.publish(state)
         adopted = self._hold(state)
-        self._update_writer.prepare_takeover()
         self._settle(round_number)
         return adopted
 

@@ -4,13 +4,15 @@ Where the left-over stays in the peer's own model, the next training begins with
 less the left-over, which points from the trained model to the base as a pseudo-gradient does. So
 the peer's own model loses nothing of what it learned, and others see of it what has been sent.
 
-The left-over is a file next to the checkpoints, named by the round whose update it comes from. It
-counts only once that update has been committed: an update that was never applied was not sent. It
-is synced beside the round: a power cut may cost it, and nothing else.
+Two kinds of files lie next to the checkpoints. ``pending-N`` is what the update of round N leaves
+over; it is not changed while that round lasts. ``residual-N`` belongs to the state of round N: it
+gets its name just before that state has its own, so that a process that is killed in between
+finds either both or neither of use. Files are synced beside the round: a power cut may cost them,
+and nothing else.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,10 +28,11 @@ from protocol.errors import VerificationError
 
 logger = logging.getLogger(__name__)
 
-_Block = tuple[TensorSpec, int, int, ReadBlock | None]
-_NAMES = "residual-*.safetensors"
-_PASSED_OVER = ".residual.tmp"
-"""Of an update that is not in the state; deleted at the next opening (ml/state/checkpoint.py)."""
+Block = tuple[TensorSpec, int, int, ReadBlock | None]
+"""A run of a tensor, and what reads numbers of it."""
+_RESIDUALS, _PENDING = "residual-*.safetensors", "pending-*.safetensors"
+_TEMPORARY = ".residual.tmp"
+"""Deleted at the next opening (ml/state/checkpoint.py)."""
 
 
 class ErrorFeedback:
@@ -38,8 +41,8 @@ class ErrorFeedback:
     def __init__(
         self, directory: Path, manifest: Manifest, decay: float, round_number: int
     ) -> None:
-        """Takes up the left-over of ``round_number``'s update if there is one, else the newest
-        before it: a process that was killed did not come to name it anew."""
+        """Takes up what is left over in the state of ``round_number``, else the newest before it:
+        a process that was killed did not come to name it anew."""
         self._directory = directory
         self._sync = LateSync()
         self._decay = decay
@@ -49,23 +52,18 @@ class ErrorFeedback:
             if spec.has_momentum
         ]
         self._layout = layout_of(tensors, {"format": "p2pd-residual-1"})
-        earlier = [self._path(round_number), *sorted(directory.glob(_NAMES), reverse=True)]
-        self._current = next(
-            (
-                one
-                for path in earlier
-                if path <= self._path(round_number) and (one := self._open(path)) is not None
-            ),
-            None,
-        )
+        newest = self._residual(round_number)
+        earlier = sorted((one for one in directory.glob(_RESIDUALS) if one <= newest), reverse=True)
+        self._current = next((one for path in earlier if (one := self._open(path))), None)
         self._pending: _LeftOver | None = None
+        self._prepared: _LeftOver | None = None
+        """What is left over once the state is there that is being made."""
 
     def add_to(self, spec: TensorSpec, start: int, values: Floats) -> Floats:
         """``values`` of a parameter, and what is left over for them."""
         if self._current is None:
             return values
-        left_over = self._current.file.read(spec.name, start, start + values.size)
-        return values + np.float32(self._decay) * left_over.astype(np.float32, copy=False)
+        return values + np.float32(self._decay) * self._current.read(spec, start, values.size)
 
     @property
     def is_empty(self) -> bool:
@@ -76,85 +74,73 @@ class ErrorFeedback:
         """Where training begins: ``values`` of the base, less what is left over for them."""
         if self._current is None:
             return values
-        left_over = self._current.file.read(spec.name, start, start + values.size)
-        return values - left_over.astype(np.float32, copy=False)
+        return values - self._current.read(spec, start, values.size)
 
     def write_pending(self, round_number: int, fill: Fill) -> None:
-        """Write the left-over of ``round_number``'s update."""
-        self._drop_pending()
-        path = self._path(round_number)
-        written = write_tensors(self._directory, lambda root: path.name, self._layout, fill)
-        self._pending = _LeftOver(path, written.file)
-        if not written.problem:
-            self._sync.add(self._directory, [written.file.descriptor], lambda problem: None)
+        """Write what the update of ``round_number`` leaves over."""
+        self._close_pending()
+        self._pending = self._write(self._directory / _pending(round_number), fill)
 
     def take_pending(self, round_number: int) -> bool:
-        """Take up the left-over of an update that was written before a restart, if it is there."""
-        self._drop_pending()
-        self._pending = self._open(self._path(round_number))
+        """Whether that is there; after a restart it is taken up."""
+        path = self._directory / _pending(round_number)
+        if self._pending is None or self._pending.path != path:
+            self._close_pending()
+            self._pending = self._open(path)
         return self._pending is not None
 
-    @property
-    def has_pending(self) -> bool:
-        """Whether there is an update under way."""
-        return self._pending is not None
+    def prepare(
+        self, round_number: int, *, committed: bool, given_back: Sequence[Block] = ()
+    ) -> None:
+        """The state of ``round_number`` is about to be there, with or without this peer's update.
+        That may fail, and be tried again.
 
-    def give_back(self, round_number: int, blocks: Iterable[_Block]) -> None:
-        """Of the update of ``round_number``, some was not averaged: that is left over as well.
-
-        ``blocks``: all of the parameters', each with what reads its sent numbers, or None.
+        ``given_back``: where some of the update was not averaged, all blocks of the parameters,
+        each with what reads the numbers that were not, or None: these are left over too.
         """
-        before, self._pending = self._pending, None
-        if before is None:
+        self._close_prepared()
+        path = self._residual(round_number)
+        pending = self._pending if committed else None
+        if pending is not None and given_back:
+
+            def fill(writer: TensorSink) -> None:
+                for spec, start, stop, read in given_back:
+                    values = pending.read(spec, start, stop - start)
+                    if read is not None:
+                        values = values + read(spec, start, stop).astype(np.float32, copy=False)
+                    writer.write(spec.name, start, values)
+
+            self._prepared = self._write(path, fill)
             return
-
-        def fill(writer: TensorSink) -> None:
-            for spec, start, stop, read_sent in blocks:
-                values = before.file.read(spec.name, start, stop).astype(np.float32, copy=False)
-                if read_sent is not None:
-                    values = values + read_sent(spec, start, stop).astype(np.float32, copy=False)
-                writer.write(spec.name, start, values)
-
+        self._prepared = pending or self._current
         try:
-            self.write_pending(round_number, fill)
-        finally:
-            before.file.close()
-
-    def pass_over(self, round_number: int) -> None:
-        """``round_number``'s state will be there, without this peer's update. So its name goes to
-        what was left over before, lest a killed process takes up the other."""
-        path = self._path(round_number)
-        try:
-            if self._pending is not None:
-                self._pending = self._pending.moved_to(self._directory / _PASSED_OVER)
-            if self._current is not None and self._current.path != path:
-                path.unlink(missing_ok=True)
-                if self._current.is_on_disk:
-                    path.hardlink_to(self._current.path)
+            self._link(self._prepared, path)
         except OSError as error:  # Not every file system has hard links; the round goes on.
             logger.warning("left-over of round %d: %s", round_number, error.strerror or error)
 
-    def settle(self, round_number: int, *, committed: bool) -> None:
-        """``round_number``'s state is there, with or without this peer's update in it."""
-        if committed and self._pending is not None:
-            self._current, self._pending = self._pending, self._current
-        self._drop_pending()
-        if self._current is not None:
-            # Named by the round of the state, so that a restart from that state finds it.
-            self._current = self._current.moved_to(self._path(round_number))
-        (self._directory / _PASSED_OVER).unlink(missing_ok=True)
-        for other in self._directory.glob(_NAMES):
-            if self._current is None or other != self._current.path:
-                other.unlink()
+    def settle(self, round_number: int) -> None:
+        """The state that was prepared for is there."""
+        left_over, self._prepared = self._prepared, None
+        for other in (self._current, self._pending):
+            if other is not None and other is not left_over:
+                other.file.close()
+        self._current = self._pending = None
+        path = self._residual(round_number)
+        if left_over is not None:
+            self._current = left_over.moved_to(path)
+        for other_path in (*self._directory.glob(_RESIDUALS), *self._directory.glob(_PENDING)):
+            if self._current is None or other_path != path:
+                other_path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the files."""
         self._sync.close()
-        for left_over in (self._current, self._pending):
-            if left_over is not None:
-                left_over.file.close()
+        self._close_prepared()
+        self._close_pending()
+        if self._current is not None:
+            self._current.file.close()
 
-    def _path(self, round_number: int) -> Path:
+    def _residual(self, round_number: int) -> Path:
         return self._directory / f"residual-{round_number:08d}.safetensors"
 
     def _open(self, path: Path) -> "_LeftOver | None":
@@ -163,10 +149,39 @@ class ErrorFeedback:
         except (FileNotFoundError, VerificationError):
             return None
 
-    def _drop_pending(self) -> None:
-        if self._pending is not None:
-            self._pending.file.close()
-            self._pending = None
+    def _write(self, path: Path, fill: Fill) -> "_LeftOver":
+        written = write_tensors(self._directory, lambda root: path.name, self._layout, fill)
+        if not written.problem:
+            self._sync.add(self._directory, [written.file.descriptor], lambda problem: None)
+        return _LeftOver(path, written.file)
+
+    def _link(self, left_over: "_LeftOver | None", path: Path) -> None:
+        """Have ``path`` be a second name of it; without a left-over, or where that is in memory
+        only, no name of anything."""
+        if left_over is not None and left_over.path == path:
+            return
+        temporary = self._directory / _TEMPORARY
+        temporary.unlink(missing_ok=True)
+        if left_over is None or not left_over.path.exists():
+            path.unlink(missing_ok=True)
+            return
+        temporary.hardlink_to(left_over.path)
+        temporary.replace(path)
+        temporary.unlink(missing_ok=True)  # It stays where both were the same file already.
+
+    def _close_prepared(self) -> None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None and prepared is not self._current and prepared is not self._pending:
+            prepared.file.close()
+
+    def _close_pending(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.file.close()
+
+
+def _pending(round_number: int) -> str:
+    return f"pending-{round_number:08d}.safetensors"
 
 
 class _LeftOver(NamedTuple):
@@ -175,11 +190,10 @@ class _LeftOver(NamedTuple):
     path."""
     file: TensorFile
 
-    @property
-    def is_on_disk(self) -> bool:
-        return self.path.exists()
+    def read(self, spec: TensorSpec, start: int, count: int) -> Floats:
+        return self.file.read(spec.name, start, start + count).astype(np.float32, copy=False)
 
     def moved_to(self, path: Path) -> "_LeftOver":
-        if self.path != path and self.is_on_disk:
+        if self.path != path and self.path.exists():
             self.path.replace(path)
         return _LeftOver(path, self.file)

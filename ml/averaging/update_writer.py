@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ml.averaging.error_feedback import ErrorFeedback
+from ml.averaging.error_feedback import Block, ErrorFeedback
 from ml.averaging.own_updates import OwnUpdate, OwnUpdates, UpdateKey, WorkDone
 from ml.averaging.shared_model import TrainedModel
 from ml.rules.round_rules import RoundRules
@@ -42,8 +42,6 @@ class UpdateWriter:
         self._paths: frozenset[str] = frozenset()
         self._written: dict[UpdateKey, OwnUpdate] = {}
         """The parts that were written together, as far as they are asked for again."""
-        self._committed = False
-        """Whether the state that is made next has this peer's update in it."""
         self._feedback: ErrorFeedback | None = None
         decay = rules.encoding.residual_decay
         if rules.left_over_stays and (decay is not None or rules.fragments > 1):
@@ -54,18 +52,19 @@ class UpdateWriter:
     def find(self, base: State, parts: int) -> list[OwnUpdate]:
         """The update of the round after ``base`` that was written before, in so many parts; empty
         unless all of it is there whole."""
-        found = []
+        self._forget()
+        found = {}
         for part in range(parts):
             key = self._key(base, part, parts)
             one = self._updates.find(key, self._codec(key).layout)
             if one is None:
                 return []
-            found.append(one)
+            found[key] = one
         if self._feedback is not None and not self._feedback.take_pending(base.round + 1):
             return []
-        self._written = {self._key(base, part, parts): one for part, one in enumerate(found)}
-        self._paths = frozenset(one.blob.path for one in found)
-        return found
+        self._written = found
+        self._paths = frozenset(one.blob.path for one in found.values())
+        return list(found.values())
 
     @property
     def has_start(self) -> bool:
@@ -101,47 +100,65 @@ class UpdateWriter:
         self._paths |= {written.blob.path}
         return written
 
-    def prepare(self, round_number: int, paths: frozenset[str]) -> None:
-        """``round_number``'s state is about to be made from the files at ``paths``."""
-        feedback = self._feedback
-        self._committed = not self._paths.isdisjoint(paths)
-        if feedback is not None and feedback.has_pending and not self._committed:
-            feedback.pass_over(round_number)
+    def prepare(self, base: State, paths: Collection[str]) -> None:
+        """The state after ``base`` is about to be made from the files at ``paths``."""
+        if self._feedback is not None:
+            self._recall(base, 1)
+            committed = not self._paths.isdisjoint(paths)
+            self._feedback.prepare(base.round + 1, committed=committed)
 
-    def prepare_parts(self, round_number: int, averaged: Collection[int]) -> None:
-        """The same in all-reduce: of these parts. Their owners had the update in hand; what it has
+    def prepare_parts(self, base: State, parts: int, averaged: Collection[int]) -> None:
+        """The same in all-reduce, of these parts. Their owners had the update in hand; what it has
         of the other parts is left over, where that stays."""
-        self._committed = True
-        missing = {key for key in self._written if key.part not in averaged}
-        if self._feedback is None or not missing or not self._rules.left_over_stays:
+        if self._feedback is None:
             return
+        self._recall(base, parts)
+        missing = {key for key in self._written if key.part not in averaged}
         with contextlib.ExitStack() as stack:
-            blocks: list[tuple[TensorSpec, int, int, ReadBlock | None]] = []
-            for key, one in self._written.items():
-                codec, read = self._codec(key), None
-                if key in missing:
-                    read = stack.enter_context(codec.open(Path(one.blob.path))).read
-                blocks += _blocks_of(codec.segments, read)
-            blocks += _blocks_of(self._not_exchanged(round_number), None)
-            self._feedback.give_back(round_number, blocks)
+            blocks: list[Block] = []
+            if missing and self._rules.left_over_stays:
+                for key, one in self._written.items():
+                    codec, read = self._codec(key), None
+                    if key in missing:
+                        read = stack.enter_context(codec.open(Path(one.blob.path))).read
+                    blocks += _blocks_of(codec.segments, read)
+                blocks += _blocks_of(self._not_exchanged(base.round + 1), None)
+            self._feedback.prepare(base.round + 1, committed=True, given_back=blocks)
 
-    def prepare_takeover(self) -> None:
-        """A state is about to be taken from others. Where left-overs stay, this peer's update
-        counts as averaged: learning that is lost does less harm than such that counts twice."""
-        self._committed = self._rules.left_over_stays
+    def prepare_takeover(self, base: State, round_number: int) -> None:
+        """In place of ``base``, the state of ``round_number`` is about to be taken from others.
+
+        Where left-overs stay, this peer's update counts as averaged if that state is later than
+        it: learning that is lost does less harm than such that counts twice.
+        """
+        if self._feedback is not None:
+            committed = (
+                self._rules.left_over_stays
+                and base.round < round_number
+                and self._feedback.take_pending(base.round + 1)
+            )
+            self._feedback.prepare(round_number, committed=committed)
 
     def settle(self, round_number: int) -> None:
-        """``round_number``'s state is there."""
+        """The state that was prepared for is there."""
         if self._feedback is not None:
-            self._feedback.settle(round_number, committed=self._committed)
-        self._paths = frozenset()
-        self._written = {}
+            self._feedback.settle(round_number)
+        self._forget()
 
     def close(self) -> None:
         """Close all files."""
         self._updates.close()
         if self._feedback is not None:
             self._feedback.close()
+
+    def _recall(self, base: State, parts: int) -> None:
+        """A process that died since it wrote the update finds it again."""
+        if not any(key.parts == parts for key in self._written):
+            self.find(base, parts)
+
+    def _forget(self) -> None:
+        self._paths = frozenset()
+        self._written = {}
 
     def _codec(self, key: UpdateKey) -> UpdateCodec:
         place = self._rules.place_of(key.round, key.part, key.parts)
@@ -217,9 +234,7 @@ class UpdateWriter:
         return pseudo_gradient(spec, began(spec, start, stop), values)
 
 
-def _blocks_of(
-    segments: Iterable[Segment], read: ReadBlock | None
-) -> list[tuple[TensorSpec, int, int, ReadBlock | None]]:
+def _blocks_of(segments: Iterable[Segment], read: ReadBlock | None) -> list[Block]:
     """Of the parameters in these segments."""
     return [
         (segment.spec, start, stop, read)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml.averaging.error_feedback import ErrorFeedback
+from ml.averaging.error_feedback import Block, ErrorFeedback
 from ml.state.manifest import Manifest, TensorSpec
 from ml.state.tensor_file import TensorSink
 from ml.state.tensor_store import Fill
@@ -55,9 +55,16 @@ def with_one_left_over(life: Life) -> ErrorFeedback:
     """In round 1's state, and an update of round 2 under way that leaves over twice as much."""
     feedback = life.opened(0)
     feedback.write_pending(1, filled_with(1.0))
-    feedback.settle(1, committed=True)
+    feedback.prepare(1, committed=True)
+    feedback.settle(1)
     feedback.write_pending(2, filled_with(2.0))
     return feedback
+
+
+def not_averaged(number: float) -> list[Block]:
+    """The last two numbers of the update, which were as large as that."""
+    sent = np.full(4, number, np.float32)
+    return [(SPEC, 0, 2, None), (SPEC, 2, 4, lambda spec, start, stop: sent[start:stop])]
 
 
 @pytest.mark.parametrize(("committed", "expected"), [(True, 2.0), (False, 1.0)])
@@ -65,46 +72,57 @@ def test_an_update_that_was_averaged_replaces_what_was_left_over(
     life: Life, committed: bool, expected: float
 ) -> None:
     feedback = with_one_left_over(life)
-    if not committed:
-        feedback.pass_over(2)
-    feedback.settle(2, committed=committed)
+    feedback.prepare(2, committed=committed)
+    feedback.settle(2)
     assert left_over(feedback) == expected
     assert left_over(life.opened(2)) == expected
     assert [path.name for path in life.directory.iterdir()] == ["residual-00000002.safetensors"]
 
 
-@pytest.mark.parametrize("state", [1, 2])
-def test_death_beside_a_state_without_this_peers_update(life: Life, state: int) -> None:
-    """Before the state has its name, and after."""
-    with_one_left_over(life).pass_over(2)
-    assert left_over(life.opened(state)) == 1.0
-
-
-@pytest.mark.parametrize(("state", "expected"), [(1, 1.0), (2, 2.0)])
-def test_death_beside_a_state_with_it(life: Life, state: int, expected: float) -> None:
-    with_one_left_over(life)
+@pytest.mark.parametrize(
+    ("committed", "state", "expected"),
+    [(True, 1, 1.0), (True, 2, 2.0), (False, 1, 1.0), (False, 2, 1.0)],
+)
+def test_death_beside_the_new_state(
+    life: Life, committed: bool, state: int, expected: float
+) -> None:
+    """Before that has its name, and after."""
+    with_one_left_over(life).prepare(2, committed=committed)
     assert left_over(life.opened(state)) == expected
+
+
+def test_death_before_the_new_state_leaves_the_update_under_way(life: Life) -> None:
+    with_one_left_over(life).prepare(2, committed=False)
+    again = life.opened(1)
+    assert again.take_pending(2)
+    again.prepare(2, committed=True)
+    again.settle(2)
+    assert left_over(again) == left_over(life.opened(2)) == 2.0
 
 
 def test_death_beside_a_state_to_which_this_peer_sent_nothing(life: Life) -> None:
     feedback = life.opened(0)
     feedback.write_pending(1, filled_with(1.0))
-    feedback.settle(1, committed=True)
+    feedback.prepare(1, committed=True)
+    feedback.settle(1)
     assert left_over(life.opened(4)) == 1.0
 
 
-def test_an_update_that_was_passed_over_may_still_be_averaged(life: Life) -> None:
-    """The state did not come about, and the next try has it."""
+def test_of_several_tries_of_a_round_the_last_one_counts(life: Life) -> None:
     feedback = with_one_left_over(life)
-    feedback.pass_over(2)
-    feedback.settle(2, committed=True)
+    feedback.prepare(2, committed=True, given_back=not_averaged(5.0))
+    feedback.prepare(2, committed=False)
+    feedback.prepare(2, committed=True, given_back=not_averaged(5.0))
+    feedback.prepare(2, committed=True)
+    assert left_over(life.opened(2)) == 2.0
+    feedback.settle(2)
     assert left_over(feedback) == left_over(life.opened(2)) == 2.0
 
 
 def test_what_was_not_averaged_after_all_is_left_over_too(life: Life) -> None:
     feedback = with_one_left_over(life)
-    sent = np.array([0, 0, 0, 5], np.float32)
-    blocks = [(SPEC, 0, 2, None), (SPEC, 2, 4, lambda spec, start, stop: sent[start:stop])]
-    feedback.give_back(2, blocks)
-    feedback.settle(2, committed=True)
-    assert feedback.add_to(SPEC, 0, np.zeros(4, np.float32)).tolist() == [2, 2, 2, 7]
+    for _ in range(2):  # Also when the round is tried again.
+        feedback.prepare(2, committed=True, given_back=not_averaged(5.0))
+    feedback.settle(2)
+    for one in (feedback, life.opened(2)):
+        assert one.add_to(SPEC, 0, np.zeros(4, np.float32)).tolist() == [2, 2, 7, 7]

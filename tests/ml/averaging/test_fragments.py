@@ -158,6 +158,39 @@ def test_peer_that_was_away_keeps_what_it_learned_and_sends_nothing_twice(
     assert states[0].state.root == states[1].state.root
 
 
+@pytest.mark.parametrize("without", [None, 1])
+@pytest.mark.parametrize("exchange", ["mesh", "allreduce"])
+def test_averager_that_dies_while_its_update_is_exchanged_knows_it_again(
+    make_opening: MakeOpening, exchange: str, without: int | None
+) -> None:
+    """Nobody asks it for the update again before the round ends. ``without``: its update, or a
+    part of it, is not in the average."""
+
+    def third_updates(prefix: str, *, dies: bool) -> list[bytes]:
+        settings: dict[str, Any] = {"fragments": 2, "compression": "int8", "exchange": exchange}
+        openings = [
+            make_opening(f"{prefix} {i}", shard=(i, 3), local_amount=0.2, **settings)
+            for i in range(3)
+        ]
+        learners = [open_learner(opening) for opening in openings]
+        parts = 3 if exchange == "allreduce" else 1
+        for round_number in (1, 2):
+            updates = [train(learner, round_number, parts=parts) for learner in learners]
+            if dies:
+                learners[1].close()
+                learners[1] = open_learner(openings[1])
+            if exchange == "allreduce":
+                apply_reduced(learners, round_number, updates, without)
+            else:
+                averaged = [one for i, one in enumerate(updates) if i != without]
+                for learner in learners:
+                    apply(learner, round_number, averaged)
+        update = train(learners[1], 3, parts=parts)
+        return [one.root for one in update.updates]
+
+    assert third_updates("a", dies=True) == third_updates("b", dies=False)
+
+
 @pytest.mark.parametrize("dropped", [0, 1, 2])
 def test_what_a_dropped_part_would_have_sent_is_left_over_again(
     make_opening: MakeOpening, dropped: int
