@@ -123,7 +123,7 @@ def test_update_of_another_fragment_is_refused(make_opening: MakeOpening) -> Non
 
 def test_peer_that_is_opened_again_goes_on_with_what_it_kept(make_opening: MakeOpening) -> None:
     def third_update(name: str, *, restarts: bool) -> bytes:
-        opening = make_opening(name, fragments=2, compression="int8", local_amount=0.2)
+        opening = make_opening(name, fragments=2, local_amount=0.2)
         learner = open_learner(opening)
         for round_number in (1, 2):
             apply(learner, round_number, [train(learner, round_number)])
@@ -167,7 +167,7 @@ def test_averager_that_dies_while_its_update_is_exchanged_knows_it_again(
     part of it, is not in the average."""
 
     def third_updates(prefix: str, *, dies: bool) -> list[bytes]:
-        settings: dict[str, Any] = {"fragments": 2, "compression": "int8", "exchange": exchange}
+        settings: dict[str, Any] = {"fragments": 2, "exchange": exchange}
         openings = [
             make_opening(f"{prefix} {i}", shard=(i, 3), local_amount=0.2, **settings)
             for i in range(3)
