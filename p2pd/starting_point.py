@@ -32,16 +32,18 @@ class StartingPoint:
 
     def __init__(self) -> None:
         self.tensors: Mapping[str, torch.Tensor] = {}
-        """Of the model, by name, as they were at its beginning; empty: it began at its base."""
+        """Of the model, by name, as they were at its beginning; empty: a memory has that."""
+        self._is_origin = False
 
     @property
     def is_elsewhere(self) -> bool:
         """Whether the present training began at another place than at its round's base."""
-        return bool(self.tensors)
+        return self._is_origin or bool(self.tensors)
 
-    def is_base(self) -> None:
-        """The next training begins at its base."""
+    def is_in(self, *, origin: bool) -> None:
+        """The next training begins at what the base memory holds, or at what the origin does."""
         self.tensors = {}
+        self._is_origin = origin
 
     def go_back(
         self, tensors: Mapping[str, torch.Tensor], base_of: Callable[[str], torch.Tensor]
@@ -54,4 +56,5 @@ class StartingPoint:
                 tensor = tensors[name]
                 if tensor.dtype.is_floating_point:
                     tensor.add_(base_of(name).reshape(tensor.shape).to(tensor) - began)
+        self.is_in(origin=False)
         self.tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -105,8 +105,8 @@ def add_exchange(parser: "argparse._ArgumentGroup") -> None:
         metavar="CODE",
         help="how numbers travel: none (default, 4 bytes each), fp16 (2 bytes), int8 (1 byte), int4"
         " (half a byte; not for gossip), or topk (the largest 64 of each 4096, 1/150 of the bytes"
-        " or less, for mesh only; topk:128 keeps more). What an update loses is"
-        " added to the peer's next update, except in gossip. With topk use an outer"
+        " or less, for mesh only; topk:128 keeps more). What an update loses,"
+        " later ones bring (--left-over), except in gossip. With topk use an outer"
         " momentum of 0.5, since many numbers arrive a round or more late",
     )
     parser.add_argument(
@@ -115,15 +115,15 @@ def add_exchange(parser: "argparse._ArgumentGroup") -> None:
         metavar="N",
         help="cut the model into N and exchange one of them in each round, in turn, so that a round"
         " sends 1/N of the bytes; meanwhile a peer's own model keeps the rest of what it learned"
-        " (default: 1, the whole model; for mesh and allreduce, not with --overlap)",
+        " (default: 1, the whole model; not for gossip, not with --overlap)",
     )
     parser.add_argument(
         "--left-over",
         choices=("add", "stay"),
         help="what becomes of what an update does not send. add (default): each round's training"
-        " begins at the swarm's model, and the next update adds it. stay: training goes on from it,"
-        " which is better with topk and many short rounds (for mesh and allreduce, not with"
-        " --overlap)",
+        " begins at the swarm's model, and the next update adds what is left over. stay: that stays"
+        " in the peer's own model, and training goes on from there; better with topk and many short"
+        " rounds, and always so with --fragments (not for gossip, not with --overlap)",
     )
     parser.add_argument(
         "--partition",

@@ -12,7 +12,7 @@ from ml.update.dense import Int4Encoding
 from ml.update.encoding import Encoding
 from ml.update.topk import TopKEncoding
 from protocol.errors import ConfigError
-from protocol.statements.swarm import NUMERICS_VERSION, RoundSettings
+from protocol.statements.swarm import MAX_FRAGMENTS, NUMERICS_VERSION, RoundSettings
 from protocol.topology import Topology
 
 
@@ -155,6 +155,8 @@ def _check_limits(settings: RoundSettings) -> None:
         count = getattr(settings, field)
         if count < lowest:
             raise ConfigError(f"{field} is {count}: it must be at least {lowest}")
+    if settings.fragments > MAX_FRAGMENTS:
+        raise ConfigError(f"fragments is {settings.fragments}: it must be at most {MAX_FRAGMENTS}")
     if not 0 <= settings.grace_s < math.inf:
         raise ConfigError(f"grace_s is {settings.grace_s}: it must be 0 or more seconds")
     if not 0 < settings.longest_round_s < math.inf:

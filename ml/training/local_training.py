@@ -58,12 +58,11 @@ class LocalTraining:
         """What does not travel, as :class:`p2pd.messages.Opened` has it."""
         self._head_start: HeadStart | None = None
         self._start = StartingPoint()
-        self._from_origin = False
 
     @property
     def began_elsewhere(self) -> bool:
         """Whether the training that came last began at another place than at its round's base."""
-        return self._from_origin or self._start.is_elsewhere
+        return self._start.is_elsewhere
 
     @property
     def has_head_start(self) -> bool:
@@ -87,11 +86,9 @@ class LocalTraining:
         head_start, self._head_start = self._head_start, None
         if head_start is not None:
             if head_start.round == round_number:
-                self._from_origin = False
                 return head_start.join(control, on_step)
             head_start.abandon()
-        self._start.is_base()
-        self._from_origin = from_origin
+        self._start.is_in(origin=from_origin)
         memory = self._memories.origin if from_origin else self._memories.base
         self._tensors.read(memory, round_number - 1, base_root)
         return self._run(round_number, control.should_finish, on_step)
@@ -102,7 +99,7 @@ class LocalTraining:
         Raises :class:`ConfigError` where it changed what does not travel.
         """
         self._check_still(round_number)
-        if self._start.is_elsewhere:
+        if self._start.tensors:
             origin = self._memories.origin
             self._tensors.write_copies(self._start.tensors, origin, round_number, base_root)
         self._tensors.write(self._memories.local, round_number, base_root)
@@ -156,7 +153,7 @@ class LocalTraining:
     def _go_back(self, base: SharedTensors, round_number: int, base_root: bytes) -> None:
         """Go from where this training began to the base that has replaced it meanwhile."""
         with contextlib.ExitStack() as stack:
-            if self._start.is_elsewhere:
+            if self._start.tensors:
                 stack.enter_context(base.reading(round_number, base_root))
             tensors = self._tensors
             self._start.go_back(tensors.own(), lambda name: tensors.read_one(base, name))

@@ -37,7 +37,6 @@ class Replica:
         self._ranks = ranks
         self.model = plain(model)
         self._start = StartingPoint()
-        self._from_origin = False
         try:
             self._tensors = ModelTensors(self.model, still_by_kind(self.model))
             self.tied = dict(tied_names(self.model))
@@ -62,12 +61,12 @@ class Replica:
     @property
     def began_elsewhere(self) -> bool:
         """Whether the present training began at another place than at its round's base."""
-        return self._from_origin or self._start.is_elsewhere
+        return self._start.is_elsewhere
 
     def leave(self, memories: Memories | None, round_number: int, root: bytes) -> None:
         """Put the parameters into the local memory, and where they began, if not at the base of
         ``root``, into the origin; the first rank alone has ``memories``."""
-        if self._start.is_elsewhere:
+        if self._start.tensors:
             origin = None if memories is None else memories.origin
             self._write(self._start.tensors, origin, round_number, root)
         local = None if memories is None else memories.local
@@ -87,8 +86,7 @@ class Replica:
         Raises :class:`p2pd.shared_tensors.StaleMemoryError` at all ranks; the model then holds
         nothing of use.
         """
-        self._start.is_base()
-        self._from_origin = is_origin
+        self._start.is_in(origin=is_origin)
         tensors = self._tensors.own()
         with torch.no_grad(), self._reading(memory, round_number, root):
             for name in self._tensors.layout.places:
@@ -103,10 +101,9 @@ class Replica:
             self._ranks.spread(values, self._one(memory, name))
             return values
 
-        self._from_origin = False
         tensors = self._tensors.own()
         with contextlib.ExitStack() as stack:
-            if self._start.is_elsewhere:
+            if self._start.tensors:
                 stack.enter_context(self._reading(memory, round_number, root))
             self._start.go_back(tensors, base_of)
 
@@ -114,13 +111,12 @@ class Replica:
     def kept(self) -> Iterator[None]:
         """Whatever is read inside, the parameters and where they began are as before after it."""
         start, self._start = self._start, StartingPoint()
-        from_origin = self._from_origin
         tensors = self._tensors.own()
         before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         try:
             yield
         finally:
-            self._start, self._from_origin = start, from_origin
+            self._start = start
             with torch.no_grad():
                 for name, tensor in tensors.items():
                     tensor.copy_(before[name])

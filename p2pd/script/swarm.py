@@ -65,6 +65,8 @@ class Swarm:
         self._ended = self._steps_in_ended = 0
         self._foreseen = self._samples_foreseen = 0.0
         """The steps and samples of this script's first round, as far as its first step tells."""
+        self._has_warned = False
+        """That evaluations of another model than the state are not shown."""
         self._left = False
         self.complete = False
         """Whether the swarm's last round is done: the model is the result."""
@@ -118,13 +120,17 @@ class Swarm:
         (overlap, fragments, left over stay), and a warning says so. Raises :class:`SwarmError` for
         what is no number."""
         said = self._hand.measuring.told({"loss": loss, **metrics})
+        if self._desk is None:
+            return
         if self._hand.began_elsewhere and not self.complete:
-            logger.warning(
-                "the model is this peer's own, not the state of round %d: what you evaluate is not"
-                " shown. Give p2pd.join(evaluate=…), which is called on each state",
-                self.round,
-            )
-        elif self._desk is not None:
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning(
+                    "the model is this peer's own, not the state of round %d: what you evaluate is"
+                    " not shown. Give p2pd.join(evaluate=…), which is called on each state",
+                    self.round,
+                )
+        else:
             self._desk.say(Judged(self.round, *said))
 
     def leave(self) -> None:

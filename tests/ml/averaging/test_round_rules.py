@@ -50,6 +50,7 @@ def test_krum_goes_with_as_many_peers_as_it_needs() -> None:
         ({"exchange": "gossip", "fragments": 2}, "fragments do not go with gossip"),
         ({"overlap": True, "fragments": 2}, "fragments do not go with overlap"),
         ({"fragments": 0}, "fragments is 0"),
+        ({"fragments": 65}, "fragments is 65: it must be at most 64"),
         ({"left_over": "stay", "overlap": True}, "left over stay does not go with overlap"),
         ({"left_over": "stay", "exchange": "gossip"}, "left over stay does not go with gossip"),
         ({"left_over": "go"}, "left over 'go': write add or stay"),
