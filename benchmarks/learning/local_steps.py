@@ -191,7 +191,14 @@ def swarm(choices: Sequence[TaskChoice], steps: int, variant: Variant) -> Outcom
                 Contribution(f"peer {index}", update.updates[0].path, update.sample_count)
                 for index, update in enumerate(updates)
             ]
-            states = [learner.apply(round_number, contributions) for learner in learners]
+            states = [
+                learner.apply(
+                    round_number,
+                    contributions,
+                    is_evaluated=learner is learners[0] and round_number == rounds,
+                )
+                for learner in learners
+            ]
             assert len({one.state.root for one in states}) == 1
             state = states[0]
         parameters = learners[0].opened.parameter_count
