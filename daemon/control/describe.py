@@ -228,6 +228,7 @@ def describe_peers(
                 path=link.kind,
                 reason=link.reason,
                 address=link.address,
+                connections=link.connections,
                 rtt_ms=link.rtt_ms,
                 round=round_number,
                 round_lag=lag,

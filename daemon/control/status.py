@@ -51,6 +51,9 @@ class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     """Why this path is used and not a better one."""
     address: str
+    connections: int = 1
+    """How many connections of that kind are used together; several where one gets only a part of
+    the line."""
     rtt_ms: float | None = None
     round: int | None = None
     """The round whose state it holds, as it last said."""

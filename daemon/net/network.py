@@ -43,6 +43,7 @@ from daemon.net.twin import TwinWatch
 from daemon.net.twin_guard import TwinGuard
 from protocol.errors import TransportError
 from protocol.identity import PeerId, peer_id_of
+from protocol.peers.lane_messages import LanesWanted, decode_lanes, is_lanes_message
 from protocol.peers.session_frames import CloseCode, Stream
 from protocol.peers.signal_messages import TwinNotice
 from protocol.servers.rendezvous_messages import Signal
@@ -300,10 +301,17 @@ class PeerNetwork:
         """See :class:`PeerObserver`."""
         with self._refusals.border(peer_id, "message"):
             if stream is Stream.CONTROL:
-                if not self.meter.take_control(peer_id, message):
+                if is_lanes_message(message):
+                    self._take_lanes(peer_id, decode_lanes(message))
+                elif not self.meter.take_control(peer_id, message):
                     self.reader.receive(peer_id, message)
             elif not self.meter.take_bulk(peer_id, message):
                 self.reader.receive_bulk(peer_id, message)
+
+    def _take_lanes(self, peer_id: PeerId, wanted: LanesWanted) -> None:
+        link = self._book.get(peer_id)
+        if link is not None:
+            link.lanes.ask(wanted, self._clock.monotonic())
 
     def bulk_room_found(self, peer_id: PeerId) -> None:
         """See :class:`PeerObserver`."""
@@ -331,7 +339,7 @@ class PeerNetwork:
     def make_link(self, record: VerifiedRecord) -> RemotePeer:
         """See :class:`LinkMaker`."""
         me = self._own_record.identity.peer_id
-        return RemotePeer(me, record, SessionLimits(), self._clock, self)
+        return RemotePeer(me, record, SessionLimits(), self._clock, self, self.traffic)
 
     def make_seekers(self, wish: PathWish) -> tuple[PathSeeker, ...]:
         """See :class:`LinkMaker`."""

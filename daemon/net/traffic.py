@@ -9,6 +9,8 @@
 
 from typing import NamedTuple
 
+from protocol.identity import PeerId
+
 
 class Traffic(NamedTuple):
     """Bytes of frames, over all paths."""
@@ -23,6 +25,10 @@ class TrafficCounter:
     def __init__(self) -> None:
         self.sent = 0
         self.received = 0
+        self.busy: set[PeerId] = set()
+        """Those to whom more waits to be sent than the path takes."""
+        self.arrived = 0
+        """Of the bulk that was sent, each byte counted once: what others are known to have."""
 
     @property
     def total(self) -> Traffic:

@@ -2,8 +2,13 @@
 
 import math
 
-from daemon.net.paths.budget import MOST_DIALS, MOST_PUNCHES
-from daemon.net.paths.direct.path import LIMITS, MAX_PATHS_PER_KEY
+from daemon.net.paths.budget import MOST_DIALS, MOST_LANES, MOST_PUNCHES
+from daemon.net.paths.direct.path import (
+    CROWDED,
+    CROWDED_PATHS_PER_KEY,
+    LIMITS,
+    MAX_PATHS_PER_KEY,
+)
 from daemon.net.paths.targets import MAX_TARGETS, SYNS_PER_S
 from daemon.net.peers.book import MAX_PEERS, MAX_SEARCHES_PER_S, MAX_UNKNOWN_KEYS
 from daemon.net.peers.memory_share import MAX_SHARE_BYTES, QUEUE_BUDGET_BYTES, WINDOW_BUDGET_BYTES
@@ -17,6 +22,7 @@ from daemon.rounds.blobs.store import KEPT_STATES
 from daemon.rounds.updates import MAX_EARLY_BYTES
 from protocol.codec import MAX_MESSAGE_BYTES
 from protocol.peers.agreement_messages import MAX_ROSTER
+from protocol.peers.lane_messages import MAX_LANES
 from protocol.peers.sealed_signal import MAX_SIGNAL_BYTES
 from protocol.peers.session_frames import MAX_FRAME_BYTES as MAX_SESSION_FRAME_BYTES
 from protocol.servers.relay_messages import MAX_CONSENTED_KEYS
@@ -170,6 +176,12 @@ def peer() -> list[Row]:
         ("stranger", "unknown keys that are remembered", number(MAX_UNKNOWN_KEYS)),
         ("IP address", "packets to it while punching, a second", number(SYNS_PER_S)),
         ("peer", "connections", number(MAX_PATHS_PER_KEY)),
+        (
+            "peer",
+            f"connections, once there are {number(CROWDED)} in all",
+            number(CROWDED_PATHS_PER_KEY),
+        ),
+        ("peer", "connections that are used together", number(MAX_LANES)),
         ("connection", "bytes that it sent and nobody read", size(LIMITS.max_unread_bytes or 0)),
         ("peer", "addresses that are dialled", number(MAX_ADDRESSES)),
         ("peer", "bytes of a control message", size(MAX_MESSAGE_BYTES)),
@@ -179,6 +191,7 @@ def peer() -> list[Row]:
         ("peer", "characters of a refusal", number(MAX_REASON)),
         ("all", "peers that are looked for at a time", number(MAX_PEERS)),
         ("all", "connections", number(MAX_PATHS)),
+        ("all", "connections beside others", f"{MOST_LANES}, or what descriptors allow"),
         ("all", "dials at a time", f"{MOST_DIALS}, or what descriptors allow"),
         ("all", "attempts to punch at a time", f"{MOST_PUNCHES}, or what descriptors allow"),
         ("all", "addresses whose packets are counted", number(MAX_TARGETS)),

@@ -19,7 +19,7 @@ DATA = Path(__file__).parents[1] / "data"
 ROOMS = (
     ("Between two peers", "protocol.peers", (
         "hello", "session_frames", "peer_messages", "agreement_messages", "measure_messages",
-        "peer_signal", "signal_messages",
+        "lane_messages", "peer_signal", "signal_messages",
     )),
     ("Signed for all to keep", "protocol.statements", (
         "swarm", "admission", "peer_record", "nat_behavior", "nat_summary",

@@ -25,6 +25,7 @@ from protocol.peers.agreement_messages import AgreementMessage, Certificate
 from protocol.peers.chunk_frame import decode_chunk
 from protocol.peers.evaluation import open_evaluation
 from protocol.peers.hello import HelloPayload, ResumePoint, Role, open_hello
+from protocol.peers.lane_messages import decode_lanes
 from protocol.peers.measure_messages import decode_measure
 from protocol.peers.peer_messages import PeerMessage, UpdateHeader
 from protocol.peers.peer_signal import SIGNAL_LIFETIME_MS, open_peer_signal
@@ -303,6 +304,7 @@ DECODERS: dict[str, Decoder] = {
     "hello": _hello_and_session,
     "host_port": _text(HostPort.parse),
     "invite_link": _text(Invite.parse),
+    "lanes_message": decode_lanes,
     "measure_message": decode_measure,
     "nat_pmp": _nat_pmp,
     "pcp": _pcp,

@@ -16,6 +16,7 @@ from protocol.identity import Identity
 from protocol.peers.agreement_messages import AgreementMessage, Certificate
 from protocol.peers.evaluation import Evaluation, Measured
 from protocol.peers.hello import HelloPayload, ResumePoint, Role
+from protocol.peers.lane_messages import LaneKind, LanesWanted, encode_lanes
 from protocol.peers.measure_messages import MeasureMessage, encode_measure
 from protocol.peers.peer_messages import PeerMessage, UpdateHeader
 from protocol.peers.peer_signal import SignalPayload
@@ -184,6 +185,7 @@ def samples() -> dict[str, list[bytes]]:
         "hello": [_hello()],
         "host_port": [b"192.0.2.1:5555", b"[fe80::1%eth0]:1", b"host.example:65535"],
         "invite_link": _links(),
+        "lanes_message": [encode_lanes(LanesWanted(4, kind)) for kind in LaneKind],
         "measure_message": [encode_measure(make(kind)) for kind in MeasureMessage.__args__],
         "nat_pmp": [
             bytes((0, 128, 0, 0)) + bytes(4) + bytes((192, 0, 2, 1)),

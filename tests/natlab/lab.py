@@ -244,6 +244,17 @@ class NatLab:
         """The line's rate each way, such as `20mbit`; None: as fast as the machine."""
         node.cable.set_rate(rate)
 
+    def set_congestion_control(self, machine: Machine, name: str) -> None:
+        """What TCP does there about loss: `reno`, `cubic` or what else the kernel has. A namespace
+        may use only what the kernel allows to all."""
+        try:
+            machine.namespace.sysctl({"ipv4/tcp_congestion_control": name})
+        except OSError as error:
+            raise NatLabError(
+                f"the kernel does not let namespaces use {name} ({error.strerror}): add it to what"
+                " `sysctl net.ipv4.tcp_allowed_congestion_control` shows"
+            ) from error
+
     def drop_tcp_between(self, one: Site, other: Site) -> None:
         """No TCP passes between the two sites from now on, as in networks that let through only
         what they know; UDP does, and TCP to others."""

@@ -53,7 +53,7 @@ class Namespace:
         """Loads a ruleset: all of it or, on an error, nothing."""
         run_tool(["ip", "netns", "exec", self.name, "nft", "-f", "-"], ruleset)
 
-    def sysctl(self, settings: Mapping[str, int]) -> None:
+    def sysctl(self, settings: Mapping[str, int | str]) -> None:
         """Sets `net.` keys, written with slashes: `ipv4/ip_forward`. A key absent here is skipped:
         what a kernel was built without needs no switching off."""
 

@@ -17,6 +17,7 @@ from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import Refusals
 from daemon.net.session import SessionLimits
 from daemon.net.session.handshake import BusyError, Channel
+from daemon.net.traffic import TrafficCounter
 from protocol.peers.hello import Role
 from protocol.statements.admission import AdmissionBook, DeniedError
 from protocol.statements.peer_record import VerifiedRecord
@@ -57,7 +58,9 @@ class Book:
         return None
 
     def make_link(self, record: VerifiedRecord) -> RemotePeer:
-        return RemotePeer(OWN.peer_id, record, SessionLimits(), self.clock, Nobody())
+        return RemotePeer(
+            OWN.peer_id, record, SessionLimits(), self.clock, Nobody(), TrafficCounter()
+        )
 
     def make_seekers(self, wish: PathWish) -> tuple[PathSeeker, ...]:
         self.sought.append(wish.record.peer_id)

@@ -11,6 +11,7 @@ from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import Refusals
 from daemon.net.session import SessionLimits
 from daemon.net.session.handshake import BusyError
+from daemon.net.traffic import TrafficCounter
 from protocol.identity import PeerId
 from protocol.peers.session_frames import Stream
 from protocol.statements.admission import AdmissionBook
@@ -42,7 +43,9 @@ class Links:
         return None
 
     def make_link(self, record: VerifiedRecord) -> RemotePeer:
-        return RemotePeer(self._own_id, record, SessionLimits(), self._clock, Nobody())
+        return RemotePeer(
+            self._own_id, record, SessionLimits(), self._clock, Nobody(), TrafficCounter()
+        )
 
     def make_seekers(self, wish: PathWish) -> tuple[PathSeeker, ...]:
         return ()

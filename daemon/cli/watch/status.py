@@ -207,6 +207,8 @@ def _facts(peer: "PeerStatus") -> list[str]:
     if len(printable(peer.name)) > NAME_CHARACTERS:
         facts.append(f"its name: {peer.name}")
     where = f"at {peer.address}, " if peer.address else ""
+    if peer.connections > 1:
+        where += f"over {peer.connections} connections, "
     facts.append(f"{where}last update {text.ago(peer.last_update_s)}")
     if peer.rejects and peer.last_reject:
         facts.append(f"refused {text.ago(peer.last_reject_s)}: {peer.last_reject}")

@@ -14,6 +14,8 @@ True
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _SHARE = 4
 """Trying takes at most one in so many: the rest is for paths that stand, files and the worker."""
@@ -22,11 +24,42 @@ _SOCKETS_A_DIAL = 3
 _DESCRIPTORS_A_DIAL = 5
 MOST_DIALS, LEAST_DIALS = 48, 2
 MOST_PUNCHES, LEAST_PUNCHES = 16, 1
+MOST_LANES, LEAST_LANES = 48, 1
+FEW_LANES = 4
+"""Whoever has as many paths to a peer leaves the last places to others."""
 ICE_ATTEMPTS = 4
 """Each holds a UDP socket for each of the machine's addresses, and takes time to compute."""
 LOOK_UPS = 2
 """Look-ups of host names in others' records at a time. A look-up keeps a thread busy until it is
 answered, and the event loop has four of them for everybody."""
+
+
+class LanePlaces:
+    """Places for paths beside others. Half of them are kept for peers to which there are few paths,
+    so that those who ask for many do not take all.
+
+    >>> places = LanePlaces(2)
+    >>> with places.taken():
+    ...     places.has_room(beside=FEW_LANES), places.has_room(beside=1)
+    (False, True)
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._free = count
+
+    def has_room(self, *, beside: int) -> bool:
+        """Whether a path may be made beside so many of its kind."""
+        return self._free > (self._count // 2 if beside >= FEW_LANES else 0)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Have a place; whether there is one is asked before, without a wait in between."""
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
 
 
 class PathBudget:
@@ -41,6 +74,8 @@ class PathBudget:
         """One for each address that is dialled."""
         self.punches = asyncio.Semaphore(max(LEAST_PUNCHES, min(MOST_PUNCHES, fit // 2)))
         """One for each attempt to punch."""
+        self.lanes = LanePlaces(max(LEAST_LANES, min(MOST_LANES, fit // 2)))
+        """One for each path that this peer makes beside another of its kind, while it stands."""
         self.ice = asyncio.Semaphore(ICE_ATTEMPTS)
         """One for each attempt by ICE."""
         self.look_ups = asyncio.Semaphore(LOOK_UPS)

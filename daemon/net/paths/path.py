@@ -70,6 +70,8 @@ class PathWish:
         self.record = record
         self.paths: frozenset[Path] = frozenset()
         """Those that the session uses."""
+        self.lanes: dict[PathKind, int] = {}
+        """How many paths of a kind are wanted, where that is not one: several carry more."""
         self.failures: dict[PathKind, str] = {}
         """Why there is none of a kind, as was found last."""
         self.refusal = ""
@@ -88,6 +90,18 @@ class PathWish:
     def has(self, kind: PathKind) -> bool:
         """Whether the session has a path of that kind."""
         return any(path.kind is kind for path in self.paths)
+
+    def most(self, kind: PathKind) -> int:
+        """How many paths of ``kind`` are of use."""
+        return self.lanes.get(kind, 1)
+
+    def count(self, kind: PathKind) -> int:
+        """How many paths of ``kind`` there are."""
+        return sum(path.kind is kind for path in self.paths)
+
+    def lacks_lane(self, kind: PathKind) -> bool:
+        """Whether there are such paths, and fewer than are of use."""
+        return 0 < self.count(kind) < self.most(kind)
 
     def note_seen(self, ip: str, now: float) -> None:
         """The peer was just seen at this IP address, by this machine or a rendezvous."""

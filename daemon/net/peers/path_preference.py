@@ -6,9 +6,12 @@ from collections.abc import Collection
 
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import Path
+from daemon.net.peers.path_end import PathEnd
 from daemon.net.peers.path_score import Preferred, score
-from daemon.net.peers.rate_trial import RateTrial
+from daemon.net.peers.rate_trial import RateTrial, Stage
 from protocol.identity import PeerId
+from protocol.peers.hello import Role
+from protocol.peers.lane_messages import MAX_LANES
 
 
 class PathPreference:
@@ -32,6 +35,11 @@ class PathPreference:
         """The kinds of which a path is wanted besides a better one, to be tried or used."""
         return self._trial.wanted
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether no other kind is being tried."""
+        return self._trial.stage in (Stage.WATCHING, Stage.KEEPING)
+
     def is_faster(self, kind: PathKind) -> bool:
         """Whether ``kind`` is used instead of a better one."""
         return self.preferred is not None and self.preferred.kind is kind
@@ -45,6 +53,25 @@ class PathPreference:
             preferred=self.preferred,
             pinned=self.pinned,
         )
+
+    def spare(
+        self, ends: Collection[PathEnd], usable: Collection[PathEnd], most: int
+    ) -> list[PathEnd]:
+        """Those of ``ends``, all of one kind, that are to be closed so that there are at most so
+        many. ``usable`` are those whose paths were heard a moment ago. Each side closes what it
+        opened, and what is far beyond."""
+        best_first = sorted(
+            ends,
+            # A newer one was made because the older one was broken, if only for the other side.
+            key=lambda end: (end in usable, self.score(end.path), end.number),
+            reverse=True,
+        )
+        return [
+            end
+            for number, end in enumerate(best_first)
+            if number >= most
+            and (end.path.channel.role is Role.INITIATOR or number >= most + MAX_LANES)
+        ]
 
     def note(
         self,

@@ -28,6 +28,15 @@ class LinkStatus:
     rtt_ms: float | None
     bytes_sent: int
     bytes_received: int
+    connections: int = 1
+    """How many paths of that kind are used together (daemon/net/peers/lane_trial.py)."""
+
+
+def kind_without_path(wish: PathWish) -> PathKind:
+    """How a peer is shown that is not reached."""
+    # It is known before anything else was tried whether a relay can help.
+    has_tried = any(kind is not PathKind.RELAY for kind in wish.failures)
+    return PathKind.FAILED if has_tried else PathKind.CONNECTING
 
 
 def shown_address(remote: str | None, recorded: Sequence[str]) -> str:

@@ -1,10 +1,10 @@
 """Whether a worse kind of path carries more than the one in use. The answer is found by trying.
 
 Some networks slow down TCP and leave UDP alone: there an ice path is faster than a direct or a
-punched one. Congestion control over UDP gives up most of the line where some packets are lost
-(0.4 MB/s at 40 ms and 1 %): there the TCP connections to a relay are faster (19 MB/s). Between two
-hosts TCP does as well as over a relay, unless the route between just these two is bad, full or
-throttled.
+punched one. Congestion control over UDP gives up most of the line where some packets are lost (0.4
+MB/s at 40 ms and 1 %): there the TCP connections to a relay are faster, if the kernel's is one that
+minds loss less (BBR: 19 MB/s). Between two hosts TCP does as well as over a relay, unless the route
+between just these two is bad, full or throttled.
 
 The difference shows only when there is much to send. So this is what happens then:
 

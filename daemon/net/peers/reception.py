@@ -35,7 +35,8 @@ from protocol.peers.session_frames import (
 from transport.border import refused
 from transport.clock import Clock
 
-MAX_PATHS = 256
+MAX_PATHS = 320
+"""A ZeroMQ context has 1,023 sockets, and a path that this peer makes takes three."""
 MAX_GREETING = 32
 """Paths that others opened and on which nobody has said a believable hello so far. Beyond, the
 oldest is closed: a crowd that says nothing delays one that says hello at once by nothing."""

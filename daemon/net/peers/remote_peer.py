@@ -8,11 +8,12 @@ from contextlib import contextmanager
 
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.path import PathWish, host_of
+from daemon.net.peers.lanes import Lanes, lane_kind
 from daemon.net.peers.observer import PeerObserver
 from daemon.net.peers.path_end import PathEnd
 from daemon.net.peers.path_preference import PathPreference
 from daemon.net.peers.path_score import BEST_FIRST
-from daemon.net.peers.peer_status import LinkStatus, path_reason, shown_address
+from daemon.net.peers.peer_status import LinkStatus, kind_without_path, path_reason, shown_address
 from daemon.net.session import (
     ActivePathChanged,
     BulkRoom,
@@ -27,9 +28,10 @@ from daemon.net.session import (
     SessionReset,
     SessionState,
 )
+from daemon.net.traffic import TrafficCounter
 from protocol.identity import PeerId, short
-from protocol.peers.hello import EPOCH_BYTES, ResumePoint, Role, VerifiedHello
-from protocol.peers.session_frames import CloseCode, Stream
+from protocol.peers.hello import EPOCH_BYTES, ResumePoint, VerifiedHello
+from protocol.peers.session_frames import MAX_BULK_BYTES, CloseCode, Stream
 from protocol.statements.peer_record import VerifiedRecord
 from transport.clock import Clock
 
@@ -41,7 +43,7 @@ class RemotePeer:
 
     Example (daemon/net/network.py)::
 
-        return RemotePeer(me, record, SessionLimits(), self._clock, self)
+        return RemotePeer(me, record, SessionLimits(), self._clock, self, self.traffic)
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class RemotePeer:
         limits: SessionLimits,
         clock: Clock,
         observer: PeerObserver,
+        traffic: TrafficCounter,
     ) -> None:
         self.peer_id = record.peer_id
         self.wish = PathWish(record)
+        self.lanes = Lanes(self.wish, traffic)
         self._limits = limits
         self._queue_bytes = limits.bulk_queue_bytes
         self._preference = PathPreference(own_id, record.peer_id)
@@ -63,10 +67,8 @@ class RemotePeer:
         self._session = self._new_session()
         self._is_flushing = False
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
-        self._past_bytes_sent = 0
-        self._past_bytes_received = 0
-        self._held_off_until = 0.0
+        self._timer_at = self._held_off_until = 0.0
+        self._past_bytes_sent = self._past_bytes_received = 0
         self.was_met = False
         """Whether it has ever said a believable hello to this process."""
         self.known_since = clock.monotonic()
@@ -107,12 +109,7 @@ class RemotePeer:
         active = self._session.active_path
         end = None if active is None else self._ends.get(active)
         rtt_s = None if end is None else self._session.rtt_s(end.number)
-        if end is not None:
-            kind = end.path.kind
-        else:
-            # It is known before anything else was tried whether a relay can help.
-            has_tried = any(kind is not PathKind.RELAY for kind in self.wish.failures)
-            kind = PathKind.FAILED if has_tried else PathKind.CONNECTING
+        kind = kind_without_path(self.wish) if end is None else end.path.kind
         ends = self._ends.values()
         return LinkStatus(
             peer_id=self.peer_id,
@@ -131,6 +128,7 @@ class RemotePeer:
             rtt_ms=None if rtt_s is None else rtt_s * 1000,
             bytes_sent=self._past_bytes_sent + sum(end.bytes_sent for end in ends),
             bytes_received=self._past_bytes_received + sum(end.bytes_received for end in ends),
+            connections=len(self._ends_of(kind)),
         )
 
     # Paths
@@ -154,6 +152,7 @@ class RemotePeer:
             remote_epoch=hello.payload.epoch,
             resume=hello.payload.resume,
             score=self._preference.score(end.path),
+            kind=lane_kind(end.path.kind),
             max_frame_bytes=hello.payload.max_frame_bytes,
             now=self._clock.monotonic(),
         )
@@ -256,6 +255,7 @@ class RemotePeer:
     # Inside
 
     def _new_session(self) -> Session:
+        self.lanes.begin_anew()
         return Session(
             own_epoch=secrets.token_bytes(EPOCH_BYTES),
             limits=self._limits,
@@ -293,6 +293,7 @@ class RemotePeer:
                 self._log_path(None if path_id is None else self._ends.get(path_id))
             case SessionReset():
                 self._log_session_lost("the peer restarted")
+                self.lanes.begin_anew()
             case SessionExpired():
                 self._log_session_lost("there was no path for too long")
                 self._session = self._new_session()
@@ -339,40 +340,42 @@ class RemotePeer:
         self.flush()
 
     def _score_paths(self, now: float) -> None:
-        for end in list(self._ends.values()):
-            self._session.score_path(end.number, self._preference.score(end.path), now)
+        scores = {end.number: self._preference.score(end.path) for end in self._ends.values()}
+        self._session.score_paths(scores, now)
 
     def _weigh_paths(self, now: float) -> None:
         """Prefer what carries more, as far as that shows."""
-        active = self._session.active_path
-        end = None if active is None else self._ends.get(active)
+        kind = self.active_kind
+        alike = self._ends_of(kind)
+        enough = max(MAX_BULK_BYTES, self._queue_bytes // 2)
+        is_busy = self._session.room_bytes(Stream.BULK) < enough
         changed = self._preference.note(
-            None if end is None else end.path.kind,
-            0 if end is None else end.bytes_sent,
-            is_busy=2 * self._session.room_bytes(Stream.BULK) < self._queue_bytes,
+            kind,
+            sum(end.bytes_sent for end in alike),
+            is_busy=is_busy,
             available={end.path.kind for end in self._ends.values()},
             now=now,
         )
         if changed:
             self._score_paths(now)
         self.wish.want_besides(self._preference.wanted)
+        steady = kind if self._preference.is_settled else None
+        arrived = self._session.arrived_bytes
+        news = self.lanes.note(steady, arrived, is_busy=is_busy, count=len(alike), now=now)
+        if news is not None and self._session.send(Stream.CONTROL, news):
+            self.lanes.said(now)
+        for one in BEST_FIRST:
+            self._close_spare_paths(one)
+
+    def _ends_of(self, kind: PathKind | None) -> list[PathEnd]:
+        return [end for end in self._ends.values() if end.path.kind is kind]
 
     def _close_spare_paths(self, kind: PathKind) -> None:
-        """Keep the best path of each kind. Each side closes those of the others that it opened."""
-        alike = [end for end in self._ends.values() if end.path.kind is kind]
-        now = self._clock.monotonic()
-        best = max(
-            alike,
-            # A newer one was made because the older one was broken, if only for the other side.
-            key=lambda end: (
-                self._session.is_usable(end.number, now),
-                self._preference.score(end.path),
-                end.number,
-            ),
-        )
-        for end in alike:
-            if end is not best and end.path.channel.role is Role.INITIATOR:
-                self._forget(end)
+        """Keep the best paths of the kind."""
+        alike, now = self._ends_of(kind), self._clock.monotonic()
+        usable = [end for end in alike if self._session.is_usable(end.number, now)]
+        for end in self._preference.spare(alike, usable, self.wish.most(kind)):
+            if self._forget(end):
                 self._session.detach_path(end.number, now)
                 end.close(CloseCode.PATH, "another path of the same kind is as good")
 

@@ -30,9 +30,9 @@ time was spent in a queue.
 
 **Sending** (``send_stream.py``). A message waits in the queue, is cut into fragments, and each
 fragment is kept until an ``Ack`` covers it. A fragment that was sent clearly before one that has
-arrived counts as lost, and is sent again (RACK, RFC 8985); when nothing arrives any more, a timeout
-sends the oldest fragments again as a probe. When a path is lost, all that was in flight on it is
-sent again over the next one.
+arrived counts as lost, and is sent again (RACK, RFC 8985); among lanes each has an order of its
+own. When nothing arrives any more, a timeout sends the oldest fragments again as a probe. When a
+path is lost, all that was in flight on it is sent again over the next one.
 
 **Receiving** (``receive_stream.py``). Fragments ahead of a gap wait for it, doubles are dropped.
 *Credit* bounds what waits: a sender may have sent so many bytes since the beginning, each frame
@@ -46,10 +46,13 @@ session up, so numbering begins anew and what was queued for the old one is gone
 replaced before comes too late and is refused.
 
 **Which path.** Of the paths that were heard in the last 3 s (*usable*) the one with the highest
-score is *active*: data and acknowledgements go over it alone; the others carry pings. The score is
-the owner's (``peers/path_score.py``). Among equals the active one stays. A path that was silent for
-10 s is given up, and its owner closes it. A better path is taken at once, in place: to the session
-that is a resume like any other.
+score is *active*: control and acknowledgements go over it, or over another one of its kind while it
+is stuck. Bulk goes over it and all other usable paths of its kind, the *lanes*, over each as much
+as it takes. There are several only where the owner finds that one carries little of the line
+(``peers/lane_trial.py``); from four on one of them carries no bulk. Paths of other kinds carry
+pings. The score is the owner's (``peers/path_score.py``). Among equals the active one stays. A path
+that was silent for 10 s is given up, and its owner closes it. A better path is taken at once, in
+place: to the session that is a resume like any other.
 
 **States** (``states.py``; docs/sessions.md has the drawing)::
 

@@ -4,10 +4,12 @@ A fragment is in one of three places: in the queue (its message is not cut yet),
 and to be sent again. It leaves when the other side says that it has arrived. Loss is found as in
 RACK (RFC 8985): what was sent clearly before something that has arrived is lost. Paths deliver in
 order or not at all, so this finds a gap as soon as anything behind it comes through, whatever path
-that took; when nothing does, a timeout sends the oldest fragments again as a probe.
+that took. Of paths that are used together each has an order of its own, and one that is stuck is
+not waited for. When nothing comes through, a timeout sends the oldest fragments again as a probe.
 """
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from protocol.errors import RemoteProtocolError
@@ -19,6 +21,9 @@ from protocol.peers.session_frames import (
 )
 
 REORDER_WINDOW_S = 0.05
+STUCK_S = 1.0
+"""What is so much older than what came over another path waits on one that is stuck: a connection
+that lost a packet and its repetition."""
 MIN_TIMEOUT_S = 1.0
 MAX_TIMEOUT_S = 8.0
 PROBE_FRAGMENTS = 4
@@ -49,6 +54,9 @@ class Acknowledged:
     """The time from sending to hearing of the arrival, for a fragment that was sent only once."""
 
 
+NOTHING = Acknowledged(0, None)
+
+
 class SendStream:
     """Messages in, data frames out, each byte kept until it is known to have arrived.
 
@@ -68,7 +76,10 @@ class SendStream:
         """Every fragment before this one has arrived."""
         self._in_flight: dict[int, _Fragment] = {}
         """Fragments in flight, in the order in which they were last sent."""
-        self._in_flight_bytes = 0
+        self._on_path: Counter[int] = Counter()
+        """The cost of what is in flight, by the path that it was sent over."""
+        self.arrived_bytes = 0
+        """Of messages, each counted once."""
         self._lost: dict[int, _Fragment] = {}
         self._sent_bytes = 0
         """Credit used."""
@@ -83,10 +94,10 @@ class SendStream:
         """How much may be queued now."""
         return max(0, self.queue_bytes - self._held_bytes)
 
-    @property
-    def in_flight_bytes(self) -> int:
-        """Cost of what was sent and is neither known to have arrived nor to be lost."""
-        return self._in_flight_bytes
+    def in_flight_on(self, path_id: int) -> int:
+        """Cost of what was sent over the path and is neither known to have arrived nor to be
+        lost."""
+        return self._on_path[path_id]
 
     def offer(self, message: bytes) -> bool:
         """Queue ``message``; False if there is no room for it. An empty one always fits."""
@@ -114,7 +125,7 @@ class SendStream:
         fragment.sent_at = now
         fragment.transmissions += 1
         self._in_flight[fragment.sequence] = fragment
-        self._in_flight_bytes += fragment.cost_bytes
+        self._on_path[path_id] += fragment.cost_bytes
         return encode_data(
             self._stream,
             fragment.sequence,
@@ -126,12 +137,15 @@ class SendStream:
     def take_back_last(self) -> None:
         """The path did not take the frame that :meth:`next_frame` just gave: it is to be sent."""
         _, fragment = self._in_flight.popitem()
-        self._in_flight_bytes -= fragment.cost_bytes
+        self._leave_path(fragment)
         fragment.transmissions -= 1
         self._lost = {fragment.sequence: fragment, **self._lost}
 
-    def acknowledge(self, ack: StreamAck, now: float) -> Acknowledged:
-        """Let go of what has arrived, and find out what is lost.
+    def acknowledge(
+        self, ack: StreamAck, now: float, lanes: Container[int] = ()
+    ) -> Mapping[int, Acknowledged]:
+        """Let go of what has arrived, and find out what is lost; what arrived, by the path that it
+        was sent over. ``lanes`` are the paths that are used together now.
 
         Acknowledgements may come late or twice. Raises :class:`RemoteProtocolError` for one of
         something that was never sent.
@@ -146,12 +160,21 @@ class SendStream:
             for sequence in range(max(first, self._acknowledged), end):
                 self._let_go(sequence, arrived)
         if not arrived:
-            return Acknowledged(0, None)
+            return {}
         self._progress_at = now
         self._timeouts = 0
-        delay_s = self._measure_delay(arrived, now)
-        self._find_losses(arrived, now)
-        return Acknowledged(sum(fragment.cost_bytes for fragment in arrived), delay_s)
+        by_path: dict[int, list[_Fragment]] = {}
+        for fragment in arrived:
+            by_path.setdefault(fragment.path_id, []).append(fragment)
+        acknowledged = {
+            path_id: Acknowledged(
+                sum(fragment.cost_bytes for fragment in fragments),
+                self._measure_delay(fragments, now),
+            )
+            for path_id, fragments in by_path.items()
+        }
+        self._find_losses(by_path, now, lanes)
+        return acknowledged
 
     def path_lost(self, path_id: int) -> None:
         """Count as lost what was last sent over this path and is not known to have arrived."""
@@ -203,11 +226,12 @@ class SendStream:
     def _let_go(self, sequence: int, arrived: list[_Fragment]) -> None:
         fragment = self._in_flight.pop(sequence, None)
         if fragment is not None:
-            self._in_flight_bytes -= fragment.cost_bytes
+            self._leave_path(fragment)
         else:
             fragment = self._lost.pop(sequence, None)
         if fragment is not None:
             self._held_bytes -= len(fragment.payload)
+            self.arrived_bytes += len(fragment.payload)
             arrived.append(fragment)
 
     def _measure_delay(self, arrived: list[_Fragment], now: float) -> float | None:
@@ -223,31 +247,51 @@ class SendStream:
             self._delay_s = 0.875 * self._delay_s + 0.125 * delay_s
         return delay_s
 
-    def _find_losses(self, arrived: list[_Fragment], now: float) -> None:
+    def _find_losses(
+        self, arrived: Mapping[int, list[_Fragment]], now: float, lanes: Container[int]
+    ) -> None:
         usual_s = self._delay_s or 0.0
-        # A fragment sent again that "arrives" sooner than possible is the first copy's doing.
-        sent_at = [
-            fragment.sent_at
-            for fragment in arrived
-            if fragment.transmissions == 1 or now - fragment.sent_at > usual_s / 2
-        ]
-        if not sent_at:
+        slack_s = max(REORDER_WINDOW_S, usual_s / 2)
+        lost_before = {
+            path_id: max(sent_at) - slack_s
+            for path_id, fragments in arrived.items()
+            # A fragment sent again that "arrives" sooner than possible is the first copy's doing.
+            if (
+                sent_at := [
+                    fragment.sent_at
+                    for fragment in fragments
+                    if fragment.transmissions == 1 or now - fragment.sent_at > usual_s / 2
+                ]
+            )
+        }
+        if not lost_before:
             return
-        before = max(sent_at) - max(REORDER_WINDOW_S, usual_s / 2)
+        newest = max(lost_before.values())
+        stuck_before = newest - max(STUCK_S, 2 * usual_s)
         lost = []
         for fragment in self._in_flight.values():
-            if fragment.sent_at >= before:
+            if fragment.sent_at >= newest:
                 break
-            lost.append(fragment)
+            path_id = fragment.path_id
+            is_lane = path_id in lanes
+            if fragment.sent_at < (
+                max(stuck_before, lost_before.get(path_id, stuck_before)) if is_lane else newest
+            ):
+                lost.append(fragment)
         if lost:
             self._lose(lost)
 
     def _lose(self, fragments: list[_Fragment]) -> None:
         for fragment in fragments:
             del self._in_flight[fragment.sequence]
-            self._in_flight_bytes -= fragment.cost_bytes
+            self._leave_path(fragment)
             self._lost[fragment.sequence] = fragment
         self._lost = dict(sorted(self._lost.items()))
+
+    def _leave_path(self, fragment: _Fragment) -> None:
+        self._on_path[fragment.path_id] -= fragment.cost_bytes
+        if not self._on_path[fragment.path_id]:
+            del self._on_path[fragment.path_id]
 
     def _timeout_s(self) -> float:
         usual_s = 0.0 if self._delay_s is None else self._delay_s + 4 * self._delay_variation_s

@@ -8,6 +8,7 @@ about each other.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from daemon.net.session.attached_path import HEARTBEAT_S, PathSet
@@ -64,6 +65,7 @@ class OutgoingFrame:
     stream: Stream | None
     """The stream of a data frame; None for all others, which nobody misses if the path refuses
     them."""
+    ping: int | None = None
 
 
 class Session:
@@ -118,9 +120,11 @@ class Session:
         resume: ResumePoint,
         score: float,
         now: float,
+        kind: object = None,
         max_frame_bytes: int = MAX_FRAME_BYTES,
     ) -> None:
-        """Use a path whose hellos are exchanged; of several, the usable one of highest score.
+        """Use a path whose hellos are exchanged; of several, the usable one of highest score, and
+        for bulk others of its ``kind`` too.
 
         ``max_frame_bytes``: what the remote process takes.
 
@@ -140,7 +144,7 @@ class Session:
                 self._start_over()
             self._remote_epoch = remote_epoch
         self._streams.max_frame_bytes = min(MAX_FRAME_BYTES, max_frame_bytes)
-        self._paths.add(path_id, score=score, now=now)
+        self._paths.add(path_id, score=score, kind=kind, now=now)
         self._pathless_since = None
         self._heard(now)
         self._choose_path(now)
@@ -155,13 +159,14 @@ class Session:
             self._choose_path(now)
             self._note_pathless()
 
-    def score_path(self, path_id: int, score: float, now: float) -> None:
-        """Change how much the path is preferred."""
+    def score_paths(self, scores: Mapping[int, float], now: float) -> None:
+        """Change how much paths are preferred."""
         self._advance(now)
-        path = self._paths.get(path_id)
-        if path is not None:
-            path.score = score
-            self._choose_path(now)
+        for path_id, score in scores.items():
+            path = self._paths.get(path_id)
+            if path is not None:
+                path.score = score
+        self._choose_path(now)
 
     # The application
 
@@ -179,6 +184,11 @@ class Session:
         if self.state in (SessionState.NEW, SessionState.CLOSED):
             return False
         return self._streams.offer(stream, message)
+
+    @property
+    def arrived_bytes(self) -> int:
+        """How much bulk of this side's is known to have arrived, since the session began."""
+        return self._streams.arrived_bytes
 
     def set_bulk_limits(self, *, window_bytes: int, queue_bytes: int) -> None:
         """Change how much bulk this session may hold from now on; credit once given stays given."""
@@ -236,23 +246,26 @@ class Session:
         ping = self._paths.take_due_ping(now)
         if ping is not None:
             path_id, number = ping
-            return OutgoingFrame(path_id, encode_frame(Ping(number)), None)
-        active = self._paths.active
-        if active is None or now < active.blocked_until:
+            return OutgoingFrame(path_id, encode_frame(Ping(number)), None, number)
+        if not self._paths.lanes:
             return None
-        if self._streams.acks.is_due(now):
-            return OutgoingFrame(active.path_id, encode_frame(self._streams.take_ack()), None)
-        taken = self._streams.next_frame(active.path_id, now)
+        first = self._paths.for_control(now)
+        control_id = first.path_id if now >= first.blocked_until else None
+        if control_id is not None and self._streams.acks.is_due(now):
+            return OutgoingFrame(control_id, encode_frame(self._streams.take_ack()), None)
+        lanes = self._paths.for_bulk(now)
+        bulk_ids = [lane.path_id for lane in lanes if now >= lane.blocked_until]
+        taken = self._streams.next_frame(control_id, bulk_ids, now)
         if taken is None:
             return None
-        stream, data = taken
-        return OutgoingFrame(active.path_id, data, stream)
+        path_id, stream, data = taken
+        return OutgoingFrame(path_id, data, stream)
 
     def frame_refused(self, frame: OutgoingFrame, now: float) -> None:
         """The path did not take ``frame``, which :meth:`next_frame` gave last: try again soon."""
         path = self._paths.get(frame.path_id)
         if path is not None:
-            path.blocked_until = now + BLOCKED_RETRY_S
+            path.refuse(now + BLOCKED_RETRY_S, frame.ping)
         if frame.stream is not None:
             self._streams.take_back_last(frame.stream)
         else:
@@ -276,13 +289,12 @@ class Session:
         change_at = self._paths.next_change_at()
         if change_at is not None:
             deadlines.append(change_at)
-        active = self._paths.active
-        if active is not None:
+        lanes = self._paths.lanes
+        if lanes:
             ack_at, timeout_at = self._streams.acks.due_at, self._streams.timeout_at()
-            if active.blocked_until > self._now:
-                deadlines.append(active.blocked_until)
-            elif ack_at is not None:
-                deadlines.append(ack_at)
+            deadlines += [at for lane in lanes if (at := lane.blocked_until) > self._now]
+            if ack_at is not None:
+                deadlines.append(max(ack_at, self._paths.for_control(self._now).blocked_until))
             if timeout_at is not None:
                 deadlines.append(timeout_at)
         return min(deadlines)
@@ -336,16 +348,19 @@ class Session:
             self._events.append(PeerUp())
 
     def _choose_path(self, now: float) -> None:
-        before = self._paths.active
+        lanes, before = self._paths.lanes, self._paths.active
         if not self._paths.choose(now):
             return
+        for lane in lanes:
+            if not lane.is_usable(now):
+                self._streams.path_lost(lane.path_id)
+        self._streams.use_paths([lane.path_id for lane in self._paths.lanes])
         active = self._paths.active
+        if active is before:
+            return
         if active is None:
             self._waiting_since = now
         self._enter(Cause.NO_PATH if active is None else Cause.PATH_CHOSEN)
-        if before is not None and not before.is_usable(now):
-            self._streams.path_lost(before.path_id)
-        self._streams.path_changed()
         self._streams.acks.due_at = now
         self._events.append(ActivePathChanged(self.active_path))
 
@@ -371,7 +386,7 @@ class Session:
     def _fail_all_paths(self, reason: str) -> None:
         for path in list(self._paths):
             self._fail_path(path.path_id, reason)
-        self._paths.active = None
+        self._paths.lanes = ()
         self._answers.clear()
 
     def _fail_path(self, path_id: int, reason: str) -> None:

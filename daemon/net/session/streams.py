@@ -1,11 +1,12 @@
 """Both streams of a session, both directions: what begins anew when the remote process restarts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from daemon.net.session.ack_timer import AckTimer
 from daemon.net.session.in_flight_limit import InFlightLimit
 from daemon.net.session.receive_stream import ReceiveStream
-from daemon.net.session.send_stream import SendStream
+from daemon.net.session.send_stream import NOTHING, SendStream
 from protocol.peers.hello import ResumePoint
 from protocol.peers.session_frames import (
     DATA_HEADER_BYTES,
@@ -40,7 +41,8 @@ class Streams:
             Stream.CONTROL: ReceiveStream(Stream.CONTROL, limits.control_window_bytes),
             Stream.BULK: ReceiveStream(Stream.BULK, limits.bulk_window_bytes),
         }
-        self._in_flight = InFlightLimit()
+        self._lanes: dict[int, InFlightLimit] = {}
+        """How much bulk may be in flight on each of the paths that are used."""
         self.acks = AckTimer()
         self.max_frame_bytes = SMALL_FRAME_BYTES
         """The largest that the other side takes."""
@@ -66,32 +68,49 @@ class Streams:
             self._bulk_was_full = False
         return found
 
-    def next_frame(self, path_id: int, now: float) -> tuple[Stream, bytes] | None:
-        """The next data frame to send over ``path_id``."""
-        frame_bytes = min(self.max_frame_bytes, self._in_flight.frame_bytes)
-        for stream, send in self._send.items():
-            if stream is Stream.BULK and send.in_flight_bytes >= self._in_flight.limit_bytes:
-                return None
-            data = send.next_frame(path_id, now, frame_bytes - DATA_HEADER_BYTES)
+    def next_frame(
+        self, control_id: int | None, bulk_ids: Sequence[int], now: float
+    ) -> tuple[int, Stream, bytes] | None:
+        """The next data frame to send, and over which path: control over that one, bulk over the
+        one whose limit has most left."""
+        if control_id is not None:
+            data = self._cut(Stream.CONTROL, control_id, now)
             if data is not None:
-                return stream, data
-        return None
+                return control_id, Stream.CONTROL, data
+        path_id = min(bulk_ids, key=self._fullness, default=None)
+        if path_id is None or self._fullness(path_id) >= 1:
+            return None
+        data = self._cut(Stream.BULK, path_id, now)
+        return None if data is None else (path_id, Stream.BULK, data)
+
+    def _cut(self, stream: Stream, path_id: int, now: float) -> bytes | None:
+        frame_bytes = min(self.max_frame_bytes, self._lanes[path_id].frame_bytes)
+        return self._send[stream].next_frame(path_id, now, frame_bytes - DATA_HEADER_BYTES)
+
+    def _fullness(self, path_id: int) -> float:
+        return self._send[Stream.BULK].in_flight_on(path_id) / self._lanes[path_id].limit_bytes
 
     def take_back_last(self, stream: Stream) -> None:
         """The path did not take the frame that :meth:`next_frame` just gave."""
         self._send[stream].take_back_last()
 
+    @property
+    def arrived_bytes(self) -> int:
+        """How much bulk is known to have arrived so far."""
+        return self._send[Stream.BULK].arrived_bytes
+
     def acknowledge(self, control: StreamAck, bulk: StreamAck, now: float) -> None:
         """Let go of what has arrived. Raises :class:`RemoteProtocolError`."""
-        self._send[Stream.CONTROL].acknowledge(control, now)
+        self._send[Stream.CONTROL].acknowledge(control, now, self._lanes)
         sender = self._send[Stream.BULK]
-        in_flight_bytes = sender.in_flight_bytes
-        arrived = sender.acknowledge(bulk, now)
-        self._in_flight.acknowledged(arrived, in_flight_bytes, now)
+        in_flight = {path_id: sender.in_flight_on(path_id) for path_id in self._lanes}
+        arrived = sender.acknowledge(bulk, now, self._lanes)
+        for path_id, limit in self._lanes.items():
+            limit.acknowledged(arrived.get(path_id, NOTHING), in_flight[path_id], now)
 
-    def path_changed(self) -> None:
-        """Frames go over another path from now on."""
-        self._in_flight = InFlightLimit()
+    def use_paths(self, path_ids: Sequence[int]) -> None:
+        """Frames go over these paths from now on."""
+        self._lanes = {one: self._lanes.get(one) or InFlightLimit() for one in path_ids}
 
     def path_lost(self, path_id: int) -> None:
         """Send again what is in flight on that path."""

@@ -91,6 +91,7 @@ function row(peer, chosen, choose) {
 
 function why(peer) {
   const parts = [clean(peer.reason)];
+  if (peer.connections > 1) parts.unshift(`${peer.connections} connections`);
   if (isRefused(peer) && peer.last_reject) parts.unshift(`refused: ${clean(peer.last_reject)}`);
   return parts.filter(Boolean).join(". ");
 }

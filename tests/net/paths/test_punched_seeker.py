@@ -1,9 +1,9 @@
-"""When a peer takes part in an attempt with many ports, and when it puts it off: one seeker, and a
-peer that is played by the test. No connection is made."""
+"""When a peer takes part in an attempt with many ports, and when it puts it off; when it makes more
+paths than one. One seeker, and a peer that is played by the test. No connection is made."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from random import Random
 from types import TracebackType
 
@@ -296,6 +296,60 @@ async def test_attempt_with_one_port_needs_no_slot(has_heavy_slot: bool) -> None
         await scene.say(PunchOffer(bytes(16), end(NextPort.FIXED), has_heavy_slot))
         assert isinstance(await scene.hear(), PunchAnswer)
         await eventually(lambda: len(scene.puncher.made) == 1)
+
+
+async def answer_next_offer(scene: Scene) -> Attempt:
+    """Take part in what the seeker proposes; its attempt."""
+    count = len(scene.puncher.made)
+    offer = await scene.hear_offer()
+    await scene.say(PunchAnswer(offer.attempt, end(NextPort.FIXED)))
+    await eventually(lambda: len(scene.puncher.made) == count + 1)
+    return scene.puncher.made[-1]
+
+
+async def test_paths_are_proposed_beside_the_first_while_more_are_wanted_and_there_is_room() -> (
+    None
+):
+    async with seeking() as scene:
+        places = scene.puncher.lanes
+        scene.find(await answer_next_offer(scene))
+        with ExitStack() as stack:
+            while places.has_room(beside=1):
+                stack.enter_context(places.taken())
+            scene.wish.lanes = {PathKind.PUNCHED: 3}
+            scene.wish.notify()
+            await scene.say(PunchOffer(bytes(16), end(NextPort.FIXED), has_heavy_slot=True))
+            declined = await scene.hear()
+            assert isinstance(declined, PunchDeclined)
+            assert "no room" in declined.reason
+            assert not declined.offers_later
+        scene.wish.notify()
+        attempts = [await answer_next_offer(scene)]
+        scene.find(attempts[0])
+        await scene.say(PunchDeclined((await scene.hear_offer()).attempt, "no", offers_later=False))
+        attempts.append(await answer_next_offer(scene))  # It is tried again.
+        scene.find(attempts[1])
+        assert not scene.wish.lacks_lane(PathKind.PUNCHED)
+        assert not scene.wish.failures
+        for attempt in attempts:
+            attempt.give_up("it broke")
+            scene.wish.paths -= {attempt}
+        scene.wish.notify()
+        scene.find(await answer_next_offer(scene))
+        assert not scene.wish.failures
+
+
+async def test_path_that_is_lost_while_more_are_wanted_is_looked_for_as_ever() -> None:
+    async with seeking() as scene:
+        first = await answer_next_offer(scene)
+        scene.find(first)
+        scene.wish.lanes = {PathKind.PUNCHED: 2}
+        scene.wish.notify()
+        await scene.say(PunchDeclined((await scene.hear_offer()).attempt, "no", offers_later=False))
+        first.give_up("it broke")
+        scene.wish.paths = frozenset()
+        scene.wish.notify()
+        scene.find(await answer_next_offer(scene))
 
 
 def test_log_tells_of_no_punched_path_where_nobody_needs_one() -> None:

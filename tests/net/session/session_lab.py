@@ -72,6 +72,7 @@ class Lab:
         score: float = 1.0,
         lag_s: float = 0.0,
         takes: int = MAX_FRAME_BYTES,
+        kind: object = None,
     ) -> int:
         """A new path, its hellos exchanged; side 1 notices ``lag_s`` later than side 0.
 
@@ -87,13 +88,19 @@ class Lab:
             remote_epoch=second.own_epoch,
             resume=to_first,
             score=score,
+            kind=kind,
             now=self.now,
             max_frame_bytes=takes,
         )
 
         def attach_second() -> None:
             second.attach_path(
-                path_id, remote_epoch=first.own_epoch, resume=to_second, score=score, now=self.now
+                path_id,
+                remote_epoch=first.own_epoch,
+                resume=to_second,
+                score=score,
+                kind=kind,
+                now=self.now,
             )
 
         if lag_s:

@@ -77,7 +77,13 @@ ACTIONS = st.one_of(
     SENDS,
     SENDS,
     st.tuples(st.just("run"), st.sampled_from([0.001, 0.02, 0.2, 1.5, 7.0, 30.0])),
-    st.tuples(st.just("attach"), WIRES, st.integers(0, 3), st.sampled_from([0.0, 0.05])),
+    st.tuples(
+        st.just("attach"),
+        WIRES,
+        st.integers(0, 3),
+        st.sampled_from([0.0, 0.05]),
+        st.sampled_from([None, "tcp", "udp"]),
+    ),
     st.tuples(st.just("detach"), st.integers(0, 5), st.sampled_from([0, 1])),
     st.tuples(st.just("cut"), st.integers(0, 5)),
     st.tuples(st.just("score"), st.integers(0, 5), st.integers(0, 4)),
@@ -109,15 +115,15 @@ def test_exactly_once_and_in_order_over_any_network(
                     sent[index, stream].append(item)
             case ("run", float(seconds)):
                 lab.run(seconds)
-            case ("attach", Wire() as wire, int(score), float(lag_s)):
-                lab.attach(wire, score=score, lag_s=lag_s)
+            case ("attach", Wire() as wire, int(score), float(lag_s), kind):
+                lab.attach(wire, score=score, lag_s=lag_s, kind=kind)
             case ("detach", int(which), int(index)):
                 lab.detach(paths[which % len(paths)], index)
             case ("cut", int(which)):
                 lab.wires[paths[which % len(paths)]].is_cut = True
             case ("score", int(which), int(score)):
                 for side in lab.sides:
-                    side.session.score_path(paths[which % len(paths)], score, lab.now)
+                    side.session.score_paths({paths[which % len(paths)]: score}, lab.now)
                 lab.pump()
             case other:
                 raise AssertionError(other)

@@ -25,6 +25,7 @@ from daemon.net.paths.path import KnownPeers, PathOwner
 from daemon.net.session.handshake import Channel
 from protocol.identity import PeerId
 from protocol.peers.hello import Role
+from protocol.peers.lane_messages import MAX_LANES
 from protocol.peers.session_frames import MAX_FRAME_BYTES
 from protocol.uri import HostPort
 from transport.curve import CurveKeys
@@ -42,7 +43,10 @@ LIMITS = SocketLimits(
 """A session has at most 4 MiB in flight and 2 MiB of control messages, and may send again what a
 path seems to have lost; who sends much more than that does not keep to its credit."""
 ZAP_DOMAIN = "peers"
-MAX_PATHS_PER_KEY = 8
+MAX_PATHS_PER_KEY = 2 * MAX_LANES
+CROWDED_PATHS_PER_KEY = 8
+CROWDED = 128
+"""Beyond so many paths in all a peer has fewer, so that there is room for others."""
 CLOSE_GRACE_S = 1.0
 """How long the other side has to hang up by itself, so that what it was told last arrives."""
 
@@ -108,7 +112,8 @@ class DirectListener:
         """See :class:`ServerOwner`."""
         path = self._paths.get(route)
         if path is None:
-            if self._per_key.get(curve_key, 0) >= MAX_PATHS_PER_KEY:
+            most = MAX_PATHS_PER_KEY if len(self._paths) < CROWDED else CROWDED_PATHS_PER_KEY
+            if self._per_key.get(curve_key, 0) >= most:
                 self._socket.disconnect(route, "key")
                 return
             path = AcceptedPath(self._socket, route, curve_key, self._keys.public, remote_ip)
@@ -198,7 +203,7 @@ class DialledPath(OpenedPath):
     ) -> None:
         """``curve_key`` is the one that whoever answers has to hold, as ``peer_id`` does."""
         super().__init__(owner)
-        self._address = str(address)
+        self.address = address
         self.channel = Channel(
             role=Role.INITIATOR,
             binding=keys.public + curve_key,
@@ -218,7 +223,7 @@ class DialledPath(OpenedPath):
     @property
     def remote_address(self) -> str:
         """See :class:`Path`."""
-        return self._address
+        return str(self.address)
 
     async def run(self) -> None:
         """Connect, and stay until the path ends. Raises :class:`TransportError` for an address

@@ -3,6 +3,9 @@
 Several are tried at once, each a little later than the one before (as in RFC 8305), and the first
 that says a believable hello stays. An address that nobody answers at, or somebody else, costs
 nothing but the attempt.
+
+Where more paths than one are wanted (daemon/net/peers/lane_trial.py), the side that dialled dials
+again.
 """
 
 import asyncio
@@ -28,6 +31,11 @@ LEAST_S = 1.5
 SHORTEST_WAIT_S = 0.1
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
+MOST_FAILURES = 10
+LANE_WAIT_S, LONGEST_LANE_WAIT_S = 0.1, 10.0
+"""Between dials beside a path that there is; doubled with each that failed,"""
+FORGET_S = 60.0
+"""until none has for so long."""
 
 
 class DirectDialer:
@@ -43,10 +51,13 @@ class DirectDialer:
         self._wish = wish
         self._clock = parts.clock
         self._random = parts.random
+        self._lane_failures = 0
+        self._lane_failed_at = 0.0
 
     async def run(self) -> None:
         """Dial whenever there is no direct path; until cancelled."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_lanes(group))
             if yields(self._parts.identity.peer_id, self._wish.record.peer_id):
                 await self._wish.until_or_after(YIELD_S, self._has_path)
             failures = 0
@@ -60,7 +71,7 @@ class DirectDialer:
                 if self._clock.monotonic() >= started_at + LASTING_S:
                     failures = 0
                 longest_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**failures)
-                failures = min(failures + 1, 10)
+                failures = min(failures + 1, MOST_FAILURES)
                 await self._wait_for_news(self._random.uniform(SHORTEST_WAIT_S, longest_s), known)
                 if self._wish.network_changes != network:
                     failures = 0
@@ -114,6 +125,64 @@ class DirectDialer:
                 path.give_up("another address was faster")
         if not self._has_path():
             self._wish.note_failure(PathKind.DIRECT, "; ".join(reasons))
+
+    async def _keep_lanes(self, group: asyncio.TaskGroup) -> None:
+        """Dial again where a path leads that this side opened, while more are wanted."""
+        while True:
+            await self._wish.until(lambda: self._lane_address() is not None)
+            if not await self._make_lane(group):
+                self._note_lane_failure()
+            if self._clock.monotonic() >= self._lane_failed_at + FORGET_S:
+                self._lane_failures = 0
+            await asyncio.sleep(min(LONGEST_LANE_WAIT_S, LANE_WAIT_S * 2.0**self._lane_failures))
+
+    async def _make_lane(self, group: asyncio.TaskGroup) -> bool:
+        """Whether there is one more."""
+        async with self._parts.budget.dials:
+            address = self._lane_address()
+            if address is None:
+                return False
+            with self._parts.budget.lanes.taken():
+                await self._parts.targets.until_may_connect(address.host, SYNS)
+            if self._lane_address() is None:
+                return False
+            path = self._path_to(address)
+            group.create_task(self._hold_lane(path))
+            await self._wish.until_or_after(
+                ATTEMPT_S, lambda: path.has_ended or path in self._wish.paths
+            )
+        if path in self._wish.paths:
+            return True
+        path.give_up(f"no answer within {ATTEMPT_S:.0f} s")
+        return False
+
+    async def _hold_lane(self, path: DialledPath) -> None:
+        began_at = self._clock.monotonic()
+        with self._parts.budget.lanes.taken():
+            await self._hold(path)
+        lasted_s = self._clock.monotonic() - began_at
+        if ATTEMPT_S < lasted_s < LASTING_S and self._wish.lacks_lane(PathKind.DIRECT):
+            self._note_lane_failure()
+
+    def _note_lane_failure(self) -> None:
+        now = self._clock.monotonic()
+        if now >= self._lane_failed_at + FORGET_S:
+            self._lane_failures = 0
+        self._lane_failed_at = now
+        self._lane_failures = min(self._lane_failures + 1, MOST_FAILURES)
+
+    def _lane_address(self) -> HostPort | None:
+        """Where to dial once more, if that is wanted, and there is room."""
+        wish = self._wish
+        has_room = self._parts.budget.lanes.has_room(beside=wish.count(PathKind.DIRECT))
+        if (
+            not wish.lacks_lane(PathKind.DIRECT)
+            or not has_room
+            or self._clock.monotonic() < wish.not_before
+        ):
+            return None
+        dialled = (path.address for path in wish.paths if isinstance(path, DialledPath))
+        return next(dialled, None)
 
     def _is_settled(self, paths: list[DialledPath]) -> bool:
         return self._has_path() or all(path.has_ended for path in paths)

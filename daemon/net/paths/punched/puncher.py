@@ -42,12 +42,13 @@ class Surroundings(Protocol):
 
 class Puncher:
     """Makes what an attempt needs. Those under way have a place in ``attempts``, and one of them
-    hundreds of sockets: who has the ``heavy_slot``."""
+    hundreds of sockets: who has the ``heavy_slot``. Paths beside others have one in ``lanes``."""
 
     def __init__(self, parts: PathParts, surroundings: Surroundings) -> None:
         self.signaling = parts.signaling
         self.clock = parts.clock
         self.attempts = parts.budget.punches
+        self.lanes = parts.budget.lanes
         self.targets = parts.targets
         self.heavy_slot = HeavySlot()
         self._parts = parts
