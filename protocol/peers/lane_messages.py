@@ -7,7 +7,7 @@ A control message over a session, told from all others by its first byte.
 (True, LanesWanted(count=4, kind=<LaneKind.PUNCHED: 'punched'>))
 >>> decode_lanes(b"\\x03\\x90")
 Traceback (most recent call last):
-protocol.errors.RemoteProtocolError: malformed message: Expected `array` of at least length 2, got 0
+protocol.errors.RemoteProtocolError: malformed message: Expected `array` of at least length 3, got 0
 """
 
 import enum
