@@ -12,7 +12,8 @@ carries in an hour is the same number of models. Timeouts are not scaled, so rec
 What is told: how many rounds each peer took part in; the longest time between two of them, beside
 the median; whether any process ended; over which paths the two machines of one site saw each other;
 and for each cut how long the others needed for their next round, and how long after it the site
-needed until a round averaged all four again. Writes docs/consortium.md.
+needed until a round averaged all four again. Times are those of the peers' logs, which have no
+date: not to be run over midnight. Writes docs/consortium.md.
 """
 
 import argparse

@@ -33,7 +33,7 @@ from daemon.net.path_kind import PathKind
 from protocol.peers.lane_messages import MAX_LANES
 from tests.interruption import unwind_when_interrupted
 from tests.nat_swarm.nat_swarm import NatSwarm
-from tests.natlab.lab import NatKind, NatLab, PublicHost, Site
+from tests.natlab.lab import NatKind, NatLab, NatLabError, PublicHost, Site
 
 MEGA = 1_000_000
 SETTLED_S = 3.0
@@ -263,7 +263,10 @@ def main() -> None:
         for text in (options.round_trips, options.losses, options.rates, options.megabytes)
     )
     lines = [Line(*each) for each in product(round_trips, losses, rates)]
-    print(as_table(measure(lines, sizes, options.control, options.keep)))
+    try:
+        print(as_table(measure(lines, sizes, options.control, options.keep)))
+    except NatLabError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from daemon.net.paths.path import PathWish
 from daemon.net.peers.lane_trial import Arrived, LaneTrial
 from daemon.net.traffic import TrafficCounter
 from protocol.identity import short
-from protocol.peers.lane_messages import MAX_LANES, LaneKind, LanesWanted, encode_lanes
+from protocol.peers.lane_messages import MAX_LANES, LaneKind, LanesWanted
 
 KINDS = {PathKind(kind.value): kind for kind in LaneKind}
 """Those that go between the two machines alone, each over a connection of the kernel's."""
@@ -54,7 +54,6 @@ class Lanes:
         self._kinds = {kind: _OfKind() for kind in KINDS}
         self._arrived_bytes = 0
         self._next_note_at = 0.0
-        self._said: tuple[PathKind, int] | None = None
         self._wish.lanes.clear()
         self._traffic.busy.discard(self._wish.record.peer_id)
 
@@ -66,7 +65,7 @@ class Lanes:
 
     def note(
         self, kind: PathKind | None, arrived_bytes: int, *, is_busy: bool, count: int, now: float
-    ) -> bytes | None:
+    ) -> LanesWanted | None:
         """Call it often; once a second it acts, see :meth:`LaneTrial.note`. ``kind`` is the one in
         use, None if that may change at any moment, ``arrived_bytes`` in this session so far. The
         result is what is to be said to the other side, if anything."""
@@ -90,24 +89,21 @@ class Lanes:
             self._wish.notify()
         return self._news(now)
 
-    def said(self, now: float) -> None:
-        """The other side is told. This one acts on it with the next :meth:`note`: told first, the
-        other does not take the new path for a spare one."""
-        assert self._said is not None
-        kind, count = self._said
-        one = self._kinds[kind]
-        if count != one.told:
-            peer = short(self._wish.record.peer_id)
+    def said(self, news: LanesWanted, now: float) -> None:
+        """The other side is told that. This one acts on it with the next :meth:`note`: told first,
+        the other does not take the new path for a spare one."""
+        one = self._kinds[PathKind(news.kind.value)]
+        if news.count != one.told:
+            peer, count = short(self._wish.record.peer_id), news.count
             what = "one connection is enough" if count == 1 else f"up to {count} connections"
-            _log.info("peer %s: %s, %s", peer, kind.value, what)
-        one.told, one.told_at = count, now
+            _log.info("peer %s: %s, %s", peer, news.kind.value, what)
+        one.told, one.told_at = news.count, now
 
-    def _news(self, now: float) -> bytes | None:
+    def _news(self, now: float) -> LanesWanted | None:
         for kind, one in self._kinds.items():
             wanted = one.trial.wanted
             if wanted != one.told or (wanted > 1 and now >= one.told_at + REPEAT_S):
-                self._said = kind, wanted
-                return encode_lanes(LanesWanted(wanted, KINDS[kind]))
+                return LanesWanted(wanted, KINDS[kind])
         return None
 
     def _count(self, arrived_bytes: int, *, is_busy: bool) -> None:

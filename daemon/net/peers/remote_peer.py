@@ -31,6 +31,7 @@ from daemon.net.session import (
 from daemon.net.traffic import TrafficCounter
 from protocol.identity import PeerId, short
 from protocol.peers.hello import EPOCH_BYTES, ResumePoint, VerifiedHello
+from protocol.peers.lane_messages import encode_lanes
 from protocol.peers.session_frames import MAX_BULK_BYTES, CloseCode, Stream
 from protocol.statements.peer_record import VerifiedRecord
 from transport.clock import Clock
@@ -362,8 +363,8 @@ class RemotePeer:
         steady = kind if self._preference.is_settled else None
         arrived = self._session.arrived_bytes
         news = self.lanes.note(steady, arrived, is_busy=is_busy, count=len(alike), now=now)
-        if news is not None and self._session.send(Stream.CONTROL, news):
-            self.lanes.said(now)
+        if news is not None and self._session.send(Stream.CONTROL, encode_lanes(news)):
+            self.lanes.said(news, now)
         for one in BEST_FIRST:
             self._close_spare_paths(one)
 
@@ -371,7 +372,6 @@ class RemotePeer:
         return [end for end in self._ends.values() if end.path.kind is kind]
 
     def _close_spare_paths(self, kind: PathKind) -> None:
-        """Keep the best paths of the kind."""
         alike, now = self._ends_of(kind), self._clock.monotonic()
         usable = [end for end in alike if self._session.is_usable(end.number, now)]
         for end in self._preference.spare(alike, usable, self.wish.most(kind)):

@@ -15,7 +15,7 @@ PATH_FAILED_S = 10.0
 BEHIND_S = 1.0
 """A lane whose ping is unanswered for so long gets no more bulk while there are better ones: it is
 slow or stuck, and what waits in it is waited for by all."""
-STUCK_S = 3.0
+LONG_BEHIND_S = 3.0
 """If all others are so much behind, the lane that is left to control carries bulk too."""
 CONTROL_LANE_FROM = 4
 """With so many lanes one is left to control and acknowledgements: they wait behind no bulk then."""
@@ -142,7 +142,9 @@ class PathSet:
         if len(lanes) >= CONTROL_LANE_FROM:
             control = self.for_control(now)
             lanes = [lane for lane in lanes if lane is not control]
-            if not control.is_behind(now) and all(lane.is_behind(now, STUCK_S) for lane in lanes):
+            if not control.is_behind(now) and all(
+                lane.is_behind(now, LONG_BEHIND_S) for lane in lanes
+            ):
                 return (control,)
         return _prompt(lanes, now)
 

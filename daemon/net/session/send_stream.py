@@ -142,7 +142,7 @@ class SendStream:
         self._lost = {fragment.sequence: fragment, **self._lost}
 
     def acknowledge(
-        self, ack: StreamAck, now: float, lanes: Container[int] = ()
+        self, ack: StreamAck, now: float, lanes: Container[int]
     ) -> Mapping[int, Acknowledged]:
         """Let go of what has arrived, and find out what is lost; what arrived, by the path that it
         was sent over. ``lanes`` are the paths that are used together now.
