@@ -333,6 +333,7 @@ def _join(options: argparse.Namespace) -> int:
     settings = PeerSettings(options, os.environ)
 
     # Only now: what is wrong with the options is said at once.
+    from daemon.host.certificates import certificates_unread
     from daemon.worker.program import begun_trainer
     from p2pd.importing import collector_off
 
@@ -341,7 +342,7 @@ def _join(options: argparse.Namespace) -> int:
     begins = not (chosen.observe or chosen.by_script or chosen.niceness)
     trainer = begun_trainer() if begins else chosen.trainer
 
-    with collector_off():
+    with collector_off(), certificates_unread():
         from daemon.cli.watch.join_view import JoinView
         from daemon.peer_process import run_peer
 

@@ -53,7 +53,10 @@ def link(tmp_path: Path) -> Iterator[Path]:
 def peer(tmp_path: Path, link: Path) -> Iterator[tuple[subprocess.Popen[str], socket.socket]]:
     """The service, and the socket on which it tells systemd how it is."""
     command = [*CLI, "join", str(link), "--listen", "127.0.0.1:0", "--threads", "1", "--nice", "3"]
-    environ = {"JOURNAL_STREAM": "8:1"}
+    certificates = tmp_path / "certificates"
+    os.mkfifo(certificates)
+    # Who reads certificates waits for ever: none of its processes does.
+    environ = {"JOURNAL_STREAM": "8:1", "SSL_CERT_FILE": str(certificates)}
     with as_service(
         command, tmp_path, watchdog_s=WATCHDOG_S, wait_s=WAIT_S, environ=environ
     ) as service:
