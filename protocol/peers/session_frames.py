@@ -100,6 +100,10 @@ class Ack(Message, tag="ack"):
 
     control: StreamAck
     bulk: StreamAck
+    said_at_us: Count
+    """When that was said, in microseconds by this side's clock, whose zero is its own affair. From
+    one to the next the other side sees by how much longer its frames took, and not what this word
+    took to come back."""
 
 
 class Ping(Message, tag="ping"):

@@ -14,7 +14,6 @@ from protocol.servers.relay_messages import (
     DATA_HEADER,
     FRAME_COST_BYTES,
     MAX_DATA_BYTES,
-    MAX_SEALED_BYTES,
     FrameKind,
     data_cost,
 )
@@ -26,6 +25,9 @@ _LEAST_CREDIT_BYTES = 64 * 1024
 """With less credit, wait for more: small frames waste it. Below 7/8 of the smallest
 window, so that more does come."""
 _GRANTS_PER_WINDOW = 8
+_OWN_DATA_BYTES = 4 * 1024
+"""So much goes at once. Smaller frames share one to the relay, which passes each on only when it
+has all of it: on a slow line several large ones in one would take seconds, twice."""
 
 
 class LinkOwner(Protocol):
@@ -133,8 +135,8 @@ class RelayLink:
             return False
         self._sealed.send(frame)
         self.bytes_sent += len(frame)
-        if self._sealed.pending_bytes > MAX_DATA_BYTES - MAX_SEALED_BYTES:
-            self.flush()  # Another one might not fit into the same data frame.
+        if self._sealed.pending_bytes >= _OWN_DATA_BYTES:
+            self.flush()
         else:
             self._carrier.flush_soon(self)
         return True

@@ -113,7 +113,9 @@ def _session() -> bytes:
         for number in range(3)
         for stream in (Stream.CONTROL, Stream.BULK)
     ]
-    return framed(encode_frame(Ack(control=ack, bulk=ack)), *data, encode_frame(Ping(7)))
+    return framed(
+        encode_frame(Ack(control=ack, bulk=ack, said_at_us=1)), *data, encode_frame(Ping(7))
+    )
 
 
 def _links() -> list[bytes]:

@@ -18,20 +18,23 @@ reorder them, or fall silent without an end. So the session does what TCP does, 
 all of them: it numbers, acknowledges, keeps and repeats. In return a path may be replaced at any
 moment, and nobody above notices.
 
-**Frames** (``protocol/peers/session_frames.py``) are at most 64 KiB, or what the path carries
-in 20 ms where that is more, up to 257 KiB. ``Data`` carries a piece of a message; ``Ack`` says what
+**Frames** (``protocol/peers/session_frames.py``) are as large as what the path carries in 20 to
+100 ms, from 4 KiB to 257 KiB. ``Data`` carries a piece of a message; ``Ack`` says what
 has arrived, and how much more may be sent; ``Ping`` and ``Pong`` measure a path and keep it alive;
 ``Hello`` and ``Close`` belong to the path (``handshake.py``) and never reach the session.
 
 **Two streams**, control and bulk, are numbered apart. Control goes first. A chunk of a model never
 delays an agreement message by more than what already is inside the path; ``in_flight_limit.py``
 keeps that small, as LEDBAT does: it watches how long arrivals take, and what exceeds the shortest
-time was spent in a queue.
+time was spent in a queue. An ``Ack`` says when it was made, so that its own way back does not
+count.
 
 **Sending** (``send_stream.py``). A message waits in the queue, is cut into fragments, and each
 fragment is kept until an ``Ack`` covers it. A fragment that was sent clearly before one that has
 arrived counts as lost, and is sent again (RACK, RFC 8985); among lanes each has an order of its
-own. When nothing arrives any more, a timeout sends the oldest fragments again as a probe. When a
+own. Where nothing was sent behind it, a ping was, once a second: who answers one says before what
+has arrived, so what was sent before the ping and is not named is lost. No timeout sends anything
+again: a line may be slow, or stand still, and deliver all the same. When a
 path is lost, all that was in flight on it is sent again over the next one.
 
 **Receiving** (``receive_stream.py``). Fragments ahead of a gap wait for it, doubles are dropped.

@@ -3,12 +3,12 @@
 from daemon.net.session.receive_stream import Arrival
 
 ACK_DELAY_S = 0.02
-ACK_FRAMES = 16
+ACK_FRAMES = 4
 ACK_BYTES = 1 << 20
 
 
 class AckTimer:
-    """An acknowledgement is due for every 16th frame or 1 MiB, 20 ms after a first one, and at
+    """An acknowledgement is due for every 4th frame or 1 MiB, 20 ms after a first one, and at
     once when frames are missing or came twice (then the sender does not know how things stand)."""
 
     def __init__(self) -> None:

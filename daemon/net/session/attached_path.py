@@ -67,15 +67,17 @@ class AttachedPath:
         if ping is not None:
             self._pings.pop(ping, None)
 
-    def receive_pong(self, number: int, now: float) -> None:
-        """Measure the round trip; an answer to no ping of this side's is ignored."""
+    def receive_pong(self, number: int, now: float) -> float | None:
+        """Measure the round trip; when the ping was sent. None for an answer to no ping of this
+        side's."""
         sent_at = self._pings.pop(number, None)
         if sent_at is None:
-            return
+            return None
         # Those before it were lost with their answers: nothing overtakes on a path.
         self._pings = {other: at for other, at in self._pings.items() if other > number}
         rtt_s = now - sent_at
         self.rtt_s = rtt_s if self.rtt_s is None else 0.75 * self.rtt_s + 0.25 * rtt_s
+        return sent_at
 
 
 class PathSet:

@@ -5,7 +5,9 @@ and to be sent again. It leaves when the other side says that it has arrived. Lo
 RACK (RFC 8985): what was sent clearly before something that has arrived is lost. Paths deliver in
 order or not at all, so this finds a gap as soon as anything behind it comes through, whatever path
 that took. Of paths that are used together each has an order of its own, and one that is stuck is
-not waited for. When nothing comes through, a timeout sends the oldest fragments again as a probe.
+not waited for. Where nothing was sent behind it, a ping was, and word of what had arrived comes
+before its answer. There is no timeout: a slow line, or one that stands still for a while, delivers
+what it was given, and what is sent again meanwhile would only wait behind that.
 """
 
 from collections import Counter, deque
@@ -24,9 +26,6 @@ REORDER_WINDOW_S = 0.05
 STUCK_S = 1.0
 """What is so much older than what came over another path waits on one that is stuck: a connection
 that lost a packet and its repetition."""
-MIN_TIMEOUT_S = 1.0
-MAX_TIMEOUT_S = 8.0
-PROBE_FRAGMENTS = 4
 
 
 @dataclass(slots=True)
@@ -50,8 +49,8 @@ class Acknowledged:
 
     cost_bytes: int
     """Newly arrived, as credit counts it."""
-    delay_s: float | None
-    """The time from sending to hearing of the arrival, for a fragment that was sent only once."""
+    sent_at: float | None
+    """When the last of it was sent that was sent only once."""
 
 
 NOTHING = Acknowledged(0, None)
@@ -85,9 +84,6 @@ class SendStream:
         """Credit used."""
         self._credit_bytes = 0
         self._delay_s: float | None = None
-        self._delay_variation_s = 0.0
-        self._timeouts = 0
-        self._progress_at = 0.0
 
     @property
     def room_bytes(self) -> int:
@@ -119,8 +115,6 @@ class SendStream:
             if cut is None:
                 return None
             fragment = cut
-        if not self._in_flight:
-            self._progress_at = now
         fragment.path_id = path_id
         fragment.sent_at = now
         fragment.transmissions += 1
@@ -161,18 +155,19 @@ class SendStream:
                 self._let_go(sequence, arrived)
         if not arrived:
             return {}
-        self._progress_at = now
-        self._timeouts = 0
         by_path: dict[int, list[_Fragment]] = {}
         for fragment in arrived:
             by_path.setdefault(fragment.path_id, []).append(fragment)
         acknowledged = {
             path_id: Acknowledged(
                 sum(fragment.cost_bytes for fragment in fragments),
-                self._measure_delay(fragments, now),
+                max((one.sent_at for one in fragments if one.transmissions == 1), default=None),
             )
             for path_id, fragments in by_path.items()
         }
+        for one in acknowledged.values():
+            if one.sent_at is not None:
+                self._measure_delay(now - one.sent_at)
         self._find_losses(by_path, now, lanes)
         return acknowledged
 
@@ -182,17 +177,16 @@ class SendStream:
         if gone:
             self._lose(gone)
 
-    def timeout_at(self) -> float | None:
-        """When to call :meth:`time_out`, unless something arrives before."""
-        if not self._in_flight:
-            return None
-        return self._progress_at + self._timeout_s()
-
-    def time_out(self, now: float) -> None:
-        """Nothing has arrived for too long: send the oldest fragments again."""
-        self._timeouts += 1
-        self._progress_at = now
-        self._lose(list(self._in_flight.values())[:PROBE_FRAGMENTS])
+    def ping_answered(self, path_id: int, sent_at: float) -> None:
+        """Count as lost what went over this path before that ping and is not known to have
+        arrived: who answers says first what has."""
+        passed = [
+            fragment
+            for fragment in self._in_flight.values()
+            if fragment.path_id == path_id and fragment.sent_at < sent_at
+        ]
+        if passed:
+            self._lose(passed)
 
     def _check(self, ack: StreamAck) -> None:
         last = ack.next_sequence
@@ -234,18 +228,11 @@ class SendStream:
             self.arrived_bytes += len(fragment.payload)
             arrived.append(fragment)
 
-    def _measure_delay(self, arrived: list[_Fragment], now: float) -> float | None:
-        once = [fragment.sent_at for fragment in arrived if fragment.transmissions == 1]
-        if not once:
-            return None
-        delay_s = now - max(once)
+    def _measure_delay(self, delay_s: float) -> None:
         if self._delay_s is None:
-            self._delay_s, self._delay_variation_s = delay_s, delay_s / 2
+            self._delay_s = delay_s
         else:  # RFC 6298, section 2.3
-            difference_s = abs(self._delay_s - delay_s)
-            self._delay_variation_s = 0.75 * self._delay_variation_s + 0.25 * difference_s
             self._delay_s = 0.875 * self._delay_s + 0.125 * delay_s
-        return delay_s
 
     def _find_losses(
         self, arrived: Mapping[int, list[_Fragment]], now: float, lanes: Container[int]
@@ -292,7 +279,3 @@ class SendStream:
         self._on_path[fragment.path_id] -= fragment.cost_bytes
         if not self._on_path[fragment.path_id]:
             del self._on_path[fragment.path_id]
-
-    def _timeout_s(self) -> float:
-        usual_s = 0.0 if self._delay_s is None else self._delay_s + 4 * self._delay_variation_s
-        return min(MAX_TIMEOUT_S, max(MIN_TIMEOUT_S, usual_s) * 2.0**self._timeouts)

@@ -23,6 +23,7 @@ from daemon.net.session.events import (
     SessionExpired,
     SessionReset,
 )
+from daemon.net.session.liveness import Liveness
 from daemon.net.session.states import TRANSITIONS, Cause, SessionState
 from daemon.net.session.streams import SessionLimits, Streams
 from protocol.errors import RemoteProtocolError, TransportError
@@ -39,10 +40,6 @@ from protocol.peers.session_frames import (
     encode_frame,
 )
 
-PEER_SILENT_S = 5.0
-PATHLESS_S = 2.0
-"""A peer is down after so long without any path, not even a silent one: its process has ended, or
-what was between them. Where there is another way, it is mostly found sooner."""
 SUSPENDED_S = 3.0
 """If nothing was called for so long although a timer is always set, this process did not run."""
 KEPT_S = 120.0
@@ -74,7 +71,7 @@ class Session:
     def __init__(self, *, own_epoch: bytes, limits: SessionLimits, now: float) -> None:
         self.own_epoch = own_epoch
         self.state = SessionState.NEW
-        self.is_live = False
+        self._liveness = Liveness(now)
         self._limits = limits
         self._remote_epoch = NO_EPOCH
         self._retired_epochs: deque[bytes] = deque(maxlen=_MAX_RETIRED_EPOCHS)
@@ -83,10 +80,13 @@ class Session:
         self._answers: deque[OutgoingFrame] = deque()
         self._events: deque[Event] = deque()
         self._now = now
-        self._heard_at = now
         self._waiting_since = now
-        self._pathless_since: float | None = None
         self._heartbeat_at = now
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the peer was heard a moment ago."""
+        return self._liveness.is_live
 
     # Paths
 
@@ -145,17 +145,17 @@ class Session:
             self._remote_epoch = remote_epoch
         self._streams.max_frame_bytes = min(MAX_FRAME_BYTES, max_frame_bytes)
         self._paths.add(path_id, score=score, kind=kind, now=now)
-        self._pathless_since = None
+        self._liveness.find_path()
         self._heard(now)
         self._choose_path(now)
-        self._streams.acknowledge(resume.control, resume.bulk, now)
+        self._streams.acknowledge(resume.control, resume.bulk, now, said_at=None)
         self._streams.acks.due_at = now
 
     def detach_path(self, path_id: int, now: float) -> None:
         """The path is gone: what was in flight on it is sent again over another."""
         self._advance(now)
         if self._paths.remove(path_id):
-            self._streams.path_lost(path_id)
+            self._streams.path_gone(path_id)
             self._choose_path(now)
             self._note_pathless()
 
@@ -223,13 +223,15 @@ class Session:
         match decode_frame(data):
             case Data() as frame:
                 self._streams.receive(frame, now)
-            case Ack(control=control, bulk=bulk):
-                self._streams.acknowledge(control, bulk, now)
+            case Ack(control=control, bulk=bulk, said_at_us=said_at_us):
+                self._streams.acknowledge(control, bulk, now, said_at=said_at_us / 1e6)
             case Ping(number=number):
                 if len(self._answers) < _MAX_ANSWERS:
-                    self._answers.append(OutgoingFrame(path_id, encode_frame(Pong(number)), None))
+                    self._answer(path_id, number)
             case Pong(number=number):
-                path.receive_pong(number, now)
+                sent_at = path.receive_pong(number, now)
+                if sent_at is not None:
+                    self._streams.ping_answered(path_id, sent_at)
             case other:
                 raise RemoteProtocolError(f"unexpected {type(other).__name__.lower()} frame")
         was_usable = path.is_usable(now)
@@ -252,7 +254,7 @@ class Session:
         first = self._paths.for_control(now)
         control_id = first.path_id if now >= first.blocked_until else None
         if control_id is not None and self._streams.acks.is_due(now):
-            return OutgoingFrame(control_id, encode_frame(self._streams.take_ack()), None)
+            return OutgoingFrame(control_id, encode_frame(self._streams.take_ack(now)), None)
         lanes = self._paths.for_bulk(now)
         bulk_ids = [lane.path_id for lane in lanes if now >= lane.blocked_until]
         taken = self._streams.next_frame(control_id, bulk_ids, now)
@@ -284,19 +286,14 @@ class Session:
         if self.state in (SessionState.NEW, SessionState.CLOSED):
             return None
         deadlines = [self._heartbeat_at]
-        if self.is_live:
-            deadlines.append(self._down_at()[0])
-        change_at = self._paths.next_change_at()
-        if change_at is not None:
-            deadlines.append(change_at)
+        changes = (self._liveness.down_at, self._paths.next_change_at())
+        deadlines += [at for at in changes if at is not None]
         lanes = self._paths.lanes
         if lanes:
-            ack_at, timeout_at = self._streams.acks.due_at, self._streams.timeout_at()
+            ack_at = self._streams.acks.due_at
             deadlines += [at for lane in lanes if (at := lane.blocked_until) > self._now]
             if ack_at is not None:
                 deadlines.append(max(ack_at, self._paths.for_control(self._now).blocked_until))
-            if timeout_at is not None:
-                deadlines.append(timeout_at)
         return min(deadlines)
 
     def handle_timer(self, now: float) -> None:
@@ -311,49 +308,43 @@ class Session:
         for path in [path for path in self._paths if path.has_failed(now)]:
             self._fail_path(path.path_id, "silent for 10 s")
         self._choose_path(now)
-        down_at, reason = self._down_at()
-        if self.is_live and now >= down_at:
-            self.is_live = False
-            self._events.append(PeerDown(reason))
-        if self._paths.active is not None:
-            self._streams.time_out(now)
-        elif now >= self._waiting_since + KEPT_S:
+        down_reason = self._liveness.down_reason(now)
+        if down_reason is not None:
+            self._events.append(PeerDown(down_reason))
+        if self._paths.active is None and now >= self._waiting_since + KEPT_S:
             self._expire()
 
     # Inside
 
-    def _down_at(self) -> tuple[float, str]:
-        """When the peer is not live any more unless it is heard, and why then."""
-        silent = (self._heard_at + PEER_SILENT_S, f"silent for {PEER_SILENT_S:g} s")
-        if self._pathless_since is None:
-            return silent
-        pathless = (self._pathless_since + PATHLESS_S, f"without any path for {PATHLESS_S:g} s")
-        return min(silent, pathless)
+    def _answer(self, path_id: int, ping: int) -> None:
+        """First say over the same path what has arrived: nothing overtakes there, so what the other
+        side sent before that ping and does not see named then is lost."""
+        if self._streams.acks.due_at is not None:
+            ack = encode_frame(self._streams.take_ack(self._now))
+            self._answers.append(OutgoingFrame(path_id, ack, None))
+        self._answers.append(OutgoingFrame(path_id, encode_frame(Pong(ping)), None))
 
     def _advance(self, now: float) -> None:
         if now - self._now > SUSPENDED_S and self.state is not SessionState.NEW:
             # This process did not run (SIGSTOP, a suspended machine): what seems silence of others
             # is its own. Their clocks start again; whoever is really gone is noticed a bit later.
             self._paths.restart_clocks(now)
-            if self.is_live:
-                self._heard_at = now
-            if self._pathless_since is not None:
-                self._pathless_since = now
+            self._liveness.restart_clocks(now)
         self._now = max(self._now, now)
 
     def _heard(self, now: float) -> None:
-        self._heard_at = now
-        if not self.is_live:
-            self.is_live = True
+        if self._liveness.hear(now):
             self._events.append(PeerUp())
 
     def _choose_path(self, now: float) -> None:
-        lanes, before = self._paths.lanes, self._paths.active
+        before = self._paths.active
         if not self._paths.choose(now):
             return
-        for lane in lanes:
-            if not lane.is_usable(now):
-                self._streams.path_lost(lane.path_id)
+        # The only path may be slow: it delivers yet what it was given, once it is heard again.
+        if self._paths.active is not None:
+            for path in self._paths:
+                if not path.is_usable(now):
+                    self._streams.path_lost(path.path_id)
         self._streams.use_paths([lane.path_id for lane in self._paths.lanes])
         active = self._paths.active
         if active is before:
@@ -373,8 +364,7 @@ class Session:
         self._fail_all_paths("superseded: the peer restarted")
         self._streams = Streams(self._limits)
         self._events.append(SessionReset())
-        if self.is_live:
-            self.is_live = False
+        if self._liveness.end():
             self._events.append(PeerDown("restarted"))
 
     def _expire(self) -> None:
@@ -391,10 +381,10 @@ class Session:
 
     def _fail_path(self, path_id: int, reason: str) -> None:
         self._paths.remove(path_id)
-        self._streams.path_lost(path_id)
+        self._streams.path_gone(path_id)
         self._note_pathless()
         self._events.append(PathFailed(path_id, reason))
 
     def _note_pathless(self) -> None:
         if self._paths.is_empty:
-            self._pathless_since = self._now
+            self._liveness.lose_paths(self._now)

@@ -41,8 +41,10 @@ class Streams:
             Stream.CONTROL: ReceiveStream(Stream.CONTROL, limits.control_window_bytes),
             Stream.BULK: ReceiveStream(Stream.BULK, limits.bulk_window_bytes),
         }
-        self._lanes: dict[int, InFlightLimit] = {}
-        """How much bulk may be in flight on each of the paths that are used."""
+        self._limits: dict[int, InFlightLimit] = {}
+        """How much bulk may be in flight on each path that was ever used and is not gone."""
+        self._lanes: Sequence[int] = ()
+        """The paths that are used now."""
         self.acks = AckTimer()
         self.max_frame_bytes = SMALL_FRAME_BYTES
         """The largest that the other side takes."""
@@ -84,11 +86,11 @@ class Streams:
         return None if data is None else (path_id, Stream.BULK, data)
 
     def _cut(self, stream: Stream, path_id: int, now: float) -> bytes | None:
-        frame_bytes = min(self.max_frame_bytes, self._lanes[path_id].frame_bytes)
+        frame_bytes = min(self.max_frame_bytes, self._limits[path_id].frame_bytes)
         return self._send[stream].next_frame(path_id, now, frame_bytes - DATA_HEADER_BYTES)
 
     def _fullness(self, path_id: int) -> float:
-        return self._send[Stream.BULK].in_flight_on(path_id) / self._lanes[path_id].limit_bytes
+        return self._send[Stream.BULK].in_flight_on(path_id) / self._limits[path_id].limit_bytes
 
     def take_back_last(self, stream: Stream) -> None:
         """The path did not take the frame that :meth:`next_frame` just gave."""
@@ -99,37 +101,42 @@ class Streams:
         """How much bulk is known to have arrived so far."""
         return self._send[Stream.BULK].arrived_bytes
 
-    def acknowledge(self, control: StreamAck, bulk: StreamAck, now: float) -> None:
-        """Let go of what has arrived. Raises :class:`RemoteProtocolError`."""
+    def acknowledge(
+        self, control: StreamAck, bulk: StreamAck, now: float, said_at: float | None
+    ) -> None:
+        """Let go of what has arrived. ``said_at``: when that was said, by the other side's clock;
+        None for what a hello tells, from which nothing is measured: the path may be another one.
+
+        Raises :class:`RemoteProtocolError`.
+        """
         self._send[Stream.CONTROL].acknowledge(control, now, self._lanes)
         sender = self._send[Stream.BULK]
-        in_flight = {path_id: sender.in_flight_on(path_id) for path_id in self._lanes}
+        in_flight = {path_id: sender.in_flight_on(path_id) for path_id in self._limits}
         arrived = sender.acknowledge(bulk, now, self._lanes)
-        for path_id, limit in self._lanes.items():
-            limit.acknowledged(arrived.get(path_id, NOTHING), in_flight[path_id], now)
+        if said_at is not None:
+            for path_id, limit in self._limits.items():
+                limit.acknowledged(arrived.get(path_id, NOTHING), in_flight[path_id], now, said_at)
 
     def use_paths(self, path_ids: Sequence[int]) -> None:
         """Frames go over these paths from now on."""
-        self._lanes = {one: self._lanes.get(one) or InFlightLimit() for one in path_ids}
+        self._lanes = path_ids
+        for path_id in path_ids:
+            self._limits.setdefault(path_id, InFlightLimit())
 
     def path_lost(self, path_id: int) -> None:
         """Send again what is in flight on that path."""
         for send in self._send.values():
             send.path_lost(path_id)
 
-    def timeout_at(self) -> float | None:
-        """When to call :meth:`time_out`, unless something arrives before."""
-        return min(
-            (at for send in self._send.values() if (at := send.timeout_at()) is not None),
-            default=None,
-        )
+    def path_gone(self, path_id: int) -> None:
+        """The same, for one that does not come back."""
+        self.path_lost(path_id)
+        self._limits.pop(path_id, None)
 
-    def time_out(self, now: float) -> None:
-        """Send again what has been without an answer for too long."""
+    def ping_answered(self, path_id: int, sent_at: float) -> None:
+        """Send again what went over that path before that ping and has not arrived."""
         for send in self._send.values():
-            timeout_at = send.timeout_at()
-            if timeout_at is not None and now >= timeout_at:
-                send.time_out(now)
+            send.ping_answered(path_id, sent_at)
 
     # Receiving
 
@@ -148,16 +155,20 @@ class Streams:
                 return stream, message
         return None
 
-    def take_ack(self) -> Ack:
+    def take_ack(self, now: float) -> Ack:
         """An acknowledgement of everything, to be sent now."""
+        control, bulk = self._take_acks()
+        return Ack(control, bulk, round(now * 1e6))
+
+    def _take_acks(self) -> tuple[StreamAck, StreamAck]:
         self.acks.sent()
-        return Ack(self._receive[Stream.CONTROL].ack(), self._receive[Stream.BULK].ack())
+        return self._receive[Stream.CONTROL].ack(), self._receive[Stream.BULK].ack()
 
     def resume_point(self, epoch: bytes) -> ResumePoint:
         """The acknowledgement for a hello: from where the remote process of that epoch may go
         on."""
-        ack = self.take_ack()
-        return ResumePoint(epoch=epoch, control=ack.control, bulk=ack.bulk)
+        control, bulk = self._take_acks()
+        return ResumePoint(epoch=epoch, control=control, bulk=bulk)
 
     def set_bulk_limits(self, *, window_bytes: int, queue_bytes: int) -> None:
         """Change how much bulk is held from now on; credit once given stays given."""

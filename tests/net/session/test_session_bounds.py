@@ -227,7 +227,7 @@ def test_fragments_that_do_not_fit_together(frames: list[bytes], complaint: str)
 def test_acknowledging_what_was_never_sent_breaks_the_protocol(ack: StreamAck) -> None:
     session = opened()
     with pytest.raises(RemoteProtocolError, match="acknowledged"):
-        session.receive_frame(PATH, encode_frame(Ack(control=ack, bulk=ZERO)), 0.0)
+        session.receive_frame(PATH, encode_frame(Ack(control=ack, bulk=ZERO, said_at_us=1)), 0.0)
     resume = ResumePoint(epoch=b"epoch--A", control=ZERO, bulk=ack)
     with pytest.raises(RemoteProtocolError, match="acknowledged"):
         opened().attach_path(8, remote_epoch=b"epoch--B", resume=resume, score=1, now=0.0)
@@ -236,7 +236,7 @@ def test_acknowledging_what_was_never_sent_breaks_the_protocol(ack: StreamAck) -
 def test_huge_credit_does_not_lift_the_bound_of_the_own_queue() -> None:
     session = opened()
     ack = StreamAck(next_sequence=0, credit_bytes=2**62, received=())
-    session.receive_frame(PATH, encode_frame(Ack(control=ack, bulk=ack)), 0.0)
+    session.receive_frame(PATH, encode_frame(Ack(control=ack, bulk=ack, said_at_us=1)), 0.0)
     taken = 0
     while session.send(Stream.BULK, bytes(1_000_000)):
         taken += 1
@@ -282,7 +282,7 @@ FRAMES = st.one_of(
         payload=st.binary(max_size=100),
     ),
     st.builds(
-        lambda control, bulk: encode_frame(Ack(control, bulk)),
+        lambda control, bulk, said_at_us: encode_frame(Ack(control, bulk, said_at_us)),
         *[
             st.builds(
                 StreamAck,
@@ -294,6 +294,7 @@ FRAMES = st.one_of(
             )
         ]
         * 2,
+        st.integers(0, 2**63 - 1),
     ),
     st.builds(lambda number: encode_frame(Ping(number)), st.integers(0, 2**63 - 1)),
     st.builds(lambda number: encode_frame(Pong(number)), st.integers(0, 100)),

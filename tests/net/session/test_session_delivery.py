@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon.net.session import ActivePathChanged, SessionState
+from daemon.net.session.in_flight_limit import INITIAL_FRAME_BYTES
 from protocol.peers.session_frames import (
     MAX_BULK_BYTES,
     MAX_CONTROL_BYTES,
@@ -221,7 +222,7 @@ def test_frames_lost_in_a_silent_reconnect_are_sent_again_without_a_switch() -> 
     assert lab.sides[1].messages[Stream.CONTROL] == sent
 
 
-def test_lost_tail_is_found_by_timeout() -> None:
+def test_lost_tail_is_found_when_a_later_ping_is_answered() -> None:
     lab = Lab()
     path = lab.attach(Wire(delay_s=0.01))
     lab.run(0.5)
@@ -293,6 +294,7 @@ def test_frames_grow_with_the_rate_of_the_path_up_to_what_the_other_side_takes()
             lab.run(0.3)
         return lab.wires[path].largest
 
+    assert largest(2e4, MAX_FRAME_BYTES) == INITIAL_FRAME_BYTES
     assert largest(1e6, MAX_FRAME_BYTES) == SMALL_FRAME_BYTES
     assert SMALL_FRAME_BYTES < largest(8e6, MAX_FRAME_BYTES) < MAX_FRAME_BYTES
     assert largest(1e9, MAX_FRAME_BYTES) == MAX_FRAME_BYTES

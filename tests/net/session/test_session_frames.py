@@ -36,6 +36,7 @@ VALID: dict[str, Frame] = {
     "ack": Ack(
         control=StreamAck(next_sequence=3, credit_bytes=2**21, received=()),
         bulk=StreamAck(next_sequence=70_000, credit_bytes=2**40, received=((70_002, 70_010),)),
+        said_at_us=86_400_000_000,
     ),
     "ping": Ping(number=7),
     "pong": Pong(number=7),
