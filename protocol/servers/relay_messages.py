@@ -36,9 +36,8 @@ RELAY_VERSION = 1
 MAX_SEALED_BYTES = 66 * 1024
 """A frame of 64 KiB and what TLS adds to it."""
 MAX_DATA_BYTES = 4 * MAX_SEALED_BYTES
-"""Sealed bytes in one data frame. What waits at the same time travels together: relay and both
-ends then use a sixth less CPU time for the same bytes. On slow lines sessions have no more under
-way than half of this, so that nothing waits long for a frame to be whole."""
+"""Sealed bytes in one data frame. What waits for credit at the same time travels together: relay
+and both ends then use a sixth less CPU time for the same bytes."""
 FRAME_COST_BYTES = 256
 """Charged for each data frame on top of its bytes: small frames cost memory too."""
 MIN_WINDOW_BYTES = 512 * 1024

@@ -135,9 +135,7 @@ class RelayLink:
             return False
         self._sealed.send(frame)
         self.bytes_sent += len(frame)
-        if self._sealed.pending_bytes >= _OWN_DATA_BYTES:
-            self.flush()
-        else:
+        if self._sealed.pending_bytes < _OWN_DATA_BYTES or not self.flush():
             self._carrier.flush_soon(self)
         return True
 

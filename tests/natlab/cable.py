@@ -20,6 +20,8 @@ _LOSS_GRAIN = 1_000_000
 # How many segments a packet may hold: with one, software cuts superpackets before they leave.
 _ALL_SEGMENTS = 65535
 _QUEUE_S = 0.1
+_LEAST_QUEUE_BYTES = 32 * 1500
+"""No modem has room for fewer packets."""
 _BURST_S = 0.004
 _MIN_BURST_BYTES = 16_000
 _RATE = re.compile(r"(\d+)(k|m|g)?bit")
@@ -141,7 +143,8 @@ class Cable:
         self._filter_arrivals()
 
     def set_rate(self, rate: str | None) -> None:
-        """At most so much each way (`20mbit`, `500kbit`), behind a queue of 100 ms; None: any."""
+        """At most so much each way (`20mbit`, `500kbit`), behind a queue of 100 ms, or of 32
+        packets; None: any."""
         self._bits_per_s = None if rate is None else _parse_rate(rate)
         self._shape_devices()
 
@@ -188,7 +191,8 @@ class Cable:
             else:
                 bytes_per_s = self._bits_per_s / 8
                 burst_bytes = max(_MIN_BURST_BYTES, round(bytes_per_s * _BURST_S))
-                limit_bytes = burst_bytes + round(bytes_per_s * _QUEUE_S)
+                queue_bytes = max(_LEAST_QUEUE_BYTES, round(bytes_per_s * _QUEUE_S))
+                limit_bytes = burst_bytes + queue_bytes
                 shape = f"tbf rate {self._bits_per_s}bit burst {burst_bytes} limit {limit_bytes}"
                 end.namespace.tc(
                     *(f"qdisc replace dev {device} root {shape}" for device in devices)

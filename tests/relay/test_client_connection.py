@@ -409,6 +409,18 @@ def test_congested_socket_is_tried_again_and_loses_nothing() -> None:
     assert listener.frames == [FRAME] * taken
 
 
+def test_large_frame_that_a_congested_socket_refuses_is_tried_again_by_itself() -> None:
+    world, alice, bob = two()
+    ours, theirs = alice.link_to(bob)
+    listener = Listener(theirs)
+    alice.congested = True
+    assert ours.send(FRAME)
+    world.pass_time(0.1)
+    alice.congested = False
+    world.pass_time(0.1)
+    assert listener.frames == [FRAME]
+
+
 def test_goodbye_ends_the_connection_with_its_reason() -> None:
     world, alice, _ = two()
     world.forwarder.stop(world.now)

@@ -11,7 +11,7 @@ what it was given, and what is sent again meanwhile would only wait behind that.
 """
 
 from collections import Counter, deque
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from protocol.errors import RemoteProtocolError
@@ -151,7 +151,7 @@ class SendStream:
             self._let_go(sequence, arrived)
         self._acknowledged = max(self._acknowledged, ack.next_sequence)
         for first, end in ack.received:
-            for sequence in range(max(first, self._acknowledged), end):
+            for sequence in self._kept(max(first, self._acknowledged), end):
                 self._let_go(sequence, arrived)
         if not arrived:
             return {}
@@ -216,6 +216,12 @@ class SendStream:
         if last:
             self._queue.popleft()
         return fragment
+
+    def _kept(self, first: int, end: int) -> Iterable[int]:
+        """What may be kept of these; no more than what is kept, whatever the other side names."""
+        if end - first <= len(self._in_flight) + len(self._lost):
+            return range(first, end)
+        return sorted(one for one in (*self._in_flight, *self._lost) if first <= one < end)
 
     def _let_go(self, sequence: int, arrived: list[_Fragment]) -> None:
         fragment = self._in_flight.pop(sequence, None)

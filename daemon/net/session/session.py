@@ -45,7 +45,7 @@ SUSPENDED_S = 3.0
 KEPT_S = 120.0
 """How long a session without a usable path is kept for a resume."""
 BLOCKED_RETRY_S = 0.01
-_MAX_ANSWERS = 32
+_MAX_ANSWERED_PINGS = 32
 _MAX_RETIRED_EPOCHS = 16
 
 
@@ -226,7 +226,7 @@ class Session:
             case Ack(control=control, bulk=bulk, said_at_us=said_at_us):
                 self._streams.acknowledge(control, bulk, now, said_at=said_at_us / 1e6)
             case Ping(number=number):
-                if len(self._answers) < _MAX_ANSWERS:
+                if len(self._answers) < 2 * _MAX_ANSWERED_PINGS:
                     self._answer(path_id, number)
             case Pong(number=number):
                 sent_at = path.receive_pong(number, now)
@@ -272,6 +272,8 @@ class Session:
             self._streams.take_back_last(frame.stream)
         else:
             self._streams.acks.due_at = now
+            # No answer to a ping goes without the word on what has arrived.
+            self._answers = deque(one for one in self._answers if one.path_id != frame.path_id)
 
     def path_writable(self, path_id: int) -> None:
         """The path takes frames again, sooner than thought."""
@@ -303,7 +305,6 @@ class Session:
             return
         if now >= self._heartbeat_at:
             self._heartbeat_at = now + HEARTBEAT_S
-            self._streams.acks.due_at = now  # If the last one was lost, credit must not be.
             self._paths.ping_all()
         for path in [path for path in self._paths if path.has_failed(now)]:
             self._fail_path(path.path_id, "silent for 10 s")
@@ -319,9 +320,8 @@ class Session:
     def _answer(self, path_id: int, ping: int) -> None:
         """First say over the same path what has arrived: nothing overtakes there, so what the other
         side sent before that ping and does not see named then is lost."""
-        if self._streams.acks.due_at is not None:
-            ack = encode_frame(self._streams.take_ack(self._now))
-            self._answers.append(OutgoingFrame(path_id, ack, None))
+        ack = encode_frame(self._streams.take_ack(self._now))
+        self._answers.append(OutgoingFrame(path_id, ack, None))
         self._answers.append(OutgoingFrame(path_id, encode_frame(Pong(ping)), None))
 
     def _advance(self, now: float) -> None:
@@ -338,13 +338,14 @@ class Session:
 
     def _choose_path(self, now: float) -> None:
         before = self._paths.active
-        if not self._paths.choose(now):
-            return
+        changed = self._paths.choose(now)
         # The only path may be slow: it delivers yet what it was given, once it is heard again.
         if self._paths.active is not None:
             for path in self._paths:
                 if not path.is_usable(now):
                     self._streams.path_lost(path.path_id)
+        if not changed:
+            return
         self._streams.use_paths([lane.path_id for lane in self._paths.lanes])
         active = self._paths.active
         if active is before:

@@ -3,7 +3,9 @@
 import pytest
 
 from daemon.net.session import PeerDown
-from protocol.peers.session_frames import Ack, Pong, Stream, decode_frame
+from daemon.net.session.in_flight_limit import InFlightLimit
+from daemon.net.session.send_stream import Acknowledged
+from protocol.peers.session_frames import Ack, Ping, Pong, Stream, decode_frame, encode_frame
 from tests.net.session.session_lab import Lab, Wire
 
 SECONDS = 100
@@ -74,3 +76,84 @@ def test_who_answers_a_ping_says_before_what_has_arrived() -> None:
     first = answers[kinds.index(Ack)]
     assert isinstance(first, Ack)
     assert first.control.next_sequence == 1
+
+
+def test_answer_goes_not_without_the_word_on_what_has_arrived() -> None:
+    lab = Lab()
+    path = lab.attach()
+    lab.run(0.5)
+    answerer = lab.sides[1].session
+    answerer.receive_frame(path, encode_frame(Ping(1)), lab.now)
+    ack = answerer.next_frame(lab.now)
+    assert ack is not None
+    assert isinstance(decode_frame(ack.data), Ack)
+    answerer.frame_refused(ack, lab.now)
+    rest = []
+    while (frame := answerer.next_frame(lab.now)) is not None:
+        rest.append(decode_frame(frame.data))
+    assert Pong(1) not in rest
+
+
+@pytest.mark.parametrize(
+    "wires",
+    [
+        (Wire(0.03, bytes_per_s=500_000), Wire(0.03, bytes_per_s=500_000)),
+        (Wire(0.3, bytes_per_s=2_000_000), Wire(0.01, bytes_per_s=2_000_000)),
+    ],
+    ids=["alike", "not alike"],
+)
+def test_answers_that_overtake_acknowledgements_on_another_lane_have_nothing_sent_twice(
+    wires: tuple[Wire, Wire],
+) -> None:
+    lab = Lab()
+    paths = [lab.attach(wire, kind="tcp") for wire in wires]
+    for _ in range(300):
+        for index in (0, 1):
+            while lab.send(index, Stream.BULK, bytes(CHUNK)):
+                pass
+        lab.run(0.1)
+    lab.run(20)
+    arrived = sum(len(one) for side in lab.sides for one in side.messages[Stream.BULK])
+    assert sum(lab.wires[path].carried_bytes for path in paths) < 1.04 * arrived
+
+
+def test_what_an_old_path_swallows_after_a_better_one_has_come_is_not_missed_for_long() -> None:
+    lab = Lab()
+    old = lab.attach(score=1.0)
+    lab.run(2)
+    lab.wires[old].is_cut = True
+    assert lab.send(0, Stream.CONTROL, b"swallowed")
+    lab.run(0.1)
+    lab.attach(score=2.0)
+    lab.run(4)
+    assert lab.sides[1].messages[Stream.CONTROL] == [b"swallowed"]
+
+
+def test_clock_that_is_set_looks_like_no_queue() -> None:
+    def after(step_s: float, slower_s: float) -> int:
+        """The limit, when one side's clock was set and the round trip grew by so much."""
+        limit = InFlightLimit()
+        now = 100.0
+        for turn in range(60):
+            late = turn >= 30
+            round_s = 0.1 + slower_s * late
+            limit.acknowledged(
+                Acknowledged(10_000, now - round_s),
+                in_flight_bytes=limit.limit_bytes,
+                now=now,
+                said_at=now - 0.05 + step_s * late,
+            )
+            now += 0.1
+        return limit.limit_bytes
+
+    assert after(0.5, 0.0) == after(0.0, 0.0)
+    assert after(0.0, 0.5) < after(0.0, 0.0)
+
+
+def test_limit_that_held_nothing_up_is_kept() -> None:
+    limit = InFlightLimit()
+    for second in range(300):
+        limit.acknowledged(
+            Acknowledged(1000, second + 0.9), in_flight_bytes=1000, now=second + 1.0, said_at=second
+        )
+    assert limit.limit_bytes == InFlightLimit().limit_bytes
