@@ -15,8 +15,6 @@ Delays come from a busy processor too, so the limit does not fall below what the
 :data:`FLOOR_S` when it carried most. That is little on a slow path.
 """
 
-from collections.abc import Callable
-
 from daemon.net.session.send_stream import Acknowledged
 from protocol.peers.session_frames import MAX_FRAME_BYTES, SMALL_FRAME_BYTES
 
@@ -48,22 +46,22 @@ _RATE_WEIGHT = 0.5
 class _Recent:
     """The least or the most that was seen in this memory span or in the one before it."""
 
-    def __init__(self, better: Callable[[float, float], float]) -> None:
-        self._better = better
+    def __init__(self, *, most: bool) -> None:
+        self._most = most
         self._now: float | None = None
         self._before: float | None = None
 
     @property
     def value(self) -> float | None:
         """None: nothing was seen."""
-        if self._now is None or self._before is None:
-            return self._before if self._now is None else self._now
-        return self._better(self._now, self._before)
+        return self._of(self._now, self._before)
 
     def see(self, value: float) -> float:
-        """The best with this one."""
-        self._now = value if self._now is None else self._better(self._now, value)
-        return self._now if self._before is None else self._better(self._now, self._before)
+        """The same, this one among them."""
+        self._now = self._of(self._now, value)
+        found = self._of(self._now, self._before)
+        assert found is not None
+        return found
 
     def turn(self) -> None:
         """A span begins. What was seen is kept for as long as nothing else is."""
@@ -74,6 +72,11 @@ class _Recent:
         """All of it."""
         self._now = self._before = None
 
+    def _of(self, one: float | None, other: float | None) -> float | None:
+        if one is None or other is None:
+            return other if one is None else one
+        return max(one, other) if self._most else min(one, other)
+
 
 class InFlightLimit:
     """The limit for one path, adapted with each acknowledgement."""
@@ -81,10 +84,10 @@ class InFlightLimit:
     def __init__(self) -> None:
         self.limit_bytes = INITIAL_BYTES
         self._rate_bytes_s = 0.0
-        self._best_rate_bytes_s = _Recent(max)
+        self._best_rate_bytes_s = _Recent(most=True)
         self._rate_span_began: float | None = None
         self._rate_span_bytes = 0
-        self._shortest_s = _Recent(min)
+        self._shortest_s = _Recent(most=False)
         """Of two spans, so that a path that grew longer is not taken for a queue for ever."""
         self._span_ends_at = 0.0
         self._was_full = False
