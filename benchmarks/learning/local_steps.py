@@ -85,12 +85,21 @@ LANGUAGE_MODEL_PART = """\
 ## A language model, and few bytes
 
 Bytes of Python's manual and standard library; a peer's batch of 2 windows of 64 bytes, or of 32
-with 9,000 steps, or of 1 window of 64 with 10.87 M parameters: 70, 300 and 100 exchanges in all.
-int8, with outer learning rate 1 and momentum 0.7, costs what few exchanges cost. `topk:64` sends 1
-of 64 numbers in an exchange, `topk:128` 1 of 32, and what waits for its turn is late: it costs
-more, and least where it stays in the peer's own model (`create --left-over stay`, here with outer
-learning rate 2 and momentum 0.5 where nothing else is said). It is for who cannot send more. DDP
-sees as many tokens as the others, in the order of rounds of 100 steps.
+with 9,000 steps, or of 1 window of 64 with 10.87 M parameters. int8, with outer learning rate 1 and
+momentum 0.7, costs what few exchanges cost. `topk:64` sends 1 of 64 numbers in an exchange,
+`topk:128` 1 of 32, and what waits for its turn is late: it costs more, and least where it stays in
+the peer's own model (`create --left-over stay`, here with outer learning rate 2 and momentum 0.5
+where nothing else is said). DDP sees as many tokens as the others, in the order of rounds of 100
+steps.
+
+It is many exchanges that few bytes need, and steps that are not too large: with 10.87 M parameters,
+200 exchanges and a learning rate of 0.0002, peers that send 1 of 32 numbers end below DDP, since the
+outer step makes up for small inner ones. With half the exchanges and a higher rate they end above
+it. DDP gains from a higher rate for longer than they do, so compare with the rate that you would
+take. The best table is that of
+
+    LM_BATCH=1 LM_CONTEXT=64 LM_LEARNING_RATE=2e-4 python -m benchmarks.learning.local_steps \
+        language_model --steps 6000 --only "30 local steps, topk:128" --threads 1
 """
 PARTS = {
     LONG_TEXT.stem: LONG_TEXT_PART,
