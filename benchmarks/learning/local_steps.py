@@ -92,13 +92,13 @@ the peer's own model (`create --left-over stay`, here with outer learning rate 2
 where nothing else is said). DDP sees as many tokens as the others, in the order of rounds of 100
 steps.
 
-It is many exchanges that few bytes need, and steps that are not too large: with 10.87 M parameters,
-200 exchanges and a learning rate of 0.0002, peers that send 1 of 32 numbers end below DDP, since the
-outer step makes up for small inner ones. With half the exchanges and a higher rate they end above
-it. DDP gains from a higher rate for longer than they do, so compare with the rate that you would
-take. The best table is that of
+Few bytes need many exchanges, and steps that are not too large. With 10.87 M parameters, 200
+exchanges and a learning rate of 0.0002, peers that send 1 of 32 numbers end below DDP: the outer
+step makes up for small inner ones. With half the exchanges and a higher rate they end above it. A
+higher rate helps DDP for longer than it helps them, so compare at the rate that you would take. The
+table with 6,000 steps is that of
 
-    LM_BATCH=1 LM_CONTEXT=64 LM_LEARNING_RATE=2e-4 python -m benchmarks.learning.local_steps \
+    LM_BATCH=1 LM_CONTEXT=64 LM_LEARNING_RATE=2e-4 python -m benchmarks.learning.local_steps \\
         language_model --steps 6000 --only "30 local steps, topk:128" --threads 1
 """
 PARTS = {
