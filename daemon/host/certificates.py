@@ -1,15 +1,12 @@
 """The certificates of this machine, of which p2pd has no use: its peers know each other's keys."""
 
-import contextlib
 import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
-_FILE = "SSL_CERT_FILE"
-"""Names another file than the system's (OpenSSL, SSL_CTX_set_default_verify_paths(3))."""
+from daemon.host.environment import environment_variable
 
 
-@contextlib.contextmanager
-def certificates_unread() -> Iterator[None]:
+def certificates_unread() -> AbstractContextManager[None]:
     """Import aiohttp, or what imports it, without reading them.
 
     It makes two TLS contexts as it is imported, and each reads all authorities that the system
@@ -19,14 +16,7 @@ def certificates_unread() -> Iterator[None]:
     Example (daemon/cli/join.py)::
 
         with collector_off(), certificates_unread():
-            from daemon.peer_process import run_peer
+            from daemon.cli.watch.join_view import JoinView
     """
-    before = os.environ.get(_FILE)
-    os.environ[_FILE] = os.devnull
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_FILE]
-        else:
-            os.environ[_FILE] = before
+    # It names another file than the system's (OpenSSL, SSL_CTX_set_default_verify_paths(3)).
+    return environment_variable("SSL_CERT_FILE", os.devnull)

@@ -1,12 +1,16 @@
 """Whole daemons on the machines of a laboratory of NATs, started through the command line."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from daemon.control.status import PeerStatus, Status
+from daemon.net.path_kind import PathKind
 from tests.natlab.lab import Host, NatLab, PublicHost
 from tests.system.real_swarm import START_S, Program, RealPeer, RealSwarm, wait_until
 
 PORT = 5555
+TRANSFER_S = 120.0
 
 
 class NatSwarm(RealSwarm):
@@ -50,3 +54,23 @@ class NatSwarm(RealSwarm):
         """A new peer there that joins with the invite link."""
         self._machines[name] = host
         return self.join(name, *arguments)
+
+    def wait_path(self, one: str, other: str, kind: PathKind) -> PeerStatus:
+        """How ``one`` sees ``other``, once it does over such a path."""
+
+        def found(status: Status) -> bool:
+            return any(peer.name == other and peer.path == kind for peer in status.peers)
+
+        what = f"reaches {other} over a {kind.value} path"
+        status = self.peers[one].wait_status(what, found, TRANSFER_S)
+        return next(peer for peer in status.peers if peer.name == other)
+
+    def transfer(self, sender: str, receiver: str, size: int) -> None:
+        """Send so many bytes over the path that they have, and see that they have arrived."""
+        done = self.run(
+            *("speed", receiver, "--size", str(size), "--json"),
+            *("--state-dir", self.peers[sender].state_dir),
+            within_s=TRANSFER_S,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["bytes"] == size

@@ -1,14 +1,12 @@
 """Homes with lines of 0.24 Mbit/s that are full in both directions: peers stay, and what is sent
 arrives once."""
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from daemon.control.status import PeerStatus, Status
 from daemon.net.path_kind import PathKind
 from tests.nat_swarm.nat_swarm import NatSwarm
 from tests.natlab.lab import NatKind, NatLab
@@ -20,7 +18,6 @@ RATE = "240kbit"
 ROUND_TRIP_MS = 40.0
 SIZE = 200_000
 """Some 7 s of the line."""
-WITHIN_S = 120.0
 SITES = {
     "west": NatKind.PORT_RESTRICTED,
     "east": NatKind.PORT_RESTRICTED,
@@ -43,8 +40,8 @@ def test_full_slow_lines_deliver_once_and_break_nothing(swarm: NatSwarm) -> None
     sites = {name: lab.add_site(name, kind) for name, kind in SITES.items()}
     for name, site in sites.items():
         swarm.join_at(site.host, name, "--observe")
-    wait_for_path(swarm, "west", "east", PathKind.PUNCHED)
-    wait_for_path(swarm, "west", "south", PathKind.RELAY)
+    swarm.wait_path("west", "east", PathKind.PUNCHED)
+    swarm.wait_path("west", "south", PathKind.RELAY)
     for site in sites.values():
         lab.set_round_trip(site, ROUND_TRIP_MS)
         lab.set_rate(site, RATE)
@@ -54,33 +51,12 @@ def test_full_slow_lines_deliver_once_and_break_nothing(swarm: NatSwarm) -> None
         ("south", "west", PathKind.RELAY),
     ):
         since = {name: swarm.peers[name].log_bytes() for name in (one, other)}
-        before = wait_for_path(swarm, one, other, kind).bytes_sent
+        before = swarm.wait_path(one, other, kind).bytes_sent
         with ThreadPoolExecutor() as both:
-            list(both.map(lambda pair: transfer(swarm, *pair), ((one, other), (other, one))))
-        sent = wait_for_path(swarm, one, other, kind).bytes_sent - before
+            list(both.map(swarm.transfer, (one, other), (other, one), (SIZE, SIZE)))
+        sent = swarm.wait_path(one, other, kind).bytes_sent - before
         assert SIZE < sent < 1.2 * SIZE
         for name, position in since.items():
             logged = swarm.peers[name].logged(position)
             assert "no path" not in logged
             assert "is down" not in logged
-
-
-def wait_for_path(swarm: NatSwarm, one: str, other: str, kind: PathKind) -> PeerStatus:
-    """How ``one`` sees ``other``, once it does over such a path."""
-
-    def found(status: Status) -> bool:
-        return any(peer.name == other and peer.path == kind for peer in status.peers)
-
-    what = f"reaches {other} over a {kind.value} path"
-    status = swarm.peers[one].wait_status(what, found, WITHIN_S)
-    return next(peer for peer in status.peers if peer.name == other)
-
-
-def transfer(swarm: NatSwarm, sender: str, receiver: str) -> None:
-    done = swarm.run(
-        *("speed", receiver, "--size", str(SIZE), "--json"),
-        *("--state-dir", swarm.peers[sender].state_dir),
-        within_s=WITHIN_S,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["bytes"] == SIZE

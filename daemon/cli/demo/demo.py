@@ -25,6 +25,7 @@ from daemon.cli.demo.view import Alone, DemoView, quality_of
 from daemon.cli.documents.kinds import DemoPeer, DemoResult, document_json
 from daemon.control.client import ControlClient, ControlError, NotRunningError
 from daemon.control.status import Status
+from daemon.host.environment import environment_variable
 from daemon.host.python_child import python_arguments, require_torch
 from daemon.host.scratch import scratch_directory
 from daemon.rounds.phase import Phase
@@ -112,23 +113,9 @@ def _temporary_files_in(directory: Path) -> Iterator[None]:
     """Have children make their temporary files where a killed child's are deleted too."""
     with (
         tempfile.TemporaryDirectory(prefix="tmp-", dir=directory) as temporary,
-        _variable("TMPDIR", temporary),
+        environment_variable("TMPDIR", temporary),
     ):
         yield
-
-
-@contextlib.contextmanager
-def _variable(name: str, value: str) -> Iterator[None]:
-    """Have this process and its children see an environment variable."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 class Demo:
@@ -203,7 +190,7 @@ class Demo:
                 stack, "fork-server", *python_arguments("ml.training.fork_server"), str(socket_path)
             )
             await fork_server.first_line(LOAD_S)
-            stack.enter_context(_variable(VARIABLE, str(socket_path)))
+            stack.enter_context(environment_variable(VARIABLE, str(socket_path)))
             # First, since it is what can be wrong with what was asked for.
             self._view.step("loading the task")
             examined = await examine_task(self._create_options(()))
