@@ -10,7 +10,7 @@ def certificates_unread() -> AbstractContextManager[None]:
     """Import aiohttp, or what imports it, without reading them.
 
     It makes two TLS contexts as it is imported, and each reads all authorities that the system
-    trusts: a tenth of what a daemon takes to start. p2pd serves plain HTTP to this machine, and
+    trusts: some 50 ms for 144 of them. p2pd serves plain HTTP to this machine, and
     asks routers for ports, which is plain HTTP too.
 
     Example (daemon/cli/join.py)::

@@ -4,14 +4,9 @@ Congestion control in the peers' namespaces is Reno's, which every kernel has an
 takes each loss for a sign of too much traffic.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from daemon.net.path_kind import PathKind
 from tests.nat_swarm.nat_swarm import NatSwarm
-from tests.natlab.lab import Host, NatKind, NatLab
+from tests.natlab.lab import Host, NatKind
 from tests.natlab.requirements import natlab_marks
 
 pytestmark = natlab_marks
@@ -20,13 +15,6 @@ ROUND_TRIP_MS = 60.0
 LOSS = 0.02
 SIZE = 6_000_000
 """Some 20 s over one connection."""
-
-
-@pytest.fixture
-def swarm(tmp_path: Path) -> Iterator[NatSwarm]:
-    with NatLab() as lab, NatSwarm(tmp_path, lab) as swarm:
-        yield swarm
-        swarm.print_logs()
 
 
 def test_several_connections_are_dialled_or_punched_and_used_together(swarm: NatSwarm) -> None:

@@ -1,15 +1,11 @@
 """Homes with lines of 0.24 Mbit/s that are full in both directions: peers stay, and what is sent
 arrives once."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-import pytest
 
 from daemon.net.path_kind import PathKind
 from tests.nat_swarm.nat_swarm import NatSwarm
-from tests.natlab.lab import NatKind, NatLab
+from tests.natlab.lab import NatKind
 from tests.natlab.requirements import natlab_marks
 
 pytestmark = natlab_marks
@@ -23,13 +19,6 @@ SITES = {
     "east": NatKind.PORT_RESTRICTED,
     "south": NatKind.SYMMETRIC,
 }
-
-
-@pytest.fixture
-def swarm(tmp_path: Path) -> Iterator[NatSwarm]:
-    with NatLab() as lab, NatSwarm(tmp_path, lab) as swarm:
-        yield swarm
-        swarm.print_logs()
 
 
 def test_full_slow_lines_deliver_once_and_break_nothing(swarm: NatSwarm) -> None:

@@ -4,8 +4,17 @@ import pytest
 
 from daemon.net.session import PeerDown
 from daemon.net.session.in_flight_limit import InFlightLimit
-from daemon.net.session.send_stream import Acknowledged
-from protocol.peers.session_frames import Ack, Ping, Pong, Stream, decode_frame, encode_frame
+from daemon.net.session.send_stream import Acknowledged, SendStream
+from protocol.peers.session_frames import (
+    SMALL_FRAME_BYTES,
+    Ack,
+    Ping,
+    Pong,
+    Stream,
+    StreamAck,
+    decode_frame,
+    encode_frame,
+)
 from tests.net.session.session_lab import Lab, Wire
 
 SECONDS = 100
@@ -157,3 +166,25 @@ def test_limit_that_held_nothing_up_is_kept() -> None:
             Acknowledged(1000, second + 0.9), in_flight_bytes=1000, now=second + 1.0, said_at=second
         )
     assert limit.limit_bytes == InFlightLimit().limit_bytes
+
+
+def test_short_bursts_on_a_fast_path_come_to_have_large_frames() -> None:
+    lab = Lab()
+    path = lab.attach(Wire(delay_s=0.01, bytes_per_s=100_000_000))
+    for _ in range(10):
+        assert lab.send(0, Stream.BULK, bytes(100_000))
+        lab.run(1)
+    assert lab.wires[path].largest > SMALL_FRAME_BYTES
+
+
+def test_acknowledgement_of_what_is_long_gone_lets_go_of_the_rest_alone() -> None:
+    stream = SendStream(Stream.BULK, queue_bytes=1 << 20)
+    stream.acknowledge(StreamAck(0, 1 << 40, ()), 0.0, ())
+    for _ in range(40):
+        assert stream.offer(b"message")
+        assert stream.next_frame(0, 0.0, 100) is not None
+    for last in (20, 40):  # Frame 0 never.
+        stream.acknowledge(StreamAck(0, 1 << 40, ((1, last),)), 0.1, (0,))
+    assert stream.arrived_bytes == 39 * len(b"message")
+    stream.acknowledge(StreamAck(40, 1 << 40, ()), 0.2, (0,))
+    assert stream.arrived_bytes == 40 * len(b"message")
