@@ -13,7 +13,7 @@ from tests.chaos.evidence import Scene, happens
 from tests.chaos.plan import Blow, Fault
 from tests.nat_swarm.nat_swarm import NatSwarm
 from tests.natlab.lab import Host, NatKind, NatLab, PublicHost, Site
-from tests.system.real_swarm import Program, RealPeer
+from tests.system.real_swarm import COMMAND, Program, RealPeer
 
 TASK = Path(__file__).parents[1] / "system" / "slow_task.py"
 HONEST = 8
@@ -45,29 +45,21 @@ class ChaosSwarm(NatSwarm):
         """The file that says by how much the clock of that peer is off."""
         return self.directory / f"{name}.clock"
 
-    def inside(self, name: str) -> Sequence[str]:
-        """See :meth:`RealSwarm.inside`."""
-        start = list(super().inside(name))
+    def command_of(self, name: str) -> Sequence[str]:
+        """See :meth:`RealSwarm.command_of`."""
+        start: tuple[str, ...] = ()
         if FAKETIME.exists() and self.clock(name).exists():
-            start += [
+            start = (
                 "env",
                 f"LD_PRELOAD={FAKETIME}",
                 f"FAKETIME_TIMESTAMP_FILE={self.clock(name)}",
                 "FAKETIME_CACHE_DURATION=1",
                 "FAKETIME_DONT_FAKE_MONOTONIC=1",
-            ]
-        return start
-
-    def start(self, name: str, *arguments: str | Path) -> Program:
-        """See :meth:`RealSwarm.start`."""
-        honest = self.command
-        if name.startswith("liar"):
-            seed = str(self._seed + int(name.removeprefix("liar")))
-            self.command = (sys.executable, "-m", "tests.chaos.hostile_member", seed)
-        try:
-            return super().start(name, *arguments)
-        finally:
-            self.command = honest
+            )
+        if not name.startswith("liar"):
+            return (*start, *COMMAND)
+        seed = str(self._seed + int(name.removeprefix("liar")))
+        return (*start, sys.executable, "-m", "tests.chaos.hostile_member", seed)
 
 
 class World:

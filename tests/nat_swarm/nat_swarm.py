@@ -7,7 +7,7 @@ from pathlib import Path
 from daemon.control.status import PeerStatus, Status
 from daemon.net.path_kind import PathKind
 from tests.natlab.lab import Host, NatLab, PublicHost
-from tests.system.real_swarm import START_S, Program, RealPeer, RealSwarm, wait_until
+from tests.system.real_swarm import COMMAND, START_S, Program, RealPeer, RealSwarm, wait_until
 
 PORT = 5555
 TRANSFER_S = 120.0
@@ -17,16 +17,20 @@ class NatSwarm(RealSwarm):
     """Programs run on the machines that were given to their names, all others on this one."""
 
     def __init__(
-        self, directory: Path, lab: NatLab, environ: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        lab: NatLab,
+        environ: Mapping[str, str] | None = None,
+        command: Sequence[str] | None = COMMAND,
     ) -> None:
-        super().__init__(directory, environ)
+        super().__init__(directory, environ, command)
         self.lab = lab
         self._machines: dict[str, Host] = {}
 
-    def inside(self, name: str) -> Sequence[str]:
-        """See :meth:`RealSwarm.inside`."""
+    def namespace(self, name: str) -> str:
+        """See :meth:`RealSwarm.namespace`."""
         machine = self._machines.get(name)
-        return () if machine is None else ("ip", "netns", "exec", machine.namespace.name)
+        return "" if machine is None else machine.namespace.name
 
     def serve(self, what: str, name: str, host: PublicHost, *arguments: str) -> tuple[Program, str]:
         """``p2pd rendezvous``, ``relay`` or ``serve`` there, or there again with the key and all

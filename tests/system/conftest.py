@@ -62,8 +62,8 @@ def empty_swarm(tmp_path: Path) -> Iterator[RealSwarm]:
 
 @pytest.fixture
 def light_swarm(tmp_path: Path, with_forks: dict[str, str]) -> Iterator[RealSwarm]:
-    """The same, whose trainers begin at once."""
-    with RealSwarm(tmp_path / "swarm", with_forks) as swarm, logs_shown(swarm):
+    """The same, whose daemons and trainers begin at once, as forks of what is loaded."""
+    with RealSwarm(tmp_path / "swarm", with_forks, None) as swarm, logs_shown(swarm):
         yield swarm
 
 

@@ -24,6 +24,7 @@ import psutil
 from daemon.control.client import ControlClient, ControlError, NotRunningError
 from daemon.control.status import PeerStatus, Status
 from daemon.rounds.phase import Phase
+from tests.forked import Fork, Place, Streams, p2pd, run_forked
 from tests.free_ports import free_port
 from tests.kept_environment import kept_environment
 
@@ -67,12 +68,45 @@ class Averaged(NamedTuple):
     """The beginning of its digest."""
 
 
-class Program:
-    """One ``p2pd`` process and whatever it starts, in a session of its own.
+class _Child:
+    """A child of this process, which is not reaped before :meth:`close`: until then no other one
+    can have its number, nor another session."""
 
-    The process is not reaped before :meth:`close`, so that until then no other one can have its
-    number, nor another session: signals to it and to what it started never meet a stranger.
-    """
+    def __init__(self, command: Sequence[str], place: Place, streams: Streams) -> None:
+        stdin, stdout, stderr = streams
+        self._process = subprocess.Popen(
+            command,
+            cwd=place.directory,
+            env=place.environ,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+
+    def ended(self, within_s: float = 0.0) -> int | None:
+        """See :meth:`Fork.ended`."""
+        if self._process.returncode is not None:
+            return self._process.returncode
+        handle = os.pidfd_open(self.pid)
+        try:
+            select.select([handle], [], [], within_s)
+        finally:
+            os.close(handle)
+        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+    def close(self) -> None:
+        """Reap it, once it has ended."""
+        self._process.wait(END_S)
+
+
+class Program:
+    """One ``p2pd`` process and whatever it starts, in a session of its own: signals to it and to
+    what it started never meet a stranger."""
 
     def __init__(
         self,
@@ -80,50 +114,43 @@ class Program:
         output: Path,
         log: Path,
         environ: Mapping[str, str],
-        command: Sequence[str] = COMMAND,
+        command: Sequence[str] | None = COMMAND,
+        *,
+        namespace: str = "",
     ) -> None:
-        """``command``: the beginning of the command line, which becomes p2pd in the end, such as
-        ``ip netns exec NAME p2pd``."""
-        with output.open("ab") as output_file, log.open("ab") as log_file:
-            self._process = subprocess.Popen(
-                [*command, *map(str, arguments)],
-                cwd=output.parent,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=output_file,
-                stderr=log_file,
-                start_new_session=True,
+        """``command``: the beginning of the command line, which becomes p2pd in the end; None: a
+        fork of what has p2pd loaded (tests/forked.py). ``namespace``: of ip-netns(8)."""
+        place = Place(output.parent, environ, namespace)
+        with (
+            open(os.devnull, "rb") as nothing,
+            output.open("ab") as output_file,
+            log.open("ab") as log_file,
+        ):
+            streams = (nothing, output_file, log_file)
+            self._process = (
+                Fork(p2pd, arguments, place, streams)
+                if command is None
+                else _Child(command_line(command, arguments, namespace), place, streams)
             )
         self.pid = self._process.pid
-        self._is_closed = False
 
     @property
     def runs(self) -> bool:
         """Whether the process itself has not ended."""
-        return not self._is_closed and self._ended(os.WNOHANG) is None
+        return self._process.ended() is None
 
     def signal(self, number: signal.Signals, *, to_all: bool = False) -> None:
         """Send a signal to the process, or to all that it started too."""
-        assert not self._is_closed
-        if not to_all:
-            os.kill(self.pid, number)
-            return
-        for pid in self.members():
+        pids = {self.pid} if self.runs else set()
+        for pid in pids.union(self.members() if to_all else ()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def wait_end(self, within_s: float = END_S) -> int:
         """Its exit code (negative: the signal that killed it)."""
-        if self._is_closed:
-            return self._process.returncode
-        handle = os.pidfd_open(self.pid)
-        try:
-            assert select.select([handle], [], [], within_s)[0], f"{self.pid} does not end"
-        finally:
-            os.close(handle)
-        ended = self._ended(0)
-        assert ended is not None
-        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        code = self._process.ended(within_s)
+        assert code is not None, f"{self.pid} does not end"
+        return code
 
     def members(self) -> list[int]:
         """The processes of its session that are alive: its children have groups of their own."""
@@ -141,20 +168,23 @@ class Program:
         """Return when none of its processes is left."""
         wait_until(
             f"processes {self.members()} of {self.pid} end",
-            lambda: not self.members(),
+            lambda: not self.runs and not self.members(),
             within_s,
         )
 
     def close(self) -> None:
         """Kill all of it, stopped or not, and return when nothing is left."""
-        if not self._is_closed:
-            self.signal(signal.SIGKILL, to_all=True)
-            self.wait_nothing_left(END_S)
-            self._is_closed = True
-            self._process.wait(END_S)
+        self.signal(signal.SIGKILL, to_all=True)
+        self.wait_nothing_left(END_S)
+        self._process.close()
 
-    def _ended(self, option: int) -> os.waitid_result | None:
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | option)
+
+def command_line(
+    command: Sequence[str], arguments: Sequence[str | Path], namespace: str
+) -> list[str]:
+    """What runs a command, in a network namespace if one is named."""
+    inside = ("ip", "netns", "exec", namespace) if namespace else ()
+    return [*inside, *command, *map(str, arguments)]
 
 
 @dataclass
@@ -287,9 +317,10 @@ class RealSwarm:
         self,
         directory: Path,
         environ: Mapping[str, str] | None = None,
-        command: Sequence[str] = COMMAND,
+        command: Sequence[str] | None = COMMAND,
     ) -> None:
-        """``environ`` comes to what every program gets; ``command`` starts p2pd."""
+        """``environ`` comes to what every program gets; ``command`` starts p2pd, see
+        :class:`Program`."""
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.environ = {
@@ -317,9 +348,13 @@ class RealSwarm:
             for program in self._programs:
                 stack.callback(program.close)
 
-    def inside(self, name: str) -> Sequence[str]:
-        """What the command line of the program of that name begins with: here nothing."""
-        return ()
+    def namespace(self, name: str) -> str:
+        """The network namespace of the program of that name; empty: this process's."""
+        return ""
+
+    def command_of(self, name: str) -> Sequence[str] | None:
+        """What starts the program of that name."""
+        return self.command
 
     def print_logs(self) -> None:
         """The end of every log. In a teardown: pytest shows it for a test that failed."""
@@ -334,7 +369,8 @@ class RealSwarm:
             self.directory / f"{name}.out",
             self.directory / f"{name}.log",
             self.environ,
-            [*self.inside(name), *self.command],
+            self.command_of(name),
+            namespace=self.namespace(name),
         )
         self._programs.append(program)
         return program
@@ -342,9 +378,13 @@ class RealSwarm:
     def run(
         self, *arguments: str | Path, name: str = "", within_s: float = COMMAND_S
     ) -> subprocess.CompletedProcess[str]:
-        """``p2pd ARGUMENTS``, to its end."""
+        """``p2pd ARGUMENTS``, to its end. Raises :class:`subprocess.TimeoutExpired`."""
+        command, namespace = self.command_of(name), self.namespace(name)
+        if command is None:
+            place = Place(self.directory, self.environ, namespace)
+            return run_forked(p2pd, arguments, place, within_s)
         return subprocess.run(
-            [*self.inside(name), *self.command, *map(str, arguments)],
+            command_line(command, arguments, namespace),
             cwd=self.directory,
             env=self.environ,
             stdin=subprocess.DEVNULL,

@@ -8,7 +8,7 @@ import pytest
 
 from daemon.control.status import Status
 from tests.system.conftest import logs_shown
-from tests.system.real_swarm import RealPeer, RealSwarm, assert_equal_exports
+from tests.system.real_swarm import COMMAND, RealPeer, RealSwarm, assert_equal_exports
 
 SHIFTS = {"behind": "-2d", "ahead": "+40d", "ancient": "-20000d"}
 """By a peer's name. An invite lasts 30 days."""
@@ -22,9 +22,10 @@ class SwarmOfClocks(RealSwarm):
 
     shifts: dict[str, str]
 
-    def inside(self, name: str) -> Sequence[str]:
+    def command_of(self, name: str) -> Sequence[str]:
         shift = self.shifts.get(name)
-        return () if shift is None else ("faketime", "--exclude-monotonic", "-f", shift)
+        faked = () if shift is None else ("faketime", "--exclude-monotonic", "-f", shift)
+        return (*faked, *COMMAND)
 
 
 @pytest.fixture

@@ -1,0 +1,180 @@
+"""Programs as forks of a process that has loaded all of p2pd but training.
+
+To load p2pd takes a second of a core, which is most of what a command or a small swarm costs. A
+fork is the program in all else: a process with a session, a directory, an environment, standard
+streams and, where asked for, a network namespace of its own. Tests of how processes start and of
+what they cost start the program itself.
+"""
+
+import ctypes
+import gc
+import io
+import logging
+import multiprocessing
+import os
+import pkgutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from multiprocessing.context import ForkServerContext
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from typing import IO, Any
+
+import daemon.cli
+
+PACKAGES = ("daemon", "protocol", "relay", "rendezvous", "transport")
+"""Loaded with all that is in them."""
+NAMESPACES = Path("/run/netns")
+CLONE_NEWNET = 0x40000000
+"""A network namespace (setns(2))."""
+KILL_S = 30.0
+
+Streams = tuple[IO[Any], IO[Any], IO[Any]]
+"""For standard input, output and error."""
+
+
+def p2pd() -> int:
+    """The command, with the words of ``sys.argv``."""
+    return daemon.cli.main()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a fork runs."""
+
+    directory: Path
+    environ: Mapping[str, str]
+    namespace: str = ""
+    """One of ip-netns(8)."""
+    strict: bool = False
+    """Whether warnings are errors."""
+
+
+class Fork:
+    """A program that runs or has ended."""
+
+    def __init__(
+        self,
+        main: Callable[[], int | None],
+        words: Sequence[str | Path],
+        place: Place,
+        streams: Streams,
+    ) -> None:
+        """``main``: a module's function, which reads ``words`` in ``sys.argv`` and returns an exit
+        code."""
+        sent = [_Sent(stream.fileno()) for stream in streams]
+        arguments = (main, list(map(str, words)), place, *sent)
+        self._process = _server().Process(target=_become, args=arguments, daemon=True)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def ended(self, within_s: float = 0.0) -> int | None:
+        """Its exit code (negative: the signal that killed it); None while it runs."""
+        self._process.join(within_s)
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        """Kill it, and return when it has ended."""
+        self._process.kill()
+        assert self.ended(KILL_S) is not None
+
+    def close(self) -> None:
+        """Be done with it, once it has ended; how it ended is known for good."""
+
+
+def run_forked(
+    main: Callable[[], int | None],
+    words: Sequence[str | Path],
+    place: Place,
+    within_s: float,
+    stdin: str = "",
+) -> "subprocess.CompletedProcess[str]":
+    """A program to its end. Raises :class:`subprocess.TimeoutExpired`."""
+    with (
+        tempfile.TemporaryFile("w+") as given,
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as errors,
+    ):
+        given.write(stdin)
+        given.seek(0)
+        fork = Fork(main, words, place, (given, out, errors))
+        code = fork.ended(within_s)
+        if code is None:
+            fork.kill()
+            raise subprocess.TimeoutExpired(list(map(str, words)), within_s)
+        out.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(list(map(str, words)), code, out.read(), errors.read())
+
+
+@cache
+def _server() -> ForkServerContext:
+    """This process's one. It starts with the first fork, and ends when all that it started have
+    ended and so has this process."""
+    context = multiprocessing.get_context("forkserver")
+    modules = (
+        module.name
+        for package in PACKAGES
+        for module in pkgutil.walk_packages(import_module(package).__path__, f"{package}.")
+        if not module.name.endswith("__main__")
+    )
+    context.set_forkserver_preload([__name__, *modules])
+    return context
+
+
+class _Sent:
+    """A descriptor, which is a number again where it arrives."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (DupFd(self._descriptor),)
+
+
+def _received(sent: Any) -> int:
+    descriptor: int = sent.detach()
+    return descriptor
+
+
+def _become(
+    main: Callable[[], int | None], words: list[str], place: Place, *streams: int
+) -> None:
+    """In the fork: be as a process that was just started."""
+    gc.freeze()  # What is loaded stays.
+    os.setsid()
+    if place.namespace:
+        _enter_namespace(place.namespace)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 — for good
+    sys.stdout, sys.stderr = _written(1, "strict"), _written(2, "backslashreplace")
+    logging.root.handlers.clear()
+    os.chdir(place.directory)
+    os.environ.clear()
+    os.environ.update(place.environ)
+    time.tzset()
+    sys.argv[:] = [sys.argv[0], *words]
+    if place.strict:
+        warnings.simplefilter("error")
+    sys.exit(main())
+
+
+def _written(descriptor: int, errors: str) -> io.TextIOWrapper:
+    return open(descriptor, "w", errors=errors, closefd=False)
+
+
+def _enter_namespace(name: str) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    with (NAMESPACES / name).open() as namespace:
+        if libc.setns(namespace.fileno(), CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns", name)
