@@ -40,7 +40,7 @@ Streams = tuple[IO[Any], IO[Any], IO[Any]]
 """For standard input, output and error."""
 
 
-def p2pd() -> int:
+def run_p2pd() -> int:
     """The command, with the words of ``sys.argv``."""
     return daemon.cli.main()
 
@@ -85,6 +85,10 @@ class Fork:
         """Kill it, and return when it has ended."""
         self._process.kill()
         assert self.ended(KILL_S) is not None
+
+    def terminate(self) -> None:
+        """Tell it to end (SIGTERM)."""
+        self._process.terminate()
 
     def close(self) -> None:
         """Be done with it, once it has ended; how it ended is known for good."""
@@ -145,9 +149,7 @@ def _received(sent: Any) -> int:
     return descriptor
 
 
-def _become(
-    main: Callable[[], int | None], words: list[str], place: Place, *streams: int
-) -> None:
+def _become(main: Callable[[], int | None], words: list[str], place: Place, *streams: int) -> None:
     """In the fork: be as a process that was just started."""
     gc.freeze()  # What is loaded stays.
     os.setsid()

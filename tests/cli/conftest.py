@@ -1,6 +1,7 @@
 """The command line as a user runs it, and peers for it to talk to."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,10 +13,13 @@ import msgspec
 import pytest
 
 from daemon.cli.documents.page import DOCUMENTS
+from tests.cli import fake_peer
+from tests.forked import Fork, Place, run_forked, run_p2pd
 from tests.kept_environment import kept_environment
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_S = 120.0
+COMMAND_S = 150.0
 
 
 @dataclass
@@ -25,6 +29,8 @@ class CommandLine:
     home: Path
     more: dict[str, str] = field(default_factory=dict)
     """More of its environment."""
+    is_forked: bool = True
+    """Whether it is a fork of what has p2pd loaded (tests/forked.py), or starts by itself."""
 
     @classmethod
     def with_home_in(cls, directory: Path, more: dict[str, str] | None = None) -> Self:
@@ -50,16 +56,21 @@ class CommandLine:
     def __call__(
         self, *arguments: str | Path, stdin: str = "", **environ: str
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-m", "daemon.cli", *map(str, arguments)],
-            cwd=self.home,
-            env={**self.environ, **environ},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=150,
-            check=False,
-        )
+        given = {**self.environ, **environ}
+        if self.is_forked:
+            place = Place(self.home, given, strict=True)
+            done = run_forked(run_p2pd, arguments, place, COMMAND_S, stdin)
+        else:
+            done = subprocess.run(
+                [sys.executable, "-W", "error", "-m", "daemon.cli", *map(str, arguments)],
+                cwd=self.home,
+                env=given,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_S,
+                check=False,
+            )
         if "--json" in arguments:
             check_documented([str(word) for word in arguments], done.stdout)
         return done
@@ -100,23 +111,25 @@ StartPeer = Callable[..., Path]
 @pytest.fixture
 def start_peer(p2pd: CommandLine) -> Iterator[StartPeer]:
     """Starts a fake peer as a process of its own and returns its state directory."""
-    processes: list[subprocess.Popen[str]] = []
+    forks: list[Fork] = []
 
     def start(name: str = "peer", kind: str = "healthy") -> Path:
         state_dir = p2pd.state_root / name
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cli.fake_peer", str(state_dir), kind],
-            cwd=ROOT,
-            env=p2pd.environ,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        reading, writing = os.pipe()
+        with (
+            open(os.devnull, "rb") as nothing,
+            open(reading, encoding="utf-8") as output,
+            open(writing, "wb") as written,
+        ):
+            streams = (nothing, written, sys.stderr)
+            forks.append(
+                Fork(fake_peer.main, [state_dir, kind], Place(ROOT, p2pd.environ), streams)
+            )
+            written.close()
+            assert output.readline() == "ready\n"
         return state_dir
 
     yield start
-    for process in processes:
-        process.terminate()
-        process.communicate(timeout=START_S)
+    for fork in forks:
+        fork.terminate()
+        assert fork.ended(START_S) is not None

@@ -1,7 +1,4 @@
-"""A peer without network and worker: what the control API and the CLI need of one, and no more.
-
-``python -m tests.cli.fake_peer STATE_DIR [healthy|degraded]`` runs it as a process.
-"""
+"""A peer without network and worker: what the control API and the CLI need of one, and no more."""
 
 import asyncio
 import os
@@ -205,7 +202,8 @@ async def serve(path: Path, health: tuple[HealthItem, ...]) -> None:
             await peer.stopped.wait()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Be one in the directory that the first argument names, of the kind that the second names."""
     degraded = (
         (rendezvous_unreachable(URI, "nobody answers there", "training goes on"),)
         if sys.argv[2:] == ["degraded"]

@@ -46,7 +46,7 @@ def slow_swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlowSwarm]:
     if not _running:
         _shared.close()  # what could not be made whole
         place = tmp_path_factory.mktemp("slow")
-        _running.append(SlowSwarm.found(_shared.enter_context(RealSwarm(place))))
+        _running.append(SlowSwarm.found(_shared.enter_context(RealSwarm(place, command=None))))
     [swarm] = _running
     with logs_shown(swarm.swarm):
         swarm.make_whole()

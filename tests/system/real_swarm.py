@@ -24,7 +24,7 @@ import psutil
 from daemon.control.client import ControlClient, ControlError, NotRunningError
 from daemon.control.status import PeerStatus, Status
 from daemon.rounds.phase import Phase
-from tests.forked import Fork, Place, Streams, p2pd, run_forked
+from tests.forked import Fork, Place, Streams, run_forked, run_p2pd
 from tests.free_ports import free_port
 from tests.kept_environment import kept_environment
 
@@ -128,7 +128,7 @@ class Program:
         ):
             streams = (nothing, output_file, log_file)
             self._process = (
-                Fork(p2pd, arguments, place, streams)
+                Fork(run_p2pd, arguments, place, streams)
                 if command is None
                 else _Child(command_line(command, arguments, namespace), place, streams)
             )
@@ -382,7 +382,7 @@ class RealSwarm:
         command, namespace = self.command_of(name), self.namespace(name)
         if command is None:
             place = Place(self.directory, self.environ, namespace)
-            return run_forked(p2pd, arguments, place, within_s)
+            return run_forked(run_p2pd, arguments, place, within_s)
         return subprocess.run(
             command_line(command, arguments, namespace),
             cwd=self.directory,

@@ -58,12 +58,12 @@ class Typist:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_tutorials_commands_work_as_they_stand_there(empty_swarm: RealSwarm) -> None:
-    typist = Typist(empty_swarm)
-    log = empty_swarm.directory / "ben.log"
+def test_the_tutorials_commands_work_as_they_stand_there(light_swarm: RealSwarm) -> None:
+    typist = Typist(light_swarm)
+    log = light_swarm.directory / "ben.log"
     for command in commands():
         if command.startswith("p2pd status"):
             # The reader has seen the training begin.
             wait_until("ben averages a round", lambda: "averaged" in log.read_text(), 120)
         typist.type(command)
-    assert (empty_swarm.directory / "digits.safetensors").stat().st_size > 0
+    assert (light_swarm.directory / "digits.safetensors").stat().st_size > 0
