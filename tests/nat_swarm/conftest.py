@@ -12,6 +12,6 @@ from tests.natlab.lab import NatLab
 @pytest.fixture
 def swarm(tmp_path: Path) -> Iterator[NatSwarm]:
     """Nothing is in either yet."""
-    with NatLab() as lab, NatSwarm(tmp_path, lab) as swarm:
+    with NatLab() as lab, NatSwarm(tmp_path, lab, command=None) as swarm:
         yield swarm
         swarm.print_logs()

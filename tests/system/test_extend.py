@@ -18,9 +18,9 @@ TOLD = (
 
 
 def test_peer_that_was_done_trains_again_when_the_founder_extends_the_swarm(
-    light_swarm: RealSwarm,
+    empty_swarm: RealSwarm,
 ) -> None:
-    swarm = light_swarm
+    swarm = empty_swarm
     swarm.start_rendezvous()
     swarm.create("--task", TASK, "--min-peers", "1", "--rounds", "1")
     ada = swarm.join("ada", "--task", TASK)
