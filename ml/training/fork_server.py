@@ -118,6 +118,12 @@ class ForkServer:
         self._selector = selectors.EpollSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
 
+    def run(self) -> None:
+        """What each fork does in its place: be a trainer."""
+        from ml.training.__main__ import main
+
+        main()
+
     def serve(self) -> None:
         """For ever."""
         while True:
@@ -158,9 +164,19 @@ class ForkServer:
             if os.getppid() != own_pid:
                 os._exit(1)  # It had ended before the kernel was asked.
             known = (key.fd for key in self._selector.get_map().values())
-            _become_trainer(place, [*known, self._selector.fileno(), daemon.fileno()])
+            self._become_trainer(place, [*known, self._selector.fileno(), daemon.fileno()])
         place.leave()
         self._hold(_Trainer(pid, daemon, os.pidfd_open(pid)))
+
+    def _become_trainer(self, place: Place, others: list[int]) -> NoReturn:
+        """In the fork, which ends as any Python process does: no ``except`` may stand around
+        this."""
+        os.setpgid(0, 0)
+        for descriptor in others:
+            os.close(descriptor)
+        place.enter()
+        self.run()
+        sys.exit()
 
     def _hold(self, trainer: _Trainer) -> None:
         os.setpgid(trainer.pid, trainer.pid)
@@ -241,18 +257,6 @@ def _read_request(connection: socket.socket) -> Place:
         for descriptor in descriptors:
             os.close(descriptor)
         raise
-
-
-def _become_trainer(place: Place, others: list[int]) -> NoReturn:
-    """In the fork, which ends as any Python process does: no ``except`` may stand around this."""
-    os.setpgid(0, 0)
-    for descriptor in others:
-        os.close(descriptor)
-    place.enter()
-    from ml.training.__main__ import main
-
-    main()
-    sys.exit()
 
 
 def main() -> None:

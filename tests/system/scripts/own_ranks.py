@@ -1,8 +1,8 @@
 """A user's own training script for several processes: ``own_ranks.py ddp|fsdp2|alone DIRECTORY``.
 
-Each rank leaves a line in DIRECTORY after each round: see :class:`Line`. With ``alone``, and
-without torchrun, it founds a swarm; with RENDEZVOUS and STATE_DIR as further words it does so by
-``p2pd.create``, or goes on there.
+Each rank leaves its process id in DIRECTORY, and a line after each round: see :class:`Line`. With
+``alone``, and without torchrun, it founds a swarm; with RENDEZVOUS and STATE_DIR as further words
+it does so by ``p2pd.create``, or goes on there.
 """
 
 import hashlib
@@ -46,6 +46,11 @@ def lines_of(directory: Path, rank: int) -> list[Line]:
     whole, _, _ = path.read_text().rpartition("\n")
     rows = [row.split() for row in whole.splitlines()]
     return [Line(int(row[0]), int(row[1]), int(row[2]), row[3]) for row in rows]
+
+
+def pid_of(directory: Path, rank: int) -> int:
+    """That rank's process, of those that it left there the last."""
+    return int((directory / f"pid-{rank}").read_text())
 
 
 def digest_of(model: nn.Module) -> str:
@@ -92,7 +97,9 @@ def main() -> None:
         dist.init_process_group("gloo")
     model = made(kind)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    path = Path(directory) / f"rank-{os.environ.get('RANK', '-')}"
+    number = os.environ.get("RANK", "-")
+    path = Path(directory) / f"rank-{number}"
+    path.with_name(f"pid-{number}").write_text(str(os.getpid()))
     with taking_part(model, optimizer, *founding) as swarm, path.open("a") as file:
         while True:
             inputs = torch.randn(SAMPLES, 8)

@@ -3,13 +3,14 @@ are, in real swarms, through the death of a trainer and of a daemon."""
 
 import os
 import signal
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 
 from p2pd.tensor_dict_file import read_tensor_dict
+from tests.forked_scripts import forked_scripts
 from tests.system.real_swarm import (
     ROOT,
     RealPeer,
@@ -18,8 +19,13 @@ from tests.system.real_swarm import (
     exports_of_one_round,
     wait_until,
 )
+from tests.system.scripts.watched_example import EXAMPLES
 
 SCRIPT = ROOT / "tests" / "system" / "scripts" / "watched_example.py"
+NEEDS = {
+    "lora_llama": ("transformers", "peft", "accelerate"),
+    "lightning_digits": ("lightning",),
+}
 RATE = 1e-3
 WARM_UP_STEPS = 20
 TRAINER_STEPS = 100_000
@@ -62,25 +68,32 @@ def digits_rate(steps: int) -> float:
     return RATE * min(1, (steps + 1) / WARM_UP_STEPS)
 
 
+@pytest.fixture
+def python(example: str, tmp_path: Path) -> Iterator[tuple[str, ...]]:
+    """By which the example is run: loading what it needs takes longer than all else here."""
+    for needed in NEEDS[example]:
+        pytest.importorskip(needed, reason=f"needs {needed}")
+    with forked_scripts(tmp_path, [example, "torch._dynamo"], EXAMPLES) as command:
+        yield command
+
+
 @pytest.mark.parametrize(
-    ("example", "needs", "travels", "settings", "rate"),
+    ("example", "travels", "settings", "rate"),
     [
-        ("lora_llama", ("transformers", "peft", "accelerate"), ".lora_", (), llama_rate),
-        ("lightning_digits", ("lightning",), "network.", ("--overlap",), digits_rate),
+        ("lora_llama", ".lora_", (), llama_rate),
+        ("lightning_digits", "network.", ("--overlap",), digits_rate),
     ],
 )
 def test_peers_of_others_trainers_hold_equal_weights_whatever_is_killed(
     swarm: RealSwarm,
+    python: tuple[str, ...],
     example: str,
-    needs: tuple[str, ...],
     travels: str,
     settings: tuple[str, ...],
     rate: Callable[[int], float],
 ) -> None:
-    for needed in needs:
-        pytest.importorskip(needed, reason=f"needs {needed}")
     one, two = peers = [RealPeer(swarm, name) for name in ("founder", "two")]
-    script = ("--", sys.executable, SCRIPT, example)
+    script = ("--", *python, SCRIPT, example)
     work = ("--local-steps", str(STEPS), "--grace", "30", "--min-peers", "2")
     swarm.create(*work, *settings, *script, one.data_dir, within_s=SWARM_S)
     listen = ("--listen", "127.0.0.1:0")

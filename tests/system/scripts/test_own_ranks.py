@@ -1,5 +1,5 @@
-"""Peers of two processes each, by torchrun, in one swarm, DDP the one and FSDP2 the other two:
-through the death of a rank, of the launcher, of the daemon."""
+"""Peers of two processes each, by torchrun's agent, in one swarm, DDP the one and FSDP2 the other
+two: through the death of a rank, of the launcher, of the daemon."""
 
 import os
 import signal
@@ -10,10 +10,9 @@ import psutil
 import pytest
 
 from tests.system.real_swarm import ROOT, RealPeer, RealSwarm, is_alive, wait_until
-from tests.system.scripts.own_ranks import STEPS, Line, lines_of
+from tests.system.scripts.own_ranks import STEPS, Line, lines_of, pid_of
 
-SCRIPT = ROOT / "tests" / "system" / "scripts" / "own_ranks.py"
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+SCRIPTS = ROOT / "tests" / "system" / "scripts"
 RANKS = 2
 TOGETHER = 5
 LOST = 2
@@ -43,11 +42,10 @@ def last(peers: list[RealPeer]) -> int:
 def processes_of(peer: RealPeer) -> tuple[psutil.Process, dict[int, psutil.Process]]:
     """The launcher and its ranks, once they train."""
     launcher = psutil.Process(peer.status().worker_pid)
-    ranks = {
-        int(process.environ()["RANK"]): process
-        for process in launcher.children()
-        if "RANK" in process.environ()
-    }
+    ranks = {rank: psutil.Process(pid_of(peer.data_dir, rank)) for rank in range(RANKS)}
+    for process in ranks.values():
+        assert process.ppid() == launcher.pid
+        assert os.getsid(process.pid) == process.pid
     return launcher, ranks
 
 
@@ -92,12 +90,13 @@ def test_ranks_of_ddp_and_fsdp2_hold_equal_weights_whatever_is_killed(swarm: Rea
     peers = [RealPeer(swarm, name) for name in kinds]
     one, two, three = peers
     rounds = ("--local-steps", str(STEPS), "--grace", "30", "--min-peers", str(len(peers)))
-    command = (sys.executable, SCRIPT, "alone", one.data_dir)
+    command = (sys.executable, SCRIPTS / "own_ranks.py", "alone", one.data_dir)
     swarm.create(*rounds, "--", *command, within_s=SWARM_S)
     listen = ("--listen", "127.0.0.1:0")
     for peer in peers:
         link = () if peer is one else (swarm.link,)
-        peer.join(*link, *listen, "--", *TORCHRUN, SCRIPT, kinds[peer.name], peer.data_dir)
+        launcher = (sys.executable, SCRIPTS / "forked_ranks.py")
+        peer.join(*link, *listen, "--", *launcher, kinds[peer.name], peer.data_dir)
     since = 0
     # Each of DDP's processes, and each of FSDP2's. When a rank dies, torchrun ends the other one.
     for victims in (
