@@ -3,12 +3,14 @@ two: through the death of a rank, of the launcher, of the daemon."""
 
 import os
 import signal
-import sys
+from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.forked_scripts import forked_scripts
 from tests.system.real_swarm import ROOT, RealPeer, RealSwarm, is_alive, wait_until
 from tests.system.scripts.own_ranks import STEPS, Line, lines_of, pid_of
 
@@ -39,11 +41,12 @@ def last(peers: list[RealPeer]) -> int:
     return max((line.round for peer in peers for rank in lines(peer) for line in rank), default=0)
 
 
-def processes_of(peer: RealPeer) -> tuple[psutil.Process, dict[int, psutil.Process]]:
-    """The launcher and its ranks, once they train."""
-    launcher = psutil.Process(peer.status().worker_pid)
-    ranks = {rank: psutil.Process(pid_of(peer.data_dir, rank)) for rank in range(RANKS)}
-    for process in ranks.values():
+def processes_of(peer: RealPeer) -> tuple[psutil.Process, list[psutil.Process]]:
+    """The launcher and its ranks, which train."""
+    ranks = [psutil.Process(pid_of(peer.data_dir, rank)) for rank in range(RANKS)]
+    launcher = ranks[0].parent()
+    assert launcher is not None
+    for process in ranks:
         assert process.ppid() == launcher.pid
         assert os.getsid(process.pid) == process.pid
     return launcher, ranks
@@ -71,9 +74,11 @@ def averaged_of_all(peers: list[RealPeer], since: int) -> set[int]:
 def kill(peer: RealPeer, victim: str) -> list[psutil.Process]:
     """Kill its launcher, one of its ranks, or its daemon; the processes of its trainer."""
     launcher, ranks = processes_of(peer)
-    pids = {"launcher": launcher.pid, "rank": ranks[0].pid, "daemon": peer.status().pid}
+    status = peer.status()
+    pids = {"launcher": launcher.pid, "rank": ranks[0].pid, "daemon": status.pid}
+    started = [psutil.Process(status.worker_pid), launcher, *ranks]
     os.kill(pids[victim], signal.SIGKILL)
-    return [launcher, *ranks.values()]
+    return started
 
 
 def wait_all_averaged(peers: list[RealPeer], rounds: int, since: int) -> None:
@@ -85,17 +90,26 @@ def wait_all_averaged(peers: list[RealPeer], rounds: int, since: int) -> None:
     )
 
 
-def test_ranks_of_ddp_and_fsdp2_hold_equal_weights_whatever_is_killed(swarm: RealSwarm) -> None:
+@pytest.fixture
+def python(tmp_path: Path) -> Iterator[tuple[str, ...]]:
+    """By which launchers are run: loading PyTorch takes longer than all else here."""
+    with forked_scripts(tmp_path, ["tests.system.scripts.forked_ranks"]) as command:
+        yield command
+
+
+def test_ranks_of_ddp_and_fsdp2_hold_equal_weights_whatever_is_killed(
+    swarm: RealSwarm, python: tuple[str, ...]
+) -> None:
     kinds = {"founder": "ddp", "two": "fsdp2", "three": "fsdp2"}
     peers = [RealPeer(swarm, name) for name in kinds]
     one, two, three = peers
     rounds = ("--local-steps", str(STEPS), "--grace", "30", "--min-peers", str(len(peers)))
-    command = (sys.executable, SCRIPTS / "own_ranks.py", "alone", one.data_dir)
+    command = (*python, SCRIPTS / "own_ranks.py", "alone", one.data_dir)
     swarm.create(*rounds, "--", *command, within_s=SWARM_S)
     listen = ("--listen", "127.0.0.1:0")
     for peer in peers:
         link = () if peer is one else (swarm.link,)
-        launcher = (sys.executable, SCRIPTS / "forked_ranks.py")
+        launcher = (*python, SCRIPTS / "forked_ranks.py")
         peer.join(*link, *listen, "--", *launcher, kinds[peer.name], peer.data_dir)
     since = 0
     # Each of DDP's processes, and each of FSDP2's. When a rank dies, torchrun ends the other one.
