@@ -67,10 +67,11 @@ def shares_a_swarm(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session")
 def with_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """An environment in which p2pd's trainers begin at once; started with the first that asks."""
-    from tests.forked_trainers import forked_trainers
+    """An environment in which p2pd's trainers and averagers begin at once; what they are forks of
+    starts with the first that asks."""
+    from tests.fork_servers import fork_servers
 
-    with forked_trainers(tmp_path_factory.mktemp("trainers")) as variables:
+    with fork_servers(tmp_path_factory.mktemp("forks")) as variables:
         yield variables
 
 

@@ -10,7 +10,6 @@ the two ends with the other.
 
 import contextlib
 import importlib
-import json
 import os
 import runpy
 import signal
@@ -18,12 +17,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ml.training.fork_server import READY, ForkServer, listen
+from ml.fork_server import READY, ForkServer, listen
 from p2pd.importing import collector_off
 from p2pd.process import end_with_parent
-from tests.forked_trainers import running
+from tests.fork_servers import running
 from tests.kept_environment import kept_environment
-from tests.run_forked import WORDS_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,15 +39,12 @@ def forked_scripts(
         yield sys.executable, str(ROOT / "tests" / "run_forked.py"), str(path)
 
 
-class ForkedScripts(ForkServer):
-    """Whose forks are scripts."""
-
-    def run(self) -> None:
-        """See :class:`ForkServer`."""
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.argv = json.loads(os.environ.pop(WORDS_VARIABLE))
-        sys.path.insert(0, str(Path(sys.argv[0]).parent))
-        runpy.run_path(sys.argv[0], run_name="__main__")
+def run_script() -> None:
+    """In a fork: become the script whose words are those of the command line."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv[:] = sys.argv[3:]  # There are no channel and no lifeline.
+    sys.path.insert(0, str(Path(sys.argv[0]).parent))
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def main() -> None:
@@ -62,7 +57,7 @@ def main() -> None:
         for module in modules:
             importlib.import_module(module)
     print(READY, flush=True)
-    ForkedScripts(listener).serve()
+    ForkServer(listener).serve(run_script)
 
 
 if __name__ == "__main__":

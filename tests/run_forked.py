@@ -4,7 +4,6 @@ The fork server at SOCKET (tests/forked_scripts.py) runs it; this process ends a
 and with this process the script is killed.
 """
 
-import json
 import os
 import socket
 import sys
@@ -13,15 +12,14 @@ from pathlib import Path
 from daemon.host.unix_socket import connect_control
 from p2pd.channel import HEAD, to_frame
 
-WORDS_VARIABLE = "TESTS_SCRIPT_WORDS"
 CONNECT_S = 60.0
 
 
 def main() -> None:
     """Ask for it, and wait for its end."""
     path, *words = sys.argv[1:]
-    variables = {**os.environb, WORDS_VARIABLE.encode(): json.dumps(words).encode()}
-    request = to_frame(0, b"".join(b"%s=%s\0" % pair for pair in variables.items()))
+    given = [*words, "", *(f"{name}={value}" for name, value in os.environ.items())]
+    request = to_frame(0, b"".join(os.fsencode(word) + b"\0" for word in given))
     nothing = os.open(os.devnull, os.O_RDONLY)
     directory = os.open(".", os.O_PATH | os.O_DIRECTORY)
     with connect_control(Path(path), CONNECT_S) as server:

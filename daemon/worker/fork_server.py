@@ -1,13 +1,14 @@
-"""How p2pd's own trainers start: as processes of their own, or as forks of one that has PyTorch
-loaded, where many peers are on one machine (``p2pd demo``). docs/processes.md says how.
+"""How p2pd's own trainers and averagers start: as processes of their own, or as forks of one that
+has loaded what they need, where many peers are on one machine (``p2pd demo``). docs/processes.md
+says how.
 
-The fork server's socket is named by :data:`VARIABLE` in the environment; ml/training/fork_server.py
-is the other end. Else such a trainer is as one that this process started: it speaks over a channel
-of its own, its output is read, and it ends with this process.
+The directory of the fork servers' sockets is named by :data:`VARIABLE` in the environment;
+ml/fork_server.py is the other end. Else such a process is as one that this process started: it
+speaks over a channel of its own, its output is read, and it ends with this process.
 
 Example (daemon/worker/program.py)::
 
-    launch=TrainerLaunch(),
+    launch=TrainerLaunch(TRAINING),
 """
 
 import asyncio
@@ -16,39 +17,58 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from daemon.host.unix_socket import connect_control, peer_uid
 from daemon.worker.launch import ModuleProcess, PythonModule, Started, Streams
+from ml.fork_server import socket_path
 from p2pd.channel import GREETING, HEAD, to_frame
 from protocol.errors import WorkerError
 
-VARIABLE = "P2PD_FORK_SERVER"
+VARIABLE = "P2PD_FORK_SERVERS"
 CONNECT_S = 1.0
 ANSWER_S = 120.0
 """Within which it answers: it may still load PyTorch, and a busy machine is slow to fork."""
 CODE_S = 1.0
-"""Within which it says how a trainer ended that has ended."""
+"""Within which it says how a process ended that has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forkable:
+    """Starts a module: as a fork where there is a server for it, and else by itself."""
+
+    module: PythonModule
+
+    async def __call__(self, descriptors: Sequence[int]) -> Started:
+        """See :class:`daemon.worker.launch.Launch`."""
+        if (path := self.server()) is not None:
+            return await _fork(path, self.module, descriptors)
+        return await self.module(descriptors)
+
+    def server(self) -> Path | None:
+        """The socket of its fork server, if there is one."""
+        directory = os.environ.get(VARIABLE)
+        path = socket_path(Path(directory), self.module.module) if directory else None
+        return path if path is not None and path.exists() else None
 
 
 class TrainerLaunch:
     """Starts p2pd's own trainer: as a process of its own, or a fork where there is a server."""
 
-    def __init__(self) -> None:
-        self._module = PythonModule("ml.training")
+    def __init__(self, module: PythonModule) -> None:
+        self._launch = Forkable(module)
         self._begun: ModuleProcess | None = None
 
     def begin(self) -> None:
         """Start the next trainer before it is asked for: PyTorch takes longer to load than all of
         the daemon. It ends with this process, whether it was asked for or not."""
-        if self._begun is None and VARIABLE not in os.environ:
-            self._begun = self._module.begin()
+        if self._begun is None and self._launch.server() is None:
+            self._begun = self._launch.module.begin()
 
     async def __call__(self, descriptors: Sequence[int]) -> Started:
         """See :class:`daemon.worker.launch.Launch`."""
-        if path := os.environ.get(VARIABLE):
-            return await _fork(path, descriptors)
         begun, self._begun = self._begun, None
         if begun is not None:
             try:
@@ -57,12 +77,16 @@ class TrainerLaunch:
                 begun.discard()
             else:
                 return begun
-        return await self._module(descriptors)
+        return await self._launch(descriptors)
 
 
-async def _fork(path: str, descriptors: Sequence[int]) -> Started:
-    variables = {**os.environb, b"PYTHONUNBUFFERED": b"1"}
-    environment = b"".join(b"%s=%s\0" % pair for pair in variables.items())
+async def _fork(path: Path, module: PythonModule, descriptors: Sequence[int]) -> Started:
+    words = [
+        *module.arguments,
+        "",
+        *(f"{name}={value}" for name, value in module.variables(os.environ).items()),
+    ]
+    request = b"".join(os.fsencode(word) + b"\0" for word in words)
     with contextlib.ExitStack() as stack:
         failed = stack.enter_context(contextlib.ExitStack())
         server = _connect(path)
@@ -81,25 +105,25 @@ async def _fork(path: str, descriptors: Sequence[int]) -> Started:
         stack.callback(os.close, directory)
         passed = [theirs.fileno(), lifeline, written, directory]
         try:
-            pid = await _ask(server, environment, passed)
+            pid = await _ask(server, request, passed)
         except TimeoutError:
             raise WorkerError(
                 f"the fork server at {path} does not answer within {ANSWER_S:g} s"
             ) from None
         except OSError as error:
             raise WorkerError(
-                f"the fork server at {path} starts no trainer ({error}): see what it printed"
+                f"the fork server at {path} starts nothing ({error}): see what it printed"
             ) from error
         failed.pop_all()
     return _Forked(pid, server, ours, writing, output)
 
 
-def _connect(path: str) -> socket.socket:
+def _connect(path: Path) -> socket.socket:
     try:
-        server = connect_control(Path(path), CONNECT_S)
+        server = connect_control(path, CONNECT_S)
     except OSError as error:
         raise WorkerError(
-            f"no fork server answers at {path}, which {VARIABLE} names: {error.strerror or error}"
+            f"no fork server answers at {path}, where {VARIABLE} has one: {error.strerror or error}"
         ) from error
     if peer_uid(server) != os.geteuid():
         server.close()
@@ -107,10 +131,10 @@ def _connect(path: str) -> socket.socket:
     return server
 
 
-async def _ask(server: socket.socket, environment: bytes, passed: Sequence[int]) -> int:
-    """The process id of a trainer. Raises :class:`OSError`."""
+async def _ask(server: socket.socket, body: bytes, passed: Sequence[int]) -> int:
+    """The process id of the fork. Raises :class:`OSError`."""
     loop = asyncio.get_running_loop()
-    request = to_frame(0, environment)
+    request = to_frame(0, body)
     server.setblocking(False)
     async with asyncio.timeout(ANSWER_S):
         socket.send_fds(server, [request[: HEAD.size]], passed)
@@ -155,7 +179,7 @@ class _Forked(Started):
                 os.killpg(self.pid, signal.SIGKILL)
 
     def reap(self) -> int:
-        """See :class:`Started`. Where the server died, so did the trainer."""
+        """See :class:`Started`. Where the server died, so did the fork."""
         os.close(self._lifeline)
         code = b""
         self._server.settimeout(CODE_S)

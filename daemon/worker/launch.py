@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Protocol
 
@@ -147,13 +147,14 @@ class PythonModule:
             process = spawn(
                 child_command(self.module, *map(str, passed), *self.arguments),
                 passed,
-                self._variables(),
+                self.variables(os.environ),
             )
             failed.pop_all()
         return ModuleProcess(process, writing, ours)
 
-    def _variables(self) -> dict[str, str]:
-        variables = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    def variables(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """What it sees of an environment."""
+        variables = {**environ, "PYTHONUNBUFFERED": "1"}
         if self.environment is None:
             return variables
         kept = {name: variables[name] for name in self.environment if name in variables}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.host.python_child import has_torch
-from daemon.worker.fork_server import TrainerLaunch
+from daemon.worker.fork_server import Forkable, TrainerLaunch
 from daemon.worker.launch import Launch, PythonModule
 from daemon.worker.pulse import COMMAND_SILENCE_S, SCRIPT_SILENCE_S
 from daemon.worker.script import Command, OwnScript
@@ -30,6 +30,8 @@ NEEDED_VARIABLES = (
     *("TZ", "TMPDIR", "HOME"),
 )
 """Others may hold secrets (tokens, keys), which are none of what strangers' bytes could reach."""
+TRAINING = PythonModule("ml.training")
+AVERAGING = PythonModule("ml.averaging", NEEDED_VARIABLES)
 
 Message = trainer.FromTrainer | averager.FromAverager
 
@@ -67,7 +69,7 @@ def _decode_from_averager(body: bytes) -> Message:
 
 TRAINER = Program(
     name="trainer",
-    launch=TrainerLaunch(),
+    launch=TrainerLaunch(TRAINING),
     encode=trainer.encode,
     decode=_decode_from_trainer,
     shutdown=trainer.Shutdown(),
@@ -75,7 +77,7 @@ TRAINER = Program(
 )
 AVERAGER = Program(
     name="averager",
-    launch=PythonModule("ml.averaging", NEEDED_VARIABLES),
+    launch=Forkable(AVERAGING),
     encode=encode,
     decode=_decode_from_averager,
     shutdown=averager.Shutdown(),
@@ -85,12 +87,12 @@ AVERAGER = Program(
 def averager_in(directories: Sequence[Path]) -> Program:
     """The averager, which gets to no files but those in ``directories``; none: to all."""
     arguments = tuple(map(str, directories))
-    return replace(AVERAGER, launch=PythonModule("ml.averaging", NEEDED_VARIABLES, arguments))
+    return replace(AVERAGER, launch=Forkable(replace(AVERAGING, arguments=arguments)))
 
 
 def begun_trainer() -> Program:
     """p2pd's own trainer, the first of which starts now and waits until it is launched."""
-    launch = TrainerLaunch()
+    launch = TrainerLaunch(TRAINING)
     if has_torch():
         launch.begin()
     return replace(TRAINER, launch=launch)

@@ -12,7 +12,7 @@ import pytest
 from daemon.worker.fork_server import VARIABLE, TrainerLaunch
 from daemon.worker.launch import ModuleProcess, PythonModule
 from daemon.worker.processes import WorkerProcesses
-from daemon.worker.program import TRAINER
+from daemon.worker.program import TRAINER, TRAINING
 from tests.eventually import eventually
 from tests.ml.conftest import MakeOpening
 
@@ -21,7 +21,7 @@ from tests.ml.conftest import MakeOpening
 def launch(monkeypatch: pytest.MonkeyPatch) -> TrainerLaunch:
     """Of processes of their own, also where tests have a fork server."""
     monkeypatch.delenv(VARIABLE, raising=False)
-    return TrainerLaunch()
+    return TrainerLaunch(TRAINING)
 
 
 def trainers() -> list[int]:

@@ -17,15 +17,15 @@ from daemon.worker import fork_server
 from daemon.worker.launch import Started
 from daemon.worker.process import WorkerDiedError
 from daemon.worker.processes import WorkerProcesses
-from daemon.worker.program import TRAINER
+from daemon.worker.program import AVERAGING, TRAINER, TRAINING
+from ml.fork_server import DESCRIPTORS, listen, socket_path
 from ml.learner import Learner
 from ml.round_steps import train_round
-from ml.training.fork_server import DESCRIPTORS, listen
 from p2pd.channel import to_frame
 from p2pd.messages import Train
 from protocol.errors import WorkerError
 from tests.eventually import eventually
-from tests.forked_trainers import forked_trainers
+from tests.fork_servers import fork_servers
 from tests.ml.conftest import MakeOpening
 
 SPEAKING_TASK = """
@@ -52,11 +52,11 @@ def train_dataset(data_dir):
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
     """One that this process's workers use."""
     (tmp_path / "server").mkdir()
-    with forked_trainers(tmp_path / "server") as variables:
+    with fork_servers(tmp_path / "server", [TRAINING]) as variables:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        address = variables[fork_server.VARIABLE]
-        (process,) = (one for one in psutil.Process().children() if address in one.cmdline())
+        directory = variables[fork_server.VARIABLE]
+        (process,) = (one for one in psutil.Process().children() if directory in one.cmdline())
         yield process
 
 
@@ -115,6 +115,34 @@ async def test_forked_trainer_is_in_its_daemons_place_and_is_heard_to_its_end(
     assert len({number for one in drawn for number in one}) == 6
 
 
+async def test_forked_averager_sees_and_may_do_no_more_than_one_of_its_own(
+    tmp_path: Path, make_opening: MakeOpening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANY_SECRET", "of this process")
+    (tmp_path / "server").mkdir()
+    own, forked = tmp_path / "own", tmp_path / "forked"
+    own.mkdir()
+    forked.mkdir()
+    async with WorkerProcesses(own_files=[own]) as worker:
+        alone = await worker.open_once(make_opening("own"))
+    with fork_servers(tmp_path / "server", [AVERAGING]) as variables:
+        monkeypatch.setenv(fork_server.VARIABLE, variables[fork_server.VARIABLE])
+        async with WorkerProcesses(own_files=[forked]) as worker:
+            opened = await worker.open_once(make_opening("forked"))
+            averager = psutil.Process(worker.averager.pid)
+            server = averager.parent()
+            assert server is not None
+            assert AVERAGING.module in server.cmdline()
+            environment = Path(f"/proc/{averager.pid}/environ").read_bytes()
+            assert environment == Path(f"/proc/{server.pid}/environ").read_bytes()
+            assert b"ANY_SECRET" not in environment
+            assert not any("torch" in one.path for one in averager.memory_maps())
+            assert opened.sandbox == alone.sandbox
+            trained = await worker.take(train_round(1, 1))
+            assert trained.updates
+        await eventually(lambda: not averager.is_running())
+
+
 async def test_trainers_end_with_their_server_and_without_one_it_is_said(
     server: psutil.Process, make_opening: MakeOpening
 ) -> None:
@@ -153,17 +181,18 @@ async def test_what_is_no_request_or_too_much_harms_nobody(
 ) -> None:
     async with WorkerProcesses() as before:
         await before.open_once(make_opening("before"))
-        address = os.environ[fork_server.VARIABLE]
+        address = socket_path(Path(os.environ[fork_server.VARIABLE]), TRAINING.module)
         for request in (
             b"",
             b"\xff" * 8,
-            to_frame(0, b"NO=END"),
-            to_frame(0, b"no value\0"),
-            to_frame(0, b"=no name\0"),
+            to_frame(0, b"\0NO=END"),
+            to_frame(0, b"\0no value\0"),
+            to_frame(0, b"\0=no name\0"),
+            to_frame(0, b"only words\0"),
         ):
             for descriptors in ([], [0] * DESCRIPTORS):
                 with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
-                    stranger.connect(address)
+                    stranger.connect(os.fspath(address))
                     socket.send_fds(stranger, [request], descriptors)
                     stranger.shutdown(socket.SHUT_WR)
                     with contextlib.suppress(ConnectionResetError):  # it did not read all
@@ -171,7 +200,7 @@ async def test_what_is_no_request_or_too_much_harms_nobody(
         numbers = [int(one.name) for one in Path(f"/proc/{server.pid}/fd").iterdir()]
         limits = server.rlimit(psutil.RLIMIT_NOFILE)
         server.rlimit(psutil.RLIMIT_NOFILE, (max(numbers) + 2, limits[1]))
-        with pytest.raises(WorkerError, match="starts no trainer"):
+        with pytest.raises(WorkerError, match="starts nothing"):
             await before.trainer.restart()
         server.rlimit(psutil.RLIMIT_NOFILE, limits)
         await before.trainer.restart()

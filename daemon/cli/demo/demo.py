@@ -31,6 +31,8 @@ from daemon.host.scratch import scratch_directory
 from daemon.rounds.phase import Phase
 from daemon.swarm.found import CreateOptions, ExaminedTask, create_swarm, examine_task
 from daemon.worker.fork_server import VARIABLE
+from daemon.worker.program import AVERAGING, TRAINING
+from ml.fork_server import socket_path
 from protocol.errors import ConfigError
 from protocol.metric import accuracy_among
 from protocol.text import counted
@@ -180,17 +182,17 @@ class Demo:
 
     @contextlib.asynccontextmanager
     async def _processes(self) -> AsyncIterator[tuple[list[Child], Child]]:
-        """The peers that train together, with the fork server of their trainers; and then the same
-        peers alone."""
+        """The peers that train together, with what their other processes are forks of; and then
+        the same peers alone."""
         async with contextlib.AsyncExitStack() as stack:
             self._view.step("loading PyTorch")
-            socket_path = self._directory / "trainers.sock"
-            stack.callback(socket_path.unlink, missing_ok=True)
-            fork_server = await self._start(
-                stack, "fork-server", *python_arguments("ml.training.fork_server"), str(socket_path)
-            )
-            await fork_server.first_line(LOAD_S)
-            stack.enter_context(environment_variable(VARIABLE, str(socket_path)))
+            fork_servers = [
+                await self._start_fork_server(stack, one.module, one.variables(os.environ))
+                for one in (AVERAGING, TRAINING)
+            ]
+            for fork_server in fork_servers:
+                await fork_server.first_line(LOAD_S)
+            stack.enter_context(environment_variable(VARIABLE, str(self._directory)))
             # First, since it is what can be wrong with what was asked for.
             self._view.step("loading the task")
             examined = await examine_task(self._create_options(()))
@@ -211,18 +213,30 @@ class Demo:
             peers = [
                 await self._start_peer(stack, index, link) for index in range(len(self._names))
             ]
-            # Told all at once; each is then waited for as the stack unwinds, and what the trainers
-            # are forks of at last.
+            # Told all at once; each is then waited for as the stack unwinds, and what others are
+            # forks of at last.
             for child in self.children:
-                if child is not fork_server:
+                if child not in fork_servers:
                     stack.callback(child.terminate)
-            yield [*peers, fork_server], solo
+            yield [*peers, *fork_servers], solo
+
+    async def _start_fork_server(
+        self, stack: contextlib.AsyncExitStack, module: str, environ: Mapping[str, str]
+    ) -> Child:
+        stack.callback(socket_path(self._directory, module).unlink, missing_ok=True)
+        words = (*python_arguments("ml.fork_server"), str(self._directory), module)
+        return await self._start(stack, f"fork-server-{module}", *words, environ=environ)
 
     async def _start(
-        self, stack: contextlib.AsyncExitStack, name: str, *arguments: str, niceness: int = 0
+        self,
+        stack: contextlib.AsyncExitStack,
+        name: str,
+        *arguments: str,
+        niceness: int = 0,
+        environ: Mapping[str, str] | None = None,
     ) -> Child:
         child = await stack.enter_async_context(
-            run_child(name, arguments, self._directory, niceness=niceness)
+            run_child(name, arguments, self._directory, niceness=niceness, environ=environ)
         )
         self.children.append(child)
         return child

@@ -1,17 +1,19 @@
-"""Trainers of many peers on one machine: ``python -m ml.training.fork_server SOCKET``.
+"""Trainers or averagers of many peers on one machine: ``python -m ml.fork_server FOLDER MODULE``.
 
-PyTorch takes seconds of a core to load. This process loads it once, and each trainer that a daemon
-asks for is a fork of it, which begins at once and shares the memory of what was loaded. Else it is
-a trainer as any other (ml/training/__main__.py). daemon/worker/fork_server.py is who asks.
+PyTorch takes seconds of a core to load, and NumPy a third of one. This process loads a program once
+(:data:`PROGRAMS` has which), and each that a daemon asks for is a fork of it, which begins at once
+and shares the memory of what was loaded. Else it is a process as any other
+(ml/training/__main__.py, ml/averaging/__main__.py). daemon/worker/fork_server.py is who asks, at
+the socket in the folder that is called like the module.
 
-A daemon's connection lives as long as its trainer: when the trainer ends, its exit code is written
-there; when the daemon closes it, what is left of the trainer is killed. Only after both is it
-waited for, so its process id is nobody else's before. All trainers end with this process, and this
-process with the one that started it.
+A daemon's connection lives as long as its process: when that ends, its exit code is written there;
+when the daemon closes it, what is left of the process is killed. Only after both is it waited for,
+so its process id is nobody else's before. All of them end with this process, and this process with
+the one that started it.
 
 Example (daemon/cli/demo/demo.py)::
 
-    stack, "fork-server", *python_arguments("ml.training.fork_server"), str(socket_path)
+    words = (*python_arguments("ml.fork_server"), str(self._directory), module)
 """
 
 import argparse
@@ -26,6 +28,7 @@ import socket
 import stat
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -35,7 +38,7 @@ from p2pd.importing import collector_off
 from p2pd.process import end_with_parent
 
 DESCRIPTORS = 4
-"""The trainer's: its channel, its lifeline, where its output goes, and its working directory."""
+"""The process's: its channel, its lifeline, where its output goes, and its working directory."""
 ASK_S = 5.0
 """A daemon that says nothing for so long while it asks is left alone."""
 MAX_REQUEST_BYTES = 6 << 20
@@ -50,41 +53,42 @@ _log = logging.getLogger(__name__)
 class Place:
     """What a trainer's process gets to see of the daemon that asked for it."""
 
-    def __init__(self, environment: bytes, descriptors: list[int]) -> None:
-        """``environment``: NAME=VALUE, each with a zero byte behind it. Raises
-        :class:`ValueError`."""
-        *variables, rest = environment.split(b"\0")
+    def __init__(self, request: bytes, descriptors: list[int]) -> None:
+        """``request``: words for the program's command line, each with a zero byte behind it; one
+        more; and the environment, NAME=VALUE, each with one. Raises :class:`ValueError`."""
+        *words, end = request.split(b"\0")
+        if end or b"" not in words:
+            raise ValueError("no words and environment")
+        given = words.index(b"")
+        self.words = [os.fsdecode(word) for word in words[:given]]
         self.variables = {}
-        for variable in variables:
+        for variable in words[given + 1 :]:
             name, equals, value = variable.partition(b"=")
             if not (name and equals):
                 raise ValueError("no environment")
             self.variables[name] = value
-        if rest:
-            raise ValueError("no environment")
         self.channel, self.lifeline, self.output, self.directory = descriptors
 
     def enter(self) -> None:
         """Have this process, a fork, be as one that the daemon started itself."""
-        import numpy
-        import torch
-
         with open(os.devnull, "rb") as nothing:
             os.dup2(nothing.fileno(), 0)
         os.dup2(self.output, 1)
         os.dup2(self.output, 2)
         sys.stdout, sys.stderr = _printed(1, "strict"), _printed(2, "backslashreplace")
-        logging.root.handlers.clear()  # The trainer has its own.
+        logging.root.handlers.clear()  # The program has its own.
         os.environb.clear()
         os.environb.update(self.variables)
         time.tzset()
         os.fchdir(self.directory)
         os.close(self.directory)
         os.close(self.output)
-        # Else all trainers would draw the same. Python's own generator sees to that itself.
-        numpy.random.seed()
-        torch.default_generator.seed()
-        sys.argv[1:] = [str(self.channel), str(self.lifeline)]
+        # Else all would draw the same. Python's own generator sees to that itself.
+        if (numpy := sys.modules.get("numpy")) is not None:
+            numpy.random.seed()
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.default_generator.seed()
+        sys.argv[1:] = [str(self.channel), str(self.lifeline), *self.words]
 
     def leave(self) -> None:
         """Close this process's copies of the descriptors."""
@@ -99,7 +103,7 @@ def _printed(descriptor: int, errors: str) -> io.TextIOWrapper:
 
 
 @dataclass(slots=True, eq=False)
-class _Trainer:
+class _Fork:
     """One that runs or whose daemon still has it: it is waited for when neither holds."""
 
     pid: int
@@ -118,26 +122,20 @@ class ForkServer:
         self._selector = selectors.EpollSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
 
-    def run(self) -> None:
-        """What each fork does in its place: be a trainer."""
-        from ml.training.__main__ import main
-
-        main()
-
-    def serve(self) -> None:
-        """For ever."""
+    def serve(self, program: Callable[[], None]) -> None:
+        """For ever. ``program``: what each fork does in its place."""
         while True:
             for key, _ in self._selector.select():
-                trainer: _Trainer | None = key.data
-                if trainer is None:
-                    self._answer()
-                elif key.fd == trainer.handle:
-                    self._note_end(trainer)
+                fork: _Fork | None = key.data
+                if fork is None:
+                    self._answer(program)
+                elif key.fd == fork.handle:
+                    self._note_end(fork)
                 else:
-                    self._let_go(trainer)
+                    self._let_go(fork)
 
-    def _answer(self) -> None:
-        """What goes wrong here is one daemon's affair: with this process all trainers would end."""
+    def _answer(self, program: Callable[[], None]) -> None:
+        """What goes wrong here is one daemon's affair: with this process all of them would end."""
         try:
             daemon, _ = self._listener.accept()
         except OSError as error:
@@ -155,7 +153,7 @@ class ForkServer:
         try:
             pid = os.fork()
         except OSError as error:
-            _log.error("no trainer can be started: %s", error)
+            _log.error("no process can be started: %s", error)
             place.leave()
             daemon.close()
             return
@@ -164,49 +162,44 @@ class ForkServer:
             if os.getppid() != own_pid:
                 os._exit(1)  # It had ended before the kernel was asked.
             known = (key.fd for key in self._selector.get_map().values())
-            self._become_trainer(place, [*known, self._selector.fileno(), daemon.fileno()])
+            _become(program, place, [*known, self._selector.fileno(), daemon.fileno()])
         place.leave()
-        self._hold(_Trainer(pid, daemon, os.pidfd_open(pid)))
+        self._hold(_Fork(pid, daemon, os.pidfd_open(pid)))
 
-    def _become_trainer(self, place: Place, others: list[int]) -> NoReturn:
-        """In the fork, which ends as any Python process does: no ``except`` may stand around
-        this."""
-        os.setpgid(0, 0)
-        for descriptor in others:
-            os.close(descriptor)
-        place.enter()
-        self.run()
-        sys.exit()
-
-    def _hold(self, trainer: _Trainer) -> None:
-        os.setpgid(trainer.pid, trainer.pid)
-        for descriptor in (trainer.handle, trainer.daemon):
-            self._selector.register(descriptor, selectors.EVENT_READ, trainer)
+    def _hold(self, fork: _Fork) -> None:
+        os.setpgid(fork.pid, fork.pid)
+        for descriptor in (fork.handle, fork.daemon):
+            self._selector.register(descriptor, selectors.EVENT_READ, fork)
         with contextlib.suppress(OSError):  # gone again: seen next
-            trainer.daemon.sendall(HEAD.pack(0, trainer.pid))
+            fork.daemon.sendall(HEAD.pack(0, fork.pid))
 
-    def _note_end(self, trainer: _Trainer) -> None:
-        ended = os.waitid(os.P_PIDFD, trainer.handle, os.WEXITED | os.WNOWAIT)
+    def _note_end(self, fork: _Fork) -> None:
+        ended = os.waitid(os.P_PIDFD, fork.handle, os.WEXITED | os.WNOWAIT)
         assert ended is not None
-        self._selector.unregister(trainer.handle)
-        os.close(trainer.handle)
-        trainer.has_ended = True
-        if trainer.is_let_go:
-            os.waitpid(trainer.pid, 0)
+        self._selector.unregister(fork.handle)
+        os.close(fork.handle)
+        fork.has_ended = True
+        if fork.is_let_go:
+            os.waitpid(fork.pid, 0)
             return
         code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
         with contextlib.suppress(OSError):  # the daemon is gone too: seen next
-            trainer.daemon.sendall(code.to_bytes(4, "big", signed=True))
+            fork.daemon.sendall(code.to_bytes(4, "big", signed=True))
 
-    def _let_go(self, trainer: _Trainer) -> None:
-        """The daemon has nothing more to say: it is done with the trainer, or gone."""
+    def _let_go(self, fork: _Fork) -> None:
+        """The daemon has nothing more to say: it is done with the process, or gone."""
         with contextlib.suppress(ProcessLookupError):  # it may have gone to another group
-            os.killpg(trainer.pid, signal.SIGKILL)
-        self._selector.unregister(trainer.daemon)
-        trainer.daemon.close()
-        trainer.is_let_go = True
-        if trainer.has_ended:
-            os.waitpid(trainer.pid, 0)
+            os.killpg(fork.pid, signal.SIGKILL)
+        self._selector.unregister(fork.daemon)
+        fork.daemon.close()
+        fork.is_let_go = True
+        if fork.has_ended:
+            os.waitpid(fork.pid, 0)
+
+
+def socket_path(directory: Path, module: str) -> Path:
+    """Where the fork server of a module listens."""
+    return directory / f"{module}.sock"
 
 
 def listen(path: Path) -> socket.socket:
@@ -259,14 +252,46 @@ def _read_request(connection: socket.socket) -> Place:
         raise
 
 
+def _become(program: Callable[[], None], place: Place, others: list[int]) -> NoReturn:
+    """In the fork, which ends as any Python process does: no ``except`` may stand around this."""
+    os.setpgid(0, 0)
+    for descriptor in others:
+        os.close(descriptor)
+    place.enter()
+    program()
+    sys.exit()
+
+
+def _load_trainer() -> Callable[[], None]:
+    from ml.training.compiler_on_demand import leave_compiler_until_asked
+
+    leave_compiler_until_asked()
+    import ml.training.trainer  # noqa: F401 — what it imports as it begins
+    from ml.training.__main__ import main
+
+    return main
+
+
+def _load_averager() -> Callable[[], None]:
+    from ml.averaging.__main__ import main
+
+    return main
+
+
+PROGRAMS = {"ml.training": _load_trainer, "ml.averaging": _load_averager}
+"""Each loads a program, and returns what becomes it."""
+
+
 def main() -> None:
     """Serve."""
     parser = argparse.ArgumentParser(
-        prog="python -m ml.training.fork_server",
-        description="Start the trainers of many peers on one machine: docs/processes.md.",
+        prog="python -m ml.fork_server",
+        description="Start the trainers or averagers of many peers: docs/processes.md.",
     )
-    parser.add_argument("socket", type=Path, help="what P2PD_FORK_SERVER names for them")
-    path: Path = parser.parse_args().socket
+    parser.add_argument("directory", type=Path, help="what P2PD_FORK_SERVERS names for them")
+    parser.add_argument("module", choices=PROGRAMS)
+    arguments = parser.parse_args()
+    path = socket_path(arguments.directory, arguments.module)
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started it to act on
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s", level=logging.INFO)
@@ -275,13 +300,9 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"no fork server can listen at {path}: {error.strerror}")
     with collector_off():
-        from ml.training.compiler_on_demand import leave_compiler_until_asked
-
-        leave_compiler_until_asked()
-        import ml.training.__main__
-        import ml.training.trainer  # noqa: F401 — what trainers need
+        program = PROGRAMS[arguments.module]()
     print(READY, flush=True)
-    ForkServer(listener).serve()
+    ForkServer(listener).serve(program)
 
 
 if __name__ == "__main__":
