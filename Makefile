@@ -14,6 +14,8 @@ ROUNDS ?= 500
 SEED ?= 1
 FUZZ_ARGS ?=
 SAME_ARGS ?=
+# Every process of a test would compile p2pd anew, and every one that runs tests all the tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 # $(call room,directory,MB,what for): says so and fails where less is free.
 define room
