@@ -34,6 +34,7 @@ from daemon.net.reach import Sockets
 from daemon.net.refusals import Refusals
 from daemon.net.sequence_file import SequenceFile
 from daemon.net.traffic import TrafficMeter
+from daemon.rounds.envelopes import Envelopes
 from daemon.rounds.inbox import Inbox
 from daemon.rounds.parts import RoundsSetup
 from daemon.rounds.rounds import SPOOL, Rounds
@@ -331,6 +332,7 @@ class Peer:
                 opened=opened,
                 state_dir=self._state_dir.path,
                 own_rounds=self._options.rounds,
+                envelopes=Envelopes(place.swarm.swarm_id, self._clock),
                 refusals=self._refusals,
                 clock=self._clock,
             )

@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from daemon.rounds.envelopes import Envelopes
 from ml.averaging.messages import Mix
 from protocol.codec import encode
 from protocol.identity import PeerId
 from protocol.statements.swarm import RoundSettings
 from tests.rounds.liars.lies import LIES, Lies
-from tests.rounds.simulated_swarm import SimulatedPeer, SimulatedSwarm, ToyTrainer
+from tests.rounds.simulated_swarm import LoopClock, SimulatedPeer, SimulatedSwarm, ToyTrainer
 from tests.rounds.virtual_time import run_virtual
 
 TOY_BYTES = 4096
@@ -130,6 +131,10 @@ class MeasuredSwarm(SimulatedSwarm):
         self.message_bytes: Counter[str] = Counter()
         self.model_bytes = 0
         self.largest_bytes = 0
+
+    def make_envelopes(self) -> Envelopes:
+        """A peer's own: what it costs to check signatures is measured."""
+        return Envelopes(self.swarm.swarm_id, LoopClock())
 
     def join(self) -> SimulatedPeer:
         """Another peer, on a line of its own."""

@@ -8,6 +8,7 @@ from daemon.rounds.agreement.evidence import EvidenceFile
 from daemon.rounds.agreement.vote_book import VoteBook
 from daemon.rounds.blobs.service import BlobService
 from daemon.rounds.changes import Changes
+from daemon.rounds.envelopes import Envelopes
 from daemon.rounds.lineage.lineage import Lineage
 from daemon.rounds.lineage.standings import Standings
 from daemon.rounds.patience import Patience
@@ -36,6 +37,8 @@ class RoundsSetup:
     state_dir: Path
     own_rounds: int
     """The number of rounds after which this peer ends; 0: when the swarm does."""
+    envelopes: Envelopes
+    """Opens what the others signed."""
     refusals: Refusals
     clock: Clock
 

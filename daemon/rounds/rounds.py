@@ -55,7 +55,7 @@ class Rounds:
         self._stack = AsyncExitStack()
         self._store = BlobStore(setup.state_dir / SPOOL)
         opened, place, clock = setup.opened, setup.place, setup.clock
-        speaker = Speaker(setup.identity, place.swarm.swarm_id, mail, clock)
+        speaker = Speaker(setup.identity, setup.envelopes, mail, clock)
         parts = self.parts = Parts(
             me=setup.identity.peer_id,
             place=place,

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 from daemon.host.state_dir import StateDir
 from daemon.net.refusals import Refusals
+from daemon.rounds.envelopes import Envelopes
 from daemon.rounds.parts import RoundsSetup
 from daemon.rounds.rounds import Rounds
 from daemon.swarm.membership import SwarmPlace
@@ -36,6 +37,7 @@ from ml.averaging.messages import (
 from ml.opening import StateReady, TaskOpened, Trained
 from ml.round_steps import Advance
 from ml.state.blob import Blob
+from protocol.codec import MAX_MESSAGE_BYTES
 from protocol.errors import VerificationError, WorkerError
 from protocol.identity import Identity, PeerId
 from protocol.merkle import CHUNK_BYTES, leaves_of, merkle_root
@@ -297,6 +299,7 @@ def make_setup(
     directory: Path,
     trainer: ToyTrainer,
     network: SwarmNetwork,
+    envelopes: Envelopes,
     *,
     clock: Clock,
     refusals: Refusals,
@@ -328,6 +331,7 @@ def make_setup(
         ),
         state_dir=directory,
         own_rounds=0,
+        envelopes=envelopes,
         refusals=refusals,
         clock=clock,
     )
@@ -409,6 +413,7 @@ class SimulatedPeer:
             directory,
             trainer,
             mail,
+            swarm.make_envelopes(),
             clock=clock,
             refusals=self.refusals,
         )
@@ -457,6 +462,7 @@ class SimulatedSwarm:
         self.settings = settings
         self.peers: dict[PeerId, SimulatedPeer] = {}
         self.swarm = make_swarm(settings)
+        self._envelopes = Envelopes(self.swarm.swarm_id, LoopClock(), MAX_MESSAGE_BYTES)
         self.bulk_bytes_sent: Counter[PeerId] = Counter()
         self.lines_down: set[tuple[PeerId, PeerId]] = set()
         """From whom to whom no chunk gets."""
@@ -504,6 +510,11 @@ class SimulatedSwarm:
             self.peers[other].inbox.peer_up(peer.id)
             peer.inbox.peer_up(other)
         return peer
+
+    def make_envelopes(self) -> Envelopes:
+        """How a peer opens what is signed. All do it together: the signature of each message is
+        checked when the first one gets it, and not again when others get the same bytes."""
+        return self._envelopes
 
     def check(self) -> None:
         """Raise what a peer died of."""

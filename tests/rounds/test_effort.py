@@ -4,6 +4,7 @@ from pathlib import Path
 
 from daemon.net.refusals import Refusals
 from daemon.rounds.effort import AT_ONCE_S, SHARE, Effort
+from daemon.rounds.envelopes import Envelopes
 from daemon.rounds.rounds import Rounds
 from protocol.codec import encode
 from protocol.identity import Identity
@@ -56,12 +57,14 @@ async def test_messages_that_take_too_much_time_are_passed_over_and_counted(tmp_
     machine, mail = Machine(), Mail()
     refusals = Refusals(machine)
     trainer = ToyTrainer(tmp_path)
+    swarm = make_swarm(RoundSettings())
     setup = make_setup(
-        make_swarm(RoundSettings()),
+        swarm,
         Identity.generate(),
         tmp_path,
         trainer,
         mail,
+        Envelopes(swarm.swarm_id, machine),
         clock=machine,
         refusals=refusals,
     )

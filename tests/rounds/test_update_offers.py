@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemon.net.refusals import Refusals
+from daemon.rounds.envelopes import Envelopes
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.rounds import Rounds
 from daemon.rounds.updates import MAX_REMEMBERED_BASES, is_whole_model
@@ -60,7 +61,14 @@ class Receiving:
         self.mail = Mail()
         trainer = ToyTrainer(directory)
         setup = make_setup(
-            self.swarm, ME, directory, trainer, self.mail, clock=clock, refusals=self.refusals
+            self.swarm,
+            ME,
+            directory,
+            trainer,
+            self.mail,
+            Envelopes(self.swarm.swarm_id, clock),
+            clock=clock,
+            refusals=self.refusals,
         )
         self.rounds = Rounds(setup, self.mail)
         self.updates = self.rounds.updates

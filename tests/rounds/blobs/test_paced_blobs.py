@@ -13,6 +13,7 @@ from daemon.net.peers.observer import NoReader
 from daemon.rounds.blobs.pace import BURST_S
 from daemon.rounds.blobs.service import BlobService
 from daemon.rounds.blobs.store import BlobStore
+from daemon.rounds.envelopes import Envelopes
 from daemon.rounds.speaker import Speaker
 from ml.state.blob import Blob
 from protocol.codec import decode
@@ -70,7 +71,8 @@ def serving(
     node: Node, directory: Path, clock: SteppedClock
 ) -> Iterator[tuple[BlobService, BlobReader]]:
     """Its blobs, and who hands them what comes over its network once the session is there."""
-    speaker = Speaker(node.keys.identity, SWARM.swarm_id, node.network, clock)
+    envelopes = Envelopes(SWARM.swarm_id, clock)
+    speaker = Speaker(node.keys.identity, envelopes, node.network, clock)
     with BlobStore(directory) as store:
         blobs = BlobService(store, speaker, node.network, node.refusals, clock)
         yield blobs, BlobReader(blobs, clock)
