@@ -53,7 +53,7 @@ from tests.net.swarm_peers import Keys, make_swarm, own_record_of
 from transport.clock import Clock
 from transport.sockets.zap import ZapAuthenticator
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 0.05
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 0.25
 STEADY_S = 2.0
 
 

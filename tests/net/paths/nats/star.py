@@ -50,6 +50,7 @@ class Star:
         self._lab = lab
         self._name = name
         self._words = 0
+        self._sent: dict[PathKind, int] = {}
         for index, (kind, nat) in enumerate(kinds.items(), 1):
             site = lab.lab.add_site(f"{name}-{kind.value}", nat, **options)
             self.leaves[kind] = Leaf(number + index, site, lab.start_node(site.host))
@@ -99,13 +100,17 @@ class Star:
         for leaf in self.leaves.values():
             leaf.node.hear()
 
-    def end_bulk(self) -> dict[PathKind, bool]:
-        """Send no more; whether all that was sent came, each once, in order and whole."""
-        whole = {}
+    def end_bulk(self) -> None:
+        """Send no more."""
         for kind, leaf in self.leaves.items():
-            sent = self.node.ask("enough", leaf.number)["sent"]
-            whole[kind] = bool(leaf.node.ask("whole", sent, RESUME_S)["found"])
-        return whole
+            self._sent[kind] = self.node.ask("enough", leaf.number)["sent"]
+
+    def wait_whole(self) -> dict[PathKind, bool]:
+        """After :meth:`end_bulk`: whether all that was sent came, each once, in order and whole."""
+        return {
+            kind: bool(leaf.node.ask("whole", self._sent[kind], RESUME_S)["found"])
+            for kind, leaf in self.leaves.items()
+        }
 
     # What the others see
 

@@ -92,13 +92,15 @@ def undergo(lab: PathLab) -> Ordeal:
         ordeal.rendezvous_killed_at = time.monotonic()
         lab.kill("rendezvous")
         list(threads.map(Star.wait_resumed, stars.values()))
+    for star in stars.values():
+        star.end_bulk()
+    # So that what is on its way soon comes; before, it would be a flood.
     for line in lines:
         lab.lab.set_rate(line, None)
     for name, star in stars.items():
-        for kind in KINDS:
-            ordeal.silence_s[name, kind] = star.longest_silence_s(kind)
-        for kind, is_whole in star.end_bulk().items():
+        for kind, is_whole in star.wait_whole().items():
             ordeal.whole[name, kind] = is_whole
+            ordeal.silence_s[name, kind] = star.longest_silence_s(kind)
     for name, star in everyone.items():
         ordeal.own_addresses[name] = star.node.ask("status")["addresses"]
         for kind, status in star.statuses().items():
