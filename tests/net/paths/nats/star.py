@@ -14,7 +14,7 @@ from tests.net.paths.path_lab import NodeProcess, PathLab
 CONNECT_S = 90.0
 RESUME_S = 90.0
 """Longer than anybody is to wait, so that it shows how long it takes."""
-MESSAGE_BYTES = 128 << 10
+MESSAGE_BYTES = 32 << 10
 SOME_MESSAGES = 4
 ENDLESS = 1_000_000
 

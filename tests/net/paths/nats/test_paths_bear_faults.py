@@ -27,7 +27,7 @@ for a machine that has much else to do; and half of what it takes to give a sess
 CUT_S = 20.0
 NEW_HOST = ".99"
 """How the address ends that a machine gets."""
-LINE_RATE = "2mbit"
+LINE_RATE = "500kbit"
 """Of the others, so that faults fall into the middle of messages, and no path hampers another."""
 UDP_TIMEOUT_S, TCP_TIMEOUT_S = 5, 8
 """TCP's is longer than the rendezvous connection's heartbeats are apart."""
