@@ -10,23 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.forked import Place, run_forked
+from tests.forked import p2pd as p2pd_main
+
 ROOT = Path(__file__).parents[3]
 START_S = 90.0
+COMMAND_S = 120.0
 
 
-def p2pd(*arguments: object) -> "subprocess.CompletedProcess[str]":
+def p2pd(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "daemon.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd=ROOT,
-    )
+    return run_forked(p2pd_main, arguments, Place(ROOT, dict(os.environ)), COMMAND_S)
 
 
-def document(*arguments: object) -> dict[str, Any]:
+def document(*arguments: str | Path) -> dict[str, Any]:
     """What a command prints with --json; it has to succeed."""
     done = p2pd(*arguments, "--json")
     assert done.returncode in (0, 1), done.stderr

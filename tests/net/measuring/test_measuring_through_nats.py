@@ -1,10 +1,8 @@
 """Netcheck, ping and speed behind real NATs, with real daemons."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +12,11 @@ from protocol.statements.invite import Invite
 from protocol.statements.nat_behavior import Dependence, PortAllocation
 from protocol.uri import ServerUri
 from rendezvous import RendezvousClient
+from tests.forked import p2pd as p2pd_main
 from tests.natlab.lab import Host, NatKind, NatLab, PublicHost
-from tests.natlab.lab_process import LabProcess
+from tests.natlab.lab_fork import LabFork
 from tests.natlab.requirements import natlab_marks
-from tests.net.measuring.observers import ROOT, document, p2pd, until
+from tests.net.measuring.observers import document, p2pd, until
 from tests.net.nat.lab_loop import run_on
 from tests.net.swarm_peers import make_swarm
 from transport.curve import CurveKeys
@@ -26,6 +25,7 @@ pytestmark = natlab_marks
 
 EI, APD = Dependence.ENDPOINT_INDEPENDENT, Dependence.ADDRESS_AND_PORT_DEPENDENT
 PAYLOAD_BYTES = 20_000_000
+CHECK_S = 150.0
 
 
 @dataclass
@@ -37,19 +37,9 @@ class Internet:
     uri: str
     stack: ExitStack
 
-    def start(self, host: Host, *arguments: object) -> LabProcess:
+    def start(self, host: Host, *arguments: str | Path) -> LabFork:
         """A command that runs until the end of the test."""
-        argv = [sys.executable, "-m", "daemon.cli", *map(str, arguments)]
-        process = self.lab.popen(host, argv, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        self.stack.enter_context(_ending(process))
-        return process
-
-
-@contextmanager
-def _ending(process: LabProcess) -> Iterator[None]:
-    yield
-    process.kill()
-    process.communicate()
+        return self.stack.enter_context(LabFork(host, p2pd_main, arguments))
 
 
 @pytest.fixture
@@ -63,7 +53,6 @@ def internet(tmp_path: Path) -> Iterator[Internet]:
             *("serve", "--listen", f"{first}:5555", "--stun-second-address", second),
             *("--state-dir", tmp_path / "serve"),
         )
-        assert serving.stdout is not None
         internet.uri = serving.stdout.readline().strip()
         yield internet
 
@@ -83,8 +72,8 @@ def test_netcheck_names_each_nat_as_it_was_built(internet: Internet) -> None:
     }
     found = {}
     for kind, check in checks.items():
-        output, _ = check.communicate(timeout=150)
-        assert check.returncode == (1 if kind is NatKind.UDP_BLOCKED else 0), output
+        code, output = check.wait(CHECK_S), check.stdout.read()
+        assert code == (1 if kind is NatKind.UDP_BLOCKED else 0), output
         found[kind] = report = json.loads(output)
         assert report["public_ipv4"] == str(sites[kind].public_ipv4)
         assert report["nat"]["ipv4"]["tcp"]["translated"]
@@ -145,7 +134,7 @@ def test_ping_and_speed_between_two_nats_over_the_path_that_is_named(
     assert "direct: " in ping["reason"]
 
     for path in ("relay", "punched", "ice"):
-        speed = document("speed", "right", "--size", PAYLOAD_BYTES, "--path", path, *here)
+        speed = document("speed", "right", "--size", str(PAYLOAD_BYTES), "--path", path, *here)
         assert (speed["path"], speed["bytes"]) == (path, PAYLOAD_BYTES)
         assert document("peers", *here)["peers"][0]["path"] == "punched"
     direct = p2pd("speed", "right", "--path", "direct", *here)

@@ -1,4 +1,4 @@
-"""Run as a process: a peer's connections on one machine as the daemon makes them, without training.
+"""A process: a peer's connections on one machine as the daemon makes them, without training.
 
 Reads commands from standard input, and answers each with a JSON document on a line:
 
@@ -254,7 +254,7 @@ async def joining(number: int, options: JoinOptions) -> AsyncIterator[LabNode]:
         await discovery.leave()
 
 
-async def main() -> None:
+async def _run() -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
@@ -308,9 +308,10 @@ async def obey(node: LabNode, reader: asyncio.StreamReader) -> bool:
     return False
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Do as standard input says."""
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(name)s: %(message)s")
     for chatty in ("aioice", "quic"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
+        runner.run(_run())

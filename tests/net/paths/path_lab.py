@@ -1,9 +1,6 @@
 """Peers at the sites of a laboratory of NATs, with a rendezvous and relays on the internet."""
 
-import contextlib
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,11 +10,12 @@ import msgspec
 
 from daemon.net.path_kind import PathKind
 from protocol.uri import HostPort
+from tests.forked import p2pd
 from tests.natlab.lab import Host, NatLab, PublicHost
-from tests.natlab.lab_process import LabProcess
+from tests.natlab.lab_fork import LabFork
+from tests.net.paths import lab_node
 from tests.net.paths.lab_node import JoinOptions
 
-ROOT = Path(__file__).parents[3]
 EVERYWHERE = "[::]:0"
 UNDIALLED = "127.0.0.1:0"
 """To listen where nobody else can dial."""
@@ -26,12 +24,11 @@ UNDIALLED = "127.0.0.1:0"
 class NodeProcess:
     """A lab_node process, told what to do line by line."""
 
-    def __init__(self, process: LabProcess) -> None:
-        self.process = process
+    def __init__(self, fork: LabFork) -> None:
+        self._fork = fork
 
     def hear(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        line = self._fork.stdout.readline()
         assert line, "the peer ended"
         answer: dict[str, Any] = json.loads(line)
         return answer
@@ -41,9 +38,8 @@ class NodeProcess:
         return self.hear()
 
     def tell(self, *words: object) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(" ".join(map(str, words)) + "\n")
-        self.process.stdin.flush()
+        self._fork.stdin.write(" ".join(map(str, words)) + "\n")
+        self._fork.stdin.flush()
 
     def join(self, number: int, options: JoinOptions) -> str:
         """Be that peer; its id."""
@@ -58,7 +54,7 @@ class PathLab:
         self.lab = lab
         self._state_dir = state_dir
         self._stack = stack
-        self._servers: dict[str, LabProcess] = {}
+        self._servers: dict[str, LabFork] = {}
         self.rendezvous: list[str] = []
         self.relays: list[str] = []
         """URIs, for those who join."""
@@ -66,18 +62,12 @@ class PathLab:
     def serve(self, what: str, host: PublicHost, port: int, name: str = "", *more: str) -> str:
         """``p2pd rendezvous``, ``relay`` or ``serve`` there; its URI."""
         name = name or what
-        process = self._popen(
-            host,
-            [
-                *(sys.executable, "-m", "daemon.cli", what),
-                *("--listen", str(HostPort(host.address, port))),
-                *("--state-dir", str(self._state_dir / name), *more),
-            ],
-        )
-        assert process.stdout is not None
-        uri: str = process.stdout.readline().strip()
+        listen = str(HostPort(host.address, port))
+        words = (what, "--listen", listen, "--state-dir", str(self._state_dir / name), *more)
+        server = self._stack.enter_context(LabFork(host, p2pd, words))
+        uri = server.stdout.readline().strip()
         assert uri.startswith("p2p://"), uri
-        self._servers[name] = process
+        self._servers[name] = server
         if what in ("rendezvous", "serve"):
             self.rendezvous.append(uri)
         if what in ("relay", "serve"):
@@ -89,7 +79,7 @@ class PathLab:
 
     def start_node(self, host: Host | PublicHost) -> NodeProcess:
         """A process there, which is no peer so far."""
-        return NodeProcess(self._popen(host, [sys.executable, "-m", "tests.net.paths.lab_node"]))
+        return NodeProcess(self._stack.enter_context(LabFork(host, lab_node.main)))
 
     def node(
         self,
@@ -134,22 +124,6 @@ class PathLab:
             swarm=swarm,
             map_port=map_port,
         )
-
-    def _popen(self, host: Host | PublicHost, argv: list[str]) -> LabProcess:
-        process = self.lab.popen(
-            host, argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
-        self._stack.callback(_end, process)
-        return process
-
-
-def _end(process: LabProcess) -> None:
-    process.kill()
-    process.wait(90)
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
 
 
 @contextmanager

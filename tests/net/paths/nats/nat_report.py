@@ -12,9 +12,9 @@ from statistics import median
 from daemon.net.path_kind import PathKind
 from daemon.net.peers.path_score import BEST_FIRST
 from tests.natlab.lab import NatKind
+from tests.natlab.lab_fork import ROOT
 from tests.natlab.nat_behaviour import BEHAVIOURS
 from tests.net.paths.nats.nat_matrix import Cell
-from tests.net.paths.path_lab import ROOT
 
 WRITES_DOCS = os.environ.get("P2PD_WRITE_DOCS") == "1"
 PAGE = ROOT / "docs/nat-traversal.md"
