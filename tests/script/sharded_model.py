@@ -1,5 +1,5 @@
 """One rank of a model that FSDP2 shards: all that a script's end does with its tensors. Fails by
-its exit code. For torchrun, with a directory."""
+its exit code. For tests/forked_ranks.py, with a directory."""
 
 import os
 import sys

@@ -7,14 +7,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 def test_ranks_describe_write_and_read_one_model(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             sys.executable,
-            *TORCHRUN,
+            str(ROOT / "tests" / "forked_ranks.py"),
             str(ROOT / "tests" / "script" / "sharded_model.py"),
             str(tmp_path),
         ],

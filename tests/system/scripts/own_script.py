@@ -10,10 +10,13 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-from torch import nn
-
 import p2pd
+from ml.training.compiler_on_demand import leave_compiler_until_asked
+from p2pd.importing import collector_off
+
+with collector_off():
+    import torch
+    from torch import nn
 
 STEPS = 20
 SAMPLES = 32
@@ -30,6 +33,7 @@ def main() -> None:
     """Train until told to end."""
     seed, target, state_dir = sys.argv[1:]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    leave_compiler_until_asked()
     torch.manual_seed(int(seed))
     model = made()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)

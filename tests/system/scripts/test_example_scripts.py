@@ -4,6 +4,7 @@ test_own_frameworks.py."""
 
 import csv
 import difflib
+import importlib.util
 import os
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from p2pd.messages import Opened, Trained
 from p2pd.script.place import TRAINER_VARIABLE
 from p2pd.shared_tensors import NO_ROOT, SharedLayout, SharedTensors
+from tests.forked_scripts import forked_scripts
 from tests.script.daemon_side import DaemonSide, root_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -64,8 +66,18 @@ def train_rounds(side: DaemonSide) -> tuple[Opened, list[Trained]]:
     return opened, done
 
 
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
+    """By which examples of one process are run: loading PyTorch takes longer than all else here."""
+    modules = ["torch._dynamo", "sklearn.datasets"]
+    if importlib.util.find_spec("accelerate"):
+        modules.append("accelerate")
+    with forked_scripts(tmp_path_factory.mktemp("python"), modules) as command:
+        yield command
+
+
 def run_example(
-    listener: socket.socket, name: str, *arguments: str, launcher: tuple[str, ...] = ()
+    listener: socket.socket, python: tuple[str, ...], name: str, *arguments: str
 ) -> tuple[Opened, list[Trained]]:
     """What an example came to, once it has ended well."""
     path = listener.getsockname()
@@ -75,7 +87,7 @@ def run_example(
         "PYTHONPATH": str(ROOT),
     }
     process = subprocess.Popen(
-        [sys.executable, *launcher, str(EXAMPLES / name), *arguments],
+        [*python, str(EXAMPLES / name), *arguments],
         env=environ,
         cwd=Path(path).parent,
         stdin=subprocess.DEVNULL,
@@ -99,7 +111,7 @@ def run_example(
     return result
 
 
-def test_loop_becomes_a_peer_by_six_lines(listener: socket.socket) -> None:
+def test_loop_becomes_a_peer_by_six_lines(listener: socket.socket, python: tuple[str, ...]) -> None:
     before, after = ((EXAMPLES / f"loop_{when}.py").read_text() for when in ("before", "after"))
     lines = [
         line
@@ -107,27 +119,29 @@ def test_loop_becomes_a_peer_by_six_lines(listener: socket.socket) -> None:
         if line[:2] in ("+ ", "- ") and line[2:].strip() and '"""' not in line
     ]
     assert len(lines) <= 6, lines
-    opened, trained = run_example(listener, "loop_after.py", "-")
+    opened, trained = run_example(listener, python, "loop_after.py", "-")
     assert len(opened.tensors) == 4
     assert trained[0].sample_count == 96
 
 
-def test_each_peer_trains_on_its_own_file(listener: socket.socket, tmp_path: Path) -> None:
+def test_each_peer_trains_on_its_own_file(
+    listener: socket.socket, python: tuple[str, ...], tmp_path: Path
+) -> None:
     with (tmp_path / "own.csv").open("w", newline="") as file:
         # One target for all, so that the loss falls whichever rows a round happens to draw.
         rows = [[i / 10, i % 3, 20] for i in range(100)]
         csv.writer(file).writerows([["a", "b", "target"], *rows])
-    opened, trained = run_example(listener, "csv_peers.py", "-", "own.csv")
+    opened, trained = run_example(listener, python, "csv_peers.py", "-", "own.csv")
     assert opened.sample_count == 100
     assert trained[0].loss > trained[1].loss
 
 
 def test_processes_of_a_torchrun_train_as_one(listener: socket.socket) -> None:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    _, trained = run_example(listener, "ddp.py", launcher=launcher)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    _, trained = run_example(listener, (sys.executable, *torchrun), "ddp.py")
     assert trained[0].sample_count == 2 * 3 * 32, "of both"
 
 
-def test_loop_with_accelerate_is_trained(listener: socket.socket) -> None:
+def test_loop_with_accelerate_is_trained(listener: socket.socket, python: tuple[str, ...]) -> None:
     pytest.importorskip("accelerate", reason="needs accelerate")
-    run_example(listener, "accelerate_loop.py", "-")
+    run_example(listener, python, "accelerate_loop.py", "-")

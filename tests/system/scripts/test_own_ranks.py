@@ -14,7 +14,8 @@ from tests.forked_scripts import forked_scripts
 from tests.system.real_swarm import ROOT, RealPeer, RealSwarm, is_alive, wait_until
 from tests.system.scripts.own_ranks import STEPS, Line, lines_of, pid_of
 
-SCRIPTS = ROOT / "tests" / "system" / "scripts"
+LAUNCHER = ROOT / "tests" / "forked_ranks.py"
+SCRIPT = ROOT / "tests" / "system" / "scripts" / "own_ranks.py"
 RANKS = 2
 TOGETHER = 5
 LOST = 2
@@ -93,7 +94,8 @@ def wait_all_averaged(peers: list[RealPeer], rounds: int, since: int) -> None:
 @pytest.fixture
 def python(tmp_path: Path) -> Iterator[tuple[str, ...]]:
     """By which launchers are run: loading PyTorch takes longer than all else here."""
-    with forked_scripts(tmp_path, ["tests.system.scripts.forked_ranks"]) as command:
+    modules = ["tests.forked_ranks", "tests.system.scripts.own_ranks"]
+    with forked_scripts(tmp_path, modules) as command:
         yield command
 
 
@@ -104,13 +106,13 @@ def test_ranks_of_ddp_and_fsdp2_hold_equal_weights_whatever_is_killed(
     peers = [RealPeer(swarm, name) for name in kinds]
     one, two, three = peers
     rounds = ("--local-steps", str(STEPS), "--grace", "30", "--min-peers", str(len(peers)))
-    command = (*python, SCRIPTS / "own_ranks.py", "alone", one.data_dir)
+    command = (*python, SCRIPT, "alone", one.data_dir)
     swarm.create(*rounds, "--", *command, within_s=SWARM_S)
     listen = ("--listen", "127.0.0.1:0")
     for peer in peers:
         link = () if peer is one else (swarm.link,)
-        launcher = (*python, SCRIPTS / "forked_ranks.py")
-        peer.join(*link, *listen, "--", *launcher, kinds[peer.name], peer.data_dir)
+        ranks = (*python, LAUNCHER, SCRIPT, kinds[peer.name], peer.data_dir)
+        peer.join(*link, *listen, "--", *ranks)
     since = 0
     # Each of DDP's processes, and each of FSDP2's. When a rank dies, torchrun ends the other one.
     for victims in (
