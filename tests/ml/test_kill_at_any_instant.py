@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 import pytest
-import torch
 
 from ml.opening import Opening
+from ml.training.compiler_on_demand import leave_compiler_until_asked
 from tests.ml.conftest import MakeOpening
 from tests.ml.running import apply, open_learner, train
 
@@ -67,38 +67,54 @@ def in_a_child(life: Callable[[], int]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (0, -signal.SIGKILL)
 
 
-def main(opening: str, kill_at: list[int]) -> None:
-    """What the process below runs."""
-    request = msgspec.json.decode(opening, type=Opening)
-    # What torch loads only when it is needed, which takes it seconds: not in every life anew.
-    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1).step()
-    for at in kill_at:
-        print(json.dumps(["begun", at, ""]), flush=True)
-        in_a_child(partial(live, request, at))
+def main() -> None:
+    """What the process below runs: each line that it reads asks for lives in one directory."""
+    leave_compiler_until_asked()
+    for line in sys.stdin:
+        opening, kill_at = json.loads(line)
+        request = msgspec.convert(opening, Opening)
+        for at in kill_at:
+            print(json.dumps(["begun", at, ""]), flush=True)
+            in_a_child(partial(live, request, at))
+        print(json.dumps(["over", 0, ""]), flush=True)
 
 
-def run_lives(opening: Opening, kill_at: list[int]) -> list[list[tuple[str, int, str]]]:
-    """What each life told, one after the other in the same directory."""
-    script = (
-        "import json, sys; from tests.ml.test_kill_at_any_instant import main; "
-        "main(sys.argv[1], json.loads(sys.argv[2]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, msgspec.json.encode(opening), json.dumps(kill_at)],
+Told = list[tuple[str, int, str]]
+RunLives = Callable[[Opening, list[int]], list[Told]]
+
+
+@pytest.fixture(scope="module")
+def run_lives() -> Iterator[RunLives]:
+    """What each life told, one after the other in the same directory. One process has loaded torch
+    for all of them."""
+    script = "from tests.ml.test_kill_at_any_instant import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
         cwd=ROOT,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=150,
-    )
-    assert done.returncode == 0, done.stderr
-    lives: list[list[tuple[str, int, str]]] = []
-    for line in done.stdout.splitlines():
-        word, number, root = json.loads(line)
-        if word == "begun":
-            lives.append([])
-        else:
-            lives[-1].append((word, number, root))
-    return lives
+    ) as process:
+        asked, answers = process.stdin, process.stdout
+        assert asked is not None
+        assert answers is not None
+
+        def run(opening: Opening, kill_at: list[int]) -> list[Told]:
+            print(json.dumps([msgspec.to_builtins(opening), kill_at]), file=asked, flush=True)
+            lives: list[Told] = []
+            for line in answers:
+                word, number, root = json.loads(line)
+                if word == "over":
+                    return lives
+                if word == "begun":
+                    lives.append([])
+                else:
+                    lives[-1].append((word, number, root))
+            raise AssertionError(f"it ended with {process.wait()}")
+
+        yield run
+        asked.close()
+        assert process.wait() == 0
 
 
 @pytest.mark.parametrize(
@@ -107,7 +123,7 @@ def run_lives(opening: Opening, kill_at: list[int]) -> list[list[tuple[str, int,
     ids=str,
 )
 def test_peer_killed_again_and_again_comes_to_the_same_weights_as_one_that_is_not(
-    make_opening: MakeOpening, tmp_path: Path, chosen: dict[str, Any]
+    make_opening: MakeOpening, run_lives: RunLives, tmp_path: Path, chosen: dict[str, Any]
 ) -> None:
     settings = {"outer_learning_rate": 0.7, "outer_momentum": 0.6} | chosen
     (undisturbed,) = run_lives(make_opening("undisturbed", **settings), [NEVER])

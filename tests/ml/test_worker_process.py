@@ -245,6 +245,7 @@ async def test_what_fails_again_in_the_same_way_is_logged_in_one_line(
     assert caplog.text.count("Traceback") == 1
 
 
+@pytest.mark.usefixtures("trainers_at_once")
 async def test_worker_that_dies_while_it_loads_the_task_is_started_again(
     make_opening: MakeOpening, tmp_path: Path
 ) -> None:
@@ -461,6 +462,7 @@ def test_killed_daemon_leaves_no_helper_behind(
     assert not any(map(is_running, pids))
 
 
+@pytest.mark.usefixtures("trainers_at_once")
 async def test_averager_is_small_without_torch_and_sandboxed(
     make_opening: MakeOpening, tmp_path: Path
 ) -> None:

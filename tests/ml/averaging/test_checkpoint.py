@@ -8,46 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from torch import nn
 
 from ml.state.checkpoint import CheckpointStore
 from ml.state.late_sync import LateSync
-from ml.state.state import State, blocks_of, tensor_name
 from ml.state.tensor_file import TensorSink
-from ml.state.tensor_store import Fill
-from ml.training.model_tensors import manifest_of
 from protocol.errors import ConfigError, VerificationError
 from tests.full_disk import report_of
+from tests.ml.averaging.saved_states import MANIFEST, filled_with, latest, numbers_in, open_store
 
 ROOT = Path(__file__).parents[3]
-MANIFEST = manifest_of(nn.Linear(300, 300))
-
-
-def open_store(directory: Path) -> CheckpointStore:
-    return CheckpointStore(directory, MANIFEST, keeps_momentum=False)
-
-
-def filled_with(number: float) -> Fill:
-    def fill(writer: TensorSink) -> None:
-        for spec in MANIFEST.tensors:
-            for start, stop in blocks_of(spec):
-                writer.write(tensor_name(spec), start, np.full(stop - start, number, np.float32))
-
-    return fill
-
-
-def numbers_in(state: State) -> set[float]:
-    return {
-        number
-        for spec in MANIFEST.tensors
-        for number in np.unique(state.read(spec, 0, spec.element_count)).tolist()
-    }
-
-
-def latest(directory: Path) -> State:
-    state = open_store(directory).latest()
-    assert state is not None
-    return state
 
 
 def checkpoint_paths(directory: Path) -> list[Path]:
@@ -223,7 +192,7 @@ def test_open_state_survives_the_deletion_of_its_file(tmp_path: Path) -> None:
 SAVE_ENDLESSLY = """
 import itertools, sys
 from pathlib import Path
-from tests.ml.averaging.test_checkpoint import filled_with, open_store
+from tests.ml.averaging.saved_states import filled_with, open_store
 
 store = open_store(Path(sys.argv[1]))
 state = store.latest()
@@ -277,7 +246,7 @@ def test_kill_9_at_any_instant_leaves_a_whole_checkpoint(tmp_path: Path, word: s
 ON_A_FULL_DISK = """
 import contextlib, json, sys
 from pathlib import Path
-from tests.ml.averaging.test_checkpoint import filled_with, latest, numbers_in, open_store
+from tests.ml.averaging.saved_states import filled_with, latest, numbers_in, open_store
 
 directory = Path(sys.argv[1])
 store = open_store(directory)
