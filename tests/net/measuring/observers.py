@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.forked import Place, run_forked
-from tests.forked import p2pd as p2pd_main
+from tests.forked import Place, run_forked, run_p2pd
 
 ROOT = Path(__file__).parents[3]
 START_S = 90.0
@@ -20,7 +19,7 @@ COMMAND_S = 120.0
 
 def p2pd(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end."""
-    return run_forked(p2pd_main, arguments, Place(ROOT, dict(os.environ)), COMMAND_S)
+    return run_forked(run_p2pd, arguments, Place(ROOT, dict(os.environ)), COMMAND_S)
 
 
 def document(*arguments: str | Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from protocol.statements.invite import Invite
 from protocol.statements.nat_behavior import Dependence, PortAllocation
 from protocol.uri import ServerUri
 from rendezvous import RendezvousClient
-from tests.forked import p2pd as p2pd_main
+from tests.forked import run_p2pd
 from tests.natlab.lab import Host, NatKind, NatLab, PublicHost
 from tests.natlab.lab_fork import LabFork
 from tests.natlab.requirements import natlab_marks
@@ -39,7 +39,7 @@ class Internet:
 
     def start(self, host: Host, *arguments: str | Path) -> LabFork:
         """A command that runs until the end of the test."""
-        return self.stack.enter_context(LabFork(host, p2pd_main, arguments))
+        return self.stack.enter_context(LabFork(host, run_p2pd, arguments))
 
 
 @pytest.fixture

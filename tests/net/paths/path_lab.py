@@ -10,7 +10,7 @@ import msgspec
 
 from daemon.net.path_kind import PathKind
 from protocol.uri import HostPort
-from tests.forked import p2pd
+from tests.forked import run_p2pd
 from tests.natlab.lab import Host, NatLab, PublicHost
 from tests.natlab.lab_fork import LabFork
 from tests.net.paths import lab_node
@@ -64,7 +64,7 @@ class PathLab:
         name = name or what
         listen = str(HostPort(host.address, port))
         words = (what, "--listen", listen, "--state-dir", str(self._state_dir / name), *more)
-        server = self._stack.enter_context(LabFork(host, p2pd, words))
+        server = self._stack.enter_context(LabFork(host, run_p2pd, words))
         uri = server.stdout.readline().strip()
         assert uri.startswith("p2p://"), uri
         self._servers[name] = server

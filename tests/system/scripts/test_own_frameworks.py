@@ -93,7 +93,7 @@ def test_peers_of_others_trainers_hold_equal_weights_whatever_is_killed(
     rate: Callable[[int], float],
 ) -> None:
     one, two = peers = [RealPeer(swarm, name) for name in ("founder", "two")]
-    script = ("--", *python, SCRIPT, example)
+    script: tuple[str | Path, ...] = ("--", *python, SCRIPT, example)
     work = ("--local-steps", str(STEPS), "--grace", "30", "--min-peers", "2")
     swarm.create(*work, *settings, *script, one.data_dir, within_s=SWARM_S)
     listen = ("--listen", "127.0.0.1:0")

@@ -22,6 +22,8 @@ LOST = 2
 """Rounds that a kill may cost the inner state. Before each there are more."""
 SWARM_S = 300.0
 
+Words = tuple[str | Path, ...]
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
@@ -106,12 +108,12 @@ def test_ranks_of_ddp_and_fsdp2_hold_equal_weights_whatever_is_killed(
     peers = [RealPeer(swarm, name) for name in kinds]
     one, two, three = peers
     rounds = ("--local-steps", str(STEPS), "--grace", "30", "--min-peers", str(len(peers)))
-    command = (*python, SCRIPT, "alone", one.data_dir)
+    command: Words = (*python, SCRIPT, "alone", one.data_dir)
     swarm.create(*rounds, "--", *command, within_s=SWARM_S)
     listen = ("--listen", "127.0.0.1:0")
     for peer in peers:
         link = () if peer is one else (swarm.link,)
-        ranks = (*python, LAUNCHER, SCRIPT, kinds[peer.name], peer.data_dir)
+        ranks: Words = (*python, LAUNCHER, SCRIPT, kinds[peer.name], peer.data_dir)
         peer.join(*link, *listen, "--", *ranks)
     since = 0
     # Each of DDP's processes, and each of FSDP2's. When a rank dies, torchrun ends the other one.
