@@ -282,6 +282,8 @@ async def test_client_that_never_reads_its_answers_is_cut_off() -> None:
         loop = asyncio.get_running_loop()
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            # As on a real network; the kernel keeps megabytes for the large segments of loopback.
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)
             client.setblocking(False)
             await loop.sock_connect(client, (LOOPBACK, server.addresses[0].port))
             requests = encode_request(os.urandom(12)) * 1000
