@@ -21,13 +21,17 @@ from protocol.uri import HostPort, ServerUri
 from relay.server.limits import RelayLimits
 from rendezvous import RendezvousClient
 from rendezvous.server.limits import RegistryLimits
+from tests import forked
 from tests.eventually import eventually
+from tests.forked import Place, run_forked
 from tests.free_ports import free_port
 from tests.net.swarm_peers import in_order_of_id, introduce, make_swarm, running
 from transport.curve import CurveKeys
 from transport.sockets.server_socket import ListenError
 
 ROOT = Path(__file__).parents[3]
+COMMAND_S = 150.0
+STATUS = ("status", "--json", "--state-dir")
 ANY_PORT = HostPort("127.0.0.1", 0)
 EVERYWHERE = HostPort("0.0.0.0", 0)
 
@@ -132,13 +136,24 @@ def p2pd(environ: Mapping[str, str], log: Path, *arguments: str) -> Iterator[Non
 
 def status(environ: Mapping[str, str], state_dir: Path) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "daemon.cli", "status", "--json", "--state-dir", str(state_dir)],
+        [sys.executable, "-m", "daemon.cli", *STATUS, str(state_dir)],
         env=environ,
         capture_output=True,
-        timeout=150,
+        text=True,
+        timeout=COMMAND_S,
         check=False,
         cwd=ROOT,
     )
+    return printed(done)
+
+
+def glance(state_dir: Path) -> dict[str, Any]:
+    """The same, for whoever looks again and again: the command is a fork, and starts at once."""
+    place = Place(ROOT, dict(os.environ))
+    return printed(run_forked(forked.p2pd, [*STATUS, state_dir], place, COMMAND_S))
+
+
+def printed(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
     if done.returncode not in (0, 1):
         return {}
     document: dict[str, Any] = json.loads(done.stdout)
@@ -165,8 +180,8 @@ async def test_observers_connect_without_torch_and_without_a_worker(tmp_path: Pa
                 p2pd(environ, tmp_path / "one.log", *join, str(one)),
                 p2pd(environ, tmp_path / "other.log", *join, str(other)),
             ):
-                await until(lambda: len(status(environ, one).get("peers", ())) == 1)
-                await until(lambda: status(environ, one)["peers"][0]["path"] == "direct")
+                await until(lambda: len(glance(one).get("peers", ())) == 1)
+                await until(lambda: glance(one)["peers"][0]["path"] == "direct")
                 seen = status(environ, one)
                 assert seen["phase"] == "observing"
                 assert seen["worker_pid"] is None
@@ -183,13 +198,13 @@ async def test_peer_that_starts_without_its_rendezvous_says_that_it_waits_for_it
         without_training(tmp_path / "hidden") as environ,
         p2pd(environ, tmp_path / "log", *join, *here),
     ):
-        await until(lambda: bool(status(environ, tmp_path / "peer").get("health")))
+        await until(lambda: bool(glance(tmp_path / "peer").get("health")))
         shown = subprocess.run(  # noqa: ASYNC221 — nothing else waits for its turn.
             [sys.executable, "-m", "daemon.cli", "status", *here],
             env=environ,
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=COMMAND_S,
             check=False,
             cwd=ROOT,
         )
