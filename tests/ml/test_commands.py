@@ -30,16 +30,30 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_task_check_prints_the_manifest() -> None:
-    done = run("ml.check_task", str(TINY_TASK))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "0.weight" in done.stdout
-    assert "9 tensors, 227 parameters" in done.stdout
+@pytest.fixture(scope="module")
+def shown() -> subprocess.CompletedProcess[str]:
+    """What a person sees who has a task checked."""
+    return run("ml.check_task", str(TINY_TASK))
 
 
-def test_task_check_says_what_a_round_costs() -> None:
-    done = run("ml.check_task", str(TINY_TASK), "--json")
-    cost = json.loads(done.stdout)["cost"]
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """The document about the same task, which prints something too."""
+    task = tmp_path_factory.mktemp("document") / "talks.py"
+    task.write_text("print('hello')\n" + TINY_TASK.read_text())
+    return run("ml.check_task", str(task), "--json")
+
+
+def test_task_check_prints_the_manifest(shown: subprocess.CompletedProcess[str]) -> None:
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "0.weight" in shown.stdout
+    assert "9 tensors, 227 parameters" in shown.stdout
+
+
+def test_task_check_says_what_a_round_costs(
+    shown: subprocess.CompletedProcess[str], document: subprocess.CompletedProcess[str]
+) -> None:
+    cost = json.loads(document.stdout)["cost"]
     task = load_task(str(TINY_TASK), builtin=False)
     samples = len(task.train_dataset(Path()))
     assert cost["train_samples"] == samples
@@ -51,11 +65,9 @@ def test_task_check_says_what_a_round_costs() -> None:
         "steps",
         task.suggestion.local_amount,
     )
-    shown = run("ml.check_task", str(TINY_TASK)).stdout.split("\n\n")[-1]
-    assert [line.split()[0] for line in shown.splitlines()] == [
-        "data", "speed", "loss", "a", "traffic",
-    ]  # fmt: skip
-    assert max(map(len, shown.splitlines())) <= 80
+    lines = shown.stdout.split("\n\n")[-1].splitlines()
+    assert [line.split()[0] for line in lines] == ["data", "speed", "loss", "a", "traffic"]
+    assert max(map(len, lines)) <= 80
 
 
 def test_task_check_names_what_is_wrong(tmp_path: Path) -> None:
@@ -104,12 +116,11 @@ def test_task_check_finds_what_would_show_later(
         check_task(load_task(str(task), builtin=False), tmp_path)
 
 
-def test_what_a_task_prints_is_none_of_the_document(tmp_path: Path) -> None:
-    task = tmp_path / "talks.py"
-    task.write_text("print('hello')\n" + TINY_TASK.read_text())
-    done = run("ml.check_task", str(task), "--json")
-    assert (done.returncode, done.stderr) == (0, "hello\n")
-    assert json.loads(done.stdout)["parameters"] == 227
+def test_what_a_task_prints_is_none_of_the_document(
+    document: subprocess.CompletedProcess[str],
+) -> None:
+    assert (document.returncode, document.stderr) == (0, "hello\n")
+    assert json.loads(document.stdout)["parameters"] == 227
 
 
 def test_training_alone_reports_each_shard(tmp_path: Path) -> None:

@@ -7,16 +7,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+TORCHRUN = (ROOT / "tests" / "forked_ranks.py", "--standalone", "--nproc-per-node", "2")
 
 
 def test_ranks_describe_write_and_read_one_model(tmp_path: Path) -> None:
     done = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "tests" / "forked_ranks.py"),
-            str(ROOT / "tests" / "script" / "sharded_model.py"),
-            str(tmp_path),
-        ],
+        [sys.executable, *TORCHRUN, ROOT / "tests" / "script" / "sharded_model.py", tmp_path],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -150,7 +150,7 @@ def status(environ: Mapping[str, str], state_dir: Path) -> dict[str, Any]:
 def glance(state_dir: Path) -> dict[str, Any]:
     """The same, for whoever looks again and again: the command is a fork, and starts at once."""
     place = Place(ROOT, dict(os.environ))
-    return printed(run_forked(forked.p2pd, [*STATUS, state_dir], place, COMMAND_S))
+    return printed(run_forked(forked.run_p2pd, [*STATUS, state_dir], place, COMMAND_S))
 
 
 def printed(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Peers of two processes each, by torchrun's agent, in one swarm, DDP the one and FSDP2 the other
-two: through the death of a rank, of the launcher, of the daemon."""
+"""Peers of two processes each, by torchrun, in one swarm, DDP the one and FSDP2 the other two:
+through the death of a rank, of the launcher, of the daemon."""
 
 import os
 import signal
@@ -14,15 +14,13 @@ from tests.forked_scripts import forked_scripts
 from tests.system.real_swarm import ROOT, RealPeer, RealSwarm, is_alive, wait_until
 from tests.system.scripts.own_ranks import STEPS, Line, lines_of, pid_of
 
-LAUNCHER = ROOT / "tests" / "forked_ranks.py"
+TORCHRUN = (ROOT / "tests" / "forked_ranks.py", "--standalone", "--nproc-per-node", "2")
 SCRIPT = ROOT / "tests" / "system" / "scripts" / "own_ranks.py"
 RANKS = 2
 TOGETHER = 5
 LOST = 2
 """Rounds that a kill may cost the inner state. Before each there are more."""
 SWARM_S = 300.0
-
-Words = tuple[str | Path, ...]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -108,13 +106,12 @@ def test_ranks_of_ddp_and_fsdp2_hold_equal_weights_whatever_is_killed(
     peers = [RealPeer(swarm, name) for name in kinds]
     one, two, three = peers
     rounds = ("--local-steps", str(STEPS), "--grace", "30", "--min-peers", str(len(peers)))
-    command: Words = (*python, SCRIPT, "alone", one.data_dir)
-    swarm.create(*rounds, "--", *command, within_s=SWARM_S)
+    swarm.create(*rounds, "--", *python, SCRIPT, "alone", one.data_dir, within_s=SWARM_S)
     listen = ("--listen", "127.0.0.1:0")
     for peer in peers:
         link = () if peer is one else (swarm.link,)
-        ranks: Words = (*python, LAUNCHER, SCRIPT, kinds[peer.name], peer.data_dir)
-        peer.join(*link, *listen, "--", *ranks)
+        script = (SCRIPT, kinds[peer.name], peer.data_dir)
+        peer.join(*link, *listen, "--", *python, *TORCHRUN, *script)
     since = 0
     # Each of DDP's processes, and each of FSDP2's. When a rank dies, torchrun ends the other one.
     for victims in (
