@@ -4,7 +4,6 @@ import asyncio
 import re
 import resource
 import statistics
-import tempfile
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ from ml.averaging.messages import Mix
 from protocol.codec import encode
 from protocol.identity import PeerId
 from protocol.statements.swarm import RoundSettings
+from tests.memory_files import memory_directory
 from tests.rounds.liars.lies import LIES, Lies
 from tests.rounds.simulated_swarm import LoopClock, SimulatedPeer, SimulatedSwarm, ToyTrainer
 from tests.rounds.virtual_time import run_virtual
@@ -29,7 +29,6 @@ ROUND_S = 1000.0
 """The longest time for a start, and for a round."""
 CONSENSUS = 0.01
 """The spread of the peers' values, in parts of the first one, at which they count as equal."""
-MEMORY = Path("/dev/shm")
 _VALUE = re.compile(rb"value=([^;]*);")
 _SAID = re.compile(rb"\xa7promise|\xa8proposal|\xa7prepare|\xa6accept|\xa5start")
 
@@ -165,9 +164,8 @@ def kind_of(message: bytes) -> str:
 
 def measure(scenario: Scenario) -> Found:
     """Simulate a swarm from its start; its first two rounds are not counted."""
-    room = MEMORY if MEMORY.is_dir() else None
-    with tempfile.TemporaryDirectory(dir=room) as directory:
-        return run_virtual(_measure(Path(directory), scenario))
+    with memory_directory() as directory:
+        return run_virtual(_measure(directory, scenario))
 
 
 async def _measure(directory: Path, scenario: Scenario) -> Found:
