@@ -188,7 +188,7 @@ class ToyTrainer:
         updates = {}
         sample_count = max(1, int(seconds * 100))
         for part in (*range(first, parts), *range(first)):
-            content = f"{self._data} {round_number} {part} ".encode() + self.state + self.poison
+            content = f"{self._data} {round_number} {part} ".encode() + self.poison + self.state
             content = content.ljust(self._size_bytes // parts, b".")
             path = self.update_path(round_number, part)
             await asyncio.sleep(self.writing_s)
@@ -249,7 +249,9 @@ class ToyTrainer:
         if self.failing_checks:
             self.failing_checks -= 1
             raise WorkerError("no such file")
-        if b"poison" in path.read_bytes():
+        with path.open("rb") as file:
+            beginning = file.read(100)
+        if b"poison" in beginning:
             raise VerificationError("tensor 'weight' holds NaN")
 
     def _apply(self, request: Apply) -> None:
@@ -366,7 +368,7 @@ class SimulatedMail:
         return self._swarm.send(self._peer, peer_id, message, bulk=True)
 
     def bulk_room(self, peer_id: PeerId) -> int:
-        return 1 << 30 if peer_id in self._swarm.connected(self._peer) else 0
+        return 1 << 30 if self._swarm.are_connected(self._peer, peer_id) else 0
 
     def live_peers(self) -> frozenset[PeerId]:
         return self._swarm.live(self._peer)
@@ -566,28 +568,32 @@ class SimulatedSwarm:
                 self.peers[two].inbox.peer_up(one)
 
     def connected(self, peer: PeerId) -> frozenset[PeerId]:
-        return frozenset(
-            other
-            for other in self.peers
-            if other != peer and frozenset({peer, other}) not in self._cut
-        )
+        return frozenset(other for other in self.peers if self.are_connected(peer, other))
+
+    def are_connected(self, one: PeerId, two: PeerId) -> bool:
+        """Whether ``one`` can send to ``two``, who may be gone."""
+        return one != two and two in self.peers and frozenset({one, two}) not in self._cut
 
     def live(self, peer: PeerId) -> frozenset[PeerId]:
+        silent = self._silent(peer) if self._cut or self._silent_since else frozenset()
+        return frozenset(self.peers) - silent - {peer}
+
+    def _silent(self, peer: PeerId) -> frozenset[PeerId]:
+        """Of whom ``peer`` has not heard for long."""
         now = asyncio.get_running_loop().time()
         return frozenset(
             other
             for other in self.peers
-            if other != peer
-            and now < self._silent_since.get(other, now) + SILENT_S
-            and (
-                (pair := frozenset({peer, other})) not in self._cut
-                or now < self._parted_since[pair] + SILENT_S
+            if now >= self._silent_since.get(other, now) + SILENT_S
+            or (
+                (pair := frozenset({peer, other})) in self._cut
+                and now >= self._parted_since[pair] + SILENT_S
             )
         )
 
     def send(self, source: PeerId, target: PeerId, data: bytes, *, bulk: bool) -> bool:
         # Who is killed at this very moment runs on to its next await, and sends nothing.
-        if source not in self.peers or target not in self.connected(source):
+        if source not in self.peers or not self.are_connected(source, target):
             return False
         liar = self.peers[source]
         data = liar.rewrite(data, bulk)
@@ -642,9 +648,9 @@ class SimulatedSwarm:
         while min(peer.round for peer in peers or self.peers.values()) < round_number:
             self.check()
             waited = asyncio.get_running_loop().time() - began
-            rounds = [(peer.round, peer.training.phase) for peer in self.peers.values()]
             assert waited < within_s, (
-                f"round {round_number} not reached in {waited:.0f} s: {rounds}"
+                f"round {round_number} not reached in {waited:.0f} s: "
+                f"{[(peer.round, peer.training.phase) for peer in self.peers.values()]}"
             )
             await asyncio.sleep(0.05)
         return asyncio.get_running_loop().time() - began
