@@ -262,7 +262,7 @@ class AgreedRound(abc.ABC):
 
     def _observe(self, now: float) -> None:
         parts = self._parts
-        present, expected = self._company.present(), self._company.expected()
+        present, expected = self._company.look()
         self._share(present)
         held = self._held
         awaited = self._signers(expected) - self._refused

@@ -80,7 +80,8 @@ class AllReduceRound(AgreedRound):
     def _collect(self, now: float) -> frozenset[PeerId]:
         """Note what is here of this peer's part. Returns the awaited peers that have sent
         nothing."""
-        awaited = self._company.expected() - self._updates.refused()
+        _, expected = self._company.look()
+        awaited = expected - self._updates.refused()
         held = frozenset(self._contributed)
         self._collecting.update(expected=awaited, held=held, now=now)
         return awaited - held

@@ -32,24 +32,24 @@ class Company:
             late=patience.promises.passed_over(self.roster, self._number, self._may_lie),
         )
 
-    def present(self) -> frozenset[PeerId]:
-        """Who takes part: those of the live roster who can or have done so already, and who else is
-        ready to train from this base."""
-        return self._present(self._ready())
+    def look(self) -> tuple[frozenset[PeerId], frozenset[PeerId]]:
+        """Who takes part, and who is waited for.
 
-    def expected(self) -> frozenset[PeerId]:
-        """Who is waited for: the live roster, and others here or near, as long as that pays.
-
-        Of the roster no more are passed over than may lie: where more are late, it is the network.
+        Those of the live roster take part who can or have done so already, and who else is ready to
+        train from this base. They are waited for, and others near, as long as that pays. Of the
+        roster no more are passed over than may lie: where more are late, it is the network.
         """
-        ready = self._ready()
+        live = self._parts.standings.live()
+        ready = {peer: standing for peer, standing in live.items() if standing.ready}
+        present = self._present(ready)
         near = {peer for peer in ready.keys() - self.roster if self._is_near(ready[peer])}
-        expected = self._present(ready) | near
+        expected = present | near
         if not self._are_newcomers_worth_waiting(self._number):
             expected = (expected & self.roster) | {self._parts.me}
         pauses = self._parts.patience.updates
         wasteful = pauses.passed_over(expected & self.roster, self._number, self._may_lie)
-        return expected - wasteful - pauses.passed_over(expected - self.roster, self._number)
+        others = pauses.passed_over(expected - self.roster, self._number)
+        return present, expected - wasteful - others
 
     def newcomers(self, present: frozenset[PeerId]) -> frozenset[PeerId]:
         """Who of those ``present``, outside the roster, should be expected in the next round."""
@@ -73,11 +73,6 @@ class Company:
 
     def _are_newcomers_worth_waiting(self, round_number: int) -> bool:
         return self._parts.patience.newcomers.is_worth_waiting(ANY_NEWCOMER, round_number)
-
-    def _ready(self) -> dict[PeerId, Standing]:
-        """Where the live peers stand that can train now."""
-        live = self._parts.standings.live()
-        return {peer: standing for peer, standing in live.items() if standing.ready}
 
     def _present(self, ready: dict[PeerId, Standing]) -> frozenset[PeerId]:
         able = {peer for peer in self.roster & ready.keys() if self._can_take_part(ready[peer])}
