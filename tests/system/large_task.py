@@ -1,4 +1,4 @@
-"""A model of 100 million parameters that hardly learns: only its size matters.
+"""A model of 50 million parameters that hardly learns: only its size matters.
 
 No import of p2pd: peers load it as a user's task file.
 """
@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 
 BATCH_SIZE = 4
 ROUND = {"local_unit": "steps", "local_amount": 1}
-ROWS, COLUMNS = 100_000, 1000
+ROWS, COLUMNS = 50_000, 1000
 
 
 class Table(nn.Module):
