@@ -29,7 +29,7 @@ def trainers() -> list[int]:
     return [
         child.pid
         for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "ml.training" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE and TRAINING.module in child.cmdline()[:4]
     ]
 
 
