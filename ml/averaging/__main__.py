@@ -6,6 +6,10 @@ process, whatever the other is doing; the first carries the requests out in thei
 
 Signs of life come from the work itself, after each block, and from nothing else: so the daemon
 notices when it hangs (daemon/worker/pulse.py).
+
+Example (ml/fork_server.py)::
+
+    from ml.averaging.__main__ import main
 """
 
 import contextlib

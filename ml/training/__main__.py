@@ -2,6 +2,10 @@
 
 FD is the socket to the daemon (p2pd/trainer.py says what threads there are), LIFELINE a pipe that
 ends with the daemon.
+
+Example (ml/fork_server.py)::
+
+    from ml.training.__main__ import main
 """
 
 import logging
