@@ -14,7 +14,7 @@ ROUNDS ?= 500
 SEED ?= 1
 FUZZ_ARGS ?=
 SAME_ARGS ?=
-# Every process of a test would compile p2pd anew, and every one that runs tests all the tests.
+# With it every process of a test compiles p2pd anew, and every one that runs tests all of them.
 unexport PYTHONDONTWRITEBYTECODE
 
 # $(call room,directory,MB,what for): says so and fails where less is free.

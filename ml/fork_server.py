@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from ml.averaging.environment import averager_environment
 from p2pd.channel import HEAD
 from p2pd.importing import collector_off
 from p2pd.process import end_with_parent
@@ -51,11 +52,11 @@ _log = logging.getLogger(__name__)
 
 
 class Place:
-    """What a trainer's process gets to see of the daemon that asked for it."""
+    """What a process gets to see of the daemon that asked for it."""
 
     def __init__(self, request: bytes, descriptors: list[int]) -> None:
-        """``request``: words for the program's command line, each with a zero byte behind it; one
-        more; and the environment, NAME=VALUE, each with one. Raises :class:`ValueError`."""
+        """``request``: words for the program's command line, each with a zero byte behind it; an
+        empty one; and the environment, NAME=VALUE, each with one. Raises :class:`ValueError`."""
         *words, end = request.split(b"\0")
         if end or b"" not in words:
             raise ValueError("no words and environment")
@@ -84,8 +85,8 @@ class Place:
         os.close(self.directory)
         os.close(self.output)
         # Else all would draw the same. Python's own generator sees to that itself.
-        if (numpy := sys.modules.get("numpy")) is not None:
-            numpy.random.seed()
+        if (drawing := sys.modules.get("numpy.random")) is not None:
+            drawing.seed()
         if (torch := sys.modules.get("torch")) is not None:
             torch.default_generator.seed()
         sys.argv[1:] = [str(self.channel), str(self.lifeline), *self.words]
@@ -266,6 +267,8 @@ def _load_trainer() -> Callable[[], None]:
     from ml.training.compiler_on_demand import leave_compiler_until_asked
 
     leave_compiler_until_asked()
+    import numpy.random  # noqa: F401 — else each fork would load it
+
     import ml.training.trainer  # noqa: F401 — what it imports as it begins
     from ml.training.__main__ import main
 
@@ -282,6 +285,13 @@ PROGRAMS = {"ml.training": _load_trainer, "ml.averaging": _load_averager}
 """Each loads a program, and returns what becomes it."""
 
 
+def _see_little() -> None:
+    """Begin anew where the environment has more than is an averager's: forks can read it all."""
+    wanted = averager_environment(os.environ)
+    if os.environ != wanted:
+        os.execve(sys.executable, sys.orig_argv, wanted)
+
+
 def main() -> None:
     """Serve."""
     parser = argparse.ArgumentParser(
@@ -292,6 +302,8 @@ def main() -> None:
     parser.add_argument("module", choices=PROGRAMS)
     arguments = parser.parse_args()
     path = socket_path(arguments.directory, arguments.module)
+    if arguments.module == "ml.averaging":
+        _see_little()
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started it to act on
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s", level=logging.INFO)

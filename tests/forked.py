@@ -1,9 +1,10 @@
 """Programs as forks of a process that has loaded all of p2pd but training.
 
 To load p2pd takes a second of a core, which is most of what a command or a small swarm costs. A
-fork is the program in all else: a process with a session, a directory, an environment, standard
-streams and, where asked for, a network namespace of its own. Tests of how processes start and of
-what they cost start the program itself.
+fork is a process with a session, a directory, an environment, standard streams and, where asked
+for, a network namespace of its own. What it hides is how a program starts (the order of imports,
+and their warnings) and how Python ends. Tests of these, and of what processes cost, start the
+program itself.
 """
 
 import ctypes
@@ -11,11 +12,13 @@ import gc
 import io
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import pkgutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +38,7 @@ NAMESPACES = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 """A network namespace (setns(2))."""
 KILL_S = 30.0
+_STARTING = threading.Lock()
 
 Streams = tuple[IO[Any], IO[Any], IO[Any]]
 """For standard input, output and error."""
@@ -72,14 +76,16 @@ class Fork:
         sent = [_Sent(stream.fileno()) for stream in streams]
         arguments = (main, list(map(str, words)), place, *sent)
         self._process = _server().Process(target=_become, args=arguments, daemon=True)
-        self._process.start()
+        with _STARTING:  # which looks at the others that have ended
+            self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
 
     def ended(self, within_s: float = 0.0) -> int | None:
         """Its exit code (negative: the signal that killed it); None while it runs."""
-        self._process.join(within_s)
-        return self._process.exitcode
+        multiprocessing.connection.wait([self._process.sentinel], within_s)
+        with _STARTING:
+            return self._process.exitcode
 
     def kill(self) -> None:
         """Kill it, and return when it has ended."""
@@ -172,7 +178,9 @@ def _become(main: Callable[[], int | None], words: list[str], place: Place, *str
 
 
 def _written(descriptor: int, errors: str) -> io.TextIOWrapper:
-    return open(descriptor, "w", errors=errors, closefd=False)
+    # As Python's own: of errors each line is written at once.
+    buffering = 1 if descriptor == 2 else -1
+    return open(descriptor, "w", buffering=buffering, errors=errors, closefd=False)
 
 
 def _enter_namespace(name: str) -> None:

@@ -1,9 +1,10 @@
 """torchrun whose ranks are forks of it: ``forked_ranks.py TORCHRUN'S WORDS…``; the script's path is
 absolute.
 
-One process loads PyTorch for all ranks of a machine, which is most of what they cost. To others
-they are as torchrun's: children of the launcher, each in a session of its own. Others have torchrun
-itself: tests/system/scripts/test_two_machines.py, and test_example_scripts.py.
+One process loads PyTorch for all ranks of a machine, which is most of what they cost. They are
+children of the launcher, each in a session of its own, as torchrun's; but torch has them end with
+the launcher, which p2pd sees to where they start by themselves. In each test some do:
+test_own_ranks.py and test_two_machines.py in tests/system/scripts, and test_example_scripts.py.
 """
 
 import os

@@ -27,7 +27,9 @@ def main() -> None:
         socket.send_fds(server, [request[: HEAD.size]], [nothing, nothing, 1, directory])
         server.sendall(request[HEAD.size :])
         assert len(server.recv(HEAD.size)) == HEAD.size, "it is not run"
-        code = int.from_bytes(server.recv(4, socket.MSG_WAITALL), "big", signed=True)
+        answer = server.recv(4, socket.MSG_WAITALL)
+        assert len(answer) == 4, "the server is gone"
+        code = int.from_bytes(answer, "big", signed=True)
     if code < 0:
         os.kill(os.getpid(), -code)
     sys.exit(code)

@@ -13,6 +13,7 @@ Example (daemon/worker/program.py)::
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -34,6 +35,8 @@ ANSWER_S = 120.0
 CODE_S = 1.0
 """Within which it says how a process ended that has ended."""
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Forkable:
@@ -43,15 +46,22 @@ class Forkable:
 
     async def __call__(self, descriptors: Sequence[int]) -> Started:
         """See :class:`daemon.worker.launch.Launch`."""
-        if (path := self.server()) is not None:
-            return await _fork(path, self.module, descriptors)
-        return await self.module(descriptors)
+        if (path := self.server()) is None:
+            return await self.module(descriptors)
+        if not os.path.exists(path):
+            _log.warning(
+                "there is no fork server at %s, though %s is set: %s starts by itself",
+                path,
+                VARIABLE,
+                self.module.module,
+            )
+            return await self.module(descriptors)
+        return await _fork(path, self.module, descriptors)
 
     def server(self) -> Path | None:
-        """The socket of its fork server, if there is one."""
+        """Where its fork server should be, if there is to be one."""
         directory = os.environ.get(VARIABLE)
-        path = socket_path(Path(directory), self.module.module) if directory else None
-        return path if path is not None and path.exists() else None
+        return socket_path(Path(directory), self.module.module) if directory else None
 
 
 class TrainerLaunch:

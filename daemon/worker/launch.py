@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from typing import IO, Protocol
 
 from daemon.host.python_child import child_command
+from ml.averaging.environment import averager_environment
 from p2pd.channel import GREETING
-
-REUSED_BYTES = 32 << 20
-"""What a child that works on a model block by block keeps of the memory that it has freed."""
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -121,8 +119,8 @@ class PythonModule:
     """Starts a module of p2pd's: ``python -m MODULE FD LIFELINE ARGUMENT…``."""
 
     module: str
-    environment: tuple[str, ...] | None = None
-    """The variables that it gets to see; None: all."""
+    sees_little: bool = False
+    """Whether it gets to see an averager's part of the environment only."""
     arguments: tuple[str, ...] = ()
 
     async def __call__(self, descriptors: Sequence[int]) -> Started:
@@ -154,20 +152,9 @@ class PythonModule:
 
     def variables(self, environ: Mapping[str, str]) -> dict[str, str]:
         """What it sees of an environment."""
-        variables = {**environ, "PYTHONUNBUFFERED": "1"}
-        if self.environment is None:
-            return variables
-        kept = {name: variables[name] for name in self.environment if name in variables}
-        return {
-            **kept,
-            "PYTHONUNBUFFERED": "1",
-            # Threads of a library for matrices, of which it multiplies none.
-            "OPENBLAS_NUM_THREADS": "1",
-            "OMP_NUM_THREADS": "1",
-            # Blocks of a model reuse each other's memory (transport/allocator.py says why).
-            "MALLOC_MMAP_THRESHOLD_": str(REUSED_BYTES),
-            "MALLOC_TRIM_THRESHOLD_": str(REUSED_BYTES),
-        }
+        if self.sees_little:
+            return averager_environment(environ)
+        return {**environ, "PYTHONUNBUFFERED": "1"}
 
 
 def spawn(

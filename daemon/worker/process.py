@@ -65,9 +65,12 @@ class Life:
         :class:`WorkerError`."""
         started = await program.launch(descriptors)
         if started.is_child and program.niceness:
-            # Before it has further threads, which take theirs from the first.
+            # Before it has further threads, which take theirs from the first. A fork may have made
+            # itself nice already, and only root may take that back.
             own = os.getpriority(os.PRIO_PROCESS, 0)
-            os.setpriority(os.PRIO_PROCESS, started.pid, min(own + program.niceness, MAX_NICENESS))
+            wanted = min(own + program.niceness, MAX_NICENESS)
+            has = os.getpriority(os.PRIO_PROCESS, started.pid)
+            os.setpriority(os.PRIO_PROCESS, started.pid, max(wanted, has))
         return cls(program, started, tasks, listener)
 
     def expect(self, number: int) -> "asyncio.Future[Message]":

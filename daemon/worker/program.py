@@ -25,13 +25,8 @@ from p2pd.channel import MAX_BODY_BYTES
 from protocol.codec import decode, encode
 from protocol.errors import RemoteProtocolError
 
-NEEDED_VARIABLES = (
-    *("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE"),
-    *("TZ", "TMPDIR", "HOME"),
-)
-"""Others may hold secrets (tokens, keys), which are none of what strangers' bytes could reach."""
 TRAINING = PythonModule("ml.training")
-AVERAGING = PythonModule("ml.averaging", NEEDED_VARIABLES)
+AVERAGING = PythonModule("ml.averaging", sees_little=True)
 
 Message = trainer.FromTrainer | averager.FromAverager
 

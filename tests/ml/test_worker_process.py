@@ -22,8 +22,9 @@ import uvloop
 from daemon.net.traffic import TrafficCounter, TrafficMeter
 from daemon.worker.process import WorkerDiedError
 from daemon.worker.processes import WorkerProcesses
-from daemon.worker.program import NEEDED_VARIABLES, TRAINER, Message
+from daemon.worker.program import TRAINER, Message
 from daemon.worker.worker import TaskWorker
+from ml.averaging.environment import NEEDED_VARIABLES
 from ml.averaging.messages import Apply, CheckUpdate, Contribution, Export, LoadState
 from ml.learner import Learner
 from ml.opening import Trained
@@ -462,7 +463,6 @@ def test_killed_daemon_leaves_no_helper_behind(
     assert not any(map(is_running, pids))
 
 
-@pytest.mark.usefixtures("trainers_at_once")
 async def test_averager_is_small_without_torch_and_sandboxed(
     make_opening: MakeOpening, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """A program of p2pd or of its tests on a machine of the laboratory, as a fork."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -51,5 +52,6 @@ class LabFork:
     ) -> None:
         self.kill()
         self._fork.close()
-        for pipe in (self.stdin, self.stdout):
-            pipe.close()
+        self.stdout.close()
+        with contextlib.suppress(BrokenPipeError):  # what it was still to be told
+            self.stdin.close()

@@ -105,8 +105,7 @@ class _Child:
 
 
 class Program:
-    """One ``p2pd`` process and whatever it starts, in a session of its own: signals to it and to
-    what it started never meet a stranger."""
+    """One ``p2pd`` process and whatever it starts, in a session of its own."""
 
     def __init__(
         self,
@@ -133,6 +132,7 @@ class Program:
                 else _Child(command_line(command, arguments, namespace), place, streams)
             )
         self.pid = self._process.pid
+        self._is_closed = False
 
     @property
     def runs(self) -> bool:
@@ -141,8 +141,9 @@ class Program:
 
     def signal(self, number: signal.Signals, *, to_all: bool = False) -> None:
         """Send a signal to the process, or to all that it started too."""
-        pids = {self.pid} if self.runs else set()
-        for pid in pids.union(self.members() if to_all else ()):
+        # The process itself first: it must not start again what is killed.
+        pids = [*([self.pid] if self.runs else []), *(self.members() if to_all else [])]
+        for pid in dict.fromkeys(pids):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -174,9 +175,11 @@ class Program:
 
     def close(self) -> None:
         """Kill all of it, stopped or not, and return when nothing is left."""
-        self.signal(signal.SIGKILL, to_all=True)
-        self.wait_nothing_left(END_S)
-        self._process.close()
+        if not self._is_closed:
+            self.signal(signal.SIGKILL, to_all=True)
+            self.wait_nothing_left(END_S)
+            self._is_closed = True
+            self._process.close()
 
 
 def command_line(
@@ -345,8 +348,18 @@ class RealSwarm:
         traceback: TracebackType | None,
     ) -> None:
         with contextlib.ExitStack() as stack:
+            stack.callback(self._wait_forks_end)
             for program in self._programs:
                 stack.callback(program.close)
+
+    def _wait_forks_end(self) -> None:
+        """Return when the trainers and averagers of its peers are gone too, that are forks: they
+        are in no session of a program's, but in its directory."""
+        wait_until(
+            f"processes {processes_in(self.directory)} in {self.directory} end",
+            lambda: not processes_in(self.directory),
+            END_S,
+        )
 
     def namespace(self, name: str) -> str:
         """The network namespace of the program of that name; empty: this process's."""
@@ -444,6 +457,16 @@ class RealSwarm:
             self.link, "--name", name, "--threads", "1", "--data-dir", peer.data_dir, *arguments
         )
         return peer
+
+
+def processes_in(directory: Path) -> list[int]:
+    """The processes that work there."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if is_alive(process) and process.cwd() == os.fspath(directory):
+                found.append(process.pid)
+    return found
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -3,6 +3,7 @@ through the death of a rank, of the launcher, of the daemon."""
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,9 @@ from tests.forked_scripts import forked_scripts
 from tests.system.real_swarm import ROOT, RealPeer, RealSwarm, is_alive, wait_until
 from tests.system.scripts.own_ranks import STEPS, Line, lines_of, pid_of
 
-TORCHRUN = (ROOT / "tests" / "forked_ranks.py", "--standalone", "--nproc-per-node", "2")
+FORKED_RANKS = ROOT / "tests" / "forked_ranks.py"
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
+WORDS = ("--standalone", "--nproc-per-node", "2")
 SCRIPT = ROOT / "tests" / "system" / "scripts" / "own_ranks.py"
 RANKS = 2
 TOGETHER = 5
@@ -110,8 +113,9 @@ def test_ranks_of_ddp_and_fsdp2_hold_equal_weights_whatever_is_killed(
     listen = ("--listen", "127.0.0.1:0")
     for peer in peers:
         link = () if peer is one else (swarm.link,)
-        script = (SCRIPT, kinds[peer.name], peer.data_dir)
-        peer.join(*link, *listen, "--", *python, *TORCHRUN, *script)
+        # One peer's start as people start them, and die without torch's help for forks.
+        launcher = TORCHRUN if peer is two else (*python, str(FORKED_RANKS))
+        peer.join(*link, *listen, "--", *launcher, *WORDS, SCRIPT, kinds[peer.name], peer.data_dir)
     since = 0
     # Each of DDP's processes, and each of FSDP2's. When a rank dies, torchrun ends the other one.
     for victims in (
