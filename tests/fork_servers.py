@@ -17,17 +17,20 @@ from daemon.worker.program import AVERAGING, TRAINING
 from ml.fork_server import READY
 from tests.kept_environment import kept_environment
 
+SECRET = "ANY_SECRET"
+"""A variable that no averager may see."""
+
 
 @contextlib.contextmanager
 def fork_servers(
     directory: Path, programs: Sequence[PythonModule] = (AVERAGING, TRAINING)
 ) -> Iterator[dict[str, str]]:
     """What to add to the environment of ``p2pd``."""
-    environ = {**kept_environment(), "HOME": str(directory)}
+    environ = {**kept_environment(), "HOME": str(directory), SECRET: "of who starts it"}
     with contextlib.ExitStack() as stack:
         for program in programs:
             command = child_command("ml.fork_server", str(directory), program.module)
-            stack.enter_context(running(command, program.variables(environ)))
+            stack.enter_context(running(command, environ))
         yield {VARIABLE: os.fspath(directory)}
 
 

@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from daemon.worker import fork_server
-from daemon.worker.launch import Started
+from daemon.worker.launch import ModuleProcess, Started
 from daemon.worker.process import WorkerDiedError
 from daemon.worker.processes import WorkerProcesses
-from daemon.worker.program import AVERAGING, TRAINER, TRAINING
+from daemon.worker.program import AVERAGER, AVERAGING, TRAINER, TRAINING
 from ml.fork_server import DESCRIPTORS, listen, socket_path
 from ml.learner import Learner
 from ml.round_steps import train_round
@@ -25,7 +25,7 @@ from p2pd.channel import to_frame
 from p2pd.messages import Train
 from protocol.errors import WorkerError
 from tests.eventually import eventually
-from tests.fork_servers import fork_servers
+from tests.fork_servers import SECRET, fork_servers
 from tests.ml.conftest import MakeOpening
 
 SPEAKING_TASK = """
@@ -62,7 +62,10 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.P
 
 def of_the_server(trainer: psutil.Process) -> list[str]:
     """What it still holds of what the server watches."""
-    held = [os.readlink(one) for one in Path(f"/proc/{trainer.pid}/fd").iterdir()]
+    held = []
+    for one in Path(f"/proc/{trainer.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            held.append(os.readlink(one))
     return [target for target in held if "pidfd" in target or "eventpoll" in target]
 
 
@@ -118,7 +121,7 @@ async def test_forked_trainer_is_in_its_daemons_place_and_is_heard_to_its_end(
 async def test_forked_averager_sees_and_may_do_no_more_than_one_of_its_own(
     tmp_path: Path, make_opening: MakeOpening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ANY_SECRET", "of this process")
+    monkeypatch.setenv(SECRET, "of this process")
     (tmp_path / "server").mkdir()
     own, forked = tmp_path / "own", tmp_path / "forked"
     own.mkdir()
@@ -135,12 +138,22 @@ async def test_forked_averager_sees_and_may_do_no_more_than_one_of_its_own(
             assert AVERAGING.module in server.cmdline()
             environment = Path(f"/proc/{averager.pid}/environ").read_bytes()
             assert environment == Path(f"/proc/{server.pid}/environ").read_bytes()
-            assert b"ANY_SECRET" not in environment
+            assert SECRET.encode() not in environment
             assert not any("torch" in one.path for one in averager.memory_maps())
             assert opened.sandbox == alone.sandbox
             trained = await worker.take(train_round(1, 1))
             assert trained.updates
         await eventually(lambda: not averager.is_running())
+
+
+async def test_without_a_server_a_process_starts_by_itself_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(fork_server.VARIABLE, str(tmp_path / "misspelt"))
+    started = await AVERAGER.launch(())
+    assert isinstance(started, ModuleProcess)
+    started.discard()
+    assert f"there is no fork server at {tmp_path / 'misspelt'}" in caplog.text
 
 
 async def test_trainers_end_with_their_server_and_without_one_it_is_said(
