@@ -38,7 +38,8 @@ NAMESPACES = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 """A network namespace (setns(2))."""
 KILL_S = 30.0
-_STARTING = threading.Lock()
+_ONE_AT_A_TIME = threading.Lock()
+"""Whoever starts a process looks at whether others have ended, and that is told once."""
 
 Streams = tuple[IO[Any], IO[Any], IO[Any]]
 """For standard input, output and error."""
@@ -76,28 +77,33 @@ class Fork:
         sent = [_Sent(stream.fileno()) for stream in streams]
         arguments = (main, list(map(str, words)), place, *sent)
         self._process = _server().Process(target=_become, args=arguments, daemon=True)
-        with _STARTING:  # which looks at the others that have ended
+        with _ONE_AT_A_TIME:
             self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
+        self._code: int | None = None
 
     def ended(self, within_s: float = 0.0) -> int | None:
         """Its exit code (negative: the signal that killed it); None while it runs."""
+        if self._code is not None:
+            return self._code
         multiprocessing.connection.wait([self._process.sentinel], within_s)
-        with _STARTING:
-            return self._process.exitcode
+        with _ONE_AT_A_TIME:
+            self._code = self._process.exitcode
+            if self._code is not None:
+                self._process.close()
+        return self._code
 
     def kill(self) -> None:
         """Kill it, and return when it has ended."""
-        self._process.kill()
+        if self.ended() is None:
+            self._process.kill()
         assert self.ended(KILL_S) is not None
 
     def terminate(self) -> None:
-        """Tell it to end (SIGTERM)."""
-        self._process.terminate()
-
-    def close(self) -> None:
-        """Be done with it, once it has ended; how it ended is known for good."""
+        """Tell it to end (SIGTERM), unless it has."""
+        if self.ended() is None:
+            self._process.terminate()
 
 
 def run_forked(

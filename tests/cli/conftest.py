@@ -49,7 +49,6 @@ class CommandLine:
             **kept_environment(),
             "HOME": str(self.home),
             "PYTHONPATH": str(ROOT),
-            "PYTHONDONTWRITEBYTECODE": "1",
             **self.more,
         }
 

@@ -65,7 +65,10 @@ NOTHING = "nothing"
 def running_five(
     tmp_path_factory: pytest.TempPathFactory, with_forks: dict[str, str]
 ) -> Iterator[FiveSites]:
-    with NatLab() as lab, NatSwarm(tmp_path_factory.mktemp("five"), lab, with_forks, None) as swarm:
+    with (
+        NatLab() as lab,
+        NatSwarm(tmp_path_factory.mktemp("five"), lab, with_forks, command=None) as swarm,
+    ):
         try:
             founded = FiveSites.found(lab, swarm)
         except BaseException:

@@ -19,7 +19,7 @@ ROUNDS = 2
 
 @pytest.fixture
 def swarm(tmp_path: Path, with_forks: dict[str, str]) -> Iterator[NatSwarm]:
-    with NatLab() as lab, NatSwarm(tmp_path, lab, with_forks, None) as swarm:
+    with NatLab() as lab, NatSwarm(tmp_path, lab, with_forks, command=None) as swarm:
         yield swarm
         swarm.print_logs()
 

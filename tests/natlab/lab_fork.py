@@ -51,7 +51,6 @@ class LabFork:
         traceback: TracebackType | None,
     ) -> None:
         self.kill()
-        self._fork.close()
         self.stdout.close()
         with contextlib.suppress(BrokenPipeError):  # what it was still to be told
             self.stdin.close()

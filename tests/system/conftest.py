@@ -63,7 +63,7 @@ def empty_swarm(tmp_path: Path) -> Iterator[RealSwarm]:
 @pytest.fixture
 def light_swarm(tmp_path: Path, with_forks: dict[str, str]) -> Iterator[RealSwarm]:
     """The same, whose daemons, trainers and averagers begin at once, as forks of what is loaded."""
-    with RealSwarm(tmp_path / "swarm", with_forks, None) as swarm, logs_shown(swarm):
+    with RealSwarm(tmp_path / "swarm", with_forks, command=None) as swarm, logs_shown(swarm):
         yield swarm
 
 

@@ -69,7 +69,7 @@ class Averaged(NamedTuple):
 
 
 class _Child:
-    """A child of this process, which is not reaped before :meth:`close`: until then no other one
+    """A child of this process, which is not reaped before :meth:`reap`: until then no other one
     can have its number, nor another session."""
 
     def __init__(self, command: Sequence[str], place: Place, streams: Streams) -> None:
@@ -99,8 +99,8 @@ class _Child:
             return None
         return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
-    def close(self) -> None:
-        """Reap it, once it has ended."""
+    def reap(self) -> None:
+        """Free its number, once it has ended."""
         self._process.wait(END_S)
 
 
@@ -179,7 +179,8 @@ class Program:
             self.signal(signal.SIGKILL, to_all=True)
             self.wait_nothing_left(END_S)
             self._is_closed = True
-            self._process.close()
+            if isinstance(self._process, _Child):
+                self._process.reap()
 
 
 def command_line(

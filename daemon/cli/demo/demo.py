@@ -187,8 +187,8 @@ class Demo:
         async with contextlib.AsyncExitStack() as stack:
             self._view.step("loading PyTorch")
             fork_servers = [
-                await self._start_fork_server(stack, one.module, one.variables(os.environ))
-                for one in (AVERAGING, TRAINING)
+                await self._start_fork_server(stack, program.module)
+                for program in (AVERAGING, TRAINING)
             ]
             for fork_server in fork_servers:
                 await fork_server.first_line(LOAD_S)
@@ -220,23 +220,16 @@ class Demo:
                     stack.callback(child.terminate)
             yield [*peers, *fork_servers], solo
 
-    async def _start_fork_server(
-        self, stack: contextlib.AsyncExitStack, module: str, environ: Mapping[str, str]
-    ) -> Child:
+    async def _start_fork_server(self, stack: contextlib.AsyncExitStack, module: str) -> Child:
         stack.callback(socket_path(self._directory, module).unlink, missing_ok=True)
         words = (*python_arguments("ml.fork_server"), str(self._directory), module)
-        return await self._start(stack, f"fork-server-{module}", *words, environ=environ)
+        return await self._start(stack, f"fork-server-{module}", *words)
 
     async def _start(
-        self,
-        stack: contextlib.AsyncExitStack,
-        name: str,
-        *arguments: str,
-        niceness: int = 0,
-        environ: Mapping[str, str] | None = None,
+        self, stack: contextlib.AsyncExitStack, name: str, *arguments: str, niceness: int = 0
     ) -> Child:
         child = await stack.enter_async_context(
-            run_child(name, arguments, self._directory, niceness=niceness, environ=environ)
+            run_child(name, arguments, self._directory, niceness=niceness)
         )
         self.children.append(child)
         return child

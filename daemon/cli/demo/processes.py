@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from daemon.host.python_child import child_command
@@ -108,15 +108,9 @@ class Child:
 
 @contextlib.asynccontextmanager
 async def run_child(
-    name: str,
-    arguments: Sequence[str],
-    directory: Path,
-    *,
-    niceness: int = 0,
-    environ: Mapping[str, str] | None = None,
+    name: str, arguments: Sequence[str], directory: Path, *, niceness: int = 0
 ) -> AsyncIterator[Child]:
-    """``python ARGUMENTS`` while the ``async with`` block runs, with its files in ``directory``.
-    ``environ``: what it sees of the environment; None: all."""
+    """``python ARGUMENTS`` while the ``async with`` block runs, with its files in ``directory``."""
     command = child_command("daemon.host.mortal_child", str(os.getpid()), *arguments)
     if niceness:
         command = ["nice", "-n", str(niceness), *command]
@@ -127,7 +121,6 @@ async def run_child(
             stdin=subprocess.DEVNULL,
             stdout=output_file,
             stderr=log_file,
-            env=environ,
             # Ctrl-C is for the demo, which then stops its children in order.
             start_new_session=True,
         )
