@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -20,6 +21,8 @@ hypothesis.settings.load_profile("p2pd")
 
 LARGE = frozenset({"system", "web"})
 """Folders whose files take long, though no test of theirs may be a slow one."""
+SHARED = "tests/system/shared/"
+"""The folder whose tests use one swarm in turn."""
 REQUIRED = frozenset(filter(None, os.environ.get("P2PD_TESTS_REQUIRED", "").split(",")))
 
 
@@ -45,24 +48,30 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, files with slow ones come first, and then those
-    that start swarms and browsers, so that none of them is left to one process at the end. Before
-    all come those that share a swarm, so that it soon can be ended (tests/system/conftest.py)."""
+    """Where several processes share the tests, those that use one swarm in turn come first, then
+    files with slow ones, and then those that start swarms and browsers, so that none of them is
+    left to one process at the end."""
     if hasattr(config, "workerinput"):
-        shared = {item.path for item in items if shares_a_swarm(item)}
         slow = {item.path for item in items if item.get_closest_marker("slow")}
         items.sort(
             key=lambda item: (
-                item.path not in shared,
+                not item.nodeid.startswith(SHARED),
                 item.path not in slow,
                 LARGE.isdisjoint(item.path.parts),
             )
         )
 
 
-def shares_a_swarm(item: pytest.Item) -> bool:
-    """Whether a test is one of those that use one running swarm in turn."""
-    return "slow_swarm" in getattr(item, "fixturenames", ())
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests stay together, and all those that use one swarm in turn."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class FilesTogether(LoadFileScheduling):  # type: ignore[misc]  # untyped
+        def _split_scope(self, nodeid: str) -> str:
+            return SHARED if nodeid.startswith(SHARED) else str(super()._split_scope(nodeid))
+
+    return FilesTogether(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,13 @@
-"""Swarms that the tests share, since each takes seconds to start."""
+"""Swarms of real processes, each of one test."""
 
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cache
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import shares_a_swarm
 from tests.system.real_swarm import RealSwarm
-from tests.system.slow_swarm import SlowSwarm
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,38 +16,6 @@ def _terminated_as_interrupted() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     yield
     signal.signal(signal.SIGTERM, before)
-
-
-_shared = ExitStack()
-_running: list[SlowSwarm] = []
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """The shared swarm ends where the next file has no use for it: even at rest its peers take
-    some of a core from the tests that follow."""
-    yield
-    if _running and (nextitem is None or nextitem.path not in _users(item.session)):
-        _running.clear()
-        _shared.close()
-
-
-@cache
-def _users(session: pytest.Session) -> frozenset[Path]:
-    return frozenset(item.path for item in session.items if shares_a_swarm(item))
-
-
-@pytest.fixture
-def slow_swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlowSwarm]:
-    """Three peers with slow rounds, all of them in the same round."""
-    if not _running:
-        _shared.close()  # what could not be made whole
-        place = tmp_path_factory.mktemp("slow")
-        _running.append(SlowSwarm.found(_shared.enter_context(RealSwarm(place, command=None))))
-    [swarm] = _running
-    with logs_shown(swarm.swarm):
-        swarm.make_whole()
-        yield swarm
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from ml.update.dense import Float32Encoding
 from protocol.identity import Identity, PeerId, public_key_of
 from protocol.peers.peer_messages import Standing, UpdateOffer
 from tests.system import slow_task
-from tests.system.faults.hostile_peer import Here, HostilePeer, flip_bit, hostile_peer, resigned
 from tests.system.real_swarm import (
     ROUND_S,
     RealPeer,
@@ -31,6 +30,7 @@ from tests.system.real_swarm import (
     updates_averaged,
     wait_until,
 )
+from tests.system.shared.hostile_peer import Here, HostilePeer, flip_bit, hostile_peer, resigned
 from tests.system.slow_swarm import SlowSwarm, halted, wait_round_of_all
 
 FLIPS = 20
