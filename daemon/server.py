@@ -39,6 +39,8 @@ from transport.sockets.zap import ZapAuthenticator
 ZAP_DOMAIN = "server"
 SNAPSHOT_FILE = "snapshot"
 WEB_STUN_PORT, WEB_PORT = WEB_PORTS
+_LAST_OF_RELAY = max(FrameKind)
+"""The relay's frames begin with a byte up to it; no others do."""
 
 _log = logging.getLogger("p2pd.server")
 
@@ -181,7 +183,7 @@ class _Parts:
     ) -> None:
         """A frame came."""
         view = frame.buffer
-        is_for_relay = len(view) > 0 and view[0] <= max(FrameKind)
+        is_for_relay = len(view) > 0 and view[0] <= _LAST_OF_RELAY
         if self.relay is not None and (is_for_relay or self.rendezvous is None):
             self.relay.frame_received(route, curve_key, remote_ip, frame)
         elif self.rendezvous is not None:

@@ -6,6 +6,8 @@ and rates are not among it: they belong to one process's connections and are tak
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from protocol.codec import Message
 
 
@@ -25,8 +27,7 @@ class StoredRecord(Message):
     raw: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RecordStored:
+class RecordStored(msgspec.Struct, frozen=True):
     """A peer came, or has a new record."""
 
     record: StoredRecord
@@ -36,8 +37,7 @@ class RecordStored:
     """
 
 
-@dataclass(frozen=True, slots=True)
-class RecordRemoved:
+class RecordRemoved(msgspec.Struct, frozen=True):
     """A peer is gone."""
 
     swarm: bytes
@@ -45,24 +45,21 @@ class RecordRemoved:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class RecordRenewed:
+class RecordRenewed(msgspec.Struct, frozen=True):
     """A peer that was there is still there; of interest to others that share the store, alone."""
 
     swarm: bytes
     peer: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StatementStored:
+class StatementStored(msgspec.Struct, frozen=True):
     """A swarm was published, or has a new statement."""
 
     swarm: bytes
     raw: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StatementRemoved:
+class StatementRemoved(msgspec.Struct, frozen=True):
     """A swarm's statement made room for others."""
 
     swarm: bytes

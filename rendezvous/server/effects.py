@@ -1,12 +1,15 @@
-"""What the registry wants done: the only way in which it acts on the world."""
+"""What the registry wants done: the only way in which it acts on the world.
 
-from dataclasses import dataclass
+One or more are made for each frame that comes, and a msgspec.Struct is made in a fifth of the time
+of a frozen dataclass.
+"""
+
+import msgspec
 
 from rendezvous.server.directory import Change
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(msgspec.Struct, frozen=True):
     """The sender of a frame, as the transport vouches for it."""
 
     route: bytes
@@ -14,16 +17,14 @@ class Sender:
     ip: str
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Send ``frame``; if it cannot be queued, it is dropped."""
 
     route: bytes
     frame: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(msgspec.Struct, frozen=True):
     """Send ``frame``, and then ``done`` to ``sender``, or ``failed`` if it could not be queued."""
 
     route: bytes
@@ -33,15 +34,13 @@ class Forward:
     failed: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(msgspec.Struct, frozen=True):
     """Keep ``change``."""
 
     change: Change
 
 
-@dataclass(frozen=True, slots=True)
-class SendWhenKept:
+class SendWhenKept(msgspec.Struct, frozen=True):
     """Send ``frame`` once all changes up to here are kept; ``failed`` if they cannot be."""
 
     route: bytes
@@ -49,8 +48,7 @@ class SendWhenKept:
     failed: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnect:
+class Disconnect(msgspec.Struct, frozen=True):
     """End the connection."""
 
     route: bytes

@@ -144,8 +144,10 @@ class RedisStore:
         if isinstance(change, StatementRemoved):
             return self._number  # It made room in this server's memory: the others may have some.
         key = _key_of(change)
-        # A renewal must not take the place of a record that was not written yet.
-        if not (isinstance(change, RecordRenewed) and key in self._pending):
+        if isinstance(change, RecordRenewed):
+            # It must not take the place of a record that was not written yet.
+            self._pending.setdefault(key, change)
+        else:
             self._pending.pop(key, None)
             self._pending[key] = change
         while len(self._pending) > MAX_PENDING:
@@ -309,10 +311,10 @@ async def _awaited(answer: Any) -> Any:
 
 def _key_of(change: Shared) -> tuple[str, bytes, bytes]:
     match change:
+        case RecordRenewed(swarm, peer) | RecordRemoved(swarm, peer, _):
+            return (RECORDS, swarm, peer)
         case RecordStored(record):
             return (RECORDS, record.swarm, record.peer)
-        case RecordRemoved(swarm, peer, _) | RecordRenewed(swarm, peer):
-            return (RECORDS, swarm, peer)
         case StatementStored(swarm, _):
             return (STATEMENTS, swarm, b"")
 

@@ -315,8 +315,10 @@ class ConnectionTable:
 
 def _counters_of(descriptor: int, connection: _Connection) -> _Counters | None:
     """None: the descriptor is not this connection's any more."""
+    # What it is, the kernel would else be asked three times for each connection in each sweep.
+    family = socket.AF_INET6 if ":" in connection.peer[0] else socket.AF_INET
     try:
-        with _borrowed(descriptor) as tcp:
+        with _borrowed(descriptor, family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as tcp:
             if tcp.getpeername()[:2] != connection.peer:
                 return None
             info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
@@ -334,9 +336,14 @@ def _ends_of(descriptor: int) -> _Ends | None:
 
 
 @contextlib.contextmanager
-def _borrowed(descriptor: int) -> Iterator[socket.socket]:
-    """libzmq's socket as a Python object that does not close it. :class:`OSError` if it is none."""
-    tcp = socket.socket(fileno=descriptor)
+def _borrowed(
+    descriptor: int, family: int = -1, kind: int = -1, protocol: int = -1
+) -> Iterator[socket.socket]:
+    """libzmq's socket as a Python object that does not close it; -1: to be found out.
+
+    Raises :class:`OSError` if it is none.
+    """
+    tcp = socket.socket(family, kind, protocol, fileno=descriptor)
     try:
         yield tcp
     finally:
