@@ -58,10 +58,11 @@ some 30 s until all are there, so a short transfer gains little, unless there wa
 they stay while they are used, and ten minutes more.
 
 Below, two homes behind NATs, and the line between them. Each row is one transfer, from one
-connection on: the many come while it lasts. Beside it stands what one bare TCP connection gets of
-the same line. Congestion control is {control}, which most systems come with. Linux also has BBR,
-which does not mind some loss: `sysctl net.ipv4.tcp_congestion_control=bbr` on the sender's machine
-makes one connection fill such lines, and p2pd with it.
+connection on: the many come while it lasts. What takes more than a minute is several transfers,
+one right after the other, whose seconds are added up. Beside it stands what one bare TCP
+connection gets of the same line. Congestion control is {control}, which most systems come with.
+Linux also has BBR, which does not mind some loss: `sysctl net.ipv4.tcp_congestion_control=bbr` on
+the sender's machine makes one connection fill such lines, and p2pd with it.
 
 Written by `python -m benchmarks.wan`, which says how.
 
@@ -79,7 +80,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one transfer came to."""
+    """What one transfer came to, or several one after the other."""
 
     line: Line
     control: str
@@ -253,7 +254,7 @@ def main() -> None:
         ("round-trips", "40,100", "milliseconds"),
         ("losses", "0,0.1,1", "percent"),
         ("rates", "20,100", "Mbit/s; what carries them is a process, which does not do 1,000"),
-        ("megabytes", "4,200", "sent in one transfer"),
+        ("megabytes", "4,200", "sent over each line"),
     ):
         parser.add_argument(f"--{option}", default=default, help=f"{what}; separated by commas")
     parser.add_argument("--control", default="cubic", help="the kernel's congestion control")

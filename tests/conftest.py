@@ -64,7 +64,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file's tests stay together, and all those that use one swarm in turn."""
+    """With ``--dist loadfile`` all tests that use one swarm in turn stay together, as if they stood
+    in one file."""
+    if config.getvalue("dist") != "loadfile":
+        return None
     from xdist.scheduler import LoadFileScheduling
 
     class FilesTogether(LoadFileScheduling):  # type: ignore[misc]  # untyped

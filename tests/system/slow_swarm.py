@@ -48,8 +48,10 @@ class SlowSwarm:
         return self.swarm.join(name, "--task", TASK_FILE, "--shard", shard_of, "--listen", address)
 
     def make_whole(self) -> None:
-        """All three take part in the same rounds, and nobody else."""
+        """All three take part in the same rounds, and nobody else; the rendezvous is there."""
         was_whole = True
+        if self.swarm.rendezvous is None or not self.swarm.rendezvous.runs:
+            self.swarm.start_rendezvous(port=self.swarm.rendezvous_port)
         for peer in self.swarm.peers.values():
             (peer.data_dir / "hold").unlink(missing_ok=True)
             if peer not in self.peers and peer.program is not None and peer.program.runs:

@@ -315,7 +315,7 @@ class ConnectionTable:
 
 def _counters_of(descriptor: int, connection: _Connection) -> _Counters | None:
     """None: the descriptor is not this connection's any more."""
-    # What it is, the kernel would else be asked three times for each connection in each sweep.
+    # Else Python asks the kernel for each of these too, for each connection in each sweep.
     family = socket.AF_INET6 if ":" in connection.peer[0] else socket.AF_INET
     try:
         with _borrowed(descriptor, family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as tcp:
