@@ -131,10 +131,10 @@ def print_table(case: Case, taken: dict[str, list[Measured]]) -> None:
 
 
 def machine() -> str:
-    """What this machine is and how busy, for the page: a busy one takes several times as long."""
+    """What this machine is, for the page."""
     model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     name = model[1] if model else platform.machine()
-    return f"{os.cpu_count()} cores of {name} (load average before: {os.getloadavg()[0]:.0f})"
+    return f"{os.cpu_count()} cores of {name}"
 
 
 if __name__ == "__main__":
