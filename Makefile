@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DEMO_ARGS ?=
 TEST_ARGS ?=
 # So many processes run tests at a time; most tests wait more than they compute.
-TEST_PROCESSES ?= 5
+TEST_PROCESSES ?= 4
 BENCH_ARGS ?=
 ATTACKS ?= 10000
 ROUNDS ?= 500
