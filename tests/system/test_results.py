@@ -44,8 +44,7 @@ def test_model_of_a_peer_that_does_not_run_is_had_and_carried_on_with(
                       "--keep-checkpoints", "10", "--device", "cuda:7")  # fmt: skip
         assert joined.returncode == 0, joined.stderr
         assert "training on cpu: cuda:7 cannot be used" in joined.stderr
-        # The first is said without it, where a busy machine takes long to evaluate.
-        assert "round 3: rmse " in joined.stdout
+        assert "round 1: rmse " in joined.stdout
 
         rounds = json.loads(p2pd("history", *peer, "--json").stdout)["rounds"]
         assert [record["round"] for record in rounds] == [1, 2, 3]
