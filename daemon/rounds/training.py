@@ -135,6 +135,7 @@ class Training:
             and not self._rest_s
             and not self.sits_out,
             vouch=self._parts.speaker.vouch(position),
+            takes_unasked=self._parts.blobs.takes_unasked,
         )
 
     @property

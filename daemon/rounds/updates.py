@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from daemon.rounds.blobs.service import GivenUpError
 from daemon.rounds.blobs.store import Use
 from daemon.rounds.lineage.position import Position
@@ -30,11 +32,7 @@ from protocol.errors import RemoteProtocolError, TransportError, VerificationErr
 from protocol.identity import PeerId, public_key_of
 from protocol.merkle import chunk_count
 from protocol.peers.agreement_messages import Outcome, UpdateRef
-from protocol.peers.peer_messages import (
-    UpdateHeader,
-    UpdateOffer,
-    UpdateRequest,
-)
+from protocol.peers.peer_messages import UpdateHeader, UpdateOffer, UpdateRequest
 
 MAX_EARLY_BYTES = 16 << 20
 """The most bytes of offers for rounds later than this peer's present one."""
@@ -68,6 +66,11 @@ def is_whole_model(signer: PeerId, header: UpdateHeader) -> bool:
 def _size_of(offer: UpdateOffer) -> int:
     """About how many bytes of memory an offer takes."""
     return len(offer.header) + len(offer.proof) + 72 * len(offer.leaves)
+
+
+def _plain(offer: UpdateOffer) -> UpdateOffer:
+    """As it is kept and passed on: without a word on what follows."""
+    return msgspec.structs.replace(offer, follows=0)
 
 
 @dataclass(slots=True)
@@ -293,7 +296,7 @@ class RoundUpdates:
         size = _size_of(offer) - (0 if before is None else _size_of(before[1]))
         if self._early_bytes + size <= MAX_EARLY_BYTES:
             self._early_bytes += size
-            self._early[slot] = (source, offer, header)
+            self._early[slot] = (source, _plain(offer), header)
 
     def _is_early(self, source: PeerId, header: UpdateHeader) -> bool:
         """Whether it is for a round that this peer may come to: the next one, or the one that its
@@ -332,7 +335,7 @@ class RoundUpdates:
         ref = UpdateRef(signer=public_key_of(message.signer), digest=digest)
         known = self._updates.get(ref)
         if known is not None:
-            self._parts.blobs.add_sources(known.header.root, source)
+            self._parts.blobs.add_sources(known.header.root, source, follows=offer.follows)
             return
         slot = (message.signer, header.part, header.reduced)
         other = next((update for update in self._updates.values() if update.slot == slot), None)
@@ -351,10 +354,10 @@ class RoundUpdates:
                 message.signer, "update-header", f"sample count {header.sample_count}"
             )
             return
-        update = self._updates[ref] = KnownUpdate(ref, message.signer, header, offer)
-        self._tasks.create_task(self._obtain(source, update))
+        update = self._updates[ref] = KnownUpdate(ref, message.signer, header, _plain(offer))
+        self._tasks.create_task(self._obtain(source, update, offer.follows))
 
-    async def _obtain(self, source: PeerId, update: KnownUpdate) -> None:
+    async def _obtain(self, source: PeerId, update: KnownUpdate, follows: int) -> None:
         """Fetch and check one update; ends when that is done or the round is."""
         header = update.header
         try:
@@ -364,6 +367,7 @@ class RoundUpdates:
                 update.offer.leaves,
                 max_bytes=self._parts.max_update_bytes,
                 sources=(source,),
+                follows=follows,
             )
             size_bytes = self._parts.blobs.store.size_bytes(header.root)
             if size_bytes != header.size_bytes:

@@ -18,6 +18,9 @@ from protocol.peers.agreement_messages import MAX_ROSTER, Certificate, Digest, D
 from protocol.statements.admission import MAX_PROOF_BYTES
 
 MAX_REQUEST_CHUNKS = 16
+MAX_FOLLOWING_CHUNKS = 8
+"""8 MiB, more than bandwidth times delay of most links: when they are there, the reader has asked
+for more."""
 MAX_VOUCHES = 256
 """The most vouches in one offer of a state: enough for any count, and the offer still fits a
 frame."""
@@ -56,6 +59,8 @@ class Standing(Message, tag="standing"):
     """Whether it can train: worker up, state loaded, not paused, its votes stored."""
     vouch: Vote
     """Signed envelope of the Vouch for this state."""
+    takes_unasked: bool = False
+    """Whether chunks may follow an offer to it unasked; not where it comes by a limit."""
 
 
 class UpdateHeader(Message):
@@ -84,6 +89,9 @@ class UpdateOffer(Message, tag="update_offer"):
     leaves: Leaves
     proof: Annotated[bytes, Meta(max_length=MAX_PROOF_BYTES)]
     """The update's signer's admission proof, for those who do not know it."""
+    follows: Annotated[int, Meta(ge=0, le=MAX_FOLLOWING_CHUNKS)] = 0
+    """So many of its first chunks the sender sends at once, unasked. Who expects them asks for the
+    others: a round trip less for each update, and for a small one two messages."""
 
 
 class UpdateRequest(Message, tag="update_request"):

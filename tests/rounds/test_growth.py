@@ -23,6 +23,7 @@ def test_round_takes_one_message_of_each_kind_to_each_peer(exchange: str) -> Non
         assert found.messages[kind] <= others
     assert found.messages["proposal"] <= others / peers
     assert found.messages["standing"] <= (1 + REPEATED) * others
+    assert "chunk_request" not in found.messages, "what is small comes with its offer"
     assert found.round_s < TRAINING_S + 1.0
 
 

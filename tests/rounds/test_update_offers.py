@@ -1,6 +1,7 @@
 """Offers that a round does not take: which are somebody's fault, and whose."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,11 +12,19 @@ from daemon.rounds.envelopes import Envelopes
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.rounds import Rounds
 from daemon.rounds.updates import MAX_REMEMBERED_BASES, is_whole_model
-from protocol.codec import encode
+from protocol.codec import decode, encode
 from protocol.envelope import Domain, seal_envelope
 from protocol.identity import Identity, PeerId
 from protocol.merkle import CHUNK_BYTES, merkle_root
-from protocol.peers.peer_messages import Standing, UpdateHeader, UpdateOffer, Vouch
+from protocol.peers.agreement_messages import UpdateRef
+from protocol.peers.peer_messages import (
+    ChunkRequest,
+    PeerMessage,
+    Standing,
+    UpdateHeader,
+    UpdateOffer,
+    Vouch,
+)
 from protocol.statements.swarm import RoundSettings, Swarm
 from tests.rounds.simulated_swarm import MAX_BYTES, ToyTrainer, make_setup, make_swarm
 from transport.clock import Clock
@@ -33,9 +42,13 @@ class Mail:
 
     def __init__(self) -> None:
         self.asked: list[PeerId] = []
+        self.chunks_asked_for = 0
 
     def send(self, peer_id: PeerId, message: bytes) -> bool:
         self.asked.append(peer_id)
+        match decode(message, PeerMessage):
+            case ChunkRequest(indexes=indexes):
+                self.chunks_asked_for += len(indexes)
         return True
 
     def send_bulk(self, peer_id: PeerId, message: bytes) -> bool:
@@ -101,7 +114,8 @@ class Receiving:
         content: bytes = b"",
         leaves: tuple[bytes, ...] = (LEAF,),
         size_bytes: int = 10,
-    ) -> None:
+        follows: int = 0,
+    ) -> UpdateRef:
         """The neighbour offers an update; equal ``content``, equal update."""
         header = UpdateHeader(
             round=round_number,
@@ -114,8 +128,10 @@ class Receiving:
         envelope = seal_envelope(
             signer, Domain.UPDATE, encode(header), swarm=self.swarm.swarm_id, sequence=1
         )
-        offer = UpdateOffer(header=envelope, leaves=leaves, proof=b"")
+        offer = UpdateOffer(header=envelope, leaves=leaves, proof=b"", follows=follows)
         self.updates.receive_offer(NEIGHBOUR, offer)
+        digest = hashlib.sha256(encode(header)).digest()
+        return UpdateRef(signer=signer.public_key, digest=digest)
 
 
 def base_of(round_number: int) -> bytes:
@@ -135,6 +151,41 @@ async def test_update_that_comes_twice_is_one_and_is_fetched_once(at_round_8: Re
     assert await at_round_8.fetches()
     assert at_round_8.mail.asked.count(NEIGHBOUR) == 1
     assert at_round_8.refusals.total() == 0
+
+
+async def test_what_follows_an_offer_is_not_asked_for(at_round_8: Receiving) -> None:
+    at_round_8.receive(8, base_of(7), follows=1)
+    await at_round_8.fetches()
+    assert at_round_8.mail.chunks_asked_for == 0
+
+
+async def test_what_followed_an_early_offer_is_asked_for_in_its_round(
+    at_round_8: Receiving,
+) -> None:
+    at_round_8.receive(9, base_of(8), follows=1)
+    await at_round_8.fetches()
+    assert at_round_8.mail.chunks_asked_for == 0
+    at_round_8.updates.begin_round(Position(8, base_of(8)), is_whole_model)
+    await at_round_8.fetches()
+    assert at_round_8.mail.chunks_asked_for == 1
+
+
+async def test_what_followed_an_offer_in_a_session_that_ended_is_asked_for(
+    at_round_8: Receiving,
+) -> None:
+    at_round_8.receive(8, base_of(7), follows=1)
+    await at_round_8.fetches()
+    at_round_8.rounds.inbox.peer_down(NEIGHBOUR, "gone")
+    at_round_8.receive(8, base_of(7))
+    await at_round_8.fetches()
+    assert at_round_8.mail.chunks_asked_for == 1
+
+
+async def test_offer_that_is_passed_on_says_nothing_of_what_followed_it(
+    at_round_8: Receiving,
+) -> None:
+    ref = at_round_8.receive(8, base_of(7), follows=1)
+    assert at_round_8.updates.offer_of(ref).follows == 0
 
 
 @pytest.mark.parametrize("number", [1, 5, 6, 7, 8])

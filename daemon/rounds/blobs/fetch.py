@@ -9,22 +9,25 @@ for what it owed.
 """
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from daemon.rounds.blobs.pace import Pace
 from protocol.identity import PeerId
 from protocol.merkle import CHUNK_BYTES
+from protocol.peers.peer_messages import MAX_FOLLOWING_CHUNKS
 
-WINDOW_CHUNKS = 8
-"""Requests in flight a source: 8 MiB, more than bandwidth times delay of most links."""
+WINDOW_CHUNKS = MAX_FOLLOWING_CHUNKS
+"""Requests in flight a source."""
 STALL_S = 30.0
 """A source that delivers nothing for so long is dropped; 1 MiB takes 8 s at 1 Mbit/s."""
 LATE_S = 1.0
 LATE_FACTOR = 2.0
 """A chunk is late when another source, at the pace of its last one, had delivered it so many times
 over, and so many seconds more. Not sooner: what is asked for twice comes twice."""
+MAX_TOO_EARLY = 2 * MAX_FOLLOWING_CHUNKS
+"""Of one peer, chunks that are remembered to have come before it was known what they are."""
 UNKNOWN_PACE_S = 5.0
 """What a source is thought to take for a chunk before it has delivered one."""
 
@@ -81,6 +84,8 @@ class BlobFetcher:
         self._overtaken: set[PeerId] = set()
         """Sources that owed a chunk when another one, which was asked later, delivered it, and that
         have delivered none since."""
+        self._too_early: dict[PeerId, deque[tuple[bytes, int]]] = {}
+        """Chunks of blobs that nothing was known of when they came, so that they were lost."""
         self._held_until: float | None = None
         """Until when the pace lets nothing more be asked for; None: it does not matter."""
 
@@ -99,6 +104,23 @@ class BlobFetcher:
         if want is not None:
             want.sources.setdefault(peer, now)
 
+    def expect(self, root: bytes, peer: PeerId, count: int, now: float) -> None:
+        """``peer``, a source, sends the first ``count`` chunks unasked: they are on their way, but
+        for those that have come :meth:`too_early`."""
+        want = self._wants.get(root)
+        if want is None or peer not in want.sources:
+            return
+        lost = self._too_early.get(peer, ())
+        for index in range(count):
+            if index in want.waiting and (root, index) not in lost:
+                want.waiting.remove(index)
+                self._ask(want, peer, index, now)
+
+    def too_early(self, peer: PeerId, root: bytes, index: int) -> None:
+        """A chunk has come, and it is not known of what: it overtook the offer on another path."""
+        lost = self._too_early.setdefault(peer, deque(maxlen=MAX_TOO_EARLY))
+        lost.append((root, index))
+
     def drop_source(self, root: bytes, peer: PeerId) -> None:
         """``peer`` does not have it, or sent rubbish."""
         want = self._wants.get(root)
@@ -113,6 +135,7 @@ class BlobFetcher:
     def drop_peer(self, peer: PeerId) -> None:
         """``peer`` is gone."""
         self._pace_s.pop(peer, None)
+        self._too_early.pop(peer, None)
         self._overtaken.discard(peer)
         for root in list(self._wants):
             self.drop_source(root, peer)
@@ -156,11 +179,8 @@ class BlobFetcher:
                 peer = min(want.sources, key=lambda one: (load[one], one in self._overtaken, one))
                 if load[peer] >= WINDOW_CHUNKS or self._is_held(now):
                     break
-                self._pace.take(CHUNK_BYTES)
-                if peer not in want.owe():
-                    want.sources[peer] = now
                 index = want.waiting.pop()
-                want.in_flight[index] = [_Asked(peer, now)]
+                self._ask(want, peer, index, now)
                 load[peer] += 1
                 shares.setdefault(peer, []).append(index)
             requests += [FetchRequest(peer, root, tuple(share)) for peer, share in shares.items()]
@@ -178,6 +198,12 @@ class BlobFetcher:
                     load[peer] += 1
                     requests.append(FetchRequest(peer, root, (index,)))
         return requests
+
+    def _ask(self, want: _Want, peer: PeerId, index: int, now: float) -> None:
+        self._pace.take(CHUNK_BYTES)
+        if peer not in want.owe():
+            want.sources[peer] = now
+        want.in_flight[index] = [_Asked(peer, now)]
 
     def _is_held(self, now: float) -> bool:
         wait_s = self._pace.wait_s(now)

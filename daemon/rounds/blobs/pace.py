@@ -18,6 +18,11 @@ class Pace:
         self._rate = bytes_s
         self._bucket = TokenBucket(bytes_s, bytes_s * BURST_S, now)
 
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether nothing ever waits."""
+        return math.isinf(self._rate)
+
     def set_rate(self, bytes_s: float, now: float) -> None:
         """Go at this rate from now on; what was owed is forgotten."""
         if bytes_s != self._rate:

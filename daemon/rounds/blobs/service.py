@@ -21,11 +21,14 @@ from ml.state.blob import Blob
 from protocol.errors import RemoteProtocolError, TransportError, VerificationError
 from protocol.identity import PeerId
 from protocol.peers.chunk_frame import MAX_CHUNK_FRAME_BYTES, decode_chunk, encode_chunk
-from protocol.peers.peer_messages import ChunkMissing, ChunkRequest
+from protocol.peers.peer_messages import MAX_FOLLOWING_CHUNKS, ChunkMissing, ChunkRequest
 from transport.clock import Clock
 
 MAX_QUEUED_CHUNKS = 256
 """Chunks that one peer may have asked for and not got; further requests are refused."""
+
+MAX_UNASKED_QUEUE = 64
+"""With so many to send, nothing is sent to a peer unasked: what it asks for needs the room."""
 
 CHECK_SOURCES_S = 2.0
 WORTH_A_THREAD_BYTES = 256 * 1024
@@ -84,13 +87,15 @@ class BlobService:
         *,
         max_bytes: int,
         sources: Iterable[PeerId],
+        follows: int = 0,
         use: Use = Use.UPDATE,
     ) -> Path:
         """The file of the blob ``root``, once every chunk of it is here and verified.
 
-        The caller bounds the time. Raises :class:`VerificationError` when size or leaves are wrong,
-        :class:`TransportError` when the disk does not take it, and of its kinds
-        :class:`GivenUpError` when it was given up. Cancelling keeps what is there.
+        ``follows``: so many chunks the sources send unasked. The caller bounds the time. Raises
+        :class:`VerificationError` when size or leaves are wrong, :class:`TransportError` when the
+        disk does not take it, and of its kinds :class:`GivenUpError` when it was given up.
+        Cancelling keeps what is there.
         """
         try:
             self.store.begin(root, size_bytes, leaves, max_bytes, use)
@@ -102,9 +107,7 @@ class BlobService:
         if future is None:
             future = self._waiting[root] = asyncio.get_running_loop().create_future()
         self._fetcher.want(root, self.store.missing(root))
-        for peer in sources:
-            self._fetcher.add_source(root, peer, self._clock.monotonic())
-        self._pump()
+        self.add_sources(root, *sources, follows=follows)
         # Not awaited itself: what is given up here must not look like a task that was cancelled.
         await asyncio.wait({future})
         if not future.cancelled():
@@ -162,11 +165,32 @@ class BlobService:
         if future is not None:
             future.set_result(None)
 
-    def add_sources(self, root: bytes, *peers: PeerId) -> None:
-        """``peers`` have a blob that may be being fetched."""
+    def add_sources(self, root: bytes, *peers: PeerId, follows: int = 0) -> None:
+        """``peers`` have a blob that may be being fetched, and send its first ``follows`` chunks
+        unasked."""
+        now = self._clock.monotonic()
         for peer in peers:
-            self._fetcher.add_source(root, peer, self._clock.monotonic())
+            self._fetcher.add_source(root, peer, now)
+            self._fetcher.expect(root, peer, follows, now)
         self._pump()
+
+    @property
+    def takes_unasked(self) -> bool:
+        """Whether others may send chunks unasked: where there is a limit, this peer asks when it
+        is time."""
+        return self._receiving.is_unlimited
+
+    def following(self, peer: PeerId, root: bytes) -> int:
+        """How many of the first chunks of a blob that is here can go to ``peer`` unasked."""
+        if len(self._to_send.get(peer, ())) >= MAX_UNASKED_QUEUE:
+            return 0
+        return min(MAX_FOLLOWING_CHUNKS, len(self.store.leaves(root)))
+
+    def send_unasked(self, peer: PeerId, root: bytes, count: int) -> None:
+        """Send the first ``count`` chunks of a blob to ``peer``, as if it had asked for them."""
+        queue = self._to_send.setdefault(peer, deque())
+        queue.extend((root, index) for index in range(count))
+        self.serve(peer)
 
     def cancel(self, root: bytes) -> None:
         """Stop fetching ``root``; callers that wait for it are told."""
@@ -188,7 +212,9 @@ class BlobService:
             self._refusals.add(peer, "chunk", error)
             return
         if chunk.root not in self._waiting:
-            return  # asked for, and no longer needed
+            # Asked for, and no longer needed; or it overtook the offer that says what it is.
+            self._fetcher.too_early(peer, chunk.root, chunk.index)
+            return
         try:
             incoming = self.store.begin_chunk(chunk.root, chunk.index, chunk.data)
         except VerificationError as error:

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import msgspec
+
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.parts import Parts
 from daemon.rounds.updates import RoundUpdates
 from ml.state.blob import Blob
 from protocol.envelope import Domain
 from protocol.identity import PeerId
-from protocol.peers.peer_messages import UpdateHeader, UpdateOffer
+from protocol.peers.peer_messages import Standing, UpdateHeader, UpdateOffer
 
 
 class OwnOffers:
@@ -18,7 +20,8 @@ class OwnOffers:
         self._parts = parts
         self._updates = updates
         self._base = base
-        self._offers: list[tuple[UpdateOffer, PeerId | None]] = []
+        self._offers: list[tuple[UpdateOffer, bytes | None, PeerId | None]] = []
+        """With the root of what may follow, and whom they are for."""
         self._offered: set[tuple[PeerId, bytes]] = set()
         self._passed_on: set[bytes] = set()
 
@@ -54,7 +57,7 @@ class OwnOffers:
         )
         if audience != own.me:
             # First: to hold it may be all that the round lacked, and nothing else wakes it then.
-            self._offers.append((offer, audience))
+            self._offers.append((offer, blob.root, audience))
         self._updates.add_own(own.me, header, offer, Path(blob.path))
 
     def pass_on(self, offer: UpdateOffer, signer: PeerId) -> None:
@@ -62,20 +65,38 @@ class OwnOffers:
         if offer.header not in self._passed_on:
             self._passed_on.add(offer.header)
             self._offered.add((signer, offer.header))
-            self._offers.append((offer, None))
+            self._offers.append((offer, None, None))
 
     def send(self, peers: frozenset[PeerId], *, own_only: bool = False) -> None:
         """Make the offers to those of ``peers`` that have not had them yet. ``own_only``: those of
         this peer's own updates, none that it passes on."""
-        for offer, audience in self._offers:
+        for offer, root, audience in self._offers:
             if own_only and offer.header in self._passed_on:
                 continue
             targets = peers if audience is None else peers & {audience}
-            for peer in targets:
-                if (peer, offer.header) not in self._offered and self._parts.speaker.send(
-                    peer, offer
-                ):
+            for peer in targets - {self._parts.me}:
+                if (peer, offer.header) not in self._offered and self._make(offer, root, peer):
                     self._offered.add((peer, offer.header))
+
+    def _make(self, offer: UpdateOffer, root: bytes | None, peer: PeerId) -> bool:
+        """Make an offer to ``peer``, and send the beginning of what is offered after it, if
+        ``peer`` is in this round and takes it. False: there is no room for the offer."""
+        own = self._parts
+        standing = own.standings.get(peer)
+        is_wanted = standing is not None and standing.takes_unasked and self._is_here(standing)
+        if root is None or not is_wanted:
+            return own.speaker.send(peer, offer)
+        count = own.blobs.following(peer, root)
+        if not own.speaker.send(peer, msgspec.structs.replace(offer, follows=count)):
+            return False
+        own.blobs.send_unasked(peer, root, count)
+        return True
+
+    def _is_here(self, standing: Standing) -> bool:
+        """Whether who stands there is in this round, and wants its updates; in gossip each comes
+        from a state of its own."""
+        is_base = standing.base == self._base.base or self._parts.settings.exchange == "gossip"
+        return is_base and standing.round == self._base.round
 
     def forget(self, peer: PeerId) -> None:
         """``peer``'s session ended: what it was offered may be lost."""

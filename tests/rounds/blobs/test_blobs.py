@@ -8,6 +8,7 @@ import pytest
 from daemon.rounds.blobs.fetch import (
     LATE_FACTOR,
     LATE_S,
+    MAX_TOO_EARLY,
     STALL_S,
     UNKNOWN_PACE_S,
     WINDOW_CHUNKS,
@@ -199,6 +200,53 @@ class TestFetcher:
         assert fetcher.requests(0.0) == []
         fetcher.add_source(ROOT, TWO, 1.0)
         assert fetcher.requests(1.0) == [FetchRequest(TWO, ROOT, (0, 1, 2))]
+
+    def test_what_comes_unasked_is_not_asked_for(self) -> None:
+        fetcher = BlobFetcher(Pace(0.0))
+        fetcher.want(ROOT, range(100))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        fetcher.expect(ROOT, ONE, 3, 0.0)
+        assert fetcher.requests(0.0) == [FetchRequest(ONE, ROOT, tuple(range(3, WINDOW_CHUNKS)))]
+        fetcher.received(ONE, ROOT, 0, CHUNK_BYTES, 1.0)
+        assert fetcher.requests(1.0) == [FetchRequest(ONE, ROOT, (WINDOW_CHUNKS,))]
+
+    def test_what_came_before_it_was_known_is_asked_for(self) -> None:
+        fetcher = BlobFetcher(Pace(0.0))
+        for index in (0, 2):
+            fetcher.too_early(ONE, ROOT, index)
+        fetcher.too_early(TWO, ROOT, 1)
+        fetcher.want(ROOT, range(3))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        fetcher.expect(ROOT, ONE, 3, 0.0)
+        assert fetcher.requests(0.0) == [FetchRequest(ONE, ROOT, (0, 2))]
+
+    def test_little_is_remembered_of_what_came_too_early_and_of_each_peer_alone(self) -> None:
+        fetcher = BlobFetcher(Pace(0.0))
+        fetcher.too_early(ONE, ROOT, 0)
+        for index in range(10 * MAX_TOO_EARLY):
+            fetcher.too_early(TWO, b"rubbish", index)
+        fetcher.want(ROOT, range(1))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        fetcher.expect(ROOT, ONE, 1, 0.0)
+        assert fetcher.requests(0.0) == [FetchRequest(ONE, ROOT, (0,))]
+
+    def test_who_does_not_send_what_was_to_come_unasked_is_dropped(self) -> None:
+        fetcher = BlobFetcher(Pace(0.0))
+        fetcher.want(ROOT, range(2))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        fetcher.expect(ROOT, ONE, 2, 0.0)
+        assert fetcher.get_timer() == STALL_S
+        fetcher.handle_timer(STALL_S)
+        assert not fetcher.has_source(ROOT)
+        fetcher.add_source(ROOT, TWO, STALL_S)
+        assert fetcher.requests(STALL_S) == [FetchRequest(TWO, ROOT, (0, 1))]
+
+    def test_what_comes_unasked_takes_its_part_of_the_pace(self) -> None:
+        fetcher = BlobFetcher(Pace(0.0, 2 * CHUNK_BYTES))
+        fetcher.want(ROOT, range(100))
+        fetcher.add_source(ROOT, ONE, 0.0)
+        fetcher.expect(ROOT, ONE, 2, 0.0)
+        assert fetcher.requests(0.0) == [FetchRequest(ONE, ROOT, (2,))]
 
     def test_source_that_stalls_is_dropped_and_one_that_delivers_is_not(self) -> None:
         fetcher = BlobFetcher(Pace(0.0))
