@@ -5,7 +5,8 @@ which should be the process's first: that is where a user's code expects to run.
 reads, so that a training can be ended, and the end of the daemon be noticed, meanwhile.
 
 A state is evaluated when nobody waits for this process: while what it trained next is exchanged, or
-when nothing is asked. So a model's quality comes late, and holds no round up.
+when nothing is asked. So a model's quality comes late, and holds no round up. It is taken before it
+is said that the next round is trained, and then evaluated for certain: what comes next waits.
 """
 
 import contextlib
@@ -122,6 +123,8 @@ class TrainerEnd:
         self._controls: dict[int, TrainingControl] = {}
         self._wanted: tuple[int, Evaluate] | None = None
         """An evaluation that waits, and its number."""
+        self._is_taken = False
+        """Whether its state is held by the trainer, and needs the base memory no more."""
         self._trained_round = 0
         """That of the training that was asked for last."""
         self._has_trained = False
@@ -143,7 +146,7 @@ class TrainerEnd:
                 continue
             if found is None:
                 assert self._wanted is not None
-                found, self._wanted = self._wanted, None
+                found, self._wanted, self._is_taken = self._wanted, None, False
             reply = self._answer(*found, trainer)
             self._has_trained = isinstance(reply, Trained)
 
@@ -151,6 +154,10 @@ class TrainerEnd:
         """What is to be done next; None: the evaluation that waits."""
         if self._wanted is None:
             return self._inbox.take()
+        if self._is_taken:
+            # Its turn has come, whatever is asked by now: on a busy machine the round may have
+            # ended, and the next state's evaluation come, before this thread went on.
+            return None
         return self._inbox.take_soon(0.0 if self._has_trained else IDLE_S)
 
     def _give_up_evaluation(self) -> None:
@@ -230,6 +237,7 @@ class TrainerEnd:
                     # Before it is said: once all have trained, the next state takes its place.
                     with contextlib.suppress(StaleMemoryError):
                         trainer.take_base(self._wanted[1])
+                        self._is_taken = True
                 return trained
             case Evaluate():
                 return trainer.evaluate(request)

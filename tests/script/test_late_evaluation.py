@@ -37,7 +37,10 @@ class NotingTrainer(Trainer):
 
     def __init__(self) -> None:
         self.done: list[str] = []
-        self.is_training = threading.Event()
+        self.is_training, self.has_taken = threading.Event(), threading.Event()
+        self.goes_on = threading.Event()
+        """Unset, it stands still where its training has ended and is not answered yet."""
+        self.goes_on.set()
 
     def open(self, request: Open) -> Opened:
         """This is how a test ends it."""
@@ -56,6 +59,8 @@ class NotingTrainer(Trainer):
     def take_base(self, request: Evaluate) -> None:
         """Notes it."""
         self.done.append(f"took {request.round}")
+        self.has_taken.set()
+        assert self.goes_on.wait(TIMEOUT_S)
 
     def evaluate(self, request: Evaluate) -> Evaluated:
         """The round is its quality."""
@@ -152,6 +157,32 @@ def test_of_two_states_that_wait_the_later_one_is_evaluated(
     assert isinstance(daemon.answer(number), Trained)
     assert daemon.answer(first) == Failed("internal", SUPERSEDED)
     assert daemon.answer(second) == Evaluated(2.0)
+
+
+def test_state_that_was_taken_is_evaluated_though_the_next_one_came_before_the_trainer_looked(
+    daemon: DaemonSide, trainer: NotingTrainer
+) -> None:
+    trainer.goes_on.clear()
+    first, number = daemon.ask(evaluate(0)), daemon.ask_training(1)
+    trainer.is_training.wait(TIMEOUT_S)
+    daemon.ask(Finish())
+    assert trainer.has_taken.wait(TIMEOUT_S)
+    # The machine is so busy that the round ends before the trainer is given time again.
+    second, following = daemon.ask(evaluate(1)), daemon.ask_training(2)
+    assert daemon.answer(daemon.ask(Finish())) == Done()
+    trainer.goes_on.set()
+    assert isinstance(daemon.answer(number), Trained)
+    assert daemon.answer(first) == Evaluated(0.0)
+    assert isinstance(daemon.answer(following), Trained)
+    assert daemon.answer(second) == Evaluated(1.0)
+    assert trainer.done == [
+        "trained 1",
+        "took 0",
+        "evaluated 0",
+        "trained 2",
+        "took 1",
+        "evaluated 1",
+    ]
 
 
 def test_base_that_was_replaced_voids_what_has_begun_ahead(
