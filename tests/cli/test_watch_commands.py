@@ -188,6 +188,29 @@ def test_plain_lines_of_join_tell_of_loading_waiting_rounds_and_the_end_once_eac
     assert max(map(len, rounds)) <= COLUMNS
 
 
+async def test_rounds_that_ended_since_the_last_look_are_told_when_the_peer_ends(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Training(FakePeer):
+        ended = 0
+
+        def history(self, after: int) -> History:
+            looked.set()
+            history = super().history(after)
+            rounds = [record for record in history.rounds if record.round <= self.ended]
+            return msgspec.structs.replace(history, rounds=rounds)
+
+    looked, peer = asyncio.Event(), Training("a" * 52)
+    showing = asyncio.create_task(JoinView(live=False).run(peer))
+    await looked.wait()
+    assert capsys.readouterr().out == ""
+    peer.ended = 3
+    showing.cancel()
+    await asyncio.wait([showing])
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in told] == [f"round {n} of 5" for n in (1, 2, 3)]
+
+
 async def test_above_the_picture_of_join_appear_those_lines_that_it_does_not_show(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

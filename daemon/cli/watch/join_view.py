@@ -59,11 +59,18 @@ class JoinView:
                 await asyncio.sleep(LOOK_S)
 
     async def _show_lines(self, shown: Shown) -> None:
-        while True:
-            status = shown.status()
-            for line in self._news(status, shown.history(max(self._round, 0))):
-                print(line, flush=True)
-            await asyncio.sleep(LOOK_S)
+        try:
+            while True:
+                self._say(shown)
+                await asyncio.sleep(LOOK_S)
+        except asyncio.CancelledError:
+            self._say(shown)  # the last rounds may have ended since
+            raise
+
+    def _say(self, shown: Shown) -> None:
+        status = shown.status()
+        for line in self._news(status, shown.history(max(self._round, 0))):
+            print(line, flush=True)
 
     def _news(self, status: Status, history: History) -> Iterator[str]:
         """The lines that say what has changed."""
