@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from random import Random
 
 import pytest
 import uvloop
@@ -229,7 +230,9 @@ def test_no_datagram_makes_an_ice_connection_raise_or_log() -> None:
     async def send_them() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda loop, about: told.append(about))
         refusals = Refusals(Clock())
-        connection = IceConnection(is_controlling=True, stun_server=None, refusals=refusals)
+        connection = IceConnection(
+            is_controlling=True, stun_server=None, refusals=refusals, random=Random(1)
+        )
         await connection.gather_candidates()
         (candidate, *_) = connection.local_candidates
         family = socket.AF_INET6 if ":" in candidate.host else socket.AF_INET

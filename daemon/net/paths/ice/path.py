@@ -71,7 +71,7 @@ class IcePath(OpenedPath):
     async def run(self) -> None:
         """Shake hands, tell the owner, and carry frames until the path ends."""
         try:
-            self._connection.start(self._take)
+            self._connection.start(self)
             self._flush_soon()
             await self._ended.wait()
         finally:
@@ -101,11 +101,18 @@ class IcePath(OpenedPath):
             super().give_up(reason)
             self._ended.set()
 
-    # Inside
+    # What the connection tells (FlowUser)
 
-    def _take(self, datagram: bytes) -> None:
+    def datagram_received(self, datagram: bytes) -> None:
+        """See :class:`FlowUser`."""
         self._received.append(datagram)
         self._flush_soon()
+
+    def flow_ended(self, reason: str) -> None:
+        """See :class:`FlowUser`."""
+        self.give_up(reason)
+
+    # Inside
 
     def _flush_soon(self) -> None:
         if self._flush_handle is None:

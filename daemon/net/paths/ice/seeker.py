@@ -254,6 +254,7 @@ class IceSeeker:
             is_controlling=is_controlling,
             stun_server=servers[0] if servers else None,
             refusals=self._parts.refusals,
+            random=self._parts.random,
             turn_server=self._turn_server,
             turn_over_tcp=nat.tcp.reachable and not nat.udp.reachable,
         )
