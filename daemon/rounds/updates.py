@@ -334,8 +334,9 @@ class RoundUpdates:
         digest = hashlib.sha256(message.payload).digest()
         ref = UpdateRef(signer=public_key_of(message.signer), digest=digest)
         known = self._updates.get(ref)
+        follows = offer.follows if source == message.signer else 0
         if known is not None:
-            self._parts.blobs.add_sources(known.header.root, source, follows=offer.follows)
+            self._parts.blobs.add_sources(known.header.root, source, follows=follows)
             return
         slot = (message.signer, header.part, header.reduced)
         other = next((update for update in self._updates.values() if update.slot == slot), None)
@@ -355,20 +356,21 @@ class RoundUpdates:
             )
             return
         update = self._updates[ref] = KnownUpdate(ref, message.signer, header, _plain(offer))
-        self._tasks.create_task(self._obtain(source, update, offer.follows))
+        begun = self._parts.blobs.begin(
+            header.root,
+            header.size_bytes,
+            offer.leaves,
+            max_bytes=self._parts.max_update_bytes,
+            sources=(source,),
+            follows=follows,
+        )
+        self._tasks.create_task(self._obtain(update, begun))
 
-    async def _obtain(self, source: PeerId, update: KnownUpdate, follows: int) -> None:
+    async def _obtain(self, update: KnownUpdate, begun: "asyncio.Future[None]") -> None:
         """Fetch and check one update; ends when that is done or the round is."""
         header = update.header
         try:
-            update.path = await self._parts.blobs.fetch(
-                header.root,
-                header.size_bytes,
-                update.offer.leaves,
-                max_bytes=self._parts.max_update_bytes,
-                sources=(source,),
-                follows=follows,
-            )
+            update.path = await self._parts.blobs.end(header.root, begun)
             size_bytes = self._parts.blobs.store.size_bytes(header.root)
             if size_bytes != header.size_bytes:
                 raise VerificationError(f"{size_bytes} bytes, {header.size_bytes} were claimed")

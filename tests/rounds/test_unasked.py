@@ -1,5 +1,6 @@
 """Chunks that follow an offer unasked: to whom they go, and what becomes of those that are lost."""
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from protocol.identity import PeerId
 from protocol.peers.peer_messages import ChunkRequest, PeerMessage, UpdateOffer
 from tests.rounds.simulated_swarm import SimulatedPeer, SimulatedSwarm
 from tests.rounds.test_training import GRACE_S, assert_same_history, simulate
-from tests.rounds.virtual_time import TURN_S
 
 LONG_S = 0.4
 """What a message takes on a long line."""
@@ -20,6 +20,7 @@ class Watched:
     """Counts what one peer sends: offers with something after them, and requests for chunks."""
 
     def __init__(self, peer: SimulatedPeer) -> None:
+        self.offers = 0
         self.followed = 0
         self.requests = 0
         self._is_silent = False
@@ -34,6 +35,7 @@ class Watched:
             return b"" if self._is_silent else data
         match decode(data, PeerMessage):
             case UpdateOffer(follows=follows):
+                self.offers += 1
                 self.followed += follows > 0
             case ChunkRequest():
                 self.requests += 1
@@ -45,7 +47,7 @@ def test_long_line_costs_an_update_one_way_and_no_round_trip(tmp_path: Path, exc
     ways = {"mesh": 5, "allreduce": 6, "gossip": 1}[exchange]
 
     async def scenario(swarm: SimulatedSwarm) -> None:
-        swarm.latency_s, swarm.chunk_s = LONG_S, LONG_S + TURN_S
+        swarm.latency_s = swarm.chunk_s = LONG_S
         peers = [swarm.add(training_s=2.0) for _ in range(4)]
         await swarm.until_round(2, within_s=60)
         watched = [Watched(peer) for peer in peers]
@@ -69,6 +71,27 @@ def test_chunks_that_overtake_their_offers_are_asked_for(tmp_path: Path, exchang
         assert all(peer.refusals.total() == 0 for peer in peers)
 
     simulate(tmp_path, scenario, exchange=exchange)
+
+
+def test_chunks_follow_an_offer_once_though_sessions_end(tmp_path: Path) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        one, other, last = [swarm.add(training_s=1.0) for _ in range(3)]
+        await swarm.until_round(1, within_s=60)
+        last.trainer.training_s = 30.0
+        await swarm.until_round(2, within_s=60)
+        await asyncio.sleep(2.0)
+        assert one.contributors(2), "the round before is over, and this one waits for the last"
+        watched = Watched(one)
+        for _ in range(3):
+            swarm.cut(one.id, other.id)
+            one.inbox.peer_down(other.id, "gone")
+            other.inbox.peer_down(one.id, "gone")
+            swarm.heal()
+            await asyncio.sleep(1.0)
+        assert watched.offers == 3
+        assert watched.followed == 0
+
+    simulate(tmp_path, scenario, exchange="mesh", grace_s=100.0)
 
 
 def test_peer_with_a_limit_gets_what_it_asks_for_alone(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from daemon.rounds.updates import MAX_REMEMBERED_BASES, is_whole_model
 from protocol.codec import decode, encode
 from protocol.envelope import Domain, seal_envelope
 from protocol.identity import Identity, PeerId
-from protocol.merkle import CHUNK_BYTES, merkle_root
+from protocol.merkle import CHUNK_BYTES, leaves_of, merkle_root
 from protocol.peers.agreement_messages import UpdateRef
+from protocol.peers.chunk_frame import encode_chunk
 from protocol.peers.peer_messages import (
     ChunkRequest,
     PeerMessage,
@@ -115,12 +116,14 @@ class Receiving:
         leaves: tuple[bytes, ...] = (LEAF,),
         size_bytes: int = 10,
         follows: int = 0,
+        source: PeerId = NEIGHBOUR,
     ) -> UpdateRef:
-        """The neighbour offers an update; equal ``content``, equal update."""
+        """The neighbour, or another ``source``, offers an update; equal ``content``, equal
+        update."""
         header = UpdateHeader(
             round=round_number,
             base=base,
-            root=merkle_root((LEAF,)) if not content else content.rjust(32, b"r"),
+            root=merkle_root(leaves) if not content else content.rjust(32, b"r"),
             size_bytes=size_bytes,
             sample_count=1,
             loss=0.5,
@@ -129,7 +132,7 @@ class Receiving:
             signer, Domain.UPDATE, encode(header), swarm=self.swarm.swarm_id, sequence=1
         )
         offer = UpdateOffer(header=envelope, leaves=leaves, proof=b"", follows=follows)
-        self.updates.receive_offer(NEIGHBOUR, offer)
+        self.updates.receive_offer(source, offer)
         digest = hashlib.sha256(encode(header)).digest()
         return UpdateRef(signer=signer.public_key, digest=digest)
 
@@ -154,15 +157,41 @@ async def test_update_that_comes_twice_is_one_and_is_fetched_once(at_round_8: Re
 
 
 async def test_what_follows_an_offer_is_not_asked_for(at_round_8: Receiving) -> None:
-    at_round_8.receive(8, base_of(7), follows=1)
+    at_round_8.receive(8, base_of(7), follows=1, source=MEMBER.peer_id)
     await at_round_8.fetches()
     assert at_round_8.mail.chunks_asked_for == 0
+
+
+async def test_what_follows_is_taken_in_the_very_turn_of_its_offer(at_round_8: Receiving) -> None:
+    data = b"an update"
+    leaves = tuple(leaves_of([data]))
+    at_round_8.receive(
+        8, base_of(7), leaves=leaves, size_bytes=len(data), follows=1, source=MEMBER.peer_id
+    )
+    frame = encode_chunk(merkle_root(leaves), 0, data)
+    at_round_8.rounds.inbox.receive_bulk(MEMBER.peer_id, frame)
+    assert at_round_8.rounds.parts.blobs.store.has_whole(merkle_root(leaves))
+    await at_round_8.fetches()
+    assert at_round_8.mail.chunks_asked_for == 0
+
+
+async def test_nobody_says_what_follows_of_an_update_that_another_signed(
+    at_round_8: Receiving,
+) -> None:
+    at_round_8.receive(8, base_of(7), follows=1)
+    assert at_round_8.mail.chunks_asked_for == 1
+
+
+async def test_peer_with_a_limit_asks_for_what_is_said_to_follow(at_round_8: Receiving) -> None:
+    at_round_8.rounds.parts.blobs.set_rates(upload_bytes_s=1e6, download_bytes_s=1e6, now=0.0)
+    at_round_8.receive(8, base_of(7), follows=1, source=MEMBER.peer_id)
+    assert at_round_8.mail.chunks_asked_for == 1
 
 
 async def test_what_followed_an_early_offer_is_asked_for_in_its_round(
     at_round_8: Receiving,
 ) -> None:
-    at_round_8.receive(9, base_of(8), follows=1)
+    at_round_8.receive(9, base_of(8), follows=1, source=MEMBER.peer_id)
     await at_round_8.fetches()
     assert at_round_8.mail.chunks_asked_for == 0
     at_round_8.updates.begin_round(Position(8, base_of(8)), is_whole_model)
@@ -173,10 +202,11 @@ async def test_what_followed_an_early_offer_is_asked_for_in_its_round(
 async def test_what_followed_an_offer_in_a_session_that_ended_is_asked_for(
     at_round_8: Receiving,
 ) -> None:
-    at_round_8.receive(8, base_of(7), follows=1)
+    at_round_8.receive(8, base_of(7), follows=1, source=MEMBER.peer_id)
     await at_round_8.fetches()
-    at_round_8.rounds.inbox.peer_down(NEIGHBOUR, "gone")
-    at_round_8.receive(8, base_of(7))
+    at_round_8.rounds.inbox.peer_down(MEMBER.peer_id, "gone")
+    at_round_8.stands(7, base_of(7), MEMBER)
+    at_round_8.receive(8, base_of(7), source=MEMBER.peer_id)
     await at_round_8.fetches()
     assert at_round_8.mail.chunks_asked_for == 1
 
@@ -184,7 +214,7 @@ async def test_what_followed_an_offer_in_a_session_that_ended_is_asked_for(
 async def test_offer_that_is_passed_on_says_nothing_of_what_followed_it(
     at_round_8: Receiving,
 ) -> None:
-    ref = at_round_8.receive(8, base_of(7), follows=1)
+    ref = at_round_8.receive(8, base_of(7), follows=1, source=MEMBER.peer_id)
     assert at_round_8.updates.offer_of(ref).follows == 0
 
 

@@ -26,7 +26,7 @@ LATE_S = 1.0
 LATE_FACTOR = 2.0
 """A chunk is late when another source, at the pace of its last one, had delivered it so many times
 over, and so many seconds more. Not sooner: what is asked for twice comes twice."""
-MAX_TOO_EARLY = 2 * MAX_FOLLOWING_CHUNKS
+MAX_TOO_EARLY = 8 * MAX_FOLLOWING_CHUNKS
 """Of one peer, chunks that are remembered to have come before it was known what they are."""
 UNKNOWN_PACE_S = 5.0
 """What a source is thought to take for a chunk before it has delivered one."""
@@ -106,12 +106,13 @@ class BlobFetcher:
 
     def expect(self, root: bytes, peer: PeerId, count: int, now: float) -> None:
         """``peer``, a source, sends the first ``count`` chunks unasked: they are on their way, but
-        for those that have come :meth:`too_early`."""
+        for those that have come :meth:`too_early`, and as far as it could be asked for them."""
         want = self._wants.get(root)
         if want is None or peer not in want.sources:
             return
         lost = self._too_early.get(peer, ())
-        for index in range(count):
+        room = WINDOW_CHUNKS - self._load()[peer]
+        for index in range(min(count, room)):
             if index in want.waiting and (root, index) not in lost:
                 want.waiting.remove(index)
                 self._ask(want, peer, index, now)

@@ -27,9 +27,6 @@ from transport.clock import Clock
 MAX_QUEUED_CHUNKS = 256
 """Chunks that one peer may have asked for and not got; further requests are refused."""
 
-MAX_UNASKED_QUEUE = 64
-"""With so many to send, nothing is sent to a peer unasked: what it asks for needs the room."""
-
 CHECK_SOURCES_S = 2.0
 WORTH_A_THREAD_BYTES = 256 * 1024
 """Smaller chunks are checked sooner than another thread is woken."""
@@ -46,7 +43,7 @@ class BlobService:
 
     Example (daemon/rounds/updates.py)::
 
-        update.path = await self._parts.blobs.fetch(
+        begun = self._parts.blobs.begin(
     """
 
     def __init__(
@@ -79,7 +76,7 @@ class BlobService:
         self._sending.set_rate(upload_bytes_s, now)
         self._receiving.set_rate(download_bytes_s, now)
 
-    async def fetch(
+    def begin(
         self,
         root: bytes,
         size_bytes: int,
@@ -89,29 +86,37 @@ class BlobService:
         sources: Iterable[PeerId],
         follows: int = 0,
         use: Use = Use.UPDATE,
-    ) -> Path:
-        """The file of the blob ``root``, once every chunk of it is here and verified.
-
-        ``follows``: so many chunks the sources send unasked. The caller bounds the time. Raises
-        :class:`VerificationError` when size or leaves are wrong, :class:`TransportError` when the
-        disk does not take it, and of its kinds :class:`GivenUpError` when it was given up.
-        Cancelling keeps what is there.
-        """
+    ) -> "asyncio.Future[None]":
+        """Begin to fetch the blob ``root``, before anything else is read that came:
+        ``follows`` chunks the sources send unasked. :meth:`end` tells what became of it."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             self.store.begin(root, size_bytes, leaves, max_bytes, use)
+        except VerificationError as error:
+            future.set_exception(error)
         except OSError as error:
-            raise TransportError(f"no room for a blob of {size_bytes} bytes: {error}") from error
-        if self.store.has_whole(root):
-            return self.store.path(root)
-        future = self._waiting.get(root)
-        if future is None:
-            future = self._waiting[root] = asyncio.get_running_loop().create_future()
-        self._fetcher.want(root, self.store.missing(root))
-        self.add_sources(root, *sources, follows=follows)
+            no_room = f"no room for a blob of {size_bytes} bytes: {error}"
+            future.set_exception(TransportError(no_room))
+        else:
+            if self.store.has_whole(root):
+                future.set_result(None)
+            else:
+                future = self._waiting.setdefault(root, future)
+                self._fetcher.want(root, self.store.missing(root))
+                self.add_sources(root, *sources, follows=follows)
+        return future
+
+    async def end(self, root: bytes, begun: "asyncio.Future[None]") -> Path:
+        """The file of a blob that was begun, once every chunk of it is here and verified.
+
+        The caller bounds the time. Raises :class:`VerificationError` when size or leaves are wrong,
+        :class:`TransportError` when the disk does not take it, and of its kinds
+        :class:`GivenUpError` when it was given up. Cancelling keeps what is there.
+        """
         # Not awaited itself: what is given up here must not look like a task that was cancelled.
-        await asyncio.wait({future})
-        if not future.cancelled():
-            future.result()
+        await asyncio.wait({begun})
+        if not begun.cancelled():
+            begun.result()
             with contextlib.suppress(BlobMissingError):
                 return self.store.path(root)
         raise GivenUpError(f"blob {root.hex()[:16]} was given up meanwhile")
@@ -126,13 +131,12 @@ class BlobService:
         sources: Iterable[PeerId],
         use: Use,
     ) -> Path:
-        """Like :meth:`fetch`, but given up when no source is left that delivers.
+        """What :meth:`end` returns and raises; given up when no source is left that delivers.
 
         Raises :class:`TransportError` then.
         """
-        fetching = asyncio.ensure_future(
-            self.fetch(root, size_bytes, leaves, max_bytes=max_bytes, sources=sources, use=use)
-        )
+        begun = self.begin(root, size_bytes, leaves, max_bytes=max_bytes, sources=sources, use=use)
+        fetching = asyncio.ensure_future(self.end(root, begun))
         try:
             while True:
                 await asyncio.wait({fetching}, timeout=CHECK_SOURCES_S)
@@ -171,7 +175,8 @@ class BlobService:
         now = self._clock.monotonic()
         for peer in peers:
             self._fetcher.add_source(root, peer, now)
-            self._fetcher.expect(root, peer, follows, now)
+            if self.takes_unasked:
+                self._fetcher.expect(root, peer, follows, now)
         self._pump()
 
     @property
@@ -181,8 +186,9 @@ class BlobService:
         return self._receiving.is_unlimited
 
     def following(self, peer: PeerId, root: bytes) -> int:
-        """How many of the first chunks of a blob that is here can go to ``peer`` unasked."""
-        if len(self._to_send.get(peer, ())) >= MAX_UNASKED_QUEUE:
+        """How many of the first chunks of a blob that is here can go to ``peer`` unasked: none
+        while it waits for what it has asked for."""
+        if self._to_send.get(peer):
             return 0
         return min(MAX_FOLLOWING_CHUNKS, len(self.store.leaves(root)))
 

@@ -21,8 +21,10 @@ class OwnOffers:
         self._updates = updates
         self._base = base
         self._offers: list[tuple[UpdateOffer, bytes | None, PeerId | None]] = []
-        """With the root of what may follow, and whom they are for."""
+        """With the root of what may follow (None: it is passed on), and whom they are for."""
         self._offered: set[tuple[PeerId, bytes]] = set()
+        self._followed: set[tuple[PeerId, bytes]] = set()
+        """Offers that chunks have followed."""
         self._passed_on: set[bytes] = set()
 
     def add(
@@ -68,29 +70,36 @@ class OwnOffers:
             self._offers.append((offer, None, None))
 
     def send(self, peers: frozenset[PeerId], *, own_only: bool = False) -> None:
-        """Make the offers to those of ``peers`` that have not had them yet. ``own_only``: those of
-        this peer's own updates, none that it passes on."""
+        """Make the offers to those of ``peers`` that have not had them yet, and then send the
+        beginning of what was offered to those who want it. ``own_only``: those of this peer's own
+        updates, none that it passes on, and no more than the offers."""
+        own = self._parts
+        following: list[tuple[PeerId, bytes, int]] = []
         for offer, root, audience in self._offers:
-            if own_only and offer.header in self._passed_on:
+            if own_only and root is None:
                 continue
             targets = peers if audience is None else peers & {audience}
-            for peer in targets - {self._parts.me}:
-                if (peer, offer.header) not in self._offered and self._make(offer, root, peer):
-                    self._offered.add((peer, offer.header))
+            for peer in targets - {own.me}:
+                to = (peer, offer.header)
+                if to in self._offered:
+                    continue
+                count = 0 if root is None or own_only else self._following(to, root)
+                if own.speaker.send(peer, msgspec.structs.replace(offer, follows=count)):
+                    self._offered.add(to)
+                    if root is not None and count:
+                        self._followed.add(to)
+                        following.append((peer, root, count))
+        for peer, root, count in following:  # All control messages go before.
+            own.blobs.send_unasked(peer, root, count)
 
-    def _make(self, offer: UpdateOffer, root: bytes | None, peer: PeerId) -> bool:
-        """Make an offer to ``peer``, and send the beginning of what is offered after it, if
-        ``peer`` is in this round and takes it. False: there is no room for the offer."""
-        own = self._parts
+    def _following(self, to: tuple[PeerId, bytes], root: bytes) -> int:
+        """How many chunks of ``root`` follow an offer to a peer: some if it is in this round and
+        takes them, once. After a session that ended it knows best what it lacks."""
+        peer, own = to[0], self._parts
         standing = own.standings.get(peer)
-        is_wanted = standing is not None and standing.takes_unasked and self._is_here(standing)
-        if root is None or not is_wanted:
-            return own.speaker.send(peer, offer)
-        count = own.blobs.following(peer, root)
-        if not own.speaker.send(peer, msgspec.structs.replace(offer, follows=count)):
-            return False
-        own.blobs.send_unasked(peer, root, count)
-        return True
+        if standing is None or to in self._followed or not self._is_here(standing):
+            return 0
+        return own.blobs.following(peer, root) if standing.takes_unasked else 0
 
     def _is_here(self, standing: Standing) -> bool:
         """Whether who stands there is in this round, and wants its updates; in gossip each comes

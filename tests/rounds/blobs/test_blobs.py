@@ -241,6 +241,17 @@ class TestFetcher:
         fetcher.add_source(ROOT, TWO, STALL_S)
         assert fetcher.requests(STALL_S) == [FetchRequest(TWO, ROOT, (0, 1))]
 
+    def test_no_more_is_expected_than_could_be_asked_for(self) -> None:
+        fetcher = BlobFetcher(Pace(0.0))
+        for root in (b"one", b"two"):
+            fetcher.want(root, range(WINDOW_CHUNKS))
+            fetcher.add_source(root, ONE, 0.0)
+            fetcher.expect(root, ONE, WINDOW_CHUNKS, 0.0)
+        assert fetcher.requests(0.0) == []
+        for index in range(WINDOW_CHUNKS):
+            fetcher.received(ONE, b"one", index, CHUNK_BYTES, 1.0)
+        assert fetcher.requests(1.0) == [FetchRequest(ONE, b"two", tuple(range(WINDOW_CHUNKS)))]
+
     def test_what_comes_unasked_takes_its_part_of_the_pace(self) -> None:
         fetcher = BlobFetcher(Pace(0.0, 2 * CHUNK_BYTES))
         fetcher.want(ROOT, range(100))

@@ -105,11 +105,10 @@ def test_no_more_bytes_pass_than_the_limit_has_granted_and_all_arrive(
                 rates[f"{limited}_bytes_s"] = float(RATE)
                 slow.set_rates(**rates, now=clock.now)
                 sender.add_local(blob)
-                fetching = asyncio.ensure_future(
-                    receiver.fetch(
-                        blob.root, len(data), leaves, max_bytes=len(data), sources=[first.peer_id]
-                    )
+                begun = receiver.begin(
+                    blob.root, len(data), leaves, max_bytes=len(data), sources=[first.peer_id]
                 )
+                fetching = asyncio.ensure_future(receiver.end(blob.root, begun))
                 for chunks in range(AT_ONCE, CHUNKS, RATE // CHUNK_BYTES):
                     await eventually(lambda n=chunks: reader.came_bytes >= n * CHUNK_BYTES, WAIT_S)  # type: ignore[misc]  # n is the loop's
                     assert reader.came_bytes == chunks * CHUNK_BYTES
