@@ -49,13 +49,15 @@ INTRODUCTION = """\
 
 A TCP connection takes each packet that is lost for a sign of too much traffic, and slows down. On a
 long line it needs long to be as fast as before. So where one packet in a thousand is lost at 100
-ms, a connection gets some 10 Mbit/s, whatever the line.
+ms, a connection gets some 5 Mbit/s in the long run, whatever the line.
 
 When more waits to be sent than a path takes, p2pd tries several connections side by side, and
-keeps them if they carry clearly more (`daemon/net/peers/lane_trial.py`): at most {lanes} to one
-peer. They are dialled or punched like the first one. `p2pd peers` says how many there are. It takes
-some 30 s until all are there, so a short transfer gains little, unless there was one before it:
-they stay while they are used, and ten minutes more.
+keeps them if they carry clearly more (`daemon/net/peers/lane_trial.py`): first 8, then {lanes} to
+one peer. They are dialled or punched like the first one, many with one attempt. `p2pd peers` says
+how many there are. Whoever sends for less than a second makes none; 8 are there some 2 s after the
+beginning, and {lanes} a second after the 8 have fallen behind what they carried first. They stay
+while they are used, and ten minutes more. What was worth it is then known, and tried at once the
+next time.
 
 Below, two homes behind NATs, and the line between them. Each row is one transfer, from one
 connection on: the many come while it lasts. What takes more than a minute is several transfers,

@@ -21,8 +21,8 @@ from protocol.errors import RemoteProtocolError
 LANES_MARK = b"\x03"
 """Begins this message; measuring ones begin with another byte, and all others that peers send are
 MessagePack arrays, which do not begin so."""
-MAX_LANES = 16
-"""To one peer. On a line of 100 ms that loses a packet in 1,000 each carries some 10 Mbit/s."""
+MAX_LANES = 24
+"""To one peer. On a line of 100 ms that loses a packet in 1,000 each carries some 5 Mbit/s."""
 MAX_LANES_MESSAGE_BYTES = 32
 
 

@@ -12,6 +12,9 @@ protocol.peers.signal_messages.NoOtherMachineError: endpoint to ...: 127.0.0.1 i
 import enum
 import ipaddress
 import re
+from typing import Annotated
+
+import msgspec
 
 from protocol.codec import Message
 from protocol.errors import ConfigError, RemoteProtocolError
@@ -23,6 +26,7 @@ MAX_PORT_STEP = 64
 MAX_SIGNAL_RTT_MS = 10_000
 MAX_REASON_LENGTH = 200
 MAX_CANDIDATES = 16
+MAX_LANES_AT_ONCE = 16
 
 # RFC 8839, section 5.4, and at most as long as any library makes them.
 _ICE_USERNAME = re.compile(r"[a-zA-Z0-9+/]{4,64}")
@@ -55,6 +59,9 @@ class PunchEnd(Message):
     """The round trip from this peer to the rendezvous."""
 
 
+PunchEnds = Annotated[tuple[PunchEnd, ...], msgspec.Meta(max_length=MAX_LANES_AT_ONCE)]
+
+
 class PunchOffer(Message, tag="punch-offer"):
     """Let us connect to each other: here is my end, tell me yours."""
 
@@ -81,6 +88,23 @@ class PunchDeclined(Message, tag="punch-declined"):
     """The reason, to show to people."""
     offers_later: bool = False
     """Nothing is wrong: the sender itself makes an offer when it can."""
+
+
+class LanesOffer(Message, tag="lanes-offer"):
+    """Let us connect to each other several times more, beside the path that we have."""
+
+    attempt: bytes
+    """Random; the answer repeats it."""
+    ends: PunchEnds
+    """One for each connection."""
+
+
+class LanesAnswer(Message, tag="lanes-answer"):
+    """Here are mine, the first for your first, and so on; none: there is no room for more. Begin as
+    soon as you read this; I begin when I think that you do."""
+
+    attempt: bytes
+    ends: PunchEnds
 
 
 class CandidateType(enum.StrEnum):
@@ -128,7 +152,16 @@ class TwinNotice(Message, tag="twin"):
     """One process tells another one with the same identity that it lives, too."""
 
 
-SignalBody = TwinNotice | PunchOffer | PunchAnswer | PunchDeclined | IceOffer | IceAnswer
+SignalBody = (
+    TwinNotice
+    | PunchOffer
+    | PunchAnswer
+    | PunchDeclined
+    | LanesOffer
+    | LanesAnswer
+    | IceOffer
+    | IceAnswer
+)
 
 
 def check_ice_end(end: IceEnd) -> None:

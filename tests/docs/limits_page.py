@@ -11,7 +11,12 @@ from daemon.net.paths.direct.path import (
 )
 from daemon.net.paths.targets import MAX_TARGETS, SYNS_PER_S
 from daemon.net.peers.book import MAX_PEERS, MAX_SEARCHES_PER_S, MAX_UNKNOWN_KEYS
-from daemon.net.peers.memory_share import MAX_SHARE_BYTES, QUEUE_BUDGET_BYTES, WINDOW_BUDGET_BYTES
+from daemon.net.peers.memory_share import (
+    MAX_QUEUE_BYTES,
+    MAX_WINDOW_BYTES,
+    QUEUE_BUDGET_BYTES,
+    WINDOW_BUDGET_BYTES,
+)
 from daemon.net.peers.reception import MAX_GREETING, MAX_PATHS
 from daemon.net.refusals import LOG_INTERVAL_S, MAX_COUNTED, MAX_REASON
 from daemon.rounds import early, effort
@@ -186,7 +191,8 @@ def peer() -> list[Row]:
         ("peer", "addresses that are dialled", number(MAX_ADDRESSES)),
         ("peer", "bytes of a control message", size(MAX_MESSAGE_BYTES)),
         ("peer", "bytes of a frame", size(MAX_SESSION_FRAME_BYTES)),
-        ("peer", "bytes that wait each way", size(MAX_SHARE_BYTES)),
+        ("peer", "bytes that wait to be read", size(MAX_WINDOW_BYTES)),
+        ("peer", "bytes that wait to be sent", size(MAX_QUEUE_BYTES)),
         ("peer", "log lines for each kind of refusal", f"one in {LOG_INTERVAL_S:g} s"),
         ("peer", "characters of a refusal", number(MAX_REASON)),
         ("all", "peers that are looked for at a time", number(MAX_PEERS)),

@@ -10,6 +10,7 @@ from daemon.net.path_kind import PathKind
 from daemon.net.paths.budget import FEW_LANES, LanePlaces
 from daemon.net.paths.direct.path import CROWDED, CROWDED_PATHS_PER_KEY, MAX_PATHS_PER_KEY
 from daemon.net.paths.path import PathWish
+from daemon.net.peers.lane_trial import STEPS
 from daemon.net.peers.lanes import KEPT_S, Lanes
 from daemon.net.peers.path_end import PathEnd
 from daemon.net.peers.path_preference import PathPreference
@@ -152,7 +153,7 @@ def test_who_goes_on_sending_asks_again_and_takes_it_back_when_it_is_needed_no_m
 
     run(PathKind.PUNCHED, 2000, 1000)
     numbers = [count for _, count in said]
-    assert numbers[:2] == [4, MAX_LANES]
+    assert numbers[:2] == [STEPS[1], MAX_LANES]
     assert set(numbers[2:]) == {MAX_LANES}
     pauses = [later - earlier for (earlier, _), (later, _) in pairwise(said[1:])]
     assert max(pauses) < KEPT_S / 2

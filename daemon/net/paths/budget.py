@@ -38,19 +38,25 @@ class LanePlaces:
     """Places for paths beside others. Half of them are kept for peers to which there are few paths,
     so that those who ask for many do not take all.
 
-    >>> places = LanePlaces(2)
+    >>> places = LanePlaces(4)
     >>> with places.taken():
-    ...     places.has_room(beside=FEW_LANES), places.has_room(beside=1)
-    (False, True)
+    ...     places.room(beside=FEW_LANES), places.room(beside=1)
+    (1, 3)
     """
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._free = count
 
+    def room(self, *, beside: int) -> int:
+        """How many paths may be made beside so many of their kind."""
+        few = max(0, FEW_LANES - beside)
+        left = self._free - self._count // 2
+        return max(0, left, min(few, self._free))
+
     def has_room(self, *, beside: int) -> bool:
-        """Whether a path may be made beside so many of its kind."""
-        return self._free > (self._count // 2 if beside >= FEW_LANES else 0)
+        """Whether one may."""
+        return self.room(beside=beside) > 0
 
     @contextmanager
     def taken(self) -> Iterator[None]:

@@ -22,13 +22,13 @@ from daemon.net.paths.path import PathWish
 from daemon.net.signaling import SignalInbox
 from protocol.codec import Message
 from protocol.errors import TransportError
-from protocol.peers.signal_messages import IceAnswer, PunchAnswer, PunchDeclined
+from protocol.peers.signal_messages import IceAnswer, LanesAnswer, PunchAnswer, PunchDeclined
 
 ANSWER_S = 4.0
 """Two ways through the rendezvous, and what the other side has to find out before it answers."""
 
 Offer = TypeVar("Offer", bound=Message)
-Reply = TypeVar("Reply", PunchAnswer | PunchDeclined, IceAnswer)
+Reply = TypeVar("Reply", PunchAnswer | PunchDeclined, LanesAnswer, IceAnswer)
 
 
 class Offering(Generic[Offer, Reply]):

@@ -18,7 +18,7 @@ REPEAT_S = 240.0
 """How often a peer asks again."""
 UNUSED_S = 60.0
 """A kind that was not the one in use for so long needs no more than one path."""
-NOTE_S = 0.9
+NOTE_S = 0.45
 
 _log = logging.getLogger("p2pd.link")
 
@@ -47,31 +47,40 @@ class Lanes:
         """``traffic``: with all peers."""
         self._wish = wish
         self._traffic = traffic
+        self._kinds = {kind: _OfKind() for kind in KINDS}
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Another session: neither side wants more than one path."""
-        self._kinds = {kind: _OfKind() for kind in KINDS}
+        """Another session: neither side wants more than one path. What this one found out about
+        the line stays."""
+        for one in self._kinds.values():
+            one.trial.rest()
+        self._kinds = {kind: _OfKind(one.trial) for kind, one in self._kinds.items()}
         self._arrived_bytes = 0
-        self._next_note_at = 0.0
+        self.next_note_at = 0.0
+        """When :meth:`note` acts again."""
+        self._heeded_at = 0.0
         self._wish.lanes.clear()
         self._traffic.busy.discard(self._wish.record.peer_id)
 
     def ask(self, wanted: LanesWanted, now: float) -> None:
-        """The other side wants so many. :meth:`note` acts on it: however often it asks, no more
-        often than that."""
+        """The other side wants so many. However often it asks, this one acts on it no more often
+        than each :data:`NOTE_S`."""
         one = self._kinds[PathKind(wanted.kind.value)]
         one.asked, one.asked_at = min(MAX_LANES, wanted.count), now
+        if now >= self._heeded_at + NOTE_S:
+            self._heeded_at = now
+            self._set_wish()
 
     def note(
         self, kind: PathKind | None, arrived_bytes: int, *, is_busy: bool, count: int, now: float
     ) -> LanesWanted | None:
-        """Call it often; once a second it acts, see :meth:`LaneTrial.note`. ``kind`` is the one in
-        use, None if that may change at any moment, ``arrived_bytes`` in this session so far. The
-        result is what is to be said to the other side, if anything."""
-        if now < self._next_note_at:
+        """Call it often; each :data:`NOTE_S` it acts, see :meth:`LaneTrial.note`. ``kind`` is the
+        one in use, None if that may change at any moment, ``arrived_bytes`` in this session so far.
+        The result is what is to be said to the other side, if anything."""
+        if now < self.next_note_at:
             return None
-        self._next_note_at = now + NOTE_S
+        self.next_note_at = now + NOTE_S
         self._count(arrived_bytes, is_busy=is_busy)
         used = None if kind is None else self._kinds.get(kind)
         if used is not None:
@@ -84,20 +93,28 @@ class Lanes:
                 one.trial.rest()
             if now >= one.asked_at + KEPT_S:
                 one.asked = 1
-        self._wish.lanes = {kind: max(one.asked, one.told) for kind, one in self._kinds.items()}
-        if kind is not None and self._wish.lacks_lane(kind):
-            self._wish.notify()
+        self._set_wish()
         return self._news(now)
 
+    def bulk_lanes(self, kind: PathKind | None) -> int:
+        """How many of the paths of ``kind`` carry bulk, however many there are."""
+        one = None if kind is None else self._kinds.get(kind)
+        return MAX_LANES if one is None else one.trial.bulk_lanes
+
     def said(self, news: LanesWanted, now: float) -> None:
-        """The other side is told that. This one acts on it with the next :meth:`note`: told first,
-        the other does not take the new path for a spare one."""
+        """The other side is told that, and this one acts on it."""
         one = self._kinds[PathKind(news.kind.value)]
         if news.count != one.told:
             peer, count = short(self._wish.record.peer_id), news.count
             what = "one connection is enough" if count == 1 else f"up to {count} connections"
             _log.info("peer %s: %s, %s", peer, news.kind.value, what)
         one.told, one.told_at = news.count, now
+        self._set_wish()
+
+    def _set_wish(self) -> None:
+        self._wish.lanes = {kind: max(one.asked, one.told) for kind, one in self._kinds.items()}
+        if any(map(self._wish.lacks_lane, self._kinds)):
+            self._wish.notify()
 
     def _news(self, now: float) -> LanesWanted | None:
         for kind, one in self._kinds.items():

@@ -5,12 +5,15 @@ from collections.abc import Iterable
 from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.session.receive_stream import INITIAL_CREDIT_BYTES
 
-WINDOW_BUDGET_BYTES = 8 << 20
+WINDOW_BUDGET_BYTES = 16 << 20
 """The memory for what arrives, all sessions together."""
 QUEUE_BUDGET_BYTES = 12 << 20
 """The memory for what is sent, all sessions together."""
-MAX_SHARE_BYTES = 4 << 20
-"""No session gets more, however few there are; none gets less than INITIAL_CREDIT_BYTES."""
+MAX_WINDOW_BYTES, MAX_QUEUE_BYTES = 16 << 20, 8 << 20
+"""No session gets more, however few there are; none gets less than INITIAL_CREDIT_BYTES. A window
+takes what many connections carry in half a second at 100 Mbit/s, twice: while one of them sends
+again what was lost, what came over the others waits for it. What is queued can be taken back by
+nobody, so it is no more than is under way then."""
 
 
 def share_memory(peers: Iterable[RemotePeer]) -> None:
@@ -19,20 +22,20 @@ def share_memory(peers: Iterable[RemotePeer]) -> None:
     >>> class Link:
     ...     has_session = True
     ...     def set_bulk_limits(self, *, window_bytes, queue_bytes):
-    ...         self.window_mib = window_bytes >> 20
+    ...         self.mib = window_bytes >> 20, queue_bytes >> 20
     >>> links = [Link() for _ in range(4)]
     >>> share_memory(links)
-    >>> [link.window_mib for link in links]
-    [2, 2, 2, 2]
+    >>> links[0].mib
+    (4, 3)
     """
     sharing = [peer for peer in peers if peer.has_session]
     for peer in sharing:
         peer.set_bulk_limits(
-            window_bytes=_share(WINDOW_BUDGET_BYTES, len(sharing)),
-            queue_bytes=_share(QUEUE_BUDGET_BYTES, len(sharing)),
+            window_bytes=_share(WINDOW_BUDGET_BYTES, len(sharing), MAX_WINDOW_BYTES),
+            queue_bytes=_share(QUEUE_BUDGET_BYTES, len(sharing), MAX_QUEUE_BYTES),
         )
 
 
-def _share(budget_bytes: int, count: int) -> int:
+def _share(budget_bytes: int, count: int, most_bytes: int) -> int:
     """A largest message at least, so that bulk flows."""
-    return min(MAX_SHARE_BYTES, max(INITIAL_CREDIT_BYTES, budget_bytes // count))
+    return min(most_bytes, max(INITIAL_CREDIT_BYTES, budget_bytes // count))

@@ -32,7 +32,7 @@ from daemon.net.traffic import TrafficCounter
 from protocol.identity import PeerId, short
 from protocol.peers.hello import EPOCH_BYTES, ResumePoint, VerifiedHello
 from protocol.peers.lane_messages import encode_lanes
-from protocol.peers.session_frames import MAX_BULK_BYTES, CloseCode, Stream
+from protocol.peers.session_frames import CloseCode, Stream
 from protocol.statements.peer_record import VerifiedRecord
 from transport.clock import Clock
 
@@ -60,7 +60,6 @@ class RemotePeer:
         self.wish = PathWish(record)
         self.lanes = Lanes(self.wish, traffic)
         self._limits = limits
-        self._queue_bytes = limits.bulk_queue_bytes
         self._preference = PathPreference(own_id, record.peer_id)
         self._clock = clock
         self._observer = observer
@@ -237,7 +236,6 @@ class RemotePeer:
 
     def set_bulk_limits(self, *, window_bytes: int, queue_bytes: int) -> None:
         """See :meth:`Session.set_bulk_limits`."""
-        self._queue_bytes = queue_bytes
         self._session.set_bulk_limits(window_bytes=window_bytes, queue_bytes=queue_bytes)
 
     def flush(self) -> None:
@@ -348,8 +346,7 @@ class RemotePeer:
         """Prefer what carries more, as far as that shows."""
         kind = self.active_kind
         alike = self._ends_of(kind)
-        enough = max(MAX_BULK_BYTES, self._queue_bytes // 2)
-        is_busy = self._session.room_bytes(Stream.BULK) < enough
+        is_busy = self._session.is_busy
         changed = self._preference.note(
             kind,
             sum(end.bytes_sent for end in alike),
@@ -365,6 +362,7 @@ class RemotePeer:
         news = self.lanes.note(steady, arrived, is_busy=is_busy, count=len(alike), now=now)
         if news is not None and self._session.send(Stream.CONTROL, encode_lanes(news)):
             self.lanes.said(news, now)
+        self._session.use_for_bulk(self.lanes.bulk_lanes(steady))
         for one in BEST_FIRST:
             self._close_spare_paths(one)
 
@@ -381,6 +379,8 @@ class RemotePeer:
 
     def _arm_timer(self) -> None:
         deadline = self._session.deadline()
+        if deadline is not None and self._session.is_busy:
+            deadline = min(deadline, self.lanes.next_note_at)
         if self._timer is not None:
             if deadline is not None and self._timer_at <= deadline:
                 return  # It comes early enough, and will be set anew then.

@@ -52,10 +52,10 @@ replaced before comes too late and is refused.
 score is *active*: control and acknowledgements go over it, or over another one of its kind while it
 is stuck. Bulk goes over it and all other usable paths of its kind, the *lanes*, over each as much
 as it takes. There are several only where the owner finds that one carries little of the line
-(``peers/lane_trial.py``); from four on one of them carries no bulk. Paths of other kinds carry
-pings. The score is the owner's (``peers/path_score.py``). Among equals the active one stays. A path
-that was silent for 10 s is given up, and its owner closes it. A better path is taken at once, in
-place: to the session that is a resume like any other.
+(``peers/lane_trial.py``), and no more of them carry bulk than it says; from four on one carries
+none. Paths of other kinds carry pings. The score is the owner's (``peers/path_score.py``). Among
+equals the active one stays. A path that was silent for 10 s is given up, and its owner closes it. A
+better path is taken at once, in place: to the session that is a resume like any other.
 
 **States** (``states.py``; docs/sessions.md has the drawing)::
 

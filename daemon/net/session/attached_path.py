@@ -90,6 +90,8 @@ class PathSet:
     def __init__(self) -> None:
         self._paths: dict[int, AttachedPath] = {}
         self.lanes: tuple[AttachedPath, ...] = ()
+        self.most_for_bulk = MAX_LANES
+        """So many of the lanes carry bulk at most, the newest ones."""
 
     @property
     def active(self) -> AttachedPath | None:
@@ -140,10 +142,13 @@ class PathSet:
 
     def for_bulk(self, now: float) -> Sequence[AttachedPath]:
         """The lanes for bulk, of those that there are. Of many, one is left to control."""
-        lanes: Sequence[AttachedPath] = self.lanes
-        if len(lanes) >= CONTROL_LANE_FROM:
+        count = min(len(self.lanes), self.most_for_bulk)
+        if count < CONTROL_LANE_FROM:
+            lanes = _newest(self.lanes, count)
+        else:
             control = self.for_control(now)
-            lanes = [lane for lane in lanes if lane is not control]
+            others = [lane for lane in self.lanes if lane is not control]
+            lanes = _newest(others, count - 1)
             if not control.is_behind(now) and all(
                 lane.is_behind(now, LONG_BEHIND_S) for lane in lanes
             ):
@@ -178,6 +183,14 @@ class PathSet:
         """The silence until now was this process's own."""
         for path in self:
             path.heard_at = now
+
+
+def _newest(lanes: Sequence[AttachedPath], count: int) -> Sequence[AttachedPath]:
+    """In the order in which they are."""
+    if count >= len(lanes):
+        return lanes
+    first = sorted(lane.path_id for lane in lanes)[-count]
+    return [lane for lane in lanes if lane.path_id >= first]
 
 
 def _prompt(lanes: Sequence[AttachedPath], now: float) -> Sequence[AttachedPath]:

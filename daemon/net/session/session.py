@@ -168,11 +168,20 @@ class Session:
                 path.score = score
         self._choose_path(now)
 
+    def use_for_bulk(self, most: int) -> None:
+        """Let bulk go over so many lanes at most, the newest ones."""
+        self._paths.most_for_bulk = most
+
     # The application
 
     def room_bytes(self, stream: Stream) -> int:
         """How much may be queued now."""
         return self._streams.room_bytes(stream)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether much bulk waits."""
+        return self._streams.is_busy
 
     def send(self, stream: Stream, message: bytes) -> bool:
         """Queue ``message``; False if there is no room for it, or no session.

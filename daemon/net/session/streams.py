@@ -18,6 +18,8 @@ from protocol.peers.session_frames import (
     StreamAck,
 )
 
+MUCH_BYTES = 2 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
@@ -62,6 +64,14 @@ class Streams:
         if stream is Stream.BULK and self.room_bytes(Stream.BULK) < MAX_BULK_BYTES:
             self._bulk_was_full = True
         return taken
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether much bulk waits, or more than half of what may: to be sent, or for word that it
+        has arrived."""
+        bulk = self._send[Stream.BULK]
+        much_bytes = min(MUCH_BYTES, bulk.queue_bytes // 2)
+        return bulk.room_bytes < max(MAX_BULK_BYTES, bulk.queue_bytes - much_bytes)
 
     def found_bulk_room(self) -> bool:
         """Whether, since last asked, room for a largest bulk message came back."""

@@ -123,7 +123,9 @@ async def test_training_traffic_goes_on_beside_a_transfer() -> None:
 
 async def test_path_lost_in_mid_transfer_is_told_and_nothing_is_left_behind() -> None:
     async with two_nodes(PathKind.ICE, PathKind.RELAY) as (first, second, (_, relay)):
-        measuring = asyncio.ensure_future(speed(first, second, PathKind.RELAY))
+        measuring = asyncio.ensure_future(  # More than what waits to be sent.
+            first.network.meter.speed(second.peer_id, 4 * SIZE, PathKind.RELAY)
+        )
         await eventually(lambda: relay.carried_bytes > SIZE / 10)
         relay.cut()
         with pytest.raises(TransportError, match="no relay path to it: there was one: cut"):

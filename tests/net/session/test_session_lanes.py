@@ -153,6 +153,18 @@ def test_no_more_lanes_are_used_than_there_may_be() -> None:
     assert carried == [False, *[True] * (MAX_LANES - 1), *[False] * 4]
 
 
+def test_bulk_goes_over_as_few_of_the_lanes_as_the_owner_says() -> None:
+    lab = Lab()
+    lanes = [lab.attach(slow(), kind="tcp") for _ in range(6)]
+    lab.sides[0].session.use_for_bulk(1)
+    assert carry(lab, 5) < 1.05 * RATE
+    assert [lab.wires[lane].largest > 10_000 for lane in lanes] == [*[False] * 5, True]
+    lab.sides[0].session.use_for_bulk(4)
+    assert 2.6 * RATE < carry(lab, 5) < 3.1 * RATE
+    lab.sides[0].session.use_for_bulk(MAX_LANES)
+    assert carry(lab, 5) > 4.4 * RATE
+
+
 def test_slow_lane_does_not_drag_the_others_down() -> None:
     lab = Lab()
     rates = [RATE, RATE, RATE / 20, RATE, RATE]

@@ -5,7 +5,7 @@ that says a believable hello stays. An address that nobody answers at, or somebo
 nothing but the attempt.
 
 Where more paths than one are wanted (daemon/net/peers/lane_trial.py), the side that dialled dials
-again.
+again, several times at once.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from daemon.net.paths.maker import PathParts
 from daemon.net.paths.path import PathWish
 from daemon.net.paths.when import LASTING_S, YIELD_S, yields
 from protocol.errors import TransportError
+from protocol.peers.signal_messages import MAX_LANES_AT_ONCE
 from protocol.statements.peer_record import MAX_ADDRESSES
 from protocol.uri import HostPort
 from transport.address import is_ip, is_machine, is_unrouted, resolve
@@ -130,7 +131,10 @@ class DirectDialer:
         """Dial again where a path leads that this side opened, while more are wanted."""
         while True:
             await self._wish.until(lambda: self._lane_address() is not None)
-            if not await self._make_lane(group):
+            made = await asyncio.gather(
+                *(self._make_lane(group) for _ in range(self._lanes_at_once()))
+            )
+            if not any(made):
                 self._note_lane_failure()
             if self._clock.monotonic() >= self._lane_failed_at + FORGET_S:
                 self._lane_failures = 0
@@ -170,6 +174,13 @@ class DirectDialer:
             self._lane_failures = 0
         self._lane_failed_at = now
         self._lane_failures = min(self._lane_failures + 1, MOST_FAILURES)
+
+    def _lanes_at_once(self) -> int:
+        """One alone after a failure."""
+        count = self._wish.count(PathKind.DIRECT)
+        lacking = self._wish.most(PathKind.DIRECT) - count
+        room = self._parts.budget.lanes.room(beside=count)
+        return min(1 if self._lane_failures else MAX_LANES_AT_ONCE, lacking, room)
 
     def _lane_address(self) -> HostPort | None:
         """Where to dial once more, if that is wanted, and there is room."""

@@ -17,8 +17,7 @@ before it proposes, and keeps it until the reply. A peer that is asked and has n
 declines at once, waits in line, and proposes in its turn. So no peer keeps its slot while it waits
 for another's, and a declined attempt is no failure on either side.
 
-Where more paths than one are wanted (daemon/net/peers/lane_trial.py), attempts go on beside what
-there is, but never heavy ones.
+Where more paths than one are wanted, daemon/net/paths/punched/lanes.py makes them beside this one.
 """
 
 import asyncio
@@ -30,6 +29,7 @@ from daemon.net.path_kind import PathKind
 from daemon.net.paths.offering import Offering
 from daemon.net.paths.path import PathWish, host_of
 from daemon.net.paths.probe_intervals import ProbeIntervals
+from daemon.net.paths.punched.lanes import PunchedLanes
 from daemon.net.paths.punched.path import PunchedPath
 from daemon.net.paths.punched.plan import NoPlanError, PunchPlan
 from daemon.net.paths.punched.port import PunchPort
@@ -57,8 +57,6 @@ HEAD_START_S = 0.3
 DIAL_HEAD_START_S = 3.0
 """The head start of plain dialling before a heavy attempt, where one side can be dialled as far as
 is known. The dialler with the higher id begins a second late, and tries several addresses."""
-LANE_WAIT_S, MOST_LANE_FAILURES = 0.2, 8
-"""Between attempts beside a path that there is; doubled with each that failed."""
 HEAVY_PAUSE_S = 10.0
 """Between attempts that try hundreds of ports: a peer that proposes one after the other is not to
 make this one flood whatever address it names."""
@@ -92,8 +90,6 @@ class PunchedSeeker:
             wish, PunchOffer, yields=self._yields
         )
         self._due_at = 0.0
-        self._lane_due_at = 0.0
-        self._lane_failures = 0
         self._owes_offer = False
         """This side declined because it was busy: the peer waits for an offer."""
         self._slot = puncher.heavy_slot
@@ -112,6 +108,7 @@ class PunchedSeeker:
         with inbox:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._offering.listen(inbox))
+                group.create_task(PunchedLanes(self._puncher, self._wish).run())
                 self._begin_anew()
                 self._due_at += HEAD_START_S
                 while True:
@@ -127,7 +124,7 @@ class PunchedSeeker:
     async def _until_due(self) -> None:
         """Return when there is an offer to answer, or it is time to make one."""
         while self._offering.offer is None:
-            if self._has_enough():
+            if self._has_path():
                 await self._until_lack()
                 continue
             if self._circumstances() != self._known:
@@ -143,8 +140,6 @@ class PunchedSeeker:
 
     def _due(self) -> float:
         due_at = max(self._due_at, self._wish.not_before)
-        if self._lacks_lane():
-            return max(self._lane_due_at, self._wish.not_before)
         if self._expects_heavy():
             due_at = max(due_at, self._heavy_not_before, self._better_path_due())
         return due_at + (YIELD_S if self._yields and not self._owes_offer else 0.0)
@@ -167,39 +162,19 @@ class PunchedSeeker:
 
     async def _until_lack(self) -> None:
         since = self._clock.monotonic()
-        await self._wish.until(lambda: self._offering.offer is not None or not self._has_enough())
+        await self._wish.until(lambda: self._offering.offer is not None or not self._has_path())
         if self._clock.monotonic() >= since + LASTING_S:
             self._begin_anew()
 
     async def _wait_for_change(self, longest_s: float) -> None:
-        lacked = self._lacks_lane()
-
-        def is_changed() -> bool:
-            return self._is_changed() or self._lacks_lane() != lacked
-
-        await self._wish.until_or_after(longest_s, is_changed)
-        if lacked and not self._has_path():
-            self._begin_anew()
+        await self._wish.until_or_after(longest_s, self._is_changed)
 
     def _is_changed(self) -> bool:
         return (
             self._offering.offer is not None
-            or self._has_enough()
+            or self._has_path()
             or self._circumstances() != self._known
         )
-
-    def _has_enough(self) -> bool:
-        return self._has_path() and not self._lacks_lane()
-
-    def _lacks_lane(self) -> bool:
-        return (
-            self._wish.lacks_lane(PathKind.PUNCHED)
-            and not self._expects_heavy()
-            and self._has_room()
-        )
-
-    def _has_room(self) -> bool:
-        return self._puncher.lanes.has_room(beside=self._wish.count(PathKind.PUNCHED))
 
     def _has_path(self) -> bool:
         return self._wish.has(PathKind.PUNCHED) or self._has_better()
@@ -220,8 +195,6 @@ class PunchedSeeker:
 
     async def _attempt(self, group: asyncio.TaskGroup) -> None:
         offer = self._offering.take_offer()
-        before = self._wish.paths
-        is_lane = self._lacks_lane()
         try:
             if offer is None:
                 check_tcp(self._puncher.nat, self._wish.record.record.nat)
@@ -231,26 +204,18 @@ class PunchedSeeker:
             async with self._puncher.make_port() as port:
                 if offer is not None:
                     await self._answer(offer, port, group)
-                elif not self._has_enough():
+                elif not self._has_path():
                     await self._propose(port, group)
         except PutOffError as error:
             _log.debug("no attempt with %s now: %s", short(self._peer_id), error)
-            if is_lane:
-                self._lane_due_at = error.until
-            else:
-                self._due_at = error.until
+            self._due_at = error.until
             return
         except (TransportError, RemoteProtocolError) as error:
-            is_news = not is_lane and self._wish.is_news(PathKind.PUNCHED, error)
+            is_news = self._wish.is_news(PathKind.PUNCHED, error)
             level = logging.INFO if is_news else logging.DEBUG
             _log.log(level, "no punched path to %s: %s", short(self._peer_id), error)
             if not self._has_path():
                 self._wish.note_failure(PathKind.PUNCHED, str(error))
-        if is_lane:
-            self._lane_failures = 0 if self._wish.paths - before else self._lane_failures + 1
-            wait_s = LANE_WAIT_S * 2.0 ** min(self._lane_failures, MOST_LANE_FAILURES)
-            self._lane_due_at = self._clock.monotonic() + wait_s
-            return
         wait_s = self._intervals.failed(is_alone=not self._wish.paths)
         self._due_at = self._clock.monotonic() + wait_s
 
@@ -321,8 +286,6 @@ class PunchedSeeker:
         """Take the slot for ``plan``, if it is heavy. Raises :class:`PutOffError` when it is not to
         be tried now."""
         now = self._clock.monotonic()
-        if self._is_lane() and (plan.is_heavy or not self._has_room()):
-            raise TransportError("there is no room for more paths than one")
         if self._wish.has(PathKind.DIRECT) and not self._leads_along_direct(plan):
             raise PutOffError("there is a direct path", now)
         if not plan.is_heavy:
@@ -361,7 +324,7 @@ class PunchedSeeker:
         Raises :class:`TransportError` when no path comes of it.
         """
         path = self._puncher.make_path(plan, self._wish)
-        group.create_task(self._hold_lane(path) if self._is_lane() else self._hold(path))
+        group.create_task(self._hold(path))
         await self._wish.until_or_after(
             plan.lasts_s + GIVE_UP_S,
             lambda: (
@@ -381,14 +344,6 @@ class PunchedSeeker:
                 f"{path.failure} (own NAT: {describe(self._puncher.nat)}; the peer's:"
                 f" {describe(self._wish.record.record.nat)})"
             )
-
-    def _is_lane(self) -> bool:
-        """Whether a path that is made now is one beside others."""
-        return self._wish.most(PathKind.PUNCHED) > 1 and self._wish.has(PathKind.PUNCHED)
-
-    async def _hold_lane(self, path: PunchedPath) -> None:
-        with self._puncher.lanes.taken():
-            await self._hold(path)
 
     async def _hold(self, path: PunchedPath) -> None:
         try:
