@@ -210,6 +210,16 @@ def test_path_that_carries_little_from_the_beginning_gets_others_within_a_second
     assert line.seen == [1, FEW]
 
 
+def test_beginning_tells_little_while_others_are_sent_to_as_well() -> None:
+    line = Line(lambda count: 0.4e6)
+    line.others, line.rivals = 2e6, 5
+    line.run(2.5)
+    assert line.seen == [1]
+    line.others, line.rivals = 0.0, 0
+    line.run(1.5)
+    assert line.seen == [1, FEW]
+
+
 def test_path_that_carries_much_is_watched_for_a_while() -> None:
     line = Line(lambda count: 4e6)
     line.run(1.5)

@@ -167,7 +167,8 @@ class LaneTrial:
         self.stage = Stage.WATCHING
 
     def _note_busy(self, arrived: Arrived, *, is_busy: bool, now: float) -> None:
-        if not is_busy or self._busy_at != self._noted_at or now >= self._noted_at + GAP_S:
+        is_new = self._busy_at != self._noted_at or arrived.rivals != self._busy_from.rivals
+        if not is_busy or is_new or now >= self._noted_at + GAP_S:
             self._busy_since, self._busy_from = now, arrived
         self._noted_at = now
         if is_busy:
@@ -205,8 +206,8 @@ class LaneTrial:
 
     def _judge_beginning(self, arrived: Arrived, now: float) -> None:
         busy_s = now - self._busy_since
-        if busy_s < FIRST_S or arrived.rivals != self._busy_from.rivals:
-            return
+        if busy_s < FIRST_S or arrived.rivals:
+            return  # What is sent to several at once is more likely to fill this peer's own line.
         rate = _rate_between(self._busy_from, arrived, busy_s)
         if SLOW_BYTES_S <= rate.at_peer < FIRST_BYTES_S:
             self._ask(rate, now, is_hasty=True)

@@ -141,6 +141,8 @@ class PunchedLanes:
         async with AsyncExitStack() as stack:
             ports = await self._ports(stack, most)
             ends = self._own_ends(ports)
+            if not ends:
+                return  # While it waited for its turn, others took the places.
             offer = LanesOffer(secrets.token_bytes(ATTEMPT_BYTES), ends)
             await self._puncher.signaling.send(self._wish.record, offer)
             answer = await self._offering.reply_to(offer.attempt)
