@@ -256,9 +256,23 @@ def test_more_are_tried_as_soon_as_several_carry_less_than_when_they_were_new() 
     assert line.count == MAX_LANES
 
 
-def test_several_that_go_on_to_carry_as_much_are_left_alone_for_a_while() -> None:
+@pytest.mark.parametrize(("full", "left_alone_s"), [(6e6, 15), (12e6, 60)])
+def test_several_that_go_on_to_carry_as_much_are_left_alone_for_a_while(
+    full: float, left_alone_s: int
+) -> None:
+    line = Line(lambda count: 0.4e6 if count == 1 else full)
+    line.run(left_alone_s)
+    assert line.seen == [1, FEW]
+    line.run(60)
+    assert line.seen[2:] == [MAX_LANES, FEW]
+
+
+def test_connections_that_begin_slowly_after_a_pause_have_not_fallen_behind() -> None:
     line = Line(lambda count: 0.4e6 if count == 1 else 12e6)
-    line.run(12)
+    line.run(15)
+    line.run(20, is_busy=False)
+    line.rate = partial(limited, 9e6)
+    line.run(20)
     assert line.seen == [1, FEW]
 
 

@@ -11,7 +11,7 @@ from daemon.net.paths.budget import FEW_LANES, LanePlaces
 from daemon.net.paths.direct.path import CROWDED, CROWDED_PATHS_PER_KEY, MAX_PATHS_PER_KEY
 from daemon.net.paths.path import PathWish
 from daemon.net.peers.lane_trial import STEPS
-from daemon.net.peers.lanes import KEPT_S, Lanes
+from daemon.net.peers.lanes import KEPT_S, NOTE_S, Lanes
 from daemon.net.peers.path_end import PathEnd
 from daemon.net.peers.path_preference import PathPreference
 from daemon.net.peers.path_score import BEST_FIRST
@@ -132,6 +132,40 @@ def test_what_was_asked_for_is_forgotten_unless_it_is_asked_again() -> None:
     assert wanted.most(PathKind.DIRECT) == 8
     note(1000.0 + 3 * KEPT_S)
     assert wanted.most(PathKind.DIRECT) == 1
+
+
+def test_who_is_asked_acts_at_once_but_not_more_often_than_it_looks_itself() -> None:
+    wanted = wish()
+    lanes = Lanes(wanted, TrafficCounter())
+    seen: list[int] = []
+    for step in range(1000):  # Of a millisecond: 8 and 1 by turns.
+        lanes.ask(LanesWanted(8 if step % 2 == 0 else 1, LaneKind.DIRECT), 1000 + step / 1000)
+        if seen[-1:] != [wanted.most(PathKind.DIRECT)]:
+            seen.append(wanted.most(PathKind.DIRECT))
+    assert seen[0] == 8
+    assert len(seen) <= 1 + 1 / NOTE_S
+
+
+def test_another_session_keeps_what_was_found_out_about_the_line() -> None:
+    wanted = wish()
+    lanes = Lanes(wanted, TrafficCounter())
+
+    def run(seconds: float, began: float) -> list[int]:
+        said: list[int] = []
+        for step in range(round(2 * seconds)):
+            now, count = began + step / 2, wanted.most(PathKind.PUNCHED)
+            arrived = round(250_000 * count * step)
+            news = lanes.note(PathKind.PUNCHED, arrived, is_busy=True, count=count, now=now)
+            if news is not None:
+                said.append(news.count)
+                lanes.said(news, now)
+                assert wanted.most(PathKind.PUNCHED) == news.count
+        return said
+
+    assert run(60, 1000) == [STEPS[1], MAX_LANES]
+    lanes.begin_anew()
+    assert wanted.most(PathKind.PUNCHED) == 1
+    assert run(10, 2000) == [MAX_LANES]
 
 
 def test_who_goes_on_sending_asks_again_and_takes_it_back_when_it_is_needed_no_more() -> None:

@@ -49,10 +49,11 @@ SETTLE_S = 0.4
 """A connection that is new begins slowly."""
 FIRST_S, FIRST_BYTES_S = 0.8, 2e6
 """If one path carries less, more are tried once more has waited for so long than it takes."""
-FALL = 1.2
+FALL = 1.15
 """Several may carry so many times less than when they were fresh until more are tried."""
-STEADY_S = 10.0
-"""Several that carry as much as before are left alone for so long before more are tried."""
+STEADY_S, ENOUGH_BYTES_S = 10.0, 1e6
+"""Several that carry as much as before are left alone for so long before more are tried; for a
+longer time where each carries that much: losses do not hold them back."""
 ASK_S = 10.0
 """A path that is not there by then will not be."""
 GAIN, CLEAR_GAIN = 1.25, 2.0
@@ -114,14 +115,14 @@ class LaneTrial:
         """Whether that is of the beginning alone."""
         self._tried_rate = Arrived(0.0, 0.0)
         self._best = 0.0
-        """The best rate of as many as there are."""
+        """The best rate of as many as there are, since more waits than they take."""
         self._asked_at = self._doubted_at = 0.0
         self._noted_at = 0.0
         self._busy_at = 0.0
         self._busy_since = 0.0
         self._busy_from = Arrived(0.0, 0.0)
         self._next_trial_at = 0.0
-        self._steady_at = 0.0
+        self._kept_at = 0.0
         self._interval_s = FIRST_INTERVAL_S
         self._count = 0
         self._rates: list[Arrived] = []
@@ -169,7 +170,7 @@ class LaneTrial:
     def _note_busy(self, arrived: Arrived, *, is_busy: bool, now: float) -> None:
         is_new = self._busy_at != self._noted_at or arrived.rivals != self._busy_from.rivals
         if not is_busy or is_new or now >= self._noted_at + GAP_S:
-            self._busy_since, self._busy_from = now, arrived
+            self._busy_since, self._busy_from, self._best = now, arrived, 0.0
         self._noted_at = now
         if is_busy:
             self._busy_at = now
@@ -213,15 +214,13 @@ class LaneTrial:
             self._ask(rate, now, is_hasty=True)
 
     def _judge_paths(self, now: float) -> None:
-        rate = self._rates[-1]
-        self._best = max(self._best, rate.at_peer)
+        # The better of two: at the beginning a connection is slow, and chance has its part.
+        rate = max(self._rates, key=lambda rate: rate.at_peer)
+        self._best = max(self._best, self._rates[-1].at_peer)
         has_fallen = self._best >= FALL * rate.at_peer
-        if len(self._rates) < 2 or (self.wanted > 1 and not has_fallen and now < self._steady_at):
-            return
-        if not has_fallen:
-            # The better of two: at the beginning a connection is slow.
-            rate = max(self._rates, key=lambda rate: rate.at_peer)
-        if rate.at_peer >= SLOW_BYTES_S:
+        steady_s = STEADY_S if rate.at_peer < ENOUGH_BYTES_S * self.wanted else FIRST_INTERVAL_S
+        is_time = self.wanted == 1 or has_fallen or now >= self._kept_at + steady_s
+        if len(self._rates) == 2 and is_time and rate.at_peer >= SLOW_BYTES_S:
             self._ask(rate, now)
 
     def _ask(self, rate: Arrived, now: float, *, is_hasty: bool = False) -> None:
@@ -261,7 +260,7 @@ class LaneTrial:
         self.stage = Stage.WATCHING
         self.wanted = self._worth = min(self.wanted, count)
         self._interval_s = FIRST_INTERVAL_S
-        self._best, self._steady_at = 0.0, now + STEADY_S
+        self._best, self._kept_at = 0.0, now
         if self._rates:
             self._judge_paths(now)
 
