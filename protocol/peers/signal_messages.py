@@ -26,7 +26,8 @@ MAX_PORT_STEP = 64
 MAX_SIGNAL_RTT_MS = 10_000
 MAX_REASON_LENGTH = 200
 MAX_CANDIDATES = 16
-MAX_LANES_AT_ONCE = 16
+MAX_LANES_AT_ONCE = 8
+"""More that begin at the same moment lose much to each other."""
 
 # RFC 8839, section 5.4, and at most as long as any library makes them.
 _ICE_USERNAME = re.compile(r"[a-zA-Z0-9+/]{4,64}")

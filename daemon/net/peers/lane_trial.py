@@ -49,15 +49,14 @@ SETTLE_S = 0.4
 """A connection that is new begins slowly."""
 FIRST_S, FIRST_BYTES_S = 0.8, 2e6
 """If one path carries less, more are tried once more has waited for so long than it takes."""
-FALL = 1.15
-"""Several may carry so many times less than when they were fresh until more are tried."""
 STEADY_S, ENOUGH_BYTES_S = 10.0, 1e6
 """Several that carry as much as before are left alone for so long before more are tried; for a
 longer time where each carries that much: losses do not hold them back."""
 ASK_S = 10.0
 """A path that is not there by then will not be."""
 GAIN, CLEAR_GAIN = 1.25, 2.0
-"""More are kept if they carry so many times as much, in two spans one after the other or in one."""
+"""More are kept if they carry so many times as much, in two spans one after the other or in one.
+Beside several, more are tried once these carry so many times less than when they were fresh."""
 RISING = 1.1
 """A rate that is so many times the one before may still rise."""
 DOUBT_S = 8.0
@@ -217,7 +216,7 @@ class LaneTrial:
         # The better of two: at the beginning a connection is slow, and chance has its part.
         rate = max(self._rates, key=lambda rate: rate.at_peer)
         self._best = max(self._best, self._rates[-1].at_peer)
-        has_fallen = self._best >= FALL * rate.at_peer
+        has_fallen = self._best >= GAIN * rate.at_peer
         steady_s = STEADY_S if rate.at_peer < ENOUGH_BYTES_S * self.wanted else FIRST_INTERVAL_S
         is_time = self.wanted == 1 or has_fallen or now >= self._kept_at + steady_s
         if len(self._rates) == 2 and is_time and rate.at_peer >= SLOW_BYTES_S:

@@ -44,7 +44,7 @@ async def answer_lanes(scene: Scene, count: int) -> list[Attempt]:
 async def test_all_that_lack_are_proposed_at_once_and_then_no_more() -> None:
     async with with_one_path() as scene:
         scene.want(6)
-        attempts = await answer_lanes(scene, 9)
+        attempts = await answer_lanes(scene, MAX_LANES_AT_ONCE)
         assert len(attempts) == 5
         scene.find(*attempts)
         scene.want(7)

@@ -8,8 +8,8 @@
     both connect, the first end to the first, and so on
 
 Each connection is punched as the first one was (daemon/net/paths/punched/seeker.py), but never with
-many ports. So many are offered as are wanted (daemon/net/peers/lane_trial.py), and after an attempt
-of which nothing came only one, later and later.
+many ports. As many are offered as are wanted (daemon/net/peers/lane_trial.py), eight at most, and
+after an attempt of which nothing came only one, later and later.
 
 Invariant: whatever the peer offers, this side makes no more than it wants itself, and holds a place
 (daemon/net/paths/budget.py) for each of them.
