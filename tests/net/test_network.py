@@ -7,6 +7,7 @@ import pytest
 import uvloop
 
 from daemon.net.paths.direct.path import DialledPath
+from daemon.net.peers.memory_share import MAX_QUEUE_BYTES, MAX_WINDOW_BYTES
 from protocol.identity import Identity
 from protocol.peers.session_frames import (
     MAX_BULK_BYTES,
@@ -280,8 +281,8 @@ async def test_hello_of_another_swarm_is_not_believed() -> None:
 
 
 OVERRUN = [
-    encode_data(Stream.BULK, sequence, first=False, last=False, payload=bytes(65_000))
-    for sequence in range(1, 100)
+    encode_data(Stream.BULK, sequence, first=False, last=False, payload=bytes(250_000))
+    for sequence in range(1, 2 + MAX_WINDOW_BYTES // 250_000)
 ]
 
 
@@ -428,7 +429,7 @@ async def test_bulk_beyond_the_queue_is_refused_and_room_is_told_when_it_is_back
         sent = 0
         while first.network.send_bulk(second.peer_id, bytes(MAX_BULK_BYTES)):
             sent += 1
-        assert sent == 3
+        assert sent == MAX_QUEUE_BYTES // MAX_BULK_BYTES
         assert first.network.bulk_room(second.peer_id) < MAX_BULK_BYTES
         await eventually(lambda: told == [second.peer_id])
         assert first.network.bulk_room(second.peer_id) >= MAX_BULK_BYTES
