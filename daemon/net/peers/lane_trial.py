@@ -213,13 +213,15 @@ class LaneTrial:
             self._ask(rate, now, is_hasty=True)
 
     def _judge_paths(self, now: float) -> None:
+        if len(self._rates) < 2:
+            return
         # The better of two: at the beginning a connection is slow, and chance has its part.
-        rate = max(self._rates, key=lambda rate: rate.at_peer)
-        self._best = max(self._best, self._rates[-1].at_peer)
+        worse, rate = sorted(self._rates, key=lambda rate: rate.at_peer)
+        self._best = max(self._best, worse.at_peer)
         has_fallen = self._best >= GAIN * rate.at_peer
         steady_s = STEADY_S if rate.at_peer < ENOUGH_BYTES_S * self.wanted else FIRST_INTERVAL_S
         is_time = self.wanted == 1 or has_fallen or now >= self._kept_at + steady_s
-        if len(self._rates) == 2 and is_time and rate.at_peer >= SLOW_BYTES_S:
+        if is_time and rate.at_peer >= SLOW_BYTES_S:
             self._ask(rate, now)
 
     def _ask(self, rate: Arrived, now: float, *, is_hasty: bool = False) -> None:
@@ -260,8 +262,7 @@ class LaneTrial:
         self.wanted = self._worth = min(self.wanted, count)
         self._interval_s = FIRST_INTERVAL_S
         self._best, self._kept_at = 0.0, now
-        if self._rates:
-            self._judge_paths(now)
+        self._judge_paths(now)
 
     def _give_up(self, now: float) -> None:
         self.stage = Stage.WATCHING
