@@ -7,8 +7,10 @@ signed records in swarms of 100; once with its own file and once with a real Red
 one is installed. ``--connected`` of the peers connect with CURVE, each over a socket of its own.
 
 *Heartbeats a core* is how many were answered for each second of the server's CPU time, libzmq's
-threads included, while all that are connected send as fast as they get answers. *Look-ups* are
-asked for one after the other while heartbeats come at the rate of all the peers, one a minute each.
+threads included, while all that are connected send as fast as they get answers. It begins when the
+server has come to rest after its start, at which it reads a shared store twice. The best of three
+parts counts, since what else the machine does can only slow one down. *Look-ups* are asked for one
+after the other while heartbeats come at the rate of all the peers, one a minute each.
 """
 
 import argparse
@@ -43,11 +45,15 @@ from transport.curve import CurveKeys, key_to_z85
 PEERS_PER_SWARM = 100
 HEARTBEAT_S = 60.0
 """How often a peer renews its lease."""
-BEATS_EACH = 60
-"""Below the burst that the server allows one key."""
+PARTS = 3
+BEATS_EACH = 25
+"""In each part. All together are below the burst that the server allows one key."""
 LOOKUPS_EACH = 10
 START_S = 120.0
 REPLY_S = 30.0
+REST_S = 1.0
+RESTING_SHARE = 0.05
+"""Of a core, in :data:`REST_S`."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -128,6 +134,13 @@ class Server:
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
+    def come_to_rest(self) -> None:
+        """Wait until it has nothing to do."""
+        used_s, before_s = self.cpu_s(), -1.0
+        while used_s - before_s > REST_S * RESTING_SHARE:
+            time.sleep(REST_S)
+            used_s, before_s = self.cpu_s(), used_s
+
     def memory_mb(self) -> float:
         """What it has of the machine's memory."""
         rollup = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text()
@@ -199,6 +212,17 @@ def redis_at(directory: Path, peers: Directory) -> Iterator[str | None]:
         process.wait(30)
 
 
+def beat(server: Server, lines: Sequence[Line]) -> float:
+    """The CPU seconds that the server takes for :data:`BEATS_EACH` heartbeats of each line."""
+    began = server.cpu_s()
+    for _ in range(BEATS_EACH):
+        for line in lines:
+            line.send_heartbeat()
+        for line in lines:
+            line.take_granted()
+    return server.cpu_s() - began
+
+
 def measure(name: str, server: Server, peers: int, members: Sequence[Member]) -> Result:
     """Heartbeats, then look-ups beside heartbeats."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -208,15 +232,10 @@ def measure(name: str, server: Server, peers: int, members: Sequence[Member]) ->
         line.send_heartbeat()
     for line in lines:
         line.take_granted()
-    began = server.cpu_s()
-    for _ in range(BEATS_EACH):
-        for line in lines:
-            line.send_heartbeat()
-        for line in lines:
-            line.take_granted()
-    used_s = server.cpu_s() - began
+    server.come_to_rest()
+    used_s = min(beat(server, lines) for _ in range(PARTS))
 
-    time.sleep(BEATS_EACH / 10)  # The server allows each key ten requests a second.
+    time.sleep(PARTS * BEATS_EACH / 10)  # The server allows each key ten requests a second.
     times: list[float] = []
     beating, beaten = lines[: len(lines) // 2], lines[len(lines) // 2 :]
     beats_per_s = peers / HEARTBEAT_S

@@ -182,12 +182,11 @@ class _Parts:
         self, route: bytes, curve_key: bytes, remote_ip: str, frame: zmq.Frame
     ) -> None:
         """A frame came."""
-        view = frame.buffer
-        is_for_relay = len(view) > 0 and view[0] <= _LAST_OF_RELAY
-        if self.relay is not None and (is_for_relay or self.rendezvous is None):
-            self.relay.frame_received(route, curve_key, remote_ip, frame)
-        elif self.rendezvous is not None:
-            self.rendezvous.frame_received(route, curve_key, remote_ip, frame)
+        relay, rendezvous = self.relay, self.rendezvous
+        if relay is not None and (rendezvous is None or _is_for_relay(frame)):
+            relay.frame_received(route, curve_key, remote_ip, frame)
+        elif rendezvous is not None:
+            rendezvous.frame_received(route, curve_key, remote_ip, frame)
 
     def connection_lost(self, route: bytes) -> None:
         """A connection ended."""
@@ -201,6 +200,11 @@ class _Parts:
             for part in (self.relay, self.rendezvous):
                 if part is not None:
                     tasks.create_task(part.run(stop))
+
+
+def _is_for_relay(frame: zmq.Frame) -> bool:
+    view = frame.buffer
+    return len(view) > 0 and view[0] <= _LAST_OF_RELAY
 
 
 async def _serve_numbers(

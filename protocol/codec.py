@@ -14,7 +14,8 @@ Traceback (most recent call last):
 protocol.errors.RemoteProtocolError: malformed message: Expected `str`, got `int` - at `$[1]`
 """
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from types import UnionType
 from typing import Any, TypeVar, dataclass_transform, overload
 
@@ -60,10 +61,26 @@ def decode(data: bytes | memoryview, kind: Any, *, max_bytes: int = MAX_MESSAGE_
     Raises :class:`RemoteProtocolError` for anything else: too long, malformed, unknown tag, wrong
     types, missing or additional fields, trailing bytes, nesting without end.
     """
+    return _decode(_decoder(kind), data, max_bytes)
+
+
+def decoder(
+    kind: Any, *, max_bytes: int = MAX_MESSAGE_BYTES
+) -> Callable[[bytes | memoryview], Any]:
+    """:func:`decode` of one ``kind``, for whoever decodes many: that looks its kind up each time,
+    which for a union of ten takes three times as long as to decode a small message of it.
+
+    >>> decoder(int)(b"\\x07")
+    7
+    """
+    return partial(_decode, msgspec.msgpack.Decoder(kind), max_bytes=max_bytes)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes | memoryview, max_bytes: int) -> Any:
     if len(data) > max_bytes:
         raise RemoteProtocolError(f"message of {len(data)} bytes, at most {max_bytes} allowed")
     try:
-        return _decoder(kind).decode(data)
+        return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, OverflowError) as error:
         raise RemoteProtocolError(f"malformed message: {error}") from error
     except RecursionError:

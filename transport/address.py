@@ -35,7 +35,7 @@ def plain_ip(address: str) -> str:
 
     Raises :class:`ValueError`.
     """
-    return _plain(_without_zone(address))
+    return _plain(address[:_LONGEST_WITH_ZONE])
 
 
 def is_local(address: str) -> bool:
@@ -70,10 +70,10 @@ def _without_zone(address: str) -> str:
     return address[:_LONGEST_WITH_ZONE].partition("%")[0]
 
 
-# Servers ask these two for each message that comes.
-@lru_cache(maxsize=4096)
+# Servers ask this for each message that comes.
+@lru_cache(maxsize=16384)
 def _plain(address: str) -> str:
-    return str(_parsed(address))
+    return str(_ip(address))
 
 
 @lru_cache(maxsize=4096)

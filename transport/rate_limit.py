@@ -66,6 +66,8 @@ class Flooding:
 
 Verdict = Allowed | RetryAfter | Flooding
 
+_ALLOWED = Allowed()
+
 
 @dataclass(slots=True)
 class _Account:
@@ -96,11 +98,12 @@ class RateLimiter:
                 self._accounts.popitem(last=False)
         else:
             self._accounts.move_to_end(key)
-        available = account.bucket.available(now)
+        bucket = account.bucket
+        available = bucket.available(now)
         if available >= cost:
-            account.bucket.take(cost)
+            bucket.take(cost)
             account.refusals = 0
-            return Allowed()
+            return _ALLOWED
         account.refusals += 1
         if account.refusals > self._rate.patience:
             return Flooding()

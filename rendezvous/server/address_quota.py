@@ -1,6 +1,7 @@
 """Bounds what one network may have: the owner of a /24 (IPv4) or /48 (IPv6) is many at no cost."""
 
 from collections import Counter
+from functools import lru_cache
 
 from transport.address import is_loopback, network_of
 
@@ -8,8 +9,10 @@ EXEMPT = ""
 """The prefix of loopback: clients on this machine are not limited by address."""
 
 
+# Asked for each message.
+@lru_cache(maxsize=16384)
 def prefix_of(ip: str) -> str:
-    """The network that ``ip`` is counted in, or :data:`EXEMPT`."""
+    """The network that ``ip``, without a zone, is counted in, or :data:`EXEMPT`."""
     return EXEMPT if is_loopback(ip) else network_of(ip)
 
 

@@ -45,11 +45,11 @@ class RecordRemoved(msgspec.Struct, frozen=True):
     reason: str
 
 
-class RecordRenewed(msgspec.Struct, frozen=True):
-    """A peer that was there is still there; of interest to others that share the store, alone."""
+class RecordsRenewed(msgspec.Struct, frozen=True):
+    """Peers that were there are still there; of interest to others that share the store, alone."""
 
-    swarm: bytes
-    peer: bytes
+    names: tuple[bytes, ...]
+    """Of each, the swarm's id and its public identity key, one after the other."""
 
 
 class StatementStored(msgspec.Struct, frozen=True):
@@ -65,7 +65,7 @@ class StatementRemoved(msgspec.Struct, frozen=True):
     swarm: bytes
 
 
-Change = RecordStored | RecordRenewed | RecordRemoved | StatementStored | StatementRemoved
+Change = RecordStored | RecordsRenewed | RecordRemoved | StatementStored | StatementRemoved
 
 
 @dataclass(slots=True)
@@ -82,7 +82,7 @@ class Directory:
         match change:
             case RecordStored(record):
                 self.records[record.swarm, record.peer] = record
-            case RecordRenewed():
+            case RecordsRenewed():
                 pass
             case RecordRemoved(swarm, peer):
                 self.records.pop((swarm, peer), None)

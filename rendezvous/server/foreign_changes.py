@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from protocol.codec import encode
 from protocol.errors import RemoteProtocolError
+from protocol.identity import KEY_BYTES
 from protocol.servers.rendezvous_messages import Joined, Left
 from rendezvous.server.address_quota import EXEMPT, AddressQuota
 from rendezvous.server.directory import (
     Change,
     RecordRemoved,
-    RecordRenewed,
+    RecordsRenewed,
     RecordStored,
     StatementRemoved,
     StatementStored,
@@ -61,10 +62,11 @@ class ForeignChanges:
         match change:
             case RecordStored(record):
                 return self._store(record, now, now_ms)
-            case RecordRenewed(swarm, peer):
-                lease = self._leases.of_peer(swarm, peer)
-                if lease is not None:
-                    self._leases.renew(lease, expires_at=now + self._limits.lease_s, route=None)
+            case RecordsRenewed(names):
+                for name in names:
+                    lease = self._leases.of_peer(name[:KEY_BYTES], name[KEY_BYTES:])
+                    if lease is not None:
+                        self._leases.renew(lease, expires_at=now + self._limits.lease_s, route=None)
             case RecordRemoved(swarm, peer, reason):
                 lease = self._leases.of_peer(swarm, peer)
                 # One that is connected here has not expired, whatever it looks like from there.

@@ -10,6 +10,7 @@ swarms are not accepted, since a founder must be able to rely on an acceptance.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -23,7 +24,7 @@ from rendezvous.server.directory import (
     Change,
     Directory,
     RecordRemoved,
-    RecordRenewed,
+    RecordsRenewed,
     RecordStored,
     StatementRemoved,
     StatementStored,
@@ -52,9 +53,11 @@ NOTES_AT_ONCE = 500
 """So many go in one message of the channel, as long as they have no more than that together."""
 NOTE_OVERHEAD_BYTES = 128
 RENEWED_AT_ONCE = 1000
+NAME_BYTES = 64
+"""A swarm's id and a peer's public identity key."""
 AT_ONCE = 200
 
-Shared = RecordStored | RecordRenewed | RecordRemoved | StatementStored
+Shared = RecordStored | RecordRemoved | StatementStored
 
 _log = logging.getLogger(__name__)
 
@@ -106,6 +109,8 @@ class RedisStore:
         self._me = secrets.token_bytes(16)
         self._pending: dict[tuple[str, bytes, bytes], Shared] = {}
         """The last change of each record and statement that is not written yet."""
+        self._renewed: set[bytes] = set()
+        """The names of the peers of whom the others have yet to hear that they are still there."""
         self._number = 0
         self._saved_number = 0
         self._failing = False
@@ -143,15 +148,16 @@ class RedisStore:
         self._number += 1
         if isinstance(change, StatementRemoved):
             return self._number  # It made room in this server's memory: the others may have some.
-        key = _key_of(change)
-        if isinstance(change, RecordRenewed):
-            # It must not take the place of a record that was not written yet.
-            self._pending.setdefault(key, change)
+        if isinstance(change, RecordsRenewed):
+            self._renewed.update(change.names)
+            while len(self._renewed) > MAX_PENDING:
+                self._renewed.pop()
         else:
+            key = _key_of(change)
             self._pending.pop(key, None)
             self._pending[key] = change
-        while len(self._pending) > MAX_PENDING:
-            del self._pending[next(iter(self._pending))]
+            while len(self._pending) > MAX_PENDING:
+                del self._pending[next(iter(self._pending))]
         self._changed.set()
         if isinstance(change, StatementStored):
             self._urgent.set()
@@ -163,7 +169,7 @@ class RedisStore:
             async with asyncio.TaskGroup() as tasks:
                 hearing = tasks.create_task(self._hear(on_foreign))
                 backoff = Backoff(0.5, 10.0)
-                while not self._closing or (self._pending and not self._failing):
+                while not self._closing or (self._has_more and not self._failing):
                     await self._changed.wait()
                     if not self._closing:
                         await self._wait_for_more(
@@ -184,6 +190,10 @@ class RedisStore:
         self._changed.set()
         self._urgent.set()
 
+    @property
+    def _has_more(self) -> bool:
+        return bool(self._pending or self._renewed)
+
     async def _wait_for_more(self, wait_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
@@ -194,18 +204,20 @@ class RedisStore:
     async def _write(self, on_saved: OnSaved) -> None:
         number = self._number
         batch, self._pending = self._pending, {}
+        renewed, self._renewed = self._renewed, set()
         try:
             async with _told(self.name), self._redis.pipeline(transaction=True) as pipe:
                 for change in batch.values():
                     _write_one(pipe, change)
                 # A hundred thousand peers renew their leases each minute: many go in one message.
-                for some in _some_at_a_time(batch.values()):
+                for some in (*_some_at_a_time(batch.values()), *_renewals_of(renewed)):
                     pipe.publish(CHANNEL, self._me + encode(_Notes(some)))
-                if batch:
+                if batch or renewed:
                     await pipe.execute()
         except TransportError as error:
             # What came meanwhile is newer.
             self._pending = {**batch, **self._pending}
+            self._renewed |= renewed
             if not self._failing:
                 _log.error("%s; going on with what is known here, trying again", error)
             self._failing = True
@@ -311,7 +323,7 @@ async def _awaited(answer: Any) -> Any:
 
 def _key_of(change: Shared) -> tuple[str, bytes, bytes]:
     match change:
-        case RecordRenewed(swarm, peer) | RecordRemoved(swarm, peer, _):
+        case RecordRemoved(swarm, peer, _):
             return (RECORDS, swarm, peer)
         case RecordStored(record):
             return (RECORDS, record.swarm, record.peer)
@@ -327,19 +339,13 @@ def _write_one(pipe: Any, change: Shared) -> None:
             pipe.hdel(RECORDS, swarm + peer)
         case StatementStored(swarm, raw):
             pipe.hset(STATEMENTS, swarm, raw)
-        case RecordRenewed():
-            pass  # Only for those who hear it now.
 
 
 def _some_at_a_time(changes: Iterable[Shared]) -> Iterator[tuple[_Note, ...]]:
     """The notes of ``changes``, in messages of a bounded size."""
-    renewed: list[bytes] = []
     notes: list[_Note] = []
     size = 0
     for change in changes:
-        if isinstance(change, RecordRenewed):
-            renewed.append(change.swarm + change.peer)
-            continue
         note = _note_of(change)
         more = len(note.value) + NOTE_OVERHEAD_BYTES
         if notes and (len(notes) == NOTES_AT_ONCE or size + more > MAX_NOTE_BYTES):
@@ -349,8 +355,12 @@ def _some_at_a_time(changes: Iterable[Shared]) -> Iterator[tuple[_Note, ...]]:
         size += more
     if notes:
         yield tuple(notes)
-    for first in range(0, len(renewed), RENEWED_AT_ONCE):
-        some = b"".join(renewed[first : first + RENEWED_AT_ONCE])
+
+
+def _renewals_of(names: Iterable[bytes]) -> Iterator[tuple[_Note, ...]]:
+    """For those alone who hear them now: they are written nowhere."""
+    left = iter(names)
+    while some := b"".join(itertools.islice(left, RENEWED_AT_ONCE)):
         yield (_Note("renewed", b"", b"", some, ""),)
 
 
@@ -369,7 +379,7 @@ def _changes_in(note: _Note) -> Iterable[Change]:
         case "record":
             return (RecordStored(decode(note.value, StoredRecord)),)
         case "renewed":
-            return _renewals_in(note.value)
+            return (_renewals_in(note.value),)
         case "removed":
             return (RecordRemoved(note.swarm, note.key, excerpt(note.reason, 20)),)
         case "statement":
@@ -377,10 +387,10 @@ def _changes_in(note: _Note) -> Iterable[Change]:
     raise RemoteProtocolError(f"a change of kind {excerpt(note.kind, 20)!r}")
 
 
-def _renewals_in(value: bytes) -> Iterator[RecordRenewed]:
-    """Each is a swarm's id and a peer's key, 32 bytes each; what is left over stands for nobody."""
-    for start in range(0, len(value) - 63, 64):
-        yield RecordRenewed(value[start : start + 32], value[start + 32 : start + 64])
+def _renewals_in(value: bytes) -> RecordsRenewed:
+    """Names of 64 bytes each; what is left over stands for nobody."""
+    starts = range(0, len(value) - NAME_BYTES + 1, NAME_BYTES)
+    return RecordsRenewed(tuple(value[start : start + NAME_BYTES] for start in starts))
 
 
 def _changes_of(directory: Directory) -> list[Change]:

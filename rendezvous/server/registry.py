@@ -8,8 +8,9 @@ give back another peer's lease. Signatures are checked when a record or statemen
 for heartbeats. Everything that anyone can make grow has a bound. It is not trusted by anyone in
 turn: peers verify what they get from it.
 
+>>> from protocol.codec import decode
 >>> registry = Registry(RegistryLimits(), Random(0))
->>> alice = Sender(b"her route", bytes(KEY_BYTES), "192.0.2.1")
+>>> alice = Sender(b"her route", bytes(32), "192.0.2.1")
 >>> (answer,) = registry.receive(alice, encode(AskTime(0)), now=0.0, now_ms=1_000)
 >>> answer.route, decode(answer.frame, ServerTime)
 (b'her route', ServerTime(request=0, server_time_ms=1000))
@@ -21,13 +22,11 @@ Counter({'malformed': 1})
 from collections import Counter
 from random import Random
 
-from protocol.codec import Message, decode, encode
+from protocol.codec import Message, decoder, encode
 from protocol.errors import RemoteProtocolError
-from protocol.identity import KEY_BYTES
 from protocol.peers.sealed_signal import MAX_SIGNAL_BYTES
 from protocol.servers.rendezvous_messages import (
     MAX_FRAME_BYTES,
-    MAX_LOOKUP,
     Announce,
     AskTime,
     Describe,
@@ -42,7 +41,6 @@ from protocol.servers.rendezvous_messages import (
     Left,
     Lookup,
     PublishStatement,
-    Records,
     Request,
     SendSignal,
     ServerTime,
@@ -55,11 +53,12 @@ from rendezvous.server.directory import (
     Change,
     Directory,
     RecordRemoved,
-    RecordRenewed,
+    RecordsRenewed,
     RecordStored,
     StoredRecord,
 )
 from rendezvous.server.effects import Disconnect, Effect, Forward, Keep, Send, Sender, SendWhenKept
+from rendezvous.server.finding import find, look_up
 from rendezvous.server.foreign_changes import ForeignChanges
 from rendezvous.server.lease_table import Lease, LeaseTable
 from rendezvous.server.limits import RegistryLimits
@@ -68,7 +67,6 @@ from rendezvous.server.refusal import RefusalError, refusal_of
 from rendezvous.server.request_rates import FloodError, RequestRates
 from rendezvous.server.statement_book import StatementBook
 
-_REPLY_OVERHEAD_BYTES = 1024
 _EXPIRE_AT_ONCE = 200
 _MALFORMED_COST = 5.0
 _COSTS: dict[type[Message], float] = {Announce: 5.0, PublishStatement: 10.0, Lookup: 2.0}
@@ -91,6 +89,7 @@ class Registry:
         the ports of the STUN server next to this rendezvous, to tell peers. ``relays`` and
         ``other_ports``: see :class:`Description`."""
         self._limits = limits
+        self._decode = decoder(Request, max_bytes=MAX_FRAME_BYTES)
         self._stun_ports = stun_ports
         self._relays = relays
         self._other_ports = other_ports
@@ -104,6 +103,8 @@ class Registry:
             most_per_prefix=limits.max_statements_per_prefix,
         )
         self._is_shared = is_shared
+        self._renewed: set[Lease] = set()
+        """Those of which the others have yet to hear."""
         self._foreign = ForeignChanges(
             limits, self._leases, self._history, self._quota, self._statements
         )
@@ -146,7 +147,7 @@ class Registry:
         prefix = prefix_of(sender.ip)
         try:
             try:
-                request: Request = decode(frame, Request, max_bytes=MAX_FRAME_BYTES)
+                request: Request = self._decode(frame)
             except RemoteProtocolError:
                 self._rates.pay(sender.curve_key, prefix, _MALFORMED_COST, now)
                 raise
@@ -171,13 +172,21 @@ class Registry:
         self._leases.disconnect(route)
 
     def get_timer(self) -> float | None:
-        """When :meth:`handle_timer` has something to do."""
+        """When :meth:`handle_timer` has leases to end."""
         oldest = self._leases.oldest()
         return None if oldest is None else oldest.expires_at
 
     def handle_timer(self, now: float) -> list[Effect]:
-        """End the leases that ran out; not all at once if they are many."""
+        """End the leases that ran out; not all at once if they are many. And if others have the
+        same directory, tell them whose were renewed since this was called last.
+
+        To be called each second: so much later the others hear of it, and a lease lasts minutes.
+        """
         effects: list[Effect] = []
+        if self._renewed:
+            names = tuple(lease.swarm + lease.peer for lease in self._renewed)
+            self._renewed.clear()
+            effects.append(Keep(RecordsRenewed(names)))
         for _ in range(_EXPIRE_AT_ONCE):
             lease = self._leases.oldest()
             if lease is None or lease.expires_at > now:
@@ -200,9 +209,17 @@ class Registry:
                     *self._end(lease, "left"),
                 ]
             case Lookup():
-                return [self._lookup(sender, request, now_ms)]
+                records = look_up(
+                    self._leases,
+                    request,
+                    asker=sender.curve_key,
+                    now_ms=now_ms,
+                    random=self._random,
+                )
+                return [Send(sender.route, encode(records))]
             case Find():
-                return [self._find(sender, request, now_ms)]
+                record = find(self._leases, request, now_ms=now_ms)
+                return [Send(sender.route, encode(record))]
             case PublishStatement():
                 return self._publish(sender, prefix, request, now_ms)
             case FetchStatement():
@@ -228,8 +245,8 @@ class Registry:
         stored = open_announced(request.record, sender, prefix=prefix, now_ms=now_ms)
         held = self._leases.of_peer(stored.swarm, stored.peer)
         if held is not None and held.record == stored.raw:
-            renewal = self._renew(held, sender, now)
-            return [self._granted(sender, request.request, now_ms), *renewal]
+            self._renew(held, sender, now)
+            return [self._granted(sender, request.request, now_ms)]
         effects = self._take_lease(stored, held, sender, now)
         return [self._granted(sender, request.request, now_ms), *effects]
 
@@ -267,39 +284,8 @@ class Registry:
                 self._refusal(sender, request.request, refusal),
                 *self._end(lease, "expired"),
             ]
-        renewal = self._renew(lease, sender, now)
-        return [self._granted(sender, request.request, now_ms), *renewal]
-
-    def _lookup(self, sender: Sender, request: Lookup, now_ms: int) -> Effect:
-        want = max(0, min(request.want, MAX_LOOKUP))
-        records: list[bytes] = []
-        room_bytes = MAX_FRAME_BYTES - _REPLY_OVERHEAD_BYTES
-        for lease in self._leases.sample(request.swarm, want + 1, self._random):
-            if lease.curve_key == sender.curve_key or lease.record_expires_ms <= now_ms:
-                continue
-            room_bytes -= len(lease.record) + 8
-            if len(records) == want or room_bytes < 0:
-                break
-            records.append(lease.record)
-        total = self._leases.count(request.swarm)
-        reply = Records(request=request.request, records=tuple(records), total=total)
-        return Send(sender.route, encode(reply))
-
-    def _find(self, sender: Sender, request: Find, now_ms: int) -> Effect:
-        if sorted((len(request.peer), len(request.curve_key))) != [0, KEY_BYTES]:
-            raise RefusalError("malformed", "find takes one key of 32 bytes, of either kind")
-        if request.peer:
-            lease = self._leases.of_peer(request.swarm, request.peer)
-        else:
-            lease = self._leases.of_curve_key(request.swarm, request.curve_key)
-        if lease is None or lease.record_expires_ms <= now_ms:
-            raise RefusalError("unknown", "no such peer in the swarm now")
-        reply = Records(
-            request=request.request,
-            records=(lease.record,),
-            total=self._leases.count(request.swarm),
-        )
-        return Send(sender.route, encode(reply))
+        self._renew(lease, sender, now)
+        return [self._granted(sender, request.request, now_ms)]
 
     def _publish(
         self, sender: Sender, prefix: str, request: PublishStatement, now_ms: int
@@ -358,9 +344,10 @@ class Registry:
             raise RefusalError("unknown", "no lease for this key: announce first")
         return lease
 
-    def _renew(self, lease: Lease, sender: Sender, now: float) -> list[Effect]:
+    def _renew(self, lease: Lease, sender: Sender, now: float) -> None:
         self._leases.renew(lease, expires_at=now + self._limits.lease_s, route=sender.route)
-        return [Keep(RecordRenewed(lease.swarm, lease.peer))] if self._is_shared else []
+        if self._is_shared:
+            self._renewed.add(lease)
 
     def _end(self, lease: Lease, reason: str) -> list[Effect]:
         self._forget(lease)

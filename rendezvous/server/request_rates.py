@@ -2,7 +2,7 @@
 
 from rendezvous.server.address_quota import EXEMPT
 from rendezvous.server.refusal import RefusalError
-from transport.rate_limit import Flooding, Rate, RateLimiter, RetryAfter
+from transport.rate_limit import Allowed, Flooding, Rate, RateLimiter, RetryAfter
 
 
 class FloodError(Exception):
@@ -27,6 +27,8 @@ class RequestRates:
             verdicts.append(self._by_prefix.take(prefix, cost, now))
         for verdict in verdicts:
             match verdict:
+                case Allowed():
+                    pass
                 case Flooding():
                     raise FloodError
                 case RetryAfter(seconds):

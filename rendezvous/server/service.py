@@ -16,7 +16,7 @@ from protocol.servers.rendezvous_messages import MAX_FRAME_BYTES
 from rendezvous.server.directory import (
     Change,
     RecordRemoved,
-    RecordRenewed,
+    RecordsRenewed,
     RecordStored,
     StatementRemoved,
     StatementStored,
@@ -84,7 +84,7 @@ class RendezvousService:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._store.run(self._answer_waiting, self._take_foreign))
             background = [
-                tasks.create_task(self._expire_leases()),
+                tasks.create_task(self._watch_leases()),
                 tasks.create_task(self._summarise()),
             ]
             await stop.wait()
@@ -147,7 +147,7 @@ class RendezvousService:
             )
         )
 
-    async def _expire_leases(self) -> None:
+    async def _watch_leases(self) -> None:
         while True:
             now = self._clock.monotonic()
             self._act(self._registry.handle_timer(now))
@@ -171,7 +171,7 @@ class RendezvousService:
 
 def _log_change(change: Change) -> None:
     match change:
-        case RecordStored(is_news=False) | RecordRenewed():
+        case RecordStored(is_news=False) | RecordsRenewed():
             pass
         case RecordStored(record):
             peer, where = short(key_to_text(record.peer)), record.prefix or "this machine"

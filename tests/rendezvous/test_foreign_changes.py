@@ -3,7 +3,7 @@
 from protocol.servers.rendezvous_messages import Joined, Left, Lookup, Records
 from rendezvous.server.directory import (
     RecordRemoved,
-    RecordRenewed,
+    RecordsRenewed,
     RecordStored,
     StatementRemoved,
     StatementStored,
@@ -57,11 +57,17 @@ def test_lease_lasts_for_as_long_as_it_is_renewed_there() -> None:
     world.take_foreign(stored(there))
     for _ in range(5):
         world.wait(60.0)
-        world.take_foreign(RecordRenewed(SWARM, there.identity.public_key))
+        world.take_foreign(RecordsRenewed((SWARM + there.identity.public_key,)))
     world.announce(here)
     assert found(world, here) == {there.record()}
     world.wait(101.0)
     assert found(world, here) == set()
+
+
+def test_renewal_of_a_peer_that_is_not_known_here_does_nothing() -> None:
+    world = World()
+    world.take_foreign(RecordsRenewed((SWARM + bytes(32), b"cut off", b"")))
+    assert world.registry.lease_count == 0
 
 
 def test_peer_that_left_there_is_gone_here_and_one_that_is_connected_here_does_not_expire() -> None:

@@ -18,11 +18,11 @@ from rendezvous.server.directory import (
     Change,
     Directory,
     RecordRemoved,
-    RecordRenewed,
+    RecordsRenewed,
     StatementRemoved,
     StatementStored,
 )
-from rendezvous.server.redis_store import CHANNEL, RECORDS, RedisStore
+from rendezvous.server.redis_store import CHANNEL, RECORDS, RENEWED_AT_ONCE, RedisStore
 from tests.eventually import eventually
 from tests.rendezvous.live import SWARM, joined, serving
 from tests.rendezvous.redis_server import RedisServer
@@ -91,7 +91,7 @@ async def test_each_server_hears_what_the_other_did_and_nothing_of_its_own(
         await one.kept(stored(1))
         await eventually(lambda: other.heard == [stored(1)])
         gone = RecordRemoved(SWARM, Peer(1).identity.public_key, "left")
-        renewed = RecordRenewed(SWARM, Peer(1).identity.public_key)
+        renewed = RecordsRenewed((SWARM + Peer(1).identity.public_key,))
         await other.kept(renewed)
         await other.kept(gone)
         await eventually(lambda: one.heard == [renewed, gone])
@@ -100,9 +100,20 @@ async def test_each_server_hears_what_the_other_did_and_nothing_of_its_own(
 
 async def test_renewal_does_not_take_the_place_of_a_record_that_waits(redis: RedisServer) -> None:
     async with running(redis) as one, running(redis) as other:
+        renewed = RecordsRenewed((SWARM + Peer(1).identity.public_key,))
+        one.store.keep(renewed)
         one.store.keep(stored(1))
-        one.store.keep(RecordRenewed(SWARM, Peer(1).identity.public_key))
-        await eventually(lambda: other.heard == [stored(1)])
+        one.store.keep(renewed)
+        await eventually(lambda: other.heard == [stored(1), renewed])
+
+
+async def test_many_renewals_arrive_in_a_few_messages(redis: RedisServer) -> None:
+    names = {SWARM + number.to_bytes(32) for number in range(2 * RENEWED_AT_ONCE + 1)}
+    async with running(redis) as one, running(redis) as other:
+        await one.kept(RecordsRenewed(tuple(names)))
+        await eventually(lambda: len(other.heard) == 3)
+        renewals = [each for each in other.heard if isinstance(each, RecordsRenewed)]
+        assert sorted(name for each in renewals for name in each.names) == sorted(names)
 
 
 async def test_store_that_dies_is_reported_and_catches_up_when_it_is_back(

@@ -30,6 +30,7 @@ from protocol.servers.rendezvous_messages import (
 from protocol.statements.peer_record import RECORD_LIFETIME_MS, PeerRecord
 from rendezvous.server.directory import (
     RecordRemoved,
+    RecordsRenewed,
     RecordStored,
     StatementRemoved,
     StatementStored,
@@ -96,6 +97,23 @@ class TestLease:
             assert isinstance(world.ask(peer, Heartbeat(request=2, swarm=SWARM)), Granted)
         assert world.registry.lease_count == 1
         assert len(world.changes) == 1, "heartbeats write nothing"
+
+    def test_others_of_the_same_store_are_told_at_once_of_all_who_renewed(self) -> None:
+        world, peers = World(UNHURRIED, is_shared=True), [Peer(1), Peer(2), Peer(3)]
+        for peer in peers:
+            world.announce(peer)
+        del world.changes[:]
+        for peer in (*peers[:2], *peers[:2]):
+            world.ask(peer, Heartbeat(request=2, swarm=SWARM))
+        assert world.changes == []
+        world.look_around()
+        (renewed,) = world.changes
+        assert isinstance(renewed, RecordsRenewed)
+        names = {SWARM + peer.identity.public_key for peer in peers[:2]}
+        assert len(renewed.names) == 2
+        assert set(renewed.names) == names
+        world.look_around()
+        assert world.changes == [renewed], "once"
 
     def test_heartbeat_without_a_lease_is_unknown(self, world: World) -> None:
         assert code(world.ask(Peer(1), Heartbeat(request=2, swarm=SWARM))) == "unknown"

@@ -105,8 +105,8 @@ def statement(
 class World:
     """Carries frames to a registry, and its effects to whom they are meant for."""
 
-    def __init__(self, limits: RegistryLimits | None = None) -> None:
-        self.registry = Registry(limits or RegistryLimits(), Random(7))
+    def __init__(self, limits: RegistryLimits | None = None, *, is_shared: bool = False) -> None:
+        self.registry = Registry(limits or RegistryLimits(), Random(7), is_shared=is_shared)
         self.now = 1000.0
         self.now_ms = START_MS
         self.notices: defaultdict[bytes, list[Notice]] = defaultdict(list)
@@ -150,13 +150,17 @@ class World:
         assert not any(isinstance(effect, Keep) for effect in effects), "it is in the store"
         self._act(effects, defaultdict(list))
 
+    def look_around(self) -> None:
+        """Handle the timer, as a service does each second."""
+        self._act(self.registry.handle_timer(self.now), defaultdict(list))
+
     def wait(self, seconds: float) -> None:
         """Let time pass, with timers handled when they are due."""
         end = self.now + seconds
         while (due := self.registry.get_timer()) is not None and due <= end:
             self.now_ms += round((max(due, self.now) - self.now) * 1000)
             self.now = max(due, self.now)
-            self._act(self.registry.handle_timer(self.now), defaultdict(list))
+            self.look_around()
         self.now_ms += round((end - self.now) * 1000)
         self.now = end
 

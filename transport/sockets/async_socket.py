@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import zmq
@@ -14,14 +14,18 @@ from transport.sockets.socket_monitor import SocketEvent, SocketMonitor
 from transport.sockets.socket_options import CurveRole, SocketLimits, apply_curve, apply_limits
 from transport.sockets.socket_reader import SocketReader
 
+_MORE = zmq.NOBLOCK | zmq.SNDMORE
+_send: Callable[..., object] = zmq.backend.Socket.send
+"""What ``zmq.Socket`` makes of it costs as much again, for kinds of sockets that are not these."""
+
 _log = logging.getLogger(__name__)
 
 
 class SocketOwner(Protocol):
     """The server's or client's socket around an :class:`AsyncSocket`."""
 
-    def take_frames(self, frames: Sequence[zmq.Frame]) -> None:
-        """A message."""
+    def take_frames(self, route: bytes, frames: Sequence[zmq.Frame]) -> None:
+        """A message came by ``route``; a DEALER's messages all come by the empty one."""
 
     def take_event(self, event: SocketEvent, value: int, endpoint: str) -> None:
         """What the monitor reports; see :class:`SocketMonitor`."""
@@ -47,6 +51,7 @@ class AsyncSocket:
         """Raises :class:`TransportError` when the process has no descriptor or socket left."""
         self._loop = asyncio.get_running_loop()
         self._owner = owner
+        self._is_router = kind == zmq.ROUTER
         self.connections = ConnectionTable(limits)
         self.border = Border(_log)
         try:
@@ -70,13 +75,18 @@ class AsyncSocket:
         self._monitor.close()
         self.socket.close()
 
-    def send(self, frames: Sequence[bytes | zmq.Frame]) -> None:
-        """Send without waiting; the errors are those of ``zmq.Socket.send_multipart``."""
+    def send(self, frame: bytes | zmq.Frame, route: bytes | None = None) -> None:
+        """Send ``frame`` without waiting, to ``route`` if this is a ROUTER.
+
+        The errors are those of ``zmq.Socket.send``. ``send_multipart`` would take 3 µs more for
+        each message, half of them for the sum of two flags.
+        """
         try:
+            if route is not None:
+                _send(self.socket, route, _MORE)
             # Sharing libzmq's own frame costs nothing; sharing bytes wakes pyzmq's thread for
             # each message, to release them.
-            copied = not isinstance(frames[-1], zmq.Frame)
-            self.socket.send_multipart(frames, zmq.NOBLOCK, copy=copied)
+            _send(self.socket, frame, zmq.NOBLOCK, not isinstance(frame, zmq.Frame))
         finally:
             self._reader.check()
 
@@ -96,18 +106,21 @@ class AsyncSocket:
 
     def is_open(self, descriptor: int) -> bool:
         """Whether the connection that a message came over is still open."""
-        if not self.connections.has(descriptor):
-            # The message may have overtaken the report that the connection was made.
-            self._monitor.catch_up()
+        if self.connections.has(descriptor):
+            return True
+        # The message may have overtaken the report that the connection was made.
+        self._monitor.catch_up()
         return self.connections.has(descriptor)
 
     def _receive_one(self) -> None:
-        # What recv_multipart does, without asking the socket after each frame.
+        # What recv_multipart does, without asking the socket after each frame. A ROUTER gives a
+        # route before each message; as bytes it comes in a third of the time of a frame.
+        route = self.socket.recv(zmq.NOBLOCK) if self._is_router else b""
         frames = [self.socket.recv(zmq.NOBLOCK, copy=False)]
         while frames[-1].more:
             frames.append(self.socket.recv(zmq.NOBLOCK, copy=False))
         try:
-            self._owner.take_frames(frames)
+            self._owner.take_frames(route, frames)
         except Exception as error:
             # One message must not end the service of all others, whatever it found to break.
             self.border.failed(error, _source_of(frames[-1]))

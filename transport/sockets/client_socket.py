@@ -157,12 +157,12 @@ class ClientSocket:
         if self._reconnect is None and not self._is_ready:
             return False
         try:
-            self._inner.send((frame,))
+            self._inner.send(frame)
         except zmq.Again:
             return False
         return True
 
-    def take_frames(self, frames: Sequence[zmq.Frame]) -> None:
+    def take_frames(self, _route: bytes, frames: Sequence[zmq.Frame]) -> None:
         """See :class:`SocketOwner`."""
         descriptor = int(frames[-1].get(zmq.SRCFD))
         if self._inner.is_open(descriptor):

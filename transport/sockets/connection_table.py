@@ -318,12 +318,17 @@ def _counters_of(descriptor: int, connection: _Connection) -> _Counters | None:
     # Else Python asks the kernel for each of these too, for each connection in each sweep.
     family = socket.AF_INET6 if ":" in connection.peer[0] else socket.AF_INET
     try:
-        with _borrowed(descriptor, family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as tcp:
-            if tcp.getpeername()[:2] != connection.peer:
-                return None
-            info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        tcp = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=descriptor)
     except OSError:
         return None
+    try:
+        if tcp.getpeername()[:2] != connection.peer:
+            return None
+        info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    except OSError:
+        return None
+    finally:
+        tcp.detach()
     return _Counters(*_TCP_INFO_COUNTERS.unpack_from(info))
 
 
@@ -336,14 +341,12 @@ def _ends_of(descriptor: int) -> _Ends | None:
 
 
 @contextlib.contextmanager
-def _borrowed(
-    descriptor: int, family: int = -1, kind: int = -1, protocol: int = -1
-) -> Iterator[socket.socket]:
-    """libzmq's socket as a Python object that does not close it; -1: to be found out.
+def _borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """libzmq's socket as a Python object that does not close it.
 
     Raises :class:`OSError` if it is none.
     """
-    tcp = socket.socket(family, kind, protocol, fileno=descriptor)
+    tcp = socket.socket(fileno=descriptor)
     try:
         yield tcp
     finally:

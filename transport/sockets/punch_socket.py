@@ -124,12 +124,12 @@ class PunchSocket:
     def send(self, frame: bytes) -> bool:
         """Queue ``frame``, without ever waiting. False: not connected, or the queue is full."""
         try:
-            self._inner.send((frame,))
+            self._inner.send(frame)
         except zmq.Again:
             return False
         return True
 
-    def take_frames(self, frames: Sequence[zmq.Frame]) -> None:
+    def take_frames(self, _route: bytes, frames: Sequence[zmq.Frame]) -> None:
         """See :class:`SocketOwner`."""
         descriptor = int(frames[-1].get(zmq.SRCFD))
         route = descriptor.to_bytes(4, "big")

@@ -51,7 +51,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import zmq
@@ -173,7 +173,7 @@ class ServerSocket:
         False: its queue is full or it is gone; the frame is dropped and counted.
         """
         try:
-            self._inner.send((route, frame))
+            self._inner.send(frame, route)
         except zmq.Again:
             self.statistics.dropped["queue_full"] += 1
             return False
@@ -182,9 +182,11 @@ class ServerSocket:
                 raise
             self.statistics.dropped["peer_gone"] += 1
             return False
-        self._inner.connections.sent(route, len(frame))
-        self.statistics.sent += 1
-        self.statistics.sent_bytes += len(frame)
+        size = len(frame)
+        self._inner.connections.sent(route, size)
+        statistics = self.statistics
+        statistics.sent += 1
+        statistics.sent_bytes += size
         return True
 
     def disconnect(self, route: bytes, reason: str) -> None:
@@ -211,27 +213,27 @@ class ServerSocket:
         bound = urlsplit(self._inner.socket.getsockopt_string(zmq.LAST_ENDPOINT))
         return bound.port or address.port
 
-    def take_frames(self, frames: Sequence[zmq.Frame]) -> None:
+    def take_frames(self, route: bytes, frames: Sequence[zmq.Frame]) -> None:
         """See :class:`SocketOwner`."""
-        route = frames[0].bytes
-        last = frames[-1]
+        last: Any = frames[-1]  # Of a property the package's types leave open what it is.
         try:
-            user_id, address = str(last.get("User-Id")), plain_ip(str(last.get("Peer-Address")))
-            descriptor = int(last.get(zmq.SRCFD))
+            user_id, address = last.get("User-Id"), plain_ip(last.get("Peer-Address"))
+            descriptor = last.get(zmq.SRCFD)
         except zmq.ZMQError:
             self.statistics.dropped["anonymous"] += 1
             return
-        connected = self._inner.is_open(descriptor) or self._inner.connections.overtook(
+        connections = self._inner.connections
+        connected = self._inner.is_open(descriptor) or connections.overtook(
             descriptor, address, self._ports
         )
         if connected:
-            size = wire_bytes(frames[1:])
-            replaced = self._inner.connections.delivered(descriptor, route, size)
+            replaced = connections.delivered(descriptor, route, wire_bytes(frames))
             if replaced is not None:
                 self.route_gone(replaced)
-        if len(frames) == 2:
-            self.statistics.received += 1
-            self.statistics.received_bytes += len(last)
+        if len(frames) == 1:
+            statistics = self.statistics
+            statistics.received += 1
+            statistics.received_bytes += len(last)
             self._owner.frame_received(route, key_from_z85(user_id), address, last)
         else:
             # Nobody of ours sends such; the next one might be as long as memory lasts.

@@ -13,7 +13,8 @@ class SocketReader:
 
     The socket's FD is edge-triggered: it becomes readable once when the socket's state changes, and
     any call on the socket may swallow that edge. So each wake-up drains the socket, and whoever
-    sends on it calls :meth:`check` afterwards. A flood cannot starve the loop: after
+    sends on it calls :meth:`check` afterwards, but for ``receive_one``, after which the socket is
+    looked at anyway. A flood cannot starve the loop: after
     :data:`BURST_MESSAGES` the rest waits for the loop's next turn.
     """
 
@@ -30,12 +31,13 @@ class SocketReader:
         self._descriptor = int(socket.getsockopt(zmq.FD))
         self._scheduled: asyncio.Handle | None = None
         self._closed = False
+        self._draining = False
         loop.add_reader(self._descriptor, self._drain)
         self.check()
 
     def check(self) -> None:
         """Look at the socket in the loop's next turn."""
-        if self._scheduled is None and not self._closed:
+        if self._scheduled is None and not self._draining and not self._closed:
             self._scheduled = self._loop.call_soon(self._drain)
 
     def close(self) -> None:
@@ -50,6 +52,7 @@ class SocketReader:
             self._scheduled.cancel()
             self._scheduled = None
         drained = False
+        self._draining = True
         try:
             for _ in range(BURST_MESSAGES):
                 if self._closed:
@@ -58,6 +61,7 @@ class SocketReader:
         except zmq.Again:
             drained = True
         finally:
+            self._draining = False
             # Also when receive_one raised: the loop reports the error, the rest is still read.
             if not drained:
                 self.check()

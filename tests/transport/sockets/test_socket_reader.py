@@ -59,6 +59,28 @@ async def test_message_is_read_although_a_send_swallowed_its_signal(pair: Pair) 
     reader.close()
 
 
+async def test_message_is_read_although_the_answer_to_the_last_one_swallowed_its_signal(
+    pair: Pair,
+) -> None:
+    near, far = pair
+    got = asyncio.Queue[bytes]()
+    reader: SocketReader
+
+    def answer() -> None:
+        message = near.recv(zmq.NOBLOCK)
+        near.send(message)
+        near.getsockopt(zmq.EVENTS)
+        reader.check()
+        got.put_nowait(message)
+
+    reader = SocketReader(asyncio.get_running_loop(), near, answer)
+    for number in range(200):
+        far.send(b"%d" % number)
+        async with asyncio.timeout(90):
+            assert await got.get() == b"%d" % number
+    reader.close()
+
+
 async def test_error_in_one_message_does_not_stop_the_next(pair: Pair) -> None:
     near, far = pair
     got: list[bytes] = []
