@@ -5,9 +5,13 @@
 Each row is sender → forwarder → receiver, three processes over loopback. "pyzmq" is a blocking
 loop around a ROUTER with CURVE that passes frames on (copy=False) and does nothing else; "relay"
 is p2pd's relay with two of its clients: TLS end to end, consent, credits, limits, and frames of
-256 KiB as sessions send them. TLS takes a part of the two clients' cores, not of the relay's. The
-rows take turns, and the best run of each counts, since what else the machine does can only slow a
-run down.
+256 KiB as sessions send them. "pyzmq … TLS" has the same TLS at its two ends, in the same blocking
+loops. On a machine whose cores are shared by all three processes that is the row to compare the
+relay with: TLS takes a part of the two ends' cores, and nothing of the forwarder's.
+
+The rows take turns, and the best run of each counts, since what else the machine does can only slow
+a run down. What the forwarder's process takes of a core for a GB, with frames alike, depends little
+on the ends; there the run counts in which it took least.
 """
 
 import argparse
@@ -35,11 +39,13 @@ from protocol.identity import Identity, PeerId
 from protocol.uri import HostPort, ServerUri
 from relay.client.client import IncomingCall, RelayClient, RelayState
 from relay.client.link import RelayLink
+from relay.client.seal import SealedLink, SealRole, SealState
 from relay.server.limits import RelayLimits
 from transport.allocator import keep_freed_memory
 from transport.curve import CurveKeys, key_to_z85
 
 PYZMQ_WINDOW_BYTES = 16 << 20
+NOTHING_YET = b"0"
 FRAME_BYTES = 64 * 1024
 SESSION_FRAME_BYTES = 256 * 1024
 """So long are the frames that a session sends on a fast path."""
@@ -69,6 +75,8 @@ class Run:
     profile: str | None = None
     forwarder_host: str = "127.0.0.1"
     """The address that the forwarder listens on."""
+    sealed: bool = False
+    """Whether the ends of a bare forwarder have TLS between them too."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,22 @@ def pyzmq_forwarder(pipe: Connection, run: Run) -> None:
                 continue
 
 
+def seal(socket: "zmq.Socket[bytes]", run: Run, role: SealRole) -> SealedLink:
+    """The end of a TLS connection to the other end, as p2pd's clients have it, open."""
+    own, other, name = run.keys.sender_secret, run.keys.receiver_secret, b"receiver"
+    if role is SealRole.SERVER:
+        own, other, name = other, own, b"sender"
+    link = SealedLink(Identity(own), role, Identity(other).peer_id)
+    while True:
+        if link.pending_bytes and (role is SealRole.CLIENT or link.state is not SealState.PREFACE):
+            socket.send_multipart([name, link.data_to_send(link.pending_bytes)])
+        if link.state is SealState.OPEN:
+            return link
+        data = socket.recv_multipart()[1]
+        if data != NOTHING_YET:
+            link.receive_data(data)
+
+
 def pyzmq_sender(pipe: Connection, run: Run) -> None:
     """Send as the window allows."""
     frame = bytes(run.frame_bytes)
@@ -132,11 +156,16 @@ def pyzmq_sender(pipe: Connection, run: Run) -> None:
         dealer(context, run, run.keys.sender, b"sender", pipe.recv()) as socket,
     ):
         socket.recv_multipart()
+        sealed = seal(socket, run, SealRole.CLIENT) if run.sealed else None
         began_s = cpu_seconds()
         sent = consumed = 0
         while consumed < run.size:
             while sent < run.size and sent + run.frame_bytes - consumed <= PYZMQ_WINDOW_BYTES:
-                socket.send_multipart([b"receiver", frame], copy=False)
+                data = frame
+                if sealed is not None:
+                    sealed.send(frame)
+                    data = sealed.data_to_send(sealed.pending_bytes)
+                socket.send_multipart([b"receiver", data], copy=False)
                 sent += run.frame_bytes
             consumed = int(socket.recv_multipart()[1])
         pipe.send(cpu_seconds() - began_s)
@@ -152,13 +181,17 @@ def pyzmq_receiver(pipe: Connection, run: Run) -> None:
     ):
         while not socket.poll(100):
             # Again and again: a ROUTER drops what is for someone who is not connected yet.
-            socket.send_multipart([b"sender", b"0"])
+            socket.send_multipart([b"sender", NOTHING_YET])
+        sealed = seal(socket, run, SealRole.SERVER) if run.sealed else None
         received = reported = 0
         began_at, began_s = 0.0, cpu_seconds()
         while received < run.size:
             frame = socket.recv_multipart(copy=False)[1]
             began_at = began_at or time.perf_counter()
-            received += len(frame)
+            if sealed is None:
+                received += len(frame)
+            else:
+                received += sum(map(len, sealed.receive_data(frame.buffer)))
             if received - reported >= PYZMQ_WINDOW_BYTES // 8 or received >= run.size:
                 socket.send_multipart([b"sender", str(received).encode()])
                 reported = received
@@ -414,27 +447,39 @@ def main() -> None:
             Run(keys, options.size, SESSION_FRAME_BYTES),
         ),
         "pyzmq ROUTER, CURVE, 1 MiB frames": (PYZMQ, Run(keys, options.size, 1 << 20)),
-        "p2pd relay, CURVE and TLS": (RELAY, Run(keys, options.size, SESSION_FRAME_BYTES)),
+        "pyzmq ROUTER, CURVE, TLS, 256 KiB": (
+            PYZMQ,
+            Run(keys, options.size, SESSION_FRAME_BYTES, sealed=True),
+        ),
+        "p2pd relay, CURVE, TLS, 256 KiB": (RELAY, Run(keys, options.size, SESSION_FRAME_BYTES)),
     }
     best: dict[str, Result] = {}
+    forwarder_s_per_gb: dict[str, float] = {}
     for _ in range(options.repeat):
         for name, (roles, run) in rows.items():
             result = measure(roles, run)
             if name not in best or result.mb_per_s > best[name].mb_per_s:
                 best[name] = result
+            per_gb = result.cpu_s[1] / options.size * 1000 * MEGA
+            forwarder_s_per_gb[name] = min(per_gb, forwarder_s_per_gb.get(name, per_gb))
     if options.profile:
         measure(RELAY, Run(keys, options.size, SESSION_FRAME_BYTES, options.profile))
     *baselines, relay = best
     ratios = {name: best[relay].mb_per_s / best[name].mb_per_s for name in baselines}
     if options.json:
         rates = {name: round(result.mb_per_s, 1) for name, result in best.items()}
-        print(json.dumps({"schema": 1, "mb_per_s": rates, "relay_to": ratios}))
+        costs = {name: round(seconds, 2) for name, seconds in forwarder_s_per_gb.items()}
+        document = {"mb_per_s": rates, "relay_to": ratios, "forwarder_cpu_s_per_gb": costs}
+        print(json.dumps({"schema": 2, **document}))
         return
-    print(f"{'':38}    MB/s   relay is   CPU s of sender, forwarder, receiver")
+    print(
+        f"{'':36}   MB/s   relay is     CPU s of sender, forwarder, receiver   forwarder's for 1 GB"
+    )
     for name, result in best.items():
         ratio = f"{ratios[name]:.2f} of it" if name in ratios else ""
         cpu = "  ".join(f"{seconds:6.2f}" for seconds in result.cpu_s)
-        print(f"{name:38} {result.mb_per_s:7.0f}   {ratio:10} {cpu}")
+        per_gb = forwarder_s_per_gb[name]
+        print(f"{name:36} {result.mb_per_s:6.0f}   {ratio:12} {cpu:>36} {per_gb:22.2f}")
 
 
 if __name__ == "__main__":
