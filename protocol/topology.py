@@ -1,8 +1,11 @@
 """Graphs that say who exchanges with whom in a round. Every peer works them out alike.
 
 ``full`` (everyone with everyone), ``ring`` (in the order of a hash of the ids, the same in every
-round) and ``regular:K`` (anew in every round: at most K partners each). None but ``regular:1`` ever
-falls apart.
+round) and ``regular:K`` (at most K partners each, others in each round, until :data:`CYCLE` rounds
+later they come again). None but ``regular:1`` ever falls apart.
+
+Who stands beside whom on a ring follows from the ids between the two alone. So a peer of a large
+swarm need not know all others (daemon/net/peers/view.py).
 
 >>> graph = Topology.parse("ring").graph(["ada", "bob", "eve", "joe"], round_number=3)
 >>> sorted(graph["ada"])
@@ -22,6 +25,8 @@ from typing import TypeVar
 from protocol.errors import ConfigError
 
 MAX_DEGREE = 64
+CYCLE = 8
+"""After so many rounds ``regular:K`` begins anew, so that all partners of a peer are few."""
 
 Member = TypeVar("Member", bound=str)
 Graph = Mapping[Member, frozenset[Member]]
@@ -46,6 +51,16 @@ class Topology:
             raise ConfigError(f"topology {text!r}: it must give 1 to {MAX_DEGREE} partners")
         raise ConfigError(f"topology {text!r}: write full, ring or regular:4")
 
+    @property
+    def rings(self) -> tuple[bytes, ...]:
+        """The salts of all rings of a cycle, where a graph is made of rings alone; else empty: in
+        ``full`` and with an odd degree everybody matters to everybody."""
+        if self.kind == "ring":
+            return (b"ring",)
+        if self.kind == "full" or self.degree % 2:
+            return ()
+        return tuple(salt for number in range(CYCLE) for salt in self._rings_of(number))
+
     def graph(self, members: Iterable[Member], round_number: int) -> Graph[Member]:
         """The partners of each member; symmetric, nobody is their own."""
         ordered = sorted(members)
@@ -57,14 +72,22 @@ class Topology:
             case "ring":
                 _add_ring(neighbours, _shuffled(ordered, b"ring"))
             case _:
-                for number in range(self.degree // 2):
-                    _add_ring(neighbours, _shuffled(ordered, b"%d.%d" % (round_number, number)))
+                for salt in self._rings_of(round_number):
+                    _add_ring(neighbours, _shuffled(ordered, salt))
                 if self.degree % 2:
-                    pairs = _shuffled(ordered, b"%d.pairs" % round_number)
+                    pairs = _shuffled(ordered, b"%d.pairs" % (round_number % CYCLE))
                     for one, two in zip(pairs[::2], pairs[1::2], strict=False):
                         neighbours[one].add(two)
                         neighbours[two].add(one)
         return {member: frozenset(peers - {member}) for member, peers in neighbours.items()}
+
+    def _rings_of(self, round_number: int) -> list[bytes]:
+        return [b"%d.%d" % (round_number % CYCLE, number) for number in range(self.degree // 2)]
+
+
+def ring_position(salt: bytes, member: str) -> bytes:
+    """Where ``member`` stands on a ring; the highest position is followed by the lowest."""
+    return hashlib.sha256(b"%s/%s" % (salt, member.encode())).digest()
 
 
 def metropolis_weights(graph: Graph[Member], member: Member) -> dict[Member, float]:
@@ -78,10 +101,7 @@ def metropolis_weights(graph: Graph[Member], member: Member) -> dict[Member, flo
 
 
 def _shuffled(members: list[Member], salt: bytes) -> list[Member]:
-    return sorted(
-        members,
-        key=lambda member: hashlib.sha256(b"%s/%s" % (salt, member.encode())).digest(),
-    )
+    return sorted(members, key=lambda member: ring_position(salt, member))
 
 
 def _add_ring(neighbours: dict[Member, set[Member]], order: list[Member]) -> None:

@@ -1,9 +1,11 @@
 """Who exchanges with whom."""
 
+import itertools
+
 import pytest
 
 from protocol.errors import ConfigError
-from protocol.topology import Graph, Topology, metropolis_weights
+from protocol.topology import CYCLE, Graph, Topology, metropolis_weights, ring_position
 
 MEMBERS = [f"peer{number:02}" for number in range(9)]
 
@@ -41,6 +43,33 @@ def test_regular_changes_with_the_round_and_ring_does_not() -> None:
     regular, ring = Topology.parse("regular:2"), Topology.parse("ring")
     assert regular.graph(MEMBERS, 1) != regular.graph(MEMBERS, 2)
     assert ring.graph(MEMBERS, 1) == ring.graph(MEMBERS, 2)
+
+
+@pytest.mark.parametrize("text", ["regular:2", "regular:3", "regular:4"])
+def test_graphs_of_a_cycle_come_again(text: str) -> None:
+    topology = Topology.parse(text)
+    graphs = [topology.graph(MEMBERS, number) for number in range(1, 2 * CYCLE + 1)]
+    assert graphs[:CYCLE] == graphs[CYCLE:]
+    assert all(one != two for one, two in itertools.combinations(graphs[:CYCLE], 2))
+
+
+@pytest.mark.parametrize("text", ["ring", "regular:2", "regular:4"])
+def test_partners_over_a_cycle_are_those_beside_on_its_rings(text: str) -> None:
+    topology = Topology.parse(text)
+    partners: set[str] = set()
+    for number in range(CYCLE):
+        partners |= topology.graph(MEMBERS, number)["peer03"]
+    beside: set[str] = set()
+    for salt in topology.rings:
+        order = sorted(MEMBERS, key=lambda member: ring_position(salt, member))
+        place = order.index("peer03")
+        beside |= {order[place - 1], order[(place + 1) % len(order)]}
+    assert partners == beside
+
+
+@pytest.mark.parametrize("text", ["full", "regular:1", "regular:3"])
+def test_graphs_that_hang_on_everybody_have_no_rings(text: str) -> None:
+    assert Topology.parse(text).rings == ()
 
 
 @pytest.mark.parametrize("count", [1, 2])
