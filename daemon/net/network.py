@@ -33,6 +33,7 @@ from daemon.net.peers.observer import MessageReader, NoReader
 from daemon.net.peers.peer_status import LinkStatus
 from daemon.net.peers.reception import Reception
 from daemon.net.peers.remote_peer import RemotePeer
+from daemon.net.peers.view import View
 from daemon.net.reach import Reach, Sockets
 from daemon.net.refusals import UNKNOWN_PEER, Refusals
 from daemon.net.session import SessionLimits
@@ -80,22 +81,20 @@ class PeerNetwork:
         *,
         refusals: Refusals,
         random: Random | None = None,
+        view: View | None = None,
     ) -> None:
+        """``view``: whom to keep sessions with; by default what the swarm's settings ask for."""
         self.reader: MessageReader = NoReader()
+        me = own_record.identity.peer_id
+        self.view = view or View(me, admission.swarm.statement.settings)
+        """With whom this peer keeps sessions."""
         self._reach = reach
         self._admission = admission
         self._refusals = refusals
         self._clock = clock = own_record.clock
         self._own_record = own_record
         watch = TwinWatch(own_record.payload.instance, started_sequence=own_record.sequence.take())
-        self._book = PeerBook(
-            own_record.identity.peer_id,
-            own_record.swarm_id,
-            clock,
-            admission,
-            refusals,
-            self,
-        )
+        self._book = PeerBook(me, own_record.swarm_id, clock, admission, refusals, self, self.view)
         self.twins = TwinGuard(watch, own_record, self._book, clock)
         """Other processes with this peer's identity."""
         self._reception = Reception(Greeter(own_record, self._book), self._book, clock, refusals)
@@ -205,13 +204,32 @@ class PeerNetwork:
     def add_record(self, record: VerifiedRecord) -> bool:
         """Connect to this peer, and let it connect; of several records the newest counts.
 
-        False: it is not admitted, there are too many peers, or this one stops.
+        False: it is not admitted, no session with it is needed, there are too many peers, or this
+        one stops.
         """
-        return self._book.hear(record, "")
+        peer_id = record.peer_id
+        if not self.view.wants(peer_id):
+            return False
+        is_heard = self._book.hear(record, "")
+        if not (is_heard and record.record.trains):
+            self.view.pass_over(peer_id, self._clock.monotonic())
+        return is_heard
 
     def remove_record(self, peer_id: PeerId) -> None:
         """Forget this peer once it is not live; until then the session with it goes on."""
         self._book.remove(peer_id)
+        if not self._book.knows(peer_id):
+            self.view.pass_over(peer_id, self._clock.monotonic())
+
+    def look_around(self) -> frozenset[PeerId]:
+        """Part from those with whom no session is needed any more; whose records are wanted."""
+        self._update_view()
+        self._book.tidy()
+        return frozenset(peer for peer in self.view.wanted if not self._book.knows(peer))
+
+    def _update_view(self) -> None:
+        trains = (link for link in self._book if link.is_live and link.record.record.trains)
+        self.view.update(frozenset(link.peer_id for link in trains), self._clock.monotonic())
 
     def replace_statement(self, swarm: Swarm) -> None:
         """Go by a newer swarm statement: be on its relays, and have nothing to do any more with
@@ -321,11 +339,13 @@ class PeerNetwork:
     def peer_up(self, peer_id: PeerId) -> None:
         """See :class:`PeerObserver`."""
         share_memory(self._book)
+        self._update_view()
         self.reader.peer_up(peer_id)
 
     def peer_down(self, peer_id: PeerId, reason: str) -> None:
         """See :class:`PeerObserver`."""
         share_memory(self._book)
+        self._update_view()
         self.meter.peer_down(peer_id)
         self.reader.peer_down(peer_id, reason)
         self._book.drop_if_unwanted(peer_id)

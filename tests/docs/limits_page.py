@@ -10,7 +10,7 @@ from daemon.net.paths.direct.path import (
     MAX_PATHS_PER_KEY,
 )
 from daemon.net.paths.targets import MAX_TARGETS, SYNS_PER_S
-from daemon.net.peers.book import MAX_PEERS, MAX_SEARCHES_PER_S, MAX_UNKNOWN_KEYS
+from daemon.net.peers.book import MAX_SEARCHES_PER_S, MAX_UNKNOWN_KEYS
 from daemon.net.peers.memory_share import (
     MAX_QUEUE_BYTES,
     MAX_WINDOW_BYTES,
@@ -18,6 +18,7 @@ from daemon.net.peers.memory_share import (
     WINDOW_BUDGET_BYTES,
 )
 from daemon.net.peers.reception import MAX_GREETING, MAX_PATHS
+from daemon.net.peers.view import MAX_PEERS
 from daemon.net.refusals import LOG_INTERVAL_S, MAX_COUNTED, MAX_REASON
 from daemon.rounds import early, effort
 from daemon.rounds.agreement import evidence

@@ -19,6 +19,7 @@ from daemon.net.paths.path import PathSeeker, PathWish
 from daemon.net.peers import book as peer_book
 from daemon.net.peers.book import PeerBook
 from daemon.net.peers.observer import NoReader
+from daemon.net.peers.view import View
 from daemon.net.refusals import MAX_REASON, UNKNOWN_PEER, Refusals
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
@@ -199,6 +200,7 @@ async def test_seeker_that_a_peers_words_end_ends_nothing_else() -> None:
         AdmissionBook(SWARM),
         refusals,
         Exploders(Keys(0).peer_id, clock),
+        View(Keys(0).peer_id, SWARM.statement.settings),
     ) as book:
         for number in (1, 2):
             book.add(Keys(number).record())

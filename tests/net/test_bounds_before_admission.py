@@ -11,9 +11,10 @@ import zmq
 from daemon.net.path_kind import PathKind
 from daemon.net.paths.direct.seeker import DirectDialer
 from daemon.net.paths.path import PathSeeker, PathWish
-from daemon.net.peers.book import MAX_PEERS, MAX_SEARCHES_PER_S, TRIED_S, PeerBook
+from daemon.net.peers.book import MAX_SEARCHES_PER_S, TRIED_S, PeerBook
 from daemon.net.peers.reception import MAX_GREETING
 from daemon.net.peers.remote_peer import RemotePeer
+from daemon.net.peers.view import MAX_PEERS, Rings, View
 from daemon.net.refusals import Refusals
 from daemon.net.session import SessionLimits
 from daemon.net.session.handshake import BusyError, Channel
@@ -21,6 +22,7 @@ from daemon.net.traffic import TrafficCounter
 from protocol.peers.hello import Role
 from protocol.statements.admission import AdmissionBook, DeniedError
 from protocol.statements.peer_record import VerifiedRecord
+from protocol.statements.swarm import RoundSettings
 from tests.eventually import eventually
 from tests.net.path_parts import parts_of
 from tests.net.swarm_peers import SWARM, Keys, in_order_of_id, introduce, make_swarm, running
@@ -40,7 +42,7 @@ class MovedClock(Clock):
 class Book:
     """A book, and whom it had looked for."""
 
-    def __init__(self, *, is_open: bool = True) -> None:
+    def __init__(self, *, is_open: bool = True, view: View | None = None) -> None:
         self.clock = MovedClock()
         self.sought: list[str] = []
         self.asked: list[bytes] = []
@@ -51,6 +53,7 @@ class Book:
             AdmissionBook(make_swarm(is_open=is_open)),
             Refusals(self.clock),
             self,
+            view or View(OWN.peer_id, SWARM.statement.settings),
         )
 
     async def find_record(self, curve_key: bytes) -> VerifiedRecord | None:
@@ -115,6 +118,47 @@ async def test_peer_that_comes_by_itself_gets_the_place_of_one_that_was_only_hea
         book.welcome(here)
         assert book.get(here.peer_id) is not None
         assert len(list(book)) == MAX_PEERS
+
+
+class LargeSwarm(Book):
+    """A book with room for three, in a swarm of nine on a ring: two of the others are wanted."""
+
+    def __init__(self) -> None:
+        settings = RoundSettings(exchange="gossip", topology="ring")
+        view = View(OWN.peer_id, settings, most=3)
+        super().__init__(view=view)
+        found = {keys.peer_id: keys.record() for keys in map(Keys, range(1, 9))}
+        view.see(Rings(view.salts, frozenset(found)))
+        view.update(frozenset(), 0.0)
+        self.wanted = [found.pop(peer) for peer in sorted(view.needed)]
+        self.others = list(found.values())
+
+
+async def test_who_is_wanted_gets_the_place_of_one_that_is_not_and_never_the_other_way() -> None:
+    made = LargeSwarm()
+    wanted = {record.peer_id for record in made.wanted}
+    async with made.book as book:
+        for guest in made.others[:3]:
+            book.welcome(guest)
+        for record in made.wanted:
+            book.add(record)
+        assert wanted < {link.peer_id for link in book}
+        for guest in made.others[3:]:
+            book.welcome(guest)  # In the place of one that is not wanted either, and not here.
+        assert wanted < {link.peer_id for link in book}
+        assert len(list(book)) == 3
+
+
+async def test_who_came_by_itself_and_went_is_forgotten_where_only_some_are_wanted() -> None:
+    made = LargeSwarm()
+    async with made.book as book:
+        book.add(made.wanted[0])
+        book.welcome(made.others[0])
+        book.tidy()
+        assert book.knows(made.others[0].peer_id)
+        made.clock.moved_s = TRIED_S + 1
+        book.tidy()
+        assert [link.peer_id for link in book] == [made.wanted[0].peer_id]
 
 
 async def test_strangers_of_one_address_leave_questions_for_others() -> None:

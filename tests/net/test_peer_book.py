@@ -8,6 +8,7 @@ from daemon.net.paths.path import PathSeeker, PathWish
 from daemon.net.peers.book import PeerBook
 from daemon.net.peers.observer import PeerObserver
 from daemon.net.peers.remote_peer import RemotePeer
+from daemon.net.peers.view import View
 from daemon.net.refusals import Refusals
 from daemon.net.session import SessionLimits
 from daemon.net.session.handshake import BusyError
@@ -85,6 +86,7 @@ async def test_peer_that_is_found_while_this_one_ends_is_not_sought() -> None:
         AdmissionBook(SWARM),
         Refusals(clock),
         LateFinders(OWN.peer_id, clock),
+        View(OWN.peer_id, SWARM.statement.settings),
     )
     async with asyncio.timeout(90):
         async with book:

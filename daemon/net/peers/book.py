@@ -4,9 +4,12 @@ Invariants:
 
 - A record of a peer that is not admitted leaves no trace here: nobody is dialled, called or
   remembered for it (:meth:`PeerBook.add` is the one way in).
-- There are at most :data:`MAX_PEERS`. A record that this peer only heard of replaces only another
+- There are at most ``view.most``. A record that this peer only heard of replaces only another
   such record, once that was tried for a while. A peer that this one has talked to gives way to a
   peer that comes by itself, and never to a record.
+- In a partial view (daemon/net/peers/view.py) those who are not wanted give way to those who are,
+  live or not, and never the other way round. Who is not wanted and comes by itself gets in as long
+  as there is room, and is forgotten soon after it has gone.
 - A stranger that connects costs at most one question to the rendezvous, and all strangers together
   a few each second; those of one address fewer still.
 """
@@ -19,6 +22,7 @@ from typing import Protocol
 
 from daemon.net.paths.path import PathSeeker, PathWish
 from daemon.net.peers.remote_peer import RemotePeer
+from daemon.net.peers.view import View
 from daemon.net.refusals import Refusals
 from daemon.net.session.handshake import BusyError
 from protocol.errors import RemoteProtocolError
@@ -31,7 +35,6 @@ from transport.address import source_of
 from transport.clock import Clock
 from transport.rate_limit import Allowed, Rate, RateLimiter
 
-MAX_PEERS = 64
 FIND_RECORD_S = 2.8
 """Below the 3 s that ZAP waits, so that the answer is a plain no."""
 UNKNOWN_KEY_S = 5.0
@@ -74,7 +77,7 @@ class PeerBook:
     Example (daemon/net/network.py)::
 
         await stack.enter_async_context(self._book)
-        return self._book.hear(record, "")
+        is_heard = self._book.hear(record, "")
         link = self._book.get(peer_id)
     """
 
@@ -86,12 +89,14 @@ class PeerBook:
         admission: AdmissionBook,
         refusals: Refusals,
         maker: LinkMaker,
+        view: View,
     ) -> None:
-        """``admission`` decides who may be in the book."""
+        """``admission`` decides who may be in the book, and ``view`` who is wanted in it."""
         self._own_id = own_id
         self._swarm_id = swarm_id
         self._clock = clock
         self._maker = maker
+        self._view = view
         self._admission = admission
         self._refusals = refusals
         self._links: dict[PeerId, RemotePeer] = {}
@@ -180,7 +185,7 @@ class PeerBook:
         self._unwanted.discard(peer_id)
         link = self._links.get(peer_id)
         if link is None:
-            self._make_room(is_here=is_here)
+            self._make_room(peer_id, is_here=is_here)
             link = self._links[peer_id] = self._maker.make_link(record)
         elif record.sequence > link.record.sequence:
             link.record = record
@@ -294,22 +299,47 @@ class PeerBook:
         self._searches.append(now)
         return True
 
-    def _make_room(self, *, is_here: bool) -> None:
+    def tidy(self) -> None:
+        """End the sessions that this peer needs no more, and forget who came by itself and went."""
+        now = self._clock.monotonic()
+        for peer_id in self._view.let_go(now):
+            link = self._links.get(peer_id)
+            if link is not None:
+                self._part_from(link, "this peer needs no session with it any more")
+        for link in self._unwanted_links():
+            if not link.is_live and now >= link.known_since + TRIED_S:
+                self._forget(link)
+
+    def _make_room(self, peer_id: PeerId, *, is_here: bool) -> None:
         """Forget somebody to make room for a peer that ``is_here``, or that was only heard of."""
-        if len(self._links) < MAX_PEERS:
+        if len(self._links) < self._view.most:
             return
         now = self._clock.monotonic()
+        is_wanted = self._view.wants(peer_id)
+        unwanted = self._unwanted_links()
         away = [link for link in self._links.values() if not link.is_live]
+        if not is_wanted:
+            away = [link for link in away if link in unwanted]
         never_met = [link for link in away if not link.was_met]
-        if is_here:
+        if is_wanted and unwanted:
+            may_go = unwanted
+        elif is_here:
             may_go = never_met or away
         else:
             may_go = [link for link in never_met if now >= link.known_since + TRIED_S]
         if not may_go:
-            raise BusyError(f"{MAX_PEERS} peers are known already")
+            raise BusyError(f"{self._view.most} peers are known already")
         # One with a session may come back and go on with it.
-        link = min(may_go, key=lambda link: (link.has_session, link.known_since))
+        link = min(may_go, key=lambda link: (link.is_live, link.has_session, link.known_since))
         _log.info("peer %s is forgotten, there are too many", short(link.peer_id))
+        self._part_from(link, "there are too many peers here")
+
+    def _unwanted_links(self) -> list[RemotePeer]:
+        return [link for link in self._links.values() if not self._view.wants(link.peer_id)]
+
+    def _part_from(self, link: RemotePeer, reason: str) -> None:
+        # Not that this peer leaves: the other one may want it, and come again.
+        link.end_session(CloseCode.PATH, reason, in_good_order=True)
         self._forget(link)
 
     async def _seek(self, peer_id: PeerId, seeker: PathSeeker) -> None:
