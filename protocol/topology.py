@@ -5,7 +5,7 @@ round) and ``regular:K`` (at most K partners each, others in each round, until :
 later they come again). None but ``regular:1`` ever falls apart.
 
 Who stands beside whom on a ring follows from the ids between the two alone. So a peer of a large
-swarm need not know all others (daemon/net/peers/view.py).
+swarm need not know all others (daemon/net/view.py).
 
 >>> graph = Topology.parse("ring").graph(["ada", "bob", "eve", "joe"], round_number=3)
 >>> sorted(graph["ada"])

@@ -108,7 +108,7 @@ ROOMS = {
     ),
     "daemon.net": (
         *("path_kind", "refusals", "traffic", "own_record", "session", "nat"),
-        *("signaling", "discovery", "paths", "reach", "peers", "measuring", "network"),
+        *("view", "signaling", "discovery", "paths", "reach", "peers", "measuring", "network"),
         *("connectivity",),
     ),
     "daemon.rounds": (

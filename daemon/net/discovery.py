@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from daemon.net.refusals import UNKNOWN_PEER, Refusals
+from daemon.net.view import Rings, View
 from protocol.envelope import claimed_signer
 from protocol.errors import ConfigError, P2PDError, TransportError
-from protocol.identity import PeerId, peer_id_of
+from protocol.identity import KEY_BYTES, PeerId, peer_id_of
 from protocol.servers.rendezvous_messages import MAX_LOOKUP, Joined, Left, Notice, Signal
 from protocol.statements.peer_record import MAX_RECORD_BYTES, VerifiedRecord, open_record
 from rendezvous import RendezvousClient
@@ -20,11 +21,17 @@ LOOKUP_INTERVAL_S = 30.0
 FIRST_LOOKUPS_S = 2.0
 """How often the rendezvous is asked until anybody is found."""
 FETCH_RETRY_S = 5.0
+LOOK_AROUND_S = 2.0
+"""How often this peer looks whom it needs a session with."""
+MEMBERS_BYTES_S = 512
+"""Where only some of a swarm are needed, the ids of all are asked for as often as this allows."""
 MAX_KNOWN = 256
 _KNOWN_RATE = Rate(burst=5.0, per_s=0.2, patience=0)
 """New records of one known peer that come unasked: it may have moved."""
 _STRANGERS_RATE = Rate(burst=200.0, per_s=20.0, patience=0)
 """Those of all others together. Verifying one takes a third of a millisecond."""
+_FIND_RATE = Rate(burst=2.0, per_s=0.1, patience=0)
+"""How often one peer's record is looked for."""
 
 _log = logging.getLogger("p2pd.discovery")
 
@@ -40,6 +47,13 @@ class Neighbourhood(Protocol):
 
     def remove_record(self, peer_id: PeerId) -> None:
         """A peer's lease has ended."""
+
+    @property
+    def view(self) -> View:
+        """With whom it keeps sessions."""
+
+    def look_around(self) -> frozenset[PeerId]:
+        """Time has passed: whose records are wanted, where not everybody's are."""
 
     def take_signal(self, signal: Signal) -> None:
         """What another peer sealed for this one."""
@@ -89,6 +103,9 @@ class Discovery:
         """Peers whose records were verified and taken, the latest last."""
         self._known_rate = RateLimiter(_KNOWN_RATE, capacity=MAX_KNOWN)
         self._strangers_rate = RateLimiter(_STRANGERS_RATE)
+        self._find_rate = RateLimiter(_FIND_RATE, capacity=MAX_KNOWN)
+        self._members_at = 0.0
+        """When to ask again who is in the swarm."""
 
     async def fetch_statement(self) -> bytes:
         """The swarm's signed statement, asked for until somebody answers.
@@ -157,12 +174,19 @@ class Discovery:
         """Announce this peer's record whenever it has changed, and look for peers; until
         cancelled."""
         self._network = network
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._look_around(network))
+            await self._look_for_peers(network)
+
+    async def _look_for_peers(self, network: Neighbourhood) -> None:
         while True:
             self._changed.clear()
             self.announce()
             is_doubtful = False
+            await self._ask_for_members(network)
             for client in self._connected_first():
-                await self._look_up(client)
+                if not network.view.is_partial:
+                    await self._look_up(client)
                 is_doubtful |= await self._look_for_twin(client, network)
             is_hasty = self._is_alone or (is_doubtful and not network.stood_down.is_set())
             with contextlib.suppress(TimeoutError):  # time to look again
@@ -195,6 +219,44 @@ class Discovery:
     def _connected_first(self) -> list[RendezvousClient]:
         """The clients, those last that are not connected: asking such a one takes its time."""
         return sorted(self._clients, key=lambda client: client.state != "connected")
+
+    async def _ask_for_members(self, network: Neighbourhood) -> None:
+        """Learn who is in a swarm that may be so large that only some of them are needed."""
+        salts, now = network.view.salts, self._clock.monotonic()
+        if not salts or now < self._members_at:
+            return
+        members: set[PeerId] = set()
+        for client in self._connected_first():
+            try:
+                members |= await client.members(self._swarm_id)
+            except P2PDError as error:
+                _log.debug("asking for the members: %s", error)
+        if members:
+            self._members_at = now + len(members) * KEY_BYTES / MEMBERS_BYTES_S
+            network.view.see(Rings(salts, frozenset(members)))
+            network.look_around()
+
+    async def _look_around(self, network: Neighbourhood) -> None:
+        """Find the records of those whom this peer needs."""
+        while True:
+            with self._refusals.border(UNKNOWN_PEER, "record"):
+                for peer in network.look_around():
+                    now = self._clock.monotonic()
+                    if isinstance(self._find_rate.take(peer, 1.0, now), Allowed):
+                        await self._find(peer, network)
+            await asyncio.sleep(LOOK_AROUND_S)
+
+    async def _find(self, peer: PeerId, network: Neighbourhood) -> None:
+        for client in self._connected_first():
+            try:
+                raw = await client.find(self._swarm_id, peer=peer)
+            except P2PDError as error:
+                _log.debug("looking %s up: %s", peer, error)
+                return
+            if raw is not None:
+                self._take_record(raw)
+                return
+        network.remove_record(peer)  # All of them say that it is not there.
 
     async def _look_up(self, client: RendezvousClient) -> None:
         try:

@@ -33,7 +33,6 @@ from daemon.net.peers.observer import MessageReader, NoReader
 from daemon.net.peers.peer_status import LinkStatus
 from daemon.net.peers.reception import Reception
 from daemon.net.peers.remote_peer import RemotePeer
-from daemon.net.peers.view import View
 from daemon.net.reach import Reach, Sockets
 from daemon.net.refusals import UNKNOWN_PEER, Refusals
 from daemon.net.session import SessionLimits
@@ -42,6 +41,7 @@ from daemon.net.signaling import Signaling
 from daemon.net.traffic import TrafficCounter
 from daemon.net.twin import TwinWatch
 from daemon.net.twin_guard import TwinGuard
+from daemon.net.view import View
 from protocol.errors import TransportError
 from protocol.identity import PeerId, peer_id_of
 from protocol.peers.lane_messages import LanesWanted, decode_lanes, is_lanes_message

@@ -8,6 +8,8 @@ from protocol.codec import Message
 
 MAX_FRAME_BYTES = 128 * 1024
 MAX_LOOKUP = 50
+MAX_MEMBERS = 4000
+"""Ids of 32 bytes in an answer: so many fit in a frame."""
 
 
 class Announce(Message, tag="announce"):
@@ -46,6 +48,13 @@ class Find(Message, tag="find"):
     swarm: bytes
     peer: bytes
     curve_key: bytes
+
+
+class ListMembers(Message, tag="members"):
+    """Ask for the ids of all peers of a swarm."""
+
+    request: int
+    swarm: bytes
 
 
 class PublishStatement(Message, tag="publish"):
@@ -98,6 +107,7 @@ Request = (
     | Leave
     | Lookup
     | Find
+    | ListMembers
     | PublishStatement
     | FetchStatement
     | SendSignal
@@ -134,6 +144,15 @@ class Records(Message, tag="records"):
     records: tuple[bytes, ...]
     total: int
     """How many peers the swarm has here."""
+
+
+class MemberList(Message, tag="member-list"):
+    """Who has a lease in a swarm."""
+
+    request: int
+    peers: bytes
+    """Public identity keys of 32 bytes, one after the other, in any order; in a swarm of more than
+    ``MAX_MEMBERS`` the lowest."""
 
 
 class Statement(Message, tag="statement"):
@@ -175,7 +194,7 @@ class Refused(Message, tag="refused"):
     retry_after_s: float
 
 
-Reply = Granted | ServerTime | Records | Statement | Description | Done | Refused
+Reply = Granted | ServerTime | Records | MemberList | Statement | Description | Done | Refused
 
 
 class Joined(Message, tag="joined"):

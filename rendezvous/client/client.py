@@ -17,7 +17,7 @@ from typing import TypeVar
 import zmq
 
 from protocol.errors import ConfigError, TransportError
-from protocol.identity import PeerId, public_key_of
+from protocol.identity import KEY_BYTES, PeerId, peer_id_of, public_key_of
 from protocol.servers.rendezvous_messages import (
     Announce,
     Describe,
@@ -28,7 +28,9 @@ from protocol.servers.rendezvous_messages import (
     Granted,
     Heartbeat,
     Leave,
+    ListMembers,
     Lookup,
+    MemberList,
     Notice,
     PublishStatement,
     Records,
@@ -254,6 +256,12 @@ class RendezvousClient:
         """A random sample of other peers' records, unverified; errors as there."""
         reply = await self._link.ask(Lookup(request=0, swarm=swarm_id, want=want))
         return list(_expect(Records, reply).records)
+
+    async def members(self, swarm_id: bytes) -> frozenset[PeerId]:
+        """Who has a lease in the swarm, this peer too, as the server claims; errors as there."""
+        keys = _expect(MemberList, await self._link.ask(ListMembers(0, swarm_id))).peers
+        whole = range(0, len(keys) - KEY_BYTES + 1, KEY_BYTES)
+        return frozenset(peer_id_of(keys[start : start + KEY_BYTES]) for start in whole)
 
     async def find(
         self, swarm_id: bytes, *, peer: PeerId | None = None, curve_key: bytes | None = None

@@ -118,6 +118,11 @@ class LeaseTable:
         for lease in tuple(self._by_route.get(route, ())):
             self._connect(lease, None)
 
+    def of_swarm(self, swarm: bytes) -> Iterable[Lease]:
+        """All leases of ``swarm``."""
+        leases = self._swarms.get(swarm)
+        return () if leases is None else leases.by_peer.values()
+
     def sample(self, swarm: bytes, most: int, random: Random) -> Iterable[Lease]:
         """Any leases of ``swarm``."""
         leases = self._swarms.get(swarm)

@@ -39,6 +39,7 @@ from protocol.servers.rendezvous_messages import (
     Joined,
     Leave,
     Left,
+    ListMembers,
     Lookup,
     PublishStatement,
     Request,
@@ -58,10 +59,10 @@ from rendezvous.server.directory import (
     StoredRecord,
 )
 from rendezvous.server.effects import Disconnect, Effect, Forward, Keep, Send, Sender, SendWhenKept
-from rendezvous.server.finding import find, look_up
 from rendezvous.server.foreign_changes import ForeignChanges
 from rendezvous.server.lease_table import Lease, LeaseTable
 from rendezvous.server.limits import RegistryLimits
+from rendezvous.server.look_ups import LookUps
 from rendezvous.server.record_history import RecordHistory
 from rendezvous.server.refusal import RefusalError, refusal_of
 from rendezvous.server.request_rates import FloodError, RequestRates
@@ -69,7 +70,12 @@ from rendezvous.server.statement_book import StatementBook
 
 _EXPIRE_AT_ONCE = 200
 _MALFORMED_COST = 5.0
-_COSTS: dict[type[Message], float] = {Announce: 5.0, PublishStatement: 10.0, Lookup: 2.0}
+_COSTS: dict[type[Message], float] = {
+    Announce: 5.0,
+    ListMembers: 10.0,
+    Lookup: 2.0,
+    PublishStatement: 10.0,
+}
 
 
 class Registry:
@@ -95,6 +101,7 @@ class Registry:
         self._other_ports = other_ports
         self._random = random
         self._leases = LeaseTable()
+        self._look_ups = LookUps(self._leases, random)
         self._history = RecordHistory()
         self._quota = AddressQuota(limits.max_leases_per_prefix)
         self._statements = StatementBook(
@@ -209,17 +216,11 @@ class Registry:
                     *self._end(lease, "left"),
                 ]
             case Lookup():
-                records = look_up(
-                    self._leases,
-                    request,
-                    asker=sender.curve_key,
-                    now_ms=now_ms,
-                    random=self._random,
-                )
-                return [Send(sender.route, encode(records))]
+                return [self._look_ups.sample(sender, request, now_ms)]
             case Find():
-                record = find(self._leases, request, now_ms=now_ms)
-                return [Send(sender.route, encode(record))]
+                return [self._look_ups.one(sender, request, now_ms)]
+            case ListMembers():
+                return [self._look_ups.members(sender, request, now_ms)]
             case PublishStatement():
                 return self._publish(sender, prefix, request, now_ms)
             case FetchStatement():

@@ -18,8 +18,8 @@ from daemon.net.peers.memory_share import (
     WINDOW_BUDGET_BYTES,
 )
 from daemon.net.peers.reception import MAX_GREETING, MAX_PATHS
-from daemon.net.peers.view import MAX_PEERS
 from daemon.net.refusals import LOG_INTERVAL_S, MAX_COUNTED, MAX_REASON
+from daemon.net.view import MAX_PEERS
 from daemon.rounds import early, effort
 from daemon.rounds.agreement import evidence
 from daemon.rounds.agreement.ballot_box import KEPT_BALLOTS
@@ -32,7 +32,7 @@ from protocol.peers.lane_messages import MAX_LANES
 from protocol.peers.sealed_signal import MAX_SIGNAL_BYTES
 from protocol.peers.session_frames import MAX_FRAME_BYTES as MAX_SESSION_FRAME_BYTES
 from protocol.servers.relay_messages import MAX_CONSENTED_KEYS
-from protocol.servers.rendezvous_messages import MAX_FRAME_BYTES, MAX_LOOKUP
+from protocol.servers.rendezvous_messages import MAX_FRAME_BYTES, MAX_LOOKUP, MAX_MEMBERS
 from protocol.statements.admission import MAX_MET
 from protocol.statements.peer_record import MAX_ADDRESSES, MAX_RECORD_BYTES
 from protocol.statements.swarm import MAX_STATEMENT_BYTES
@@ -122,6 +122,7 @@ def rendezvous() -> list[Row]:
         ("peer", "time that it is kept without a sign of life", f"{limits.lease_s:g} s"),
         ("peer", "bytes of a signal", size(MAX_SIGNAL_BYTES)),
         ("request", "records in an answer", number(MAX_LOOKUP)),
+        ("request", "ids of a swarm's peers in an answer", number(MAX_MEMBERS)),
         ("swarm", "peers", number(limits.max_leases_per_swarm)),
         ("swarm", "bytes of its statement", size(MAX_STATEMENT_BYTES)),
         ("swarm", "peers that are told of one that comes", number(limits.fan_out)),

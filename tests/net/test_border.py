@@ -19,8 +19,8 @@ from daemon.net.paths.path import PathSeeker, PathWish
 from daemon.net.peers import book as peer_book
 from daemon.net.peers.book import PeerBook
 from daemon.net.peers.observer import NoReader
-from daemon.net.peers.view import View
 from daemon.net.refusals import MAX_REASON, UNKNOWN_PEER, Refusals
+from daemon.net.view import View
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from protocol.peers.session_frames import Stream, encode_data
@@ -143,6 +143,7 @@ class ExplodingNetwork:
 
     def __init__(self) -> None:
         self.stood_down = asyncio.Event()
+        self.view = View(Keys(0).peer_id, SWARM.statement.settings)
 
     def signed_record(self) -> bytes:
         return b""
@@ -154,6 +155,9 @@ class ExplodingNetwork:
         raise ZeroDivisionError
 
     def take_signal(self, signal: Signal) -> None:
+        raise ZeroDivisionError
+
+    def look_around(self) -> frozenset[PeerId]:
         raise ZeroDivisionError
 
     async def twin_found(self, record: VerifiedRecord) -> bool:

@@ -14,11 +14,11 @@ from daemon.net.paths.path import PathSeeker, PathWish
 from daemon.net.peers.book import MAX_SEARCHES_PER_S, TRIED_S, PeerBook
 from daemon.net.peers.reception import MAX_GREETING
 from daemon.net.peers.remote_peer import RemotePeer
-from daemon.net.peers.view import MAX_PEERS, Rings, View
 from daemon.net.refusals import Refusals
 from daemon.net.session import SessionLimits
 from daemon.net.session.handshake import BusyError, Channel
 from daemon.net.traffic import TrafficCounter
+from daemon.net.view import MAX_PEERS, Rings, View
 from protocol.peers.hello import Role
 from protocol.statements.admission import AdmissionBook, DeniedError
 from protocol.statements.peer_record import VerifiedRecord

@@ -8,11 +8,11 @@ from daemon.net.paths.path import PathSeeker, PathWish
 from daemon.net.peers.book import PeerBook
 from daemon.net.peers.observer import PeerObserver
 from daemon.net.peers.remote_peer import RemotePeer
-from daemon.net.peers.view import View
 from daemon.net.refusals import Refusals
 from daemon.net.session import SessionLimits
 from daemon.net.session.handshake import BusyError
 from daemon.net.traffic import TrafficCounter
+from daemon.net.view import View
 from protocol.identity import PeerId
 from protocol.peers.session_frames import Stream
 from protocol.statements.admission import AdmissionBook

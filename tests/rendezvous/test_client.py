@@ -110,6 +110,8 @@ def test_client_and_server_work_under_uvloop(tmp_path: Path) -> None:
     async def meet() -> None:
         async with serving(tmp_path) as uri, joined(uri) as one, joined(uri) as two:
             assert await one.client.lookup(SWARM, 5) == [two.record()]
+            both = {one.identity.peer_id, two.identity.peer_id}
+            assert await one.client.members(SWARM) == both
             await two.client.send_signal(SWARM, one.identity.peer_id, b"sealed")
             await eventually(lambda: signal_of(two) in one.notices)
 

@@ -170,6 +170,8 @@ async def test_peers_of_two_rendezvous_find_each_other(redis: RedisServer, tmp_p
         await ada.client.publish_statement(swarm.raw)
         await eventually(lambda: Joined(record=bob.record()) in ada.notices)
         assert await bob.client.lookup(SWARM, 10) == [ada.record()]
+        both = {ada.identity.peer_id, bob.identity.peer_id}
+        assert await bob.client.members(SWARM) == await ada.client.members(SWARM) == both
         async with joined(two, announce=False) as newcomer:
             assert await newcomer.client.fetch_statement(swarm.swarm_id) == swarm.raw
         await ada.client.leave(SWARM)

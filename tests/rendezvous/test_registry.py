@@ -1,14 +1,18 @@
 from dataclasses import replace
+from hashlib import sha256
+from random import Random
 
 import msgspec
 import pytest
 
-from protocol.codec import encode
+from protocol.codec import decode, encode
 from protocol.envelope import Domain, seal_envelope
+from protocol.identity import KEY_BYTES
 from protocol.peers.sealed_signal import MAX_SIGNAL_BYTES
 from protocol.servers.rendezvous_messages import (
     MAX_FRAME_BYTES,
     MAX_LOOKUP,
+    MAX_MEMBERS,
     Announce,
     Done,
     FetchStatement,
@@ -18,7 +22,9 @@ from protocol.servers.rendezvous_messages import (
     Joined,
     Leave,
     Left,
+    ListMembers,
     Lookup,
+    MemberList,
     PublishStatement,
     Records,
     Refused,
@@ -34,8 +40,12 @@ from rendezvous.server.directory import (
     RecordStored,
     StatementRemoved,
     StatementStored,
+    StoredRecord,
 )
+from rendezvous.server.effects import Sender
+from rendezvous.server.lease_table import Lease, LeaseTable
 from rendezvous.server.limits import RegistryLimits
+from rendezvous.server.look_ups import LookUps
 from tests.rendezvous.world import OTHER_SWARM, START_MS, SWARM, Peer, World, statement
 from transport.rate_limit import Rate
 
@@ -56,6 +66,12 @@ def looked_up(world: World, peer: Peer, want: int = 50, swarm: bytes = SWARM) ->
     reply = world.ask(peer, Lookup(request=9, swarm=swarm, want=want))
     assert isinstance(reply, Records)
     return reply
+
+
+def keys_in(reply: Reply) -> set[bytes]:
+    assert isinstance(reply, MemberList), reply
+    starts = range(0, len(reply.peers), KEY_BYTES)
+    return {reply.peers[start : start + KEY_BYTES] for start in starts}
 
 
 class TestLease:
@@ -333,6 +349,36 @@ class TestLookup:
         found = looked_up(world, Peer(1000))
         assert 20 < len(found.records) < MAX_LOOKUP
         assert len(encode(found)) <= MAX_FRAME_BYTES
+
+    def test_members_are_those_of_the_swarm(self, world: World) -> None:
+        peers = [Peer(number) for number in (1, 2, 3)]
+        for peer in peers:
+            world.announce(peer)
+        world.announce(Peer(4), swarm=OTHER_SWARM)
+        reply = world.ask(peers[0], ListMembers(request=9, swarm=SWARM))
+        assert keys_in(reply) == {peer.identity.public_key for peer in peers}
+
+    def test_member_whose_record_has_expired_is_not_named(self, world: World) -> None:
+        for number in (1, 2):
+            world.announce(Peer(number))
+        world.now_ms += RECORD_LIFETIME_MS + 1
+        late = Peer(3)
+        world.ask(late, Announce(request=1, record=late.record(now_ms=world.now_ms)))
+        reply = world.ask(late, ListMembers(request=9, swarm=SWARM))
+        assert keys_in(reply) == {late.identity.public_key}
+
+    def test_list_of_very_many_members_fits_in_a_frame_and_is_the_same_for_all(self) -> None:
+        leases = LeaseTable()
+        keys = [sha256(b"%d" % number).digest() for number in range(MAX_MEMBERS + 100)]
+        for key in keys:
+            kept = StoredRecord(SWARM, key, key, 1, START_MS + 1, "", b"record")
+            leases.add(Lease.of(kept, route=None, expires_at=1.0))
+        for key in keys[:2]:
+            asking = Sender(b"route", key, "192.0.2.1")
+            request = ListMembers(2**63 - 1, SWARM)
+            told = LookUps(leases, Random(1)).members(asking, request, START_MS)
+            assert len(told.frame) <= MAX_FRAME_BYTES
+            assert keys_in(decode(told.frame, MemberList)) == set(sorted(keys)[:MAX_MEMBERS])
 
     def test_find_by_either_key(self, world: World) -> None:
         peer = Peer(1)

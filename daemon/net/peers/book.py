@@ -7,7 +7,7 @@ Invariants:
 - There are at most ``view.most``. A record that this peer only heard of replaces only another
   such record, once that was tried for a while. A peer that this one has talked to gives way to a
   peer that comes by itself, and never to a record.
-- In a partial view (daemon/net/peers/view.py) those who are not wanted give way to those who are,
+- In a partial view (daemon/net/view.py) those who are not wanted give way to those who are,
   live or not, and never the other way round. Who is not wanted and comes by itself gets in as long
   as there is room, and is forgotten soon after it has gone.
 - A stranger that connects costs at most one question to the rendezvous, and all strangers together
@@ -22,9 +22,9 @@ from typing import Protocol
 
 from daemon.net.paths.path import PathSeeker, PathWish
 from daemon.net.peers.remote_peer import RemotePeer
-from daemon.net.peers.view import View
 from daemon.net.refusals import Refusals
 from daemon.net.session.handshake import BusyError
+from daemon.net.view import View
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId, short
 from protocol.peers.hello import VerifiedHello

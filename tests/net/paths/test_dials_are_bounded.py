@@ -25,7 +25,7 @@ from daemon.net.peers.book import PeerBook
 from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.refusals import Refusals
 from daemon.net.session import SessionLimits
-from daemon.net.peers.view import View
+from daemon.net.view import View
 from protocol.statements.admission import AdmissionBook
 from tests.net.path_parts import parts_of
 from tests.net.swarm_peers import SWARM, Keys

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from daemon.net.peers.view import AWAY_S, LET_GO_S, Rings, View
+from daemon.net.view import AWAY_S, LET_GO_S, Rings, View
 from protocol.identity import PeerId
 from protocol.statements.swarm import RoundSettings
 from protocol.topology import CYCLE, Topology
