@@ -10,7 +10,8 @@ Invariants:
   the ring takes its place until it comes. So invented ids cost places for a while, and no more.
 - A live peer counts as a member, whatever a rendezvous says.
 - No more than two peers a ring are needed, and no more than ``most`` are wanted.
-- A session is ended by the side that wanted it, once it needs it no more. Who came by itself stays.
+- A session that is not wanted is ended after :data:`LET_GO_S`. If the other side wants it, it comes
+  again at once: so a session lasts where one side wants it, and for long where both do.
 """
 
 import heapq
@@ -26,7 +27,7 @@ MAX_PEERS = 64
 AWAY_S = 30.0
 """Who could not be reached for so long is passed over."""
 LET_GO_S = 90.0
-"""How long a session that is needed no more goes on: longer than members are known differently."""
+"""How long a session that is not wanted goes on: longer than members are known differently."""
 TRIED = 2
 """On each side of a ring, so many of those who are passed over are still tried."""
 
@@ -128,17 +129,14 @@ class View:
             self._missed.clear()
             self._unneeded.clear()
         else:
-            before = self.wanted if self.is_partial else live
             self.is_partial = True
             self._look(live, now)
-            self._note_unneeded(before, live, now)
+            spare = live - self.wanted
+            self._unneeded = {peer: self._unneeded.get(peer, now) for peer in spare}
 
     def let_go(self, now: float) -> list[PeerId]:
-        """With whom to end the session: it has not been needed for long. Each is named once."""
-        due = [peer for peer, since in self._unneeded.items() if now >= since + self._let_go_s]
-        for peer in due:
-            del self._unneeded[peer]
-        return due
+        """With whom to end the session: it has not been wanted for long."""
+        return [peer for peer, since in self._unneeded.items() if now >= since + self._let_go_s]
 
     def _look(self, live: frozenset[PeerId], now: float) -> None:
         needed: set[PeerId] = set()
@@ -169,16 +167,6 @@ class View:
         self.needed, self.beyond = frozenset(needed), frozenset(beyond)
         room = max(0, self.most - len(needed))
         self.wanted = self.needed | frozenset(list(tried)[:room])
-
-    def _note_unneeded(
-        self, before: frozenset[PeerId], live: frozenset[PeerId], now: float
-    ) -> None:
-        """``before``: who was wanted until now."""
-        found = dict.fromkeys(before - self.wanted & live, now)
-        for peer, since in self._unneeded.items():
-            if peer in live and peer not in self.wanted:
-                found[peer] = since
-        self._unneeded = found
 
 
 def _ordered(salt: bytes, members: frozenset[PeerId]) -> list[_Place]:

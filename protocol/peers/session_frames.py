@@ -123,6 +123,8 @@ class CloseCode(enum.StrEnum):
 
     LEAVING = "leaving"
     """The peer stops; the session is over, not only this path."""
+    UNNEEDED = "unneeded"
+    """The peer has no use for the session; who has may come again."""
     DENIED = "denied"
     VERSION = "version"
     IDENTITY = "identity"

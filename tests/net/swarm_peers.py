@@ -14,6 +14,7 @@ from daemon.net.paths.maker import PathMaker, PathParts
 from daemon.net.reach import Sockets
 from daemon.net.refusals import Refusals
 from daemon.net.signaling import SignalCarrier
+from daemon.net.view import View
 from protocol.identity import Identity, PeerId
 from protocol.statements.admission import NO_PROOF, AdmissionBook
 from protocol.statements.peer_record import (
@@ -48,6 +49,7 @@ def make_swarm(
     name: str = "digits",
     relays: tuple[ServerUri, ...] = (),
     tokens: tuple[bytes, ...] = (),
+    settings: RoundSettings = RoundSettings(),  # noqa: B008 — it does not change.
 ) -> Swarm:
     """A swarm whose founder is nobody of the peers."""
     return seal_statement(
@@ -64,7 +66,7 @@ def make_swarm(
                 seed=1,
                 initial_state_digest=bytes(32),
             ),
-            settings=RoundSettings(),
+            settings=settings,
             rendezvous=(),
             open=is_open,
             tokens=tuple(Token(key, 2**62, UNLIMITED) for key in tokens),
@@ -231,6 +233,7 @@ async def running(
     advertise: tuple[str, ...] = (),
     clock: Clock | None = None,
     signal_carriers: Sequence[SignalCarrier] = (),
+    view: View | None = None,
 ) -> AsyncIterator[Node]:
     """A network of ``keys``."""
     clock = clock or Clock()
@@ -245,6 +248,7 @@ async def running(
                 around,
                 refusals=refusals,
                 random=Random(keys.number),
+                view=view,
             )
             node = Node(keys, network, refusals, context, around)
             async with network:

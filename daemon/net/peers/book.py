@@ -244,9 +244,10 @@ class PeerBook:
         self.drop_if_unwanted(peer_id)
 
     def drop_if_unwanted(self, peer_id: PeerId) -> None:
-        """Forget a peer that was removed, if it is not live."""
+        """Forget a peer that was removed, or is none that this one looks for, if it is not live."""
         link = self._links.get(peer_id)
-        if peer_id in self._unwanted and (link is None or not link.is_live):
+        is_unwanted = peer_id in self._unwanted or not self._view.wants(peer_id)
+        if is_unwanted and (link is None or not link.is_live):
             self._unwanted.discard(peer_id)
             if link is not None:
                 self._forget(link)
@@ -338,9 +339,9 @@ class PeerBook:
         return [link for link in self._links.values() if not self._view.wants(link.peer_id)]
 
     def _part_from(self, link: RemotePeer, reason: str) -> None:
-        # Not that this peer leaves: the other one may want it, and come again.
-        link.end_session(CloseCode.PATH, reason, in_good_order=True)
-        self._forget(link)
+        link.end_session(CloseCode.UNNEEDED, reason, in_good_order=True)
+        if self.knows(link.peer_id):  # It is forgotten as it ends, if it was live.
+            self._forget(link)
 
     async def _seek(self, peer_id: PeerId, seeker: PathSeeker) -> None:
         """Run ``seeker`` until cancelled. Nothing that a peer says or answers ends it for good."""

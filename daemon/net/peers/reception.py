@@ -200,6 +200,8 @@ class Reception:
         if end.peer_id is not None and close.code == CloseCode.LEAVING:
             link.end_session(CloseCode.PATH, "left", in_good_order=True)
             self._links.left(end.peer_id)
+        elif end.peer_id is not None and close.code == CloseCode.UNNEEDED:
+            link.end_session(CloseCode.PATH, reason, in_good_order=True)
         elif end.peer_id is not None and close.code == CloseCode.STALE_EPOCH:
             link.end_session(CloseCode.PATH, "the peer knows a newer session")
 

@@ -207,36 +207,18 @@ def test_nearest_without_a_session_is_told_apart_from_those_behind() -> None:
     assert len(view.beyond) == 2
 
 
-def test_session_that_one_side_needs_no_more_is_ended_by_it_once() -> None:
+def test_session_that_is_not_wanted_is_ended_after_a_while() -> None:
     swarm = Swarm(100)
     swarm.pass_time(0.0)
     peer = min(swarm.views)
-    view, guest = swarm.views[peer], max(swarm.views.keys() - swarm.live(peer))
-    live = swarm.live(peer)
-    assert view.let_go(LET_GO_S) == []
+    view, live = swarm.views[peer], swarm.live(peer)
+    guest = max(swarm.views.keys() - live)
     view.update(live | {guest}, 1.0)
-    assert view.let_go(1.0 + 2 * LET_GO_S) == []  # It came by itself.
-    between = next(
-        name for n in range(10**6) if is_nearer(swarm, peer, name := PeerId(f"between{n}"))
-    )
-    view.update(live | {guest, between}, 300.0)
-    (replaced,) = live - view.needed
-    assert view.let_go(300.0 + LET_GO_S - 1) == []
-    assert view.let_go(300.0 + LET_GO_S) == [replaced]
-    view.update(live | {guest, between}, 400.0)  # It wants this peer, and came again.
-    assert view.let_go(400.0 + 2 * LET_GO_S) == []
-
-
-def is_nearer(swarm: Swarm, peer: PeerId, name: PeerId) -> bool:
-    """Whether ``name`` would take the place of exactly one neighbour that is on one ring alone."""
-    views = {**swarm.views, name: View(name, REGULAR)}
-    topology = Topology.parse("regular:4")
-    salts = topology.rings
-    before = Rings(salts, frozenset(swarm.views))
-    after = Rings(salts, frozenset(views))
-    old = [next(side) for side in before.sides(peer)]
-    new = [next(side) for side in after.sides(peer)]
-    return name in new and len(set(old) - set(new)) == 1
+    assert view.let_go(LET_GO_S) == []
+    assert view.let_go(1.0 + LET_GO_S) == [guest]
+    view.update(live, 2.0 + LET_GO_S)
+    view.update(live | {guest}, 3.0 + LET_GO_S)  # It came again.
+    assert view.let_go(2.0 + 2 * LET_GO_S) == []
 
 
 def test_sessions_with_everybody_are_let_go_when_the_swarm_has_become_large() -> None:
