@@ -79,7 +79,7 @@ def of_training(rounds: Rounds, live_peers: int) -> list[HealthItem]:
         found.append(health.too_few_updates(training.shortage))
     elif training.phase is Phase.WAITING and training.lineage.position.round == 0:
         present, wanted = live_peers + 1, parts.settings.min_peers
-        if present < wanted:
+        if present < wanted and not parts.view.is_partial:
             found.append(health.too_few_peers(present, wanted))
     if parts.worker.is_ready and training.lacks_initial_state:
         found.append(health.initial_state_differs())

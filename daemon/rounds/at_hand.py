@@ -3,6 +3,7 @@
 import logging
 
 from daemon.rounds.agreement.checking import OtherRosterError
+from daemon.rounds.beginning import Beginning
 from daemon.rounds.early import EarlyMessages
 from daemon.rounds.gathering import Gathering
 from daemon.rounds.kinds.agreed_round import AgreedRound
@@ -32,7 +33,7 @@ class AtHand:
 
     def __init__(self, parts: Parts) -> None:
         self.round: AgreedRound | GossipRound | None = None
-        self.gathering: Gathering | None = None
+        self.gathering: Gathering | Beginning | None = None
         self._parts = parts
         self._early = EarlyMessages()
 
@@ -42,7 +43,7 @@ class AtHand:
         for peer, envelope in self._early.take(round_.number):
             self.receive(peer, envelope)
 
-    def begin_gathering(self, gathering: Gathering) -> None:
+    def begin_gathering(self, gathering: Gathering | Beginning) -> None:
         """``gathering`` begins."""
         self.round, self.gathering = None, gathering
 
@@ -61,7 +62,10 @@ class AtHand:
             if self.round is not None and here == (self.round.number, self.round.base.base):
                 if not self.round.decided:
                     self.round.receive(message)
-            elif self.gathering is not None and here == (position.round, position.base):
+            elif isinstance(self.gathering, Gathering) and here == (
+                position.round,
+                position.base,
+            ):
                 self.gathering.receive(message, parts.clock.monotonic())
                 parts.changes.notify()
             elif content.round > position.round:

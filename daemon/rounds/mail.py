@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from daemon.net.view import View
 from protocol.identity import PeerId
 
 
@@ -28,3 +29,7 @@ class Mail(Protocol):
 
     def live_peers(self) -> frozenset[PeerId]:
         """Those with a session that were heard of lately."""
+
+    @property
+    def view(self) -> View:
+        """With whom a session is kept at all."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.net.refusals import Refusals
+from daemon.net.view import View
 from daemon.rounds.agreement.evidence import EvidenceFile
 from daemon.rounds.agreement.vote_book import VoteBook
 from daemon.rounds.blobs.service import BlobService
@@ -60,6 +61,8 @@ class Parts:
     max_state_bytes: int
     lineage: Lineage
     standings: Standings
+    view: View
+    """Of whom this peer hears."""
     patience: Patience
     speaker: Speaker
     votes: VoteBook

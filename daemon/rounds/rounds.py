@@ -64,6 +64,7 @@ class Rounds:
             max_state_bytes=opened.max_state_bytes,
             lineage=Lineage.load(setup.state_dir, Position(opened.round, opened.state.root)),
             standings=Standings(mail, speaker),
+            view=mail.view,
             patience=Patience(),
             speaker=speaker,
             votes=VoteFile(setup.state_dir / VOTE_FILE),

@@ -10,6 +10,7 @@ import logging
 from typing import Any
 
 from daemon.rounds.at_hand import AtHand
+from daemon.rounds.beginning import Beginning
 from daemon.rounds.catch_up import BetterState, CatchUp
 from daemon.rounds.evaluation.evaluations import Evaluations
 from daemon.rounds.failures import RoundFailures
@@ -30,10 +31,7 @@ from protocol.envelope import Domain
 from protocol.errors import ConfigError, TransportError, WorkerError
 from protocol.identity import PeerId
 from protocol.peers.agreement_messages import Certificate
-from protocol.peers.peer_messages import (
-    Agreement,
-    Standing,
-)
+from protocol.peers.peer_messages import Agreement, Standing
 from protocol.statements.swarm import UNLIMITED
 
 BEAT_S = 1.0
@@ -286,16 +284,12 @@ class Training:
             while rest_s := self._rest_s:
                 await self._parts.changes.wait(rest_s)
             self._announce_standing()
-        elif not self._started and not self._goes_on_alone:
-            await self._gather()
-        else:
+        elif self._started:
             await self._run_round()
-
-    @property
-    def _goes_on_alone(self) -> bool:
-        """Whether it goes on alone: in gossip nothing has to be agreed on once the swarm is under
-        way."""
-        return self._parts.settings.exchange == "gossip" and self.lineage.position.round > 0
+        elif self._parts.settings.exchange == "gossip":
+            await self._begin()
+        else:
+            await self._gather()
 
     async def _run_round(self) -> None:
         round_ = self._new_round()
@@ -315,6 +309,27 @@ class Training:
                 return AllReduceRound(parts, self._updates)
             case _:
                 return MeshRound(parts, self._updates)
+
+    async def _begin(self) -> None:
+        """Begin to gossip; the first round waits for others, and nothing is agreed on."""
+        if self.lineage.position.round == 0:
+            self._enter(Phase.WAITING)
+            beginning = Beginning(self._parts.me, self.lineage.position.base)
+            self._at_hand.begin_gathering(beginning)
+            while not self._is_due(beginning):
+                timer, now = beginning.get_timer(), self._parts.clock.monotonic()
+                await self._parts.changes.wait(BEAT_S if timer is None else timer - now)
+            self._at_hand.end()
+        self._started = True
+        self._announce_standing()
+
+    def _is_due(self, beginning: Beginning) -> bool:
+        parts, now = self._parts, self._parts.clock.monotonic()
+        needed = parts.settings.min_peers
+        if parts.view.is_partial:
+            needed = min(needed, 1 + len(parts.view.needed))
+        beginning.look(parts.standings.live(), needed=needed, now=now)
+        return beginning.is_due(now)
 
     async def _gather(self) -> None:
         """Wait for peers on the same state, and start with them, or with those who have started."""

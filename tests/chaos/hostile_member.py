@@ -11,6 +11,7 @@ import time
 
 import daemon.peer
 from daemon.cli import main
+from daemon.net.view import View
 from daemon.rounds.mail import Mail
 from daemon.rounds.parts import RoundsSetup
 from daemon.rounds.rounds import Rounds
@@ -48,6 +49,11 @@ class LyingMail:
     def bulk_room(self, peer_id: PeerId) -> int:
         """See :class:`Mail`."""
         return self._mail.bulk_room(peer_id)
+
+    @property
+    def view(self) -> View:
+        """See :class:`Mail`."""
+        return self._mail.view
 
     def live_peers(self) -> frozenset[PeerId]:
         """See :class:`Mail`."""

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from daemon.host.state_dir import StateDir
+from daemon.net.discovery import LOOK_AROUND_S, LOOKUP_INTERVAL_S, MEMBERS_BYTES_S
 from daemon.net.refusals import Refusals
+from daemon.net.view import MAX_PEERS, Rings, View
 from daemon.rounds.envelopes import Envelopes
 from daemon.rounds.parts import RoundsSetup
 from daemon.rounds.rounds import Rounds
@@ -39,7 +41,7 @@ from ml.round_steps import Advance
 from ml.state.blob import Blob
 from protocol.codec import MAX_MESSAGE_BYTES
 from protocol.errors import VerificationError, WorkerError
-from protocol.identity import Identity, PeerId
+from protocol.identity import KEY_BYTES, Identity, PeerId
 from protocol.merkle import CHUNK_BYTES, leaves_of, merkle_root
 from protocol.metric import MetricValue
 from protocol.statements.invite import Invite
@@ -55,6 +57,7 @@ from tests.rounds.virtual_time import TURN_S
 from transport.clock import Clock
 
 SILENT_S = 5.0
+LEASE_S = 150.0
 LATENCY_S = 0.02
 CHUNK_S = 0.05
 EVALUATION_S = 1.0
@@ -358,6 +361,7 @@ class SimulatedMail:
     """One peer's way to the others (:class:`daemon.rounds.mail.Mail`)."""
 
     def __init__(self, swarm: "SimulatedSwarm", peer: PeerId) -> None:
+        self.view = View(peer, swarm.settings, most=swarm.most_sessions)
         self._swarm = swarm
         self._peer = peer
 
@@ -409,6 +413,9 @@ class SimulatedPeer:
         clock = LoopClock()
         self.refusals = Refusals(clock)
         mail = SimulatedMail(swarm, self.id)
+        self.view = mail.view
+        self.asks_at = 0.0
+        """When it asks again who is in the swarm."""
         setup = make_setup(
             swarm.swarm,
             self.identity,
@@ -457,6 +464,8 @@ class SimulatedSwarm:
     """What a control message takes."""
     chunk_s = CHUNK_S
     """What a chunk takes, beside the time on its sender's and its receiver's line."""
+    most_sessions = MAX_PEERS
+    """A peer has sessions with all others up to so many; with more, as daemon/net/view.py says."""
 
     def __init__(self, directory: Path, settings: RoundSettings, *, state_bytes: int = 0) -> None:
         """``state_bytes``: how large states are after the first round."""
@@ -472,6 +481,12 @@ class SimulatedSwarm:
         self._directory = directory
         self._numbers = itertools.count(1)
         self._tasks: dict[PeerId, asyncio.Task[None]] = {}
+        self._sessions: dict[PeerId, set[PeerId]] = {}
+        self._rings: Rings | None = None
+        """Of the members as they are now; None: to be made anew."""
+        self._leases: dict[PeerId, float] = {}
+        """How long who was killed is still said to be a member."""
+        self._looking: asyncio.Task[None] | None = None
         self._cut: set[frozenset[PeerId]] = set()
         self._silent_since: dict[PeerId, float] = {}
         self._parted_since: dict[frozenset[PeerId], float] = {}
@@ -482,9 +497,10 @@ class SimulatedSwarm:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks.values():
+        looking = [] if self._looking is None else [self._looking]
+        for task in (*self._tasks.values(), *looking):
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), *looking, return_exceptions=True)
 
     def add(
         self,
@@ -508,10 +524,58 @@ class SimulatedSwarm:
         peer = SimulatedPeer(self, number, directory, trainer)
         self.peers[peer.id] = peer
         self._tasks[peer.id] = asyncio.get_running_loop().create_task(peer.run())
-        for other in self.connected(peer.id):
-            self.peers[other].inbox.peer_up(peer.id)
-            peer.inbox.peer_up(other)
+        self._sessions[peer.id] = set()
+        self._rings = None
+        if peer.view.salts and len(self.peers) > 1 + self.most_sessions:
+            self._looking = self._looking or asyncio.ensure_future(self._look_around())
+        else:
+            for other in list(self.peers.values()):
+                self._connect(peer, other)
         return peer
+
+    async def _look_around(self) -> None:
+        """In a large swarm all peers look whom they need a session with, as a daemon does."""
+        while True:
+            self.check()
+            now = asyncio.get_running_loop().time()
+            for gone in [peer for peer, until in self._leases.items() if now >= until]:
+                del self._leases[gone]
+                self._rings = None
+            for peer in list(self.peers.values()):
+                self._look_from(peer, now)
+            await asyncio.sleep(LOOK_AROUND_S)
+
+    def _look_from(self, peer: SimulatedPeer, now: float) -> None:
+        view = peer.view
+        if now >= peer.asks_at:
+            if self._rings is None:
+                self._rings = Rings(view.salts, frozenset({*self.peers, *self._leases}))
+            view.see(self._rings)
+            seconds = len(self._rings.members) * KEY_BYTES / MEMBERS_BYTES_S
+            peer.asks_at = now + max(LOOKUP_INTERVAL_S, seconds)
+        view.update(self.live(peer.id), now)
+        for other in view.let_go(now):
+            self._disconnect(peer.id, other)
+        for other in view.wanted - self._sessions[peer.id]:
+            if other in self.peers:
+                self._connect(peer, self.peers[other])
+
+    def _connect(self, one: SimulatedPeer, two: SimulatedPeer) -> None:
+        if one is two:
+            return
+        for here, there in ((two, one), (one, two)):
+            self._sessions[here.id].add(there.id)
+        for here, there in ((two, one), (one, two)):
+            here.view.update(self.live(here.id), asyncio.get_running_loop().time())
+            here.inbox.peer_up(there.id)
+
+    def _disconnect(self, one: PeerId, two: PeerId) -> None:
+        for here, there in ((one, two), (two, one)):
+            self._sessions[here].discard(there)
+        for here, there in ((one, two), (two, one)):
+            peer = self.peers[here]
+            peer.view.update(self.live(here), asyncio.get_running_loop().time())
+            peer.inbox.peer_down(there, "not needed any more")
 
     def make_envelopes(self) -> Envelopes:
         """How a peer opens what is signed. All do it together: the signature of each message is
@@ -529,7 +593,12 @@ class SimulatedSwarm:
         others = self.connected(peer.id)
         self._tasks[peer.id].cancel()
         del self.peers[peer.id]
+        self._leases[peer.id] = asyncio.get_running_loop().time() + LEASE_S
+        self._rings = None
+        for other in self._sessions.pop(peer.id):
+            self._sessions[other].discard(peer.id)
         for other in others:
+            self.peers[other].view.update(self.live(other), asyncio.get_running_loop().time())
             self.peers[other].inbox.peer_down(peer.id, "gone")
 
     def stop(self, peer: SimulatedPeer) -> None:
@@ -563,27 +632,27 @@ class SimulatedSwarm:
         cut, self._cut = self._cut, set()
         for pair in cut:
             one, two = pair
-            if one in self.peers and two in self.peers:
+            if self.are_connected(one, two):
                 self.peers[one].inbox.peer_up(two)
                 self.peers[two].inbox.peer_up(one)
 
     def connected(self, peer: PeerId) -> frozenset[PeerId]:
-        return frozenset(other for other in self.peers if self.are_connected(peer, other))
+        return frozenset(other for other in self._sessions[peer] if self.are_connected(peer, other))
 
     def are_connected(self, one: PeerId, two: PeerId) -> bool:
         """Whether ``one`` can send to ``two``, who may be gone."""
-        return one != two and two in self.peers and frozenset({one, two}) not in self._cut
+        return two in self._sessions.get(one, ()) and frozenset({one, two}) not in self._cut
 
     def live(self, peer: PeerId) -> frozenset[PeerId]:
         silent = self._silent(peer) if self._cut or self._silent_since else frozenset()
-        return frozenset(self.peers) - silent - {peer}
+        return frozenset(self._sessions.get(peer, ())) - silent
 
     def _silent(self, peer: PeerId) -> frozenset[PeerId]:
         """Of whom ``peer`` has not heard for long."""
         now = asyncio.get_running_loop().time()
         return frozenset(
             other
-            for other in self.peers
+            for other in self._sessions.get(peer, ())
             if now >= self._silent_since.get(other, now) + SILENT_S
             or (
                 (pair := frozenset({peer, other})) in self._cut

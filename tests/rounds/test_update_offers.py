@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.net.refusals import Refusals
+from daemon.net.view import View
 from daemon.rounds.envelopes import Envelopes
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.rounds import Rounds
@@ -44,6 +45,7 @@ class Mail:
     def __init__(self) -> None:
         self.asked: list[PeerId] = []
         self.chunks_asked_for = 0
+        self.view = View(PeerId("me"), RoundSettings())
 
     def send(self, peer_id: PeerId, message: bytes) -> bool:
         self.asked.append(peer_id)

@@ -1,8 +1,10 @@
 """What a peer that only observes knows of the rounds of the others."""
 
+from daemon.net.view import View
 from daemon.rounds.watching import Watching
 from protocol.identity import PeerId
 from protocol.peers.peer_messages import Standing
+from protocol.statements.swarm import RoundSettings
 from transport.clock import Clock
 
 ALICE, BOB, CAROL = (PeerId(letter * 52) for letter in "abc")
@@ -10,6 +12,8 @@ ALICE, BOB, CAROL = (PeerId(letter * 52) for letter in "abc")
 
 class Everybody:
     """A way to the three of them, by which nothing is sent."""
+
+    view = View(PeerId("d" * 52), RoundSettings())
 
     def send(self, peer_id: PeerId, message: bytes) -> bool:
         return False

@@ -133,19 +133,22 @@ class GossipRound:
     def _members(self) -> frozenset[PeerId]:
         """Peers that are in this round, or in the one before or after it, and this one.
 
-        Those who say so seldom are thought to be as far from this peer as when they said it last.
+        Those who say so seldom are thought to be as far from this peer as when they said it last;
+        those who have no session with it, since the swarm is large, to be near.
         """
         standings = self._parts.standings
-        return frozenset(
+        near = frozenset(
             peer
             for peer, standing in standings.live().items()
             if standing.ready
             and min(abs(standing.round - self.base.round), abs(standings.lead(peer))) <= NEAR_ROUNDS
-        ) | {self._parts.me}
+        )
+        return near | self._parts.view.beyond | {self._parts.me}
 
     def _partners(self, number: int = 0) -> frozenset[PeerId]:
-        """This peer's partners in that round, by default in this one."""
-        return self._graph(number or self.number)[self._parts.me]
+        """This peer's partners in that round, by default in this one, as far as it has a session
+        with them."""
+        return self._graph(number or self.number)[self._parts.me] - self._parts.view.beyond
 
     def _graph(self, number: int) -> Graph[PeerId]:
         members = self._members()

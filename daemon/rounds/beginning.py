@@ -1,0 +1,63 @@
+"""When a peer begins its first round in gossip. Pure: the caller brings time and sets.
+
+Nothing is agreed on in gossip, so each peer decides by itself: once enough are ready, and for
+:data:`SETTLE_S` nobody else has come, so that peers that arrive together begin together; or once
+more than a third of those that it knows have begun. In a large swarm it knows only some, and waits
+for no more than those (daemon/net/view.py).
+"""
+
+from collections.abc import Mapping
+
+from daemon.rounds.gathering import SETTLE_S
+from protocol.identity import PeerId
+from protocol.peers.peer_messages import Standing
+
+
+class Beginning:
+    """One peer's wait for the first round.
+
+    >>> root, bob = bytes(32), PeerId("bob")
+    >>> beginning = Beginning(PeerId("ann"), root)
+    >>> beginning.look({}, needed=2, now=0.0)
+    >>> beginning.is_due(0.0), beginning.is_due(SETTLE_S), beginning.needed()
+    (False, False, '1 of 2 peers are ready')
+    >>> ready = Standing(0, root, contributors=0, started=False, ready=True, vouch=b"signed")
+    >>> beginning.look({bob: ready}, needed=2, now=1.0)
+    >>> beginning.is_due(1.0), beginning.is_due(1.0 + SETTLE_S)
+    (False, True)
+    """
+
+    def __init__(self, me: PeerId, base: bytes) -> None:
+        """``base``: the root of round 0's state."""
+        self._me = me
+        self._base = base
+        self._ready: frozenset[PeerId] = frozenset()
+        self._needed = 0
+        self._due_at: float | None = None
+        self._have_others_begun = False
+
+    def look(self, others: Mapping[PeerId, Standing], *, needed: int, now: float) -> None:
+        """Where the others stand, and how many are needed, this peer included."""
+        waiting = {
+            peer
+            for peer, one in others.items()
+            if one.ready and (one.round, one.base) == (0, self._base)
+        }
+        ready = frozenset({*waiting, self._me})
+        if (ready, needed) != (self._ready, self._needed):
+            self._due_at = now + SETTLE_S if len(ready) >= needed else None
+        self._ready, self._needed = ready, needed
+        begun = sum(one.started or one.round > 0 for one in others.values())
+        self._have_others_begun = 3 * begun > len(others)
+
+    def is_due(self, now: float) -> bool:
+        """Whether to begin."""
+        return self._have_others_begun or (self._due_at is not None and now >= self._due_at)
+
+    def get_timer(self) -> float | None:
+        """When it may be due by time alone."""
+        return self._due_at
+
+    def needed(self) -> str:
+        """What is still waited for, for people."""
+        return f"{len(self._ready)} of {self._needed} peers are ready"
