@@ -2,8 +2,8 @@
 
 Nothing is agreed on in gossip, so each peer decides by itself: once enough are ready, and for
 :data:`SETTLE_S` nobody else has come, so that peers that arrive together begin together; or once
-more than a third of those that it knows have begun. In a large swarm it knows only some, and waits
-for no more than those (daemon/net/view.py).
+more than a third of those that it knows have begun, and it has waited for the rest in vain. In a
+large swarm it knows only some, and waits for no more than those (daemon/net/view.py).
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,10 @@ from collections.abc import Mapping
 from daemon.rounds.gathering import SETTLE_S
 from protocol.identity import PeerId
 from protocol.peers.peer_messages import Standing
+
+BEGUN_S = 3.0
+"""How long others have begun before a peer follows them that does not see enough: those whom it
+sees first may have seen more."""
 
 
 class Beginning:
@@ -34,7 +38,7 @@ class Beginning:
         self._ready: frozenset[PeerId] = frozenset()
         self._needed = 0
         self._due_at: float | None = None
-        self._have_others_begun = False
+        self._begun_since: float | None = None
 
     def look(self, others: Mapping[PeerId, Standing], *, needed: int, now: float) -> None:
         """Where the others stand, and how many are needed, this peer included."""
@@ -48,15 +52,21 @@ class Beginning:
             self._due_at = now + SETTLE_S if len(ready) >= needed else None
         self._ready, self._needed = ready, needed
         begun = sum(one.started or one.round > 0 for one in others.values())
-        self._have_others_begun = 3 * begun > len(others)
+        if 3 * begun <= len(others):
+            self._begun_since = None
+        elif self._begun_since is None:
+            self._begun_since = now
 
     def is_due(self, now: float) -> bool:
         """Whether to begin."""
-        return self._have_others_begun or (self._due_at is not None and now >= self._due_at)
+        timer = self.get_timer()
+        return timer is not None and now >= timer
 
     def get_timer(self) -> float | None:
-        """When it may be due by time alone."""
-        return self._due_at
+        """When it is due, as things are now."""
+        follows_at = None if self._begun_since is None else self._begun_since + BEGUN_S
+        moments = (self._due_at, follows_at)
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def needed(self) -> str:
         """What is still waited for, for people."""

@@ -105,7 +105,7 @@ class RoundUpdates:
         self._parts = parts
         self._tasks = tasks
         self._log = log
-        self._base = Position(0, b"")
+        self._base = Position(-1, b"")  # Others may be in the first round before this peer is.
         self._bases: dict[int, bytes] = {}
         # By signer and digest: peers that train on equal data send equal headers.
         self._updates: dict[UpdateRef, KnownUpdate] = {}
@@ -143,6 +143,11 @@ class RoundUpdates:
             for update in self._usable()
             if update.header.part == part and not update.header.reduced
         }
+
+    def offered(self) -> frozenset[PeerId]:
+        """Whose contributions are here, or on their way."""
+        known = self._updates.values()
+        return frozenset(one.signer for one in known if one.state is not UpdateState.REFUSED)
 
     def held_reduced(self) -> dict[PeerId, UpdateRef]:
         """The reduced parts that are here and checked, by signer: each makes one."""

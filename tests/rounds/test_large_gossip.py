@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from daemon.net.view import AWAY_S, LET_GO_S
-from daemon.rounds.beginning import Beginning
+from daemon.rounds.beginning import BEGUN_S, Beginning
 from daemon.rounds.gathering import SETTLE_S
 from daemon.rounds.phase import Phase
 from protocol.identity import PeerId
@@ -14,7 +14,7 @@ from protocol.peers.peer_messages import Standing
 from protocol.statements.swarm import RoundSettings
 from protocol.topology import Topology
 from tests.rounds.simulated_swarm import SimulatedPeer, SimulatedSwarm
-from tests.rounds.test_training import ROUND_S
+from tests.rounds.test_training import ROUND_S, simulate
 from tests.rounds.virtual_time import run_virtual
 
 ANN, BOB, CYD, DAN = (PeerId(name) for name in ("ann", "bob", "cyd", "dan"))
@@ -110,14 +110,14 @@ def test_restarted_and_late_ones_begin_with_those_who_have_begun(tmp_path: Path)
     async def scenario() -> None:
         async with LargeSwarm(tmp_path, "regular:2", min_peers=6) as swarm:
             swarm.most_sessions = 16
-            peers = [swarm.add(training_s=5.0) for _ in range(18)]
+            peers = [swarm.add(training_s=20.0) for _ in range(18)]
             await asyncio.sleep(3.0)
             assert all(peer.training.phase is Phase.TRAINING for peer in peers)
             swarm.kill(peers[0])
             late = swarm.add(training_s=1.0)
-            await asyncio.sleep(1.9)
+            await asyncio.sleep(4.0 + BEGUN_S)
             assert late.training.phase is not Phase.WAITING
-            await swarm.until_round(4, within_s=60)
+            await swarm.until_round(2, within_s=90)
 
     run_virtual(scenario())
 
@@ -172,11 +172,28 @@ def test_wait_begins_anew_when_somebody_comes() -> None:
     assert beginning.is_due(0.3 + SETTLE_S)
 
 
-def test_peer_begins_at_once_with_more_than_a_third_of_those_it_knows() -> None:
+def test_peer_follows_more_than_a_third_of_those_it_knows_after_a_while() -> None:
     beginning = Beginning(ANN, ROOT)
     others = {BOB: standing(started=True), CYD: standing(), DAN: standing(base=b"another")}
     beginning.look(others, needed=9, now=0.0)
     assert not beginning.is_due(1e6)  # One may lie.
     assert beginning.needed() == "3 of 9 peers are ready"
-    beginning.look({**others, DAN: standing(7)}, needed=9, now=0.0)
-    assert beginning.is_due(0.0)
+    beginning.look({**others, DAN: standing(7)}, needed=9, now=1.0)
+    assert not beginning.is_due(1.0)
+    assert beginning.is_due(1.0 + BEGUN_S)
+    beginning.look(others, needed=9, now=2.0)
+    assert not beginning.is_due(1e6)
+
+
+def test_partner_that_is_done_still_counts_where_its_parameters_are_on_their_way(
+    tmp_path: Path,
+) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        *fast, slow = [swarm.add() for _ in range(3)]
+        slow.line.chunk_s = 2.0
+        await swarm.until_round(2, *fast, within_s=60)
+        assert slow.round == 1
+        await swarm.until_round(2, within_s=60)
+        assert slow.contributors(2) == {peer.id for peer in fast}
+
+    simulate(tmp_path, scenario, exchange="gossip", rounds=2, min_peers=3)

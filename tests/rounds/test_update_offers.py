@@ -68,7 +68,7 @@ class Mail:
 
 
 class Receiving:
-    """A peer's rounds, at the one after ``rounds``."""
+    """A peer's rounds, at the one after ``rounds``; -1: before any."""
 
     def __init__(self, directory: Path, rounds: int) -> None:
         clock = Clock()
@@ -90,7 +90,7 @@ class Receiving:
         self.updates = self.rounds.updates
         for number in range(rounds + 1):
             self.updates.begin_round(Position(number, base_of(number)), is_whole_model)
-        self.stands(rounds, base_of(rounds), MEMBER)
+        self.stands(max(rounds, 0), base_of(max(rounds, 0)), MEMBER)
 
     async def fetches(self) -> bool:
         """Whether anybody was asked for an update's bytes."""
@@ -318,3 +318,13 @@ async def test_early_offers_of_one_peer_take_the_place_of_one_another(
         at_round_8.receive(9, base_of(8), content=number.to_bytes(4, "big"))
     assert len(at_round_8.updates._early) == 1
     assert at_round_8.refusals.total() == 0
+
+
+async def test_offer_of_the_first_round_is_kept_until_that_begins_here(tmp_path: Path) -> None:
+    receiving = Receiving(tmp_path, -1)
+    async with receiving.rounds:
+        receiving.receive(1, base_of(0))
+        assert not await receiving.fetches()
+        receiving.updates.begin_round(Position(0, base_of(0)), is_whole_model)
+        assert await receiving.fetches()
+        assert receiving.refusals.total() == 0

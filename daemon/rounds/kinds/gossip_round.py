@@ -134,14 +134,19 @@ class GossipRound:
         """Peers that are in this round, or in the one before or after it, and this one.
 
         Those who say so seldom are thought to be as far from this peer as when they said it last;
-        those who have no session with it, since the swarm is large, to be near.
+        those who have no session with it, since the swarm is large, to be near. Who has offered
+        its parameters is in, though it may be done by now and ready for nothing more.
         """
-        standings = self._parts.standings
+        standings, offered = self._parts.standings, self._updates.offered()
         near = frozenset(
             peer
             for peer, standing in standings.live().items()
-            if standing.ready
-            and min(abs(standing.round - self.base.round), abs(standings.lead(peer))) <= NEAR_ROUNDS
+            if peer in offered
+            or (
+                standing.ready
+                and min(abs(standing.round - self.base.round), abs(standings.lead(peer)))
+                <= NEAR_ROUNDS
+            )
         )
         return near | self._parts.view.beyond | {self._parts.me}
 
