@@ -3,12 +3,12 @@
 import logging
 
 from daemon.rounds.agreement.checking import OtherRosterError
-from daemon.rounds.beginning import Beginning
 from daemon.rounds.early import EarlyMessages
-from daemon.rounds.gathering import Gathering
 from daemon.rounds.kinds.agreed_round import AgreedRound
 from daemon.rounds.kinds.gossip_round import GossipRound
 from daemon.rounds.parts import Parts
+from daemon.rounds.start.beginning import Beginning
+from daemon.rounds.start.gathering import Gathering
 from protocol.codec import decode
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId

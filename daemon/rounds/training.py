@@ -10,11 +10,9 @@ import logging
 from typing import Any
 
 from daemon.rounds.at_hand import AtHand
-from daemon.rounds.beginning import Beginning
 from daemon.rounds.catch_up import BetterState, CatchUp
 from daemon.rounds.evaluation.evaluations import Evaluations
 from daemon.rounds.failures import RoundFailures
-from daemon.rounds.gathering import Gathering
 from daemon.rounds.kinds.agreed_round import AgreedRound
 from daemon.rounds.kinds.allreduce_round import AllReduceRound
 from daemon.rounds.kinds.choose import choose_exchange
@@ -25,6 +23,8 @@ from daemon.rounds.lineage.position import Position
 from daemon.rounds.lineage.succession import Rivals
 from daemon.rounds.parts import Parts
 from daemon.rounds.phase import Phase
+from daemon.rounds.start.beginning import Beginning
+from daemon.rounds.start.gathering import Gathering
 from daemon.rounds.updates import RoundUpdates
 from ml.opening import StateReady, TaskOpened
 from protocol.envelope import Domain

@@ -11,17 +11,14 @@ Invariants:
 """
 
 import asyncio
-import enum
 import hashlib
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-
-import msgspec
 
 from daemon.rounds.blobs.service import GivenUpError
 from daemon.rounds.blobs.store import Use
+from daemon.rounds.known_update import KnownUpdate, Slot, UpdateState, plain
 from daemon.rounds.lineage.position import Position
 from daemon.rounds.parts import Parts
 from daemon.rounds.record.update_log import UpdateLog
@@ -42,18 +39,6 @@ MAX_REMEMBERED_BASES = 1024
 _log = logging.getLogger("p2pd.exchange")
 
 
-class UpdateState(enum.Enum):
-    """How far an update has come here."""
-
-    FETCHING = "fetching"
-    CHECKING = "checking"
-    HELD = "held"
-    REFUSED = "refused"
-
-
-Slot = tuple[PeerId, int, bool]
-"""Signer, part, and whether it is a reduced part: under each there is one update a round."""
-
 Accepts = Callable[[PeerId, UpdateHeader], bool]
 """Whether an update of this signer with this header has a place in the round."""
 
@@ -66,28 +51,6 @@ def is_whole_model(signer: PeerId, header: UpdateHeader) -> bool:
 def _size_of(offer: UpdateOffer) -> int:
     """About how many bytes of memory an offer takes."""
     return len(offer.header) + len(offer.proof) + 72 * len(offer.leaves)
-
-
-def _plain(offer: UpdateOffer) -> UpdateOffer:
-    """As it is kept and passed on: without a word on what follows."""
-    return msgspec.structs.replace(offer, follows=0)
-
-
-@dataclass(slots=True)
-class KnownUpdate:
-    """An update that somebody offered (or this peer made) and whose header verified."""
-
-    ref: UpdateRef
-    signer: PeerId
-    header: UpdateHeader
-    offer: UpdateOffer
-    path: Path | None = None
-    state: UpdateState = UpdateState.FETCHING
-
-    @property
-    def slot(self) -> Slot:
-        """Its place in the round."""
-        return (self.signer, self.header.part, self.header.reduced)
 
 
 class RoundUpdates:
@@ -301,7 +264,7 @@ class RoundUpdates:
         size = _size_of(offer) - (0 if before is None else _size_of(before[1]))
         if self._early_bytes + size <= MAX_EARLY_BYTES:
             self._early_bytes += size
-            self._early[slot] = (source, _plain(offer), header)
+            self._early[slot] = (source, plain(offer), header)
 
     def _is_early(self, source: PeerId, header: UpdateHeader) -> bool:
         """Whether it is for a round that this peer may come to: the next one, or the one that its
@@ -360,7 +323,7 @@ class RoundUpdates:
                 message.signer, "update-header", f"sample count {header.sample_count}"
             )
             return
-        update = self._updates[ref] = KnownUpdate(ref, message.signer, header, _plain(offer))
+        update = self._updates[ref] = KnownUpdate(ref, message.signer, header, plain(offer))
         begun = self._parts.blobs.begin(
             header.root,
             header.size_bytes,

@@ -11,7 +11,7 @@ from protocol.identity import Identity
 from protocol.peers.peer_messages import CertificateRequest
 from protocol.statements.swarm import RoundSettings
 from tests.rounds.simulated_swarm import ToyTrainer, make_setup, make_swarm
-from tests.rounds.test_update_offers import Mail
+from tests.rounds.updates.test_update_offers import Mail
 from transport.clock import Clock
 
 FLOOD, OTHER = Identity.generate().peer_id, Identity.generate().peer_id

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from daemon.rounds.agreement.certificates import certificate_signers, check_start, next_roster
-from daemon.rounds.gathering import (
+from daemon.rounds.start.gathering import (
     FULL_PATIENCE_S,
     PATIENCE_S,
     REPEAT_S,

@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 
 from daemon.net.view import AWAY_S, LET_GO_S
-from daemon.rounds.beginning import BEGUN_S, Beginning
-from daemon.rounds.gathering import SETTLE_S
 from daemon.rounds.phase import Phase
+from daemon.rounds.start.beginning import BEGUN_S, Beginning
+from daemon.rounds.start.gathering import SETTLE_S
 from protocol.identity import PeerId
 from protocol.peers.peer_messages import Standing
 from protocol.statements.swarm import RoundSettings

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from daemon.rounds.gathering import TURN_S
+from daemon.rounds.start.gathering import TURN_S
 from protocol.codec import decode, encode
 from protocol.envelope import Domain
 from protocol.identity import PeerId, public_key_of

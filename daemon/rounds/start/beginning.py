@@ -8,7 +8,7 @@ large swarm it knows only some, and waits for no more than those (daemon/net/vie
 
 from collections.abc import Mapping
 
-from daemon.rounds.gathering import SETTLE_S
+from daemon.rounds.start.gathering import SETTLE_S
 from protocol.identity import PeerId
 from protocol.peers.peer_messages import Standing
 

@@ -48,7 +48,13 @@ PATIENCE_S = 20.0
 
 
 class Gathering:
-    """One peer's part in starting from the state of one round."""
+    """One peer's part in starting from the state of one round.
+
+    Example (daemon/rounds/training.py)::
+
+        gathering.set_candidates(waiting | {self._parts.me}, now)
+        for message in gathering.messages_to_send():
+    """
 
     def __init__(
         self,
