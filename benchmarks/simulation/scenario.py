@@ -24,6 +24,7 @@ TOY_BYTES = 4096
 """What stands for a model in a simulated swarm."""
 PART_BYTES = 1024
 """What stands for a part of it."""
+GRACE_S = 10.0
 START_S = 300.0
 ROUND_S = 1000.0
 """The longest time for a start, and for a round."""
@@ -119,7 +120,7 @@ class MeasuredSwarm(SimulatedSwarm):
     def __init__(self, directory: Path, scenario: Scenario) -> None:
         settings = RoundSettings(
             min_peers=scenario.peers,
-            grace_s=10.0,
+            grace_s=GRACE_S,
             exchange=scenario.exchange,
             topology=scenario.topology,
         )

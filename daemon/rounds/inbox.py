@@ -143,7 +143,7 @@ class Inbox:
     def _pass_on(self, peer: PeerId, message: PeerMessage, to: Receivers) -> None:
         match message:
             case UpdateOffer():
-                to.updates.receive_offer(peer, message)
+                self._take_offer(peer, message, to)
             case UpdateRequest():
                 to.updates.receive_request(peer, message)
             case ChunkRequest():
@@ -171,6 +171,13 @@ class Inbox:
                 self._take_evaluation(peer, evaluation, to)
             case StatementOffer():  # taken before, whether this peer trains or not
                 pass
+
+    @staticmethod
+    def _take_offer(peer: PeerId, offer: UpdateOffer, to: Receivers) -> None:
+        is_late = to.updates.receive_offer(peer, offer)
+        if is_late and to.parts.settings.exchange == "gossip":
+            # It may wait for this peer's, which will not come any more.
+            to.parts.speaker.send(peer, to.training.standing())
 
     @staticmethod
     def _take_evaluation(peer: PeerId, evaluation: bytes, to: Receivers) -> None:

@@ -59,7 +59,7 @@ class RoundUpdates:
     Example (daemon/rounds/kinds/gossip_round.py)::
 
         self._updates.begin_round(self._common, is_whole_model)
-        missing = self._partners() - self._updates.held().keys()
+        for peer in self._partners() - self._updates.held().keys()
     """
 
     def __init__(self, parts: Parts, tasks: asyncio.TaskGroup, log: UpdateLog) -> None:
@@ -132,24 +132,27 @@ class RoundUpdates:
         self._parts.history.add_update(me, header)
         self._parts.changes.notify()
 
-    def receive_offer(self, source: PeerId, offer: UpdateOffer) -> None:
-        """``source`` has an update. Refuses what does not verify, fetches what is new."""
+    def receive_offer(self, source: PeerId, offer: UpdateOffer) -> bool:
+        """``source`` has an update. Refuses what does not verify, fetches what is new.
+
+        Returns whether it is of a round that is over here.
+        """
         try:
             message = self._parts.speaker.open_update(offer.header)
         except RemoteProtocolError as error:
             self._parts.refusals.add(source, "update-envelope", error)
-            return
+            return False
         try:
             self._parts.place.check_admission(message.signer, offer.proof)
         except RemoteProtocolError as error:
             # Counted against who passed it on: anybody can invent any number of signers.
             self._parts.refusals.add(source, "update-denied", error)
-            return
+            return False
         try:
             header = decode(message.payload, UpdateHeader)
         except RemoteProtocolError as error:
             self._parts.refusals.add(message.signer, "update-header", error)
-            return
+            return False
         if (header.round, header.base) == (self._base.round + 1, self._base.base):
             digest = hashlib.sha256(message.payload).digest()
             if not self._is_expected(message.signer) and digest not in self._decided:
@@ -184,6 +187,7 @@ class RoundUpdates:
                 f"update of round {header.round} from base {header.base.hex()[:16]},"
                 f" expected {self._base.round + 1} from {self._base.base.hex()[:16]}",
             )
+        return header.round <= self._base.round
 
     def receive_request(self, source: PeerId, request: UpdateRequest) -> None:
         """``source`` lacks updates that this peer may hold."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.simulation.scenario import Scenario, measure
+from benchmarks.simulation.scenario import GRACE_S, Scenario, measure
 from tests.rounds.simulated_swarm import SimulatedSwarm
 from tests.rounds.test_training import simulate
 
@@ -36,6 +36,13 @@ def test_gossip_of_twice_as_many_takes_hardly_more_messages() -> None:
         assert found.spread[-1] < found.spread[0] < 1.0
         counted.append(sum(found.messages.values()))
     assert counted[1] < 1.4 * counted[0]
+
+
+def test_members_that_come_and_go_hold_nobody_up_in_gossip() -> None:
+    """Peers know different members for a while, and so take others for their partners than those
+    who take them for one."""
+    scenario = Scenario(16, "gossip", "regular:4", rounds=16, training_s=2.0, churn_s=5.0)
+    assert measure(scenario).slowest_round_s < 2.0 + GRACE_S / 2
 
 
 def test_gossip_waits_for_no_partner_that_said_long_ago_where_it_stands(tmp_path: Path) -> None:

@@ -5,15 +5,15 @@ from collections.abc import Iterable
 from daemon.net.peers.remote_peer import RemotePeer
 from daemon.net.session.receive_stream import INITIAL_CREDIT_BYTES
 
-WINDOW_BUDGET_BYTES = 16 << 20
+WINDOW_BUDGET_BYTES = 8 << 20
 """The memory for what arrives, all sessions together."""
 QUEUE_BUDGET_BYTES = 12 << 20
 """The memory for what is sent, all sessions together."""
-MAX_WINDOW_BYTES, MAX_QUEUE_BYTES = 16 << 20, 8 << 20
+MAX_WINDOW_BYTES, MAX_QUEUE_BYTES = 6 << 20, 5 << 20
 """No session gets more, however few there are; none gets less than INITIAL_CREDIT_BYTES. A window
-takes what many connections carry in half a second at 100 Mbit/s, twice: while one of them sends
-again what was lost, what came over the others waits for it. What is queued can be taken back by
-nobody, so it is no more than is under way then."""
+takes what many connections carry in half a second at 100 Mbit/s: while one of them sends again what
+was lost, what came over the others waits for it. What is queued can be taken back by nobody, so it
+is no more than is under way then."""
 
 
 def share_memory(peers: Iterable[RemotePeer]) -> None:
@@ -26,7 +26,7 @@ def share_memory(peers: Iterable[RemotePeer]) -> None:
     >>> links = [Link() for _ in range(4)]
     >>> share_memory(links)
     >>> links[0].mib
-    (4, 3)
+    (2, 3)
     """
     sharing = [peer for peer in peers if peer.has_session]
     for peer in sharing:

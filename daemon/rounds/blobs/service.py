@@ -30,7 +30,7 @@ MAX_QUEUED_CHUNKS = 256
 CHECK_SOURCES_S = 2.0
 WORTH_A_THREAD_BYTES = 256 * 1024
 """Smaller chunks are checked sooner than another thread is woken."""
-MAX_IN_THREAD = 8
+MAX_IN_THREAD = 4
 """Chunks that wait to be checked there; for others the loop, and so their senders, wait."""
 
 

@@ -91,8 +91,14 @@ class GossipRound:
 
     @property
     def awaited(self) -> frozenset[PeerId]:
-        """The peers whose parameters this round waits for, as long as that pays."""
-        missing = self._partners() - self._updates.held().keys()
+        """The peers whose parameters this round waits for, as long as that pays. Who is beyond this
+        round has offered them before it said so, or does not."""
+        offered = self._updates.offered()
+        missing = frozenset(
+            peer
+            for peer in self._partners() - self._updates.held().keys()
+            if peer in offered or not self._is_beyond(peer)
+        )
         return missing - self._parts.patience.updates.passed_over(missing, self.number)
 
     @property
@@ -102,14 +108,21 @@ class GossipRound:
             return None
         return max(0.0, self._closes_at - self._parts.clock.monotonic())
 
+    def _is_beyond(self, peer: PeerId) -> bool:
+        standing = self._parts.standings.get(peer)
+        return standing is not None and standing.round >= self.number
+
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
         self._parts.history.enter(phase, self.number)
 
     async def _offer(self) -> None:
-        """Offer what there is to the partners, now and whenever something changes."""
+        """Offer what there is to the partners, now and whenever something changes; and to those
+        who think that they are, since they know other members: to as many others as partners."""
         while True:
-            self._offers.send(self._partners())
+            partners = self._partners()
+            others = sorted(self._updates.offered() - partners - {self._parts.me})
+            self._offers.send(partners.union(others[: len(partners)]))
             await self._parts.changes.wait()
 
     def receive(self, message: VerifiedMessage) -> None:

@@ -40,7 +40,7 @@ LIMITS = SocketLimits(
     max_unread_bytes=16 << 20,
     handshake_s=5.0,
 )
-"""A session has at most 8 MiB in flight and 2 MiB of control messages, and may send again what a
+"""A session has at most 5 MiB in flight and 2 MiB of control messages, and may send again what a
 path seems to have lost; who sends much more than that does not keep to its credit."""
 ZAP_DOMAIN = "peers"
 MAX_PATHS_PER_KEY = 2 * MAX_LANES
