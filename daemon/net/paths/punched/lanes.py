@@ -232,9 +232,4 @@ class PunchedLanes:
 
     async def _hold(self, path: PunchedPath) -> None:
         with self._puncher.lanes.taken():
-            try:
-                await path.run()
-            except TransportError as error:  # There was no socket to be had.
-                path.give_up(str(error))
-            finally:
-                self._wish.notify()
+            await self._puncher.hold(path, self._wish)

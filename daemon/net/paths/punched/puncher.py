@@ -9,6 +9,7 @@ from daemon.net.paths.punched.heavy_slot import HeavySlot
 from daemon.net.paths.punched.path import PunchedPath
 from daemon.net.paths.punched.plan import MANY_PORTS, PunchPlan, make_plan
 from daemon.net.paths.punched.port import PunchPort
+from protocol.errors import TransportError
 from protocol.identity import PeerId
 from protocol.peers.signal_messages import PunchEnd
 from protocol.statements.nat_behavior import TransportBehavior
@@ -99,3 +100,12 @@ class Puncher:
             owner=self._parts.owner,
             targets=self.targets,
         )
+
+    async def hold(self, path: PunchedPath, wish: PathWish) -> None:
+        """Run ``path`` until it ends; whoever waits for ``wish`` then looks again."""
+        try:
+            await path.run()
+        except TransportError as error:  # There was no socket to be had.
+            path.give_up(str(error))
+        finally:
+            wish.notify()

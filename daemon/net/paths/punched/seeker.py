@@ -30,7 +30,6 @@ from daemon.net.paths.offering import Offering
 from daemon.net.paths.path import PathWish, host_of
 from daemon.net.paths.probe_intervals import ProbeIntervals
 from daemon.net.paths.punched.lanes import PunchedLanes
-from daemon.net.paths.punched.path import PunchedPath
 from daemon.net.paths.punched.plan import NoPlanError, PunchPlan
 from daemon.net.paths.punched.port import PunchPort
 from daemon.net.paths.punched.prospect import can_be_dialled, check_tcp, takes_many_ports
@@ -324,7 +323,7 @@ class PunchedSeeker:
         Raises :class:`TransportError` when no path comes of it.
         """
         path = self._puncher.make_path(plan, self._wish)
-        group.create_task(self._hold(path))
+        group.create_task(self._puncher.hold(path, self._wish))
         await self._wish.until_or_after(
             plan.lasts_s + GIVE_UP_S,
             lambda: (
@@ -344,11 +343,3 @@ class PunchedSeeker:
                 f"{path.failure} (own NAT: {describe(self._puncher.nat)}; the peer's:"
                 f" {describe(self._wish.record.record.nat)})"
             )
-
-    async def _hold(self, path: PunchedPath) -> None:
-        try:
-            await path.run()
-        except TransportError as error:  # There was no socket to be had.
-            path.give_up(str(error))
-        finally:
-            self._wish.notify()
