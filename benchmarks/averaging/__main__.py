@@ -33,6 +33,7 @@ RUN_S = 1800.0
 SETTINGS = {
     "p2pd-mesh": ("--exchange", "mesh"),
     "p2pd-allreduce": ("--exchange", "allreduce"),
+    "p2pd-gossip": ("--exchange", "gossip", "--topology", "regular:2"),
     "p2pd-allreduce-int8": ("--exchange", "allreduce", "--compression", "int8"),
 }
 SYSTEMS = ("gloo", *SETTINGS, "hivemind")

@@ -12,7 +12,9 @@ from tests.system.real_swarm import RealPeer, RealSwarm, wait_until
 
 TASK = Path(__file__).with_name("wide_task.py")
 WITHIN_S = 1200.0
-_AVERAGED = re.compile(r"^(\d+):(\d+):([\d.]+) .* round (\d+): \d+ updates? averaged", re.MULTILINE)
+_AVERAGED = re.compile(
+    r"^(\d+):(\d+):([\d.]+) .* round (\d+): (?:\d+ updates? averaged|averaged with)", re.MULTILINE
+)
 
 
 def measure(case: Case, rounds: int, *settings: str) -> Measured:

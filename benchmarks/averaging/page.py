@@ -127,6 +127,7 @@ loopback, so that what is compared is what each system does with the processor, 
   signed, checked, agreed on or stored, and nobody may come or go: the limit.
 - *hivemind* 1.1.12: matchmaking and all-reduce of one float32 tensor, as its users run it.
 - *p2pd*: whole rounds with `--exchange mesh` and `--exchange allreduce`, float32 and int8.
+  *p2pd-gossip* is `--topology regular:2`: each averages with two others, without equal bits.
 
 All systems of a case take turns in one run, each turn in the opposite order of the one before. A
 turn's figure is the median of its rounds. Ratios are of figures of one turn. CPU is of all

@@ -20,7 +20,8 @@ from protocol.peers.session_frames import (
 
 INITIAL_CREDIT_BYTES = 1280 * 1024
 """The credit that every sender has at the start, whatever the window is: a largest message. A hello
-promises it before it is known how the other side goes on."""
+promises it before it is known how the other side goes on, and never more: the window may be smaller
+by then, and credit once given stays given."""
 
 
 class Arrival(enum.Enum):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from daemon.net.session.ack_timer import AckTimer
 from daemon.net.session.in_flight_limit import InFlightLimit
-from daemon.net.session.receive_stream import ReceiveStream
+from daemon.net.session.receive_stream import INITIAL_CREDIT_BYTES, ReceiveStream
 from daemon.net.session.send_stream import NOTHING, SendStream
 from protocol.peers.hello import ResumePoint
 from protocol.peers.session_frames import (
@@ -29,6 +29,12 @@ class SessionLimits:
     control_queue_bytes: int = 2 << 20
     bulk_window_bytes: int = 4 << 20
     bulk_queue_bytes: int = 4 << 20
+
+
+def from_the_start(epoch: bytes) -> ResumePoint:
+    """For a hello to a process of which nothing has arrived yet."""
+    nothing = StreamAck(next_sequence=0, credit_bytes=INITIAL_CREDIT_BYTES, received=())
+    return ResumePoint(epoch=epoch, control=nothing, bulk=nothing)
 
 
 class Streams:

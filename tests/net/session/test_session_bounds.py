@@ -121,6 +121,24 @@ def test_smaller_share_of_memory_holds_for_what_is_granted_from_then_on() -> Non
     assert lab.wires[path].carried_bytes - before < INITIAL_CREDIT_BYTES + 10_000
 
 
+def test_share_of_memory_may_become_smaller_between_hello_and_path() -> None:
+    lab = Lab()
+    path = lab.attach(Wire(delay_s=0.05), lag_s=0.02)
+    receiver = lab.sides[1]
+    receiver.session.set_bulk_limits(
+        window_bytes=INITIAL_CREDIT_BYTES, queue_bytes=INITIAL_CREDIT_BYTES
+    )
+    receiver.takes_messages = False
+    while lab.send(0, Stream.BULK, bytes(1_000_000)):
+        pass
+    lab.run(1)
+    carried_bytes = lab.wires[path].carried_bytes
+    assert INITIAL_CREDIT_BYTES - MAX_FRAME_BYTES < carried_bytes < INITIAL_CREDIT_BYTES + 10_000
+    receiver.takes_messages = True
+    lab.run(2)
+    assert lab.sides[0].session.room_bytes(Stream.BULK) == lab.limits.bulk_queue_bytes
+
+
 def test_credit_is_not_lost_with_a_lost_acknowledgement() -> None:
     lab = Lab(seed=3)
     lab.attach(Wire(delay_s=0.01, loss=0.3))
