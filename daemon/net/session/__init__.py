@@ -40,8 +40,8 @@ path is lost, all that was in flight on it is sent again over the next one.
 **Receiving** (``receive_stream.py``). Fragments ahead of a gap wait for it, doubles are dropped.
 *Credit* bounds what waits: a sender may have sent so many bytes since the beginning, each frame
 counted with 256 bytes on top, and a receiver grants more only when its application has taken
-messages out. A sender that goes beyond its credit breaks the protocol. A hello to a process not met
-before promises 1.25 MiB, whatever the window is: that may shrink until the path is there.
+messages out. A sender that goes beyond its credit breaks the protocol. A hello says
+what is granted and grants nothing: the window may have shrunk when a path comes of it.
 
 **Epochs.** Each session of a process has a random number, its *epoch*. The hellos of a path name
 both, and say up to which frame each side has received (the *resume point*). Equal epochs: go on

@@ -135,7 +135,7 @@ class PathHandshake:
         """Take in a hello; the result is the one that confirms the other side, once.
 
         Raises :class:`RemoteProtocolError` (:func:`close_code` says which kind) for one that is not
-        to be believed.
+        to be believed, :class:`TransportError` for one of another session than the path is for.
         """
         self._hellos += 1
         if self._hellos > MAX_HELLOS:
@@ -188,6 +188,9 @@ class PathHandshake:
             )
         if self._remote_nonce not in (NO_NONCE, hello.payload.nonce):
             raise RemoteProtocolError(f"{hello.peer_id} began anew on an old path")
+        if self.state is HandshakeState.CONFIRMED and hello.payload.epoch != self._remote_epoch:
+            # What is sent on this path is numbered for the session that it was confirmed for.
+            raise TransportError("the other side began its session anew while the path was made")
         self._greeter.door.admit(hello)
 
     def _say_hello(self, peer_id: PeerId, now: float) -> None:

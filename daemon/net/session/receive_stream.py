@@ -20,8 +20,7 @@ from protocol.peers.session_frames import (
 
 INITIAL_CREDIT_BYTES = 1280 * 1024
 """The credit that every sender has at the start, whatever the window is: a largest message. A hello
-promises it before it is known how the other side goes on, and never more: the window may be smaller
-by then, and credit once given stays given."""
+promises it before it is known how the other side goes on."""
 
 
 class Arrival(enum.Enum):
@@ -97,12 +96,15 @@ class ReceiveStream:
         return message
 
     def grant_is_due(self) -> bool:
-        """Whether so much was taken since the last :meth:`ack` that the sender should know."""
+        """Whether so much was taken since the last :meth:`grant` that the sender should know."""
         return self._ungranted_bytes() >= self.window_bytes // 4
 
-    def ack(self) -> StreamAck:
-        """What has arrived; grants what was taken since."""
+    def grant(self) -> None:
+        """Give what was taken back as credit, as far as the window allows."""
         self._granted_bytes += max(0, self._ungranted_bytes())
+
+    def so_far(self) -> StreamAck:
+        """What has arrived, and what is granted."""
         return StreamAck(
             next_sequence=self._next_sequence,
             credit_bytes=self._granted_bytes,

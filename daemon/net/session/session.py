@@ -25,7 +25,7 @@ from daemon.net.session.events import (
 )
 from daemon.net.session.liveness import Liveness
 from daemon.net.session.states import TRANSITIONS, Cause, SessionState
-from daemon.net.session.streams import SessionLimits, Streams, from_the_start
+from daemon.net.session.streams import SessionLimits, Streams
 from protocol.errors import RemoteProtocolError, TransportError
 from protocol.peers.hello import NO_EPOCH, ResumePoint
 from protocol.peers.session_frames import (
@@ -109,7 +109,8 @@ class Session:
         """What a hello tells the remote process of that epoch about where to go on."""
         # If it is another process than the one that this session is with, it begins anew.
         same = remote_epoch == self._remote_epoch
-        return self._streams.resume_point(remote_epoch) if same else from_the_start(remote_epoch)
+        streams = self._streams if same else Streams(self._limits)
+        return streams.resume_point(remote_epoch)
 
     def attach_path(
         self,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from daemon.net.session.ack_timer import AckTimer
 from daemon.net.session.in_flight_limit import InFlightLimit
-from daemon.net.session.receive_stream import INITIAL_CREDIT_BYTES, ReceiveStream
+from daemon.net.session.receive_stream import ReceiveStream
 from daemon.net.session.send_stream import NOTHING, SendStream
 from protocol.peers.hello import ResumePoint
 from protocol.peers.session_frames import (
@@ -29,12 +29,6 @@ class SessionLimits:
     control_queue_bytes: int = 2 << 20
     bulk_window_bytes: int = 4 << 20
     bulk_queue_bytes: int = 4 << 20
-
-
-def from_the_start(epoch: bytes) -> ResumePoint:
-    """For a hello to a process of which nothing has arrived yet."""
-    nothing = StreamAck(next_sequence=0, credit_bytes=INITIAL_CREDIT_BYTES, received=())
-    return ResumePoint(epoch=epoch, control=nothing, bulk=nothing)
 
 
 class Streams:
@@ -173,17 +167,18 @@ class Streams:
 
     def take_ack(self, now: float) -> Ack:
         """An acknowledgement of everything, to be sent now."""
-        control, bulk = self._take_acks()
-        return Ack(control, bulk, round(now * 1e6))
-
-    def _take_acks(self) -> tuple[StreamAck, StreamAck]:
         self.acks.sent()
-        return self._receive[Stream.CONTROL].ack(), self._receive[Stream.BULK].ack()
+        for receive in self._receive.values():
+            receive.grant()
+        return Ack(*self._so_far(), round(now * 1e6))
+
+    def _so_far(self) -> tuple[StreamAck, StreamAck]:
+        return self._receive[Stream.CONTROL].so_far(), self._receive[Stream.BULK].so_far()
 
     def resume_point(self, epoch: bytes) -> ResumePoint:
-        """The acknowledgement for a hello: from where the remote process of that epoch may go
-        on."""
-        control, bulk = self._take_acks()
+        """For a hello: from where the remote process of that epoch may go on. It grants nothing,
+        since nobody knows yet whether a path comes of it, or how large the window is then."""
+        control, bulk = self._so_far()
         return ResumePoint(epoch=epoch, control=control, bulk=bulk)
 
     def set_bulk_limits(self, *, window_bytes: int, queue_bytes: int) -> None:

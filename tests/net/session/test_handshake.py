@@ -223,6 +223,20 @@ def test_recorded_hellos_are_answered_and_not_believed() -> None:
     assert again.believed == []
 
 
+def test_path_is_for_the_sessions_that_it_was_confirmed_for() -> None:
+    first, second = caller(), called()
+    first.handshake.handle_timer(0.0)
+    second.receives(first.sends())
+    first.receives(second.sends())
+    first.sends()  # The last hello is lost.
+    assert isinstance(second.greeter.door, Door)
+    second.greeter.door.view.own_epoch = b"epoch-03"
+    second.handshake.handle_timer(1.0)
+    with pytest.raises(TransportError, match="began its session anew"):
+        first.receives(second.sends(), 1.0)
+    assert first.sends() == []
+
+
 def test_endless_hellos_break_the_protocol() -> None:
     first, second = caller(), called()
     first.handshake.handle_timer(0.0)

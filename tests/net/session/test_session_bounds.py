@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from daemon.net.session import Session, SessionLimits
 from daemon.net.session.receive_stream import INITIAL_CREDIT_BYTES, ReceiveStream
 from protocol.errors import RemoteProtocolError
-from protocol.peers.hello import ResumePoint
+from protocol.peers.hello import NO_EPOCH, ResumePoint
 from protocol.peers.session_frames import (
     FRAME_COST_BYTES,
     MAX_BULK_BYTES,
@@ -139,6 +139,26 @@ def test_share_of_memory_may_become_smaller_between_hello_and_path() -> None:
     assert lab.sides[0].session.room_bytes(Stream.BULK) == lab.limits.bulk_queue_bytes
 
 
+def test_hello_tells_what_is_granted_and_grants_nothing() -> None:
+    lab = Lab()
+    session = lab.sides[1].session
+    for epoch in (NO_EPOCH, b"epoch--A"):
+        assert session.resume_point(epoch).bulk == ZERO
+    lab.attach()
+    assert session.resume_point(b"epoch--A").bulk.credit_bytes == lab.limits.bulk_window_bytes
+    assert session.resume_point(b"epoch--X").bulk == ZERO
+
+
+def test_what_was_taken_is_credit_once_it_is_granted() -> None:
+    stream = ReceiveStream(Stream.BULK, INITIAL_CREDIT_BYTES)
+    frame = decode_frame(bulk(0, bytes(1000), first=True, last=True))
+    stream.receive(frame)  # type: ignore[arg-type]  # it is a data frame
+    assert stream.take() == bytes(1000)
+    assert stream.so_far() == StreamAck(1, INITIAL_CREDIT_BYTES, ())
+    stream.grant()
+    assert stream.so_far() == StreamAck(1, INITIAL_CREDIT_BYTES + 1000 + FRAME_COST_BYTES, ())
+
+
 def test_credit_is_not_lost_with_a_lost_acknowledgement() -> None:
     lab = Lab(seed=3)
     lab.attach(Wire(delay_s=0.01, loss=0.3))
@@ -205,7 +225,7 @@ def test_sequence_number_far_ahead_breaks_the_protocol() -> None:
 def test_message_without_end_is_cut_at_the_largest_size() -> None:
     for stream, most in ((Stream.CONTROL, MAX_CONTROL_BYTES), (Stream.BULK, MAX_BULK_BYTES)):
         receiver = ReceiveStream(stream, 4 << 20)
-        receiver.ack()
+        receiver.grant()
         with pytest.raises(RemoteProtocolError, match=f"more than {most} bytes"):  # noqa: PT012
             for sequence in range(100):
                 data = encode_data(
